@@ -1,0 +1,65 @@
+"""Asking for an authorization code that is bound to our key (RFC 7636, RFC 9449 section 10)."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import urlencode
+
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.jose import base64url
+
+__all__ = ["NO_PARAMETERS", "PKCE", "authorization_url", "optional_parameters", "pkce_pair"]
+
+NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def optional_parameters(**parameters: str | None) -> dict[str, str]:
+    """Return the parameters that have a value."""
+    return {name: value for name, value in parameters.items() if value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PKCE:
+    """A code verifier, which stays with the client, and its S256 challenge (RFC 7636 section 4)."""
+
+    code_verifier: str = field(repr=False)
+    code_challenge: str
+
+
+def pkce_pair() -> PKCE:
+    """Make a verifier of 256 random bits and its challenge (RFC 7636 sections 4.1 and 4.2)."""
+    verifier = secrets.token_urlsafe(32)
+    challenge = base64url.encode(hashlib.sha256(verifier.encode("ascii")).digest())
+    return PKCE(code_verifier=verifier, code_challenge=challenge)
+
+
+def authorization_url(
+    endpoint: str,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    code_challenge: str,
+    key: DPoPKey,
+    state: str | None = None,
+    scopes: Iterable[str] = (),
+    resource: str | None = None,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
+) -> str:
+    """Return the URL at which a user's browser asks for an authorization code.
+
+    The code will be bound to `key` by `dpop_jkt` (RFC 9449 section 10). `resource` names the API (RFC 8707),
+    `parameters` adds others, such as `nonce`. Nothing is sent, and `state` is for the caller to compare.
+    """
+    query = {
+        "response_type": "code",
+        "client_id": client_id,
+        "redirect_uri": redirect_uri,
+        "code_challenge": code_challenge,
+        "code_challenge_method": "S256",
+        "dpop_jkt": key.jkt,
+    } | optional_parameters(state=state, scope=" ".join(scopes), resource=resource)
+    separator = "&" if "?" in endpoint else "?"
+    return f"{endpoint}{separator}{urlencode(query | dict(parameters))}"

@@ -1,0 +1,285 @@
+"""The client's key: made or loaded, saved, and used to sign proofs (RFC 9449 section 4.2)."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn, Self
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.exceptions import PyJWTError
+
+from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose.algorithms import ALGORITHMS
+from dpop_middleware.jose.jwk import public_key, thumbprint
+
+__all__ = ["DPoPKey"]
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+_RSA_BITS = range(2048, 4096 + 1)
+_CURVES: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
+    {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
+)
+_EXPORTER: Mapping[type[PrivateKey], str] = MappingProxyType(
+    {ec.EllipticCurvePrivateKey: "ES256", rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
+)
+_USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
+    {
+        ("EC", "P-256"): "ES256",
+        ("EC", "P-384"): "ES384",
+        ("EC", "P-521"): "ES512",
+        ("OKP", "Ed25519"): "EdDSA",
+        ("RSA", None): "RS256",
+    }
+)
+_PUBLIC_MEMBERS = MappingProxyType(
+    {"EC": ("kty", "crv", "x", "y"), "RSA": ("kty", "n", "e"), "OKP": ("kty", "crv", "x")}
+)
+# A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
+_HTTP_SCHEME = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})
+_URL = re.compile(r"(https?|wss?)://(?:[^/?#@]*@)?([^/?#@]+)([^?#]*)", re.ASCII | re.IGNORECASE)
+_ON_THE_WIRE = re.compile(r"[\x21-\x7e]+", re.ASCII)
+
+
+class DPoPKey:
+    """A private key and the one JWS algorithm that it signs with.
+
+    Make one with `generate`, `from_jwk`, `from_pem` or `load`. The private half shows in no `repr`,
+    can't be pickled, and leaves by `private_jwk`, `to_pem` and `save` only.
+    """
+
+    __slots__ = ("_algorithm", "_header", "_jkt", "_private_key", "_public_jwk")
+
+    def __init__(self, private_key: PrivateKey, *, algorithm: str) -> None:
+        """Wrap a private key of `cryptography`.
+
+        `algorithm` is a JWS name such as `"ES256"` that fits the key. Raises ValueError for a key or an
+        algorithm that DPoP servers refuse (RSA outside 2048 to 4096 bits, another curve).
+        """
+        _require_supported(algorithm)
+        public = _public_part(_exported(private_key))
+        verifier = public_key(public, ALGORITHMS[algorithm])
+        self._private_key = private_key
+        self._algorithm = algorithm
+        self._public_jwk: Mapping[str, Any] = MappingProxyType(public)
+        self._jkt = thumbprint(public)
+        self._header = _segment({"typ": "dpop+jwt", "alg": algorithm, "jwk": public})
+        # The halves of a loaded key may not belong together: find out now, not at the first refusal.
+        if not ALGORITHMS[algorithm].verify(verifier, b"dpop", self.sign(b"dpop")):
+            raise ValueError("the private and the public part of the key do not belong together")
+
+    @classmethod
+    def generate(cls, algorithm: str = "ES256", *, rsa_bits: int = 2048) -> Self:
+        """Make a new key for `algorithm`; `rsa_bits` is the size of an RSA key, 2048 to 4096.
+
+        Raises ValueError for an algorithm that is not supported.
+        """
+        _require_supported(algorithm)
+        kind = ALGORITHMS[algorithm]
+        if kind.kty == "RSA":
+            if rsa_bits not in _RSA_BITS:
+                raise ValueError("an RSA key for DPoP has 2048 to 4096 bits")
+            return cls(rsa.generate_private_key(65537, rsa_bits), algorithm=algorithm)
+        if kind.kty == "OKP":
+            return cls(ed25519.Ed25519PrivateKey.generate(), algorithm=algorithm)
+        return cls(ec.generate_private_key(_CURVES[str(kind.crv)]()), algorithm=algorithm)
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any], *, algorithm: str | None = None) -> Self:
+        """Load a private JWK (RFC 7517).
+
+        `algorithm` defaults to the key's `alg` member, else to the usual one of its type: ES256, ES384,
+        ES512 by curve, EdDSA, RS256. Raises ValueError for a public, incomplete or unsupported key.
+        """
+        usual = _usual_algorithm(jwk)
+        if "d" not in jwk:
+            raise ValueError("the JWK has no private part: its member d is missing")
+        chosen = algorithm or jwk.get("alg") or usual
+        _require_supported(chosen)
+        # The strict reader first: it refuses key sizes that take PyJWT seconds.
+        public_key(_public_part(jwk), ALGORITHMS[chosen])
+        try:
+            loaded = ALGORITHMS[usual].verifier.from_jwk(dict(jwk))
+        except (PyJWTError, ValueError, TypeError, KeyError) as error:
+            raise ValueError("the private JWK can't be read") from error
+        return cls(_supported(loaded), algorithm=chosen)
+
+    @classmethod
+    def from_pem(cls, data: bytes, *, algorithm: str | None = None, password: bytes | None = None) -> Self:
+        """Load a private key in PEM form (PKCS#8, or the older forms per key type).
+
+        `algorithm` defaults to the usual one of the key's type, as with `from_jwk`. `password` opens an
+        encrypted file. Raises ValueError when the key can't be read with it or is not supported.
+        """
+        try:
+            loaded = _supported(serialization.load_pem_private_key(data, password))
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ValueError("the PEM private key can't be read: wrong format, type or password") from error
+        return cls(loaded, algorithm=algorithm or _usual_algorithm(_exported(loaded)))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, algorithm: str | None = None, password: bytes | None = None
+    ) -> Self:
+        """Load a key that `save` wrote, or any private PEM or JWK file.
+
+        Raises OSError when the file can't be read and ValueError for what is in it.
+        """
+        data = Path(path).read_bytes()
+        if data.lstrip().startswith(b"-----BEGIN"):
+            return cls.from_pem(data, algorithm=algorithm, password=password)
+        return cls.from_jwk(strict_json.parse_object(data), algorithm=algorithm)
+
+    def save(
+        self, path: str | os.PathLike[str], *, password: bytes | None = None, overwrite: bool = False
+    ) -> None:
+        """Write the private key to a file that only its owner may read (mode 0600).
+
+        A name that ends in `.pem` gets PKCS#8, encrypted when a `password` is given; any other name
+        gets a JWK, which also remembers the algorithm. Raises FileExistsError unless `overwrite`, and
+        ValueError for a password with a JWK.
+        """
+        target = Path(path)
+        if target.suffix == ".pem":
+            data = self.to_pem(password=password)
+        elif password is None:
+            data = json.dumps(self.private_jwk(), indent=2).encode() + b"\n"
+        else:
+            raise ValueError("a JWK file is not encrypted: give the file a name that ends in .pem")
+        if not overwrite:
+            _write_new(target, data)
+            return
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        _write_new(beside, data)
+        beside.replace(target)
+
+    @property
+    def algorithm(self) -> str:
+        """The JWS algorithm name, such as `"ES256"`."""
+        return self._algorithm
+
+    @property
+    def jkt(self) -> str:
+        """The RFC 7638 thumbprint of the public key, as it stands in a token's `cnf.jkt`."""
+        return self._jkt
+
+    @property
+    def public_jwk(self) -> dict[str, Any]:
+        """The public key as a JWK, with the required members only."""
+        return dict(self._public_jwk)
+
+    def private_jwk(self) -> dict[str, Any]:
+        """Return the private key as a JWK: whoever reads it can use every token bound to the key."""
+        private = {name: value for name, value in _exported(self._private_key).items() if name != "key_ops"}
+        return private | {"alg": self._algorithm}
+
+    def to_pem(self, *, password: bytes | None = None) -> bytes:
+        """Return the private key in PKCS#8 PEM form, encrypted when a `password` is given."""
+        encryption = (
+            serialization.NoEncryption()
+            if password is None
+            else serialization.BestAvailableEncryption(password)
+        )
+        return self._private_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """Return the JWS signature of `signing_input` (RFC 7515 section 5.1), not encoded."""
+        return ALGORITHMS[self._algorithm].verifier.sign(signing_input, self._private_key)
+
+    def proof(
+        self,
+        method: str,
+        url: object,
+        *,
+        access_token: str | None = None,
+        nonce: str | None = None,
+        now: float | None = None,
+        jti: str | None = None,
+    ) -> str:
+        """Return a new proof for one request: the value of its `DPoP` header.
+
+        `method` is the HTTP method as sent. `url` is the absolute URL as sent (percent-encoded; a string
+        or an httpx URL); its query, fragment and user information are left out of `htu`, and ws and wss
+        become http and https. `access_token` goes with a request to a protected resource and is bound
+        by `ath`. `nonce` is the server's last `DPoP-Nonce`. `now` is in seconds since the epoch, by
+        default this machine's clock; `jti` is by default 128 random bits. Raises ValueError for a URL
+        that isn't absolute or not in the form that travels.
+        """
+        claims: dict[str, Any] = {
+            "jti": secrets.token_urlsafe(16) if jti is None else jti,
+            "htm": method,
+            "htu": _target(str(url)),
+            "iat": int(time.time() if now is None else now),
+        }
+        if access_token is not None:
+            claims["ath"] = base64url.encode(hashlib.sha256(access_token.encode("ascii")).digest())
+        if nonce is not None:
+            claims["nonce"] = nonce
+        signing_input = f"{self._header}.{_segment(claims)}"
+        return f"{signing_input}.{base64url.encode(self.sign(signing_input.encode()))}"
+
+    def __repr__(self) -> str:
+        return f"<DPoPKey {self._algorithm} jkt={self._jkt}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DPoPKey is not pickled: its private key would travel unseen; use save or to_pem")
+
+
+def _require_supported(algorithm: object) -> None:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise ValueError(f"the algorithm is not supported: choose from {', '.join(ALGORITHMS)}")
+
+
+def _supported(private_key: object) -> PrivateKey:
+    if not isinstance(private_key, PrivateKey):
+        raise ValueError("the key is not an EC, RSA or Ed25519 private key")
+    return private_key
+
+
+def _exported(private_key: PrivateKey) -> dict[str, Any]:
+    name = next(name for kind, name in _EXPORTER.items() if isinstance(private_key, kind))
+    try:
+        return dict(ALGORITHMS[name].verifier.to_jwk(private_key, as_dict=True))
+    except PyJWTError as error:
+        raise ValueError("the key is on a curve that DPoP does not use") from error
+
+
+def _usual_algorithm(jwk: Mapping[str, Any]) -> str:
+    crv = None if jwk.get("kty") == "RSA" else str(jwk.get("crv"))
+    usual = _USUAL_ALGORITHM.get((str(jwk.get("kty")), crv))
+    if usual is None:
+        raise ValueError("the key is not of a supported type: EC on P-256, P-384 or P-521, RSA or Ed25519")
+    return usual
+
+
+def _public_part(jwk: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: jwk[name] for name in _PUBLIC_MEMBERS[jwk["kty"]] if name in jwk}
+
+
+def _segment(members: Mapping[str, Any]) -> str:
+    return base64url.encode(json.dumps(members, separators=(",", ":")).encode())
+
+
+def _target(url: str) -> str:
+    match = _URL.match(url)
+    if match is None or _ON_THE_WIRE.fullmatch(url) is None:
+        raise ValueError("the URL must be absolute, http or https, and percent-encoded as it is sent")
+    scheme, authority, path = match.groups()
+    return f"{_HTTP_SCHEME[scheme.lower()]}://{authority}{path or '/'}"
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    # O_EXCL also refuses a symbolic link that somebody put there.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

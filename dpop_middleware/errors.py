@@ -1,0 +1,150 @@
+"""What can go wrong, as RFC 9449 section 7.1 and RFC 6750 section 3.1 name it.
+
+DPoPError
+├ MissingCredentials   401, no error code          ├ UseDPoPNonce       401 use_dpop_nonce
+├ InvalidRequest       400 invalid_request         ├ InsufficientScope  403 insufficient_scope
+├ InvalidToken         401 invalid_token           ├ Unavailable        503, Retry-After
+├ InvalidDPoPProof     401 invalid_dpop_proof
+└ InsufficientUserAuthentication  401 insufficient_user_authentication
+ConfigurationError(ValueError): construction only
+"""
+
+from typing import ClassVar, Literal
+
+from dpop_middleware.checks import Check
+
+__all__ = [
+    "ConfigurationError",
+    "DPoPError",
+    "InsufficientScope",
+    "InsufficientUserAuthentication",
+    "InvalidDPoPProof",
+    "InvalidRequest",
+    "InvalidToken",
+    "MissingCredentials",
+    "Unavailable",
+    "UseDPoPNonce",
+]
+
+Scheme = Literal["DPoP", "Bearer"]
+
+
+class ConfigurationError(ValueError):
+    """The library was set up wrongly; the message says what to change."""
+
+
+class DPoPError(Exception):
+    """A request that may not reach the application.
+
+    `description` is a fixed sentence that the client may read. `expected` and `actual` are for logs and
+    events only: they can hold what the request carried, but never a token or a proof. `scheme` is the
+    authentication scheme that the request used, None where it used none or it can't be told.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str | None]
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        check: Check | None = None,
+        expected: object = None,
+        actual: object = None,
+    ) -> None:
+        super().__init__(description)
+        self.description = description
+        self.check = check
+        self.expected = expected
+        self.actual = actual
+        self.scheme: Scheme | None = None
+
+
+class MissingCredentials(DPoPError):
+    """No `Authorization` field, or one of a scheme that is not ours (RFC 9449 section 7.1)."""
+
+    status = 401
+    code = None
+
+
+class InvalidRequest(DPoPError):
+    """A request that can't be read in one way only (RFC 6750 section 3.1)."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidToken(DPoPError):
+    """The access token is not valid here, or not for this scheme or key (RFC 9449 section 7.1)."""
+
+    status = 401
+    code = "invalid_token"
+
+
+class InvalidDPoPProof(DPoPError):
+    """The DPoP proof is missing, wrong, stale or used before (RFC 9449 section 7.1)."""
+
+    status = 401
+    code = "invalid_dpop_proof"
+
+
+class UseDPoPNonce(DPoPError):
+    """The proof needs the server's nonce; `nonce` is the one to use (RFC 9449 section 9)."""
+
+    status = 401
+    code = "use_dpop_nonce"
+
+    def __init__(
+        self, description: str, *, nonce: str, expected: object = None, actual: object = None
+    ) -> None:
+        super().__init__(description, check=Check.NONCE, expected=expected, actual=actual)
+        self.nonce = nonce
+
+
+class InsufficientScope(DPoPError):
+    """The token lacks a scope; `scopes` are the ones that the route needs (RFC 6750 section 3.1)."""
+
+    status = 403
+    code = "insufficient_scope"
+
+    def __init__(self, description: str, *, scopes: tuple[str, ...], actual: object = None) -> None:
+        super().__init__(description, check=Check.SCOPE, expected=scopes, actual=actual)
+        self.scopes = scopes
+
+
+class InsufficientUserAuthentication(DPoPError):
+    """The user must authenticate better or again; what the route needs (RFC 9470 section 3).
+
+    `acr_values` are the acceptable authentication contexts, `max_age` is in whole seconds; each may be empty
+    or None where the route doesn't ask for it.
+    """
+
+    status = 401
+    code = "insufficient_user_authentication"
+
+    def __init__(
+        self, description: str, *, acr_values: tuple[str, ...], max_age: int | None, actual: object = None
+    ) -> None:
+        super().__init__(
+            description, check=Check.AUTHENTICATION, expected=(acr_values, max_age), actual=actual
+        )
+        self.acr_values = acr_values
+        self.max_age = max_age
+
+
+class Unavailable(DPoPError):
+    """The verdict can't be known now; `retry_after` is in whole seconds (RFC 9110 section 10.2.3)."""
+
+    status = 503
+    code = None
+
+    def __init__(
+        self,
+        description: str,
+        *,
+        retry_after: int = 1,
+        check: Check | None = None,
+        actual: object = None,
+    ) -> None:
+        super().__init__(description, check=check, actual=actual)
+        self.retry_after = retry_after

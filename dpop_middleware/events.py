@@ -1,0 +1,189 @@
+"""What a resource server tells its operators: one event for each decision, and a log line for most.
+
+Never a token or a proof: an event holds what was expected and what was found, and the log escapes both.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dpop_middleware.checks import Check
+from dpop_middleware.diagnosis import guess
+from dpop_middleware.errors import DPoPError, Scheme, Unavailable
+
+__all__ = ["AuthenticationEvent", "EventSink", "Reporter"]
+
+_LOG = logging.getLogger("dpop_middleware")
+_LINES_PER_SECOND = 10
+_LONGEST_VALUE = 200
+
+Outcome = Literal["accepted", "refused", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationEvent:
+    """One decision of a resource server.
+
+    - `outcome`: `accepted`, `refused`, or `unavailable` where the verdict couldn't be known.
+    - `check`: the check that failed, None for `accepted`. `reason`: the sentence that the client reads.
+    - `error`: the OAuth error code, `status` the HTTP status; None for `accepted` and where there is none.
+    - `scheme`: the authentication scheme of the request, None without one.
+    - `method`, `path`: of the request, the path as it was sent, without the query.
+    - `jkt`, `client_id`: of the verified token, None where it wasn't verified.
+    - `duration`: seconds that the decision took.
+    - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
+    - `hint`: a guess at the cause.
+    """
+
+    outcome: Outcome
+    check: Check | None
+    reason: str
+    error: str | None
+    status: int | None
+    scheme: Scheme | None
+    method: str
+    path: str
+    jkt: str | None
+    client_id: str | None
+    duration: float
+    expected: object
+    actual: object
+    hint: str | None
+
+
+EventSink = Callable[[AuthenticationEvent], object]
+
+
+def _escaped(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…(cut)"
+
+
+class _RateLimit:
+    """At most ten lines a second for each check, so that a flood of bad requests is not one of log lines."""
+
+    def __init__(self) -> None:
+        self._second: dict[Check | None, tuple[int, int]] = {}
+        self._suppressed: dict[Check | None, int] = {}
+
+    def admit(self, check: Check | None, now: float) -> int | None:
+        """Return how many lines were left out since the last one, None to leave this one out too."""
+        second = int(now)
+        started, lines = self._second.get(check, (second, 0))
+        if started != second:
+            lines = 0
+        if lines >= _LINES_PER_SECOND:
+            self._suppressed[check] = self._suppressed.get(check, 0) + 1
+            return None
+        self._second[check] = (second, lines + 1)
+        return self._suppressed.pop(check, 0)
+
+
+class Reporter:
+    """Hands each decision to `on_event` and to the logger `dpop_middleware`.
+
+    Refusals are logged at INFO, unavailability at WARNING, acceptance at DEBUG. What `on_event` raises is
+    logged and changes no verdict.
+    """
+
+    def __init__(self, on_event: EventSink | None) -> None:
+        self._on_event = on_event
+        self._limit = _RateLimit()
+
+    @property
+    def wants_acceptance(self) -> bool:
+        """Whether anybody listens to accepted requests."""
+        return self._on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
+
+    def accepted(
+        self, *, scheme: Scheme, method: str, path: str, jkt: str | None, client_id: str, duration: float
+    ) -> None:
+        """Report a request that may reach the application."""
+        event = AuthenticationEvent(
+            outcome="accepted",
+            check=None,
+            reason="every check passed",
+            error=None,
+            status=None,
+            scheme=scheme,
+            method=method,
+            path=path,
+            jkt=jkt,
+            client_id=client_id,
+            duration=duration,
+            expected=None,
+            actual=None,
+            hint=None,
+        )
+        self._deliver(event)
+        _LOG.debug("accepted: scheme=%s duration=%.6f", scheme, duration)
+
+    def failed(
+        self,
+        error: DPoPError,
+        *,
+        method: str,
+        path: str,
+        duration: float,
+        jkt: str | None = None,
+        client_id: str | None = None,
+    ) -> None:
+        """Report a request that was refused, or couldn't be judged."""
+        unavailable = isinstance(error, Unavailable)
+        level = logging.WARNING if unavailable else logging.INFO
+        logged = _LOG.isEnabledFor(level)
+        if self._on_event is None and not logged:
+            return
+        event = AuthenticationEvent(
+            outcome="unavailable" if unavailable else "refused",
+            check=error.check,
+            reason=error.description,
+            error=error.code,
+            status=error.status,
+            scheme=error.scheme,
+            method=method,
+            path=path,
+            jkt=jkt,
+            client_id=client_id,
+            duration=duration,
+            expected=error.expected,
+            actual=error.actual,
+            hint=guess(error),
+        )
+        self._deliver(event)
+        if logged:
+            self._log(level, event, error)
+
+    def _log(self, level: int, event: AuthenticationEvent, error: DPoPError) -> None:
+        suppressed = self._limit.admit(event.check, time.monotonic())
+        if suppressed is None:
+            return
+        _LOG.log(
+            level,
+            "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s reason=%r expected=%s actual=%s "
+            "hint=%s suppressed=%d",
+            event.outcome,
+            event.check,
+            event.error,
+            event.status,
+            event.scheme,
+            _escaped(event.method),
+            _escaped(event.path),
+            event.reason,
+            _escaped(event.expected),
+            _escaped(event.actual),
+            _escaped(event.hint),
+            suppressed,
+            exc_info=error.__cause__ if level == logging.WARNING else None,
+        )
+
+    def _deliver(self, event: AuthenticationEvent) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
+            _LOG.exception("on_event raised")

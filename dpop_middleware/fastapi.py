@@ -1,0 +1,104 @@
+"""DPoP as a FastAPI security dependency."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from fastapi import HTTPException
+from fastapi.openapi.models import HTTPBase
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from dpop_middleware.asgi import Connection, authenticate, send_refusal
+from dpop_middleware.challenges import ErrorResponse
+from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.requirements import Requirements
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.starlette import refusal
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler"]
+
+
+class DPoPHTTPException(HTTPException):
+    """A refusal, raised by `DPoPSecurity` for FastAPI to render.
+
+    `error` is the cause and `response` the answer that the middleware would give. Without
+    `dpop_exception_handler` FastAPI answers with the same status and header fields, but its own body.
+    """
+
+    def __init__(self, error: DPoPError, response: ErrorResponse) -> None:
+        raw = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers
+            if name not in ("content-type", "content-length")
+        ]
+        super().__init__(response.status, error.description, Headers(raw=raw))
+        self.error = error
+        self.response = response
+
+
+async def dpop_exception_handler(connection: HTTPConnection, exception: Exception) -> Response | None:
+    """Answer as the middleware does: `app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)`."""
+    if not isinstance(exception, DPoPHTTPException):
+        raise exception
+    if isinstance(connection, WebSocket):
+        await send_refusal(exception.response, connection.scope, connection.send)
+        return None
+    return refusal(exception.response)
+
+
+class DPoPSecurity(SecurityBase):
+    """A security dependency that gives the verified access token of the request.
+
+        dpop = DPoPSecurity(api)
+
+        @app.get("/notes")
+        async def notes(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]): ...
+
+    - `resource_server`: the judge; a `with_policy` of the middleware's own works too.
+    - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
+    - `scheme_name`, `description`: for OpenAPI.
+
+    The instance is the key for `app.dependency_overrides`. A dependency can't put a nonce on every response:
+    with a nonce policy it needs `DPoPMiddleware` around the application, or raises ConfigurationError at
+    its first use. Raises `DPoPHTTPException` for whatever `ResourceServer.authenticate` refuses.
+    """
+
+    def __init__(
+        self,
+        resource_server: ResourceServer,
+        *,
+        acr_values: Collection[str] = (),
+        max_age: int | None = None,
+        scheme_name: str = "DPoP",
+        description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
+    ) -> None:
+        if not isinstance(resource_server, ResourceServer):
+            raise ConfigurationError(f"DPoPSecurity takes a ResourceServer, not {resource_server!r}")
+        self.model = HTTPBase(scheme="dpop", description=description)
+        self.scheme_name = scheme_name
+        self._resource_server = resource_server
+        self._requirements = Requirements(acr_values=tuple(acr_values), max_age=max_age)
+
+    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> AccessToken:
+        """Authenticate the request, at most once, and return its access token."""
+        self._check_nonces_are_delivered(connection)
+        requirements = replace(self._requirements, scopes=tuple(security_scopes.scopes))
+        try:
+            verified = await authenticate(self._resource_server, connection.scope, requirements)
+        except DPoPError as error:
+            raise DPoPHTTPException(error, self._resource_server.error_response(error)) from error
+        return verified.access_token
+
+    def _check_nonces_are_delivered(self, connection: HTTPConnection) -> None:
+        if self._resource_server.policy.nonce == "off":
+            return
+        around = Connection.of(connection.scope).middleware
+        if not any(server.is_sibling_of(self._resource_server) for server in around):
+            raise ConfigurationError(
+                "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
+            )

@@ -1,0 +1,88 @@
+"""Whether a proof is fresh, and how long it must be remembered (RFC 9449 sections 4.3, 8 and 11.1)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidDPoPProof, UseDPoPNonce
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.proof import DPoPProof
+
+__all__ = ["Window", "acceptance_window", "check_freshness", "known_nonce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time in which a proof can be accepted, both ends in seconds since the epoch."""
+
+    not_before: float
+    expires_at: float
+
+
+def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
+    """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale."""
+    if nonces is None or proof.nonce is None:
+        return None
+    return nonces.check(proof.nonce, now)
+
+
+def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> Window:
+    return Window(proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew)
+
+
+def _check_validity(proof: DPoPProof, now: float, clock_skew: float) -> None:
+    if proof.exp is not None and now >= proof.exp + clock_skew:
+        raise InvalidDPoPProof("the DPoP proof has expired", check=Check.IAT, expected=now, actual=proof.exp)
+    if proof.nbf is not None and now < proof.nbf - clock_skew:
+        raise InvalidDPoPProof(
+            "the DPoP proof is not valid yet", check=Check.IAT, expected=now, actual=proof.nbf
+        )
+
+
+def check_freshness(
+    proof: DPoPProof, policy: DPoPPolicy, *, nonces: NonceProvider | None, nonce: Nonce | None, now: float
+) -> None:
+    """A proof with a nonce is fresh by the nonce alone, one without by `iat` alone (check 11, section 8).
+
+    Where `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. `exp` and `nbf`,
+    which a client may add, must allow the moment too (RFC 7519 section 4.1). Raises InvalidDPoPProof and
+    UseDPoPNonce.
+    """
+    _check_validity(proof, now, policy.clock_skew)
+    if policy.nonce != "off" and nonces is not None:
+        if proof.nonce is not None:
+            if nonce is None:
+                raise UseDPoPNonce("the nonce of the DPoP proof is unknown or stale", nonce=nonces.issue(now))
+            return
+        if policy.nonce == "required":
+            raise UseDPoPNonce("the DPoP proof needs a nonce", nonce=nonces.issue(now))
+    window = _iat_window(proof, policy)
+    if window.not_before <= now <= window.expires_at:
+        return
+    if policy.nonce == "fallback" and nonces is not None:
+        raise UseDPoPNonce("the iat of the DPoP proof is not recent: use a nonce", nonce=nonces.issue(now))
+    raise InvalidDPoPProof(
+        "the iat of the DPoP proof is not recent",
+        check=Check.IAT,
+        expected=(now - policy.proof_lifetime - policy.clock_skew, now + policy.clock_skew),
+        actual=proof.iat,
+    )
+
+
+def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
+    """Return the time in which any of `policies` could accept the proof, with the workers' clock margin.
+
+    A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
+    another's `iat` window, nor the other way round.
+    """
+    windows = [
+        _iat_window(proof, policy)
+        if policy.nonce == "off" or nonce is None
+        else Window(nonce.issued_at - WORKER_CLOCK_MARGIN, nonce.expires_at)
+        for policy in policies
+    ]
+    return Window(
+        min(window.not_before for window in windows),
+        max(window.expires_at for window in windows) + WORKER_CLOCK_MARGIN,
+    )

@@ -1,0 +1,96 @@
+"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864).
+
+Asymmetric ones only, each with one type of key and, where the type has curves, one curve. To add one is a
+change here, on purpose: nothing that a request or a token says can widen the table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import algorithms as pyjwt
+
+__all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
+
+PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Algorithm:
+    """One JWS algorithm and the only keys that go with it.
+
+    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None for RSA), `curve` is
+    the elliptic curve of an ECDSA key, None otherwise.
+    """
+
+    name: str
+    kty: str
+    crv: str | None
+    curve: EllipticCurve | None = field(repr=False)
+    key_type: type[PublicKey] = field(repr=False)
+    verifier: pyjwt.Algorithm = field(repr=False)
+
+    def accepts(self, key: object) -> bool:
+        """Whether `key` is a public key of this algorithm's type and curve."""
+        if self.curve is None:
+            return isinstance(key, self.key_type)
+        return isinstance(key, EllipticCurvePublicKey) and key.curve.name == self.curve.name
+
+    def verify(self, key: PublicKey, signing_input: bytes, signature: bytes) -> bool:
+        """Whether `signature` is `key`'s signature over `signing_input` (RFC 7515 section 5.2).
+
+        False for a signature of another length or form, and for a key of another algorithm; no bytes make it
+        raise. The strength of the key is not checked here: `jwk.public_key` does that.
+        """
+        return self.accepts(key) and self.verifier.verify(signing_input, key, signature)
+
+
+def _ecdsa(name: str, crv: str, curve: EllipticCurve, verifier: pyjwt.ECAlgorithm) -> Algorithm:
+    return Algorithm(
+        name=name, kty="EC", crv=crv, curve=curve, key_type=EllipticCurvePublicKey, verifier=verifier
+    )
+
+
+def _eddsa(name: str) -> Algorithm:
+    return Algorithm(
+        name=name,
+        kty="OKP",
+        crv="Ed25519",
+        curve=None,
+        key_type=Ed25519PublicKey,
+        verifier=pyjwt.OKPAlgorithm(),
+    )
+
+
+def _rsa(name: str, verifier: pyjwt.RSAAlgorithm) -> Algorithm:
+    return Algorithm(name=name, kty="RSA", crv=None, curve=None, key_type=RSAPublicKey, verifier=verifier)
+
+
+_TABLE: Final = (
+    _ecdsa("ES256", "P-256", SECP256R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA256, SECP256R1)),
+    _ecdsa("ES384", "P-384", SECP384R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA384, SECP384R1)),
+    _ecdsa("ES512", "P-521", SECP521R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA512, SECP521R1)),
+    _eddsa("EdDSA"),
+    _eddsa("Ed25519"),
+    _rsa("PS256", pyjwt.RSAPSSAlgorithm(pyjwt.RSAPSSAlgorithm.SHA256)),
+    _rsa("PS384", pyjwt.RSAPSSAlgorithm(pyjwt.RSAPSSAlgorithm.SHA384)),
+    _rsa("PS512", pyjwt.RSAPSSAlgorithm(pyjwt.RSAPSSAlgorithm.SHA512)),
+    _rsa("RS256", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA256)),
+    _rsa("RS384", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA384)),
+    _rsa("RS512", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA512)),
+)
+
+ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
+    {algorithm.name: algorithm for algorithm in _TABLE}
+)
+"""Every algorithm that the library knows, by its `alg` name."""

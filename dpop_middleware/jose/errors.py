@@ -1,0 +1,18 @@
+"""The one exception of this package."""
+
+from dpop_middleware.checks import Check
+
+__all__ = ["JOSEError"]
+
+
+class JOSEError(ValueError):
+    """A JWS or a JWK that can't be accepted.
+
+    `description` is a fixed sentence without anything of the input in it. `check` says which check failed:
+    `Check.FORMAT`, `Check.ALG` or `Check.JWK`.
+    """
+
+    def __init__(self, description: str, *, check: Check) -> None:
+        super().__init__(description)
+        self.description = description
+        self.check = check

@@ -1,0 +1,156 @@
+"""A public JWK becomes a key, or its thumbprint (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 7638).
+
+Each accepted key has exactly one spelling of its required members, so that it has exactly one thumbprint.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+from dpop_middleware.checks import Check
+from dpop_middleware.jose import base64url
+from dpop_middleware.jose.algorithms import Algorithm, PublicKey
+from dpop_middleware.jose.errors import JOSEError
+
+__all__ = ["public_key", "thumbprint"]
+
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+_RSA_BITS: Final = range(2048, 4096 + 1)
+_RSA_EXPONENTS: Final = range(3, 65537 + 1, 2)
+
+_ED25519_LENGTH: Final = 32
+_ED25519_PRIME: Final = 2**255 - 19
+# The y coordinates of the eight points whose order divides the cofactor, whatever the sign of x. Under such
+# a key anyone can make a signature.
+_ORDER_EIGHT: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_SMALL_ORDER: Final = frozenset({0, 1, _ED25519_PRIME - 1, _ORDER_EIGHT, _ED25519_PRIME - _ORDER_EIGHT})
+
+# RFC 9864 gives EdDSA over Ed25519 its own name; a key that names either is the same key.
+_ED25519_NAMES: Final = ("EdDSA", "Ed25519")
+
+# The required members in the order of RFC 7638 section 3.2, and the characters that their values consist of:
+# none of them needs escaping in JSON, or could end a string early.
+_REQUIRED: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _refused(description: str) -> JOSEError:
+    return JOSEError(description, check=Check.JWK)
+
+
+def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
+    value = jwk.get(name)
+    if not isinstance(value, str):
+        raise _refused("the JWK lacks a required member")
+    try:
+        return base64url.decode(value)
+    except JOSEError as error:
+        raise _refused("a member of the JWK is not canonical base64url") from error
+
+
+def _check_purpose(jwk: Mapping[str, Any], algorithm: Algorithm) -> None:
+    if "use" in jwk and jwk["use"] != "sig":
+        raise _refused("the JWK is not for signatures")
+    if "key_ops" in jwk:
+        operations = jwk["key_ops"]
+        if not isinstance(operations, list) or "verify" not in operations:
+            raise _refused("the JWK is not for verifying")
+    names = _ED25519_NAMES if algorithm.name in _ED25519_NAMES else (algorithm.name,)
+    if "alg" in jwk and jwk["alg"] not in names:
+        raise _refused("the JWK is for another algorithm")
+
+
+def _ec(jwk: Mapping[str, Any], curve: EllipticCurve) -> EllipticCurvePublicKey:
+    length = (curve.key_size + 7) // 8
+    x, y = _octets(jwk, "x"), _octets(jwk, "y")
+    if len(x) != length or len(y) != length:
+        raise _refused("a coordinate of the JWK has the wrong length")
+    try:
+        return EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
+    except ValueError as error:
+        raise _refused("the JWK is not a point on its curve") from error
+
+
+def _rsa(jwk: Mapping[str, Any]) -> RSAPublicKey:
+    n_octets, e_octets = _octets(jwk, "n"), _octets(jwk, "e")
+    if n_octets[:1] in (b"", b"\0") or e_octets[:1] in (b"", b"\0"):
+        raise _refused("an RSA member of the JWK is empty or starts with a zero octet")
+    n, e = int.from_bytes(n_octets, "big"), int.from_bytes(e_octets, "big")
+    if n.bit_length() not in _RSA_BITS or n % 2 == 0:
+        raise _refused("the RSA modulus must be odd and have 2048 to 4096 bits")
+    if e not in _RSA_EXPONENTS:
+        raise _refused("the RSA exponent must be odd and at most 65537")
+    return RSAPublicNumbers(e, n).public_key()
+
+
+def _ed25519(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
+    octets = _octets(jwk, "x")
+    if len(octets) != _ED25519_LENGTH:
+        raise _refused("the Ed25519 key must have 32 octets")
+    y = int.from_bytes(octets, "little") & (2**255 - 1)
+    if y >= _ED25519_PRIME or y in _SMALL_ORDER:
+        raise _refused("the Ed25519 key is not canonical or has a small order")
+    return Ed25519PublicKey.from_public_bytes(octets)
+
+
+def _key(jwk: Mapping[str, Any], algorithm: Algorithm) -> PublicKey:
+    if algorithm.curve is not None:
+        return _ec(jwk, algorithm.curve)
+    if algorithm.crv is not None:
+        return _ed25519(jwk)
+    return _rsa(jwk)
+
+
+def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
+    """Return the public key that `jwk` describes, for `algorithm` only (RFC 9449 section 4.2, RFC 7517).
+
+    Refuses private members before it builds anything, a `kty` or `crv` of another algorithm, a contradicting
+    `use`, `key_ops` or `alg`, members that aren't canonical base64url of the exact length, points that aren't
+    on the curve, RSA keys outside 2048 to 4096 bits or with an exponent other than odd and 3 to 65537, and
+    Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm. Unknown members are ignored,
+    certificates and `kid` among them. Whether an Ed25519 key is on its curve shows only when it verifies.
+
+    Raises JOSEError (`Check.JWK`).
+    """
+    if not isinstance(jwk, dict):
+        raise _refused("the JWK is not a JSON object")
+    if not _PRIVATE.isdisjoint(jwk):
+        raise _refused("the JWK holds private or symmetric key material")
+    if jwk.get("kty") != algorithm.kty:
+        raise _refused("the JWK has another key type than the algorithm")
+    if algorithm.crv is not None and jwk.get("crv") != algorithm.crv:
+        raise _refused("the JWK has another curve than the algorithm")
+    _check_purpose(jwk, algorithm)
+    try:
+        return _key(jwk, algorithm)
+    except UnsupportedAlgorithm as error:
+        raise _refused("the JWK is of a kind that this system's OpenSSL doesn't know") from error
+
+
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Return the SHA-256 thumbprint of a public JWK in base64url (RFC 7638, RFC 8037 section 2).
+
+    Only the required members count, as they are spelled: `public_key` is what refuses a second spelling of
+    the same key. Raises JOSEError (`Check.JWK`) when one is missing, isn't a string or has a character
+    outside base64url's alphabet, and for a `kty` without public members.
+    """
+    kty = jwk.get("kty")
+    names = _REQUIRED.get(kty) if isinstance(kty, str) else None
+    if names is None:
+        raise _refused("the JWK has an unknown key type")
+    members = []
+    for name in names:
+        value = jwk.get(name)
+        if not isinstance(value, str) or not _PLAIN.fullmatch(value):
+            raise _refused("the JWK lacks a required member")
+        members.append(f'"{name}":"{value}"')
+    return base64url.encode(hashlib.sha256(f"{{{','.join(members)}}}".encode("ascii")).digest())

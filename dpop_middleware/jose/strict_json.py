@@ -1,0 +1,88 @@
+"""One JSON object, read in one way only (RFC 8259, RFC 7515 section 4, RFC 7493)."""
+
+import json
+import math
+import re
+from typing import Any, Final
+
+from dpop_middleware.checks import Check
+from dpop_middleware.jose.errors import JOSEError
+
+__all__ = ["MAX_DEPTH", "parse_object"]
+
+MAX_DEPTH: Final = 32
+"""How deep objects and arrays may be nested: more would exhaust the stack of code that walks them."""
+
+# An integer of at most 308 digits has a finite float, so that arithmetic with times can't overflow.
+_MAX_INTEGER_LENGTH: Final = 308
+
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise JOSEError("a JSON object has the same member name twice", check=Check.FORMAT)
+    return members
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_INTEGER_LENGTH:
+        raise JOSEError("a JSON number is out of range", check=Check.FORMAT)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise JOSEError("a JSON number is out of range", check=Check.FORMAT)
+    return number
+
+
+def _constant(_name: str) -> None:
+    raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT)
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that `data` holds in UTF-8 (RFC 8259, RFC 7515 section 4).
+
+    Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
+    the top, a member name that stands twice in any object, NaN and Infinity, numbers beyond a float's range,
+    surrogates without their other half, and nesting deeper than `MAX_DEPTH`. What the members mean is not
+    checked, nor is the size: cap it before.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = _DECODER.decode(text)
+        if _SURROGATE_ESCAPE.search(text):
+            # Encoding visits every name and value, and UTF-8 has no surrogates.
+            _ENCODER.encode(value).encode("utf-8")
+    except JOSEError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT) from error
+    if not isinstance(value, dict):
+        raise JOSEError("a segment is not a JSON object", check=Check.FORMAT)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
+        raise JOSEError("JSON is nested too deep", check=Check.FORMAT)
+    return value

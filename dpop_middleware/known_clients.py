@@ -1,0 +1,39 @@
+"""Proof headers of clients that were let in before, so that a known key isn't decoded again."""
+
+from dataclasses import dataclass
+
+from dpop_middleware.proof import ProofHeader
+
+__all__ = ["KnownClients"]
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownClient:
+    segment: str
+    header: ProofHeader
+
+
+class KnownClients:
+    """The last proof header that came with each access token, by the token's `ath`.
+
+    Only headers of accepted requests enter, one for each token; the oldest goes first when there are more
+    than `max_clients`.
+    """
+
+    def __init__(self, *, max_clients: int) -> None:
+        self._max_clients = max_clients
+        self._clients: dict[str, _KnownClient] = {}
+
+    def header(self, *, ath: str, segment: str) -> ProofHeader | None:
+        """Return the parsed header if this very segment came with this token before."""
+        known = self._clients.get(ath)
+        return known.header if known is not None and known.segment == segment else None
+
+    def remember(self, header: ProofHeader, *, ath: str, segment: str) -> None:
+        """Keep the header of an accepted request."""
+        known = self._clients.get(ath)
+        if known is not None and known.segment == segment:
+            return
+        if known is None and len(self._clients) >= self._max_clients:
+            self._clients.pop(next(iter(self._clients)), None)
+        self._clients[ath] = _KnownClient(segment, header)

@@ -1,0 +1,129 @@
+"""Server-chosen nonces, without state (RFC 9449 sections 8 and 9).
+
+A nonce is a time step and a MAC over it. Its key comes from the secret, the purpose and the server, so
+that an authorization server's nonce, or another server's, never counts here, although one secret serves
+them all.
+"""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose import base64url
+from dpop_middleware.jose.errors import JOSEError
+
+__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider"]
+
+WORKER_CLOCK_MARGIN = 5.0
+"""Seconds by which the clocks of workers that share a store and a secret may differ."""
+
+_MINIMUM_SECRET = 32
+_STEP_SIZE = 6
+_MAC_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nonce:
+    """A nonce that a server issued: when, until when it is good, and whether it is the newest.
+
+    `issued_at` and `expires_at` are seconds since the epoch.
+    """
+
+    issued_at: float
+    expires_at: float
+    current: bool
+
+
+class NonceProvider(Protocol):
+    """Issues nonces and knows its own again.
+
+    A provider may also have `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server
+    calls once to get nonces that count nowhere else.
+    """
+
+    def issue(self, now: float) -> str:
+        """Return the nonce of this moment: characters of NQCHAR only (RFC 9449 section 8.1)."""
+        ...
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        """Return what is known of `nonce`, None for one that is not ours or is stale."""
+        ...
+
+
+class HMACNonceProvider:
+    """Nonces derived per time step from a secret that all workers share.
+
+    - `secret`: at least 32 random bytes, or several such, newest first: nonces are issued with the first
+      and known by all, so that a secret can be replaced without refusing anybody.
+    - `lifetime`: seconds for which a nonce is good, counted from the beginning of its step.
+    - `step`: seconds between nonces; at most a third of `lifetime`.
+
+    Raises ConfigurationError. A nonce says nothing of the client that uses it: it is the same for all
+    clients of a step, and the replay store still decides about a second use.
+    """
+
+    def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
+        secrets = (secret,) if isinstance(secret, (bytes, bytearray)) else tuple(secret)
+        if not secrets or not all(
+            isinstance(one, (bytes, bytearray)) and len(one) >= _MINIMUM_SECRET for one in secrets
+        ):
+            raise ConfigurationError(
+                "HMACNonceProvider takes a secret of at least 32 random bytes, or several: "
+                "make one with secrets.token_bytes(32) and give it to every worker"
+            )
+        if not 1 <= step <= lifetime / 3 or lifetime > 86_400:
+            raise ConfigurationError(
+                "HMACNonceProvider takes a step of at least 1 s and a lifetime of at least three steps and "
+                f"at most a day, not step={step!r} and lifetime={lifetime!r}"
+            )
+        self._keys = tuple(bytes(one) for one in secrets)
+        self._lifetime = lifetime
+        self._step = step
+
+    def for_server(self, *, purpose: str, server: str) -> "HMACNonceProvider":
+        """Return a provider whose nonces count only for this purpose at this server."""
+        label = f"dpop nonce\0{purpose}\0{server}".encode()
+        return HMACNonceProvider(
+            tuple(hmac.digest(key, label, "sha256") for key in self._keys),
+            lifetime=self._lifetime,
+            step=self._step,
+        )
+
+    def issue(self, now: float) -> str:
+        """Return the nonce of the step that `now`, in seconds since the epoch, lies in."""
+        step = self._counter(now)
+        return base64url.encode(step + self._mac(self._keys[0], step))
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        """Return when `nonce` was issued and until when it is good, None if it isn't ours or is stale.
+
+        A nonce of a worker whose clock is up to 5 s ahead of ours counts.
+        """
+        try:
+            decoded = base64url.decode(nonce)
+        except JOSEError:
+            return None
+        if len(decoded) != _STEP_SIZE + _MAC_SIZE:
+            return None
+        step, mac = decoded[:_STEP_SIZE], decoded[_STEP_SIZE:]
+        matches = [hmac.compare_digest(self._mac(key, step), mac) for key in self._keys]
+        if not any(matches):
+            return None
+        issued_at = int.from_bytes(step, "big") * self._step
+        expires_at = issued_at + self._lifetime
+        if not issued_at - WORKER_CLOCK_MARGIN <= now < expires_at:
+            return None
+        return Nonce(
+            issued_at=issued_at,
+            expires_at=expires_at,
+            current=matches[0] and now < issued_at + self._step,
+        )
+
+    def _counter(self, now: float) -> bytes:
+        return int(now // self._step).to_bytes(_STEP_SIZE, "big")
+
+    @staticmethod
+    def _mac(key: bytes, step: bytes) -> bytes:
+        return hmac.digest(key, step, "sha256")[:_MAC_SIZE]

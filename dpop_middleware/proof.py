@@ -1,0 +1,227 @@
+"""The DPoP proof: what it says and whether it holds (RFC 9449 sections 4.2 and 4.3).
+
+Each check is one function that returns what it learnt or raises InvalidDPoPProof. The order in which they
+are made is the resource server's and the token endpoint's business; times are arguments.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidDPoPProof
+from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
+from dpop_middleware.jose.compact import CompactJWS, split
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.request import MAX_PROOF_SIZE
+from dpop_middleware.uri import URIError, normalize
+
+__all__ = [
+    "DPoPProof",
+    "ProofHeader",
+    "check_algorithm",
+    "check_ath",
+    "check_htm",
+    "check_htu",
+    "check_signature",
+    "parse_claims",
+    "parse_header",
+    "split_proof",
+]
+
+MAX_JTI_LENGTH = 128
+_LATEST_TIME = 253_402_300_799
+_CRITICAL_MEMBERS = ("crit", "b64", "zip")
+
+
+@dataclass(frozen=True, slots=True)
+class ProofHeader:
+    """The JOSE header of a proof: its algorithm, its public key, and that key's thumbprint."""
+
+    algorithm: Algorithm
+    key: PublicKey
+    jkt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DPoPProof:
+    """What a DPoP proof says (RFC 9449 section 4.2).
+
+    `iat`, `exp` and `nbf` are in seconds since the epoch; of them only `iat` is DPoP's own. `exp`, `nbf`,
+    `ath` and `nonce` are None where the proof has none. `jkt` is the RFC 7638 thumbprint of the proof's
+    key and `algorithm` the JWS name of its signature.
+    """
+
+    jti: str
+    htm: str
+    htu: str
+    iat: float
+    ath: str | None
+    nonce: str | None
+    jkt: str
+    algorithm: str
+    exp: float | None = None
+    nbf: float | None = None
+
+
+def _refuse(
+    check: Check,
+    description: str,
+    *,
+    expected: object = None,
+    actual: object = None,
+    cause: Exception | None = None,
+) -> NoReturn:
+    raise InvalidDPoPProof(description, check=check, expected=expected, actual=actual) from cause
+
+
+def split_proof(proof: str) -> CompactJWS:
+    """Split a proof into its three segments (check 2)."""
+    try:
+        return split(proof)
+    except JOSEError as error:
+        _refuse(Check.FORMAT, "the DPoP proof is not a signed JWT", actual=str(error), cause=error)
+
+
+def _json_object(segment: str, description: str) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(base64url.decode(segment))
+    except JOSEError as error:
+        _refuse(Check.FORMAT, description, actual=str(error), cause=error)
+
+
+def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
+    """`alg` names one of `algorithms` (check 5)."""
+    if not isinstance(alg, str) or alg not in algorithms:
+        _refuse(
+            Check.ALG,
+            "the alg of the DPoP proof is not accepted here",
+            expected=tuple(algorithms),
+            actual=alg,
+        )
+    return ALGORITHMS[alg]
+
+
+def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
+    """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
+    header = _json_object(segment, "the header of the DPoP proof is not a JSON object")
+    typ = header.get("typ")
+    if typ != "dpop+jwt":
+        _refuse(Check.TYP, "the typ of the DPoP proof is not dpop+jwt", expected="dpop+jwt", actual=typ)
+    for member in _CRITICAL_MEMBERS:
+        if member in header:
+            _refuse(Check.CRIT, "the DPoP proof uses a JOSE extension that is not supported", actual=member)
+    algorithm = check_algorithm(header.get("alg"), algorithms)
+    jwk = header.get("jwk")
+    if not isinstance(jwk, dict):
+        _refuse(Check.JWK, "the DPoP proof has no jwk")
+    try:
+        return ProofHeader(algorithm, public_key(jwk, algorithm), thumbprint(jwk))
+    except JOSEError as error:
+        _refuse(
+            Check.JWK,
+            "the jwk of the DPoP proof is not an acceptable public key",
+            actual=str(error),
+            cause=error,
+        )
+
+
+def _text(claims: dict[str, Any], name: str, check: Check, longest: int = MAX_PROOF_SIZE) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        _refuse(check, f"the {name} of the DPoP proof is missing or malformed")
+    return value
+
+
+def _optional_text(claims: dict[str, Any], name: str, check: Check) -> str | None:
+    if name not in claims:
+        return None
+    value = claims[name]
+    if not isinstance(value, str):
+        _refuse(check, f"the {name} of the DPoP proof is malformed")
+    return value
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        _refuse(Check.IAT, f"the {name} of the DPoP proof is missing or malformed")
+    if not 0 <= value <= _LATEST_TIME:
+        _refuse(Check.IAT, f"the {name} of the DPoP proof is not a time")
+    return value
+
+
+def _optional_time(claims: dict[str, Any], name: str) -> float | None:
+    return _time(claims, name) if name in claims else None
+
+
+def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
+    """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
+    claims = _json_object(segment, "the payload of the DPoP proof is not a JSON object")
+    return DPoPProof(
+        jti=_text(claims, "jti", Check.JTI, MAX_JTI_LENGTH),
+        htm=_text(claims, "htm", Check.HTM),
+        htu=_text(claims, "htu", Check.HTU),
+        iat=_time(claims, "iat"),
+        exp=_optional_time(claims, "exp"),
+        nbf=_optional_time(claims, "nbf"),
+        ath=_optional_text(claims, "ath", Check.ATH),
+        nonce=_optional_text(claims, "nonce", Check.NONCE),
+        jkt=header.jkt,
+        algorithm=header.algorithm.name,
+    )
+
+
+def check_htm(proof: DPoPProof, method: str) -> None:
+    """`htm` is the request's method, in the same case (check 8)."""
+    if proof.htm != method:
+        _refuse(
+            Check.HTM,
+            "the htm of the DPoP proof is not the method of the request",
+            expected=method,
+            actual=proof.htm,
+        )
+
+
+def check_htu(proof: DPoPProof, target_uri: str) -> None:
+    """`htu` names the target URI, which is given in normal form (check 9)."""
+    if proof.htu == target_uri:
+        return
+    try:
+        htu = normalize(proof.htu)
+    except URIError as error:
+        _refuse(
+            Check.HTU,
+            "the htu of the DPoP proof is not an absolute http or https URI",
+            expected=target_uri,
+            actual=str(error),
+            cause=error,
+        )
+    if htu != target_uri:
+        _refuse(
+            Check.HTU,
+            "the htu of the DPoP proof is not the URI of the request",
+            expected=target_uri,
+            actual=htu,
+        )
+
+
+def check_ath(proof: DPoPProof, ath: str) -> None:
+    """`ath` is the hash of the access token that came with it (check 12)."""
+    if proof.ath != ath:
+        _refuse(Check.ATH, "the ath of the DPoP proof is not the hash of the access token")
+
+
+def check_signature(jws: CompactJWS, header: ProofHeader) -> None:
+    """The signature verifies with the key in the header (check 6)."""
+    try:
+        signature = base64url.decode(jws.signature)
+    except JOSEError as error:
+        _refuse(
+            Check.SIGNATURE, "the signature of the DPoP proof is malformed", actual=str(error), cause=error
+        )
+    if not header.algorithm.verify(header.key, jws.signing_input, signature):
+        _refuse(Check.SIGNATURE, "the signature of the DPoP proof does not verify")

@@ -1,0 +1,60 @@
+"""Paths that need no credentials, matched so that nothing else slips through (RFC 3986 section 3.3)."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["PublicPaths"]
+
+# What a router, a proxy or a file system could read in another way than the comparison below does: a dot
+# segment, an empty segment, a backslash, an encoded slash or backslash, a control character.
+_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:/|\Z)|//|\\|%2f|%5c|%2e|[\x00-\x1f\x7f]", re.IGNORECASE)
+
+
+def _checked(path: object) -> str:
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ConfigurationError(f"a public path starts with a slash, unlike {path!r}")
+    if path == "/*":
+        raise ConfigurationError(
+            "public_paths=['/*'] would leave nothing protected: leave the middleware out"
+        )
+    stem = path.removesuffix("/*")
+    if any(character in stem for character in "*?#%") or _AMBIGUOUS.search(stem):
+        raise ConfigurationError(
+            f"a public path is a decoded path or a prefix that ends in '/*', unlike {path!r}"
+        )
+    return path
+
+
+class PublicPaths:
+    """Exact paths, and prefixes that end in `/*`; a prefix covers what lies below it, not itself.
+
+    Raises ConfigurationError.
+    """
+
+    def __init__(self, paths: Collection[str]) -> None:
+        if isinstance(paths, str):
+            raise ConfigurationError(f"public_paths takes a sequence of paths: [{paths!r}]")
+        checked = [_checked(path) for path in paths]
+        self._exact = frozenset(path for path in checked if not path.endswith("/*"))
+        self._prefixes = tuple(path[:-1] for path in checked if path.endswith("/*"))
+
+    def __contains__(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the path on which the application of this ASGI scope routes is public."""
+        path = _route_path(scope)
+        if path not in self._exact and not path.startswith(self._prefixes):
+            return False
+        raw_path: bytes = scope.get("raw_path") or b""
+        return not _AMBIGUOUS.search(path) and not _AMBIGUOUS.search(raw_path.decode("latin-1"))
+
+
+def _route_path(scope: Mapping[str, Any]) -> str:
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if root_path and path.startswith(root_path):
+        rest = path[len(root_path) :]
+        if rest[:1] in ("", "/"):
+            return rest
+    return path

@@ -1,0 +1,56 @@
+"""When to stop asking a server that doesn't answer."""
+
+__all__ = ["CircuitBreaker"]
+
+
+class CircuitBreaker:
+    """Refuses at once after repeated failures, and lets one request through from time to time.
+
+    It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each
+    failed probe, up to `longest`. `longest` plus one request's timeout is well below a second, so that
+    the store is back within a second of the server. Times are seconds of the event loop's clock, given
+    by the caller.
+    """
+
+    def __init__(self, *, threshold: int = 2, shortest: float = 0.1, longest: float = 0.4) -> None:
+        self._threshold = threshold
+        self._shortest = shortest
+        self._longest = longest
+        self._failures = 0
+        self._pause = shortest
+        self._open_until: float | None = None
+        self._probing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused now, the probe apart."""
+        return self._open_until is not None and not self._probing
+
+    def refuses(self, time: float) -> bool:
+        """Whether a request at `time` is refused; when the pause is over, one is let through as the probe."""
+        if self._open_until is None:
+            return False
+        if self._probing or time < self._open_until:
+            return True
+        self._probing = True
+        return False
+
+    def succeeded(self) -> None:
+        """The server answered."""
+        self._failures = 0
+        self._pause = self._shortest
+        self._open_until = None
+        self._probing = False
+
+    def failed(self, time: float) -> None:
+        """The server could not be reached or did not answer in time."""
+        self._failures += 1
+        if self._failures < self._threshold:
+            return
+        self._open_until = time + self._pause
+        self._pause = min(self._pause * 2, self._longest)
+        self._probing = False
+
+    def abandoned(self) -> None:
+        """The probe went away before it was sent; the next request takes its place."""
+        self._probing = False

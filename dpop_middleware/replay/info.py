@@ -1,0 +1,70 @@
+"""What a server says about itself in reply to `INFO all`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ServerInfo", "parse_info"]
+
+NO_REPLICATION_ID = "0" * 40
+# Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
+# because it erases the traces of the others.
+REWRITING_COMMANDS = frozenset(
+    {"flushall", "flushdb", "swapdb", "debug", "replicaof", "slaveof", "config", "config|resetstat", "cluster|reset"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """One server, as of one moment. Times are in seconds; what the server does not tell is None or empty."""
+
+    software: str = ""
+    version: str = ""
+    run_id: str = ""
+    replication_id: str = ""
+    role: str = ""
+    loading: bool = False
+    uptime: int | None = None
+    time: float | None = None
+    maxmemory_policy: str = ""
+    evicted_keys: int = 0
+    was_replica: bool = False
+    rewriting_commands: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def answers_set_with_get(self) -> bool:
+        """Whether `SET … NX GET` is known here: Redis 7.0 and every Valkey. Unknown versions count as new."""
+        major = self.version.partition(".")[0]
+        return self.software == "valkey" or not major.isdecimal() or int(major) >= 7  # noqa: PLR2004
+
+
+def parse_info(text: bytes) -> ServerInfo:
+    """Read the reply to `INFO all`; fields that are missing or odd are left empty."""
+    fields: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = value
+    seconds = _integer(fields, "server_time_usec")
+    software = fields.get("server_name") or "redis"
+    return ServerInfo(
+        software=software,
+        version=fields.get(f"{software}_version") or fields.get("redis_version", ""),
+        run_id=fields.get("run_id", ""),
+        replication_id=fields.get("master_replid", ""),
+        role=fields.get("role", ""),
+        loading=fields.get("loading") == "1",
+        uptime=_integer(fields, "uptime_in_seconds"),
+        time=None if seconds is None else seconds / 1e6,
+        maxmemory_policy=fields.get("maxmemory_policy", ""),
+        evicted_keys=_integer(fields, "evicted_keys") or 0,
+        was_replica=fields.get("master_replid2", NO_REPLICATION_ID) != NO_REPLICATION_ID,
+        rewriting_commands=frozenset(
+            name
+            for name in (key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_"))
+            if name in REWRITING_COMMANDS
+        ),
+    )
+
+
+def _integer(fields: Mapping[str, str], name: str) -> int | None:
+    value = fields.get(name, "")
+    return int(value) if value.isdecimal() else None

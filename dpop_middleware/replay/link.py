@@ -1,0 +1,252 @@
+"""One long-lived connection to one server, and the queue in front of it.
+
+While a batch is on its way the next one gathers, so writes of concurrent requests travel together and an idle
+server pays nothing for it. One task owns the connection: a request that is cancelled takes nothing with it.
+After any doubt (a timeout, an error while reading) the connection is thrown away, never used again, and each
+write whose outcome is unknown is tried once more with the same owner token, within its own deadline.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import AskError, RedisError
+
+from dpop_middleware.replay.batch import Batch
+from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.connecting import Connect, ServerUnfit, inspect, put_away
+from dpop_middleware.replay.fence import Fence
+from dpop_middleware.replay.health import examine, require_fit
+from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, unavailable
+from dpop_middleware.replay.settings import Settings
+
+__all__ = ["Link", "Router"]
+
+MOST_TRIES = 2
+MOST_IN_BATCH = 512
+# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
+SHORTEST_OPENING = 0.5
+
+
+class Router(Protocol):
+    """Where a cluster's link turns to when a write belongs elsewhere or its server can't be used."""
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Send `write` once more, to whichever server it belongs to now."""
+        ...
+
+    def redirect(self, write: PendingWrite, error: AskError) -> None:
+        """Follow a redirection, MOVED or ASK."""
+        ...
+
+    def moved(self, error: RedisError) -> None:
+        """A server could not be used or has lost a slot: look at the topology again."""
+        ...
+
+    def tag(self, link: "Link") -> bytes:
+        """The hash tag of a slot that the link's server owns."""
+        ...
+
+
+class Link:
+    """Writes entries to one server. Belongs to one event loop.
+
+    `name` is the server's for the log; `router` is None without a cluster.
+    """
+
+    def __init__(self, name: str, connect: Connect, settings: Settings, router: Router | None = None) -> None:
+        self.name = name
+        self._connect = connect
+        self._settings = settings
+        self._router = router
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[PendingWrite] = deque()
+        self._flying: list[PendingWrite] = []
+        self._connection: AbstractConnection | None = None
+        self._opening: asyncio.Task[tuple[AbstractConnection, ServerInfo | None]] | None = None
+        self._fence = Fence(settings.prefix.encode(), settings.new_server)
+        self._tag = b""
+        self._breaker = CircuitBreaker()
+        self._with_get = True
+        self._idle: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether writes are refused now without asking the server."""
+        return self._breaker.is_open
+
+    def submit(self, write: PendingWrite) -> None:
+        """Queue `write`; it is answered by its deadline."""
+        if self._breaker.refuses(self._loop.time()):
+            write.resolve(unavailable(NO_ANSWER))
+        elif len(self._queue) >= self._settings.max_waiting:
+            write.resolve(unavailable(CROWDED))
+        else:
+            self._queue.append(write)
+            self._wake()
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Queue `write` before those that came later."""
+        self._queue.appendleft(write)
+        self._wake()
+
+    async def aclose(self) -> None:
+        """Close the connection and answer what still waits: it can't be known."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._run(), name=f"dpop replay store {self.name}")
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    await self._turn()
+                self._idle = self._loop.create_future()
+                await self._idle
+                self._idle = None
+        finally:
+            # The loop ends or the store is closed; a later request starts anew.
+            self._idle = self._task = None
+            _refuse((*self._flying, *self._queue))
+            self._queue.clear()
+            await self._put_away()
+            if self._opening is not None:
+                self._opening.cancel()
+
+    async def _turn(self) -> None:
+        writes = self._flying = self._take()
+        if not writes:
+            self._breaker.abandoned()
+            return
+        if self._breaker.is_open:
+            _refuse(writes)
+            return
+        try:
+            connection = await self._ready(writes)
+            # Half of a request's time for one try leaves the other half for the second.
+            now = self._loop.time()
+            deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
+            batch = Batch(writes, self._settings, self._fence, with_get=self._with_get, tag=self._tag)
+            async with asyncio.timeout_at(deadline):
+                await batch.exchange(connection, now=self._moment(writes[-1]), timeout=deadline - now)
+        except Exception as error:  # noqa: BLE001
+            # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt
+            # and the answers are not known. No error makes them known.
+            await self._failed(writes, error)
+        else:
+            self._breaker.succeeded()
+            await self._settle(batch, writes)
+        self._flying = []
+
+    def _take(self) -> list[PendingWrite]:
+        """The next batch: without those that nobody waits for, or whose time is over."""
+        writes: list[PendingWrite] = []
+        queue, time = self._queue, self._loop.time()
+        while queue and len(writes) < MOST_IN_BATCH:
+            write = queue.popleft()
+            if write.answer.done():
+                continue
+            if write.deadline <= time:
+                write.resolve(unavailable(NO_ANSWER))
+            else:
+                writes.append(write)
+        return writes
+
+    async def _ready(self, writes: list[PendingWrite]) -> AbstractConnection:
+        """The connection, opened anew where there is none or the server has closed it."""
+        if self._connection is not None:
+            # Between batches there is nothing to read: what there is can only be the end, or dirt.
+            if not await self._connection.can_read():
+                return self._connection
+            await self._put_away()
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._open(writes[-1]))
+            self._opening.add_done_callback(_retrieve)
+        opening = self._opening
+        await asyncio.wait([opening], timeout=max(0, writes[0].deadline - self._loop.time()))
+        if not opening.done():
+            raise TimeoutError("the connection is not yet open")
+        self._opening = None
+        self._connection, info = opening.result()
+        self._with_get = info is None or info.answers_set_with_get
+        self._tag = b"" if self._router is None else self._router.tag(self)
+        self._fence.connected(info, self._tag)
+        return self._connection
+
+    async def _open(self, write: PendingWrite) -> tuple[AbstractConnection, ServerInfo | None]:
+        limit = max(self._settings.timeout, SHORTEST_OPENING)
+        async with asyncio.timeout(limit):
+            connection = await self._connect(limit)
+            try:
+                info = await inspect(connection)
+                health = examine(self.name, info, self._moment(write))
+                for sentence in health.warnings:
+                    self._settings.notices.warn(sentence)
+                require_fit(health, self._settings)
+            except BaseException:
+                await put_away(connection)
+                raise
+        return connection, info
+
+    def _moment(self, write: PendingWrite) -> float:
+        """The present by the entries' clock."""
+        return write.now + self._loop.time() - write.started
+
+    async def _settle(self, batch: Batch, writes: list[PendingWrite]) -> None:
+        again = batch.settle(self._moment(writes[-1]))
+        if batch.get_is_unknown:
+            self._with_get = False
+        if batch.wrong_server:
+            await self._put_away()
+        for write, error in reversed(again):
+            if isinstance(error, AskError) and self._router is not None:
+                self._router.redirect(write, error)
+            else:
+                self._again(write, error)
+
+    async def _failed(self, writes: list[PendingWrite], error: Exception) -> None:
+        await self._put_away()
+        self._breaker.failed(self._loop.time())
+        if self._router is not None and isinstance(error, RedisError | OSError):
+            self._router.moved(error if isinstance(error, RedisError) else RedisError(str(error)))
+        for write in reversed(writes):
+            write.unknown = write.tries > 0
+            self._again(write, error)
+
+    def _again(self, write: PendingWrite, error: Exception) -> None:
+        """One more try where there is one left; otherwise it can't be known."""
+        if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
+            write.resolve(unavailable(REFUSED if isinstance(error, RedisError) else NO_ANSWER, error))
+        elif self._router is not None:
+            self._router.resubmit(write)
+        else:
+            self.resubmit(write)
+
+    async def _put_away(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await put_away(connection)
+
+
+def _refuse(writes: Iterable[PendingWrite]) -> None:
+    for write in writes:
+        write.resolve(unavailable(NO_ANSWER))
+
+
+def _retrieve(task: asyncio.Task[object]) -> None:
+    # An opening that fails while nobody waits for it any more is not a bug to report.
+    if not task.cancelled():
+        task.exception()

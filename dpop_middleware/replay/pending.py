@@ -1,0 +1,93 @@
+"""One write on its way, and how it can end without an answer."""
+
+import asyncio
+import os
+from typing import Final
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.store import ReplayEntry
+from dpop_middleware.replay.wire import entry_name, lifetime, set_if_absent, set_once
+
+__all__ = [
+    "CROWDED",
+    "FENCED",
+    "NO_ANSWER",
+    "REFUSED",
+    "UNREPLICATED",
+    "Outcome",
+    "PendingWrite",
+    "unavailable",
+]
+
+NO_ANSWER: Final = "The replay store did not answer."
+REFUSED: Final = "The replay store refused the entry."
+CROWDED: Final = "Too many requests wait for the replay store."
+UNREPLICATED: Final = "Too few replicas of the replay store confirmed the entry."
+FENCED: Final = "The replay store lost entries: a newer proof is needed."
+
+Outcome = bool | Unavailable
+
+
+def unavailable(description: str, cause: BaseException | None = None, *, retry_after: int = 1) -> Unavailable:
+    """The error for one request; `cause` goes to the log by its class name only."""
+    error = Unavailable(
+        description,
+        retry_after=retry_after,
+        check=Check.JTI,
+        actual=None if cause is None else type(cause).__name__,
+    )
+    error.__cause__ = cause
+    return error
+
+
+class PendingWrite:
+    """An entry until the server has answered for it; times of the event loop's clock unless said.
+
+    `owner` is 128 random bits that this call alone knows: found under the entry's name they say that an
+    earlier try of the same call was applied. `answer` resolves to the outcome, an error included: an
+    exception that nobody fetches, because the request was cancelled, would be reported as a bug.
+    """
+
+    __slots__ = (
+        "answer",
+        "asking",
+        "deadline",
+        "milliseconds",
+        "name",
+        "not_before",
+        "now",
+        "owner",
+        "redirects",
+        "started",
+        "tries",
+        "unknown",
+    )
+
+    def __init__(
+        self, entry: ReplayEntry, prefix: bytes, timeout: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.name = entry_name(prefix, entry.key)
+        self.owner = os.urandom(16)
+        self.milliseconds = lifetime(entry.now, entry.expires_at)
+        self.now = entry.now
+        self.not_before = entry.not_before
+        self.started = loop.time()
+        self.deadline = self.started + timeout
+        self.answer: asyncio.Future[Outcome] = loop.create_future()
+        self.tries = 0
+        self.redirects = 0
+        self.asking = False
+        # A try was sent and its reply never came: it may have been applied.
+        self.unknown = False
+
+    def command(self, *, with_get: bool) -> bytes:
+        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
+        if with_get:
+            return set_once(self.name, self.owner, self.milliseconds)
+        return set_if_absent(self.name, self.owner, self.milliseconds)
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Give the waiting request its outcome, unless it has gone."""
+        if not self.answer.done():
+            self.answer.set_result(outcome)

@@ -1,0 +1,62 @@
+"""What a replay store is asked, and the one question it answers (RFC 9449 section 11.1)."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from dpop_middleware.jose import base64url
+
+__all__ = ["ReplayEntry", "ReplayKeyspace", "ReplayStore"]
+
+_KEY_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayEntry:
+    """One presentation of a proof, to be remembered until it can't be accepted any more.
+
+    `key` names the proof: an ASCII digest over the server, the key's thumbprint and the `jti`, with
+    nothing of the request in clear. `jkt` is the thumbprint of the proof's key, for shares per client.
+    `now`, `not_before` and `expires_at` are seconds since the epoch by the server's clock: the moment of
+    this request, the first moment at which the proof could have been accepted, and the last at which it
+    could be, with the margin for clocks that differ between workers.
+    """
+
+    key: str
+    jkt: str
+    now: float
+    not_before: float
+    expires_at: float
+
+
+class ReplayStore(Protocol):
+    """Remembers presentations of proofs, for all workers that share it."""
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        """Remember `entry` atomically; True the first time, False when it was there.
+
+        The lifetime of the memory is `entry.expires_at - entry.now` seconds: a store reads no clock of
+        its own. Raises `dpop_middleware.errors.Unavailable` when it can't know.
+        """
+        ...
+
+
+def _length_prefixed(text: str) -> bytes:
+    octets = text.encode()
+    return len(octets).to_bytes(4, "big") + octets
+
+
+class ReplayKeyspace:
+    """The keys of one server's entries, apart from those of any other server in the same store.
+
+    `server` is what tells this server from others, the same in all its workers.
+    """
+
+    def __init__(self, *server: str) -> None:
+        self._server = hashlib.sha256(b"".join(map(_length_prefixed, server)))
+
+    def key(self, *, jkt: str, jti: str) -> str:
+        """Return the key of a proof: 128 bits of SHA-256 over server, `jkt` and `jti`, in 22 characters."""
+        digest = self._server.copy()
+        digest.update(_length_prefixed(jkt) + _length_prefixed(jti))
+        return base64url.encode(digest.digest()[:_KEY_SIZE])

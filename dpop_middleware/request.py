@@ -1,0 +1,163 @@
+"""A request to a protected resource, as a value, and the credentials that it carries.
+
+Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    MissingCredentials,
+    Scheme,
+)
+
+__all__ = ["MAX_PROOF_SIZE", "MAX_TOKEN_SIZE", "Credentials", "ResourceRequest", "credentials", "one_proof"]
+
+MAX_TOKEN_SIZE = 16 * 1024
+MAX_PROOF_SIZE = 8 * 1024
+
+_OPTIONAL_WHITESPACE = " \t"
+_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+_SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
+_UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequest:
+    """What a resource server must know of a request, as it was received.
+
+    - `method`: the HTTP method; GET for a WebSocket handshake.
+    - `raw_path`: the path as sent, still percent-encoded, without the query.
+    - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
+    - `root_path`: the path, decoded, at which the server mounts the application.
+    """
+
+    method: str
+    raw_path: str
+    hosts: tuple[str, ...]
+    authorization: tuple[str, ...]
+    dpop: tuple[str, ...]
+    root_path: str = ""
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
+        """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
+        hosts: list[str] = []
+        authorization: list[str] = []
+        dpop: list[str] = []
+        for name, value in scope["headers"]:
+            length = len(name)
+            if length == 13:
+                if name.lower() == b"authorization":
+                    authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif length == 4:
+                lowered = name.lower()
+                if lowered == b"dpop":
+                    dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+                elif lowered == b"host":
+                    hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+        raw_path = scope.get("raw_path")
+        return cls(
+            method=scope["method"] if scope["type"] == "http" else "GET",
+            raw_path=(
+                quote(scope["path"], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
+                if raw_path is None
+                else raw_path.decode("latin-1")
+            ),
+            hosts=tuple(hosts),
+            authorization=tuple(authorization),
+            dpop=tuple(dpop),
+            root_path=scope.get("app_root_path", scope.get("root_path", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The scheme and the access token of an `Authorization` field, not yet looked into."""
+
+    scheme: Scheme
+    access_token: str
+
+
+def _of_scheme(scheme: Scheme, error: DPoPError) -> DPoPError:
+    error.scheme = scheme
+    return error
+
+
+def credentials(authorization: tuple[str, ...]) -> Credentials:
+    """Read the `Authorization` fields of one request (RFC 9110 section 11.4, RFC 6750 section 2.1).
+
+    Raises MissingCredentials without a field of our schemes, InvalidRequest for several fields, no token
+    or illegal characters, and InvalidToken for a token over 16 KiB.
+    """
+    if not authorization:
+        raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
+    if len(authorization) > 1:
+        raise InvalidRequest(
+            "the request has several Authorization fields",
+            check=Check.AUTHORIZATION,
+            expected=1,
+            actual=len(authorization),
+        )
+    name, _, rest = authorization[0].partition(" ")
+    scheme = _SCHEMES.get(name.lower()) if name.isascii() else None
+    if scheme is None:
+        raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
+    access_token = rest.lstrip(" ")
+    if len(access_token) > MAX_TOKEN_SIZE:
+        raise _of_scheme(
+            scheme,
+            InvalidToken(
+                "the access token is too large",
+                check=Check.AUTHORIZATION,
+                expected=MAX_TOKEN_SIZE,
+                actual=len(access_token),
+            ),
+        )
+    if not access_token:
+        raise _of_scheme(
+            scheme,
+            InvalidRequest("the Authorization field has no access token", check=Check.AUTHORIZATION),
+        )
+    if not _TOKEN68.fullmatch(access_token):
+        raise _of_scheme(
+            scheme,
+            InvalidRequest("the access token has illegal characters", check=Check.AUTHORIZATION),
+        )
+    return Credentials(scheme, access_token)
+
+
+def one_proof(dpop: tuple[str, ...]) -> str:
+    """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
+
+    A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    Raises InvalidDPoPProof.
+    """
+    if not dpop:
+        raise InvalidDPoPProof("a DPoP proof is required", check=Check.ONE_HEADER, expected=1, actual=0)
+    if len(dpop) > 1 or "," in dpop[0]:
+        raise InvalidDPoPProof(
+            "the request has several DPoP fields",
+            check=Check.ONE_HEADER,
+            expected=1,
+            actual=sum(value.count(",") + 1 for value in dpop),
+        )
+    proof = dpop[0]
+    if len(proof) > MAX_PROOF_SIZE:
+        raise InvalidDPoPProof(
+            "the DPoP proof is too large",
+            check=Check.ONE_HEADER,
+            expected=MAX_PROOF_SIZE,
+            actual=len(proof),
+        )
+    if not proof:
+        raise InvalidDPoPProof("the DPoP field is empty", check=Check.ONE_HEADER)
+    return proof

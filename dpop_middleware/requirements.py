@@ -1,0 +1,74 @@
+"""What a route asks of a valid token: scopes, and how and when the user authenticated."""
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from dpop_middleware.errors import ConfigurationError, InsufficientScope, InsufficientUserAuthentication
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["Requirements"]
+
+# RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+def _tokens(name: str, values: object) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise ConfigurationError(f"{name} takes a sequence of strings, such as ('notes:read',)")
+    listed = tuple(values)
+    for value in listed:
+        if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
+            raise ConfigurationError(
+                f"{name} takes strings without blanks, quotes and backslashes, not {value!r}"
+            )
+    return listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """What a token must offer for one route.
+
+    `scopes` must all be granted (RFC 6750 section 3.1). One of `acr_values` must be the token's `acr`, and
+    its `auth_time` must be at most `max_age` whole seconds ago (RFC 9470 section 4); empty and None ask for
+    nothing. Raises ConfigurationError.
+    """
+
+    scopes: tuple[str, ...] = ()
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", _tokens("scopes", self.scopes))
+        object.__setattr__(self, "acr_values", _tokens("acr_values", self.acr_values))
+        max_age = self.max_age
+        if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
+            raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
+
+    def check(self, token: AccessToken, *, now: float) -> None:
+        """Raise InsufficientScope or InsufficientUserAuthentication unless `token` offers all of it."""
+        if not token.scopes.issuperset(self.scopes):
+            raise InsufficientScope(
+                "the access token lacks a scope that is required here",
+                scopes=self.scopes,
+                actual=tuple(sorted(token.scopes)),
+            )
+        if self.acr_values and token.claims.get("acr") not in self.acr_values:
+            raise self._insufficient("a different authentication level is required", token, "acr")
+        if self.max_age is not None:
+            auth_time = token.claims.get("auth_time")
+            if (
+                isinstance(auth_time, bool)
+                or not isinstance(auth_time, (int, float))
+                or not math.isfinite(auth_time)
+                or now - auth_time > self.max_age
+            ):
+                raise self._insufficient("more recent authentication is required", token, "auth_time")
+
+    def _insufficient(
+        self, description: str, token: AccessToken, claim: str
+    ) -> InsufficientUserAuthentication:
+        return InsufficientUserAuthentication(
+            description, acr_values=self.acr_values, max_age=self.max_age, actual=token.claims.get(claim)
+        )

@@ -1,0 +1,318 @@
+"""The resource server as its users hold it: configured once, asked for a verdict on each request."""
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self, overload
+
+from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
+from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.nonces import NonceProvider
+from dpop_middleware.once import Authentication, RequestMemory
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.proof import DPoPProof
+from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
+from dpop_middleware.request import ResourceRequest
+from dpop_middleware.requirements import Requirements
+from dpop_middleware.secure_url import checked_url
+from dpop_middleware.target import PublicURLs
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.verification import RequestVerification
+
+__all__ = ["ResourceServer", "VerifiedRequest"]
+
+_NOTHING_REQUIRED = Requirements()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRequest:
+    """A request that passed every check.
+
+    `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
+    client's next request, where there is one to give (RFC 9449 section 8.2).
+    """
+
+    access_token: AccessToken
+    proof: DPoPProof | None
+    response_headers: Headers = ()
+
+
+class ResourceServer:
+    """Judges requests to a protected resource by RFC 9449 sections 4.3 and 7.
+
+    - `issuer`: the authorization server's issuer identifier (RFC 8414), or else `verifier`: your own
+      `AccessTokenVerifier`. Exactly one of the two.
+    - `resource`: this API's resource identifier, an https URL (RFC 9728).
+    - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
+    - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
+    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
+      only.
+    - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
+      only hosts that end at this application.
+    - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
+    - `clock`: returns seconds since the epoch.
+    - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
+    - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
+
+    Raises ConfigurationError. A proof covers method and URL: the query, the other header fields and the body
+    of a request are not protected by it.
+    """
+
+    @overload
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        resource: str,
+        replay_store: ReplayStore,
+        audience: str | Sequence[str] | None = None,
+        jwks: Mapping[str, Any] | str | None = None,
+        public_url: str | Sequence[str] | None = None,
+        policy: DPoPPolicy = ...,
+        nonces: NonceProvider | None = None,
+        clock: Callable[[], float] = ...,
+        on_event: EventSink | None = None,
+        insecure_http_hosts: Collection[str] = (),
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        verifier: AccessTokenVerifier,
+        resource: str,
+        replay_store: ReplayStore,
+        public_url: str | Sequence[str] | None = None,
+        policy: DPoPPolicy = ...,
+        nonces: NonceProvider | None = None,
+        clock: Callable[[], float] = ...,
+        on_event: EventSink | None = None,
+        insecure_http_hosts: Collection[str] = (),
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        issuer: str | None = None,
+        verifier: AccessTokenVerifier | None = None,
+        resource: str,
+        replay_store: ReplayStore,
+        audience: str | Sequence[str] | None = None,
+        jwks: Mapping[str, Any] | str | None = None,
+        public_url: str | Sequence[str] | None = None,
+        policy: DPoPPolicy = DPoPPolicy(),
+        nonces: NonceProvider | None = None,
+        clock: Callable[[], float] = time.time,
+        on_event: EventSink | None = None,
+        insecure_http_hosts: Collection[str] = (),
+    ) -> None:
+        origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
+        audiences = (audience,) if isinstance(audience, str) else tuple(audience or (resource,))
+        if not hasattr(replay_store, "add"):
+            raise ConfigurationError(
+                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
+                "MemoryReplayStore() for a single process"
+            )
+        self._resource = resource
+        if verifier is None:
+            if issuer is None:
+                raise ConfigurationError(
+                    "ResourceServer takes exactly one of issuer and verifier: none is given"
+                )
+            verifier = JWTAccessTokenVerifier(
+                issuer=issuer,
+                audience=audiences,
+                jwks=jwks,
+                clock_skew=policy.clock_skew,
+                clock=clock,
+                insecure_http_hosts=insecure_http_hosts,
+            )
+        elif issuer is not None or audience is not None or jwks is not None:
+            raise ConfigurationError(
+                "issuer, audience and jwks make a verifier: leave them out, or leave out verifier"
+            )
+        self._verification = RequestVerification(
+            verifier=verifier,
+            store=replay_store,
+            keyspace=ReplayKeyspace("resource server", resource, *sorted(audiences)),
+            public_urls=PublicURLs(
+                origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
+            ),
+            nonces=_bound_nonces(nonces, resource),
+            clock=clock,
+        )
+        self._reporter = Reporter(on_event)
+        self._check_nonces(policy)
+        self._policy = policy
+        self._family = PolicyFamily(policy)
+
+    def _check_nonces(self, policy: DPoPPolicy) -> None:
+        if policy.nonce != "off" and self._verification.nonces is None:
+            raise ConfigurationError(
+                f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
+            )
+
+    @property
+    def policy(self) -> DPoPPolicy:
+        """The policy by which this server judges."""
+        return self._policy
+
+    @property
+    def resource(self) -> str:
+        """The resource identifier (RFC 9728)."""
+        return self._resource
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose access tokens are accepted."""
+        return self._verification.verifier.issuers
+
+    @property
+    def issues_nonces(self) -> bool:
+        """Whether a response of this server or a sibling may carry a nonce."""
+        return self._verification.nonces is not None
+
+    def with_policy(self, **changes: Any) -> "ResourceServer":
+        """Return the same server, with its caches, store and verifier, under a changed policy.
+
+        `changes` are fields of `DPoPPolicy`. Behind the middleware such a server can only be stricter than
+        the middleware's own. Raises ConfigurationError.
+        """
+        try:
+            policy = replace(self._policy, **changes)
+        except TypeError as error:
+            raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
+        self._check_nonces(policy)
+        self._family.add(policy)
+        sibling = copy.copy(self)
+        sibling._policy = policy
+        return sibling
+
+    def is_sibling_of(self, other: "ResourceServer") -> bool:
+        """Whether the two are one server under two policies."""
+        return self._family is other._family
+
+    async def authenticate(
+        self,
+        request: ResourceRequest,
+        *,
+        scopes: Collection[str] = (),
+        requirements: Requirements = _NOTHING_REQUIRED,
+        memory: RequestMemory | None = None,
+    ) -> VerifiedRequest:
+        """Judge one request; `scopes` must all be granted by its token.
+
+        `requirements` are what else the route asks of the token. With a `memory`, a request that this server or
+        a sibling judged before isn't verified again: its scopes, and a policy that differs, are.
+
+        Raises `errors.DPoPError`, which `error_response` renders. A proof is used up by the first call that
+        succeeds without a memory.
+        """
+        if scopes:
+            requirements = replace(requirements, scopes=tuple(scopes))
+        started = time.perf_counter()
+        outcome, recalled = await self._outcome(request, memory)
+        try:
+            if isinstance(outcome, DPoPError):
+                raise outcome
+            verified = self._authorize(outcome, requirements)
+        except DPoPError as error:
+            if not (recalled and error is outcome):
+                self._report_failure(error, request, outcome, started)
+            raise
+        if not recalled and self._reporter.wants_acceptance:
+            self._reporter.accepted(
+                scheme=outcome.scheme,
+                method=request.method,
+                path=request.raw_path,
+                jkt=outcome.access_token.jkt,
+                client_id=outcome.access_token.client_id,
+                duration=time.perf_counter() - started,
+            )
+        return verified
+
+    def error_response(self, error: DPoPError) -> ErrorResponse:
+        """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
+        return error_response(error, self._policy)
+
+    async def aclose(self) -> None:
+        """Close the verifier and the replay store; both connect again if they are used again."""
+        for part in (self._verification.verifier, self._verification.store):
+            close = getattr(part, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _outcome(
+        self, request: ResourceRequest, memory: RequestMemory | None
+    ) -> tuple[Authentication | DPoPError, bool]:
+        if memory is None:
+            return await self._judged(request), False
+        async with memory.lock:
+            outcome = memory.recall(self._family, request, self._policy)
+            if outcome is not None:
+                return outcome, True
+            outcome = await self._judged(request)
+            memory.remember(self._family, request, self._policy, outcome)
+            return outcome, False
+
+    async def _judged(self, request: ResourceRequest) -> Authentication | DPoPError:
+        try:
+            return await self._verification.verify(request, self._policy, self._family)
+        except DPoPError as error:
+            return error
+
+    def _authorize(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
+        try:
+            if authentication.policy != self._policy:
+                self._verification.judge_again(authentication, self._policy)
+            requirements.check(authentication.access_token, now=authentication.now)
+        except DPoPError as error:
+            error.scheme = authentication.scheme
+            raise
+        return VerifiedRequest(
+            authentication.access_token, authentication.proof, self._next_nonce(authentication)
+        )
+
+    def _next_nonce(self, authentication: Authentication) -> Headers:
+        if self._policy.nonce == "off" or self._verification.nonces is None or authentication.proof is None:
+            return ()
+        if authentication.nonce is not None and authentication.nonce.current:
+            return ()
+        return nonce_headers(self._verification.nonces.issue(authentication.now))
+
+    def _report_failure(
+        self,
+        error: DPoPError,
+        request: ResourceRequest,
+        outcome: Authentication | DPoPError,
+        started: float,
+    ) -> None:
+        token = outcome.access_token if isinstance(outcome, Authentication) else None
+        self._reporter.failed(
+            error,
+            method=request.method,
+            path=request.raw_path,
+            jkt=token.jkt if token else None,
+            client_id=token.client_id if token else None,
+            duration=time.perf_counter() - started,
+        )
+
+
+def _bound_nonces(nonces: NonceProvider | None, resource: str) -> NonceProvider | None:
+    for_server = getattr(nonces, "for_server", None)
+    return nonces if for_server is None else for_server(purpose="resource server", server=resource)

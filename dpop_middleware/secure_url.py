@@ -1,0 +1,73 @@
+"""Which URLs we may trust: https, and http only where no network is crossed or where it was named.
+
+The issuer, its metadata and its keys decide who gets in, so they must not travel in the clear
+(RFC 8414 section 6.2, RFC 9728 section 7.1).
+"""
+
+import ipaddress
+import re
+from collections.abc import Collection
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.uri import BaseURL, URIError, parse_base_url
+
+__all__ = ["checked_hosts", "checked_url", "is_loopback"]
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` (a name, or an address without brackets) is this machine itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_hosts(hosts: object) -> frozenset[str]:
+    """Return the option `insecure_http_hosts` as a set of lower-case host names.
+
+    Raises ConfigurationError for anything but a collection of host names (no scheme, no port).
+    """
+    if isinstance(hosts, str) or not isinstance(hosts, Collection):
+        raise ConfigurationError("insecure_http_hosts takes a sequence of host names, such as ('auth',)")
+    return frozenset(_host(host) for host in hosts)
+
+
+def _host(host: object) -> str:
+    if isinstance(host, str) and _NAME.fullmatch(host):
+        return host.lower()
+    try:
+        return ipaddress.IPv6Address(str(host).removeprefix("[").removesuffix("]")).compressed
+    except ValueError as error:
+        raise ConfigurationError(
+            f"insecure_http_hosts names hosts without scheme and port, such as 'auth', not {host!r}"
+        ) from error
+
+
+def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:
+    """Parse the absolute URL `url` and refuse one whose answers could be forged on the way.
+
+    - `name`: the option or metadata member that holds the URL, for the message.
+    - `url`: an https URL without user, query and fragment. An http URL is accepted for `localhost`,
+      127.0.0.0/8, `::1`, and the hosts in `insecure_http_hosts`.
+
+    Raises ConfigurationError with one sentence that says what to do. That anything answers at the URL is
+    not checked.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
+    try:
+        base = parse_base_url(url)
+    except URIError as error:
+        raise ConfigurationError(
+            f"{name} takes an https URL without user, query and fragment, not {url!r}: {error}"
+        ) from error
+    if base.scheme == "https" or is_loopback(base.host) or base.host in checked_hosts(insecure_http_hosts):
+        return base
+    raise ConfigurationError(
+        f"{name} must be an https URL, not {url!r}: to use plain http all the same, "
+        f"name its host in insecure_http_hosts=({base.host!r},)"
+    )

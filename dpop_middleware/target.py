@@ -1,0 +1,67 @@
+"""The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
+
+from collections.abc import Collection, Sequence
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
+from dpop_middleware.request import ResourceRequest
+from dpop_middleware.secure_url import checked_url
+from dpop_middleware.uri import BaseURL, URIError, authority, request_path, target_uri
+
+__all__ = ["PublicURLs"]
+
+
+class PublicURLs:
+    """The base URLs by which clients call the application.
+
+    Scheme and authority of a target URI come from here, never from `Host` or a forwarded header. Of several
+    base URLs, `Host` selects the one that it names exactly. Raises ConfigurationError for none, for a URL that
+    isn't https (or http to a loopback host or one of `insecure_http_hosts`), and for two of one host.
+    """
+
+    def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
+        listed = (urls,) if isinstance(urls, str) else tuple(urls)
+        self._bases = tuple(
+            checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed
+        )
+        if not self._bases:
+            raise ConfigurationError("public_url is empty: name the URL by which clients call the API")
+        if len({base.authority for base in self._bases}) < len(self._bases):
+            raise ConfigurationError("public_url names one host twice: Host must select exactly one URL")
+
+    def _base(self, hosts: tuple[str, ...]) -> BaseURL:
+        if len(self._bases) == 1:
+            return self._bases[0]
+        if len(hosts) == 1:
+            for base in self._bases:
+                try:
+                    if authority(hosts[0], scheme=base.scheme) == base.authority:
+                        return base
+                except URIError:
+                    break
+        raise InvalidDPoPProof(
+            "the Host field names no URL of this resource server",
+            check=Check.HTU,
+            expected=tuple(base.authority for base in self._bases),
+            actual=hosts,
+        )
+
+    @staticmethod
+    def check_path(request: ResourceRequest) -> None:
+        """Raise InvalidRequest for a path that servers and frameworks could read in different ways."""
+        try:
+            request_path(request.raw_path)
+        except URIError as error:
+            raise InvalidRequest(
+                "the path of the request is malformed or has dot segments",
+                check=Check.TARGET,
+                actual=str(error),
+            ) from error
+
+    def target_uri(self, request: ResourceRequest) -> str:
+        """Return the request's target URI in normal form, without its query.
+
+        Raises InvalidDPoPProof where `Host` selects none of several base URLs. The path must have passed
+        `check_path`.
+        """
+        return target_uri(self._base(request.hosts), request.raw_path, request.root_path)

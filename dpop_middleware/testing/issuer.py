@@ -1,0 +1,84 @@
+"""An authorization server's keys and tokens, without the server: for tests only."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
+
+__all__ = ["TestIssuer"]
+
+
+class TestIssuer:
+    """Issues access tokens of any shape, signed with a key of its own (RFC 9068, RFC 9449 section 6.1).
+
+    - `issuer`: its identifier, the tokens' `iss`.
+    - `audience`: the tokens' `aud` where nothing else is said; a string or several.
+    - `algorithm`: the JWS algorithm of its signing key.
+    - `clock`: seconds since the epoch, for `iat`, `exp` and the proofs of `auth`.
+
+    Every instance has a new key. Give `jwks()` to the resource server under test.
+    """
+
+    # The name starts with Test, but pytest has nothing to collect here.
+    __test__ = False
+
+    def __init__(
+        self,
+        issuer: str = "https://auth.example.test",
+        *,
+        audience: str | list[str] = "https://api.example.test",
+        algorithm: str = "ES256",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.issuer = issuer
+        self.audience = audience
+        self.key = DPoPKey.generate(algorithm)
+        self.clock = clock
+
+    @property
+    def kid(self) -> str:
+        """The key ID in the JWK Set and in the tokens' headers: the key's thumbprint."""
+        return self.key.jkt
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the JWK Set with the one public key (RFC 7517 section 5)."""
+        return {"keys": [self.key.public_jwk | {"kid": self.kid, "use": "sig", "alg": self.key.algorithm}]}
+
+    def token(
+        self,
+        *,
+        sub: str = "user123",
+        client_id: str = "my_client",
+        scopes: Iterable[str] = (),
+        audience: str | list[str] | None = None,
+        jkt: str | None = None,
+        expires_in: float = 300,
+        key: DPoPKey | bytes | Absent | None = None,
+        header: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """Return an access token that RFC 9068 describes, changed as asked.
+
+        `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. `expires_in` is
+        in seconds from now, negative for an expired token. `claims` and `header` change or add single
+        members, ABSENT removes one: `token(exp=ABSENT, header={"typ": "JWT"})`. `key` signs in place of the
+        issuer's: a stranger's key, bytes for HMAC-SHA256, ABSENT for no signature.
+        """
+        signer = self.key if key is None else key
+        now = int(self.clock())
+        usual_header = {"typ": "at+jwt", "alg": self.key.algorithm, "kid": self.kid}
+        usual_claims = {
+            "iss": self.issuer,
+            "sub": sub,
+            "aud": self.audience if audience is None else audience,
+            "client_id": client_id,
+            "iat": now,
+            "exp": int(now + expires_in),
+            "jti": secrets.token_urlsafe(16),
+            "scope": " ".join(scopes) or ABSENT,
+            "cnf": ABSENT if jkt is None else {"jkt": jkt},
+        }
+        return encode_jws(merged(usual_header, header or {}), merged(usual_claims, claims), key=signer)

@@ -1,0 +1,21 @@
+"""Access tokens: what turns the string that a client sent into a verified `AccessToken`.
+
+From the top down:
+
+    access_token.py       the value and the protocol
+    jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
+    signed_token.py       the form and the header of a token
+    claims.py             what a token says, typed and judged
+    token_cache.py        tokens that were verified before
+    issuer_keys.py        the key source that the option `jwks` asks for
+    key_source.py         the protocol of key sources; keys that are given once
+    remote_key_source.py  keys that are fetched and kept fresh
+    jwks.py               a JWK Set and which of its keys fit (RFC 7517)
+    discovery.py          from the issuer to its keys' URL (RFC 8414, OpenID Connect Discovery)
+    fetch.py              one bounded HTTP GET
+"""
+
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+
+__all__ = ["AccessToken", "AccessTokenVerifier", "JWTAccessTokenVerifier"]

@@ -1,0 +1,45 @@
+"""A verified access token, and what verifies one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["AccessToken", "AccessTokenVerifier"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """An access token whose signature and claims were verified (RFC 9068 section 4).
+
+    `claims` is everything the issuer said, read-only. `scopes` are the granted ones. `expires_at` is in
+    seconds since the epoch. `jkt` is the RFC 7638 thumbprint of the key that the token is bound to
+    (`cnf.jkt`, RFC 9449 section 6.1), None for an unbound token.
+    """
+
+    claims: Mapping[str, Any] = field(repr=False)
+    issuer: str
+    subject: str
+    client_id: str
+    scopes: frozenset[str]
+    expires_at: float
+    jkt: str | None
+
+
+class AccessTokenVerifier(Protocol):
+    """Turns the string that a client sent into a verified `AccessToken`.
+
+    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end.
+    """
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuer identifiers whose tokens this verifier accepts (RFC 8414)."""
+        ...
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify one token.
+
+        Raises `errors.InvalidToken` when it isn't valid here and `errors.Unavailable` when that can't
+        be known now.
+        """
+        ...

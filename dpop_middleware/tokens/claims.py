@@ -1,0 +1,174 @@
+"""The claims of a JWT access token, each typed and judged (RFC 9068 sections 2.2 and 4, RFC 7519 section 4).
+
+Judged after the signature, so these are the issuer's own words; strictly all the same, because an issuer
+that writes a claim in another way means something that we don't know.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidToken
+from dpop_middleware.jose import strict_json
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.tokens.signed_token import shown
+from dpop_middleware.tokens.token_cache import VerifiedToken
+
+__all__ = ["ClaimRules", "judge_claims"]
+
+# RFC 6749 section 3.3.
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+# RFC 7638 with SHA-256: 43 characters, of which the last carries four bits only.
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_LATEST = 253402300799  # the end of the year 9999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRules:
+    """What a token must say. `clock_skew` is in seconds."""
+
+    issuer: str
+    audiences: frozenset[str]
+    required: tuple[str, ...]
+    scope_claims: tuple[str, ...]
+    client_id_claims: tuple[str, ...]
+    clock_skew: float
+
+
+def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity: str) -> VerifiedToken:
+    """Return what a signed payload says, or raise InvalidToken.
+
+    - `payload`: the bytes under the signature; `key_identity`: the key that signed them.
+    - `now`: seconds since the epoch.
+    """
+    try:
+        claims = strict_json.parse_object(payload)
+    except JOSEError as error:
+        raise InvalidToken("the access token's claims are malformed", check=Check.TOKEN_CLAIMS) from error
+    _require(claims, rules)
+    subject = _text(claims, "sub")
+    client_id = next((_text(claims, name) for name in rules.client_id_claims if name in claims), "")
+    _text(claims, "jti")
+    scopes = _scopes(claims, rules.scope_claims)
+    expires_at = _time(claims, "exp", default=math.inf)
+    not_before = max(_time(claims, "nbf", default=-math.inf), _time(claims, "iat", default=-math.inf))
+    _judge_issuer(claims, rules)
+    _judge_audience(claims, rules)
+    if expires_at + rules.clock_skew <= now:
+        raise InvalidToken(
+            "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=expires_at
+        )
+    if not_before - rules.clock_skew > now:
+        raise InvalidToken(
+            "the access token is not valid yet", check=Check.TOKEN_TIME, expected=now, actual=not_before
+        )
+    return VerifiedToken(
+        payload=payload,
+        issuer=rules.issuer,
+        subject=subject,
+        client_id=client_id,
+        scopes=scopes,
+        expires_at=expires_at,
+        not_before=not_before,
+        jkt=_confirmation(claims),
+        key_identity=key_identity,
+    )
+
+
+def _malformed(name: str, actual: object) -> InvalidToken:
+    return InvalidToken(
+        "a claim of the access token is malformed",
+        check=Check.TOKEN_CLAIMS,
+        expected=name,
+        actual=shown(actual),
+    )
+
+
+def _require(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    for name in rules.required:
+        alternatives = rules.client_id_claims if name == "client_id" else (name,)
+        if not any(alternative in claims for alternative in alternatives):
+            raise InvalidToken(
+                "the access token lacks a required claim",
+                check=Check.TOKEN_CLAIMS,
+                expected=" or ".join(alternatives),
+            )
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    if name not in claims:
+        return ""
+    value = claims[name]
+    if not isinstance(value, str) or not value:
+        raise _malformed(name, value)
+    return value
+
+
+def _time(claims: Mapping[str, Any], name: str, *, default: float) -> float:
+    if name not in claims:
+        return default
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LATEST:
+        raise _malformed(name, value)
+    return value
+
+
+def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]:
+    scopes: set[str] = set()
+    for name in names:
+        value = claims.get(name, "")
+        tokens = [part for part in value.split(" ") if part] if isinstance(value, str) else value
+        if not isinstance(tokens, list) or not all(
+            isinstance(token, str) and _SCOPE_TOKEN.fullmatch(token) for token in tokens
+        ):
+            raise _malformed(name, value)
+        scopes.update(tokens)
+    return frozenset(scopes)
+
+
+def _judge_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    if claims["iss"] != rules.issuer:
+        raise InvalidToken(
+            "the access token is from another issuer",
+            check=Check.TOKEN_ISS,
+            expected=rules.issuer,
+            actual=shown(claims["iss"]),
+        )
+
+
+def _judge_audience(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    value = claims["aud"]
+    audiences = [value] if isinstance(value, str) else value
+    if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
+        raise _malformed("aud", value)
+    if rules.audiences.isdisjoint(audiences):
+        raise InvalidToken(
+            "the access token is for another audience",
+            check=Check.TOKEN_AUD,
+            expected=sorted(rules.audiences),
+            actual=shown(value),
+        )
+
+
+def _confirmation(claims: Mapping[str, Any]) -> str | None:
+    """Return `cnf.jkt`, None where there is no `cnf` (RFC 9449 section 6.1, RFC 7800 section 3.1).
+
+    Any other confirmation is refused under both schemes: such a token is bound, so it must not pass as
+    Bearer, and to something that we can't check, so it must not pass as DPoP. That holds for a `jkt` beside
+    another member too: whoever bound the token to both wants both checked.
+    """
+    if "cnf" not in claims:
+        return None
+    cnf = claims["cnf"]
+    jkt = cnf.get("jkt") if isinstance(cnf, dict) and len(cnf) == 1 else None
+    if not isinstance(jkt, str) or not _THUMBPRINT.fullmatch(jkt):
+        raise InvalidToken(
+            "the access token is bound by a confirmation method that is not supported here",
+            check=Check.BINDING,
+            expected="jkt",
+            actual=shown(cnf),
+        )
+    return jkt

@@ -1,0 +1,179 @@
+"""Access tokens that are signed JWTs (RFC 9068): the steps of a verification, in their order."""
+
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
+from dpop_middleware.secure_url import checked_hosts, checked_url
+from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.issuer_keys import issuer_keys
+from dpop_middleware.tokens.jwks import VerificationKey
+from dpop_middleware.tokens.options import checked_count, checked_names, checked_seconds, checked_token_types
+from dpop_middleware.tokens.remote_key_source import Lifetimes
+from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
+from dpop_middleware.tokens.token_cache import TokenCache
+
+__all__ = ["JWTAccessTokenVerifier"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_TOKEN_SIZE = 16 * 1024
+_NEVER_DROPPED = ("iss", "exp", "aud")
+_DAY = 86400.0
+
+
+class JWTAccessTokenVerifier:
+    """Verifies the JWT access tokens of one issuer (RFC 9068 section 4).
+
+    - `issuer`: the issuer identifier, an https URL; `iss` must equal it.
+    - `audience`: one or several identifiers of this resource server; `aud` must hold one of them.
+    - `jwks`: the issuer's JWK Set (a mapping) or its https URL; None discovers the URL from the issuer's
+      metadata (RFC 8414, then OpenID Connect Discovery) at each fetch.
+    - `algorithms`: the JWS algorithms that a token may use.
+    - `token_types`: what the header's `typ` may be, in any case. For issuers that differ from RFC 9068 add
+      `"JWT"`, or None for a token without `typ`; then other JWTs of the issuer, such as ID tokens, are told
+      apart by their audience only.
+    - `scope_claims`: the claims that hold scopes, as a string with blanks between or as an array.
+    - `client_id_claims`: the claims to read the client's identifier from; the first one present counts.
+    - `required_claims`: the claims that a token must have. Name fewer for an issuer that leaves some out;
+      `iss`, `exp` and `aud` stay.
+    - `clock_skew`: seconds by which the issuer's clock may differ from ours, both ways.
+    - `clock`: returns seconds since the epoch.
+    - `insecure_http_hosts`: hosts that may be reached by plain http besides the loopback ones.
+    - `max_cached_tokens`: how many verified tokens are remembered, 0 for none. One takes about 2 KB.
+    - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
+    - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
+    - `jwks_cooldown`: least seconds between two fetches for keys that tokens name and the set lacks.
+    - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
+    - `ssl_context`: for private CAs; it must check certificates and host names.
+
+    Proxies from the environment are not used. That a token was revoked is not checked. Raises
+    ConfigurationError.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        *,
+        issuer: str,
+        audience: str | Sequence[str],
+        jwks: Mapping[str, Any] | str | None = None,
+        algorithms: Sequence[str] = SUPPORTED_ALGORITHMS,
+        token_types: Sequence[str | None] = ("at+jwt", "application/at+jwt"),
+        scope_claims: Sequence[str] = ("scope",),
+        client_id_claims: Sequence[str] = ("client_id",),
+        required_claims: Sequence[str] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
+        clock_skew: float = 15,
+        clock: Callable[[], float] = time.time,
+        insecure_http_hosts: Collection[str] = (),
+        max_cached_tokens: int = 10_000,
+        jwks_lifetime: float = 300,
+        jwks_max_age: float = _DAY,
+        jwks_cooldown: float = 10,
+        jwks_timeout: float = 5,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        hosts = checked_hosts(insecure_http_hosts)
+        checked_url("issuer", issuer, insecure_http_hosts=hosts)
+        self._algorithms = checked_algorithms(algorithms)
+        self._token_types = checked_token_types(token_types)
+        self._clock = clock
+        self._rules = ClaimRules(
+            issuer=issuer,
+            audiences=frozenset(
+                checked_names("audience", [audience] if isinstance(audience, str) else audience)
+            ),
+            required=_checked_required_claims(required_claims),
+            scope_claims=checked_names("scope_claims", scope_claims),
+            client_id_claims=checked_names("client_id_claims", client_id_claims),
+            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=300),
+        )
+        self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
+        lifetimes = Lifetimes(
+            lifetime=checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY),
+            max_age=checked_seconds("jwks_max_age", jwks_max_age, minimum=1, maximum=_DAY),
+            cooldown=checked_seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
+            timeout=checked_seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
+        )
+        self._source = issuer_keys(
+            jwks,
+            issuer=issuer,
+            lifetimes=lifetimes,
+            clock=clock,
+            insecure_http_hosts=hosts,
+            ssl_context=ssl_context,
+        )
+        if hosts:
+            logger.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The one issuer whose tokens are accepted."""
+        return (self._rules.issuer,)
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify the signature and the claims of one token (RFC 9068 section 4).
+
+        A token that was verified before costs a lookup; its times and its key are judged again.
+
+        Raises `errors.InvalidToken` when it isn't valid here and `errors.Unavailable` when the issuer's keys
+        can't be had now. Who presents the token is not checked: compare `jkt` with the key of the proof.
+        """
+        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+            raise not_a_jwt()
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        known = self._cache.get(digest)
+        if known is not None:
+            keys = self._source.current() or await self._source.load()
+            if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
+                return known.access_token()
+            self._cache.discard(digest)
+        signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
+        key = await self._signer(signed)
+        verified = judge_claims(
+            signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
+        )
+        self._cache.put(digest, verified)
+        return verified.access_token()
+
+    async def aclose(self) -> None:
+        """Release what is held. The verifier may be used again: it then fetches keys as at first."""
+        await self._source.aclose()
+
+    async def _signer(self, signed: SignedToken) -> VerificationKey:
+        """Return the issuer's key that signed the token.
+
+        Where the token's `kid` named no key of the set, the set may be old: it is fetched once more. Not so
+        after a bad signature under a key that it did name.
+        """
+        keys = self._source.current() or await self._source.load()
+        candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
+        key = signed.signer(candidates)
+        if key is None and not candidates.named:
+            newer = await self._source.newer_than(keys)
+            if newer is not keys:
+                candidates = newer.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
+                key = signed.signer(candidates)
+        if key is not None:
+            return key
+        if not candidates.keys:
+            raise InvalidToken(
+                "the issuer has no key that fits the access token",
+                check=Check.TOKEN_KEY,
+                expected=signed.algorithm.name,
+                actual=shown(signed.kid),
+            )
+        raise InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
+
+
+def _checked_required_claims(claims: object) -> tuple[str, ...]:
+    names = checked_names("required_claims", claims)
+    if not set(_NEVER_DROPPED).issubset(names):
+        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
+    return names

@@ -1,0 +1,48 @@
+"""Checks of what a verifier is configured with; each message says what to change."""
+
+import math
+from collections.abc import Collection, Iterable
+
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["checked_count", "checked_names", "checked_seconds", "checked_token_types"]
+
+
+def checked_names(option: str, value: object) -> tuple[str, ...]:
+    """Return `value` as a tuple of at least one non-empty string, or raise ConfigurationError."""
+    names = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigurationError(f"{option} takes a sequence of non-empty strings, not {value!r}")
+    return names
+
+
+def checked_seconds(option: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
+    """Return `value` if it is a finite number within the bounds, or raise ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigurationError(f"{option} takes a finite number of seconds, not {value!r}")
+    if not minimum <= value <= maximum:
+        raise ConfigurationError(
+            f"{option} must be at least {minimum:g} and at most {maximum:g} seconds, not {value!r}"
+        )
+    return value
+
+
+def checked_count(option: str, value: object) -> int:
+    """Return `value` if it is a whole number of at least 0, or raise ConfigurationError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"{option} takes a whole number of at least 0, not {value!r}")
+    return value
+
+
+def checked_token_types(types: object) -> tuple[str | None, ...]:
+    """Return the option `token_types` in lower case, or raise ConfigurationError."""
+    if (
+        isinstance(types, str)
+        or not isinstance(types, Collection)
+        or not types
+        or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
+    ):
+        raise ConfigurationError(
+            "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
+        )
+    return tuple(None if name is None else name.lower() for name in types)

@@ -1,0 +1,119 @@
+"""The form and the header of a JWT access token, before its signature (RFC 7515, RFC 9068 section 4).
+
+Nothing in a token says how it is to be verified. `jwk`, `jku`, `x5u` and `x5c` in the header are never looked
+at, and `alg` and `kid` only choose among what the configuration and the issuer allow.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidToken
+from dpop_middleware.jose import base64url, compact, strict_json
+from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.tokens.jwks import Candidates, VerificationKey
+
+__all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+
+_JWE_DOTS = 4
+_UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedToken:
+    """A JWS whose header is acceptable. `payload` is decoded but not verified."""
+
+    algorithm: Algorithm
+    kid: str | None
+    signing_input: bytes
+    payload: bytes
+    signature: bytes
+
+    def signer(self, candidates: Candidates) -> VerificationKey | None:
+        """Return the first of the keys that made the signature, or None."""
+        for candidate in candidates.keys:
+            if self.algorithm.verify(candidate.key, self.signing_input, self.signature):
+                return candidate
+        return None
+
+
+def shown(value: object) -> str:
+    """Return what a token says for the log, cut short."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def not_a_jwt() -> InvalidToken:
+    """Return the error for a string that isn't a signed JWT."""
+    return InvalidToken("the access token is not a signed JWT", check=Check.TOKEN_FORMAT)
+
+
+def parse_signed_token(
+    token: str, *, token_types: Collection[str | None], algorithms: Collection[str]
+) -> SignedToken:
+    """Split and decode a token and judge its header (RFC 9068 section 4); raises InvalidToken.
+
+    - `token_types`: the accepted values of `typ` in lower case, None for a header without it.
+    - `algorithms`: the accepted values of `alg`, all of them in `jose.algorithms.ALGORITHMS`.
+    """
+    if token.count(".") == _JWE_DOTS:
+        raise InvalidToken("encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT)
+    try:
+        jws = compact.split(token)
+        header = strict_json.parse_object(base64url.decode(jws.header))
+        payload = base64url.decode(jws.payload)
+        signature = base64url.decode(jws.signature)
+    except JOSEError as error:
+        raise not_a_jwt() from error
+    _judge_members(header)
+    _judge_typ(header, token_types)
+    return SignedToken(
+        algorithm=_algorithm(header, algorithms),
+        kid=header.get("kid"),
+        signing_input=jws.signing_input,
+        payload=payload,
+        signature=signature,
+    )
+
+
+def _judge_members(header: Mapping[str, Any]) -> None:
+    for name in _UNSUPPORTED_MEMBERS:
+        if name in header:
+            raise InvalidToken(
+                "the access token's header asks for something that is not supported",
+                check=Check.TOKEN_FORMAT,
+                actual=name,
+            )
+    if not isinstance(header.get("kid", ""), str):
+        raise InvalidToken("the access token's kid is not a string", check=Check.TOKEN_FORMAT)
+
+
+def _judge_typ(header: Mapping[str, Any], token_types: Collection[str | None]) -> None:
+    typ = header.get("typ")
+    if isinstance(typ, str):
+        # ASCII first: lower() makes a "k" of the Kelvin sign.
+        accepted = typ.isascii() and typ.lower() in token_types
+    else:
+        accepted = "typ" not in header and None in token_types
+    if not accepted:
+        raise InvalidToken(
+            "the access token's typ is not accepted",
+            check=Check.TOKEN_TYP,
+            expected=token_types,
+            actual=shown(typ),
+        )
+
+
+def _algorithm(header: Mapping[str, Any], algorithms: Collection[str]) -> Algorithm:
+    name = header.get("alg")
+    if not isinstance(name, str) or name not in algorithms:
+        raise InvalidToken(
+            "the access token's alg is not accepted",
+            check=Check.TOKEN_ALG,
+            expected=algorithms,
+            actual=shown(name),
+        )
+    return ALGORITHMS[name]

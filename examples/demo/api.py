@@ -1,0 +1,53 @@
+"""The API: two routes behind DPoPMiddleware, which is all that protects them."""
+
+import json
+import os
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
+from dpop_middleware.events import AuthenticationEvent
+
+
+async def accounts(request: Request) -> JSONResponse:
+    """Answer with the user that the access token names."""
+    return JSONResponse({"user": request.user.display_name, "accounts": ["savings", "travel"]})
+
+
+async def transfers(request: Request) -> JSONResponse:
+    """Do what a thief would like most."""
+    return JSONResponse({"user": request.user.display_name, "transferred": 1000})
+
+
+def write_event(event: AuthenticationEvent) -> None:
+    """Append each decision to a file, where the walk reads which check made it, and in which worker."""
+    line = {
+        "worker": os.getpid(),
+        "check": event.check,
+        "reason": event.reason,
+        "expected": event.expected,
+        "actual": event.actual,
+    }
+    with Path(os.environ["DEMO_EVENTS"]).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, default=str) + "\n")
+
+
+def create_app() -> ASGIApp:
+    """Build the application once in each worker; the workers share the replay store."""
+    redis_url = os.environ.get("DEMO_REDIS_URL")
+    api = ResourceServer(
+        issuer=os.environ["DEMO_ISSUER"],
+        resource=os.environ["DEMO_RESOURCE"],
+        replay_store=RedisReplayStore.from_url(redis_url) if redis_url else MemoryReplayStore(),
+        on_event=write_event,
+    )
+    routes = [
+        Route("/accounts", accounts, methods=["GET", "DELETE"]),
+        Route("/transfers", transfers),
+    ]
+    return DPoPMiddleware(Starlette(routes=routes), api)

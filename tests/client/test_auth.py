@@ -1,0 +1,420 @@
+"""DPoPAuth with httpx2 and httpx, sync and async, against a real server on loopback."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Any
+
+import pytest
+
+from dpop_middleware.client import DPoPAuth, DPoPKey
+from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, LoopbackServer, Seen, caller
+
+KEY = DPoPKey.generate()
+CHALLENGE = {"www-authenticate": 'DPoP error="use_dpop_nonce"'}
+
+pytestmark = pytest.mark.parametrize("kind", CLIENTS)
+
+
+def wrong_htu(seen: Seen) -> bool:
+    return not seen.proof["htu"].endswith(seen.path.split("?")[0])
+
+
+def demanding(nonce: str, status: int = 401, **more: str) -> Handler:
+    """A resource server that wants `nonce`."""
+
+    def handler(seen: Seen) -> Answer:
+        if seen.proof.get("nonce") == nonce:
+            return Answer()
+        return Answer(status, CHALLENGE | {"dpop-nonce": nonce} | more)
+
+    return handler
+
+
+def routes(**answers: Answer) -> Handler:
+    """Answer by path; refuse a proof for another path, as every DPoP server does."""
+
+    def handler(seen: Seen) -> Answer:
+        if seen.all("dpop") and wrong_htu(seen):
+            return Answer(401, {"www-authenticate": 'DPoP error="invalid_dpop_proof"'})
+        return answers.get(seen.path.split("?")[0].strip("/"), Answer())
+
+    return handler
+
+
+def paths(server: LoopbackServer) -> list[str]:
+    return [seen.path for seen in server.seen]
+
+
+async def test_every_request_has_the_token_and_a_fresh_proof(kind: str, answering: Answering) -> None:
+    auth = DPoPAuth(KEY, "token", clock=lambda: 1700000000.7)
+    with answering(lambda _: Answer()) as server:
+        async with caller(kind, auth=auth) as client:
+            for _ in range(3):
+                await client.request("GET", f"{server.origin}/a%2Fb?c=d")
+            await client.request("POST", server.origin, content=b"body")
+    assert [seen.all("authorization") for seen in server.seen] == [["DPoP token"]] * 4
+    assert len({seen.proof["jti"] for seen in server.seen}) == 4
+    assert {seen.proof["iat"] for seen in server.seen} == {1700000000}
+    assert server.seen[0].proof["htu"] == f"{server.origin}/a%2Fb"
+    assert (server.seen[3].proof["htm"], server.seen[3].proof["htu"]) == ("POST", f"{server.origin}/")
+    ath = KEY.proof("GET", "http://h/", access_token="token").split(".")[1]
+    assert {seen.proof["ath"] for seen in server.seen} == {
+        Seen("", "", (("dpop", f".{ath}."),), b"").proof["ath"]
+    }
+
+
+async def test_replaces_a_stale_proof_and_token_of_the_caller(kind: str, answering: Answering) -> None:
+    with answering(lambda _: Answer()) as server:
+        async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+            headers = [("DPoP", "a"), ("DPoP", "b"), ("Authorization", "DPoP old")]
+            await client.request("GET", server.origin, headers=headers)
+    assert server.seen[0].all("authorization") == ["DPoP token"]
+    assert server.seen[0].proof["htm"] == "GET"
+
+
+async def test_without_a_token_sends_proofs_only(kind: str, answering: Answering) -> None:
+    with answering(lambda _: Answer()) as server:
+        async with caller(kind) as client:
+            await client.request(
+                "POST", server.origin, auth=DPoPAuth(KEY), headers={"Authorization": "Basic eDp5"}
+            )
+    assert "ath" not in server.seen[0].proof
+    assert server.seen[0].all("authorization") == ["Basic eDp5"]
+
+
+class TestToken:
+    async def test_a_callable_is_asked_once_for_each_request(self, kind: str, answering: Answering) -> None:
+        tokens = iter(["one", "two", "three"])
+        auth = DPoPAuth(KEY, lambda: next(tokens))
+        with answering(demanding("n")) as server:
+            async with caller(kind, auth=auth) as client:
+                await client.request("GET", server.origin)
+                await client.request("GET", server.origin)
+        sent = [seen.all("authorization") for seen in server.seen]
+        assert sent == [["DPoP one"], ["DPoP one"], ["DPoP two"]]
+
+    async def test_an_async_callable_needs_an_async_client(self, kind: str, answering: Answering) -> None:
+        async def coroutine() -> str:
+            await asyncio.sleep(0)
+            return "token"
+
+        class Ready:
+            def __await__(self) -> Generator[Any, Any, str]:
+                return coroutine().__await__()
+
+        sources: list[Callable[[], Awaitable[str]]] = [coroutine, Ready]
+        with answering(lambda _: Answer()) as server:
+            for source in sources:
+                async with caller(kind, auth=DPoPAuth(KEY, source)) as client:
+                    refuses = pytest.raises(TypeError, match="AsyncClient")
+                    with contextlib.nullcontext() if client.is_async else refuses:
+                        await client.request("GET", server.origin)
+            assert [seen.all("authorization") for seen in server.seen] == [["DPoP token"]] * (
+                2 if kind.endswith("-async") else 0
+            )
+
+
+class TestNonces:
+    async def test_one_challenge_costs_one_retry_and_is_then_known(
+        self, kind: str, answering: Answering
+    ) -> None:
+        with answering(demanding("n-1")) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                first = await client.request("POST", server.origin, content=b"body")
+                second = await client.request("GET", server.origin)
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert [seen.proof.get("nonce") for seen in server.seen] == [None, "n-1", "n-1"]
+        assert [seen.body for seen in server.seen] == [b"body", b"body", b""]
+        assert server.seen[0].proof["jti"] != server.seen[1].proof["jti"]
+        assert [answer.status_code for answer in first.history] == [401]
+
+    async def test_the_challenge_may_stand_among_others(self, kind: str, answering: Answering) -> None:
+        def handler(seen: Seen) -> Answer:
+            if "nonce" in seen.proof:
+                return Answer()
+            fields = [("www-authenticate", "Bearer"), ("www-authenticate", 'DPoP error="use_dpop_nonce"')]
+            return Answer(401, (*fields, ("DPoP-Nonce", "n")))
+
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                assert (await client.request("GET", server.origin)).status_code == 200
+
+    @pytest.mark.parametrize("status", [400, 401])
+    async def test_the_challenge_of_a_token_endpoint_is_json(
+        self, kind: str, answering: Answering, status: int
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            if "nonce" in seen.proof:
+                return Answer(200, {}, seen.body)
+            headers = {"dpop-nonce": "n", "content-type": "application/json; charset=utf-8"}
+            return Answer(status, headers, b'{"error": "use_dpop_nonce"}')
+
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY)) as client:
+                answer = await client.request("POST", server.origin, data={"grant_type": "x"})
+        assert (answer.status_code, answer.content) == (200, b"grant_type=x")
+
+    @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"error": "invalid_grant"}'])
+    async def test_other_errors_are_not_retried(self, kind: str, answering: Answering, body: bytes) -> None:
+        headers = {"dpop-nonce": "n", "content-type": "application/json"}
+        with answering(lambda _: Answer(400, headers, body)) as server:
+            async with caller(kind, auth=DPoPAuth(KEY)) as client:
+                answer = await client.request("POST", server.origin)
+        assert (answer.status_code, answer.content, len(server.seen)) == (400, body, 1)
+
+    async def test_a_server_that_is_never_content_is_asked_twice(
+        self, kind: str, answering: Answering
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            return Answer(401, CHALLENGE | {"dpop-nonce": f"n{len(seen.proof.get('nonce', ''))}"})
+
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                answer = await client.request("GET", server.origin)
+        assert (answer.status_code, len(server.seen)) == (401, 2)
+
+    @pytest.mark.parametrize("headers", [{}, {"dpop-nonce": ""}, {"dpop-nonce": "a b"}])
+    async def test_a_challenge_without_a_usable_nonce_is_not_retried(
+        self, kind: str, answering: Answering, headers: dict[str, str]
+    ) -> None:
+        with answering(lambda _: Answer(401, CHALLENGE | headers)) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                answer = await client.request("GET", server.origin)
+        assert (answer.status_code, len(server.seen)) == (401, 1)
+
+    @pytest.mark.parametrize("status", [200, 204, 302, 403, 404, 500])
+    async def test_every_response_may_bring_the_next_nonce(
+        self, kind: str, answering: Answering, status: int
+    ) -> None:
+        with answering(lambda seen: Answer(status, {"dpop-nonce": f"for{seen.path[1:]}"})) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                for number in range(3):
+                    await client.request("GET", f"{server.origin}/{number}")
+        assert [seen.proof.get("nonce") for seen in server.seen] == [None, "for0", "for1"]
+
+    async def test_a_challenge_in_a_403_or_on_a_success_is_none(
+        self, kind: str, answering: Answering
+    ) -> None:
+        for status in (200, 403):
+            with answering(demanding("n", status)) as server:
+                async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                    await client.request("GET", server.origin)
+            assert len(server.seen) == 1
+
+    async def test_each_origin_has_its_own(self, kind: str, answering: Answering) -> None:
+        with answering(demanding("a")) as one, answering(demanding("b")) as other:
+            auth = DPoPAuth(KEY, "token", origin=(one.origin, other.origin))
+            async with caller(kind, auth=auth) as client:
+                for server in (one, other, one, other):
+                    assert (await client.request("GET", server.origin)).status_code == 200
+        assert [seen.proof.get("nonce") for seen in one.seen] == [None, "a", "a"]
+        assert [seen.proof.get("nonce") for seen in other.seen] == [None, "b", "b"]
+
+
+class TestStreamedBodies:
+    @staticmethod
+    def body(client: Caller) -> Any:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"one "
+            yield b"two"
+
+        return chunks() if client.is_async else iter([b"one ", b"two"])
+
+    async def test_are_sent_once(self, kind: str, answering: Answering) -> None:
+        with answering(demanding("n")) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                refused = await client.request("PUT", server.origin, content=self.body(client))
+                accepted = await client.request("PUT", server.origin, content=self.body(client))
+        assert (refused.status_code, accepted.status_code) == (401, 200)
+        assert [seen.body for seen in server.seen] == [b"one two"] * 2
+
+    async def test_are_sent_again_when_they_were_read_first(self, kind: str, answering: Answering) -> None:
+        auth = DPoPAuth(KEY, "token")
+        auth.requires_request_body = True
+        with answering(demanding("n")) as server:
+            async with caller(kind, auth=auth) as client:
+                answer = await client.request("PUT", server.origin, content=self.body(client))
+        assert answer.status_code == 200
+        assert [seen.body for seen in server.seen] == [b"one two"] * 2
+
+    async def test_are_not_sent_on_to_a_redirect(self, kind: str, answering: Answering) -> None:
+        with answering(routes(a=Answer(307, {"location": "/b"}))) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                answer = await client.request("PUT", f"{server.origin}/a", content=self.body(client))
+        assert (answer.status_code, paths(server)) == (307, ["/a"])
+
+    async def test_do_not_keep_a_redirect_to_get_from_being_followed(
+        self, kind: str, answering: Answering
+    ) -> None:
+        handler = routes(a=Answer(303, {"location": "/b"}))
+        for own in (True, False):
+            auth = DPoPAuth(KEY, "token", follow_redirects=own)
+            with answering(handler) as server:
+                async with caller(kind, auth=auth, follow_redirects=not own) as client:
+                    answer = await client.request("PUT", f"{server.origin}/a", content=self.body(client))
+            assert answer.status_code == 200
+            assert server.seen[-1].method == server.seen[-1].proof["htm"] == "GET"
+            assert server.seen[-1].proof["htu"] == f"{server.origin}/b"
+
+
+class TestRedirects:
+    async def test_are_left_alone_unless_asked_for(self, kind: str, answering: Answering) -> None:
+        with answering(routes(a=Answer(302, {"location": "/b"}))) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                answer = await client.request("GET", f"{server.origin}/a")
+                assert (answer.status_code, paths(server)) == (302, ["/a"])
+                answer = await client.send(answer.next_request)
+        assert answer.status_code == 200
+        assert server.seen[1].proof["htu"] == f"{server.origin}/b"
+
+    @pytest.mark.parametrize(
+        ("status", "method", "then"),
+        [
+            (301, "GET", "GET"),
+            (302, "POST", "GET"),
+            (303, "PUT", "GET"),
+            (307, "POST", "POST"),
+            (308, "PUT", "PUT"),
+        ],
+    )
+    async def test_followed_here_get_a_fresh_proof_each(
+        self, kind: str, answering: Answering, status: int, method: str, then: str
+    ) -> None:
+        handler = routes(a=Answer(status, {"location": "/b?q"}), b=Answer(307, {"location": "/c"}))
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                answer = await client.request(method, f"{server.origin}/a")
+        assert answer.status_code == 200
+        assert [hop.status_code for hop in answer.history] == [status, 307]
+        assert [(seen.method, seen.path) for seen in server.seen] == [
+            (method, "/a"),
+            (then, "/b?q"),
+            (then, "/c"),
+        ]
+        assert not any(wrong_htu(seen) or seen.proof["htm"] != seen.method for seen in server.seen)
+        assert len({seen.proof["jti"] for seen in server.seen}) == 3
+        assert {tuple(seen.all("authorization")) for seen in server.seen} == {("DPoP token",)}
+
+    async def test_followed_here_answer_a_challenge_at_each_hop(
+        self, kind: str, answering: Answering
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            if seen.proof.get("nonce") != seen.path:
+                return Answer(401, CHALLENGE | {"dpop-nonce": seen.path})
+            return Answer(307, {"location": "/b"}) if seen.path == "/a" else Answer(200, {}, seen.body)
+
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                answer = await client.request("POST", f"{server.origin}/a", content=b"body")
+        assert (answer.status_code, answer.content) == (200, b"body")
+        assert paths(server) == ["/a", "/a", "/b", "/b"]
+
+    async def test_followed_by_the_client_are_made_good(self, kind: str, answering: Answering) -> None:
+        handler = routes(a=Answer(307, {"location": "/b"}), b=Answer(307, {"location": "/c"}))
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
+                answer = await client.request("POST", f"{server.origin}/a", content=b"body")
+        assert answer.status_code == 200
+        # The client sends the copied proof; once refused, the request goes out again with its own.
+        assert [(seen.path, wrong_htu(seen)) for seen in server.seen] == [
+            ("/a", False), ("/b", True), ("/b", False), ("/c", True), ("/c", False)
+        ]  # fmt: skip
+        assert server.seen[-1].body == b"body"
+
+    async def test_followed_by_the_client_to_a_success_are_left_alone(
+        self, kind: str, answering: Answering
+    ) -> None:
+        with answering(
+            lambda seen: Answer(302, {"location": "/b"}) if seen.path == "/a" else Answer()
+        ) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
+                answer = await client.request("GET", f"{server.origin}/a")
+        assert (answer.status_code, paths(server)) == (200, ["/a", "/b"])
+
+    @pytest.mark.parametrize("own", [True, False])
+    async def test_end_somewhere(self, kind: str, answering: Answering, own: bool) -> None:
+        auth = DPoPAuth(KEY, "token", follow_redirects=own)
+        with answering(lambda _: Answer(302, {"location": "/again"})) as server:
+            async with caller(kind, auth=auth, follow_redirects=not own) as client:
+                if own:
+                    assert (await client.request("GET", server.origin)).status_code == 302
+                else:
+                    with pytest.raises(Exception, match="maximum allowed redirects"):
+                        await client.request("GET", server.origin)
+        assert len(server.seen) <= 21
+
+
+class TestOrigins:
+    @pytest.mark.parametrize("own", [True, False])
+    async def test_a_redirect_to_another_origin_gets_no_token(
+        self, kind: str, answering: Answering, own: bool
+    ) -> None:
+        with answering(lambda _: Answer(401, CHALLENGE | {"dpop-nonce": "stranger's"})) as stranger:
+            handler = routes(a=Answer(307, {"location": f"{stranger.origin}/b"}))
+            with answering(handler) as server:
+                auth = DPoPAuth(KEY, "token", follow_redirects=own)
+                async with caller(kind, auth=auth, follow_redirects=not own) as client:
+                    answer = await client.request("GET", f"{server.origin}/a")
+                    assert (answer.status_code, len(stranger.seen)) == (401, 1)
+                    assert stranger.seen[0].all("authorization") == []
+                    assert stranger.seen[0].bare is own
+                    await client.request("GET", server.origin)
+        assert "nonce" not in server.seen[-1].proof
+
+    async def test_a_chain_that_left_the_origin_comes_back_without_token(
+        self, kind: str, answering: Answering
+    ) -> None:
+        home: list[str] = []
+        with answering(lambda _: Answer(302, {"location": f"{home[0]}/admin/delete"})) as stranger:
+            handler = routes(a=Answer(302, {"location": stranger.origin}))
+            with answering(handler) as server:
+                home.append(server.origin)
+                async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                    await client.request("GET", f"{server.origin}/a")
+                assert (paths(server), server.seen[1].bare) == (["/a", "/admin/delete"], True)
+
+    async def test_the_clients_own_chain_comes_back_without_token(
+        self, kind: str, answering: Answering
+    ) -> None:
+        home: list[str] = []
+        with answering(lambda _: Answer(302, {"location": f"{home[0]}/admin/delete"})) as stranger:
+            handler = routes(a=Answer(302, {"location": stranger.origin}))
+            with answering(handler) as server:
+                home.append(server.origin)
+                async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
+                    answer = await client.request("GET", f"{server.origin}/a")
+                assert answer.status_code == 401
+                assert server.seen[-1].all("authorization") == []
+
+    async def test_a_chain_of_strangers_ends(self, kind: str, answering: Answering) -> None:
+        with answering(lambda seen: Answer(302, {"location": "/again"})) as stranger:
+            with answering(routes(a=Answer(302, {"location": stranger.origin}))) as server:
+                async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                    answer = await client.request("GET", f"{server.origin}/a")
+            assert answer.status_code == 302
+            assert len(stranger.seen) == 20
+            assert all(seen.bare for seen in stranger.seen)
+
+    async def test_the_first_request_decides_when_none_is_named(
+        self, kind: str, answering: Answering
+    ) -> None:
+        with answering(lambda _: Answer()) as server, answering(lambda _: Answer()) as stranger:
+            async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                await client.request("GET", server.origin)
+                await client.request("GET", stranger.origin)
+                await client.request("GET", server.origin)
+        assert [seen.bare for seen in server.seen] == [False, False]
+        assert [seen.bare for seen in stranger.seen] == [True]
+
+    async def test_a_named_origin_is_the_only_one(self, kind: str, answering: Answering) -> None:
+        with answering(lambda _: Answer()) as server, answering(lambda _: Answer()) as stranger:
+            auth = DPoPAuth(KEY, "token", origin=f"{server.origin}/some/path")
+            async with caller(kind, auth=auth) as client:
+                headers = {"DPoP": "stale", "Authorization": "dpop token"}
+                await client.request("GET", stranger.origin, headers=headers)
+                await client.request("GET", stranger.origin, headers={"Authorization": "Basic eDp5"})
+                await client.request("GET", server.origin)
+        assert stranger.seen[0].bare
+        assert stranger.seen[1].all("authorization") == ["Basic eDp5"]
+        assert not server.seen[0].bare

@@ -1,0 +1,105 @@
+"""What DPoPAuth does that no particular client or server is needed for."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.client import auth as auth_module
+
+KEY = DPoPKey.generate()
+
+
+@pytest.mark.parametrize("origin", ["", "api.example.com", "ftp://h", "https://h/?q", "https://u@h"])
+def test_an_origin_is_an_http_url(origin: str) -> None:
+    with pytest.raises(ValueError, match=r"authority|absolute|scheme|query|base URL"):
+        DPoPAuth(KEY, "token", origin=origin)
+
+
+def test_the_default_port_and_case_make_no_other_origin() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200)
+
+    auth = DPoPAuth(KEY, "token", origin="https://API.example.com:443")
+    with httpx2.Client(transport=httpx2.MockTransport(handler), auth=auth) as client:
+        for url in ("https://api.example.com/", "https://api.EXAMPLE.com:443/", "wss://api.example.com/"):
+            client.get(url)
+        for url in ("http://api.example.com/", "https://api.example.com:444/", "https://example.com/"):
+            client.get(url)
+    assert ["DPoP" in request.headers for request in seen] == [True] * 3 + [False] * 3
+
+
+def test_two_threads_cannot_both_be_first() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200)
+
+    urls = [f"https://api{number}.example.com/" for number in range(40)]
+    transport = httpx2.MockTransport(handler)
+    auth = DPoPAuth(KEY, "token")
+    with httpx2.Client(transport=transport, auth=auth) as client, ThreadPoolExecutor(8) as pool:
+        list(pool.map(client.get, urls))
+    assert sum("Authorization" in request.headers for request in seen) == 1
+
+
+def test_its_repr_has_no_token() -> None:
+    assert "secret-token" not in repr(DPoPAuth(KEY, "secret-token"))
+
+
+def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(*names: str) -> Callable[[str], Any]:
+        def imported(name: str) -> Any:
+            if name not in names:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return importlib.import_module(name)
+
+        return imported
+
+    bases = auth_module._installed_bases  # pyright: ignore[reportPrivateUsage]
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setattr(auth_module, "import_module", only(name))
+        assert bases() == (importlib.import_module(name).Auth,)
+    monkeypatch.setattr(auth_module, "import_module", only())
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'dpop_middleware\[client\]'"):
+        bases()
+
+    def broken(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'httpcore'", name="httpcore")
+
+    monkeypatch.setattr(auth_module, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="httpcore"):
+        bases()
+
+
+def test_the_key_alone_imports_neither() -> None:
+    code = (
+        f"import sys; sys.path += {sys.path!r}\n"
+        "from dpop_middleware.client import DPoPKey, pkce_pair, authorization_url\n"
+        "assert not {'httpx', 'httpx2'} & set(sys.modules), 'imported too early'\n"
+        "from dpop_middleware.client import DPoPAuth, fetch_token\n"
+        "import httpx, httpx2; assert issubclass(DPoPAuth, (httpx.Auth, httpx2.Auth))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_front_door_has_these_names() -> None:
+    module = importlib.import_module("dpop_middleware.client")
+    assert sorted(module.__all__) == [
+        "AuthorizationCode", "ClientCredentials", "DPoPAuth", "DPoPKey", "PKCE", "RefreshToken",
+        "TokenRequestError", "TokenResponse", "authorization_url", "fetch_token", "fetch_token_async",
+        "pkce_pair",
+    ]  # fmt: skip
+    assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

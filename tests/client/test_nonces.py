@@ -1,0 +1,66 @@
+"""Nonces are remembered per origin, bounded, and only when they are well-formed."""
+
+import pytest
+
+from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
+
+
+def test_each_origin_has_its_own_and_the_last_counts() -> None:
+    memory = NonceMemory()
+    memory.remember("https://a", "1")
+    memory.remember("https://b", "2")
+    memory.remember("https://a", "3")
+    assert [memory.get(origin) for origin in ("https://a", "https://b", "https://c")] == ["3", "2", None]
+
+
+def test_forgets_the_origin_that_was_heard_of_longest_ago() -> None:
+    memory = NonceMemory(limit=2)
+    for origin in ("a", "b", "a", "c"):
+        memory.remember(origin, f"nonce of {origin}")
+    assert [memory.get(origin) for origin in ("a", "b", "c")] == ["nonce of a", None, "nonce of c"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "nonce"),
+    [
+        (["eyJ7S_zG.eyJH0-Z.HX4w-7v"], "eyJ7S_zG.eyJH0-Z.HX4w-7v"),
+        ([" a\t"], "a"),
+        (["a", "a"], "a"),
+        (["!#[]~"], "!#[]~"),
+        (["x" * 2048], "x" * 2048),
+        ([], None),
+        ([""], None),
+        (["a", "b"], None),
+        (["a b"], None),
+        (['a"b'], None),
+        (["a\\b"], None),
+        (["a\x7f"], None),
+        (["ä"], None),
+        (["x" * 2049], None),
+    ],
+)
+def test_takes_exactly_one_well_formed_nonce(fields: list[str], nonce: str | None) -> None:
+    assert one_nonce(fields) == nonce
+
+
+@pytest.mark.parametrize(
+    ("challenges", "body", "demanded"),
+    [
+        (['DPoP error="use_dpop_nonce", error_description="Resource server requires nonce"'], None, True),
+        (["dpop realm=x, error=use_dpop_nonce"], None, True),
+        (["Bearer", 'DPoP algs="ES256", error = "use_dpop_nonce"'], None, True),
+        (['Bearer realm="x", DPoP error="use_dpop_nonce"'], None, True),
+        ([], {"error": "use_dpop_nonce"}, True),
+        ([], None, False),
+        (["DPoP"], None, False),
+        (['DPoP error="invalid_token"'], {"error": "invalid_token"}, False),
+        (['Bearer error="use_dpop_nonce"'], None, False),
+        (['DPoP error="use_dpop_nonces"'], None, False),
+        ([], ["use_dpop_nonce"], False),
+        ([], {"error": ["use_dpop_nonce"]}, False),
+    ],
+)
+def test_knows_the_demand_of_both_kinds_of_server(
+    challenges: list[str], body: object, demanded: bool
+) -> None:
+    assert demands_nonce(challenges, body) is demanded

@@ -1,0 +1,238 @@
+"""Token requests of the three grants, over real sockets, with every kind of client."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from dpop_middleware.client import (
+    AuthorizationCode,
+    ClientCredentials,
+    DPoPAuth,
+    DPoPKey,
+    RefreshToken,
+    TokenRequestError,
+    TokenResponse,
+    fetch_token,
+    fetch_token_async,
+)
+from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, caller
+
+KEY = DPoPKey.generate()
+JSON = {"content-type": "application/json"}
+
+
+def granting(**changes: Any) -> Handler:
+    answer = {"access_token": "token", "token_type": "DPoP", "expires_in": 300} | changes
+    content = json.dumps({name: value for name, value in answer.items() if value is not ...}).encode()
+    return lambda _: Answer(200, JSON, content)
+
+
+async def fetch(client: Caller, url: str, grant: Any, **arguments: Any) -> TokenResponse:
+    arguments.setdefault("key", KEY)
+    arguments.setdefault("client_id", "my_client")
+    if client.is_async:
+        return await fetch_token_async(client.client, url, grant, **arguments)
+    return await asyncio.to_thread(fetch_token, client.client, url, grant, **arguments)
+
+
+def form(seen: Seen) -> dict[str, str]:
+    return dict(parse_qsl(seen.body.decode(), strict_parsing=True))
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize(
+    ("grant", "parameters"),
+    [
+        (
+            AuthorizationCode(code="c", redirect_uri="https://app/cb", code_verifier="v"),
+            {
+                "grant_type": "authorization_code",
+                "code": "c",
+                "redirect_uri": "https://app/cb",
+                "code_verifier": "v",
+            },
+        ),
+        (ClientCredentials(), {"grant_type": "client_credentials"}),
+        (RefreshToken(refresh_token="r"), {"grant_type": "refresh_token", "refresh_token": "r"}),
+    ],
+)
+class TestEveryGrantAndClient:
+    async def test_asks_with_a_proof_for_the_token_endpoint(
+        self, kind: str, grant: Any, parameters: dict[str, str], answering: Answering
+    ) -> None:
+        with answering(granting(scope="notes:read", refresh_token="next")) as server:
+            async with caller(kind) as client:
+                token = await fetch(
+                    client, f"{server.origin}/token", grant, scopes=["notes:read"], resource="https://api"
+                )
+        (seen,) = server.seen
+        assert form(seen) == parameters | {
+            "client_id": "my_client",
+            "scope": "notes:read",
+            "resource": "https://api",
+        }
+        assert (seen.method, seen.proof["htm"], seen.proof["htu"]) == (
+            "POST",
+            "POST",
+            f"{server.origin}/token",
+        )
+        assert "ath" not in seen.proof
+        assert seen.all("authorization") == []
+        assert seen.all("content-type") == ["application/x-www-form-urlencoded"]
+        assert (token.access_token, token.token_type, token.expires_in) == ("token", "DPoP", 300)
+        assert (token.scope, token.refresh_token) == ("notes:read", "next")
+        assert token.parameters["scope"] == "notes:read"
+
+    async def test_answers_a_nonce_challenge(
+        self, kind: str, grant: Any, parameters: dict[str, str], answering: Answering
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            if seen.proof.get("nonce") == "n":
+                return granting()(seen)
+            return Answer(400, JSON | {"dpop-nonce": "n"}, b'{"error": "use_dpop_nonce"}')
+
+        auth = DPoPAuth(KEY)
+        with answering(handler) as server:
+            async with caller(kind) as client:
+                for _ in range(2):
+                    assert (await fetch(client, server.origin, grant, key=auth)).access_token == "token"
+        assert [seen.proof.get("nonce") for seen in server.seen] == [None, "n", "n"]
+        assert all(form(seen).items() >= parameters.items() for seen in server.seen)
+
+
+@pytest.fixture
+def kind() -> str:
+    return "httpx2-async"
+
+
+class TestClientAuthentication:
+    async def test_basic_encodes_both_parts(self, kind: str, answering: Answering) -> None:
+        with answering(granting()) as server:
+            async with caller(kind) as client:
+                await fetch(
+                    client, server.origin, ClientCredentials(), client_id="a:b c", client_secret="ü/?+"
+                )
+        (value,) = server.seen[0].all("authorization")
+        assert base64.b64decode(value.removeprefix("Basic ")) == b"a%3Ab+c:%C3%BC%2F%3F%2B"
+        assert form(server.seen[0]) == {"grant_type": "client_credentials"}
+
+    async def test_post_puts_the_secret_into_the_form(self, kind: str, answering: Answering) -> None:
+        with answering(granting()) as server:
+            async with caller(kind) as client:
+                await fetch(
+                    client,
+                    server.origin,
+                    ClientCredentials(),
+                    client_secret="secret",
+                    client_authentication="post",
+                )
+        assert server.seen[0].all("authorization") == []
+        assert form(server.seen[0])["client_secret"] == "secret"
+
+    async def test_other_ways_are_more_parameters(self, kind: str, answering: Answering) -> None:
+        with answering(granting()) as server:
+            async with caller(kind) as client:
+                await fetch(
+                    client, server.origin, ClientCredentials(), parameters={"client_assertion": "jwt"}
+                )
+        assert form(server.seen[0])["client_assertion"] == "jwt"
+
+
+class TestAnswer:
+    @pytest.mark.parametrize(
+        ("changes", "expires_in"),
+        [
+            ({}, 300),
+            ({"expires_in": "3600"}, 3600),
+            ({"expires_in": 0.5}, 0.5),
+            ({"expires_in": ...}, None),
+            ({"expires_in": None}, None),
+            ({"token_type": "dpop", "unknown": [1]}, 300),
+        ],
+    )
+    async def test_is_read_as_servers_write_it(
+        self, changes: dict[str, Any], expires_in: float | None, kind: str, answering: Answering
+    ) -> None:
+        with answering(granting(**changes)) as server:
+            async with caller(kind) as client:
+                token = await fetch(client, server.origin, ClientCredentials())
+        assert token.expires_in == expires_in
+        assert (token.scope, token.refresh_token) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"token_type": "Bearer"}, "token_type is not DPoP"),
+            ({"token_type": ...}, "token_type is not DPoP"),
+            ({"token_type": 7}, "token_type is not DPoP"),
+            ({"access_token": ...}, "no access_token"),
+            ({"access_token": ""}, "no access_token"),
+            ({"access_token": ["t"]}, "no access_token"),
+            ({"expires_in": "soon"}, "expires_in"),
+            ({"expires_in": "9" * 16}, "expires_in"),
+            ({"expires_in": "²"}, "expires_in"),
+            ({"expires_in": True}, "expires_in"),
+            ({"expires_in": -1}, "expires_in"),
+            ({"scope": ["notes:read"]}, "scope is not a string"),
+            ({"refresh_token": 7}, "refresh_token is not a string"),
+        ],
+    )
+    async def test_that_is_no_dpop_token_is_an_error(
+        self, changes: dict[str, Any], message: str, kind: str, answering: Answering
+    ) -> None:
+        with answering(granting(**changes)) as server:
+            async with caller(kind) as client:
+                with pytest.raises(TokenRequestError, match=message) as caught:
+                    await fetch(client, server.origin, ClientCredentials())
+        assert (caught.value.status, caught.value.error) == (200, None)
+
+    @pytest.mark.parametrize(
+        ("status", "body", "error", "message"),
+        [
+            (
+                400,
+                b'{"error": "invalid_grant", "error_description": "code used"}',
+                "invalid_grant",
+                r"refused: invalid_grant \(HTTP 400\): code used$",
+            ),
+            (401, b'{"error": "invalid_client"}', "invalid_client", r"invalid_client \(HTTP 401\)$"),
+            (200, b'{"error": "invalid_grant"}', "invalid_grant", "refused: invalid_grant"),
+            (400, b'{"error": "a\\nb", "error_description": "c\\nd"}', None, r"no OAuth error \(HTTP 400\)$"),
+            (400, b'{"error": 7}', None, "no OAuth error"),
+            (502, b"<html>", None, r"no OAuth error \(HTTP 502\)$"),
+            (500, b"[]", None, "no OAuth error"),
+            (500, b"", None, "no OAuth error"),
+            (302, b"", None, r"HTTP 302"),
+            (200, b"{" + b" " * 70_000 + b"}", None, "token_type is not DPoP"),
+        ],
+    )
+    async def test_that_refuses_is_an_error(
+        self, status: int, body: bytes, error: str | None, message: str, kind: str, answering: Answering
+    ) -> None:
+        with answering(lambda _: Answer(status, JSON | {"location": "/elsewhere"}, body)) as server:
+            async with caller(kind, follow_redirects=True) as client:
+                with pytest.raises(TokenRequestError, match=message) as caught:
+                    await fetch(client, server.origin, ClientCredentials())
+        assert (caught.value.status, caught.value.error) == (status, error)
+        assert len(server.seen) == 1
+
+    async def test_its_repr_has_no_secrets(self, kind: str, answering: Answering) -> None:
+        with answering(granting(access_token="s3cret-1", refresh_token="s3cret-2")) as server:
+            async with caller(kind) as client:
+                token = await fetch(client, server.origin, ClientCredentials())
+        assert "s3cret" not in repr(token)
+        for grant in (
+            AuthorizationCode(code="s3cret", redirect_uri="https://app/cb", code_verifier="s3cret"),
+            RefreshToken(refresh_token="s3cret"),
+        ):
+            assert "s3cret" not in repr(grant)
+
+
+async def test_an_auth_with_a_token_is_refused(kind: str) -> None:
+    async with caller(kind) as client:
+        with pytest.raises(ValueError, match=r"use DPoPAuth\(key\)"):
+            await fetch(client, "http://127.0.0.1:1/", ClientCredentials(), key=DPoPAuth(KEY, "token"))

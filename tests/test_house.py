@@ -1,0 +1,189 @@
+"""The plan of the house, enforced: what may import what, what is public, what lies where."""
+
+import ast
+import fnmatch
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import dpop_middleware
+
+HOUSE = Path(__file__).parents[1]
+PACKAGE = HOUSE / "dpop_middleware"
+
+# Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
+ROWS = (
+    ("checks", "errors", "policy"),
+    ("jose", "uri", "secure_url", "public_paths"),
+    ("request", "proof", "nonces", "freshness", "target", "challenges"),
+    ("diagnosis", "events"),
+    ("tokens", "replay"),
+    ("known_clients", "once", "requirements"),
+    ("verification",),
+    ("resource_server",),
+    ("asgi", "starlette", "fastapi", "mcp"),
+    ("client", "authorization_server", "testing", "metadata", "cli"),
+    ("__init__",),
+)
+PURE = {unit for row in ROWS[:3] for unit in row}
+# What the pure rows may import: nothing that waits, reads a clock, draws lots or meets the world.
+PURE_IMPORTS = {
+    "base64", "binascii", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress",
+    "itertools", "json", "math", "re", "types", "typing", "urllib.parse", "cryptography", "jwt",
+    "dpop_middleware",
+}  # fmt: skip
+IMPURE_BUILTINS = {"input", "open", "print"}
+
+PUBLIC = {
+    "AccessToken",
+    "AccessTokenVerifier",
+    "DPoPMiddleware",
+    "DPoPPolicy",
+    "DPoPProof",
+    "ErrorResponse",
+    "HMACNonceProvider",
+    "JWTAccessTokenVerifier",
+    "MemoryReplayStore",
+    "Nonce",
+    "NonceProvider",
+    "RedisReplayStore",
+    "ReplayEntry",
+    "ReplayStore",
+    "ResourceRequest",
+    "ResourceServer",
+    "VerifiedRequest",
+    "errors",
+}
+TOP_LEVEL = {"LICENSE", "README.md", "dpop_middleware", "examples", "pyproject.toml", "tests", "tox.ini"}
+# Written by `python -m build` into a source distribution.
+OF_A_SOURCE_DISTRIBUTION = {"PKG-INFO"}
+
+
+def name_of(path: Path) -> str:
+    """`dpop_middleware/jose/jwk.py` is `jose.jwk`, `dpop_middleware/jose/__init__.py` is `jose`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def unit_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """The modules that one module imports, by their full names."""
+    for node in ast.walk(trees()[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (
+                f"{node.module}.{alias.name}" if in_house(f"{node.module}.{alias.name}") else node.module
+                for alias in node.names
+            )
+
+
+def in_house(name: str) -> str | None:
+    """The house's own name of a module, None for any other name."""
+    own = name.removeprefix("dpop_middleware.")
+    return own if own != name and own in trees() else None
+
+
+def in_house_imports_of(module: str) -> set[str]:
+    return {own for name in imports_of(module) if (own := in_house(name)) is not None}
+
+
+MODULES = sorted(trees())
+ROW_OF = {unit: number for number, row in enumerate(ROWS) for unit in row}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_its_place(module: str) -> None:
+    assert unit_of(module) in ROW_OF, "give the new module its row in ROWS, by the plan of the house"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    row = ROW_OF[unit_of(module)]
+    upward = {name for name in in_house_imports_of(module) if ROW_OF[unit_of(name)] > row}
+    assert upward == set()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__"])
+def test_nothing_imports_the_front_door(module: str) -> None:
+    assert "dpop_middleware" not in set(imports_of(module))
+
+
+def test_no_ring_of_imports() -> None:
+    graph = {module: in_house_imports_of(module) - {module} for module in MODULES}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(order) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if unit_of(module) in PURE])
+def test_the_pure_rows_import_nothing_that_acts(module: str) -> None:
+    def allowed(name: str) -> bool:
+        return any(name == pure or name.startswith(f"{pure}.") for pure in PURE_IMPORTS)
+
+    assert {name for name in imports_of(module) if not allowed(name)} == set()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if unit_of(module) in PURE])
+def test_the_pure_rows_neither_wait_nor_speak(module: str) -> None:
+    waits = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    nodes = list(ast.walk(trees()[module]))
+    assert not [node for node in nodes if isinstance(node, waits)]
+    assert not {node.id for node in nodes if isinstance(node, ast.Name)} & IMPURE_BUILTINS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_one_reason_to_exist(module: str) -> None:
+    path = PACKAGE.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_the_public_names_are_pinned() -> None:
+    assert set(dpop_middleware.__all__) == PUBLIC
+    assert len(dpop_middleware.__all__) == len(PUBLIC)
+    assert all(hasattr(dpop_middleware, name) for name in PUBLIC)
+
+
+def test_the_package_alone_imports_no_extra() -> None:
+    code = (
+        f"import sys; sys.path.append({str(HOUSE)!r}); import dpop_middleware; "
+        "print(sorted({'fastapi', 'httpx', 'httpx2', 'pytest'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_top_level_holds_nothing_else() -> None:
+    ignored = [line.rstrip("/") for line in (HOUSE / ".gitignore").read_text(encoding="utf-8").splitlines()]
+    found = {
+        path.name
+        for path in HOUSE.iterdir()
+        if not path.name.startswith(".") and not any(fnmatch.fnmatch(path.name, rule) for rule in ignored)
+    }
+    assert found - OF_A_SOURCE_DISTRIBUTION == TOP_LEVEL
+
+
+def examples() -> list[str]:
+    entries = (path for path in (HOUSE / "examples").iterdir() if not path.name.startswith(("_", ".")))
+    return sorted(path.stem for path in entries if path.is_dir() or path.suffix == ".py")
+
+
+@pytest.mark.parametrize("example", examples())
+def test_each_example_is_run_by_a_test(example: str) -> None:
+    test = HOUSE / "tests" / "examples" / f"test_{example}.py"
+    assert test.is_file(), "an example that no test runs is a promise that nobody keeps"
+    assert example in test.read_text(encoding="utf-8").replace(test.name, "")

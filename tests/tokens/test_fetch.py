@@ -1,0 +1,330 @@
+"""One bounded GET, against servers that misbehave over real sockets."""
+
+import gzip
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.fetch import (
+    Deadline,
+    Endpoint,
+    Fetcher,
+    FetchError,
+    checked_endpoint,
+    checked_ssl_context,
+)
+from tests.support.issuer_server import Asked, IssuerServer, Script, answer, drip, json_answer
+
+LIMIT = 4096
+
+
+@pytest.fixture
+def server() -> Iterator[IssuerServer]:
+    with IssuerServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def endpoint(url: str) -> Endpoint:
+    return checked_endpoint("jwks", url, insecure_http_hosts=())
+
+
+def get(url: str, *, seconds: float = 5, context: ssl.SSLContext | None = None) -> dict[str, Any]:
+    return Fetcher(ssl_context=context).get(endpoint(url), deadline=Deadline(seconds), limit=LIMIT)
+
+
+def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def test_a_document(server: IssuerServer) -> None:
+    server.handlers["/jwks/"] = lambda _: json_answer({"keys": []})
+    assert get(f"{server.origin}/jwks/?p=a%20b&q") == {"keys": []}
+    (asked,) = server.asked
+    assert asked == Asked(
+        "/jwks/?p=a%20b&q",
+        {
+            "host": f"127.0.0.1:{server.port}",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "connection": "close",
+            "user-agent": "dpop_middleware",
+        },
+    )
+
+
+def test_a_chunked_answer(server: IssuerServer) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.handlers["/jwks"] = lambda _: [head + b"6\r\n{\"keys\r\n", b"5\r\n\":[]}\r\n0\r\n\r\n"]
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
+def test_an_answer_that_ends_with_the_connection(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [b'HTTP/1.0 200 OK\r\n\r\n{"keys":[]}']
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
+def test_proxies_from_the_environment_are_not_used(
+    server: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
+def test_an_ipv6_literal() -> None:
+    try:
+        server = IssuerServer(host="::1").__enter__()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    try:
+        server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+        assert get(f"{server.origin}/jwks") == {"keys": []}
+        assert server.asked[0].headers["host"] == f"[::1]:{server.port}"
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (answer(b"{}", status=404), "the status is 404, not 200"),
+        (answer(b"{}", status=500), "the status is 500"),
+        (answer(b"{}", status=203), "the status is 203"),
+        (answer(b"", status=204), "the status is 204"),
+        (answer(b"{}", headers={"Content-Encoding": "gzip"}), "content coding"),
+        (answer(gzip.compress(b"{}"), headers={"Content-Encoding": "GZip"}), "content coding"),
+        (answer(gzip.compress(b"{}")), "not a JSON object"),
+        (answer(b"<html>"), "not a JSON object"),
+        (answer(b"[]"), "not a JSON object"),
+        (answer(b""), "not a JSON object"),
+        (answer(b'{"keys": [], "keys": []}'), "not a JSON object"),
+        (answer(b'\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
+        (answer(b"[" * 4000), "not a JSON object"),
+        (answer(b'{"keys": []}', length=100), "ended too early|IncompleteRead"),
+        (answer(b"x" * (LIMIT + 1)), "larger than the limit"),
+        (answer(b"x", length=10**12), "ended too early|IncompleteRead"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"], "IncompleteRead"),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"], "IncompleteRead"),
+        ([b"SSH-2.0-OpenSSH\r\n"], "BadStatusLine"),
+        ([b""], "RemoteDisconnected"),
+        ([b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n{}"], "HTTPException"),
+        ([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 66_000], "LineTooLong"),
+    ],
+)
+def test_answers_that_are_refused(server: IssuerServer, script: Script, reason: str) -> None:
+    server.handlers["/jwks"] = lambda _: script
+    with pytest.raises(FetchError, match=reason) as caught:
+        get(f"{server.origin}/jwks")
+    assert str(caught.value).startswith(f"{server.origin}/jwks: ")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(server: IssuerServer, status: int) -> None:
+    server.handlers["/jwks"] = lambda _: answer(b"", status=status, headers={"Location": "/elsewhere"})
+    server.handlers["/elsewhere"] = lambda _: json_answer({"keys": []})
+    with pytest.raises(FetchError, match=f"the status is {status}"):
+        get(f"{server.origin}/jwks")
+    assert server.targets == ["/jwks"]
+
+
+def endless(_asked: Asked) -> Script:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    while True:
+        yield b"400\r\n" + b" " * 1024 + b"\r\n"
+
+
+def endless_interim(_asked: Asked) -> Script:
+    while True:
+        yield b"HTTP/1.1 100 Continue\r\n\r\n" * 100
+
+
+@pytest.mark.parametrize("handler", [endless, endless_interim])
+def test_endless_answers_end_at_the_byte_limit(server: IssuerServer, handler: Any) -> None:
+    server.handlers["/jwks"] = handler
+    with pytest.raises(FetchError, match="larger than the limit"):
+        get(f"{server.origin}/jwks")
+
+
+WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n{"keys": []}'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda: [30.0],
+        lambda: drip(WHOLE, pause=0.02),
+        lambda: [WHOLE[:43], *drip(b" " * 500, pause=0.02)],
+        lambda: [WHOLE, 30.0],
+    ],
+    ids=["silent", "dripping headers", "dripping body", "stalled body"],
+)
+def test_slow_answers_end_at_the_deadline(server: IssuerServer, script: Any) -> None:
+    server.handlers["/jwks"] = lambda _: script()
+    begun = time.monotonic()
+    with pytest.raises(FetchError, match="time limit|timed out"):
+        get(f"{server.origin}/jwks", seconds=0.3)
+    assert 0.25 < time.monotonic() - begun < 1.5
+
+
+def test_a_deadline_that_is_over(server: IssuerServer) -> None:
+    with pytest.raises(FetchError, match="time limit"):
+        get(f"{server.origin}/jwks", seconds=0)
+    assert server.asked == []
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(FetchError, match="ConnectionRefusedError"):
+        get(f"http://127.0.0.1:{port}/jwks")
+
+
+def addresses(*ports: int) -> Any:
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port)) for port in ports
+    ]
+    return lambda *_, **__: found
+
+
+def test_the_next_address_is_tried(server: IssuerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", addresses(dead, server.port))
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    assert get("http://localhost/jwks") == {"keys": []}
+    assert server.asked[0].headers["host"] == "localhost"
+
+
+def test_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", addresses())
+    with pytest.raises(FetchError, match="the host name has no address"):
+        get("http://localhost/jwks")
+
+
+def test_a_name_that_the_resolver_can_not_encode() -> None:
+    with pytest.raises(FetchError, match="UnicodeError|UnicodeEncodeError|gaierror"):
+        get(f"https://{'a' * 64}.invalid/jwks")
+
+
+def test_tls_under_a_private_ca(authority: trustme.CA) -> None:
+    with IssuerServer(tls=server_context(authority, "localhost")) as server:
+        server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+        url = f"https://localhost:{server.port}/jwks"
+        assert get(url, context=trusting(authority)) == {"keys": []}
+        assert server.asked[0].headers["host"] == f"localhost:{server.port}"
+
+
+def test_tls_with_an_unknown_ca(authority: trustme.CA) -> None:
+    with IssuerServer(tls=server_context(authority, "localhost")) as server:
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            get(f"https://localhost:{server.port}/jwks")
+        assert server.asked == []
+
+
+def test_tls_with_another_hosts_certificate(authority: trustme.CA) -> None:
+    with IssuerServer(tls=server_context(authority, "other.example")) as server:
+        with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            get(f"https://localhost:{server.port}/jwks", context=trusting(authority))
+        assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda: [30.0],
+        # The head of a long TLS record, of which the rest comes drop by drop.
+        lambda: [b"\x16\x03\x03\x3f\xff", *drip(b"\x02\x00\x3f\x00" + b"\x00" * 500, pause=0.02)],
+    ],
+    ids=["silent", "dripping"],
+)
+def test_a_slow_tls_handshake_ends_at_the_deadline(authority: trustme.CA, before: Any) -> None:
+    with IssuerServer(tls=server_context(authority, "localhost"), before=before) as server:
+        begun = time.monotonic()
+        with pytest.raises(FetchError, match="timed out"):
+            get(f"https://localhost:{server.port}/jwks", seconds=0.3, context=trusting(authority))
+        assert 0.25 < time.monotonic() - begun < 1.5
+
+
+def test_a_slow_body_over_tls_ends_at_the_deadline(authority: trustme.CA) -> None:
+    with IssuerServer(tls=server_context(authority, "localhost")) as server:
+        server.handlers["/jwks"] = lambda _: drip(WHOLE, pause=0.02)
+        begun = time.monotonic()
+        with pytest.raises(FetchError, match="time limit|timed out"):
+            get(f"https://localhost:{server.port}/jwks", seconds=0.4, context=trusting(authority))
+        assert 0.35 < time.monotonic() - begun < 1.5
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://as.example.com", (True, "as.example.com", 443, "/")),
+        ("https://as.example.com?p=1", (True, "as.example.com", 443, "/?p=1")),
+        ("https://AS.example.com:8443/a/../jwks/?p=?/", (True, "as.example.com", 8443, "/jwks/?p=?/")),
+        ("http://localhost/jwks", (False, "localhost", 80, "/jwks")),
+        ("http://[::1]:90/jwks", (False, "::1", 90, "/jwks")),
+        ("https://[2001:db8::1]/jwks", (True, "2001:db8::1", 443, "/jwks")),
+    ],
+)
+def test_endpoints(url: str, expected: tuple[bool, str, int, str]) -> None:
+    found = endpoint(url)
+    assert (found.secure, found.host, found.port, found.target) == expected
+    assert found.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        5,
+        "http://as.example.com/jwks",
+        "https://as.example.com/jwks#f",
+        "https://as.example.com/jwks?p=1#f",
+        "https://as.example.com/jwks?p=a b",
+        "https://as.example.com/jwks?p=\r\nX: y",
+        "https://as.example.com/jwks?p=é",
+        "https://as.example.com/j wks",
+        "https://u:p@as.example.com/jwks",
+    ],
+)
+def test_urls_that_are_no_endpoints(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^jwks "):
+        endpoint(url)
+
+
+def test_ssl_contexts() -> None:
+    context = ssl.create_default_context()
+    assert checked_ssl_context(None) is None
+    assert checked_ssl_context(context) is context
+
+
+def test_ssl_contexts_that_trust_anybody() -> None:
+    no_host_names = ssl.create_default_context()
+    no_host_names.check_hostname = False
+    no_certificates = ssl.create_default_context()
+    no_certificates.check_hostname = False
+    no_certificates.verify_mode = ssl.CERT_NONE
+    for context in (no_host_names, no_certificates):
+        with pytest.raises(ConfigurationError, match="must check certificates and host names"):
+            checked_ssl_context(context)
+    with pytest.raises(ConfigurationError, match=r"takes an ssl\.SSLContext"):
+        checked_ssl_context("yes")

@@ -1,0 +1,195 @@
+"""Which keys of a JWK Set may verify what."""
+
+import base64
+import logging
+from typing import Any
+
+import pytest
+
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.tokens.jwks import MAX_KEYS, MAX_TRIES, KeySet, parse_key_set
+from tests.support.issuer_tokens import issuer_key, key_set
+
+RSA_NAMES = {"PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
+EDDSA_NAMES = {"EdDSA", "Ed25519"}
+
+
+def only(jwk: Any) -> KeySet:
+    return parse_key_set({"keys": [jwk]})
+
+
+def number(value: int) -> str:
+    octets = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    ("alg", "names"),
+    [
+        ("ES256", {"ES256"}),
+        ("ES384", {"ES384"}),
+        ("ES512", {"ES512"}),
+        ("EdDSA", EDDSA_NAMES),
+        ("RS256", RSA_NAMES),
+    ],
+)
+def test_a_key_without_alg_fits_its_type(alg: str, names: set[str]) -> None:
+    (key,) = only(issuer_key(alg).jwk).keys
+    assert key.algorithms == names
+    assert key.key.public_numbers() == issuer_key(alg).private.public_key().public_numbers() if (
+        alg != "EdDSA"
+    ) else key.key.public_bytes_raw()
+
+
+@pytest.mark.parametrize("alg", SUPPORTED_ALGORITHMS)
+def test_a_key_with_alg_fits_that_one_only(alg: str) -> None:
+    (key,) = only(issuer_key(alg).jwk | {"alg": alg, "use": "sig", "key_ops": ["verify"], "x5t": 1}).keys
+    assert key.algorithms == (EDDSA_NAMES if alg in EDDSA_NAMES else {alg})
+
+
+EC = issuer_key("ES256").jwk
+RSA = issuer_key("RS256").jwk
+OKP = issuer_key("EdDSA").jwk
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        None,
+        [],
+        "key",
+        {},
+        EC | {"kid": 1},
+        EC | {"kid": ["key-1"]},
+        EC | {"use": "enc"},
+        EC | {"use": None},
+        EC | {"key_ops": ["sign"]},
+        EC | {"key_ops": "verify"},
+        EC | {"key_ops": None},
+        EC | {"alg": "ES384"},
+        EC | {"alg": "RS256"},
+        EC | {"alg": "ECDH-ES"},
+        EC | {"alg": None},
+        EC | {"alg": ["ES256"]},
+        EC | {"alg": {}},
+        EC | {"kty": "ec"},
+        EC | {"kty": ["EC"]},
+        EC | {"crv": "P-384"},
+        EC | {"crv": "secp256k1"},
+        EC | {"crv": None},
+        EC | {"x": EC["y"]},
+        EC | {"x": 5},
+        EC | {"x": None},
+        EC | {"x": "é"},
+        EC | {"y": ""},
+        {name: value for name, value in EC.items() if name != "y"},
+        EC | {"d": "AA"},
+        RSA | {"d": "AA"},
+        RSA | {"n": ""},
+        RSA | {"n": 3},
+        RSA | {"e": None},
+        RSA | {"n": number(3 << 1022 | 1)},
+        RSA | {"n": number(1 << 2046 | 1)},
+        RSA | {"n": number(1 << 8192 | 1)},
+        OKP | {"x": "AA"},
+        OKP | {"crv": "Ed448"},
+        OKP | {"crv": "X25519"},
+        OKP | {"d": "AA"},
+        {"kty": "oct", "k": "c2VjcmV0"},
+        {"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+    ],
+)
+def test_an_odd_key_is_left_out_and_spoils_nothing(jwk: Any) -> None:
+    other = issuer_key("ES384", kid="other")
+    keys = parse_key_set({"keys": [jwk, other.jwk, jwk]})
+    assert [key.kid for key in keys.keys] == ["other"]
+
+
+def test_private_members_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        only(EC | {"d": "c2VjcmV0LXZhbHVl"})
+    assert caplog.messages == [
+        "key 0 of the JWK Set is left out: it holds private or symmetric key material"
+    ]
+
+
+def test_an_encryption_key_is_nothing_to_warn_about(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "dpop_middleware"):
+        only(RSA | {"use": "enc"})
+    assert caplog.messages == []
+
+
+def test_the_longest_and_the_shortest_rsa_modulus() -> None:
+    for bits in (2048, 8192):
+        (key,) = only(RSA | {"n": number((1 << (bits - 1)) + 1)}).keys
+        assert getattr(key.key, "key_size", None) == bits
+
+
+@pytest.mark.parametrize("keys", [None, "keys", {}, 5, {"a": EC}])
+def test_a_document_without_keys_is_no_set(keys: Any) -> None:
+    with pytest.raises(JOSEError, match="no JWK Set"):
+        parse_key_set({"keys": keys})
+    with pytest.raises(JOSEError, match="no JWK Set"):
+        parse_key_set({})
+
+
+def test_an_empty_set() -> None:
+    assert parse_key_set({"keys": []}).keys == ()
+    assert parse_key_set({"keys": ()}).identities == frozenset()
+
+
+def test_a_huge_set_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    jwks = [EC | {"kid": f"k{position}"} for position in range(MAX_KEYS + 1)]
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        keys = parse_key_set({"keys": jwks}).keys
+    assert len(keys) == MAX_KEYS
+    assert caplog.messages == [f"the JWK Set has {MAX_KEYS + 1} keys: only the first {MAX_KEYS} are used"]
+
+
+def test_identity_is_the_key_its_name_and_its_use() -> None:
+    def identity(jwk: dict[str, Any]) -> str:
+        return only(jwk).keys[0].identity
+
+    assert identity(EC) == identity(EC | {"use": "sig", "alg": "ES256", "x5u": "https://x.example"})
+    others = [
+        EC | {"kid": "key-2"},
+        {name: value for name, value in EC.items() if name != "kid"},
+        issuer_key("ES256", number=2).jwk,
+    ]
+    assert len({identity(EC), *map(identity, others)}) == 4
+    assert identity(RSA) != identity(RSA | {"alg": "RS256"})
+
+
+def candidates(keys: KeySet, kid: str | None, algorithm: str) -> tuple[list[str | None], bool]:
+    chosen = keys.candidates(kid=kid, algorithm=algorithm)
+    return [key.kid for key in chosen.keys], chosen.named
+
+
+def test_a_kid_names_keys() -> None:
+    rsa, ec, ec2 = issuer_key("RS256", kid="a"), issuer_key("ES256", kid="a"), issuer_key("ES256", kid="b")
+    nameless = issuer_key("ES256", number=3, kid=None)
+    keys = parse_key_set(key_set(rsa, ec, ec2, nameless))
+    assert candidates(keys, "a", "ES256") == (["a"], True)
+    assert candidates(keys, "a", "PS512") == (["a"], True)
+    assert candidates(keys, "b", "PS512") == ([], True)
+    assert candidates(keys, "c", "ES256") == ([None], False)
+    assert candidates(keys, "c", "RS256") == ([], False)
+    assert candidates(keys, "", "ES256") == ([None], False)
+
+
+def test_without_kid_every_fitting_key_is_tried() -> None:
+    keys = parse_key_set(
+        key_set(
+            issuer_key("RS256", kid="a"), issuer_key("ES256", kid="b"), issuer_key("ES256", number=2, kid=None)
+        )
+    )
+    assert candidates(keys, None, "ES256") == (["b", None], False)
+    assert candidates(keys, None, "ES384") == ([], False)
+
+
+def test_several_keys_of_one_kid_are_all_tried_but_not_too_many() -> None:
+    keys = parse_key_set(key_set(*(issuer_key("ES256", number=position) for position in range(20))))
+    assert len(keys.candidates(kid="key-1", algorithm="ES256").keys) == MAX_TRIES
+    assert len(keys.candidates(kid=None, algorithm="ES256").keys) == MAX_TRIES
