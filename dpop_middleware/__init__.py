@@ -10,9 +10,10 @@ from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.redis import RedisReplayStore
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.request import ResourceRequest
-from dpop_middleware.resource_server import ResourceServer, VerifiedRequest
+from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.verdicts import VerifiedRequest
 
 __all__ = [
     "AccessToken",

@@ -16,7 +16,8 @@ from dpop_middleware.once import RequestMemory
 from dpop_middleware.public_paths import PublicPaths
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
-from dpop_middleware.resource_server import ResourceServer, VerifiedRequest
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.verdicts import VerifiedRequest
 
 __all__ = ["Connection", "DPoPMiddleware", "DPoPUser", "adding_headers", "authenticate", "send_refusal"]
 

@@ -1,4 +1,4 @@
-"""An error becomes a response: the one place that writes challenges (RFC 9449 section 7.1, RFC 9110 section 11.6).
+"""An error becomes a response: the one place that writes challenges (RFC 9449 section 7.1).
 
 Everything in a header value is of our own making: fixed descriptions, configured names, issued nonces.
 """
@@ -33,7 +33,7 @@ class ErrorResponse:
 
 
 def nonce_headers(nonce: str) -> Headers:
-    """Return the fields that hand a nonce to the client; such a response is not stored (RFC 9449 section 8.2)."""
+    """Return the fields that hand a nonce to the client, in a response that no cache keeps (section 8.2)."""
     return (("dpop-nonce", nonce), ("cache-control", "no-store"))
 
 

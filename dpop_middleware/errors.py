@@ -1,12 +1,15 @@
 """What can go wrong, as RFC 9449 section 7.1 and RFC 6750 section 3.1 name it.
 
 DPoPError
-├ MissingCredentials   401, no error code          ├ UseDPoPNonce       401 use_dpop_nonce
-├ InvalidRequest       400 invalid_request         ├ InsufficientScope  403 insufficient_scope
-├ InvalidToken         401 invalid_token           ├ Unavailable        503, Retry-After
-├ InvalidDPoPProof     401 invalid_dpop_proof
-└ InsufficientUserAuthentication  401 insufficient_user_authentication
-ConfigurationError(ValueError): construction only
+├ MissingCredentials              401, no error code
+├ InvalidRequest                  400 invalid_request
+├ InvalidToken                    401 invalid_token
+├ InvalidDPoPProof                401 invalid_dpop_proof
+├ UseDPoPNonce                    401 use_dpop_nonce
+├ InsufficientScope               403 insufficient_scope
+├ InsufficientUserAuthentication  401 insufficient_user_authentication
+└ Unavailable                     503, Retry-After
+ConfigurationError(ValueError)    construction only
 """
 
 from typing import ClassVar, Literal

@@ -184,6 +184,6 @@ class Reporter:
             return
         try:
             self._on_event(event)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
             _LOG.exception("on_event raised")

@@ -14,7 +14,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider"]
+__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "nonces_for"]
 
 WORKER_CLOCK_MARGIN = 5.0
 """Seconds by which the clocks of workers that share a store and a secret may differ."""
@@ -50,6 +50,12 @@ class NonceProvider(Protocol):
     def check(self, nonce: str, now: float) -> Nonce | None:
         """Return what is known of `nonce`, None for one that is not ours or is stale."""
         ...
+
+
+def nonces_for(nonces: NonceProvider | None, *, purpose: str, server: str) -> NonceProvider | None:
+    """Return `nonces` for one purpose at one server, as far as the provider can tell them apart."""
+    for_server = getattr(nonces, "for_server", None)
+    return nonces if for_server is None else for_server(purpose=purpose, server=server)
 
 
 class HMACNonceProvider:

@@ -4,29 +4,12 @@ import asyncio
 from dataclasses import dataclass
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, Scheme
-from dpop_middleware.nonces import Nonce
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
-from dpop_middleware.proof import DPoPProof
 from dpop_middleware.request import ResourceRequest
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.verdicts import Authentication
 
-__all__ = ["Authentication", "RequestMemory"]
-
-
-@dataclass(frozen=True, slots=True)
-class Authentication:
-    """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
-
-    `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
-    """
-
-    scheme: Scheme
-    access_token: AccessToken
-    proof: DPoPProof | None
-    nonce: Nonce | None
-    policy: DPoPPolicy
-    now: float
+__all__ = ["RequestMemory"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,42 +3,29 @@
 import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, overload
 
 from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.nonces import NonceProvider
-from dpop_middleware.once import Authentication, RequestMemory
+from dpop_middleware.nonces import NonceProvider, nonces_for
+from dpop_middleware.once import RequestMemory
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
-from dpop_middleware.proof import DPoPProof
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.secure_url import checked_url
 from dpop_middleware.target import PublicURLs
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.verdicts import Authentication, VerifiedRequest
 from dpop_middleware.verification import RequestVerification
 
-__all__ = ["ResourceServer", "VerifiedRequest"]
+__all__ = ["ResourceServer"]
 
 _NOTHING_REQUIRED = Requirements()
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedRequest:
-    """A request that passed every check.
-
-    `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
-    client's next request, where there is one to give (RFC 9449 section 8.2).
-    """
-
-    access_token: AccessToken
-    proof: DPoPProof | None
-    response_headers: Headers = ()
 
 
 class ResourceServer:
@@ -142,7 +129,7 @@ class ResourceServer:
             public_urls=PublicURLs(
                 origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
             ),
-            nonces=_bound_nonces(nonces, resource),
+            nonces=nonces_for(nonces, purpose="resource server", server=resource),
             clock=clock,
         )
         self._reporter = Reporter(on_event)
@@ -206,8 +193,9 @@ class ResourceServer:
     ) -> VerifiedRequest:
         """Judge one request; `scopes` must all be granted by its token.
 
-        `requirements` are what else the route asks of the token. With a `memory`, a request that this server or
-        a sibling judged before isn't verified again: its scopes, and a policy that differs, are.
+        `requirements` are what else the route asks of the token. With a `memory`, a request that this
+        server or a sibling judged before isn't verified again; what is judged again are its scopes, and a
+        policy that differs.
 
         Raises `errors.DPoPError`, which `error_response` renders. A proof is used up by the first call that
         succeeds without a memory.
@@ -311,8 +299,3 @@ class ResourceServer:
             client_id=token.client_id if token else None,
             duration=time.perf_counter() - started,
         )
-
-
-def _bound_nonces(nonces: NonceProvider | None, resource: str) -> NonceProvider | None:
-    for_server = getattr(nonces, "for_server", None)
-    return nonces if for_server is None else for_server(purpose="resource server", server=resource)

@@ -15,8 +15,8 @@ class PublicURLs:
     """The base URLs by which clients call the application.
 
     Scheme and authority of a target URI come from here, never from `Host` or a forwarded header. Of several
-    base URLs, `Host` selects the one that it names exactly. Raises ConfigurationError for none, for a URL that
-    isn't https (or http to a loopback host or one of `insecure_http_hosts`), and for two of one host.
+    base URLs, `Host` selects the one that it names exactly. Raises ConfigurationError for none, for a URL
+    that isn't https (or http to a loopback host or one of `insecure_http_hosts`), and for two of one host.
     """
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:

@@ -3,23 +3,26 @@
     credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt -> claims
     -> htm, htu, ath -> signature -> freshness -> replay store
 
-The store comes last: nothing that failed before writes to it. The clock is read once, when the token is known.
+The store comes last: nothing that failed before writes to it. The clock is read once, when the token is
+known. What follows the proof's header is the same at a token endpoint: `ProofVerification`.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Unavailable
-from dpop_middleware.freshness import Window, acceptance_window, check_freshness, known_nonce
+from dpop_middleware.freshness import acceptance_window, check_freshness, known_nonce
 from dpop_middleware.jose import base64url
+from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.known_clients import KnownClients
-from dpop_middleware.nonces import NonceProvider
-from dpop_middleware.once import Authentication
+from dpop_middleware.nonces import Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
 from dpop_middleware.proof import (
     DPoPProof,
+    ProofHeader,
     check_algorithm,
     check_ath,
     check_htm,
@@ -33,21 +36,85 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStor
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.verdicts import Authentication
 
-__all__ = ["RequestVerification"]
+__all__ = ["ProofVerification", "RequestVerification", "TargetURIs"]
 
 _MAX_KNOWN_CLIENTS = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestVerification:
-    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 4.3)."""
+class TargetURIs(Protocol):
+    """Knows by which URI a client called us."""
 
-    verifier: AccessTokenVerifier
+    def target_uri(self, request: ResourceRequest) -> str:
+        """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofVerification:
+    """What any server needs to judge proofs, and the order of their checks (RFC 9449 section 4.3)."""
+
     store: ReplayStore
     keyspace: ReplayKeyspace
-    public_urls: PublicURLs
+    public_urls: TargetURIs
     nonces: NonceProvider | None
+
+    async def verify_proof(
+        self,
+        jws: CompactJWS,
+        header: ProofHeader,
+        *,
+        request: ResourceRequest,
+        ath: str | None,
+        policy: DPoPPolicy,
+        family: Iterable[DPoPPolicy],
+        now: float,
+    ) -> tuple[DPoPProof, Nonce | None]:
+        """Verify the proof `jws` of `request`, whose `header` was read, and use it up for all of `family`.
+
+        `ath` is the hash of the access token that came with it, None where none is presented. Returns the
+        proof, and what is known of its nonce. Raises `errors.DPoPError`.
+        """
+        proof = parse_claims(jws.payload, header)
+        check_htm(proof, request.method)
+        check_htu(proof, self.public_urls.target_uri(request))
+        if ath is not None:
+            check_ath(proof, ath)
+        check_signature(jws, header)
+        nonce = known_nonce(proof, self.nonces, now)
+        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
+        window = acceptance_window(proof, family, nonce)
+        await self._check_first_use(
+            ReplayEntry(
+                key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
+                jkt=proof.jkt,
+                now=now,
+                not_before=window.not_before,
+                expires_at=window.expires_at,
+            )
+        )
+        return proof, nonce
+
+    async def _check_first_use(self, entry: ReplayEntry) -> None:
+        try:
+            first = await self.store.add(entry)
+        except DPoPError:
+            raise
+        except Exception as error:
+            # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
+            raise Unavailable(
+                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
+            ) from error
+        if first is not True:
+            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestVerification(ProofVerification):
+    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 7)."""
+
+    verifier: AccessTokenVerifier
     clock: Callable[[], float]
     known_clients: KnownClients = field(
         default_factory=lambda: KnownClients(max_clients=_MAX_KNOWN_CLIENTS), repr=False
@@ -114,14 +181,9 @@ class RequestVerification:
                 expected=token.jkt,
                 actual=header.jkt,
             )
-        proof = parse_claims(jws.payload, header)
-        check_htm(proof, request.method)
-        check_htu(proof, self.public_urls.target_uri(request))
-        check_ath(proof, ath)
-        check_signature(jws, header)
-        nonce = known_nonce(proof, self.nonces, now)
-        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
-        await self._check_first_use(proof, acceptance_window(proof, family, nonce), now)
+        proof, nonce = await self.verify_proof(
+            jws, header, request=request, ath=ath, policy=policy, family=family, now=now
+        )
         self.known_clients.remember(header, ath=ath, segment=jws.header)
         return Authentication("DPoP", token, proof, nonce, policy, now)
 
@@ -137,26 +199,6 @@ class RequestVerification:
                 check=Check.TOKEN_KEY,
                 actual=type(error).__name__,
             ) from error
-
-    async def _check_first_use(self, proof: DPoPProof, window: Window, now: float) -> None:
-        entry = ReplayEntry(
-            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
-            jkt=proof.jkt,
-            now=now,
-            not_before=window.not_before,
-            expires_at=window.expires_at,
-        )
-        try:
-            first = await self.store.add(entry)
-        except DPoPError:
-            raise
-        except Exception as error:
-            # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
-            raise Unavailable(
-                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
-            ) from error
-        if first is not True:
-            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

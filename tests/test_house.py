@@ -23,7 +23,7 @@ ROWS = (
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
     ("diagnosis", "events"),
     ("tokens", "replay"),
-    ("known_clients", "once", "requirements"),
+    ("known_clients", "once", "requirements", "verdicts"),
     ("verification",),
     ("resource_server",),
     ("asgi", "starlette", "fastapi", "mcp"),

@@ -13,7 +13,8 @@ def test_loopback_hosts(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["example.com", "localhost.example.com", "10.0.0.1", "128.0.0.1", "127.1", "2130706433", "::2", ""]
+    "host",
+    ["example.com", "localhost.example.com", "10.0.0.1", "128.0.0.1", "127.1", "2130706433", "::2", ""],
 )
 def test_other_hosts(host: str) -> None:
     assert not is_loopback(host)
@@ -64,7 +65,9 @@ def test_plain_http_is_refused_and_the_way_out_named(url: str) -> None:
     ],
 )
 def test_what_is_no_base_url(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="resource takes an https URL without user, query and fragment"):
+    with pytest.raises(
+        ConfigurationError, match="resource takes an https URL without user, query and fragment"
+    ):
         checked_url("resource", url, insecure_http_hosts=())
 
 

@@ -66,15 +66,12 @@ class DPoPKey:
         """
         _require_supported(algorithm)
         public = _public_part(_exported(private_key))
-        verifier = public_key(public, ALGORITHMS[algorithm])
+        public_key(public, ALGORITHMS[algorithm])
         self._private_key = private_key
         self._algorithm = algorithm
         self._public_jwk: Mapping[str, Any] = MappingProxyType(public)
         self._jkt = thumbprint(public)
         self._header = _segment({"typ": "dpop+jwt", "alg": algorithm, "jwk": public})
-        # The halves of a loaded key may not belong together: find out now, not at the first refusal.
-        if not ALGORITHMS[algorithm].verify(verifier, b"dpop", self.sign(b"dpop")):
-            raise ValueError("the private and the public part of the key do not belong together")
 
     @classmethod
     def generate(cls, algorithm: str = "ES256", *, rsa_bits: int = 2048) -> Self:
@@ -104,13 +101,16 @@ class DPoPKey:
             raise ValueError("the JWK has no private part: its member d is missing")
         chosen = algorithm or jwk.get("alg") or usual
         _require_supported(chosen)
+        public = _public_part(jwk)
         # The strict reader first: it refuses key sizes that take PyJWT seconds.
-        public_key(_public_part(jwk), ALGORITHMS[chosen])
+        public_key(public, ALGORITHMS[chosen])
         try:
-            loaded = ALGORITHMS[usual].verifier.from_jwk(dict(jwk))
+            key = cls(_read_private(jwk, usual), algorithm=chosen)
         except (PyJWTError, ValueError, TypeError, KeyError) as error:
             raise ValueError("the private JWK can't be read") from error
-        return cls(_supported(loaded), algorithm=chosen)
+        if key.jkt != thumbprint(public):
+            raise ValueError("the private and the public part of the JWK do not belong together")
+        return key
 
     @classmethod
     def from_pem(cls, data: bytes, *, algorithm: str | None = None, password: bytes | None = None) -> Self:
@@ -244,6 +244,12 @@ def _supported(private_key: object) -> PrivateKey:
     if not isinstance(private_key, PrivateKey):
         raise ValueError("the key is not an EC, RSA or Ed25519 private key")
     return private_key
+
+
+def _read_private(jwk: Mapping[str, Any], usual: str) -> PrivateKey:
+    if usual == "EdDSA":
+        return ed25519.Ed25519PrivateKey.from_private_bytes(base64url.decode(jwk["d"]))
+    return _supported(ALGORITHMS[usual].verifier.from_jwk(dict(jwk)))
 
 
 def _exported(private_key: PrivateKey) -> dict[str, Any]:

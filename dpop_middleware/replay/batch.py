@@ -7,16 +7,7 @@ before the connection broke is tried again like the others, and recognised by it
 import math
 from collections.abc import Sequence
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-
+from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.pending import (
     FENCED,
@@ -27,13 +18,16 @@ from dpop_middleware.replay.pending import (
     PendingWrite,
     unavailable,
 )
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import ASKING, command
 
-__all__ = ["Batch"]
+__all__ = ["REDIRECTIONS", "Batch"]
 
 # The server is not, or no longer, the one to write to: another connection may lead to the right one.
-WRONG_SERVER = (AskError, ReadOnlyError, ClusterDownError)
+WRONG_SERVER = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
+REDIRECTIONS = frozenset({"MOVED", "ASK"})
+FORBIDDEN = "NOPERM"
 
 
 class Batch:
@@ -60,42 +54,38 @@ class Batch:
         self._replies: list[object] = []
         self._epoch: object = None
         self._acknowledged = 0
+        self._touches = False
         self.get_is_unknown = False
         self.wrong_server = False
 
-    async def exchange(self, connection: AbstractConnection, *, now: float, timeout: float) -> None:
+    async def exchange(self, channel: Channel, *, now: float, timeout: float) -> None:
         """Send everything in one write and read every reply; `timeout` in seconds is for `WAIT`.
 
-        Raises what redis-py raises when the connection is in doubt.
+        Raises what the channel raises when it is in doubt.
         """
-        opening = self._fence.opening(now)
-        closing = self._fence.closing
-        waiting = self._waiting(timeout)
-        parts = [opening]
-        for write in self._writes:
-            if write.asking:
-                parts.append(ASKING)
-            parts.append(write.command(with_get=self._with_get))
-        parts.extend((waiting, closing))
-        for write in self._writes:
+        writes, with_get = self._writes, self._with_get
+        opening, closing, waiting = self._fence.opening(now), self._fence.closing, self._waiting(timeout)
+        commands = [write.command(with_get=with_get) for write in writes]
+        asking = [index for index, write in enumerate(writes) if write.asking]
+        for index in reversed(asking):
+            commands.insert(index, ASKING)
+        for write in writes:
             write.tries += 1
-            write.unknown = write.unknown or write.tries > 1
-        await connection.send_packed_command(b"".join(parts), check_health=False)
-        if opening:
-            await _reply(connection)
-        read, replies = connection.read_response, self._replies
-        for write in self._writes:
-            if write.asking:
-                await _reply(connection)
-            # The same as `_reply`, without one more coroutine for each request.
-            try:
-                replies.append(await read(disable_decoding=True, disconnect_on_error=False))
-            except ResponseError as error:
-                replies.append(error)
-        if waiting:
-            await self._read_waiting(connection)
+        replies = await channel.exchange(
+            b"".join((opening, *commands, waiting, closing)),
+            bool(opening) + len(commands) + bool(waiting) + self._touches + bool(closing),
+        )
         if closing:
-            await self._read_epoch(connection)
+            self._read_epoch(replies.pop())
+        if waiting:
+            self._read_waiting(replies.pop())
+        if self._touches:
+            replies.pop()
+        if opening:
+            del replies[0]
+        for index in reversed(asking):
+            del replies[index + asking.index(index)]
+        self._replies = replies
 
     def _waiting(self, timeout: float) -> bytes:
         if not self._settings.wait_replicas:
@@ -103,43 +93,40 @@ class Batch:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
         # write nothing, so that there would be nothing to wait for.
         touch = b""
-        if any(write.unknown or write.tries for write in self._writes):
+        self._touches = any(write.unknown for write in self._writes)
+        if self._touches:
             name = b"%b::wait%b" % (self._settings.prefix.encode(), self._tag)
             touch = command(b"SET", name, b"1", b"PX", b"1000")
         milliseconds = max(1, int(timeout * 1000 * 0.8))
         return touch + command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % milliseconds)
 
-    async def _read_waiting(self, connection: AbstractConnection) -> None:
-        if any(write.tries > 1 for write in self._writes):
-            await _reply(connection)
-        reply = await _reply(connection)
-        if isinstance(reply, NoPermissionError):
+    def _read_waiting(self, reply: object) -> None:
+        if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
             self._settings.notices.warn(
                 "wait_replicas is set but the user may not WAIT: every request is refused until +wait is granted"
             )
         self._acknowledged = reply if isinstance(reply, int) else 0
 
-    async def _read_epoch(self, connection: AbstractConnection) -> None:
-        epoch = await _reply(connection)
-        if isinstance(epoch, NoPermissionError):
+    def _read_epoch(self, epoch: object) -> None:
+        if isinstance(epoch, ServerError):
+            if epoch.code != FORBIDDEN:
+                raise epoch
             self._fence.off()
             self._settings.notices.warn(
                 "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed until +get "
                 "is granted"
             )
-        elif isinstance(epoch, ResponseError):
-            raise epoch
         self._epoch = epoch
 
-    def settle(self, now: float) -> list[tuple[PendingWrite, RedisError]]:
+    def settle(self, now: float) -> list[tuple[PendingWrite, ServerError]]:
         """Resolve what is known at `now` (the entries' clock); return the rest with what stood in its way."""
         if self._fence.active:
             self._fence.observe(self._epoch if isinstance(self._epoch, bytes) else None, now)
         change = self._fence.change if self._fence.active else -math.inf
         replicated = self._acknowledged >= self._settings.wait_replicas
-        again: list[tuple[PendingWrite, RedisError]] = []
+        again: list[tuple[PendingWrite, ServerError]] = []
         for write, reply in zip(self._writes, self._replies, strict=True):
-            if isinstance(reply, RedisError):
+            if isinstance(reply, ServerError):
                 if self._is_for_another_try(write, reply):
                     again.append((write, reply))
                 else:
@@ -161,21 +148,15 @@ class Batch:
         # An earlier try of this very call may have stored it: not known, and not to be called a replay.
         return unavailable(NO_ANSWER) if write.unknown else False
 
-    def _is_for_another_try(self, write: PendingWrite, error: RedisError) -> bool:
-        if isinstance(error, WRONG_SERVER):
-            # Only redirections leave the connection as it is.
-            self.wrong_server = self.wrong_server or not isinstance(error, AskError)
+    def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
+        if error.code in REDIRECTIONS:
             return True
-        if self._with_get and "syntax error" in str(error):
+        if error.code in WRONG_SERVER:
+            self.wrong_server = True
+            return True
+        if self._with_get and "syntax error" in error.rest:
             self.get_is_unknown = True
             # Refused as a whole, so not a try.
             write.tries -= 1
             return True
         return False
-
-
-async def _reply(connection: AbstractConnection) -> object:
-    try:
-        return await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-    except ResponseError as error:
-        return error

@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass
 
-from dpop_middleware.replay.connecting import ServerUnfit
+from redis.exceptions import RedisError
+
 from dpop_middleware.replay.fence import CLOCK_MARGIN
 from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.settings import Settings
 
-__all__ = ["NodeHealth", "StoreHealth", "examine", "require_fit"]
+__all__ = ["NodeHealth", "ServerUnfit", "StoreHealth", "examine", "require_fit"]
 
 OLDEST_WITH_GET = "7.0"
+
+
+class ServerUnfit(RedisError):
+    """The server answers, but may not be used as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

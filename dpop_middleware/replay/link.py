@@ -7,21 +7,20 @@ write whose outcome is unknown is tried once more with the same owner token, wit
 """
 
 import asyncio
-import math
+import contextvars
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AskError, RedisError
-
-from dpop_middleware.replay.batch import Batch
+from dpop_middleware.replay.batch import REDIRECTIONS, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.connecting import Connect, ServerUnfit, inspect, put_away
+from dpop_middleware.replay.channel import Channel
+from dpop_middleware.replay.connecting import Connect, inspect
 from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.health import examine, require_fit
+from dpop_middleware.replay.health import ServerUnfit, examine, require_fit
 from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, unavailable
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
 
 __all__ = ["Link", "Router"]
@@ -39,16 +38,16 @@ class Router(Protocol):
         """Send `write` once more, to whichever server it belongs to now."""
         ...
 
-    def redirect(self, write: PendingWrite, error: AskError) -> None:
+    def redirect(self, write: PendingWrite, error: ServerError) -> None:
         """Follow a redirection, MOVED or ASK."""
         ...
 
-    def moved(self, error: RedisError) -> None:
+    def moved(self, error: Exception) -> None:
         """A server could not be used or has lost a slot: look at the topology again."""
         ...
 
-    def tag(self, link: "Link") -> bytes:
-        """The hash tag of a slot that the link's server owns."""
+    def tag(self) -> bytes | None:
+        """The hash tag of a slot that the link's server owns, None when it owns none."""
         ...
 
 
@@ -66,14 +65,29 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
-        self._connection: AbstractConnection | None = None
-        self._opening: asyncio.Task[tuple[AbstractConnection, ServerInfo | None]] | None = None
+        self._channel: Channel | None = None
+        self._opening: asyncio.Task[tuple[Channel, ServerInfo | None]] | None = None
         self._fence = Fence(settings.prefix.encode(), settings.new_server)
         self._tag = b""
         self._breaker = CircuitBreaker()
         self._with_get = True
         self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._last_error: Exception | None = None
+        self._unwatched = False
+        self._must_renew = False
+        self.closed = False
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits here."""
+        return not self._queue and not self._flying
+
+    def watch(self) -> None:
+        """The server owns slots (now): open its connection anew if the fence had nowhere to stand."""
+        if self._unwatched and self.is_quiet:
+            self._unwatched = False
+            self._must_renew = True
 
     @property
     def refuses(self) -> bool:
@@ -82,8 +96,8 @@ class Link:
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
-        if self._breaker.refuses(self._loop.time()):
-            write.resolve(unavailable(NO_ANSWER))
+        if self.closed or self._breaker.refuses(self._loop.time()):
+            self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
         else:
@@ -92,20 +106,25 @@ class Link:
 
     def resubmit(self, write: PendingWrite) -> None:
         """Queue `write` before those that came later."""
+        if self.closed:
+            self._refuse((write,))
+            return
         self._queue.appendleft(write)
         self._wake()
 
     async def aclose(self) -> None:
         """Close the connection and answer what still waits: it can't be known."""
-        task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.wait([task])
+        self.closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     def _wake(self) -> None:
         if self._task is None:
-            self._task = self._loop.create_task(self._run(), name=f"dpop replay store {self.name}")
+            # Not in the context of whichever request came first.
+            self._task = self._loop.create_task(
+                self._run(), name=f"dpop replay store {self.name}", context=contextvars.Context()
+            )
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -118,9 +137,9 @@ class Link:
                 await self._idle
                 self._idle = None
         finally:
-            # The loop ends or the store is closed; a later request starts anew.
-            self._idle = self._task = None
-            _refuse((*self._flying, *self._queue))
+            # The loop ends or the store is closed. A later request gets another link.
+            self.closed = True
+            self._refuse((*self._flying, *self._queue))
             self._queue.clear()
             await self._put_away()
             if self._opening is not None:
@@ -132,22 +151,24 @@ class Link:
             self._breaker.abandoned()
             return
         if self._breaker.is_open:
-            _refuse(writes)
+            self._refuse(writes)
             return
+        batch: Batch | None = None
         try:
-            connection = await self._ready(writes)
+            channel = await self._ready(writes)
             # Half of a request's time for one try leaves the other half for the second.
             now = self._loop.time()
             deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
             batch = Batch(writes, self._settings, self._fence, with_get=self._with_get, tag=self._tag)
             async with asyncio.timeout_at(deadline):
-                await batch.exchange(connection, now=self._moment(writes[-1]), timeout=deadline - now)
+                await batch.exchange(channel, now=self._moment(writes[-1]), timeout=deadline - now)
         except Exception as error:  # noqa: BLE001
             # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt
             # and the answers are not known. No error makes them known.
-            await self._failed(writes, error)
+            await self._failed(writes, error, sent=batch is not None)
         else:
             self._breaker.succeeded()
+            self._last_error = None
             await self._settle(batch, writes)
         self._flying = []
 
@@ -160,17 +181,17 @@ class Link:
             if write.answer.done():
                 continue
             if write.deadline <= time:
-                write.resolve(unavailable(NO_ANSWER))
+                self._refuse((write,))
             else:
                 writes.append(write)
         return writes
 
-    async def _ready(self, writes: list[PendingWrite]) -> AbstractConnection:
+    async def _ready(self, writes: list[PendingWrite]) -> Channel:
         """The connection, opened anew where there is none or the server has closed it."""
-        if self._connection is not None:
+        if self._channel is not None:
             # Between batches there is nothing to read: what there is can only be the end, or dirt.
-            if not await self._connection.can_read():
-                return self._connection
+            if not self._must_renew and not await self._channel.is_stale():
+                return self._channel
             await self._put_away()
         if self._opening is None:
             self._opening = self._loop.create_task(self._open(writes[-1]))
@@ -180,26 +201,28 @@ class Link:
         if not opening.done():
             raise TimeoutError("the connection is not yet open")
         self._opening = None
-        self._connection, info = opening.result()
+        self._channel, info = opening.result()
         self._with_get = info is None or info.answers_set_with_get
-        self._tag = b"" if self._router is None else self._router.tag(self)
-        self._fence.connected(info, self._tag)
-        return self._connection
+        tag = b"" if self._router is None else self._router.tag()
+        self._unwatched, self._must_renew = tag is None, False
+        self._tag = tag or b""
+        self._fence.connected(None if tag is None else info, self._tag)
+        return self._channel
 
-    async def _open(self, write: PendingWrite) -> tuple[AbstractConnection, ServerInfo | None]:
+    async def _open(self, write: PendingWrite) -> tuple[Channel, ServerInfo | None]:
         limit = max(self._settings.timeout, SHORTEST_OPENING)
         async with asyncio.timeout(limit):
-            connection = await self._connect(limit)
+            channel = await self._connect(limit)
             try:
-                info = await inspect(connection)
+                info = await inspect(channel)
                 health = examine(self.name, info, self._moment(write))
                 for sentence in health.warnings:
                     self._settings.notices.warn(sentence)
                 require_fit(health, self._settings)
             except BaseException:
-                await put_away(connection)
+                await channel.put_away()
                 raise
-        return connection, info
+        return channel, info
 
     def _moment(self, write: PendingWrite) -> float:
         """The present by the entries' clock."""
@@ -212,38 +235,42 @@ class Link:
         if batch.wrong_server:
             await self._put_away()
         for write, error in reversed(again):
-            if isinstance(error, AskError) and self._router is not None:
+            if error.code in REDIRECTIONS and self._router is not None:
                 self._router.redirect(write, error)
             else:
                 self._again(write, error)
 
-    async def _failed(self, writes: list[PendingWrite], error: Exception) -> None:
+    async def _failed(self, writes: list[PendingWrite], error: Exception, *, sent: bool) -> None:
         await self._put_away()
         self._breaker.failed(self._loop.time())
-        if self._router is not None and isinstance(error, RedisError | OSError):
-            self._router.moved(error if isinstance(error, RedisError) else RedisError(str(error)))
+        self._last_error = error
+        if self._router is not None:
+            self._router.moved(error)
         for write in reversed(writes):
-            write.unknown = write.tries > 0
+            write.unknown = write.unknown or sent
             self._again(write, error)
 
     def _again(self, write: PendingWrite, error: Exception) -> None:
         """One more try where there is one left; otherwise it can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
-            write.resolve(unavailable(REFUSED if isinstance(error, RedisError) else NO_ANSWER, error))
+            write.resolve(unavailable(_description(error), error))
         elif self._router is not None:
             self._router.resubmit(write)
         else:
             self.resubmit(write)
 
+    def _refuse(self, writes: Iterable[PendingWrite]) -> None:
+        for write in writes:
+            write.resolve(unavailable(_description(self._last_error), self._last_error))
+
     async def _put_away(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await put_away(connection)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.put_away()
 
 
-def _refuse(writes: Iterable[PendingWrite]) -> None:
-    for write in writes:
-        write.resolve(unavailable(NO_ANSWER))
+def _description(error: Exception | None) -> str:
+    return REFUSED if isinstance(error, ServerError | ServerUnfit) else NO_ANSWER
 
 
 def _retrieve(task: asyncio.Task[object]) -> None:

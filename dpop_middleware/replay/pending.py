@@ -30,12 +30,12 @@ Outcome = bool | Unavailable
 
 
 def unavailable(description: str, cause: BaseException | None = None, *, retry_after: int = 1) -> Unavailable:
-    """The error for one request; `cause` goes to the log by its class name only."""
+    """The error for one request; of `cause` the log sees the server's error code or the class."""
     error = Unavailable(
         description,
         retry_after=retry_after,
         check=Check.JTI,
-        actual=None if cause is None else type(cause).__name__,
+        actual=None if cause is None else getattr(cause, "code", type(cause).__name__),
     )
     error.__cause__ = cause
     return error

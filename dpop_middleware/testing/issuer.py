@@ -3,10 +3,17 @@
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+from dpop_middleware import client
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.events import EventSink
+from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
+from dpop_middleware.testing.stand_in import audiences_of, stand_in
+
+if TYPE_CHECKING:
+    from dpop_middleware.client.auth import DPoPAuth
 
 __all__ = ["TestIssuer"]
 
@@ -19,7 +26,8 @@ class TestIssuer:
     - `algorithm`: the JWS algorithm of its signing key.
     - `clock`: seconds since the epoch, for `iat`, `exp` and the proofs of `auth`.
 
-    Every instance has a new key. Give `jwks()` to the resource server under test.
+    Every instance has a new key. Give `jwks()` to the resource server under test, or make that server by
+    `resource_server`.
     """
 
     # The name starts with Test, but pytest has nothing to collect here.
@@ -37,6 +45,21 @@ class TestIssuer:
         self.audience = audience
         self.key = DPoPKey.generate(algorithm)
         self.clock = clock
+
+    @classmethod
+    def of(
+        cls,
+        production: ResourceServer,
+        *,
+        algorithm: str = "ES256",
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Make a stand-in for the issuer of `production`, with its identifier and tokens for its audience.
+
+        Of several issuers or audiences it takes the first.
+        """
+        issuers = production.issuers or ("https://auth.example.test",)
+        return cls(issuers[0], audience=audiences_of(production)[0], algorithm=algorithm, clock=clock)
 
     @property
     def kid(self) -> str:
@@ -82,3 +105,39 @@ class TestIssuer:
             "cnf": ABSENT if jkt is None else {"jkt": jkt},
         }
         return encode_jws(merged(usual_header, header or {}), merged(usual_claims, claims), key=signer)
+
+    def auth(
+        self,
+        *,
+        sub: str = "user123",
+        client_id: str = "my_client",
+        scopes: Iterable[str] = (),
+        key: DPoPKey | None = None,
+        origin: str | Iterable[str] | None = None,
+        follow_redirects: bool = False,
+        **token: Any,
+    ) -> "DPoPAuth":
+        """Return the `auth=` of a client that has a token of this issuer, bound to a new key.
+
+        It goes with Starlette's TestClient and with the clients of httpx2 and httpx. `token` are further
+        arguments of `token()`; `key`, `origin` and `follow_redirects` are those of `DPoPAuth`. Each call is
+        another client. Needs httpx2 or httpx.
+        """
+        key = DPoPKey.generate() if key is None else key
+        arguments: dict[str, Any] = {"jkt": key.jkt, **token}
+        access_token = self.token(sub=sub, client_id=client_id, scopes=scopes, **arguments)
+        return client.DPoPAuth(
+            key, access_token, origin=origin, follow_redirects=follow_redirects, clock=self.clock
+        )
+
+    def resource_server(
+        self, production: ResourceServer, *, on_event: EventSink | None = None
+    ) -> ResourceServer:
+        """Return a new ResourceServer with `production`'s configuration that trusts this issuer instead.
+
+        Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
+        caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing
+        is fetched. A verifier of another kind than `JWTAccessTokenVerifier` is replaced by one with its
+        defaults. Make the issuer by `TestIssuer.of(production)`, so that its tokens have the right audience.
+        """
+        return stand_in(production, issuer=self.issuer, jwks=self.jwks(), clock=self.clock, on_event=on_event)

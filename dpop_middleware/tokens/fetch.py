@@ -139,12 +139,12 @@ class _BoundedSocket:
 def _connect(endpoint: Endpoint, *, deadline: Deadline, context: ssl.SSLContext | None) -> socket.socket:
     """Connect to the first address that answers, and shake hands."""
     failure = OSError("the host name has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-    ):
+    addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
         with contextlib.ExitStack() as cleanup:
             sock = cleanup.enter_context(socket.socket(family, kind, protocol))
-            sock.settimeout(deadline.remaining())
+            # A share for each address, so that one that swallows packets leaves time for the next.
+            sock.settimeout(deadline.remaining() / (len(addresses) - position))
             try:
                 sock.connect(address)
             except OSError as error:

@@ -95,9 +95,10 @@ class JWTAccessTokenVerifier:
             clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=300),
         )
         self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
+        lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
-            lifetime=checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY),
-            max_age=checked_seconds("jwks_max_age", jwks_max_age, minimum=1, maximum=_DAY),
+            lifetime=lifetime,
+            max_age=checked_seconds("jwks_max_age", jwks_max_age, minimum=lifetime, maximum=_DAY),
             cooldown=checked_seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
             timeout=checked_seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
         )
@@ -143,7 +144,7 @@ class JWTAccessTokenVerifier:
         return verified.access_token()
 
     async def aclose(self) -> None:
-        """Release what is held. The verifier may be used again: it then fetches keys as at first."""
+        """Let a fetch that is under way end, for a second at most; the verifier may be used again."""
         await self._source.aclose()
 
     async def _signer(self, signed: SignedToken) -> VerificationKey:

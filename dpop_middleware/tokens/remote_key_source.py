@@ -171,15 +171,11 @@ class RemoteKeySource:
         )
 
     def _start(self, state: _State) -> _Flight:
-        """Return the flight under way, or start one, unless there was one since `state`."""
-        process = os.getpid()
-        flight = self._flights.get(process)
-        if flight is not None:
-            return flight
+        """Return the flight under way, or start one; it fetches nothing if one landed since `state`."""
         new = _Flight(Future(), self._monotonic())
         # Running from the beginning: a waiter that is cancelled can't cancel it for the others.
         new.landed.set_running_or_notify_cancel()
-        flight = self._flights.setdefault(process, new)
+        flight = self._flights.setdefault(os.getpid(), new)
         if flight is new:
             thread = threading.Thread(
                 target=self._fly, args=(new, state), name="dpop_middleware-jwks", daemon=True

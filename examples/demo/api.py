@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ReplayStore, ResourceServer
 from dpop_middleware.events import AuthenticationEvent
 
 
@@ -39,11 +39,10 @@ def write_event(event: AuthenticationEvent) -> None:
 
 def create_app() -> ASGIApp:
     """Build the application once in each worker; the workers share the replay store."""
-    redis_url = os.environ.get("DEMO_REDIS_URL")
     api = ResourceServer(
         issuer=os.environ["DEMO_ISSUER"],
         resource=os.environ["DEMO_RESOURCE"],
-        replay_store=RedisReplayStore.from_url(redis_url) if redis_url else MemoryReplayStore(),
+        replay_store=replay_store(),
         on_event=write_event,
     )
     routes = [
@@ -51,3 +50,13 @@ def create_app() -> ASGIApp:
         Route("/transfers", transfers),
     ]
     return DPoPMiddleware(Starlette(routes=routes), api)
+
+
+def replay_store() -> ReplayStore:
+    """Return the store that all workers share, or the one for a single worker where there is no Valkey."""
+    redis_url = os.environ.get("DEMO_REDIS_URL")
+    if redis_url is None:
+        return MemoryReplayStore()
+    # A server that knows nothing of us may have lost what it knew, so the store would refuse all proofs made
+    # before they met. This one was started for us, a moment ago: it has nothing to lose.
+    return RedisReplayStore.from_url(redis_url, new_server="accept")

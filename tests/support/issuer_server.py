@@ -31,7 +31,10 @@ def answer(
     body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, length: int | None = None
 ) -> Script:
     """A whole answer; `length` is what Content-Length says, if it is to lie."""
-    fields = {"Content-Type": "application/json", "Content-Length": str(len(body) if length is None else length)}
+    fields = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body) if length is None else length),
+    }
     lines = [f"HTTP/1.1 {status} Whatever", *(f"{k}: {v}" for k, v in (fields | dict(headers or {})).items())]
     return ["\r\n".join(lines).encode() + b"\r\n\r\n", body]
 

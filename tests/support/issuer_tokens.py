@@ -41,7 +41,9 @@ class IssuerKey:
     def sign(self, header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str | bytes) -> str:
         """Sign whatever is given: mappings, or the text of a header or payload that no mapping can hold."""
         texts = [
-            part if isinstance(part, bytes) else (part if isinstance(part, str) else json.dumps(part)).encode()
+            part
+            if isinstance(part, bytes)
+            else (part if isinstance(part, str) else json.dumps(part)).encode()
             for part in (header, claims)
         ]
         signing_input = ".".join(base64url.encode(text) for text in texts)
@@ -86,7 +88,9 @@ def _rsa(number: int, bits: int) -> rsa.RSAPrivateKey:
 
 
 @cache
-def issuer_key(alg: str = "ES256", *, number: int = 1, bits: int = 2048, kid: str | None = "key-1") -> IssuerKey:
+def issuer_key(
+    alg: str = "ES256", *, number: int = 1, bits: int = 2048, kid: str | None = "key-1"
+) -> IssuerKey:
     """The key `number` for `alg`: the same one each time, since RSA keys are slow to make."""
     if alg in _CURVES:
         private: Any = ec.generate_private_key(_CURVES[alg])

@@ -58,7 +58,9 @@ def test_an_issuer_that_is_no_url() -> None:
 
 def test_authorization_server_metadata_comes_first(server: IssuerServer) -> None:
     server.publish({"keys": []})
-    server.handlers[OPENID] = lambda _: json_answer({"issuer": server.origin, "jwks_uri": "https://x.example"})
+    server.handlers[OPENID] = lambda _: json_answer(
+        {"issuer": server.origin, "jwks_uri": "https://x.example"}
+    )
     assert found(server.origin).url == f"{server.origin}/jwks"
     assert server.targets == [METADATA]
 
@@ -84,7 +86,9 @@ def test_openid_metadata_comes_second(server: IssuerServer, first: Any) -> None:
 
 
 def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
-    server.handlers[METADATA] = lambda _: json_answer({"issuer": server.origin + "/", "jwks_uri": "https://x"})
+    server.handlers[METADATA] = lambda _: json_answer(
+        {"issuer": server.origin + "/", "jwks_uri": "https://x"}
+    )
     server.handlers[OPENID] = lambda _: answer(b"", status=302, headers={"Location": METADATA})
     with pytest.raises(FetchError) as caught:
         found(server.origin)

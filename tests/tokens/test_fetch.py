@@ -73,7 +73,7 @@ def test_a_document(server: IssuerServer) -> None:
 
 def test_a_chunked_answer(server: IssuerServer) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    server.handlers["/jwks"] = lambda _: [head + b"6\r\n{\"keys\r\n", b"5\r\n\":[]}\r\n0\r\n\r\n"]
+    server.handlers["/jwks"] = lambda _: [head + b'6\r\n{"keys\r\n', b'5\r\n":[]}\r\n0\r\n\r\n']
     assert get(f"{server.origin}/jwks") == {"keys": []}
 
 
@@ -213,6 +213,25 @@ def test_the_next_address_is_tried(server: IssuerServer, monkeypatch: pytest.Mon
     server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
     assert get("http://localhost/jwks") == {"keys": []}
     assert server.asked[0].headers["host"] == "localhost"
+
+
+def test_each_address_has_its_share_of_the_time(
+    server: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    class Watched(socket.socket):
+        def connect(self, address: Any) -> None:
+            shares.append(self.gettimeout() or 0)
+            super().connect(address)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead = listener.getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", addresses(dead, server.port))
+    monkeypatch.setattr(socket, "socket", Watched)
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    assert get("http://localhost/jwks", seconds=4) == {"keys": []}
+    assert shares == [pytest.approx(2, abs=0.5), pytest.approx(4, abs=0.5)]
 
 
 def test_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

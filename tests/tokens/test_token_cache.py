@@ -35,7 +35,7 @@ def verified(**changes: Any) -> VerifiedToken:
 def test_the_token_as_the_application_sees_it() -> None:
     token = verified().access_token()
     assert (token.issuer, token.subject, token.client_id) == ("https://as.example.com", "alice", "app")
-    assert (token.scopes, token.expires_at, token.jkt) == ({"notes:read"}, 1000.0, JKT)
+    assert (token.scopes, token.expires_at, token.jkt) == (frozenset({"notes:read"}), 1000.0, JKT)
     assert dict(token.claims) == json.loads(PAYLOAD)
 
 

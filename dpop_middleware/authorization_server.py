@@ -1,0 +1,274 @@
+"""The authorization server's side: proofs at its token endpoint, and what they bind (RFC 9449 section 5).
+
+`TokenEndpoint` verifies the proof of a token request. The functions around it decide about the bindings: of
+an authorization code (`requested_jkt`, `check_code_binding`), of the access token (`confirmation`) and of a
+refresh token (`refresh_jkt`, `check_refresh_binding`). The server that uses them stores what they return.
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection
+from typing import Final, Literal, overload
+
+from starlette.requests import Request
+
+from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    Unavailable,
+    UseDPoPNonce,
+)
+from dpop_middleware.freshness import known_nonce
+from dpop_middleware.jose import base64url
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.nonces import NonceProvider, nonces_for
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.proof import DPoPProof, parse_header, split_proof
+from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
+from dpop_middleware.request import ResourceRequest, one_proof
+from dpop_middleware.secure_url import checked_url
+from dpop_middleware.uri import normalize
+from dpop_middleware.verification import ProofVerification
+
+__all__ = [
+    "CHECKS",
+    "InvalidGrant",
+    "TokenEndpoint",
+    "check_code_binding",
+    "check_refresh_binding",
+    "confirmation",
+    "dpop_signing_alg_values_supported",
+    "refresh_jkt",
+    "requested_jkt",
+]
+
+CHECKS: Final = (
+    Check.ONE_HEADER,
+    Check.FORMAT,
+    Check.TYP,
+    Check.CRIT,
+    Check.ALG,
+    Check.JWK,
+    Check.CLAIMS,
+    Check.HTM,
+    Check.HTU,
+    Check.SIGNATURE,
+    Check.IAT,
+    Check.NONCE,
+    Check.JTI,
+)
+"""What a token endpoint checks of a proof, in this order. The bindings come after it."""
+
+_THUMBPRINT_SIZE = 32
+
+
+class InvalidGrant(DPoPError):
+    """The code or refresh token is bound to another key than the proof's (RFC 6749 section 5.2)."""
+
+    status = 400
+    code = "invalid_grant"
+
+
+class _OneURL:
+    """A token endpoint has one URL, configured whole: nothing of the request's own target is believed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = normalize(url)
+
+    def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002
+        return self._url
+
+
+class TokenEndpoint:
+    """Verifies the DPoP proofs of token requests (RFC 9449 sections 4.3 and 5).
+
+    - `url`: the endpoint's own https URL, whole and as clients call it. Each URL needs a `TokenEndpoint` of
+      its own: the endpoint for pushed authorization requests (section 10.1) is another.
+    - `replay_store`: where presented proofs are remembered, apart from those of other servers and endpoints.
+      `MemoryReplayStore()` is for a single process.
+    - `policy`: see `DPoPPolicy`; `accept_bearer` means nothing here.
+    - `nonces`: issues and checks nonces, where the policy asks for them. They count at all endpoints of one
+      origin, and nowhere else.
+    - `clock`: returns seconds since the epoch.
+    - `insecure_http_hosts`: hosts that may be addressed by plain http, besides loopback ones.
+
+    Raises ConfigurationError. Client authentication, the grant and PKCE are the server's own business.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        replay_store: ReplayStore,
+        policy: DPoPPolicy = DPoPPolicy(),
+        nonces: NonceProvider | None = None,
+        clock: Callable[[], float] = time.time,
+        insecure_http_hosts: Collection[str] = (),
+    ) -> None:
+        origin = checked_url("url", url, insecure_http_hosts=insecure_http_hosts).origin
+        if not hasattr(replay_store, "add"):
+            raise ConfigurationError(
+                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
+                "MemoryReplayStore() for a single process"
+            )
+        if policy.nonce != "off" and nonces is None:
+            raise ConfigurationError(
+                f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
+            )
+        self._policy = policy
+        self._clock = clock
+        self._verification = ProofVerification(
+            store=replay_store,
+            keyspace=ReplayKeyspace("token endpoint", normalize(url)),
+            public_urls=_OneURL(url),
+            # A client remembers nonces by origin (section 8.2): its endpoints must agree on them.
+            nonces=nonces_for(nonces, purpose="token endpoint", server=origin),
+        )
+
+    @overload
+    async def verify(
+        self, request: ResourceRequest | Request, *, required: Literal[True] = True
+    ) -> DPoPProof: ...
+
+    @overload
+    async def verify(self, request: ResourceRequest | Request, *, required: bool) -> DPoPProof | None: ...
+
+    async def verify(self, request: ResourceRequest | Request, *, required: bool = True) -> DPoPProof | None:
+        """Verify the proof of one token request and use it up.
+
+        `request` is a Starlette (or FastAPI) request, or a `ResourceRequest`. With `required=False`, for
+        clients that may have Bearer tokens too, a request without any `DPoP` field returns None; a bad proof
+        is refused all the same.
+
+        Raises `errors.DPoPError`, which `error_response` renders; its `check`, `expected` and `actual` are
+        for the server's own log. The request's body is not read.
+        """
+        if isinstance(request, Request):
+            request = ResourceRequest.from_scope(request.scope)
+        if not required and not request.dpop:
+            return None
+        now = self._clock()
+        jws = split_proof(one_proof(request.dpop))
+        header = parse_header(jws.header, self._policy.algorithms)
+        proof, _ = await self._verification.verify_proof(
+            jws, header, request=request, ath=None, policy=self._policy, family=(self._policy,), now=now
+        )
+        return proof
+
+    def response_headers(self, proof: DPoPProof | None) -> Headers:
+        """Return the header fields for the answer to a verified request.
+
+        No cache may store a token (RFC 6749 section 5.1). Where nonces are used and the client's is not the
+        newest, the newest goes along (RFC 9449 section 8.2).
+        """
+        nonces = self._verification.nonces
+        if proof is not None and nonces is not None and self._policy.nonce != "off":
+            now = self._clock()
+            nonce = known_nonce(proof, nonces, now)
+            if nonce is None or not nonce.current:
+                return nonce_headers(nonces.issue(now))
+        return (("cache-control", "no-store"),)
+
+    def error_response(self, error: DPoPError) -> ErrorResponse:
+        """Return the response to an error of `verify` or of the functions here (RFC 6749 section 5.2).
+
+        400 with an OAuth error code; 503 with `Retry-After` where the verdict can't be known.
+        """
+        headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+        content = {"error": error.code or "invalid_request", "error_description": error.description}
+        status = 400
+        if isinstance(error, UseDPoPNonce):
+            headers.append(("dpop-nonce", error.nonce))
+        if isinstance(error, Unavailable):
+            status = error.status
+            headers.append(("retry-after", str(error.retry_after)))
+            del content["error"]
+        body = json.dumps(content).encode()
+        return ErrorResponse(status, (*headers, ("content-length", str(len(body)))), body)
+
+
+def confirmation(proof: DPoPProof) -> dict[str, str]:
+    """Return the `cnf` member that binds an access token to the proof's key (RFC 9449 section 6).
+
+    For a JWT: `claims["cnf"] = confirmation(proof)`; the same in an introspection response. The answer's
+    `token_type` is then `DPoP` (section 5).
+    """
+    return {"jkt": proof.jkt}
+
+
+def requested_jkt(*, dpop_jkt: str | None, proof: DPoPProof | None = None) -> str | None:
+    """Return the thumbprint that an authorization code is to be bound to, None for no binding (section 10).
+
+    - `dpop_jkt`: that parameter of the authorization request, None where it is absent.
+    - `proof`: what was verified at the endpoint for pushed authorization requests, which implies `dpop_jkt`;
+      None at the authorization endpoint, where no proof can come.
+
+    Raises InvalidRequest for a `dpop_jkt` that is not a SHA-256 thumbprint, and InvalidDPoPProof where both
+    are given and name different keys (section 10.1).
+    """
+    if dpop_jkt is None:
+        return None if proof is None else proof.jkt
+    if not _is_thumbprint(dpop_jkt):
+        raise InvalidRequest("the dpop_jkt of the request is not a SHA-256 thumbprint", check=Check.JKT)
+    if proof is not None and proof.jkt != dpop_jkt:
+        raise InvalidDPoPProof(
+            "the dpop_jkt of the request names another key than the proof's",
+            check=Check.JKT,
+            expected=dpop_jkt,
+            actual=proof.jkt,
+        )
+    return dpop_jkt
+
+
+def _is_thumbprint(text: str) -> bool:
+    try:
+        return len(base64url.decode(text)) == _THUMBPRINT_SIZE
+    except JOSEError:
+        return False
+
+
+def check_code_binding(proof: DPoPProof | None, *, dpop_jkt: str | None) -> None:
+    """Raise unless `proof` may redeem an authorization code that is bound to `dpop_jkt` (section 10).
+
+    `dpop_jkt` is what `requested_jkt` returned for the authorization request, None for an unbound code;
+    `proof` is None for a token request without one. Raises InvalidDPoPProof where a bound code comes without
+    a proof, and InvalidGrant where it comes with another key's: somebody has stolen it, so withdraw it.
+    """
+    _check_binding(proof, dpop_jkt, "the authorization code is bound to another key than the proof's")
+
+
+def refresh_jkt(proof: DPoPProof | None, *, public_client: bool) -> str | None:
+    """Return the thumbprint that a new refresh token must be bound to, None for no binding (section 5).
+
+    The refresh token of a public client is bound to its key. That of a confidential client is bound to the
+    client's authentication already, so that its DPoP key can change.
+    """
+    return proof.jkt if proof is not None and public_client else None
+
+
+def check_refresh_binding(proof: DPoPProof | None, *, jkt: str | None) -> None:
+    """Raise unless `proof` may use a refresh token that is bound to `jkt` (section 5).
+
+    `jkt` is what `refresh_jkt` returned when the token was issued, None for an unbound token; `proof` is None
+    for a request without one. Raises InvalidDPoPProof where a bound token comes without a proof, and
+    InvalidGrant where it comes with another key's.
+    """
+    _check_binding(proof, jkt, "the refresh token is bound to another key than the proof's")
+
+
+def _check_binding(proof: DPoPProof | None, jkt: str | None, description: str) -> None:
+    if jkt is None:
+        return
+    if proof is None:
+        raise InvalidDPoPProof("a DPoP proof is required", check=Check.ONE_HEADER, expected=1, actual=0)
+    if proof.jkt != jkt:
+        raise InvalidGrant(description, check=Check.JKT, expected=jkt, actual=proof.jkt)
+
+
+def dpop_signing_alg_values_supported(policy: DPoPPolicy) -> list[str]:
+    """Return the value of that member of the server's metadata (RFC 9449 section 5.1)."""
+    return list(policy.algorithms)

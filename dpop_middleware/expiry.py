@@ -1,0 +1,128 @@
+"""Connections that end with their access token: WebSockets and server-sent events.
+
+A request is judged once, when it comes. What it opens may outlive the token by hours, so it can be told to end
+at the token's expiry. To the application that looks as if the client had left.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from starlette.types import Message, Receive, Scope, Send
+
+__all__ = ["CLOSE_CODE", "CLOSE_REASON", "ending_after", "is_event_stream", "until"]
+
+CLOSE_CODE = 1008
+"""Policy violation (RFC 6455 section 7.4.1)."""
+CLOSE_REASON = "the access token has expired"
+
+_SEND_RAISES = (2, 4)
+"""From this version of the ASGI HTTP specification on, `send` raises OSError when the client has left."""
+
+Chunk = TypeVar("Chunk")
+
+
+def is_event_stream(headers: object) -> bool:
+    """Whether raw ASGI header fields announce server-sent events."""
+    return any(
+        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in headers or ()  # type: ignore[attr-defined]
+    )
+
+
+class _Ending:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_websocket = scope["type"] == "websocket"
+        spec_version = scope.get("asgi", {}).get("spec_version", "2.0")
+        self._send_raises = self._is_websocket or tuple(map(int, spec_version.split("."))) >= _SEND_RAISES
+        self._waiting: set[asyncio.Timeout] = set()
+        self._sending = asyncio.Lock()
+        self._may_end = asyncio.Event()
+        self._finished = False
+        self.ended = False
+        if self._is_websocket:
+            self._may_end.set()
+
+    async def end_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._may_end.wait()
+        self.ended = True
+        for timeout in self._waiting:
+            timeout.reschedule(0)
+        async with self._sending:
+            if not self._finished:
+                await self._send(self._last_message())
+
+    def _last_message(self) -> Message:
+        if self._is_websocket:
+            return {"type": "websocket.close", "code": CLOSE_CODE, "reason": CLOSE_REASON}
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+    async def receive(self) -> Message:
+        if not self.ended:
+            try:
+                async with asyncio.timeout(None) as timeout:
+                    self._waiting.add(timeout)
+                    return await self._receive()
+            except TimeoutError:
+                if not self.ended:
+                    raise
+            finally:
+                self._waiting.discard(timeout)
+        if self._is_websocket:
+            return {"type": "websocket.disconnect", "code": CLOSE_CODE, "reason": CLOSE_REASON}
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        async with self._sending:
+            if self.ended:
+                if self._send_raises:
+                    raise OSError(CLOSE_REASON)
+                return
+            self._finished = message["type"] == "websocket.close" or (
+                message["type"].endswith("http.response.body") and not message.get("more_body", False)
+            )
+            await self._send(message)
+            if message["type"] == "http.response.start" and is_event_stream(message.get("headers")):
+                self._may_end.set()
+
+
+@asynccontextmanager
+async def ending_after(
+    seconds: float, scope: Scope, receive: Receive, send: Send
+) -> AsyncGenerator[tuple[Receive, Send]]:
+    """Give the `receive` and `send` of a connection that ends after `seconds`.
+
+    A WebSocket is closed with code 1008, a `text/event-stream` response is completed, so that its client
+    connects again. From then on `receive` tells that the client has left, and `send` raises OSError where the
+    ASGI specification has it do so. Every other response takes the time it needs.
+    """
+    ending = _Ending(scope, receive, send)
+    timer = asyncio.create_task(ending.end_after(seconds))
+    try:
+        yield ending.receive, ending.send
+    finally:
+        if not ending.ended:
+            timer.cancel()
+        # Whatever the timer met, the connection is over: a client that has left can't be told so.
+        await asyncio.gather(timer, return_exceptions=True)
+
+
+async def until(seconds: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+    """Yield what `chunks` yields, for `seconds` from now on."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    iterator = aiter(chunks)
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline) as timeout:
+                chunk = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            return
+        yield chunk

@@ -1,0 +1,57 @@
+"""One open connection to one server: a batch goes out, its replies come back."""
+
+import contextlib
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from dpop_middleware.replay.replies import ReplyReader, ServerError
+
+__all__ = ["Channel", "put_away"]
+
+
+class Channel:
+    """A connection that redis-py has opened and authenticated.
+
+    Raises `ConnectionError` of redis-py when that was closed meanwhile.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        stream = connection._reader  # noqa: SLF001
+        if stream is None:
+            raise RedisConnectionError("the connection was closed")
+        self._connection = connection
+        self._replies = ReplyReader(stream)
+
+    async def exchange(self, data: bytes, count: int) -> list[object]:
+        """Send `data` and read the `count` replies to it; after any exception the channel is in doubt."""
+        await self._connection.send_packed_command(data, check_health=False)  # type: ignore[no-untyped-call]
+        return await self._replies.read(count)
+
+    async def ask(self, data: bytes) -> object:
+        """One command's reply; raises it when it is an error."""
+        (reply,) = await self.exchange(data, 1)
+        if isinstance(reply, ServerError):
+            raise reply
+        return reply
+
+    async def is_stale(self) -> bool:
+        """Whether there is something to read although nothing was asked: the connection's end, or dirt."""
+        # The name changed with redis-py 8.
+        look = getattr(self._connection, "can_read", None) or self._connection.can_read_destructive
+        return not self._replies.is_clean or bool(await look())
+
+    async def put_away(self) -> None:
+        """Close without a word."""
+        await put_away(self._connection)
+
+
+async def put_away(connection: AbstractConnection) -> None:
+    """Close without a word: for connections in doubt, whose peer may never answer."""
+    writer = connection._writer  # noqa: SLF001
+    if writer is not None:
+        # An orderly TLS shutdown would wait half a minute for a peer that hangs.
+        writer.transport.abort()
+    with contextlib.suppress(RedisError, OSError):
+        await connection.disconnect(nowait=True)

@@ -1,0 +1,186 @@
+"""A cluster: one link for each master, and the way from an entry to its link."""
+
+import asyncio
+
+from redis.crc import key_slot
+
+from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.connecting import connector
+from dpop_middleware.replay.link import Link
+from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
+from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.target import Address, Target
+from dpop_middleware.replay.topology import Topology, fetch_topology, tag_of, with_owner
+
+__all__ = ["Cluster"]
+
+MOST_REDIRECTS = 5
+SHORTEST_REFRESH = 0.1
+
+
+class Cluster:
+    """Writes entries to the masters of a cluster. Belongs to one event loop."""
+
+    def __init__(self, target: Target, settings: Settings) -> None:
+        self._target = target
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._links: dict[Address, Link] = {}
+        self._topology: Topology | None = None
+        self._waiting: list[PendingWrite] = []
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at = -SHORTEST_REFRESH
+        self._breaker = CircuitBreaker(threshold=1)
+        self.closed = False
+
+    def submit(self, write: PendingWrite) -> None:
+        """Queue `write` at the master of its slot; it is answered by its deadline."""
+        if self.closed:
+            write.resolve(unavailable(NO_ANSWER))
+        elif self._topology is None:
+            self._wait(write)
+        else:
+            owner = self._topology.owners[key_slot(write.name)]
+            if owner is None:
+                self._refresh()
+                write.resolve(unavailable(NO_ANSWER))
+                return
+            link = self._link(owner)
+            if link.refuses:
+                self._refresh()
+            link.submit(write)
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Send `write` once more, to whichever master it belongs to now."""
+        write.asking = False
+        self.submit(write)
+
+    def redirect(self, write: PendingWrite, error: ServerError) -> None:
+        """Follow MOVED or ASK; neither counts as a try, the server did nothing."""
+        write.tries -= 1
+        write.redirects += 1
+        if write.redirects > MOST_REDIRECTS:
+            write.resolve(unavailable(NO_ANSWER, error))
+            return
+        if error.code == "MOVED":
+            self.moved(error)
+            self.resubmit(write)
+            return
+        _, address = self._place(error)
+        write.asking = True
+        self._link(address).submit(write)
+
+    def moved(self, error: Exception) -> None:
+        """A slot has another owner, or a node can't be used: look again."""
+        if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
+            slot, address = self._place(error)
+            self._topology = with_owner(self._topology, slot, address)
+        self._refresh()
+
+    def tag(self, address: Address) -> bytes | None:
+        """A hash tag of a slot that `address` owns, None when it owns none."""
+        return None if self._topology is None else tag_of(self._topology, address)
+
+    async def topology(self) -> Topology:
+        """The cluster as it is now, for the health check."""
+        known = () if self._topology is None else self._topology.nodes
+        return await fetch_topology(self._target, (*known, *self._target.addresses), self._settings.timeout)
+
+    async def aclose(self) -> None:
+        """Close every link and answer what still waits: it can't be known."""
+        self.closed = True
+        task, self._refreshing = self._refreshing, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        links, self._links = self._links, {}
+        for link in links.values():
+            await link.aclose()
+
+    def _place(self, redirection: ServerError) -> tuple[int, Address]:
+        """The slot and the address that `MOVED 3999 127.0.0.1:6381` names."""
+        slot, _, place = redirection.rest.partition(" ")
+        host, _, port = place.rpartition(":")
+        address = (host, int(port))
+        return int(slot), address if self._target.remap is None else self._target.remap(address)
+
+    def _link(self, address: Address) -> Link:
+        link = self._links.get(address)
+        if link is None or link.closed:
+            link = self._links[address] = Link(
+                f"{address[0]}:{address[1]}", connector(self._target, address), self._settings, Place(self, address)
+            )
+        return link
+
+    def _wait(self, write: PendingWrite) -> None:
+        if self._breaker.refuses(self._loop.time()):
+            write.resolve(unavailable(NO_ANSWER))
+        elif len(self._waiting) >= self._settings.max_waiting:
+            write.resolve(unavailable(CROWDED))
+        else:
+            self._waiting.append(write)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        if self._refreshing is not None:
+            return
+        if self._topology is not None and self._loop.time() < self._refreshed_at + SHORTEST_REFRESH:
+            return
+        self._refreshing = self._loop.create_task(self._look(), name="dpop replay store topology")
+
+    async def _look(self) -> None:
+        error: Exception | None = None
+        try:
+            self._topology = await self.topology()
+        except Exception as caught:  # noqa: BLE001
+            # As in Link: whatever it was, the topology is not known.
+            error = caught
+            self._breaker.failed(self._loop.time())
+        else:
+            self._breaker.succeeded()
+        finally:
+            self._refreshing = None
+            self._refreshed_at = self._loop.time()
+            waiting, self._waiting = self._waiting, []
+            for write in waiting:
+                if error is not None or self._topology is None:
+                    write.resolve(unavailable(NO_ANSWER, error))
+                else:
+                    self.submit(write)
+        if self._topology is not None:
+            await self._tidy(self._topology)
+
+    async def _tidy(self, topology: Topology) -> None:
+        """Close the links to nodes that own nothing any more, and watch those that own something now."""
+        masters = set(topology.masters)
+        for address, link in list(self._links.items()):
+            if address in masters:
+                link.watch()
+            elif link.is_quiet:
+                del self._links[address]
+                await link.aclose()
+
+
+class Place:
+    """The cluster as one of its links sees it."""
+
+    def __init__(self, cluster: Cluster, address: Address) -> None:
+        self._cluster = cluster
+        self._address = address
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """See `Cluster.resubmit`."""
+        self._cluster.resubmit(write)
+
+    def redirect(self, write: PendingWrite, error: ServerError) -> None:
+        """See `Cluster.redirect`."""
+        self._cluster.redirect(write, error)
+
+    def moved(self, error: Exception) -> None:
+        """See `Cluster.moved`."""
+        self._cluster.moved(error)
+
+    def tag(self) -> bytes | None:
+        """See `Cluster.tag`."""
+        return self._cluster.tag(self._address)

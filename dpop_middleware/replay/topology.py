@@ -1,0 +1,76 @@
+"""Which node of a cluster owns which slot."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from dpop_middleware.replay.connecting import ask, connector
+from dpop_middleware.replay.racing import first_answer
+from dpop_middleware.replay.target import Address, Target
+
+__all__ = ["Topology", "fetch_topology", "tag_of", "with_owner"]
+
+# Enough to find one that answers, without a storm from every worker.
+MOST_ASKED = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """`owners` holds the master of each slot, None where there is none; `nodes` every node, masters first."""
+
+    owners: tuple[Address | None, ...]
+    nodes: tuple[Address, ...]
+
+    @property
+    def masters(self) -> tuple[Address, ...]:
+        """The nodes that own slots."""
+        return tuple(dict.fromkeys(owner for owner in self.owners if owner is not None))
+
+
+async def fetch_topology(target: Target, nodes: Iterable[Address], timeout: float) -> Topology:
+    """Ask `nodes` for the slots of the cluster and believe the first that answers within `timeout` seconds."""
+    asked = tuple(dict.fromkeys(nodes))[:MOST_ASKED]
+    return await first_answer(_ask(target, node, timeout) for node in asked)
+
+
+async def _ask(target: Target, node: Address, timeout: float) -> Topology | None:
+    reply = await ask(connector(target, node), timeout, b"CLUSTER", b"SLOTS")
+    return _parse(reply, node, target) if isinstance(reply, list) and reply else None
+
+
+def _parse(reply: Sequence[Sequence[object]], asked: Address, target: Target) -> Topology:
+    owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+    masters: list[Address] = []
+    replicas: list[Address] = []
+    for first, last, master, *others in reply:
+        assert isinstance(first, int)  # noqa: S101
+        assert isinstance(last, int)  # noqa: S101
+        owner = _address(master, asked, target)
+        masters.append(owner)
+        replicas.extend(_address(other, asked, target) for other in others)
+        owners[first : last + 1] = [owner] * (last + 1 - first)
+    return Topology(tuple(owners), tuple(dict.fromkeys((*masters, *replicas))))
+
+
+def _address(node: object, asked: Address, target: Target) -> Address:
+    host, port = node[0], node[1]  # type: ignore[index]
+    # A node that doesn't know its own address leaves it empty: it is the one that we reached.
+    address = (host.decode() if host else asked[0], int(port))
+    return address if target.remap is None else target.remap(address)
+
+
+def with_owner(topology: Topology, slot: int, owner: Address) -> Topology:
+    """The same topology but for one slot, as a redirection tells."""
+    owners = (*topology.owners[:slot], owner, *topology.owners[slot + 1 :])
+    return Topology(owners, tuple(dict.fromkeys((*topology.nodes, owner))))
+
+
+def tag_of(topology: Topology, owner: Address) -> bytes | None:
+    """A hash tag, the same in every process, whose slot `owner` owns; None when it owns none."""
+    if owner not in topology.owners:
+        return None
+    number = 0
+    while topology.owners[key_slot(b"%d" % number)] != owner:
+        number += 1
+    return b"{%d}" % number

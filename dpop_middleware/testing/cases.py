@@ -1,0 +1,208 @@
+"""Each case of the conformance suite: one request and the answer that it must get. For tests only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import httpx2
+
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.nonces import one_nonce
+from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, HonestProof
+from dpop_middleware.testing.jws import ABSENT
+from dpop_middleware.testing.target import Target
+
+__all__ = ["CASES", "Case", "Session"]
+
+Headers: TypeAlias = list[tuple[str, str]]
+
+_PLACEHOLDER: Final = "replaced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One request and the answer that it must get.
+
+    `status` is None where the application must answer, with any status below 400. `error` is the error code
+    that the challenge and the JSON body must name, None for a challenge without one.
+    """
+
+    name: str
+    request: Callable[["Session"], Headers | None]
+    status: int | None
+    error: str | None = None
+    presentations: int = 1
+    by_time: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """One case under way: the client, and the nonce that the server last gave."""
+
+    target: Target
+    client: httpx2.AsyncClient
+    nonce: str | None = field(default=None, repr=False)
+
+    def honest(self, *, key: DPoPKey | None = None, access_token: str | None = None) -> HonestProof:
+        """Return the material of a fresh honest proof."""
+        return HonestProof(
+            key=key or self.target.key,
+            method=self.target.method,
+            url=self.target.url,
+            access_token=access_token or self.target.access_token,
+            nonce=self.nonce,
+            now=self.target.clock(),
+        )
+
+    def credentials(self, *proofs: str, scheme: str = "DPoP", access_token: str | None = None) -> Headers:
+        """Return the header lines of a request with these proofs."""
+        token = access_token or self.target.access_token
+        return [("Authorization", f"{scheme} {token}"), *(("DPoP", proof) for proof in proofs)]
+
+    async def send(self, headers: Headers) -> httpx2.Response:
+        """Make the request once."""
+        response = await self.client.request(self.target.method, self.target.url, headers=headers)
+        self.nonce = one_nonce(response.headers.get_list("DPoP-Nonce")) or self.nonce
+        return response
+
+
+Request: TypeAlias = Callable[[Session], Headers | None]
+
+
+def _honest(**changes: Any) -> Request:
+    """An honest request but for `header` members and `claims` that must not matter."""
+    return lambda session: session.credentials(session.honest().encode(**changes))
+
+
+def _htu(change: Callable[[str], str | None]) -> Request:
+    def request(session: Session) -> Headers | None:
+        htu = change(session.target.url.split("#")[0].split("?")[0])
+        return None if htu is None else session.credentials(session.honest().encode(claims={"htu": htu}))
+
+    return request
+
+
+def _in_upper_case(url: str) -> str:
+    parts = urlsplit(url)
+    return (
+        parts._replace(scheme=_PLACEHOLDER, netloc=parts.netloc.upper())
+        .geturl()
+        .replace(_PLACEHOLDER, parts.scheme.upper(), 1)
+    )
+
+
+def _with_default_port(url: str) -> str | None:
+    parts = urlsplit(url)
+    if parts.port is not None:
+        return None
+    return parts._replace(netloc=f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}").geturl()
+
+
+def _broken(defect: BrokenProof) -> Case:
+    return Case(
+        name=defect.name,
+        request=lambda session: session.credentials(*defect.fields(session.honest())),
+        status=defect.status,
+        error=defect.error,
+        presentations=defect.presentations,
+        by_time=defect.by_time,
+    )
+
+
+def _unknown_nonce(session: Session) -> Headers | None:
+    if session.nonce is None:
+        return None
+    return session.credentials(session.honest().encode(claims={"nonce": "not-a-nonce-of-this-server"}))
+
+
+def _two_authorizations(session: Session) -> Headers:
+    honest = session.credentials(session.honest().encode())
+    return [honest[0], *honest]
+
+
+def _token(scheme: str = "DPoP", *, bound: bool = True, **changes: Any) -> Request:
+    """A request with a token of another shape, and a proof that fits it."""
+
+    def request(session: Session) -> Headers | None:
+        make = session.target.token
+        if make is None:
+            return None
+        jkt = session.target.key.jkt if bound else None
+        token = make(**{"jkt": jkt, **{name: _made(value) for name, value in changes.items()}})
+        proof = session.honest(access_token=token).encode()
+        return session.credentials(proof, scheme=scheme, access_token=token)
+
+    return request
+
+
+def _made(value: Any) -> Any:
+    return value() if value is DPoPKey.generate else value
+
+
+_ACCEPTED: Final = MappingProxyType(
+    {
+        "honest": _honest(),
+        "scheme_in_lower_case": lambda session: session.credentials(session.honest().encode(), scheme="dpop"),
+        "unknown_claims": _honest(claims={"unknown": {"a": [1, None]}}),
+        "unknown_header_members": _honest(header={"kid": "1", "unknown": True}),
+        "htu_with_query_and_fragment": _htu(lambda url: f"{url}?a=b#c"),
+        "htu_in_upper_case": _htu(_in_upper_case),
+        "htu_with_default_port": _htu(_with_default_port),
+    }
+)
+
+_REFUSED: Final[tuple[tuple[str, Request, int, str | None], ...]] = (
+    ("no_credentials", lambda _: [], 401, None),
+    (
+        "another_scheme",
+        lambda session: session.credentials(session.honest().encode(), scheme="Basic"),
+        401,
+        None,
+    ),
+    (
+        "no_token",
+        lambda session: [("Authorization", "DPoP"), *session.credentials("x")[1:]],
+        400,
+        "invalid_request",
+    ),
+    ("two_authorizations", _two_authorizations, 400, "invalid_request"),
+    (
+        "bound_token_as_bearer",
+        lambda session: session.credentials(session.honest().encode(), scheme="Bearer"),
+        401,
+        "invalid_token",
+    ),
+    (
+        "bound_token_as_bearer_without_proof",
+        lambda session: session.credentials(scheme="Bearer"),
+        401,
+        "invalid_token",
+    ),
+    (
+        "altered_token",
+        lambda session: session.credentials(
+            session.honest().encode(), access_token=f"{session.target.access_token[:-8]}AAAAAAAA"
+        ),
+        401,
+        "invalid_token",
+    ),
+    ("unbound_token", _token(bound=False), 401, "invalid_token"),
+    ("expired_token", _token(expires_in=-3600), 401, "invalid_token"),
+    ("token_for_another_audience", _token(audience="https://another.example"), 401, "invalid_token"),
+    ("token_of_another_issuer", _token(iss="https://another.example"), 401, "invalid_token"),
+    ("token_signed_by_a_stranger", _token(key=DPoPKey.generate), 401, "invalid_token"),
+    ("token_without_signature", _token(key=ABSENT, header={"alg": "none"}), 401, "invalid_token"),
+    ("unknown_nonce", _unknown_nonce, 401, "use_dpop_nonce"),
+)
+
+CASES: Final[tuple[Case, ...]] = (
+    *(Case(name=name, request=request, status=None) for name, request in _ACCEPTED.items()),
+    *(
+        Case(name=name, request=request, status=status, error=error)
+        for name, request, status, error in _REFUSED
+    ),
+    *(_broken(defect) for defect in BROKEN_PROOFS.values()),
+)
+"""Every case: honest requests, wrong credentials, and each defect of BROKEN_PROOFS."""

@@ -1,0 +1,83 @@
+"""A resource server like the production one, that trusts a test issuer instead: for tests only."""
+
+# The configuration of a server and its verifier is private to them; it is copied here and nowhere else.
+# pyright: reportPrivateUsage=false
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.known_clients import KnownClients
+from dpop_middleware.policy import PolicyFamily
+from dpop_middleware.replay.memory import MemoryReplayStore
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+
+__all__ = ["audiences_of", "stand_in"]
+
+_MAX_KNOWN_CLIENTS = 64
+
+
+def audiences_of(production: ResourceServer) -> tuple[str, ...]:
+    """Return what a token's `aud` may name; the resource identifier where that can't be told."""
+    verifier = production._verification.verifier
+    if isinstance(verifier, JWTAccessTokenVerifier):
+        return tuple(sorted(verifier._rules.audiences))
+    return (production.resource,)
+
+
+def stand_in(
+    production: ResourceServer,
+    *,
+    issuer: str,
+    jwks: Mapping[str, Any],
+    clock: Callable[[], float],
+    on_event: EventSink | None,
+) -> ResourceServer:
+    """Return a new server with `production`'s configuration, and a verifier, store and caches of its own."""
+    if not isinstance(production, ResourceServer):
+        raise ConfigurationError("resource_server takes the production ResourceServer")
+    server = copy.copy(production)
+    server._verification = replace(
+        production._verification,
+        verifier=_verifier(production, issuer=issuer, jwks=jwks, clock=clock),
+        store=MemoryReplayStore(max_share=1),
+        clock=clock,
+        known_clients=KnownClients(max_clients=_MAX_KNOWN_CLIENTS),
+    )
+    server._family = PolicyFamily(production.policy)
+    for policy in production._family:
+        server._family.add(policy)
+    server._reporter = Reporter(on_event)
+    return server
+
+
+def _verifier(
+    production: ResourceServer, *, issuer: str, jwks: Mapping[str, Any], clock: Callable[[], float]
+) -> AccessTokenVerifier:
+    audience = audiences_of(production)
+    host = urlsplit(issuer).hostname
+    hosts = (host,) if issuer.startswith("http:") and host is not None else ()
+    theirs = production._verification.verifier
+    if not isinstance(theirs, JWTAccessTokenVerifier):
+        return JWTAccessTokenVerifier(
+            issuer=issuer, audience=audience, jwks=jwks, clock=clock, insecure_http_hosts=hosts
+        )
+    return JWTAccessTokenVerifier(
+        issuer=issuer,
+        audience=audience,
+        jwks=jwks,
+        algorithms=theirs._algorithms,
+        token_types=theirs._token_types,
+        scope_claims=theirs._rules.scope_claims,
+        client_id_claims=theirs._rules.client_id_claims,
+        required_claims=theirs._rules.required,
+        clock_skew=theirs._rules.clock_skew,
+        clock=clock,
+        insecure_http_hosts=hosts,
+    )

@@ -1,0 +1,105 @@
+"""The conformance suite: what every face of a DPoP resource server answers, whatever it is built on.
+
+`run_case` drives one of `CASES` against a `Target` through httpx2, in this process or over the network.
+`dpop_middleware.testing.conformance` makes pytest tests of them.
+"""
+
+import json
+import re
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import httpx2
+
+from dpop_middleware.testing.cases import CASES, Case, Session
+from dpop_middleware.testing.lifespan import lifespan
+from dpop_middleware.testing.target import Target
+
+__all__ = ["CASES", "Case", "Outcome", "run_case"]
+
+Verdict = Literal["passed", "failed", "skipped"]
+
+_ERROR: Final = re.compile(r'\berror="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a case went. `expected` and `actual` are sentences without tokens and proofs."""
+
+    name: str
+    verdict: Verdict
+    expected: str
+    actual: str
+
+
+async def run_case(case: Case, target: Target) -> Outcome:
+    """Drive one case against `target` and judge the answer.
+
+    Raises what httpx2 raises when the target can't be reached, and what the application raises.
+    """
+    if case.name in target.leave_out:
+        return _skipped(case, "the target leaves it out")
+    async with AsyncExitStack() as stack:
+        transport = None
+        if target.app is not None:
+            transport = httpx2.ASGITransport(app=await stack.enter_async_context(lifespan(target.app)))
+        client = await stack.enter_async_context(
+            httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+        )
+        session = Session(target, client)
+        await _learn_nonce(session)
+        if case.by_time and session.nonce is not None:
+            return _skipped(case, "the server judges by its nonce")
+        headers = case.request(session)
+        if headers is None:
+            return _skipped(case, "the target has nothing to make it of")
+        for _ in range(case.presentations - 1):
+            first = await session.send(headers)
+            if first.status_code >= 400:
+                return _judged(case, "the first presentation is let in", _told(first), passed=False)
+        return _judgement(case, await session.send(headers))
+
+
+async def _learn_nonce(session: Session) -> None:
+    """Make one honest request: a server that wants nonces gives one in its answer."""
+    await session.send(session.credentials(session.honest().encode()))
+
+
+def _judgement(case: Case, response: httpx2.Response) -> Outcome:
+    if case.status is None:
+        return _judged(case, "let in", _told(response), passed=response.status_code < 400)
+    expected = f"{case.status}, a DPoP challenge, {case.error or 'no error code'}, no-store"
+    challenges = response.headers.get_list("WWW-Authenticate")
+    errors = {error for challenge in challenges for error in _ERROR.findall(challenge)}
+    passed = (
+        response.status_code == case.status
+        and any(challenge.split(" ")[0] == "DPoP" for challenge in challenges)
+        and errors == ({case.error} if case.error else set())
+        and _error_in_body(response) == case.error
+        and "no-store" in response.headers.get("Cache-Control", "")
+        and (case.error != "use_dpop_nonce" or len(response.headers.get_list("DPoP-Nonce")) == 1)
+    )
+    return _judged(case, expected, _told(response), passed=passed)
+
+
+def _error_in_body(response: httpx2.Response) -> object:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        return "no JSON"
+    return body.get("error") if isinstance(body, dict) else "no JSON object"
+
+
+def _told(response: httpx2.Response) -> str:
+    challenges = "; ".join(response.headers.get_list("WWW-Authenticate")) or "no challenge"
+    stored = response.headers.get("Cache-Control", "no Cache-Control")
+    return f"{response.status_code}, {challenges}, {stored}, {response.text[:200]}"
+
+
+def _judged(case: Case, expected: str, actual: str, *, passed: bool) -> Outcome:
+    return Outcome(name=case.name, verdict="passed" if passed else "failed", expected=expected, actual=actual)
+
+
+def _skipped(case: Case, reason: str) -> Outcome:
+    return Outcome(name=case.name, verdict="skipped", expected="", actual=reason)

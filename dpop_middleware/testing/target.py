@@ -1,0 +1,66 @@
+"""What the conformance suite is driven against: for tests only."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.testing.issuer import TestIssuer
+from dpop_middleware.testing.lifespan import ASGIApp
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A protected resource, and the credentials with which an honest client reaches it.
+
+    - `url`: the resource's absolute URL, as clients call it; the host is the one that the server knows.
+    - `method`: the HTTP method; the request has no body.
+    - `key`, `access_token`: a client's key, and a token that is bound to it and grants what the route needs.
+    - `app`: the ASGI application, served in this process; None to reach `url` over the network.
+    - `token`: makes other tokens for the same route (`TestIssuer.token`); without it the cases that need
+      tokens of other shapes are skipped.
+    - `leave_out`: names of cases that this target answers differently on purpose.
+    - `clock`: the server's time in seconds since the epoch, for the proofs.
+    """
+
+    url: str
+    method: str = "GET"
+    key: DPoPKey
+    access_token: str
+    app: ASGIApp | None = None
+    token: Callable[..., str] | None = None
+    leave_out: Collection[str] = ()
+    clock: Callable[[], float]
+
+    @classmethod
+    def of(
+        cls,
+        issuer: TestIssuer,
+        *,
+        url: str,
+        app: ASGIApp | None = None,
+        method: str = "GET",
+        scopes: Iterable[str] = (),
+        leave_out: Collection[str] = (),
+        **claims: Any,
+    ) -> Self:
+        """Make a key, and tokens of `issuer` for it with `scopes` and `claims` (see `TestIssuer.token`)."""
+        key = DPoPKey.generate()
+        granted = tuple(scopes)
+
+        def token(**changes: Any) -> str:
+            arguments: dict[str, Any] = {"scopes": granted, **claims, **changes}
+            return issuer.token(**arguments)
+
+        return cls(
+            url=url,
+            method=method,
+            key=key,
+            access_token=token(jkt=key.jkt),
+            app=app,
+            token=token,
+            leave_out=leave_out,
+            clock=issuer.clock,
+        )

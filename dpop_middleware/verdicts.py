@@ -1,0 +1,40 @@
+"""What came out of judging a request: the evidence, and what the application is given."""
+
+from dataclasses import dataclass
+
+from dpop_middleware.challenges import Headers
+from dpop_middleware.errors import Scheme
+from dpop_middleware.nonces import Nonce
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.proof import DPoPProof
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["Authentication", "VerifiedRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
+
+    `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
+    """
+
+    scheme: Scheme
+    access_token: AccessToken
+    proof: DPoPProof | None
+    nonce: Nonce | None
+    policy: DPoPPolicy
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRequest:
+    """A request that passed every check.
+
+    `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
+    client's next request, where there is one to give (RFC 9449 section 8.2).
+    """
+
+    access_token: AccessToken
+    proof: DPoPProof | None
+    response_headers: Headers = ()

@@ -1,0 +1,3 @@
+from tests.benchmarks import judge
+
+judge.main()

@@ -1,0 +1,192 @@
+"""What `RedisReplayStore.add` costs, as ratios to redis-py's plain `set(nx, px)` on the same server.
+
+    python tests/benchmarks/replay_store.py [--operations N] [--cluster]
+
+Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 and 256 in flight, memory for each
+entry, and with `--cluster` the same on three masters. Ratios hold within one run; absolute times drift.
+"""
+
+import argparse
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import uvloop
+from redis.asyncio import Redis, RedisCluster
+
+from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayEntry
+from tests.support.valkey import Cluster, Server, implementations
+
+IN_FLIGHT = (1, 16, 64, 256)
+LIFETIME = 80.0
+BARS = {"client CPU at 64": 0.25, "server CPU at 64": 0.25, "latency at 1": 1.0, "bytes for each entry": 120.0}
+
+Operation = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One measurement; times in microseconds for each operation."""
+
+    client_cpu: float
+    server_cpu: float
+    p50: float
+    p99: float
+    per_second: float
+
+
+def entry() -> ReplayEntry:
+    """An entry as the resource server makes them."""
+    now = time.time()
+    return ReplayEntry(
+        key=secrets.token_urlsafe(16), jkt="j", now=now, not_before=now - 15, expires_at=now + LIFETIME
+    )
+
+
+async def measure(operation: Operation, in_flight: int, operations: int, server_cpu: Operation) -> Cost:
+    """Run `operations` of them, `in_flight` at a time."""
+    latencies: list[float] = []
+
+    async def worker(count: int) -> None:
+        for _ in range(count):
+            begin = time.perf_counter()
+            await operation()
+            latencies.append(time.perf_counter() - begin)
+
+    await asyncio.gather(*(worker(20) for _ in range(in_flight)))
+    latencies.clear()
+    server_before = await server_cpu()
+    cpu_before, wall_before = time.process_time(), time.perf_counter()
+    await asyncio.gather(*(worker(operations // in_flight) for _ in range(in_flight)))
+    cpu, wall = time.process_time() - cpu_before, time.perf_counter() - wall_before
+    server = await server_cpu() - server_before  # type: ignore[operator]
+    latencies.sort()
+    done = len(latencies)
+    return Cost(
+        client_cpu=cpu / done * 1e6,
+        server_cpu=server / done * 1e6,
+        p50=latencies[done // 2] * 1e6,
+        p99=latencies[done * 99 // 100] * 1e6,
+        per_second=done / wall,
+    )
+
+
+def show(name: str, cost: Cost, plain: Cost) -> None:
+    """One line of the table."""
+    print(
+        f"{name:28} {cost.client_cpu:8.1f} {cost.client_cpu / plain.client_cpu:6.2f} "
+        f"{cost.server_cpu:8.2f} {cost.server_cpu / plain.server_cpu:6.2f} "
+        f"{cost.p50:8.0f} {cost.p50 / plain.p50:6.2f} {cost.p99:8.0f} {cost.per_second:9.0f}"
+    )
+
+
+async def compare(title: str, store: RedisReplayStore, client: Redis | RedisCluster, cpu: Operation, n: int) -> dict[str, float]:
+    """The table for one deployment; returns the ratios that have bars."""
+    print(f"\n{title}")
+    print(f"{'':28} {'client':>8} {'ratio':>6} {'server':>8} {'ratio':>6} {'p50':>8} {'ratio':>6} {'p99':>8} {'per s':>9}")
+    ratios: dict[str, float] = {}
+
+    async def plain_set() -> object:
+        item = entry()
+        return await client.set(f"plain:{item.key}", b"1", nx=True, px=int(LIFETIME * 1000))
+
+    async def add() -> object:
+        return await store.add(entry())
+
+    for in_flight in IN_FLIGHT:
+        count = n // 5 if in_flight == 1 else n
+        plain = await measure(plain_set, in_flight, count, cpu)
+        ours = await measure(add, in_flight, count, cpu)
+        show(f"set(nx, px), {in_flight} in flight", plain, plain)
+        show(f"add, {in_flight} in flight", ours, plain)
+        if in_flight == 64:
+            ratios["client CPU at 64"] = ours.client_cpu / plain.client_cpu
+            ratios["server CPU at 64"] = ours.server_cpu / plain.server_cpu
+        if in_flight == 1:
+            ratios["latency at 1"] = ours.p50 / plain.p50
+    return ratios
+
+
+def cpu_reader(*clients: Redis) -> Operation:
+    """What reads the CPU seconds that the servers have used so far."""
+
+    async def read() -> float:
+        infos = [await client.info("cpu") for client in clients]
+        return sum(info["used_cpu_sys"] + info["used_cpu_user"] for info in infos)
+
+    return read
+
+
+async def memory(implementation: str) -> float:
+    """Bytes on a server of its own for each of 200,000 entries."""
+    with Server(implementation=implementation) as server:
+        client = Redis.from_url(server.url)
+        store = RedisReplayStore.from_url(server.url, new_server="accept")
+        await store.add(entry())
+        before = (await client.info("memory"))["used_memory"]
+        for _ in range(400):
+            await asyncio.gather(*(store.add(entry()) for _ in range(500)))
+        after = (await client.info("memory"))["used_memory"]
+        await store.aclose()
+        await client.aclose()
+    return (after - before) / 200_000
+
+
+async def memory_store(n: int) -> float:
+    """Microseconds for one `MemoryReplayStore.add`, with as many live entries."""
+    store = MemoryReplayStore(max_entries=2 * n, max_share=1.0)
+    entries = [entry() for _ in range(n)]
+    begin = time.perf_counter()
+    for item in entries:
+        await store.add(item)
+    return (time.perf_counter() - begin) / n * 1e6
+
+
+async def standalone(n: int) -> dict[str, float]:
+    """One server."""
+    with Server() as server:
+        client = Redis.from_url(server.url, max_connections=300)
+        store = RedisReplayStore.from_url(server.url, new_server="accept")
+        ratios = await compare("standalone", store, client, cpu_reader(client), n)
+        await store.aclose()
+        await client.aclose()
+    return ratios
+
+
+async def cluster(n: int) -> None:
+    """Three masters."""
+    with Cluster(masters=3, replicas=0) as nodes:
+        client = RedisCluster.from_url(nodes.servers[0].url, max_connections=300)
+        readers = [Redis.from_url(server.url) for server in nodes.servers]
+        store = RedisReplayStore.from_url(nodes.url, new_server="accept")
+        await compare("cluster of three masters", store, client, cpu_reader(*readers), n)
+        await store.aclose()
+        await client.aclose()
+        for reader in readers:
+            await reader.aclose()
+
+
+async def main(n: int, with_cluster: bool) -> None:
+    """Everything, then the bars."""
+    ratios = await standalone(n)
+    if with_cluster:
+        await cluster(n)
+    print(f"\nMemoryReplayStore.add: {await memory_store(100_000):.1f} us")
+    for name in implementations():
+        size = await memory(name)
+        print(f"{name}: {size:.0f} bytes for each of 200,000 entries")
+        ratios.setdefault("bytes for each entry", size)
+    print()
+    for name, bar in BARS.items():
+        verdict = "ok" if ratios[name] <= bar else "MISSED"
+        print(f"{name:24} {ratios[name]:8.2f}   bar {bar:6.2f}   {verdict}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--operations", type=int, default=40_000)
+    parser.add_argument("--cluster", action="store_true")
+    arguments = parser.parse_args()
+    uvloop.run(main(arguments.operations, arguments.cluster))

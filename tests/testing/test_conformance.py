@@ -1,0 +1,111 @@
+"""The conformance suite over every face of the library, as a team runs it over its own application."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+from fastapi import FastAPI, Security
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+
+from dpop_middleware import (
+    AccessToken,
+    DPoPMiddleware,
+    DPoPPolicy,
+    HMACNonceProvider,
+    MemoryReplayStore,
+    ResourceServer,
+)
+from dpop_middleware.fastapi import DPoPSecurity
+from dpop_middleware.starlette import requires_dpop
+from dpop_middleware.testing import TestIssuer
+from dpop_middleware.testing.conformance import Target
+from dpop_middleware.testing.conformance import test_dpop_conformance as test_dpop_conformance
+
+ISSUER = TestIssuer(audience="https://api.example.com")
+
+
+def api(**changes: Any) -> ResourceServer:
+    return ResourceServer(
+        issuer=ISSUER.issuer,
+        resource="https://api.example.com",
+        jwks=ISSUER.jwks(),
+        replay_store=MemoryReplayStore(),
+        nonces=HMACNonceProvider(b"x" * 32),
+        policy=DPoPPolicy(**changes),
+    )
+
+
+async def notes(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("notes")
+
+
+def plain_asgi(server: ResourceServer) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"notes"})
+
+    return DPoPMiddleware(app, server)
+
+
+def starlette(server: ResourceServer) -> Any:
+    return DPoPMiddleware(Starlette(routes=[Route("/notes", notes)]), server)
+
+
+def mounted(server: ResourceServer) -> Any:
+    inner = DPoPMiddleware(Starlette(routes=[Route("/", notes)]), server)
+    return Starlette(routes=[Mount("/notes", inner)])
+
+
+def decorator(server: ResourceServer) -> Any:
+    return Starlette(routes=[Route("/notes", requires_dpop(server, "notes:read")(notes))])
+
+
+def endpoint_class(server: ResourceServer) -> Any:
+    @requires_dpop(server, "notes:read")
+    class Notes(HTTPEndpoint):
+        async def get(self, request: Request) -> PlainTextResponse:
+            return PlainTextResponse("notes")
+
+    return Starlette(routes=[Route("/notes", Notes)])
+
+
+def fastapi(server: ResourceServer) -> Any:
+    dpop = DPoPSecurity(server)
+    app = FastAPI()
+
+    @app.get("/notes")
+    async def read(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]) -> str:
+        return token.subject
+
+    return app
+
+
+def fastapi_under_the_middleware(server: ResourceServer) -> Any:
+    return DPoPMiddleware(fastapi(server), server)
+
+
+FACES: tuple[Callable[[ResourceServer], Any], ...] = (
+    plain_asgi, starlette, mounted, decorator, endpoint_class, fastapi, fastapi_under_the_middleware
+)  # fmt: skip
+POLICIES: tuple[dict[str, Any], ...] = (
+    {}, {"accept_bearer": True}, {"nonce": "required"}, {"nonce": "fallback"}
+)  # fmt: skip
+SERVED = [
+    pytest.param((face, policy), id=f"{face.__name__}-{'-'.join(map(str, policy.values())) or 'strict'}")
+    for face in FACES
+    for policy in POLICIES
+    # A dependency alone can't put nonces on every response, and says so.
+    if face is not fastapi or "nonce" not in policy
+]
+
+
+@pytest.fixture(params=SERVED)
+def dpop_target(request: pytest.FixtureRequest) -> Target:
+    face, policy = request.param
+    url = "https://api.example.com/notes/" if face is mounted else "https://api.example.com/notes?page=1"
+    return Target.of(ISSUER, app=face(api(**policy)), url=url, scopes=["notes:read"])

@@ -1,0 +1,288 @@
+"""TestIssuer: tokens of any shape, clients for every kind of test client, and a server made for tests."""
+
+import ast
+import inspect
+from typing import Any
+
+import httpx
+import httpx2
+import jwt
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from dpop_middleware import (
+    AccessToken,
+    DPoPMiddleware,
+    DPoPPolicy,
+    HMACNonceProvider,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    ResourceServer,
+    errors,
+)
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.starlette import requires_dpop
+from dpop_middleware.testing import ABSENT, TestIssuer
+
+RESOURCE = "https://api.example.com"
+
+
+class NeverAsked:
+    """A store and a verifier of production that no test may touch."""
+
+    issuers = ("https://auth.example.com",)
+
+    async def add(self, entry: object) -> bool:
+        raise AssertionError("the production store was asked")
+
+    async def verify(self, token: str) -> AccessToken:
+        raise AssertionError("the production verifier was asked")
+
+
+def production(**changes: Any) -> ResourceServer:
+    arguments: dict[str, Any] = {
+        "issuer": "https://auth.example.com",
+        "resource": RESOURCE,
+        "audience": ["https://audience.example.com"],
+        "public_url": "https://gateway.example.com/v1",
+        "replay_store": NeverAsked(),
+    }
+    return ResourceServer(**(arguments | changes))
+
+
+def protected(api: ResourceServer) -> Starlette:
+    @requires_dpop(api, "notes:read")
+    async def notes(request: Request) -> JSONResponse:
+        token = request.scope["dpop"].access_token
+        return JSONResponse({"sub": token.subject, "scopes": sorted(token.scopes)})
+
+    return Starlette(routes=[Route("/notes", notes)])
+
+
+class TestToken:
+    def decoded(self, issuer: TestIssuer, token: str, **options: Any) -> dict[str, Any]:
+        (key,) = jwt.PyJWKSet.from_dict(issuer.jwks()).keys
+        assert key.key_id == issuer.kid
+        return dict(jwt.decode_complete(token, key, options={"verify_aud": False} | options))
+
+    @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "PS256"])
+    def test_is_an_rfc_9068_token(self, algorithm: str) -> None:
+        issuer = TestIssuer(algorithm=algorithm, clock=lambda: 4102444800.9)
+        token = issuer.token(jkt="thumb", scopes=["a", "b"])
+        decoded = self.decoded(issuer, token, verify_iat=False)
+        claims = decoded["payload"]
+        assert decoded["header"] == {"typ": "at+jwt", "alg": algorithm, "kid": issuer.kid}
+        assert len(claims.pop("jti")) == 22
+        assert claims == {
+            "iss": "https://auth.example.test",
+            "sub": "user123",
+            "aud": "https://api.example.test",
+            "client_id": "my_client",
+            "iat": 4102444800,
+            "exp": 4102445100,
+            "scope": "a b",
+            "cnf": {"jkt": "thumb"},
+        }
+
+    def test_has_no_scope_and_no_binding_unless_asked(self) -> None:
+        issuer = TestIssuer()
+        assert {"scope", "cnf"}.isdisjoint(self.decoded(issuer, issuer.token())["payload"])
+
+    def test_changes_as_asked(self) -> None:
+        issuer = TestIssuer("https://other.example", audience=["a", "b"])
+        token = issuer.token(
+            sub="ann", client_id="c", audience="x", iat=ABSENT, cnf={"x5t#S256": "y"}, acr=None,
+            header={"typ": "JWT", "kid": ABSENT},
+        )  # fmt: skip
+        decoded = self.decoded(issuer, token)
+        claims = decoded["payload"]
+        assert decoded["header"] == {"typ": "JWT", "alg": "ES256"}
+        assert (claims["iss"], claims["sub"], claims["client_id"], claims["aud"]) == (
+            "https://other.example", "ann", "c", "x"
+        )  # fmt: skip
+        assert "iat" not in claims
+        assert (claims["cnf"], claims["acr"]) == ({"x5t#S256": "y"}, None)
+
+    def test_may_be_expired_or_signed_by_anybody(self) -> None:
+        issuer = TestIssuer()
+        with pytest.raises(jwt.ExpiredSignatureError):
+            self.decoded(issuer, issuer.token(expires_in=-10))
+        for key in (DPoPKey.generate(), b"secret", ABSENT):
+            with pytest.raises(jwt.InvalidSignatureError):
+                self.decoded(issuer, issuer.token(key=key))
+
+    def test_each_issuer_has_its_own_key(self) -> None:
+        assert TestIssuer().kid != TestIssuer().kid
+        assert "d" not in TestIssuer().jwks()["keys"][0]
+
+    def test_pytest_does_not_collect_it(self) -> None:
+        assert TestIssuer.__test__ is False
+
+
+class TestAuth:
+    def test_goes_with_starlettes_test_client(self) -> None:
+        api = production()
+        issuer = TestIssuer.of(api)
+        app = protected(issuer.resource_server(api))
+        with TestClient(app, base_url="https://gateway.example.com/") as client:
+            auth = issuer.auth(sub="ann", scopes=["notes:read", "more"])
+            for _ in range(2):
+                answer = client.get("/notes", auth=auth)
+            # The proof names the URL of the gateway, which the application doesn't see.
+            assert answer.status_code == 401
+        with TestClient(app, base_url="https://gateway.example.com/v1/", root_path="/v1") as client:
+            for _ in range(2):
+                answer = client.get("notes", auth=auth)
+                assert (answer.status_code, answer.json()) == (
+                    200, {"sub": "ann", "scopes": ["more", "notes:read"]}
+                )  # fmt: skip
+            assert client.get("notes", auth=issuer.auth(scopes=["else"])).status_code == 403
+            assert (
+                client.get("notes", auth=issuer.auth(scopes=["notes:read"], expires_in=-99)).status_code
+                == 401
+            )
+            assert client.get("notes").status_code == 401
+
+    @pytest.mark.parametrize("library", [httpx, httpx2])
+    async def test_goes_with_async_clients(self, library: Any) -> None:
+        api = production(public_url=None)
+        issuer = TestIssuer.of(api)
+        transport = library.ASGITransport(app=protected(issuer.resource_server(api)))
+        async with library.AsyncClient(transport=transport, base_url=RESOURCE) as client:
+            answer = await client.get("/notes", auth=issuer.auth(scopes=["notes:read"]))
+        assert answer.status_code == 200
+
+    def test_uses_the_key_and_the_clock_it_is_given(self) -> None:
+        key = DPoPKey.generate()
+        issuer = TestIssuer(clock=lambda: 1000.0)
+        seen: list[httpx2.Request] = []
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            seen.append(request)
+            return httpx2.Response(200)
+
+        with httpx2.Client(transport=httpx2.MockTransport(handler)) as client:
+            auth = issuer.auth(key=key, origin="https://b.example", follow_redirects=True)
+            client.get("https://a.example/", auth=auth)
+            client.get("https://b.example/", auth=auth)
+        assert "DPoP" not in seen[0].headers
+        claims = jwt.decode(seen[1].headers["DPoP"], options={"verify_signature": False})
+        assert claims["iat"] == 1000
+        token = jwt.decode(seen[1].headers["Authorization"][5:], options={"verify_signature": False})
+        assert token["cnf"] == {"jkt": key.jkt}
+        assert auth.follow_redirects
+
+
+class TestResourceServer:
+    async def test_has_the_configuration_and_nothing_alive_of_production(self) -> None:
+        api = production(policy=DPoPPolicy(algorithms=("ES256",), clock_skew=5))
+        before = dict(vars(api))
+        issuer = TestIssuer.of(api)
+        assert (issuer.issuer, issuer.audience) == (
+            "https://auth.example.com",
+            "https://audience.example.com",
+        )
+        server = issuer.resource_server(api)
+        assert vars(api) == before
+        assert not server.is_sibling_of(api)
+        assert (server.policy, server.resource, server.issuers) == (api.policy, RESOURCE, api.issuers)
+        app = DPoPMiddleware(protected(server), server)
+        with TestClient(app, base_url="https://gateway.example.com/v1/", root_path="/v1") as client:
+            answers = [
+                client.get("notes", auth=issuer.auth(scopes=["notes:read"], key=DPoPKey.generate(algorithm)))
+                for algorithm in ("ES256", "EdDSA")
+            ]
+        assert [answer.status_code for answer in answers] == [200, 401]
+
+    def test_tells_its_own_events_only(self) -> None:
+        loud: list[AuthenticationEvent] = []
+        quiet: list[AuthenticationEvent] = []
+        api = production(public_url=None, on_event=loud.append)
+        issuer = TestIssuer.of(api)
+        with TestClient(
+            protected(issuer.resource_server(api, on_event=quiet.append)), base_url=RESOURCE
+        ) as client:
+            client.get("/notes", auth=issuer.auth(scopes=["notes:read"]))
+        assert (len(loud), [event.outcome for event in quiet]) == (0, ["accepted"])
+
+    def test_keeps_nonces_and_sibling_policies(self) -> None:
+        api = production(
+            public_url=None, policy=DPoPPolicy(nonce="required"), nonces=HMACNonceProvider(b"x" * 32)
+        )
+        api.with_policy(nonce="off", proof_lifetime=3600)
+        issuer = TestIssuer.of(api)
+        server = issuer.resource_server(api)
+        with TestClient(protected(server), base_url=RESOURCE) as client:
+            answer = client.get("/notes", auth=issuer.auth(scopes=["notes:read"]))
+        assert answer.status_code == 200
+        assert [hop.status_code for hop in answer.history] == [401]
+
+    def test_keeps_the_rules_for_tokens(self) -> None:
+        verifier = JWTAccessTokenVerifier(
+            issuer="https://auth.example.com",
+            audience="https://audience.example.com",
+            token_types=("JWT", None),
+            scope_claims=("scp",),
+            client_id_claims=("cid",),
+            required_claims=("iss", "exp", "aud"),
+            algorithms=("EdDSA",),
+        )
+        api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+        issuer = TestIssuer.of(api, algorithm="EdDSA")
+        with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
+            auth = issuer.auth(
+                header={"typ": ABSENT}, scp=["notes:read"], cid="c", client_id=ABSENT, jti=ABSENT  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            )  # fmt: skip
+            assert client.get("/notes", auth=auth).status_code == 200
+            assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 401
+
+    def test_replaces_any_other_verifier(self) -> None:
+        api = ResourceServer(verifier=NeverAsked(), resource=RESOURCE, replay_store=NeverAsked())
+        issuer = TestIssuer.of(api)
+        assert issuer.audience == RESOURCE
+        with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
+            assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+
+    def test_takes_an_issuer_of_its_own_even_by_http(self) -> None:
+        api = production(public_url=None)
+        for name in ("http://localhost:8001", "http://auth.internal", "https://auth.example.test"):
+            issuer = TestIssuer(name, audience="https://audience.example.com")
+            with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
+                assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+
+    def test_a_verifier_without_issuers_gets_a_default_one(self) -> None:
+        class Anonymous(NeverAsked):
+            issuers = ()  # type: ignore[assignment] # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+        api = ResourceServer(verifier=Anonymous(), resource=RESOURCE, replay_store=MemoryReplayStore())
+        assert TestIssuer.of(api).issuer == "https://auth.example.test"
+
+    def test_takes_a_resource_server(self) -> None:
+        with pytest.raises(errors.ConfigurationError, match="production ResourceServer"):
+            TestIssuer().resource_server("api")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def test_ten_lines_are_enough() -> None:
+    def example(api: ResourceServer, make_app: Any) -> None:
+        issuer = TestIssuer.of(api)
+        app = make_app(issuer.resource_server(api))
+        client = TestClient(app, base_url="https://api.example.com")
+
+        def test_reads_notes() -> None:
+            ann = issuer.auth(sub="ann", scopes=["notes:read"])
+            assert client.get("/notes", auth=ann).json()["sub"] == "ann"
+
+        def test_needs_the_scope() -> None:
+            assert client.get("/notes", auth=issuer.auth()).status_code == 403
+
+        test_reads_notes()
+        test_needs_the_scope()
+
+    example(production(public_url=None), protected)
+    body = ast.parse(inspect.cleandoc(inspect.getsource(example))).body
+    assert len(body) == 1

@@ -1,0 +1,76 @@
+"""Applications are started and stopped as servers do it."""
+
+from typing import Any
+
+import pytest
+
+from dpop_middleware.testing.lifespan import lifespan
+
+
+async def test_runs_startup_and_shutdown_and_shares_the_state() -> None:
+    told: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            told.append(scope["state"])
+            return
+        assert (await receive())["type"] == "lifespan.startup"
+        scope["state"]["db"] = "open"
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        told.append("closed")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async with lifespan(app) as served:
+        await served({"type": "http"}, None, None)
+    assert told == [{"db": "open"}, "closed"]
+
+
+async def returns(scope: Any, receive: Any, send: Any) -> None:
+    return
+
+
+async def raises(scope: Any, receive: Any, send: Any) -> None:
+    raise NotImplementedError(scope["type"])
+
+
+async def answers_anyhow(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    await receive()
+    await receive()
+
+
+@pytest.mark.parametrize("app", [returns, raises, answers_anyhow])
+async def test_an_app_that_does_not_know_it_is_served_without(app: Any) -> None:
+    async with lifespan(app) as served:
+        assert served is app
+
+
+async def test_a_failed_startup_is_an_error() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    with pytest.raises(RuntimeError, match="startup failed: no database"):
+        async with lifespan(app):
+            raise AssertionError("served all the same")
+
+
+async def test_a_failed_shutdown_is_an_error() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed"})
+
+    with pytest.raises(RuntimeError, match="shutdown failed"):
+        async with lifespan(app):
+            pass
+
+
+async def test_an_app_that_leaves_early_is_not_waited_for() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+
+    async with lifespan(app) as served:
+        assert served is not app

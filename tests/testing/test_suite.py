@@ -1,0 +1,202 @@
+"""The suite itself: it fails what is not safe, says why, and works over the network too."""
+
+import json
+import re
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from dpop_middleware import (
+    DPoPMiddleware,
+    DPoPPolicy,
+    HMACNonceProvider,
+    MemoryReplayStore,
+    ResourceServer,
+)
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
+from dpop_middleware.testing.conformance import test_dpop_conformance as conformance
+from dpop_middleware.testing.suite import CASES, Case, run_case
+from dpop_middleware.testing.target import Target
+from tests.support.clients import running
+
+ISSUER = TestIssuer()
+NAMED = {case.name: case for case in CASES}
+REFUSED = [case for case in CASES if case.status is not None]
+
+
+def answering(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        fields = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def target(app: Any, **changes: Any) -> Target:
+    return Target.of(ISSUER, app=app, url="https://api.example.test/notes", **changes)
+
+
+def protected(app: Any, policy: DPoPPolicy = DPoPPolicy()) -> DPoPMiddleware:
+    api = ResourceServer(
+        issuer=ISSUER.issuer,
+        resource="https://api.example.test",
+        jwks=ISSUER.jwks(),
+        replay_store=MemoryReplayStore(),
+        nonces=HMACNonceProvider(b"x" * 32),
+        policy=policy,
+    )
+    return DPoPMiddleware(app, api)
+
+
+def refusal(
+    status: int = 401,
+    challenge: str = 'DPoP error="invalid_dpop_proof"',
+    body: object = None,
+    cache: str = "no-store",
+) -> Any:
+    content = {"error": "invalid_dpop_proof"} if body is None else body
+    headers = {"www-authenticate": challenge, "cache-control": cache}
+    return answering(status, headers, content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+def test_has_a_case_for_every_defect() -> None:
+    assert set(BROKEN_PROOFS) <= set(NAMED)
+    assert len(NAMED) == len(CASES) >= 50
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=[case.name for case in REFUSED])
+async def test_an_unprotected_app_fails(case: Case) -> None:
+    outcome = await run_case(case, target(answering(200, body=b"everything")))
+    if case.name == "unknown_nonce":
+        assert outcome.verdict == "skipped"
+    else:
+        assert outcome.verdict == "failed"
+        assert outcome.actual.startswith("200, no challenge")
+
+
+async def test_an_app_that_refuses_everybody_fails() -> None:
+    for name in ("honest", "replayed"):
+        outcome = await run_case(NAMED[name], target(refusal()))
+        assert outcome.verdict == "failed"
+        assert outcome.actual.startswith("401, ")
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        refusal(400),
+        refusal(403),
+        refusal(500),
+        refusal(challenge='Bearer error="invalid_dpop_proof"'),
+        refusal(challenge="DPoP"),
+        refusal(challenge='DPoP error="invalid_token"'),
+        refusal(challenge='DPoP error="invalid_dpop_proof", Bearer error="invalid_token"'),
+        refusal(challenge='DPoP_ error="invalid_dpop_proof"'),
+        refusal(body={}),
+        refusal(body={"error": "invalid_token"}),
+        refusal(body=[]),
+        refusal(body=b"<html>"),
+        refusal(body=b"\xff"),
+        refusal(cache="max-age=60"),
+    ],
+)
+async def test_a_sloppy_refusal_fails(app: Any) -> None:
+    assert (await run_case(NAMED["bad_signature"], target(refusal()))).verdict == "passed"
+    assert (await run_case(NAMED["bad_signature"], target(app))).verdict == "failed"
+
+
+async def test_a_refusal_without_credentials_has_no_error_code() -> None:
+    bare = refusal(challenge="DPoP", body={"error_description": "an access token is required"})
+    assert (await run_case(NAMED["no_credentials"], target(bare))).verdict == "passed"
+    assert (await run_case(NAMED["no_credentials"], target(refusal()))).verdict == "failed"
+
+
+async def test_a_nonce_challenge_carries_one_nonce() -> None:
+    headers = {"www-authenticate": 'DPoP error="use_dpop_nonce"', "cache-control": "no-store"}
+    body = b'{"error": "use_dpop_nonce"}'
+    with_nonce = answering(401, headers | {"dpop-nonce": "n"}, body)
+    assert (await run_case(NAMED["unknown_nonce"], target(with_nonce))).verdict == "passed"
+    assert (
+        await run_case(NAMED["unknown_nonce"], target(answering(401, headers, body)))
+    ).verdict == "skipped"
+
+
+class TestSkips:
+    async def test_what_the_target_leaves_out(self) -> None:
+        outcome = await run_case(NAMED["honest"], target(None, leave_out=["honest"]))
+        assert (outcome.verdict, outcome.actual) == ("skipped", "the target leaves it out")
+
+    async def test_what_a_nonce_decides(self) -> None:
+        app = protected(answering(200), DPoPPolicy(nonce="required"))
+        verdicts = {
+            name: (await run_case(NAMED[name], target(app))).verdict for name in ("expired", "unknown_nonce")
+        }
+        assert verdicts == {"expired": "skipped", "unknown_nonce": "passed"}
+
+    async def test_what_needs_other_tokens(self) -> None:
+        key = DPoPKey.generate()
+        app = protected(answering(200))
+        alone = Target(
+            url="https://api.example.test/",
+            key=key,
+            access_token=ISSUER.token(jkt=key.jkt),
+            app=app,
+            clock=ISSUER.clock,
+        )
+        outcomes = [await run_case(case, alone) for case in CASES]
+        assert {outcome.name for outcome in outcomes if outcome.verdict == "skipped"} == {
+            "unbound_token", "expired_token", "token_for_another_audience", "token_of_another_issuer",
+            "token_signed_by_a_stranger", "token_without_signature", "unknown_nonce",
+        }  # fmt: skip
+        assert {outcome.verdict for outcome in outcomes} == {"passed", "skipped"}
+
+    async def test_a_default_port_where_there_is_another(self) -> None:
+        outcome = await run_case(
+            NAMED["htu_with_default_port"],
+            Target.of(ISSUER, app=answering(200), url="https://api.example.test:8443/"),
+        )
+        assert outcome.verdict == "skipped"
+
+
+class TestAsPytestTests:
+    def test_a_failure_says_what_and_why(self) -> None:
+        with pytest.raises(
+            pytest.fail.Exception, match=re.escape("bad_signature: expected 401, a DPoP")
+        ) as failed:
+            conformance(NAMED["bad_signature"], target(answering(200)))
+        assert "got 200, no challenge" in str(failed.value)
+        assert "eyJ" not in str(failed.value)
+
+    def test_a_skip_says_why(self) -> None:
+        with pytest.raises(pytest.skip.Exception, match="leaves it out"):
+            conformance(NAMED["honest"], target(None, leave_out=["honest"]))
+
+
+@pytest.fixture(scope="module")
+def origin() -> Generator[str]:
+    """A protected app behind a real socket, called by the address that it listens at."""
+    app: list[Any] = []
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await app[0](scope, receive, send)
+
+    with running(late) as found:
+        api = ResourceServer(
+            issuer=ISSUER.issuer,
+            resource="https://api.example.test",
+            public_url=found,
+            jwks=ISSUER.jwks(),
+            replay_store=MemoryReplayStore(),
+        )
+        app.append(DPoPMiddleware(answering(200), api))
+        yield found
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_works_over_the_network(case: Case, origin: str) -> None:
+    outcome = await run_case(case, Target.of(ISSUER, url=f"{origin}/notes"))
+    skipped = {"unknown_nonce", "htu_with_default_port"}
+    assert outcome.verdict == ("skipped" if case.name in skipped else "passed"), outcome

@@ -1,0 +1,243 @@
+"""What a token must say: each claim altered by itself."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidToken
+from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.token_cache import VerifiedToken
+from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, good_claims
+
+NOW = 1_800_000_000
+RULES = ClaimRules(
+    issuer=ISSUER,
+    audiences=frozenset({RESOURCE, "notes"}),
+    required=("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
+    scope_claims=("scope",),
+    client_id_claims=("client_id",),
+    clock_skew=15,
+)
+
+
+def judge(rules: ClaimRules = RULES, /, **changes: Any) -> VerifiedToken:
+    """Judge good claims with `changes` over them; Ellipsis leaves one out."""
+    claims = {name: value for name, value in {**good_claims(NOW), **changes}.items() if value is not ...}
+    return judge_claims(json.dumps(claims).encode(), rules=rules, now=NOW, key_identity="key")
+
+
+def refused(rules: ClaimRules = RULES, /, **changes: Any) -> InvalidToken:
+    with pytest.raises(InvalidToken) as caught:
+        judge(rules, **changes)
+    return caught.value
+
+
+def test_good_claims() -> None:
+    verified = judge()
+    assert replace(verified, payload=b"") == VerifiedToken(
+        payload=b"",
+        issuer=ISSUER,
+        subject="someone@example.com",
+        client_id="s6BhdRkqt3",
+        scopes=frozenset({"notes:read", "notes:write"}),
+        expires_at=NOW + 600,
+        not_before=NOW,
+        jkt=JKT,
+        key_identity="key",
+    )
+    assert json.loads(verified.payload) == good_claims(NOW)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"[]", b"null", b'"x"', b"{", b'{"iss":1,"iss":2}', b"\xff{}", b'{"exp":NaN}', b"[" * 9999],
+)
+def test_what_is_no_object(payload: bytes) -> None:
+    with pytest.raises(InvalidToken, match="claims are malformed") as caught:
+        judge_claims(payload, rules=RULES, now=NOW, key_identity="key")
+    assert caught.value.check is Check.TOKEN_CLAIMS
+
+
+@pytest.mark.parametrize("name", RULES.required)
+def test_required_claims(name: str) -> None:
+    error = refused(RULES, **{name: ...})
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
+    assert error.description == "the access token lacks a required claim"
+
+
+@pytest.mark.parametrize("name", ["sub", "client_id", "jti"])
+@pytest.mark.parametrize("value", ["", None, 1, True, [], ["x"], {}])
+def test_texts(name: str, value: Any) -> None:
+    error = refused(RULES, **{name: value})
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
+    assert error.description == "a claim of the access token is malformed"
+
+
+def test_claims_that_an_issuer_leaves_out() -> None:
+    rules = replace(RULES, required=("iss", "exp", "aud"))
+    verified = judge(rules, sub=..., client_id=..., iat=..., jti=..., scope=..., cnf=...)
+    assert (verified.subject, verified.client_id, verified.scopes, verified.jkt) == (
+        "",
+        "",
+        frozenset(),
+        None,
+    )
+    assert verified.not_before == float("-inf")
+    # Left out is one thing, wrong another.
+    assert refused(rules, jti=5).check is Check.TOKEN_CLAIMS
+
+
+def test_other_claims_can_be_required() -> None:
+    rules = replace(RULES, required=(*RULES.required, "tenant"))
+    assert refused(rules).expected == "tenant"
+    assert judge(rules, tenant="x").client_id == "s6BhdRkqt3"
+
+
+def test_the_client_under_other_names() -> None:
+    rules = replace(RULES, client_id_claims=("client_id", "azp", "cid"))
+    assert judge(rules, client_id=..., azp="a", cid="c").client_id == "a"
+    assert judge(rules, client_id="x", azp="a").client_id == "x"
+    assert refused(rules, client_id=...).expected == "client_id or azp or cid"
+    assert refused(rules, client_id=..., azp=1, cid="c").expected == "azp"
+
+
+@pytest.mark.parametrize(
+    "iss", [ISSUER + "/", "https://AS.example.com", "https://as.example.com:443", "", None, 1, [ISSUER], {}]
+)
+def test_the_issuer_is_exactly_ours(iss: Any) -> None:
+    error = refused(iss=iss)
+    assert (error.check, error.expected) == (Check.TOKEN_ISS, ISSUER)
+
+
+@pytest.mark.parametrize("aud", ["notes", RESOURCE, [RESOURCE], ["x", "notes"], ["notes", RESOURCE]])
+def test_audiences(aud: Any) -> None:
+    assert judge(aud=aud).issuer == ISSUER
+
+
+@pytest.mark.parametrize("aud", ["", "x", RESOURCE + "/", "notes ", f"notes {RESOURCE}", [], ["x"], "NOTES"])
+def test_other_audiences(aud: Any) -> None:
+    assert refused(aud=aud).check is Check.TOKEN_AUD
+
+
+@pytest.mark.parametrize("aud", [None, 1, True, {}, {"notes": 1}, [["notes"]], ["notes", 1], [None]])
+def test_what_is_no_audience(aud: Any) -> None:
+    assert refused(aud=aud).check is Check.TOKEN_CLAIMS
+
+
+@pytest.mark.parametrize("exp", [NOW - 14.9, NOW + 0.5, NOW, NOW + 10**9, float(NOW)])
+def test_tokens_that_have_not_expired(exp: float) -> None:
+    assert judge(exp=exp).expires_at == exp
+
+
+@pytest.mark.parametrize("exp", [0, 1, NOW - 15, NOW - 1000])
+def test_tokens_that_have_expired(exp: float) -> None:
+    error = refused(exp=exp)
+    assert (error.check, error.actual) == (Check.TOKEN_TIME, exp)
+    assert error.description == "the access token has expired"
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_tokens_from_the_future(name: str) -> None:
+    assert judge(RULES, **{name: NOW + 15}).not_before == NOW + 15
+    error = refused(RULES, **{name: NOW + 15.1})
+    assert (error.check, error.actual) == (Check.TOKEN_TIME, NOW + 15.1)
+    assert error.description == "the access token is not valid yet"
+
+
+def test_the_later_of_nbf_and_iat_counts() -> None:
+    assert judge(iat=NOW - 50, nbf=NOW - 20).not_before == NOW - 20
+    assert judge(iat=NOW - 20, nbf=NOW - 50).not_before == NOW - 20
+
+
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize("value", [None, True, "1800000000", [], {}, -1, -0.5, 1e300, 10**300, 253402300800])
+def test_what_is_no_time(name: str, value: Any) -> None:
+    error = refused(RULES, **{name: value})
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
+    assert len(str(error.actual)) <= 103
+
+
+def test_numbers_that_json_does_not_have() -> None:
+    for number in ("NaN", "Infinity", "1e999", "1" + "0" * 4000):
+        payload = json.dumps(good_claims(NOW)).replace(str(NOW + 600), number).encode()
+        with pytest.raises(InvalidToken, match="claims are malformed"):
+            judge_claims(payload, rules=RULES, now=NOW, key_identity="key")
+
+
+@pytest.mark.parametrize(
+    ("scope", "scopes"),
+    [
+        ("a", {"a"}),
+        ("a b a", {"a", "b"}),
+        (" a  b ", {"a", "b"}),
+        ("", set()),
+        (..., set()),
+        (["a", "b"], {"a", "b"}),
+        ([], set()),
+        ("notes:read https://x.example/y#z", {"notes:read", "https://x.example/y#z"}),
+    ],
+)
+def test_scopes(scope: Any, scopes: set[str]) -> None:
+    assert judge(scope=scope).scopes == scopes
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [None, 1, True, {}, "a\tb", "a\nb", 'a"b', "a\\b", "é", "a\u00a0b", ["a b"], [""], [1], [["a"]], "\x7f"],
+)
+def test_what_is_no_scope(scope: Any) -> None:
+    error = refused(scope=scope)
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, "scope")
+
+
+def test_scopes_under_other_names() -> None:
+    rules = replace(RULES, scope_claims=("scope", "scp"))
+    assert judge(rules, scope=..., scp=["a", "b"]).scopes == {"a", "b"}
+    assert judge(rules, scope="c", scp="a b").scopes == {"a", "b", "c"}
+    assert judge(scp=["a"]).scopes == {"notes:read", "notes:write"}
+    assert refused(rules, scp={}).expected == "scp"
+
+
+def test_an_unbound_token() -> None:
+    assert judge(cnf=...).jkt is None
+
+
+@pytest.mark.parametrize(
+    "cnf",
+    [
+        None,
+        {},
+        [],
+        "",
+        JKT,
+        0,
+        False,
+        [JKT],
+        {"x5t#S256": JKT},
+        {"jwk": {"kty": "OKP"}},
+        {"kid": "x"},
+        {"jkt": JKT, "x5t#S256": JKT},
+        {"jkt": JKT, "unknown": 1},
+        {"JKT": JKT},
+        {"jkt": None},
+        {"jkt": 5},
+        {"jkt": [JKT]},
+        {"jkt": ""},
+        {"jkt": JKT[:-1]},
+        {"jkt": JKT + "A"},
+        {"jkt": JKT + "="},
+        {"jkt": JKT + "\n"},
+        {"jkt": JKT[:-1] + "J"},
+        {"jkt": "+" + JKT[1:]},
+        {"jkt": "é" + JKT[1:]},
+    ],
+)
+def test_any_other_confirmation_is_refused(cnf: Any) -> None:
+    error = refused(cnf=cnf)
+    assert error.check is Check.BINDING
+    assert error.description == (
+        "the access token is bound by a confirmation method that is not supported here"
+    )

@@ -1,0 +1,406 @@
+"""The verifier of JWT access tokens, whole: real keys, a real issuer, and whatever a client may send."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable
+from dpop_middleware.jose import base64url
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.tokens import AccessToken, AccessTokenVerifier, JWTAccessTokenVerifier
+from tests.support.issuer_server import METADATA, IssuerServer, answer, json_answer
+from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, IssuerKey, issuer_key, key_set
+
+KEY = issuer_key("ES256")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def verifier(*keys: IssuerKey, **options: Any) -> JWTAccessTokenVerifier:
+    defaults: dict[str, Any] = {"issuer": ISSUER, "audience": RESOURCE, "jwks": key_set(*(keys or (KEY,)))}
+    return JWTAccessTokenVerifier(**(defaults | options))
+
+
+def remembered(judge: JWTAccessTokenVerifier) -> int:
+    return len(judge._cache)  # pyright: ignore[reportPrivateUsage]
+
+
+async def refused(judge: AccessTokenVerifier, token: str) -> InvalidToken:
+    with pytest.raises(InvalidToken) as caught:
+        await judge.verify(token)
+    error = caught.value
+    for part in token.split("."):
+        if len(part) > 20:
+            assert part not in f"{error.description}{error.expected}{error.actual}"
+    return error
+
+
+@pytest.fixture
+def server() -> Iterator[IssuerServer]:
+    with IssuerServer() as server:
+        yield server
+
+
+async def test_a_good_token() -> None:
+    judge = verifier()
+    token = await judge.verify(KEY.token())
+    assert isinstance(token, AccessToken)
+    assert (token.issuer, token.subject, token.client_id) == (ISSUER, "someone@example.com", "s6BhdRkqt3")
+    assert (token.scopes, token.jkt) == (frozenset({"notes:read", "notes:write"}), JKT)
+    assert token.expires_at == token.claims["exp"]
+    assert isinstance(token.claims, Mapping)
+    assert judge.issuers == (ISSUER,)
+    await judge.aclose()
+
+
+@pytest.mark.parametrize("alg", SUPPORTED_ALGORITHMS)
+async def test_every_algorithm(alg: str) -> None:
+    key = issuer_key(alg)
+    judge = verifier(key)
+    token = key.token()
+    assert (await judge.verify(token)).jkt == JKT
+    head, payload, signature = token.split(".")
+    octets = bytearray(base64url.decode(signature))
+    octets[5] ^= 1
+    error = await refused(judge, f"{head}.{payload}.{base64url.encode(bytes(octets))}")
+    assert (error.check, error.description) == (
+        Check.TOKEN_SIGNATURE,
+        "the access token's signature is wrong",
+    )
+    assert (await refused(judge, f"{head}.{payload}.")).check is Check.TOKEN_SIGNATURE
+
+
+async def test_only_the_algorithms_that_are_configured() -> None:
+    judge = verifier(algorithms=["ES384"])
+    assert (await refused(judge, KEY.token())).check is Check.TOKEN_ALG
+
+
+async def test_another_key_under_the_same_name() -> None:
+    stranger = issuer_key("ES256", number=2)
+    error = await refused(verifier(), stranger.token())
+    assert error.check is Check.TOKEN_SIGNATURE
+    assert (await refused(verifier(), stranger.token(header={"jwk": stranger.jwk}))).check is (
+        Check.TOKEN_SIGNATURE
+    )
+
+
+async def test_a_key_for_another_algorithm() -> None:
+    rsa = issuer_key("RS256")
+    keys = {"keys": [rsa.jwk | {"alg": "RS256"}]}
+    forged = IssuerKey("PS256", rsa.private)
+    error = await refused(verifier(jwks=keys), forged.token())
+    assert error.check is Check.TOKEN_KEY
+    assert error.description == "the issuer has no key that fits the access token"
+
+
+async def test_an_unknown_key_of_a_static_set() -> None:
+    assert (await refused(verifier(), KEY.token(header={"kid": "other"}))).check is Check.TOKEN_KEY
+
+
+async def test_a_token_without_kid() -> None:
+    assert (await verifier().verify(KEY.token(header={"kid": ...}))).jkt == JKT
+    nameless = issuer_key("ES256", number=4, kid=None)
+    judge = verifier(KEY, nameless)
+    assert (await judge.verify(nameless.token())).jkt == JKT
+    assert (await judge.verify(nameless.token(header={"kid": "any"}))).jkt == JKT
+
+
+async def test_claims_and_times_are_judged() -> None:
+    clock = Clock()
+    judge = verifier(clock=clock)
+    assert (await refused(judge, KEY.token(iss="https://other.example"))).check is Check.TOKEN_ISS
+    assert (await refused(judge, KEY.token(aud="other"))).check is Check.TOKEN_AUD
+    assert (await refused(judge, KEY.token(exp=int(clock.now) - 20))).check is Check.TOKEN_TIME
+    assert (await refused(judge, KEY.token(cnf={"x5t#S256": JKT}))).check is Check.BINDING
+    assert (await refused(judge, KEY.token(sub=...))).check is Check.TOKEN_CLAIMS
+    assert (
+        await refused(judge, KEY.sign({"typ": "at+jwt", "alg": "ES256"}, "[]"))
+    ).check is Check.TOKEN_CLAIMS
+
+
+async def test_issuers_that_differ() -> None:
+    judge = verifier(
+        audience=["api", RESOURCE],
+        token_types=("JWT", None),
+        scope_claims=("scp",),
+        client_id_claims=("cid",),
+        required_claims=("iss", "exp", "aud", "client_id"),
+    )
+    claims: dict[str, Any] = {
+        "client_id": ...,
+        "jti": ...,
+        "scope": ...,
+        "cid": "app",
+        "scp": ["a"],
+        "aud": "api",
+    }
+    for typ in ("jwt", ...):
+        token = await judge.verify(KEY.token(header={"typ": typ}, **claims))
+        assert (token.client_id, token.scopes) == ("app", frozenset({"a"}))
+    assert (await refused(judge, KEY.token(**claims))).check is Check.TOKEN_TYP
+
+
+async def test_the_size_of_a_token_is_limited() -> None:
+    error = await refused(verifier(), KEY.token(padding="x" * 16384))
+    assert error.check is Check.TOKEN_FORMAT
+
+
+async def test_characters_that_no_token_has() -> None:
+    for token in ("\ud800", "é.é.é", KEY.token() + "\u00e9"):
+        assert (await refused(verifier(), token)).check is Check.TOKEN_FORMAT
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | st.from_regex(r"[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,5}", fullmatch=True))
+def test_no_string_raises_anything_but_our_errors(token: str) -> None:
+    with pytest.raises(DPoPError):
+        asyncio.run(verifier().verify(token))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+HEADER_NAMES = st.sampled_from(["typ", "alg", "kid", "crit", "b64", "zip", "enc", "jwk", "x"])
+CLAIM_NAMES = st.sampled_from(
+    ["iss", "aud", "exp", "iat", "nbf", "sub", "client_id", "jti", "scope", "cnf", "x"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(HEADER_NAMES, JSON, max_size=2), st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
+def test_no_signed_token_raises_anything_but_our_errors(header: Any, claims: Any) -> None:
+    try:
+        token = asyncio.run(verifier().verify(KEY.token(header=header, **claims)))
+    except InvalidToken:
+        return
+    assert "cnf" not in claims
+    assert token.jkt == JKT
+
+
+async def test_a_verified_token_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = verifier()
+    token = KEY.token()
+    first = await judge.verify(token)
+    monkeypatch.setattr(JWTAccessTokenVerifier, "_signer", None)
+    second = await judge.verify(token)
+    assert second == first
+    assert second is not first
+
+
+async def test_refused_tokens_are_not_remembered() -> None:
+    judge = verifier()
+    for token in (KEY.token(aud="other"), issuer_key("ES256", number=2).token(), "x.y.z"):
+        await refused(judge, token)
+    assert remembered(judge) == 0
+
+
+async def test_a_remembered_token_expires() -> None:
+    clock = Clock()
+    judge = verifier(clock=clock, clock_skew=5)
+    token = KEY.token()
+    await judge.verify(token)
+    clock.now += 604
+    await judge.verify(token)
+    clock.now += 2
+    error = await refused(judge, token)
+    assert (error.check, error.description) == (Check.TOKEN_TIME, "the access token has expired")
+    assert remembered(judge) == 0
+
+
+async def test_a_remembered_token_is_not_valid_before_its_time() -> None:
+    clock = Clock()
+    judge = verifier(clock=clock)
+    token = KEY.token()
+    await judge.verify(token)
+    clock.now -= 100
+    assert (await refused(judge, token)).description == "the access token is not valid yet"
+
+
+async def test_how_many_tokens_are_remembered() -> None:
+    judge = verifier(max_cached_tokens=3)
+    for number in range(5):
+        await judge.verify(KEY.token(jti=f"token-{number}"))
+    assert remembered(judge) == 3
+
+
+async def test_discovery_and_one_fetch_for_many_requests(server: IssuerServer) -> None:
+    server.publish(key_set(KEY))
+    judge = verifier(issuer=server.origin, jwks=None)
+    tokens = [KEY.token(iss=server.origin, jti=str(number)) for number in range(50)]
+    verified = await asyncio.gather(*map(judge.verify, tokens))
+    assert {token.claims["jti"] for token in verified} == {str(number) for number in range(50)}
+    assert server.targets == [METADATA, "/jwks"]
+    await judge.aclose()
+
+
+async def test_the_issuer_is_down_from_the_beginning() -> None:
+    judge = verifier(jwks="http://127.0.0.1:1/jwks")
+    with pytest.raises(Unavailable) as caught:
+        await judge.verify(KEY.token())
+    assert (caught.value.check, caught.value.retry_after) == (Check.TOKEN_KEY, 1)
+    assert (await refused(judge, "x.y.z")).check is Check.TOKEN_FORMAT
+
+
+async def test_garbage_makes_no_fetch(server: IssuerServer) -> None:
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    for token in ("", "x.y.z", KEY.token(header={"alg": "HS256"}), KEY.token(header={"typ": "JWT"})):
+        await refused(judge, token)
+    assert server.asked == []
+
+
+async def test_a_new_key_is_found_and_a_flood_of_unknown_ones_is_not(server: IssuerServer) -> None:
+    clock = Clock()
+    new = issuer_key("ES256", number=2, kid="key-2")
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    await judge.verify(KEY.token())
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, new))
+    assert (await refused(judge, new.token())).check is Check.TOKEN_KEY
+    clock.now += 10
+    assert (await judge.verify(new.token())).jkt == JKT
+    assert len(server.asked) == 2
+    clock.now += 10
+    unknown = [KEY.token(header={"kid": f"random-{number}"}) for number in range(50)]
+    outcomes = await asyncio.gather(*map(judge.verify, unknown), return_exceptions=True)
+    assert all(isinstance(outcome, InvalidToken) for outcome in outcomes)
+    assert len(server.asked) == 3
+    # Nothing was evicted by them.
+    assert remembered(judge) == 2
+
+
+async def test_rotation_in_a_set_without_names(server: IssuerServer) -> None:
+    clock = Clock()
+    old, new = (issuer_key("ES256", number=number, kid=None) for number in (5, 6))
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(old))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    await judge.verify(old.token())
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(new))
+    assert (await refused(judge, new.token())).check is Check.TOKEN_SIGNATURE
+    clock.now += 10
+    assert (await judge.verify(new.token())).jkt == JKT
+    assert (await refused(judge, old.token())).check is Check.TOKEN_SIGNATURE
+
+
+async def test_a_bad_signature_under_a_known_name_makes_no_fetch(server: IssuerServer) -> None:
+    clock = Clock()
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    await judge.verify(KEY.token())
+    clock.now += 100
+    assert (await refused(judge, issuer_key("ES256", number=2).token())).check is Check.TOKEN_SIGNATURE
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("replacement", [[], [issuer_key("ES256", number=2)]], ids=["removed", "replaced"])
+async def test_a_key_that_leaves_the_set_takes_its_tokens_along(
+    server: IssuerServer, replacement: list[IssuerKey]
+) -> None:
+    clock = Clock()
+    stays = issuer_key("RS256", kid="stays")
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, stays))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    gone, kept = KEY.token(exp=int(clock.now) + 9000), stays.token(exp=int(clock.now) + 9000)
+    await judge.verify(gone)
+    await judge.verify(kept)
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(stays, *replacement))
+    clock.now += 300
+    # The set is renewed in the background, so this request still counts on the old one.
+    await judge.verify(gone)
+    await judge.aclose()
+    expected = Check.TOKEN_SIGNATURE if replacement else Check.TOKEN_KEY
+    assert (await refused(judge, gone)).check is expected
+    assert (await judge.verify(kept)).jkt == JKT
+    assert remembered(judge) == 1
+
+
+async def test_an_outage_shorter_and_longer_than_a_day(server: IssuerServer) -> None:
+    clock = Clock()
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    token = KEY.token(exp=int(clock.now) + 10 * 86400)
+    await judge.verify(token)
+    server.handlers["/jwks"] = lambda _: answer(b"", status=503)
+    clock.now += 86399
+    await judge.verify(token)
+    await judge.verify(KEY.token(exp=int(clock.now) + 600))
+    clock.now += 1
+    for known_or_not in (token, KEY.token(exp=int(clock.now) + 600)):
+        with pytest.raises(Unavailable) as caught:
+            await judge.verify(known_or_not)
+        assert caught.value.retry_after >= 1
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    clock.now += 60
+    await judge.verify(token)
+
+
+async def test_a_hit_costs_no_task_and_no_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = verifier()
+    token = KEY.token()
+    await judge.verify(token)
+    loop = asyncio.get_running_loop()
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        for name in ("create_task", "run_in_executor", "call_soon", "create_future"):
+            patched.setattr(loop, name, forbidden)
+        assert (await judge.verify(token)).jkt == JKT
+
+
+def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        verifier(issuer="http://auth:8080", insecure_http_hosts=["Auth", "keys"])
+    assert caplog.messages == ["plain http is allowed for these hosts: auth, keys"]
+    caplog.clear()
+    verifier()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"issuer": "http://as.example.com"}, "issuer must be an https URL"),
+        ({"issuer": "as"}, "issuer takes an https URL"),
+        ({"audience": ""}, "audience takes a sequence"),
+        ({"audience": []}, "audience takes a sequence"),
+        ({"jwks": {"keys": []}}, "jwks holds no usable key"),
+        ({"jwks": "http://as.example.com/jwks"}, "jwks must be an https URL"),
+        ({"algorithms": ["HS256"]}, "HS256"),
+        ({"algorithms": []}, "algorithms is empty"),
+        ({"token_types": "JWT"}, "token_types takes"),
+        ({"scope_claims": "scope"}, "scope_claims takes a sequence"),
+        ({"client_id_claims": []}, "client_id_claims takes a sequence"),
+        ({"required_claims": ["iss", "exp"]}, "required_claims must name iss, exp and aud"),
+        ({"required_claims": ["exp", "aud", "sub"]}, "required_claims must name iss, exp and aud"),
+        ({"required_claims": []}, "required_claims takes a sequence"),
+        ({"clock_skew": -1}, "clock_skew must be at least 0 and at most 300 seconds"),
+        ({"clock_skew": 301}, "clock_skew must be"),
+        ({"insecure_http_hosts": "auth"}, "insecure_http_hosts takes a sequence"),
+        ({"max_cached_tokens": -1}, "max_cached_tokens takes a whole number"),
+        ({"jwks_lifetime": 0}, "jwks_lifetime must be at least 1"),
+        ({"jwks_max_age": 86401}, "jwks_max_age must be at least 300 and at most 86400 seconds"),
+        ({"jwks_max_age": 299}, "jwks_max_age must be at least 300 and at most 86400 seconds"),
+        ({"jwks_cooldown": 0}, "jwks_cooldown must be at least 1"),
+        ({"jwks_timeout": 0}, r"jwks_timeout must be at least 0\.1 and at most 60 seconds"),
+        ({"jwks": None, "ssl_context": "yes"}, "ssl_context takes"),
+    ],
+)
+def test_what_can_not_be_configured(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        verifier(**options)

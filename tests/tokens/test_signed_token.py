@@ -1,0 +1,145 @@
+"""The form and the header of a token."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidToken
+from dpop_middleware.jose import base64url
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.tokens.jwks import parse_key_set
+from dpop_middleware.tokens.signed_token import SignedToken, parse_signed_token, shown
+from tests.support.issuer_tokens import issuer_key, key_set
+
+KEY = issuer_key("ES256")
+
+
+def parse(token: str, *, token_types: Any = ("at+jwt", "application/at+jwt")) -> SignedToken:
+    return parse_signed_token(token, token_types=token_types, algorithms=SUPPORTED_ALGORITHMS)
+
+
+def refused(token: str, **options: Any) -> InvalidToken:
+    with pytest.raises(InvalidToken) as caught:
+        parse(token, **options)
+    return caught.value
+
+
+def test_a_token() -> None:
+    token = KEY.token()
+    signed = parse(token)
+    assert (signed.algorithm.name, signed.kid) == ("ES256", "key-1")
+    assert token.startswith(signed.signing_input.decode() + ".")
+    assert json.loads(signed.payload)["client_id"] == "s6BhdRkqt3"
+
+
+def test_the_signer_is_found_among_several() -> None:
+    others = [issuer_key("ES256", number=number) for number in (2, 3)]
+    keys = parse_key_set(key_set(others[0], KEY, others[1]))
+    found = parse(KEY.token()).signer(keys.candidates(kid="key-1", algorithm="ES256"))
+    assert found is keys.keys[1]
+    assert parse(others[1].token()).signer(keys.candidates(kid="none", algorithm="ES256")) is None
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
+def test_accepted_types(typ: str) -> None:
+    assert parse(KEY.token(header={"typ": typ})).kid == "key-1"
+
+
+@pytest.mark.parametrize(
+    "typ", ["JWT", "dpop+jwt", "at-jwt", " at+jwt", "at+jwt ", "", None, 1, ["at+jwt"], {}, True, ...]
+)
+def test_types_that_are_refused(typ: Any) -> None:
+    error = refused(KEY.token(header={"typ": typ}))
+    assert (error.check, error.description) == (Check.TOKEN_TYP, "the access token's typ is not accepted")
+
+
+def test_types_of_issuers_that_differ() -> None:
+    types = ("jwt", None)
+    assert parse(KEY.token(header={"typ": "JWT"}), token_types=types).kid == "key-1"
+    assert parse(KEY.token(header={"typ": ...}), token_types=types).kid == "key-1"
+    for typ in ("at+jwt", None, 1):
+        assert refused(KEY.token(header={"typ": typ}), token_types=types).check is Check.TOKEN_TYP
+
+
+def test_letters_that_only_look_alike() -> None:
+    assert refused(KEY.token(header={"typ": "to\u212aen"}), token_types=("token",)).check is Check.TOKEN_TYP
+
+
+@pytest.mark.parametrize(
+    "alg", ["none", "None", "HS256", "ES256K", "ES521", "es256", "RSA-OAEP", "", None, 1, ["ES256"], {}, ...]
+)
+def test_algorithms_that_are_refused(alg: Any) -> None:
+    error = refused(KEY.token(header={"alg": alg}))
+    assert (error.check, error.description) == (Check.TOKEN_ALG, "the access token's alg is not accepted")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crit", ["b64"]),
+        ("crit", []),
+        ("crit", None),
+        ("b64", True),
+        ("b64", 0),
+        ("zip", "DEF"),
+        ("enc", "x"),
+    ],
+)
+def test_header_members_that_are_refused(name: str, value: Any) -> None:
+    error = refused(KEY.token(header={name: value}))
+    assert (error.check, error.actual) == (Check.TOKEN_FORMAT, name)
+
+
+@pytest.mark.parametrize("kid", [None, 1, ["key-1"], {}, True])
+def test_a_kid_is_a_string(kid: Any) -> None:
+    assert refused(KEY.token(header={"kid": kid})).check is Check.TOKEN_FORMAT
+
+
+def test_keys_that_the_token_carries_are_not_looked_at() -> None:
+    carried = {"jwk": 5, "jku": "https://evil.example", "x5u": {}, "x5c": [1], "x5t": None}
+    assert parse(KEY.token(header=carried)).kid == "key-1"
+
+
+def test_encrypted_tokens_are_said_to_be_unsupported() -> None:
+    error = refused("eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..AAAA.AAAA.AAAA")
+    assert error.check is Check.TOKEN_FORMAT
+    assert error.description == "encrypted access tokens (JWE) are not supported"
+
+
+HEADER, PAYLOAD, SIGNATURE = KEY.token().split(".")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        ".",
+        "..",
+        "opaque",
+        f"{HEADER}.{PAYLOAD}",
+        f"{HEADER}.{PAYLOAD}.{SIGNATURE}.",
+        f"{HEADER}.{PAYLOAD}.{SIGNATURE}.a.b.c",
+        f"{HEADER}=.{PAYLOAD}.{SIGNATURE}",
+        f"{HEADER}.{PAYLOAD}=.{SIGNATURE}",
+        f"{HEADER}.{PAYLOAD}.{SIGNATURE}=",
+        f"{HEADER}.{PAYLOAD}.{SIGNATURE}AAA",
+        f" {HEADER}.{PAYLOAD}.{SIGNATURE}",
+        f"{PAYLOAD[:5]}+.{PAYLOAD}.{SIGNATURE}",
+        KEY.sign("[]", {}),
+        KEY.sign("null", {}),
+        KEY.sign("not json", {}),
+        KEY.sign('{"typ":"at+jwt","alg":"none","alg":"ES256"}', {}),
+        KEY.sign('{"typ":"at+jwt","alg":"ES256","x":NaN}', {}),
+        base64url.encode(b'\xff{"typ":"at+jwt","alg":"ES256"}') + f".{PAYLOAD}.{SIGNATURE}",
+    ],
+)
+def test_what_is_no_signed_jwt(token: str) -> None:
+    error = refused(token)
+    assert (error.check, error.description) == (Check.TOKEN_FORMAT, "the access token is not a signed JWT")
+
+
+def test_what_is_shown_in_logs_is_short() -> None:
+    assert shown("x") == "'x'"
+    assert len(shown("x" * 1000)) == 103
