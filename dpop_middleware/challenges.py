@@ -1,9 +1,11 @@
 """An error becomes a response: the one place that writes challenges (RFC 9449 section 7.1).
 
-Everything in a header value is of our own making: fixed descriptions, configured names, issued nonces.
+Everything in a header value is of our own making: fixed descriptions, configured names, issued nonces. The
+descriptions of somebody else's verifier or store are cleaned first.
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -21,6 +23,8 @@ __all__ = ["ErrorResponse", "Headers", "error_response", "nonce_headers"]
 Headers = tuple[tuple[str, str], ...]
 
 _CHALLENGED = frozenset({400, 401, 403})
+# RFC 6750 section 3: what an error_description may not hold, and what would end its quoted string.
+_NOT_IN_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ def nonce_headers(nonce: str) -> Headers:
 def _error_parameters(error: DPoPError) -> list[tuple[str, str]]:
     if error.code is None:
         return []
-    parameters = [("error", error.code), ("error_description", error.description)]
+    parameters = [("error", error.code), ("error_description", _NOT_IN_DESCRIPTION.sub("?", error.description))]
     if isinstance(error, InsufficientScope):
         parameters.append(("scope", " ".join(error.scopes)))
     if isinstance(error, InsufficientUserAuthentication):

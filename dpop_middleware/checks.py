@@ -8,8 +8,8 @@ __all__ = ["Check"]
 class Check(StrEnum):
     """One check of a request to a protected resource (RFC 9449 sections 4.3 and 7)."""
 
-    TARGET = "target"
     AUTHORIZATION = "authorization"
+    TARGET = "target"
     ONE_HEADER = "one_header"
     TOKEN_FORMAT = "token_format"
     TOKEN_TYP = "token_typ"

@@ -1,17 +1,19 @@
 """Connections that end with their access token: WebSockets and server-sent events.
 
-A request is judged once, when it comes. What it opens may outlive the token by hours, so it can be told to end
-at the token's expiry. To the application that looks as if the client had left.
+A request is judged once, when it comes. What it opens may outlive the token by hours, so it can be told to
+end at the token's expiry. To the application that looks as if the client had left.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["CLOSE_CODE", "CLOSE_REASON", "ending_after", "is_event_stream", "until"]
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["CLOSE_CODE", "CLOSE_REASON", "checked_flag", "ending_after", "is_event_stream", "until"]
 
 CLOSE_CODE = 1008
 """Policy violation (RFC 6455 section 7.4.1)."""
@@ -23,11 +25,18 @@ _SEND_RAISES = (2, 4)
 Chunk = TypeVar("Chunk")
 
 
-def is_event_stream(headers: object) -> bool:
+def checked_flag(name: str, value: object) -> bool:
+    """Return the option `value`, or raise ConfigurationError where it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} takes True or False, not {value!r}")
+    return value
+
+
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether raw ASGI header fields announce server-sent events."""
     return any(
         name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
-        for name, value in headers or ()  # type: ignore[attr-defined]
+        for name, value in headers
     )
 
 
@@ -63,12 +72,13 @@ class _Ending:
 
     async def receive(self) -> Message:
         if not self.ended:
+            timeout = asyncio.timeout(None)
             try:
-                async with asyncio.timeout(None) as timeout:
+                async with timeout:
                     self._waiting.add(timeout)
                     return await self._receive()
             except TimeoutError:
-                if not self.ended:
+                if not timeout.expired():
                     raise
             finally:
                 self._waiting.discard(timeout)
@@ -86,20 +96,23 @@ class _Ending:
                 message["type"].endswith("http.response.body") and not message.get("more_body", False)
             )
             await self._send(message)
-            if message["type"] == "http.response.start" and is_event_stream(message.get("headers")):
+            if message["type"] == "http.response.start" and is_event_stream(message.get("headers", ())):
                 self._may_end.set()
 
 
 @asynccontextmanager
 async def ending_after(
-    seconds: float, scope: Scope, receive: Receive, send: Send
+    seconds: float | None, scope: Scope, receive: Receive, send: Send
 ) -> AsyncGenerator[tuple[Receive, Send]]:
-    """Give the `receive` and `send` of a connection that ends after `seconds`.
+    """Give the `receive` and `send` of a connection that ends after `seconds`; None lets it last.
 
     A WebSocket is closed with code 1008, a `text/event-stream` response is completed, so that its client
     connects again. From then on `receive` tells that the client has left, and `send` raises OSError where the
     ASGI specification has it do so. Every other response takes the time it needs.
     """
+    if seconds is None:
+        yield receive, send
+        return
     ending = _Ending(scope, receive, send)
     timer = asyncio.create_task(ending.end_after(seconds))
     try:
@@ -116,8 +129,9 @@ async def until(seconds: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[
     deadline = asyncio.get_running_loop().time() + seconds
     iterator = aiter(chunks)
     while True:
+        timeout = asyncio.timeout_at(deadline)
         try:
-            async with asyncio.timeout_at(deadline) as timeout:
+            async with timeout:
                 chunk = await anext(iterator)
         except StopAsyncIteration:
             return

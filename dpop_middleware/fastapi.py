@@ -3,17 +3,18 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from fastapi import HTTPException
+from fastapi import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBase
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
-from dpop_middleware.asgi import Connection, authenticate, send_refusal
 from dpop_middleware.challenges import ErrorResponse
+from dpop_middleware.connection import Connection, authenticate, can_deny, raw_headers, send_refusal
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
@@ -31,18 +32,19 @@ class DPoPHTTPException(HTTPException):
     """
 
     def __init__(self, error: DPoPError, response: ErrorResponse) -> None:
-        raw = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers
-            if name not in ("content-type", "content-length")
-        ]
-        super().__init__(response.status, error.description, Headers(raw=raw))
+        kept = tuple(
+            field for field in response.headers if field[0] not in ("content-type", "content-length")
+        )
+        super().__init__(response.status, error.description, Headers(raw=raw_headers(kept)))
         self.error = error
         self.response = response
 
 
 async def dpop_exception_handler(connection: HTTPConnection, exception: Exception) -> Response | None:
-    """Answer as the middleware does: `app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)`."""
+    """Answer as the middleware does.
+
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    """
     if not isinstance(exception, DPoPHTTPException):
         raise exception
     if isinstance(connection, WebSocket):
@@ -82,7 +84,8 @@ class DPoPSecurity(SecurityBase):
         self.model = HTTPBase(scheme="dpop", description=description)
         self.scheme_name = scheme_name
         self._resource_server = resource_server
-        self._requirements = Requirements(acr_values=tuple(acr_values), max_age=max_age)
+        # What is no collection of strings is refused by Requirements, with a sentence of its own.
+        self._requirements = Requirements(acr_values=acr_values, max_age=max_age)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
     async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> AccessToken:
         """Authenticate the request, at most once, and return its access token."""
@@ -91,6 +94,8 @@ class DPoPSecurity(SecurityBase):
         try:
             verified = await authenticate(self._resource_server, connection.scope, requirements)
         except DPoPError as error:
+            if isinstance(connection, WebSocket) and not can_deny(connection.scope):
+                raise WebSocketException(WS_1008_POLICY_VIOLATION) from error
             raise DPoPHTTPException(error, self._resource_server.error_response(error)) from error
         return verified.access_token
 

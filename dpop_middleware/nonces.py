@@ -53,7 +53,12 @@ class NonceProvider(Protocol):
 
 
 def nonces_for(nonces: NonceProvider | None, *, purpose: str, server: str) -> NonceProvider | None:
-    """Return `nonces` for one purpose at one server, as far as the provider can tell them apart."""
+    """Return `nonces` for one purpose at one server, as far as the provider can tell them apart.
+
+    Raises ConfigurationError for what is no provider.
+    """
+    if nonces is not None and not (hasattr(nonces, "issue") and hasattr(nonces, "check")):
+        raise ConfigurationError("nonces takes a NonceProvider: HMACNonceProvider(secret)")
     for_server = getattr(nonces, "for_server", None)
     return nonces if for_server is None else for_server(purpose=purpose, server=server)
 
@@ -71,20 +76,22 @@ class HMACNonceProvider:
     """
 
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
-        secrets = (secret,) if isinstance(secret, (bytes, bytearray)) else tuple(secret)
-        if not secrets or not all(
-            isinstance(one, (bytes, bytearray)) and len(one) >= _MINIMUM_SECRET for one in secrets
+        if isinstance(secret, (bytes, bytearray)) or not isinstance(secret, Sequence):
+            secret = (secret,)
+        if not secret or not all(
+            isinstance(one, (bytes, bytearray)) and len(one) >= _MINIMUM_SECRET for one in secret
         ):
             raise ConfigurationError(
                 "HMACNonceProvider takes a secret of at least 32 random bytes, or several: "
                 "make one with secrets.token_bytes(32) and give it to every worker"
             )
-        if not 1 <= step <= lifetime / 3 or lifetime > 86_400:
+        numbers = isinstance(step, (int, float)) and isinstance(lifetime, (int, float))
+        if not numbers or not 1 <= step <= lifetime / 3 or lifetime > 86_400:
             raise ConfigurationError(
                 "HMACNonceProvider takes a step of at least 1 s and a lifetime of at least three steps and "
                 f"at most a day, not step={step!r} and lifetime={lifetime!r}"
             )
-        self._keys = tuple(bytes(one) for one in secrets)
+        self._keys = tuple(bytes(one) for one in secret)
         self._lifetime = lifetime
         self._step = step
 

@@ -150,7 +150,7 @@ def _time(claims: dict[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         _refuse(Check.IAT, f"the {name} of the DPoP proof is missing or malformed")
     if not 0 <= value <= _LATEST_TIME:
-        _refuse(Check.IAT, f"the {name} of the DPoP proof is not a time")
+        _refuse(Check.IAT, f"the {name} of the DPoP proof is not a time", actual=value)
     return value
 
 

@@ -5,7 +5,7 @@ Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -43,8 +43,8 @@ class ResourceRequest:
     method: str
     raw_path: str
     hosts: tuple[str, ...]
-    authorization: tuple[str, ...]
-    dpop: tuple[str, ...]
+    authorization: tuple[str, ...] = field(repr=False)
+    dpop: tuple[str, ...] = field(repr=False)
     root_path: str = ""
 
     @classmethod
@@ -84,7 +84,7 @@ class Credentials:
     """The scheme and the access token of an `Authorization` field, not yet looked into."""
 
     scheme: Scheme
-    access_token: str
+    access_token: str = field(repr=False)
 
 
 def _of_scheme(scheme: Scheme, error: DPoPError) -> DPoPError:

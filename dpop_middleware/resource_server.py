@@ -18,7 +18,7 @@ from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.secure_url import checked_url
 from dpop_middleware.target import PublicURLs
-from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.verdicts import Authentication, VerifiedRequest
 from dpop_middleware.verification import RequestVerification
@@ -226,6 +226,14 @@ class ResourceServer:
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
         return error_response(error, self._policy)
+
+    def seconds_left(self, access_token: AccessToken) -> float:
+        """Return for how many seconds `access_token` is still good.
+
+        That is until it expires, and for a token that was let in after that, until `clock_skew` is used up too.
+        """
+        left = access_token.expires_at - self._verification.clock()
+        return left if left > 0 else max(0.0, left + self._policy.clock_skew)
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""

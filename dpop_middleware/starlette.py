@@ -3,19 +3,22 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from dpop_middleware.asgi import Connection, adding_headers, authenticate, send_refusal
 from dpop_middleware.challenges import ErrorResponse
+from dpop_middleware.connection import Connection, adding_headers, authenticate, raw_headers, send_refusal
 from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.expiry import checked_flag, ending_after, is_event_stream, until
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
@@ -29,9 +32,7 @@ _CONNECTION_NAMES = ("request", "websocket")
 def refusal(response: ErrorResponse) -> Response:
     """Return `response` as a Starlette response, with every header line it has."""
     rendered = Response(response.body, response.status)
-    rendered.raw_headers = [
-        (name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
-    ]
+    rendered.raw_headers = raw_headers(response.headers)
     return rendered
 
 
@@ -40,6 +41,7 @@ def requires_dpop(
     *scopes: str,
     acr_values: Collection[str] = (),
     max_age: int | None = None,
+    close_at_expiry: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
 
@@ -49,38 +51,64 @@ def requires_dpop(
 
     - `scopes`: must all be granted by the token.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
+    - `close_at_expiry`: as in `DPoPMiddleware`.
 
-    Raises ConfigurationError when it is applied to something else.
+    A nonce for the client's next request goes on the `Response` that the endpoint returns and on an
+    HTTPException that it raises; what returns no Response leaves that to the middleware. Raises
+    ConfigurationError when it is applied to something else.
     """
     if not isinstance(resource_server, ResourceServer):
         raise ConfigurationError(
             "requires_dpop takes the resource server first: @requires_dpop(api, 'notes:read')"
         )
-    requirements = Requirements(scopes=scopes, acr_values=tuple(acr_values), max_age=max_age)
+    gate = _Gate(
+        resource_server,
+        # What is no collection of strings is refused by Requirements, with a sentence of its own.
+        Requirements(scopes=scopes, acr_values=acr_values, max_age=max_age),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        checked_flag("close_at_expiry", close_at_expiry),
+    )
 
     def decorate(endpoint: Any) -> Any:
         if isinstance(endpoint, type):
-            return _protected_class(endpoint, resource_server, requirements)
-        return _protected_function(endpoint, resource_server, requirements)
+            return _protected_class(endpoint, gate)
+        return _protected_function(endpoint, gate)
 
     return decorate
 
 
-def _protected_class(endpoint: type, resource_server: ResourceServer, requirements: Requirements) -> type:
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    resource_server: ResourceServer
+    requirements: Requirements
+    close_at_expiry: bool
+
+    async def seconds(self, scope: Scope) -> float | None:
+        """Authenticate; return for how many seconds the connection may last, None for any time."""
+        verified = await authenticate(self.resource_server, scope, self.requirements)
+        return self.resource_server.seconds_left(verified.access_token) if self.close_at_expiry else None
+
+
+def _protected_class(endpoint: type, gate: _Gate) -> type:
     if not issubclass(endpoint, (HTTPEndpoint, WebSocketEndpoint)):
         raise ConfigurationError(
-            f"@requires_dpop goes on an HTTPEndpoint or a WebSocketEndpoint, not on the class {endpoint.__name__}"
+            f"@requires_dpop goes on an HTTPEndpoint or a WebSocketEndpoint, unlike {endpoint.__name__}"
         )
     dispatch = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
         try:
-            await authenticate(resource_server, self.scope, requirements)
+            seconds = await gate.seconds(self.scope)
         except DPoPError as error:
-            await send_refusal(resource_server.error_response(error), self.scope, self.send)
+            await send_refusal(gate.resource_server.error_response(error), self.scope, self.send)
             return
-        self.send = adding_headers(self.send, Connection.of(self.scope))
-        await dispatch(self)
+        shared = Connection.of(self.scope)
+        async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
+            self.send = adding_headers(send, shared)
+            try:
+                await dispatch(self)
+            except HTTPException as error:
+                _add_headers(error, shared)
+                raise
 
     return type(
         endpoint.__name__,
@@ -94,32 +122,30 @@ def _protected_class(endpoint: type, resource_server: ResourceServer, requiremen
     )
 
 
-def _protected_function(
-    endpoint: Callable[..., Any], resource_server: ResourceServer, requirements: Requirements
-) -> Callable[..., Awaitable[Any]]:
+def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
         connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
+        websocket = connection if isinstance(connection, WebSocket) else None
+        scope = connection.scope
         try:
-            await authenticate(resource_server, connection.scope, requirements)
+            seconds = await gate.seconds(scope)
         except DPoPError as error:
-            response = resource_server.error_response(error)
-            if isinstance(connection, WebSocket):
-                await send_refusal(response, connection.scope, connection.send)
-                return None
-            return refusal(response)
-        shared = Connection.of(connection.scope)
-        if isinstance(connection, WebSocket):
-            websocket = WebSocket(
-                connection.scope, connection.receive, adding_headers(connection.send, shared)
-            )
+            response = gate.resource_server.error_response(error)
+            if websocket is None:
+                return refusal(response)
+            await send_refusal(response, scope, websocket.send)
+            return None
+        shared = Connection.of(scope)
+        if websocket is None:
+            return _ending(await _response(endpoint, args, kwargs, shared), seconds)
+        async with ending_after(seconds, scope, websocket.receive, websocket.send) as (receive, send):
+            inner = WebSocket(scope, receive, adding_headers(send, shared))
             if name in kwargs:
-                kwargs[name] = websocket
-            else:
-                args = (*args[:position], websocket, *args[position + 1 :])
-        return await _respond(endpoint, args, kwargs, shared)
+                return await _called(endpoint, args, {**kwargs, name: inner})
+            return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
     return protected
 
@@ -127,6 +153,11 @@ def _protected_function(
 def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
     if not callable(endpoint):
         raise ConfigurationError(f"@requires_dpop goes on an endpoint, not on {endpoint!r}")
+    if inspect.isgeneratorfunction(endpoint) or inspect.isasyncgenfunction(endpoint):
+        raise ConfigurationError(
+            f"@requires_dpop goes on a function that returns a response; for the generator {endpoint!r} "
+            "use DPoPSecurity or DPoPMiddleware"
+        )
     for position, name in enumerate(inspect.signature(endpoint).parameters):
         if name in _CONNECTION_NAMES:
             return name, position
@@ -135,21 +166,37 @@ def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
     )
 
 
-async def _respond(
+async def _called(endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(endpoint):
+        return await endpoint(*args, **kwargs)
+    result = await run_in_threadpool(endpoint, *args, **kwargs)
+    # A callable object may be async without being a coroutine function.
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _response(
     endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], shared: Connection
 ) -> Any:
     try:
-        if inspect.iscoroutinefunction(endpoint):
-            result = await endpoint(*args, **kwargs)
-        else:
-            result = await run_in_threadpool(endpoint, *args, **kwargs)
+        result = await _called(endpoint, args, kwargs)
     except HTTPException as error:
-        if shared.response_headers:
-            headers = MutableHeaders(dict(error.headers or {}))
-            headers.update(dict(shared.response_headers))
-            error.headers = headers
+        _add_headers(error, shared)
         raise
     if isinstance(result, Response):
-        for header, value in shared.response_headers:
-            result.headers[header] = value
+        for name, value in shared.response_headers:
+            result.headers[name] = value
     return result
+
+
+def _add_headers(error: HTTPException, shared: Connection) -> None:
+    if not shared.response_headers:
+        return
+    names = {name for name, _ in shared.response_headers}
+    kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
+    error.headers = Headers(raw=raw_headers((*kept, *shared.response_headers)))
+
+
+def _ending(response: Any, seconds: float | None) -> Any:
+    if seconds is not None and hasattr(response, "body_iterator") and is_event_stream(response.raw_headers):
+        response.body_iterator = until(seconds, response.body_iterator)
+    return response

@@ -26,6 +26,7 @@ ROWS = (
     ("known_clients", "once", "requirements", "verdicts"),
     ("verification",),
     ("resource_server",),
+    ("connection", "expiry"),
     ("asgi", "starlette", "fastapi", "mcp"),
     ("client", "authorization_server", "testing", "metadata", "cli"),
     ("__init__",),

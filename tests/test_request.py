@@ -96,14 +96,6 @@ def test_the_root_path_is_the_servers_and_not_that_of_a_mount() -> None:
     assert ResourceRequest.from_scope(scope()).root_path == ""
 
 
-def test_a_framework_may_set_the_root_path_of_a_request_that_was_judged() -> None:
-    # FastAPI(root_path=…) sets it in the scope, between a middleware and a route. The request is the same.
-    outside = ResourceRequest.from_scope(scope(root_path=""))
-    inside = ResourceRequest.from_scope(scope(root_path="/svc"))
-    assert outside == inside
-    assert outside != ResourceRequest.from_scope(scope(raw_path=b"/svc/a%2Fb"))
-
-
 def test_no_token_and_no_proof_shows_in_a_repr() -> None:
     request = ResourceRequest.from_scope(scope((b"authorization", b"DPoP secret"), (b"dpop", b"secret")))
     assert "secret" not in repr(request)

@@ -23,11 +23,22 @@ class Channel:
             raise RedisConnectionError("the connection was closed")
         self._connection = connection
         self._replies = ReplyReader(stream)
+        self._was_cut = False
 
     async def exchange(self, data: bytes, count: int) -> list[object]:
         """Send `data` and read the `count` replies to it; after any exception the channel is in doubt."""
-        await self._connection.send_packed_command(data, check_health=False)  # type: ignore[no-untyped-call]
-        return await self._replies.read(count)
+        try:
+            await self._connection.send_packed_command(data, check_health=False)
+            return await self._replies.read(count)
+        except (RedisError, OSError) as error:
+            if self._was_cut:
+                raise TimeoutError("the server did not answer in time") from error
+            raise
+
+    def cut(self) -> None:
+        """Break the connection: an exchange that is under way ends with `TimeoutError`."""
+        self._was_cut = True
+        abort(self._connection)
 
     async def ask(self, data: bytes) -> object:
         """One command's reply; raises it when it is an error."""
@@ -49,9 +60,13 @@ class Channel:
 
 async def put_away(connection: AbstractConnection) -> None:
     """Close without a word: for connections in doubt, whose peer may never answer."""
-    writer = connection._writer  # noqa: SLF001
-    if writer is not None:
-        # An orderly TLS shutdown would wait half a minute for a peer that hangs.
-        writer.transport.abort()
+    abort(connection)
     with contextlib.suppress(RedisError, OSError):
         await connection.disconnect(nowait=True)
+
+
+def abort(connection: AbstractConnection) -> None:
+    """Drop the socket at once: an orderly TLS shutdown would wait half a minute for a peer that hangs."""
+    writer = connection._writer  # noqa: SLF001
+    if writer is not None:
+        writer.transport.abort()

@@ -29,7 +29,7 @@ def connector(target: Target, address: Address | None = None) -> Connect:
 async def opened(connection: AbstractConnection) -> Channel:
     """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
     try:
-        await connection.connect()
+        await connection.connect()  # type: ignore[no-untyped-call]
         return Channel(connection)
     except BaseException:
         await put_away(connection)

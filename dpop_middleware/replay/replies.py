@@ -76,7 +76,7 @@ def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:
     simple = SIMPLE.get(kind)
     if simple is not None:
         return kind, simple(line), after
-    if kind not in b"*~>%|" or not kind:
+    if kind not in b"*~>%|":
         raise InvalidResponse("the server's reply is not RESP")
     length = int(line)
     if length < 0:

@@ -26,7 +26,7 @@ class Case:
     """One request and the answer that it must get.
 
     `status` is None where the application must answer, with any status below 400. `error` is the error code
-    that the challenge and the JSON body must name, None for a challenge without one.
+    that the challenge must name, and the JSON body if it names any; None for a challenge without one.
     """
 
     name: str

@@ -23,6 +23,7 @@ __all__ = ["ClaimRules", "judge_claims"]
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # RFC 7638 with SHA-256: 43 characters, of which the last carries four bits only.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_CERTIFICATE = "x5t#S256"
 _LATEST = 253402300799  # the end of the year 9999
 
 
@@ -157,13 +158,14 @@ def _confirmation(claims: Mapping[str, Any]) -> str | None:
     """Return `cnf.jkt`, None where there is no `cnf` (RFC 9449 section 6.1, RFC 7800 section 3.1).
 
     Any other confirmation is refused under both schemes: such a token is bound, so it must not pass as
-    Bearer, and to something that we can't check, so it must not pass as DPoP. That holds for a `jkt` beside
-    another member too: whoever bound the token to both wants both checked.
+    Bearer, and to something that we can't check, so it must not pass as DPoP. That holds for a client
+    certificate beside `jkt` too (RFC 8705): whoever bound the token to both wants both checked. Members that
+    nobody knows are ignored, as RFC 7800 section 3.1 asks.
     """
     if "cnf" not in claims:
         return None
     cnf = claims["cnf"]
-    jkt = cnf.get("jkt") if isinstance(cnf, dict) and len(cnf) == 1 else None
+    jkt = cnf.get("jkt") if isinstance(cnf, dict) and _CERTIFICATE not in cnf else None
     if not isinstance(jkt, str) or not _THUMBPRINT.fullmatch(jkt):
         raise InvalidToken(
             "the access token is bound by a confirmation method that is not supported here",

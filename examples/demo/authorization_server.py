@@ -10,62 +10,55 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dpop_middleware import DPoPPolicy, DPoPProof, ResourceRequest, errors
-from dpop_middleware import proof as dpop
-from dpop_middleware.freshness import check_freshness
-from dpop_middleware.request import one_proof
+from dpop_middleware import DPoPPolicy, MemoryReplayStore, errors
+from dpop_middleware.authorization_server import (
+    TokenEndpoint,
+    confirmation,
+    dpop_signing_alg_values_supported,
+)
 
 POLICY = DPoPPolicy(algorithms=("ES256",))
 LIFETIME = 300
 
 
-def verified_proof(request: Request, token_endpoint: str) -> DPoPProof:
-    """Check the proof of a token request (RFC 9449 sections 4.3 and 5)."""
-    jws = dpop.split_proof(one_proof(ResourceRequest.from_scope(request.scope).dpop))
-    header = dpop.parse_header(jws.header, POLICY.algorithms)
-    proof = dpop.parse_claims(jws.payload, header)
-    dpop.check_htm(proof, request.method)
-    dpop.check_htu(proof, token_endpoint)
-    dpop.check_signature(jws, header)
-    check_freshness(proof, POLICY, nonces=None, nonce=None, now=time.time())
-    return proof
-
-
 class AuthorizationServer:
     """Issues RFC 9068 access tokens for authorization codes that a user is taken to have approved."""
 
-    def __init__(self, issuer: str, resource: str) -> None:
+    def __init__(self, *, issuer: str, resource: str) -> None:
         self._issuer = issuer
         self._resource = resource
+        self._token_url = f"{issuer}/token"
+        self._endpoint = TokenEndpoint(url=self._token_url, replay_store=MemoryReplayStore(), policy=POLICY)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._kid = secrets.token_hex(4)
         self._approved = {"SPLIT_123": "user123", "SPLIT_124": "user123"}
 
-    async def metadata(self, request: Request) -> JSONResponse:
-        """Answer as RFC 8414 says."""
+    async def metadata(self, request: Request) -> Response:
+        """Answer as RFC 8414 says: here the API finds our keys."""
         return JSONResponse(
             {
                 "issuer": self._issuer,
                 "jwks_uri": f"{self._issuer}/jwks",
-                "token_endpoint": f"{self._issuer}/token",
-                "dpop_signing_alg_values_supported": POLICY.algorithms,
+                "token_endpoint": self._token_url,
+                "dpop_signing_alg_values_supported": dpop_signing_alg_values_supported(POLICY),
             }
         )
 
-    async def jwks(self, request: Request) -> JSONResponse:
-        """Publish the key with which resource servers verify our tokens."""
+    async def jwks(self, request: Request) -> Response:
+        """Publish the key with which the API verifies our tokens."""
         public_jwk = ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return JSONResponse({"keys": [{**public_jwk, "kid": self._kid, "use": "sig", "alg": "ES256"}]})
 
-    async def token(self, request: Request) -> JSONResponse:
+    async def token(self, request: Request) -> Response:
         """Exchange an authorization code for a token that only the holder of the proof's key can use."""
         try:
-            proof = verified_proof(request, f"{self._issuer}/token")
+            proof = await self._endpoint.verify(request)
         except errors.DPoPError as error:
-            return JSONResponse({"error": error.code, "error_description": error.description}, 400)
+            refusal = self._endpoint.error_response(error)
+            return Response(refusal.body, refusal.status, dict(refusal.headers))
         form = dict(parse_qsl((await request.body()).decode()))
         user = self._approved.pop(form.get("code", ""), None)  # a code works once
         if user is None:
@@ -79,16 +72,16 @@ class AuthorizationServer:
             "iat": now,
             "client_id": form.get("client_id", ""),
             "jti": secrets.token_urlsafe(16),
-            "cnf": {"jkt": proof.jkt},
+            "cnf": confirmation(proof),
         }
         access_token = jwt.encode(claims, self._key, "ES256", {"typ": "at+jwt", "kid": self._kid})
         answer = {"access_token": access_token, "token_type": "DPoP", "expires_in": LIFETIME}
-        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+        return JSONResponse(answer, headers=dict(self._endpoint.response_headers(proof)))
 
 
 def create_app() -> Starlette:
     """Build the application; its identifiers come from the environment."""
-    server = AuthorizationServer(os.environ["DEMO_ISSUER"], os.environ["DEMO_RESOURCE"])
+    server = AuthorizationServer(issuer=os.environ["DEMO_ISSUER"], resource=os.environ["DEMO_RESOURCE"])
     return Starlette(
         routes=[
             Route("/.well-known/oauth-authorization-server", server.metadata),

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import uvloop
 from redis.asyncio import Redis, RedisCluster
@@ -23,18 +23,29 @@ IN_FLIGHT = (1, 16, 64, 256)
 LIFETIME = 80.0
 BARS = {"client CPU at 64": 0.25, "server CPU at 64": 0.25, "latency at 1": 1.0, "bytes for each entry": 120.0}
 
+ROUNDS = 10
+WIDTHS = (8, 6, 8, 6, 8, 6, 8, 9)
+
 Operation = Callable[[], Awaitable[object]]
+CPU = Callable[[], Awaitable[float]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """One measurement; times in microseconds for each operation."""
+    """Measurements of one operation, summed over the rounds; times in seconds."""
 
-    client_cpu: float
-    server_cpu: float
-    p50: float
-    p99: float
-    per_second: float
+    client_cpu: float = 0.0
+    server_cpu: float = 0.0
+    wall: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+    def each(self, total: float) -> float:
+        """Microseconds for one operation."""
+        return total / len(self.latencies) * 1e6
+
+    def percentile(self, percent: int) -> float:
+        """A latency in microseconds."""
+        return sorted(self.latencies)[len(self.latencies) * percent // 100] * 1e6
 
 
 def entry() -> ReplayEntry:
@@ -45,47 +56,41 @@ def entry() -> ReplayEntry:
     )
 
 
-async def measure(operation: Operation, in_flight: int, operations: int, server_cpu: Operation) -> Cost:
-    """Run `operations` of them, `in_flight` at a time."""
-    latencies: list[float] = []
+async def measure(cost: Cost, operation: Operation, in_flight: int, count: int, server_cpu: CPU) -> None:
+    """Run `count` operations, `in_flight` at a time, and add what they cost to `cost`."""
 
-    async def worker(count: int) -> None:
-        for _ in range(count):
+    async def worker(operations: int) -> None:
+        for _ in range(operations):
             begin = time.perf_counter()
             await operation()
-            latencies.append(time.perf_counter() - begin)
+            cost.latencies.append(time.perf_counter() - begin)
 
-    await asyncio.gather(*(worker(20) for _ in range(in_flight)))
-    latencies.clear()
     server_before = await server_cpu()
     cpu_before, wall_before = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(worker(operations // in_flight) for _ in range(in_flight)))
-    cpu, wall = time.process_time() - cpu_before, time.perf_counter() - wall_before
-    server = await server_cpu() - server_before  # type: ignore[operator]
-    latencies.sort()
-    done = len(latencies)
-    return Cost(
-        client_cpu=cpu / done * 1e6,
-        server_cpu=server / done * 1e6,
-        p50=latencies[done // 2] * 1e6,
-        p99=latencies[done * 99 // 100] * 1e6,
-        per_second=done / wall,
-    )
+    await asyncio.gather(*(worker(count // in_flight) for _ in range(in_flight)))
+    cost.client_cpu += time.process_time() - cpu_before
+    cost.wall += time.perf_counter() - wall_before
+    cost.server_cpu += await server_cpu() - server_before
 
 
 def show(name: str, cost: Cost, plain: Cost) -> None:
     """One line of the table."""
+    client, plain_client = cost.each(cost.client_cpu), plain.each(plain.client_cpu)
+    server, plain_server = cost.each(cost.server_cpu), plain.each(plain.server_cpu)
+    p50, plain_p50 = cost.percentile(50), plain.percentile(50)
     print(
-        f"{name:28} {cost.client_cpu:8.1f} {cost.client_cpu / plain.client_cpu:6.2f} "
-        f"{cost.server_cpu:8.2f} {cost.server_cpu / plain.server_cpu:6.2f} "
-        f"{cost.p50:8.0f} {cost.p50 / plain.p50:6.2f} {cost.p99:8.0f} {cost.per_second:9.0f}"
+        f"{name:28} {client:8.1f} {client / plain_client:6.2f} {server:8.2f} {server / plain_server:6.2f} "
+        f"{p50:8.0f} {p50 / plain_p50:6.2f} {cost.percentile(99):8.0f} {len(cost.latencies) / cost.wall:9.0f}"
     )
 
 
-async def compare(title: str, store: RedisReplayStore, client: Redis | RedisCluster, cpu: Operation, n: int) -> dict[str, float]:
+async def compare(
+    title: str, store: RedisReplayStore, client: Redis | RedisCluster, cpu: CPU, n: int
+) -> dict[str, float]:
     """The table for one deployment; returns the ratios that have bars."""
-    print(f"\n{title}")
-    print(f"{'':28} {'client':>8} {'ratio':>6} {'server':>8} {'ratio':>6} {'p50':>8} {'ratio':>6} {'p99':>8} {'per s':>9}")
+    print(f"\n{title}, microseconds")
+    heads = ("client", "ratio", "server", "ratio", "p50", "ratio", "p99", "per s")
+    print(f"{'':28} " + " ".join(f"{head:>{width}}" for head, width in zip(heads, WIDTHS, strict=True)))
     ratios: dict[str, float] = {}
 
     async def plain_set() -> object:
@@ -96,25 +101,29 @@ async def compare(title: str, store: RedisReplayStore, client: Redis | RedisClus
         return await store.add(entry())
 
     for in_flight in IN_FLIGHT:
-        count = n // 5 if in_flight == 1 else n
-        plain = await measure(plain_set, in_flight, count, cpu)
-        ours = await measure(add, in_flight, count, cpu)
+        plain, ours = Cost(), Cost()
+        for operation in (plain_set, add):
+            await measure(Cost(), operation, in_flight, 20 * in_flight, cpu)
+        # In turns, so that what else the machine does falls on both.
+        for _ in range(ROUNDS):
+            for cost, operation in ((plain, plain_set), (ours, add)):
+                await measure(cost, operation, in_flight, n // ROUNDS, cpu)
         show(f"set(nx, px), {in_flight} in flight", plain, plain)
         show(f"add, {in_flight} in flight", ours, plain)
         if in_flight == 64:
-            ratios["client CPU at 64"] = ours.client_cpu / plain.client_cpu
-            ratios["server CPU at 64"] = ours.server_cpu / plain.server_cpu
+            ratios["client CPU at 64"] = ours.each(ours.client_cpu) / plain.each(plain.client_cpu)
+            ratios["server CPU at 64"] = ours.each(ours.server_cpu) / plain.each(plain.server_cpu)
         if in_flight == 1:
-            ratios["latency at 1"] = ours.p50 / plain.p50
+            ratios["latency at 1"] = ours.percentile(50) / plain.percentile(50)
     return ratios
 
 
-def cpu_reader(*clients: Redis) -> Operation:
+def cpu_reader(*clients: Redis) -> CPU:
     """What reads the CPU seconds that the servers have used so far."""
 
     async def read() -> float:
         infos = [await client.info("cpu") for client in clients]
-        return sum(info["used_cpu_sys"] + info["used_cpu_user"] for info in infos)
+        return float(sum(info["used_cpu_sys"] + info["used_cpu_user"] for info in infos))
 
     return read
 
@@ -131,7 +140,7 @@ async def memory(implementation: str) -> float:
         after = (await client.info("memory"))["used_memory"]
         await store.aclose()
         await client.aclose()
-    return (after - before) / 200_000
+    return float(after - before) / 200_000
 
 
 async def memory_store(n: int) -> float:

@@ -19,11 +19,13 @@ from dpop_middleware import (
     MemoryReplayStore,
     ResourceServer,
 )
-from dpop_middleware.fastapi import DPoPSecurity
+from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
-from dpop_middleware.testing.conformance import Target
-from dpop_middleware.testing.conformance import test_dpop_conformance as test_dpop_conformance
+from dpop_middleware.testing.conformance import Target, test_dpop_conformance
+
+# Named, so that no linter takes the imported tests for an unused import.
+__all__ = ["test_dpop_conformance"]
 
 ISSUER = TestIssuer(audience="https://api.example.com")
 
@@ -85,13 +87,26 @@ def fastapi(server: ResourceServer) -> Any:
     return app
 
 
+def fastapi_with_the_handler(server: ResourceServer) -> Any:
+    app = fastapi(server)
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    return app
+
+
 def fastapi_under_the_middleware(server: ResourceServer) -> Any:
     return DPoPMiddleware(fastapi(server), server)
 
 
 FACES: tuple[Callable[[ResourceServer], Any], ...] = (
-    plain_asgi, starlette, mounted, decorator, endpoint_class, fastapi, fastapi_under_the_middleware
-)  # fmt: skip
+    plain_asgi,
+    starlette,
+    mounted,
+    decorator,
+    endpoint_class,
+    fastapi,
+    fastapi_with_the_handler,
+    fastapi_under_the_middleware,
+)
 POLICIES: tuple[dict[str, Any], ...] = (
     {}, {"accept_bearer": True}, {"nonce": "required"}, {"nonce": "fallback"}
 )  # fmt: skip
@@ -100,7 +115,7 @@ SERVED = [
     for face in FACES
     for policy in POLICIES
     # A dependency alone can't put nonces on every response, and says so.
-    if face is not fastapi or "nonce" not in policy
+    if face not in (fastapi, fastapi_with_the_handler) or "nonce" not in policy
 ]
 
 

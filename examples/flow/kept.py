@@ -1,0 +1,32 @@
+"""What the authorization server keeps for a while, under names that nobody can guess."""
+
+import secrets
+import time
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Kept(Generic[Value]):
+    """Values that can be taken once and expire; of too many, the oldest go first.
+
+    `lifetime` is in seconds. A real server keeps them where all its workers find them.
+    """
+
+    def __init__(self, *, lifetime: float, at_most: int = 1000) -> None:
+        self._lifetime = lifetime
+        self._at_most = at_most
+        self._values: dict[str, tuple[float, Value]] = {}
+
+    def put(self, value: Value) -> str:
+        """Keep `value` and return its name: 256 random bits."""
+        while len(self._values) >= self._at_most:
+            del self._values[next(iter(self._values))]
+        name = secrets.token_urlsafe(32)
+        self._values[name] = (time.monotonic() + self._lifetime, value)
+        return name
+
+    def take(self, name: str) -> Value | None:
+        """Return the value of that name and forget it; None where there is none."""
+        expires_at, value = self._values.pop(name, (0.0, None))
+        return value if time.monotonic() < expires_at else None

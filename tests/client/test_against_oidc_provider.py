@@ -1,0 +1,172 @@
+"""Our client and our resource server with an authorization server that others wrote: oidc-provider, npm."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import httpx
+import httpx2
+import jwt
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from dpop_middleware import MemoryReplayStore, ResourceServer
+from dpop_middleware.client import (
+    AuthorizationCode,
+    ClientCredentials,
+    DPoPAuth,
+    DPoPKey,
+    RefreshToken,
+    TokenRequestError,
+    TokenResponse,
+    authorization_url,
+    fetch_token,
+    fetch_token_async,
+    pkce_pair,
+)
+from dpop_middleware.starlette import requires_dpop
+
+PACKAGE = "oidc-provider@9.13.3"
+SCRIPT = Path(__file__).parents[1] / "support" / "oidc_provider.mjs"
+RESOURCE = "https://api.example.com"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("Node.js and npm are not installed")
+    place = tmp_path_factory.mktemp("oidc-provider")
+    (place / "package.json").write_text('{"private": true}')
+    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
+    installed = subprocess.run(install, check=False, cwd=place, capture_output=True, text=True, timeout=120)
+    if installed.returncode != 0:
+        pytest.skip(f"npm can't install {PACKAGE} here")
+    shutil.copy(SCRIPT, place)
+    signing_key = json.dumps(DPoPKey.generate().private_jwk() | {"kid": "1", "use": "sig"})
+    process = subprocess.Popen(
+        [node, SCRIPT.name, signing_key],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        found = process.stdout.readline().strip()
+        assert found.startswith("http://127.0.0.1:")
+        yield found
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def claims_of(token: TokenResponse) -> dict[str, object]:
+    return dict(jwt.decode(token.access_token, options={"verify_signature": False}))
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "Ed25519"])
+def test_client_credentials(issuer: str, algorithm: str) -> None:
+    key = DPoPKey.generate(algorithm)
+    auth = DPoPAuth(key)
+    with httpx2.Client(trust_env=False) as client:
+        for _ in range(2):
+            token = fetch_token(
+                client,
+                f"{issuer}/token",
+                ClientCredentials(),
+                key=auth,
+                client_id="machine",
+                client_secret="s3cret:/+",
+                scopes=["notes:read"],
+                resource=RESOURCE,
+            )
+            assert claims_of(token)["cnf"] == {"jkt": key.jkt}
+
+
+async def test_async_with_the_older_library_too(issuer: str) -> None:
+    key = DPoPKey.generate()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        token = await fetch_token_async(
+            client,
+            f"{issuer}/token",
+            ClientCredentials(),
+            key=key,
+            client_id="machine",
+            client_secret="s3cret:/+",
+            resource=RESOURCE,
+        )
+    assert claims_of(token)["cnf"] == {"jkt": key.jkt}
+
+
+def code_from(client: httpx2.Client, url: str) -> str:
+    """Click through the server's login and consent pages."""
+    response = client.get(url)
+    for _ in range(12):
+        if response.has_redirect_location:
+            location = urljoin(str(response.url), response.headers["Location"])
+            if location.startswith("http://127.0.0.1/callback"):
+                return parse_qs(urlsplit(location).query)["code"][0]
+            response = client.get(location)
+            continue
+        form = re.search(r'action="([^"]+)"', response.text)
+        assert form is not None, response.text
+        hidden = r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]+)"'
+        data = dict(re.findall(hidden, response.text))
+        if 'name="login"' in response.text:
+            data |= {"login": "ann", "password": "x"}
+        response = client.post(urljoin(str(response.url), form[1]), data=data)
+    raise AssertionError("no code")
+
+
+def test_the_code_flow_and_a_call_of_our_api(issuer: str) -> None:
+    key, pkce = DPoPKey.generate(), pkce_pair()
+    auth = DPoPAuth(key)
+    with httpx2.Client(trust_env=False) as client:
+        code = code_from(
+            client,
+            authorization_url(
+                f"{issuer}/auth",
+                client_id="app",
+                redirect_uri="http://127.0.0.1/callback",
+                code_challenge=pkce.code_challenge,
+                key=key,
+                state="state",
+                scopes=["openid", "offline_access", "notes:read"],
+                resource=RESOURCE,
+                parameters={"prompt": "consent"},
+            ),
+        )
+        grant = AuthorizationCode(
+            code=code, redirect_uri="http://127.0.0.1/callback", code_verifier=pkce.code_verifier
+        )
+        first = fetch_token(client, f"{issuer}/token", grant, key=auth, client_id="app", resource=RESOURCE)
+        assert first.refresh_token is not None
+        refresh = RefreshToken(refresh_token=first.refresh_token)
+        with pytest.raises(TokenRequestError, match="invalid_grant"):
+            fetch_token(client, f"{issuer}/token", refresh, key=DPoPKey.generate(), client_id="app")
+        token = fetch_token(client, f"{issuer}/token", refresh, key=auth, client_id="app")
+    assert claims_of(token)["cnf"] == {"jkt": key.jkt}
+
+    # Metadata and keys are discovered from the other server.
+    api = ResourceServer(issuer=issuer, resource=RESOURCE, replay_store=MemoryReplayStore())
+
+    @requires_dpop(api, "notes:read")
+    async def notes(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.user.identity)
+
+    with TestClient(Starlette(routes=[Route("/notes", notes)]), base_url=RESOURCE) as caller:
+        answer = caller.get("/notes", auth=DPoPAuth(key, token.access_token))
+        assert (answer.status_code, answer.text) == (200, "ann")
+        stolen = caller.get("/notes", auth=DPoPAuth(DPoPKey.generate(), token.access_token))
+        assert stolen.status_code == 401

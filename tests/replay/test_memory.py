@@ -1,0 +1,167 @@
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dpop_middleware
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.replay import MemoryReplayStore, ReplayEntry, ReplayStore
+from tests.replay.contract import ReplayStoreContract
+from tests.support.replay import answer, entry
+
+NOW = 1_800_000_000.0
+
+
+class TestContract(ReplayStoreContract):
+    @pytest.fixture
+    def store(self) -> ReplayStore:
+        return MemoryReplayStore()
+
+
+async def test_an_entry_is_remembered_to_its_last_moment_and_not_beyond() -> None:
+    store = MemoryReplayStore()
+    assert await store.add(entry("a", now=NOW, lifetime=80)) is True
+    assert await store.add(entry("a", now=NOW + 80)) is False
+    assert await store.add(entry("a", now=NOW + 80.001)) is True
+    assert await store.add(entry("a", now=NOW + 160.001)) is False
+
+
+async def test_time_that_goes_back_forgets_nothing() -> None:
+    store = MemoryReplayStore()
+    assert await store.add(entry("a", now=NOW)) is True
+    assert await store.add(entry("b", now=NOW - 1000)) is True
+    assert await store.add(entry("a", now=NOW - 1000)) is False
+    assert await store.add(entry("b", now=NOW - 999)) is False
+
+
+async def test_one_moment_far_ahead_does_not_empty_the_store() -> None:
+    store = MemoryReplayStore()
+    for number in range(10):
+        await store.add(entry(str(number), now=NOW))
+    await store.add(entry("ahead", now=NOW + 10_000))
+    remembered = [await store.add(entry(str(number), now=NOW + 1)) for number in range(10)]
+    assert remembered.count(True) == 2
+
+
+async def test_a_full_store_refuses_rather_than_forgets() -> None:
+    store = MemoryReplayStore(max_entries=3, max_share=1.0)
+    for number in range(3):
+        assert await store.add(entry(str(number), now=NOW + number)) is True
+    with pytest.raises(Unavailable) as refused:
+        await store.add(entry("x", now=NOW + 10))
+    assert refused.value.check is Check.JTI
+    assert refused.value.retry_after == 60
+    assert [await store.add(entry(str(number), now=NOW + 10)) for number in range(3)] == [False] * 3
+    assert await store.add(entry("x", now=NOW + 80.5)) is True
+    assert len(store) == 3
+
+
+async def test_retry_after_is_when_the_next_entry_goes() -> None:
+    store = MemoryReplayStore(max_entries=1, max_share=1.0)
+    await store.add(entry("a", now=NOW, lifetime=30))
+    refused = await answer(store, entry("b", now=NOW + 20.5))
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after == 10
+    refused = await answer(store, entry("b", now=NOW + 30))
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after == 1
+
+
+async def test_one_key_can_not_take_more_than_its_share() -> None:
+    store = MemoryReplayStore(max_entries=100, max_share=0.1)
+    greedy = [await answer(store, entry(jkt="greedy", now=NOW)) for _ in range(30)]
+    assert greedy.count(True) == 10
+    assert all(isinstance(outcome, Unavailable) for outcome in greedy[10:])
+    assert await store.add(entry(jkt="modest", now=NOW)) is True
+    assert await store.add(entry(jkt="greedy", now=NOW + 81)) is True
+
+
+async def test_what_expired_frees_the_share() -> None:
+    store = MemoryReplayStore(max_entries=100, max_share=0.01)
+    for step in range(5):
+        assert await store.add(entry("same", now=NOW + 81 * step)) is True
+    assert len(store) == 1
+
+
+async def test_the_store_holds_no_more_than_what_lives() -> None:
+    store = MemoryReplayStore(max_entries=10_000)
+    for number in range(5_000):
+        await store.add(entry(jkt=str(number % 7), now=NOW + number, lifetime=50))
+    assert len(store) <= 52
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.integers(-50, 50), st.integers(1, 60)), min_size=1, max_size=60
+    )
+)
+def test_against_a_model_with_time_going_anywhere(steps: list[tuple[str, int, int]]) -> None:
+    async def run() -> None:
+        store = MemoryReplayStore(max_entries=1000, max_share=1.0)
+        remembered_until: dict[str, float] = {}
+        now = latest = NOW
+        for key, step, lifetime in steps:
+            now += step
+            latest = max(latest, now)
+            until = remembered_until.get(key, 0.0)
+            first = await store.add(entry(key, now=now, lifetime=lifetime))
+            if now > until:
+                assert first
+            elif latest <= until:
+                assert not first
+            # Else it had expired at a moment that was told, and may or may not be forgotten.
+            if first:
+                remembered_until[key] = now + lifetime
+
+    asyncio.run(run())
+
+
+def test_threads_with_loops_of_their_own_share_it() -> None:
+    store = MemoryReplayStore()
+    items = [entry(str(number)) for number in range(300)]
+    wins: list[int] = []
+
+    async def race() -> int:
+        return [await store.add(item) for item in items].count(True)
+
+    threads = [threading.Thread(target=lambda: wins.append(asyncio.run(race()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(wins) == 300
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_entries": 0}, {"max_share": 0.0}, {"max_share": 1.5}, {"max_share": float("nan")}]
+)
+def test_limits_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError):
+        MemoryReplayStore(**options)  # type: ignore[arg-type]
+
+
+def test_it_needs_no_redis_client() -> None:
+    # Without the front door, which offers every store.
+    code = f"""
+import sys, types
+house = types.ModuleType("dpop_middleware")
+house.__path__ = {list(dpop_middleware.__path__)!r}
+sys.modules["dpop_middleware"] = house
+import dpop_middleware.replay.memory
+from dpop_middleware.replay import MemoryReplayStore
+assert "redis" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_other_names_are_not_there() -> None:
+    import dpop_middleware.replay
+
+    with pytest.raises(AttributeError, match="SQLReplayStore"):
+        dpop_middleware.replay.SQLReplayStore  # noqa: B018
+    assert ReplayEntry.__name__ == "ReplayEntry"

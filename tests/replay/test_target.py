@@ -1,0 +1,151 @@
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.target import Target, target_of_client, target_of_url
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_a_plain_url(scheme: str) -> None:
+    target = target_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
+    assert target.kind == "standalone"
+    assert target.connection_class is Connection
+    assert dict(target.options) == {
+        "host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss", "protocol": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_a_tls_url(scheme: str) -> None:
+    target = target_of_url(f"{scheme}://db.example?ssl_ca_certs=/etc/ca.pem")
+    assert target.connection_class is SSLConnection
+    assert target.options["ssl_ca_certs"] == "/etc/ca.pem"
+
+
+def test_a_unix_socket_url() -> None:
+    target = target_of_url("unix:///run/redis.sock?db=2")
+    assert target.connection_class is UnixDomainSocketConnection
+    assert dict(target.options) == {"path": "/run/redis.sock", "db": 2}
+
+
+def test_a_sentinel_url() -> None:
+    target = target_of_url(
+        "rediss+sentinel://u:p@s1:26380,s2,[::1]:26381/proofs/2"
+        "?ssl_ca_certs=/ca.pem&sentinel_username=su&sentinel_password=sp"
+    )
+    assert target.kind == "sentinel"
+    assert target.addresses == (("s1", 26380), ("s2", 26379), ("::1", 26381))
+    assert target.service == "proofs"
+    assert target.connection_class is target.sentinel_class is SSLConnection
+    assert target.options["username"] == "u"
+    assert target.options["db"] == 2
+    assert dict(target.sentinel_options) == {"ssl_ca_certs": "/ca.pem", "username": "su", "password": "sp"}
+    assert target.sentinel_connection(1.0, ("s2", 26379)).host == "s2"  # type: ignore[attr-defined]
+
+
+def test_a_cluster_url() -> None:
+    target = target_of_url("redis+cluster://u:p@n1:7000,n2:7001")
+    assert target.kind == "cluster"
+    assert target.addresses == (("n1", 7000), ("n2", 7001))
+    assert target.options["password"] == "p"
+    assert target.connection(1.0, ("n2", 7001)).port == 7001  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://localhost", "scheme"),
+        ("localhost:6379", "scheme"),
+        ("", "scheme"),
+        ("redis://[::1", "read"),
+        ("redis://localhost:port", "can't be used"),
+        ("redis://localhost?db=x", "can't be used"),
+        ("redis://localhost?colour=red", "can't be used"),
+        ("redis+sentinel://h:26379", "names the master"),
+        ("redis+sentinel://h:x/proofs", "port"),
+        ("redis+sentinel:///proofs", "lacks a host"),
+        ("redis+cluster://h:7000/1", "database 0"),
+        ("redis+cluster://h:7000?db=one", "can't be used"),
+    ],
+)
+def test_a_url_that_can_not_be_used_is_refused_with_a_sentence(url: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        RedisReplayStore.from_url(url)
+
+
+async def test_a_client_gives_its_settings() -> None:
+    client = Redis(
+        host="h", port=1, db=4, username="u", password="p", decode_responses=True, socket_timeout=9, protocol=2,
+        retry_on_timeout=True, health_check_interval=7, ssl=True, ssl_ca_certs="/ca.pem",
+    )  # fmt: skip
+    target = target_of_client(client)
+    connection: Any = target.connection(0.5)
+    assert isinstance(connection, SSLConnection)
+    assert (connection.host, connection.port, connection.db, connection.username) == ("h", 1, 4, "u")
+    assert connection.protocol == 2
+    assert connection.socket_timeout is None
+    assert connection.socket_connect_timeout == 0.5
+    assert connection.health_check_interval == 0
+    assert connection.retry.get_retries() == 0
+
+
+async def test_a_sentinel_master_gives_its_settings() -> None:
+    sentinel = Sentinel(
+        [("s1", 1), ("s2", 2)], sentinel_kwargs={"password": "sp"}, password="p", username="u", db=3
+    )
+    target = target_of_client(sentinel.master_for("proofs"))
+    assert target.kind == "sentinel"
+    assert target.addresses == (("s1", 1), ("s2", 2))
+    assert target.service == "proofs"
+    assert type(target.connection(1.0, ("m", 3))) is Connection
+    assert target.options["password"] == "p"
+    assert target.sentinel_options["password"] == "sp"
+    secure = target_of_client(sentinel.master_for("proofs", ssl=True))
+    assert type(secure.connection(1.0, ("m", 3))) is SSLConnection
+
+
+async def test_a_sentinel_master_with_a_connection_class_of_its_own_keeps_it() -> None:
+    class Own(Connection):
+        pass
+
+    target = target_of_client(Sentinel([("s1", 1)]).master_for("proofs", connection_class=Own))
+    assert target.connection_class is Own
+
+
+async def test_a_cluster_client_gives_its_settings() -> None:
+    def remap(address: tuple[str, int]) -> tuple[str, int]:
+        return "127.0.0.1", address[1]
+
+    client = RedisCluster(host="n1", port=7000, password="p", ssl=True, address_remap=remap)
+    target = target_of_client(client)
+    assert target.kind == "cluster"
+    assert target.addresses == (("n1", 7000),)
+    assert target.remap is remap
+    assert isinstance(target.connection(1.0, ("n2", 7001)), SSLConnection)
+
+
+def wrong_clients() -> list[tuple[object, str]]:
+    return [
+        (redis.Redis(), "asynchronous"),
+        (Sentinel([("s", 1)]), "master_for"),
+        (Sentinel([("s", 1)]).slave_for("proofs"), "replica"),
+        ("redis://localhost", "from_url"),
+        (None, "redis.asyncio"),
+        (object(), "redis.asyncio"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_a_client_that_can_not_be_used_is_refused_with_a_sentence(number: int) -> None:
+    client, sentence = wrong_clients()[number]
+    with pytest.raises(ConfigurationError, match=sentence):
+        RedisReplayStore(client)
+
+
+def test_a_target_is_a_client_already() -> None:
+    assert isinstance(target_of_url("redis://localhost"), Target)

@@ -1,0 +1,114 @@
+"""A resource server with everybody around it, and requests to it: as ASGI scopes or as header fields."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.types import Receive, Scope, Send
+
+from dpop_middleware import HMACNonceProvider, MemoryReplayStore, ReplayEntry, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.testing import TestIssuer
+
+__all__ = ["ORIGIN", "SECRET", "Clock", "CountingStore", "Fields", "World", "reached", "scope_of"]
+
+ORIGIN = "https://api.example.test"
+SECRET = bytes(range(32))
+
+Fields = list[tuple[str, str]]
+
+
+class Clock:
+    """Seconds since the epoch, moved by the test."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingStore(MemoryReplayStore):
+    """Knows how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.closed = 0
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        self.asked += 1
+        return await super().add(entry)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class World:
+    """An issuer, a client with a key, a clock, a replay store, and resource servers that share them."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.store = CountingStore()
+        self.issuer = TestIssuer(clock=self.clock)
+        self.key = DPoPKey.generate()
+
+    def server(self, **options: Any) -> ResourceServer:
+        arguments: dict[str, Any] = {
+            "issuer": self.issuer.issuer,
+            "resource": ORIGIN,
+            "jwks": self.issuer.jwks(),
+            "replay_store": self.store,
+            "clock": self.clock,
+        }
+        return ResourceServer(**{**arguments, **options})
+
+    def nonces(self) -> HMACNonceProvider:
+        return HMACNonceProvider(SECRET)
+
+    def token(self, scopes: Iterable[str] = (), **claims: Any) -> str:
+        return self.issuer.token(**{"scopes": scopes, "jkt": self.key.jkt, **claims})
+
+    def fields(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        scopes: Iterable[str] = (),
+        nonce: str | None = None,
+        token: str | None = None,
+        **claims: Any,
+    ) -> Fields:
+        """Return the header fields of a good request to `url`, or to that path at ORIGIN."""
+        access_token = self.token(scopes, **claims) if token is None else token
+        url = ORIGIN + url if url.startswith("/") else url
+        proof = self.key.proof(method, url, access_token=access_token, nonce=nonce, now=self.clock())
+        return [("Authorization", f"DPoP {access_token}"), ("DPoP", proof)]
+
+    def headers(self, url: str, **arguments: Any) -> dict[str, str]:
+        return dict(self.fields(url, **arguments))
+
+
+def scope_of(path: str, fields: Fields | None = None, *, method: str = "GET", **changes: Any) -> dict[str, Any]:
+    """Return the scope of a request to a percent-encoded path, changed as asked."""
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields or ()]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "https",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"api.example.test"), *headers],
+        "extensions": {},
+        **changes,
+    }
+
+
+async def reached(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that says that it was reached."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")]})
+    await send({"type": "http.response.body", "body": b"reached"})

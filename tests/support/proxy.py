@@ -1,0 +1,108 @@
+"""A TCP proxy in front of a server that does to connections what networks do."""
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Self
+
+from tests.support.valkey import HOST
+
+__all__ = ["Proxy"]
+
+
+class Proxy:
+    """Forwards to `port`, in pieces of at most `piece` bytes if that is set.
+
+    While `swallow_replies` is true, what the server says is thrown away; `lose_next_reply` does it to one piece
+    and then cuts the connection. `hold` stops both directions. `reply_delay` is in seconds.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
+        self._open.set()
+        self.swallow_replies = False
+        self.lose_next_reply = False
+        self.reply_delay = 0.0
+        self.piece: int | None = None
+        self.connections = 0
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}"
+
+    def hold(self) -> None:
+        """From now on nothing passes."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Everything passes again, what was held first."""
+        self._open.set()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self._writers.add(writer)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await asyncio.open_connection(HOST, self._target)
+            self._writers.add(server_writer)
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, server_writer, replies=False)),
+                asyncio.ensure_future(self._pump(server_reader, writer, replies=True)),
+            ]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+                server_writer.transport.abort()
+                self._writers.discard(server_writer)
+        writer.transport.abort()
+        self._writers.discard(writer)
+        self._tasks.discard(task)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._open.wait()
+                if replies and self.reply_delay:
+                    await asyncio.sleep(self.reply_delay)
+                if replies and self.swallow_replies:
+                    continue
+                if replies and self.lose_next_reply:
+                    self.lose_next_reply = False
+                    return
+                size = self.piece or len(data)
+                for start in range(0, len(data), size):
+                    writer.write(data[start : start + size])
+                    await writer.drain()
+                    if self.piece:
+                        await asyncio.sleep(0.001)

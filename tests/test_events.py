@@ -1,0 +1,266 @@
+"""One event for each decision, and a log that neither leaks nor floods."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dpop_middleware import errors
+from dpop_middleware.checks import Check
+from dpop_middleware.events import AuthenticationEvent, Reporter
+from tests.support.api import Api, edited, request
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "dpop_middleware")
+
+
+def report(reporter: Reporter, error: errors.DPoPError, **changes: Any) -> None:
+    reporter.failed(error, **({"method": "GET", "path": "/notes", "duration": 0.001} | changes))
+
+
+async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
+    with pytest.raises(errors.DPoPError) as caught:
+        await api.server.authenticate(*args, **kwargs)
+    return caught.value
+
+
+async def test_an_accepted_request_is_one_event(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    await api.server.authenticate(api.request(raw_path="/notes"))
+    (event,) = api.events
+    assert event.duration > 0
+    assert event == AuthenticationEvent(
+        outcome="accepted",
+        check=None,
+        reason="every check passed",
+        error=None,
+        status=None,
+        scheme="DPoP",
+        method="GET",
+        path="/notes",
+        jkt=api.key.jkt,
+        client_id="my_client",
+        duration=event.duration,
+        expected=None,
+        actual=None,
+        hint=None,
+    )
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("dpop_middleware", "DEBUG")
+
+
+async def test_a_refused_request_is_one_event(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    await refusal(api, api.request(method="POST"))
+    (event,) = api.events
+    assert (event.outcome, event.check, event.error, event.status) == (
+        "refused",
+        Check.HTM,
+        "invalid_dpop_proof",
+        401,
+    )
+    assert (event.scheme, event.expected, event.actual) == ("DPoP", "POST", "GET")
+    assert (event.jkt, event.client_id) == (None, None)
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    message = record.getMessage()
+    assert message.startswith("refused: check=htm error=invalid_dpop_proof status=401 scheme=DPoP method='POST'")
+    assert "expected='POST' actual='GET'" in message
+
+
+async def test_what_is_refused_after_the_token_names_the_client() -> None:
+    api = Api()
+    await refusal(api, api.request(), scopes=["notes:write"])
+    (event,) = api.events
+    assert (event.check, event.status, event.jkt, event.client_id) == (
+        Check.SCOPE,
+        403,
+        api.key.jkt,
+        "my_client",
+    )
+    assert event.expected == ("notes:write",)
+    assert event.actual == ("notes:read",)
+
+
+async def test_an_unknown_verdict_is_a_warning_with_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    api.store.answer = ConnectionError("nobody there")
+    await refusal(api, api.request())
+    (event,) = api.events
+    assert (event.outcome, event.check, event.status, event.actual) == (
+        "unavailable",
+        Check.JTI,
+        503,
+        "ConnectionError",
+    )
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.exc_info is not None
+    assert "nobody there" in caplog.text
+
+
+async def test_without_credentials() -> None:
+    api = Api()
+    await refusal(api, request())
+    (event,) = api.events
+    assert (event.check, event.error, event.status, event.scheme) == (Check.AUTHORIZATION, None, 401, None)
+
+
+async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+
+    def faulty(event: AuthenticationEvent) -> None:
+        raise RuntimeError("the metrics are down")
+
+    api.server._reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
+    await api.server.authenticate(api.request())
+    assert isinstance(await refusal(api, request()), errors.MissingCredentials)
+    assert caplog.text.count("the metrics are down") == 2
+
+
+def test_a_faulty_sink_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def faulty(event: AuthenticationEvent) -> None:
+        raise RuntimeError
+
+    reporter = Reporter(faulty)
+    for _ in range(200):
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    raised = [record for record in caplog.records if record.getMessage().startswith("on_event raised")]
+    assert 10 <= len(raised) <= 20
+
+
+def test_an_asynchronous_sink_would_never_run() -> None:
+    async def sink(event: AuthenticationEvent) -> None: ...
+
+    class Sink:
+        async def __call__(self, event: AuthenticationEvent) -> None: ...
+
+    for wrong in (sink, Sink(), "print", 1):
+        with pytest.raises(errors.ConfigurationError, match="on_event takes a synchronous function"):
+            Reporter(wrong)  # type: ignore[arg-type]
+
+
+def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(None)
+    assert reporter.wants_acceptance
+    caplog.set_level(logging.ERROR, "dpop_middleware")
+    assert not reporter.wants_acceptance
+    report(reporter, errors.Unavailable("no"))
+    assert not caplog.records
+    caplog.set_level(logging.WARNING, "dpop_middleware")
+    report(reporter, errors.InvalidToken("no"))
+    report(reporter, errors.Unavailable("no"))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_sink_is_told_what_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "dpop_middleware")
+    events: list[AuthenticationEvent] = []
+    reporter = Reporter(events.append)
+    assert reporter.wants_acceptance
+    report(reporter, errors.InvalidToken("no"))
+    assert [event.reason for event in events] == ["no"]
+    assert not caplog.records
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    now = [1000.0]
+    monkeypatch.setattr("dpop_middleware.events.time.monotonic", lambda: now[0])
+
+    def move(by: float) -> None:
+        now[0] += by
+
+    return move
+
+
+def test_ten_lines_a_second_for_each_check(
+    caplog: pytest.LogCaptureFixture, seconds: Callable[[float], None]
+) -> None:
+    events: list[AuthenticationEvent] = []
+    reporter = Reporter(events.append)
+    for _ in range(25):
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    report(reporter, errors.InvalidDPoPProof("no", check=Check.HTU))
+    assert len(caplog.records) == 11
+    seconds(1)
+    report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    report(reporter, errors.InvalidDPoPProof("no", check=Check.HTM))
+    assert [record.getMessage().rpartition("=")[2] for record in caplog.records[-3:]] == ["0", "15", "0"]
+    assert len(events) == 28, "on_event is told of every decision"
+
+
+def test_a_flood_of_refusals_hides_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(None)
+    for _ in range(50):
+        report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    report(reporter, errors.Unavailable("the replay store can't be asked now", check=Check.JTI))
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+HOSTILE = 'x\n2026-01-01 ERROR forged\r\n\x1b[31m\x00"\u202e\U0001f600'
+
+
+def test_the_log_is_escaped_and_cut(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(None)
+    error = errors.InvalidDPoPProof("no", check=Check.HTM, expected=HOSTILE, actual=HOSTILE * 100)
+    report(reporter, error, method=HOSTILE, path=HOSTILE)
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.isascii()
+    assert line.isprintable()
+    assert len(line) < 1500
+    assert "...(cut)" in line
+
+
+async def test_neither_token_nor_proof_is_ever_told(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api(accept_bearer=True, nonce="fallback", public_url=("https://a.example.test", "https://b.example.test"))
+    secret = "s3cr3t-access-token-68"
+    api.tokens.issue(api.key.jkt, name=secret)
+    unbound = api.tokens.issue(name="s3cr3t-unbound")
+    failing = api.tokens.issue(api.key.jkt, name="s3cr3t-failing")
+    api.tokens.known[failing] = ValueError(f"can't read {failing}")
+    url = "https://a.example.test/notes"
+    host = ("a.example.test",)
+    good = api.key.proof("GET", url, access_token=secret, now=api.clock.now)
+    attempts = [
+        request(secret, good, hosts=host),
+        request(secret, good, hosts=host),
+        request(secret, good, hosts=("evil.example.test",)),
+        request(secret, good, good),
+        request(secret, good + "x", hosts=host),
+        request(secret, f"{good}.{good}", hosts=host),
+        request(secret, "x" + good, hosts=host),
+        request(secret, good[::-1], hosts=host),
+        request(secret, good[:-1], hosts=host),
+        request(secret, good, method="PUT", hosts=host),
+        request(secret, good, raw_path="/other", hosts=host),
+        request(secret, good, raw_path="/../notes", hosts=host),
+        request(secret, f"{secret}.{secret}.{secret}", hosts=host),
+        request(secret, scheme="Bearer"),
+        request(unbound, good, hosts=host),
+        request(secret + "\n", good),
+        request(secret + " " + secret, good),
+        request("s3cr3t-unknown", good),
+        request("s3cr3t" * 4000, good),
+        request(secret, "s3cr3t" * 4000),
+        request(secret, edited(api.key, good, iat=1), hosts=host),
+        request(secret, edited(api.key, good, ath=secret), hosts=host),
+        request(secret, edited(api.key, good, jti=["a"]), hosts=host),
+        request(failing, good, hosts=host),
+        request(failing, scheme="Bearer"),
+    ]  # fmt: skip
+    for attempt in attempts:
+        try:
+            await api.server.authenticate(attempt)
+        except errors.DPoPError as error:
+            assert secret not in str(api.server.error_response(error))
+    assert len(api.events) == len(attempts)
+    assert [event.outcome for event in api.events].count("accepted") == 1
+    told = caplog.text + repr(api.events) + repr([record.getMessage() for record in caplog.records])
+    assert "s3cr3t" not in told
+    for part in good.split("."):
+        assert part not in told

@@ -1,0 +1,150 @@
+"""Nonces without state: what is issued is known again, and nothing else is."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpop_middleware import HMACNonceProvider, Nonce
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose import base64url
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from tests.support.api import NOW
+
+OLD, NEW = bytes(range(32)), bytes(range(32, 64))
+STEP = 60
+START = NOW // STEP * STEP
+
+
+def test_a_nonce_is_good_for_its_lifetime_from_the_beginning_of_its_step() -> None:
+    provider = HMACNonceProvider(OLD)
+    nonce = provider.issue(START + 59.9)
+    assert provider.check(nonce, START) == Nonce(issued_at=START, expires_at=START + 300, current=True)
+    assert provider.check(nonce, START + 299.9) is not None
+    assert provider.check(nonce, START + 300) is None
+
+
+def test_current_until_the_next_step() -> None:
+    provider = HMACNonceProvider(OLD)
+    nonce = provider.issue(START)
+    assert provider.issue(START + 59.999) == nonce
+    assert provider.issue(START + 60) != nonce
+    moments = (START, START + 59.999, START + 60, START + 299)
+    assert [provider.check(nonce, now).current for now in moments] == [True, True, False, False]  # type: ignore[union-attr]
+
+
+def test_a_worker_whose_clock_is_ahead_has_issued_the_next_one() -> None:
+    provider = HMACNonceProvider(OLD)
+    nonce = provider.issue(START)
+    ahead = provider.check(nonce, START - WORKER_CLOCK_MARGIN)
+    assert ahead is not None
+    assert ahead.current
+    assert provider.check(nonce, START - WORKER_CLOCK_MARGIN - 0.001) is None
+
+
+def test_nonces_are_of_nqchar() -> None:
+    provider = HMACNonceProvider(OLD, step=1, lifetime=3)
+    for second in range(500):
+        assert re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", provider.issue(NOW + second))
+
+
+def test_all_workers_with_the_secret_know_each_others_nonces() -> None:
+    assert HMACNonceProvider(OLD).issue(NOW) == HMACNonceProvider([OLD]).issue(NOW)
+    assert HMACNonceProvider(OLD).issue(NOW) == HMACNonceProvider(bytearray(OLD)).issue(NOW)
+    assert HMACNonceProvider(NEW).check(HMACNonceProvider(OLD).issue(NOW), NOW) is None
+
+
+def test_a_new_secret_in_three_steps_refuses_nobody() -> None:
+    before, both = HMACNonceProvider(OLD), HMACNonceProvider((NEW, OLD))
+    spreading = HMACNonceProvider([OLD, NEW])
+    old_nonce, new_nonce = before.issue(NOW), both.issue(NOW)
+    assert spreading.issue(NOW) == old_nonce
+    assert spreading.check(new_nonce, NOW) is not None
+    known = both.check(old_nonce, NOW)
+    assert known is not None
+    assert not known.current, "the client is given a nonce of the new secret"
+    assert both.check(new_nonce, NOW).current  # type: ignore[union-attr]
+    assert HMACNonceProvider(NEW).check(old_nonce, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("purpose", "server"),
+    [
+        ("authorization server", "https://api.example.test"),
+        ("resource server", "https://other.example.test"),
+        ("resource server\0https", "//api.example.test"),
+    ],
+)
+def test_nonces_of_another_purpose_or_server_do_not_count(purpose: str, server: str) -> None:
+    provider = HMACNonceProvider((NEW, OLD))
+    ours = provider.for_server(purpose="resource server", server="https://api.example.test")
+    theirs = provider.for_server(purpose=purpose, server=server)
+    assert ours.check(ours.issue(NOW), NOW) is not None
+    assert ours.check(theirs.issue(NOW), NOW) is None
+    assert theirs.check(ours.issue(NOW), NOW) is None
+    assert ours.check(provider.issue(NOW), NOW) is None
+    assert provider.check(ours.issue(NOW), NOW) is None
+
+
+def test_a_servers_nonces_have_the_same_times_and_rotate_too() -> None:
+    provider = HMACNonceProvider(OLD, lifetime=30, step=10).for_server(purpose="p", server="s")
+    rotated = HMACNonceProvider((NEW, OLD), lifetime=30, step=10).for_server(purpose="p", server="s")
+    known = rotated.check(provider.issue(NOW), NOW)
+    assert known is not None
+    assert known.expires_at - known.issued_at == 30
+    assert not known.current
+
+
+@given(st.text() | st.text("ABCDEFGabcdefg0123456789-_", min_size=28, max_size=32))
+def test_no_text_is_taken_for_a_nonce_or_raises(text: str) -> None:
+    assert HMACNonceProvider(OLD).check(text, NOW) is None
+
+
+@given(st.integers(0, 21), st.integers(1, 255))
+def test_no_octet_can_be_changed(position: int, flip: int) -> None:
+    provider = HMACNonceProvider(OLD)
+    octets = bytearray(base64url.decode(provider.issue(NOW)))
+    octets[position] ^= flip
+    assert provider.check(base64url.encode(bytes(octets)), NOW) is None
+
+
+def test_a_nonce_has_one_spelling() -> None:
+    provider = HMACNonceProvider(OLD)
+    nonce = provider.issue(NOW)
+    for other in (nonce + "=", nonce + "==", f" {nonce}", nonce[:-1] + chr(ord(nonce[-1]) + 1), nonce + "AAAA"):
+        assert provider.check(other, NOW) is None
+
+
+@pytest.mark.parametrize(
+    "secret", [b"", b"x" * 31, "x" * 32, [], [b"x" * 32, b"short"], [b"x" * 32, None], None, 32, object()]
+)
+def test_a_secret_has_32_bytes(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match="at least 32 random bytes"):
+        HMACNonceProvider(secret)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"step": 0},
+        {"step": 0.5},
+        {"step": 101},
+        {"lifetime": 100},
+        {"lifetime": 86_401},
+        {"lifetime": float("nan")},
+        {"lifetime": float("inf")},
+        {"step": float("nan")},
+        {"lifetime": "300"},
+        {"step": None},
+    ],
+)
+def test_times_that_make_no_sense_are_refused(times: Any) -> None:
+    with pytest.raises(ConfigurationError, match="step of at least 1 s"):
+        HMACNonceProvider(OLD, **times)
+
+
+def test_the_secret_shows_nowhere() -> None:
+    secret = b"this secret must not be printed!"
+    assert "secret" not in repr(HMACNonceProvider(secret)) + str(vars(HMACNonceProvider(secret)).keys())

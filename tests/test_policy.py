@@ -1,0 +1,79 @@
+"""The configuration of a judge: checked once, then frozen."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from dpop_middleware import DPoPPolicy
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose.algorithms import ALGORITHMS
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS, PolicyFamily
+
+
+def test_defaults() -> None:
+    policy = DPoPPolicy()
+    assert policy.algorithms == tuple(
+        "ES256 ES384 ES512 EdDSA Ed25519 PS256 PS384 PS512 RS256 RS384 RS512".split()
+    )
+    assert (policy.proof_lifetime, policy.clock_skew) == (60, 15)
+    assert policy.accept_bearer is False
+    assert policy.nonce == "off"
+
+
+def test_a_policy_is_frozen_and_equal_by_value() -> None:
+    policy = DPoPPolicy()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.accept_bearer = True  # type: ignore[misc]
+    assert policy == DPoPPolicy()
+    assert policy != DPoPPolicy(nonce="required")
+
+
+def test_every_supported_algorithm_is_in_the_closed_table() -> None:
+    assert tuple(ALGORITHMS) == SUPPORTED_ALGORITHMS
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
+    assert DPoPPolicy(algorithms=kind(["PS256", "ES256"])).algorithms == ("ES256", "PS256")
+    assert DPoPPolicy(algorithms=("ES256", "ES256")).algorithms == ("ES256",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"algorithms": "ES256"}, "algorithms takes a sequence"),
+        ({"algorithms": None}, "algorithms takes a sequence"),
+        ({"algorithms": ()}, "algorithms is empty"),
+        ({"algorithms": ("none",)}, "'none' is not supported"),
+        ({"algorithms": ("HS256",)}, "'HS256' is not supported"),
+        ({"algorithms": ("es256",)}, "'es256' is not supported"),
+        ({"algorithms": ([],)}, "is not supported"),
+        ({"proof_lifetime": 0}, "proof_lifetime must be at least 1"),
+        ({"proof_lifetime": "60"}, "proof_lifetime takes a finite number"),
+        ({"proof_lifetime": math.inf}, "proof_lifetime takes a finite number"),
+        ({"proof_lifetime": True}, "proof_lifetime takes a finite number"),
+        ({"clock_skew": -1}, "clock_skew must be at least 0"),
+        ({"clock_skew": math.nan}, "clock_skew takes a finite number"),
+        ({"clock_skew": None}, "clock_skew takes a finite number"),
+        ({"accept_bearer": 1}, "accept_bearer takes True or False"),
+        ({"accept_bearer": "no"}, "accept_bearer takes True or False"),
+        ({"nonce": True}, "nonce takes one of 'off', 'required', 'fallback'"),
+        ({"nonce": "Required"}, "nonce takes one of"),
+        ({"nonce": []}, "nonce takes one of"),
+    ],
+)
+def test_one_sentence_says_what_to_do(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        DPoPPolicy(**changes)
+
+
+def test_a_family_holds_each_policy_once_and_never_forgets_one() -> None:
+    first, second = DPoPPolicy(), DPoPPolicy(nonce="required")
+    family = PolicyFamily(first)
+    assert list(family) == [first]
+    family.add(second)
+    family.add(DPoPPolicy())
+    assert list(family) == [first, second]
+    assert family != PolicyFamily(first)
