@@ -88,7 +88,7 @@ def test_without_a_raw_path() -> None:
 
 
 def test_the_query_is_no_part_of_a_raw_path() -> None:
-    assert scope("/health", raw_path=b"/health?next=//x/../y") in PATHS
+    assert scope("/health") | {"raw_path": b"/health?next=//x/../y"} in PATHS
 
 
 @pytest.mark.parametrize(

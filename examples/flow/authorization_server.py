@@ -68,6 +68,13 @@ class AuthorizationRequest:
     dpop_jkt: str | None
 
 
+@dataclass(frozen=True)
+class RefreshGrant:
+    """What a refresh token stands for: the key of the public client that it was issued to."""
+
+    jkt: str | None
+
+
 class AuthorizationServer:
     """Serves one public client, whose redirect URI is `redirect_uri`."""
 
@@ -79,7 +86,7 @@ class AuthorizationServer:
         self._kid = secrets.token_hex(4)
         self._requests = Kept[AuthorizationRequest](lifetime=600)
         self._codes = Kept[AuthorizationRequest](lifetime=60)
-        self._refresh_tokens = Kept[str | None](lifetime=TOKEN_LIFETIME)
+        self._refresh_tokens = Kept[RefreshGrant](lifetime=TOKEN_LIFETIME)
         self._endpoint = TokenEndpoint(
             url=f"{issuer}/token", replay_store=MemoryReplayStore(), policy=POLICY
         )
@@ -143,7 +150,7 @@ class AuthorizationServer:
         checks = (*CHECKS, Check.JKT)
         try:
             proof = await self._endpoint.verify(request)
-            jkt = self._check_grant(await _form(request), proof)
+            self._check_grant(await _form(request), proof)
         except errors.DPoPError as error:
             refusal = self._endpoint.error_response(error)
             headers = dict(refusal.headers) | {
@@ -154,15 +161,14 @@ class AuthorizationServer:
             "access_token": self._access_token(proof),
             "token_type": "DPoP",
             "expires_in": TOKEN_LIFETIME,
-            "refresh_token": self._refresh_tokens.put(jkt),
+            "refresh_token": self._refresh_tokens.put(RefreshGrant(refresh_jkt(proof, public_client=True))),
         }
         headers = dict(self._endpoint.response_headers(proof)) | {
             decisions.HEADER: decisions.of_token_request(None, checks=checks)
         }
         return JSONResponse(answer, headers=headers)
 
-    def _check_grant(self, form: Mapping[str, str], proof: DPoPProof) -> str | None:
-        """Return the key that the new refresh token is bound to."""
+    def _check_grant(self, form: Mapping[str, str], proof: DPoPProof) -> None:
         if form.get("client_id") != CLIENT_ID:
             raise InvalidGrant("the grant was issued to another client")
         if form.get("grant_type") == "authorization_code":
@@ -171,7 +177,6 @@ class AuthorizationServer:
             self._check_refresh_token(form.get("refresh_token", ""), proof)
         else:
             raise UnsupportedGrantType("the grant type is not supported")
-        return refresh_jkt(proof, public_client=True)
 
     def _check_code(self, form: Mapping[str, str], proof: DPoPProof) -> None:
         asked = self._codes.take(form.get("code", ""))
@@ -183,11 +188,12 @@ class AuthorizationServer:
         check_code_binding(proof, dpop_jkt=asked.dpop_jkt)
 
     def _check_refresh_token(self, refresh_token: str, proof: DPoPProof) -> None:
-        # Taken, so that each works once; put back, so that a thief's try doesn't lock its owner out.
-        jkt = self._refresh_tokens.take(refresh_token)
-        if jkt is None:
+        granted = self._refresh_tokens.get(refresh_token)
+        if granted is None:
             raise InvalidGrant("the refresh token is unknown, expired or used")
-        check_refresh_binding(proof, jkt=jkt)
+        check_refresh_binding(proof, jkt=granted.jkt)
+        # Only now, so that a thief without the key can't use up what is its owner's.
+        self._refresh_tokens.take(refresh_token)
 
     def _access_token(self, proof: DPoPProof) -> str:
         now = int(time.time())

@@ -26,7 +26,13 @@ class Kept(Generic[Value]):
         self._values[name] = (time.monotonic() + self._lifetime, value)
         return name
 
-    def take(self, name: str) -> Value | None:
-        """Return the value of that name and forget it; None where there is none."""
-        expires_at, value = self._values.pop(name, (0.0, None))
+    def get(self, name: str) -> Value | None:
+        """Return the value of that name, None where there is none."""
+        expires_at, value = self._values.get(name, (0.0, None))
         return value if time.monotonic() < expires_at else None
+
+    def take(self, name: str) -> Value | None:
+        """Return the value of that name and forget it, None where there is none."""
+        value = self.get(name)
+        self._values.pop(name, None)
+        return value

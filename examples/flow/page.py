@@ -1,0 +1,63 @@
+"""The page on which a person plays the client: static files, and what the page must know of the two servers."""
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from examples.flow.authorization_server import CLIENT_ID
+from examples.flow.decisions import EXPLANATIONS
+
+STATIC = Path(__file__).parent / "static"
+
+
+class SecurityHeaders:
+    """Lets the page talk to the two servers and to nobody else, and run no script but its own."""
+
+    def __init__(self, app: ASGIApp, *, connect: str) -> None:
+        self.app = app
+        self._policy = (
+            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+            f"connect-src 'self' {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = self._policy
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Cache-Control"] = "no-cache"
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def create_app(*, issuer: str, resource: str) -> ASGIApp:
+    """Build the page's server."""
+
+    async def settings(request: Request) -> JSONResponse:
+        return JSONResponse(
+            {
+                "issuer": issuer,
+                "resource": resource,
+                "clientId": CLIENT_ID,
+                "explanations": {check.value: text for check, text in EXPLANATIONS.items()},
+            }
+        )
+
+    app = Starlette(
+        routes=[
+            Route("/settings.json", settings),
+            Mount("/", StaticFiles(directory=STATIC, html=True)),
+        ]
+    )
+    return SecurityHeaders(app, connect=f"{issuer} {resource}")

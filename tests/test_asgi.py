@@ -1,0 +1,656 @@
+"""The middleware: who gets through, what it leaves alone, what it tells the application."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.authentication import requires
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dpop_middleware import DPoPMiddleware, ResourceServer
+from dpop_middleware.errors import ConfigurationError
+from tests.support.asgi import call
+from tests.support.faces import ORIGIN, World, reached, scope_of
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def whoami(request: Request) -> Response:
+    verified = request.scope.get("dpop")
+    return JSONResponse(
+        {
+            "user": request.user.display_name,
+            "authenticated": request.user.is_authenticated,
+            "scopes": request.auth.scopes,
+            "jkt": verified.access_token.jkt if verified else None,
+        }
+    )
+
+
+def browser(app: Any) -> TestClient:
+    return TestClient(app, base_url=ORIGIN, follow_redirects=False)
+
+
+async def test_lets_a_good_request_through_and_shows_who_it_is(world: World) -> None:
+    app = DPoPMiddleware(Starlette(routes=[Route("/notes", whoami)]), world.server())
+    answer = await call(app, scope_of("/notes", world.fields("/notes", scopes=["b", "a"])))
+    assert json.loads(answer.body) == {
+        "user": "user123",
+        "authenticated": True,
+        "scopes": ["authenticated", "a", "b"],
+        "jkt": world.key.jkt,
+    }
+
+
+async def test_the_user_is_the_tokens_subject(world: World) -> None:
+    scope = scope_of("/", world.fields("/", sub="alice"))
+    await call(DPoPMiddleware(reached, world.server()), scope)
+    assert scope["user"].identity == "alice"
+    assert scope["user"].access_token is scope["dpop"].access_token
+
+
+async def test_refuses_with_challenge_and_body(world: World) -> None:
+    answer = await call(DPoPMiddleware(reached, world.server()), scope_of("/"))
+    assert answer.status == 401
+    assert len(answer.challenges) == 1
+    assert answer.challenges[0].startswith('DPoP algs="')
+    assert answer.values("cache-control") == ["no-store"]
+    assert json.loads(answer.body) == {"error_description": "an access token is required"}
+
+
+async def test_a_proof_works_once(world: World) -> None:
+    app = DPoPMiddleware(reached, world.server())
+    fields = world.fields("/")
+    assert (await call(app, scope_of("/", fields))).body == b"reached"
+    answer = await call(app, scope_of("/", fields))
+    assert answer.status == 401
+    assert 'error="invalid_dpop_proof"' in answer.challenges[0]
+
+
+def test_starlettes_requires(world: World) -> None:
+    routes = [
+        Route("/notes", requires("notes:read")(whoami)),
+        Route("/me", requires("authenticated")(whoami)),
+        Route("/public", requires("authenticated")(whoami)),
+    ]
+    app = DPoPMiddleware(Starlette(routes=routes), world.server(), public_paths=["/public"])
+    client = browser(app)
+    assert client.get("/notes", headers=world.headers("/notes", scopes=["notes:read"])).status_code == 200
+    assert client.get("/notes", headers=world.headers("/notes")).status_code == 403
+    assert client.get("/me", headers=world.headers("/me")).status_code == 200
+    assert client.get("/public").status_code == 403
+
+
+def test_public_paths_are_anonymous_whatever_they_carry(world: World) -> None:
+    app = Starlette(routes=[Route("/public", whoami), Route("/private", whoami)])
+    client = browser(DPoPMiddleware(app, world.server(), public_paths=["/public"]))
+    nobody = {"user": "", "authenticated": False, "scopes": [], "jkt": None}
+    assert client.get("/public").json() == nobody
+    assert client.get("/public", headers=world.headers("/public")).json() == nobody
+    assert client.get("/public", headers={"Authorization": "DPoP junk"}).json() == nobody
+    assert client.get("/private").status_code == 401
+    assert world.store.asked == 0
+
+
+@pytest.mark.parametrize("path", ["/public/%2e%2e/private", "/public/..%2fprivate", "/public//private"])
+async def test_a_public_prefix_is_no_way_around(world: World, path: str) -> None:
+    app = DPoPMiddleware(reached, world.server(), public_paths=["/public/*"])
+    assert (await call(app, scope_of(path))).status == 401
+    assert (await call(app, scope_of("/public/a"))).status == 200
+
+
+def test_public_paths_in_a_mount_are_the_mounts_own(world: World) -> None:
+    inner = DPoPMiddleware(Starlette(routes=[Route("/health", whoami)]), world.server(), public_paths=["/health"])
+    app = Starlette(routes=[Mount("/v1", inner), Mount("/health", inner)])
+    client = browser(app)
+    assert client.get("/v1/health").status_code == 200
+    assert client.get("/health/health").status_code == 200
+    assert client.get("/v1/other").status_code == 401
+    assert client.get("/health/x").status_code == 401
+
+
+def test_optional_authentication(world: World) -> None:
+    app = DPoPMiddleware(Starlette(routes=[Route("/", whoami)]), world.server(), required=False)
+    client = browser(app)
+    assert client.get("/").json()["authenticated"] is False
+    assert client.get("/", headers={"DPoP": "junk"}).json()["authenticated"] is False
+    assert client.get("/", headers=world.headers("/")).json()["user"] == "user123"
+    assert client.get("/", headers={"Authorization": "DPoP junk"}).status_code == 401
+    assert client.get("/", headers={"Authorization": "Bearer x"}).status_code == 401
+    assert client.get("/", headers={"Authorization": "Basic x"}).status_code == 401
+    assert client.get("/", headers={"Authorization": ""}).status_code == 401
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "PATCH", "PROPFIND"])
+async def test_every_method_is_authenticated(world: World, method: str) -> None:
+    app = DPoPMiddleware(reached, world.server())
+    preflight = [("Origin", "https://evil.test"), ("Access-Control-Request-Method", "GET")]
+    assert (await call(app, scope_of("/", preflight, method=method))).status == 401
+    fields = world.fields("/", method=method)
+    assert (await call(app, scope_of("/", fields, method="GET"))).status == 401
+    assert (await call(app, scope_of("/", fields, method=method))).status == 200
+
+
+async def test_nothing_is_wrapped_without_need(world: World) -> None:
+    seen: list[tuple[Receive, Send]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((receive, send))
+
+    async def receive() -> Message:
+        raise AssertionError("the middleware consumes no message")
+
+    async def send(message: Message) -> None:
+        raise AssertionError("the middleware sends no message")
+
+    await DPoPMiddleware(app, world.server())(scope_of("/", world.fields("/")), receive, send)
+    assert seen == [(receive, send)]
+
+
+async def test_a_body_streams_both_ways(world: World) -> None:
+    async def echo(request: Request) -> Response:
+        async def upper() -> Any:
+            async for chunk in request.stream():
+                yield chunk.upper()
+
+        return StreamingResponse(upper())
+
+    app = DPoPMiddleware(Starlette(routes=[Route("/echo", echo, methods=["POST"])]), world.server())
+    given = [b"one ", b"two ", b"three"]
+    log: list[str] = []
+
+    async def receive() -> Message:
+        if not given:
+            await asyncio.Event().wait()
+        log.append("in")
+        return {"type": "http.request", "body": given.pop(0), "more_body": bool(given)}
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            log.append(message["body"].decode())
+
+    scope = scope_of("/echo", world.fields("/echo", method="POST"), method="POST")
+    scope["asgi"]["spec_version"] = "2.4"
+    await app(scope, receive, send)
+    assert log == ["in", "ONE ", "in", "TWO ", "in", "THREE"]
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "webtransport", "http.unknown"])
+async def test_other_scopes_pass_untouched(world: World, kind: str) -> None:
+    scope = {"type": kind}
+    seen: list[Scope] = []
+
+    async def app(given: Scope, receive: Receive, send: Send) -> None:
+        seen.append(dict(given))
+        await send({"type": "something.else"})
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await DPoPMiddleware(app, world.server())(scope, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert seen == [{"type": kind}]
+    assert sent == [{"type": "something.else"}]
+    assert world.store.closed == 0
+
+
+def test_the_lifespan_closes_what_the_server_owns(world: World) -> None:
+    with browser(DPoPMiddleware(Starlette(), world.server())):
+        assert world.store.closed == 0
+    assert world.store.closed == 1
+
+
+async def test_async_with_closes_it_too(world: World) -> None:
+    async with world.server() as api:
+        assert isinstance(api, ResourceServer)
+    assert world.store.closed == 1
+
+
+async def test_the_shutdown_is_reported_even_if_closing_fails(world: World) -> None:
+    class Broken:
+        issuers = ()
+
+        async def aclose(self) -> None:
+            raise OSError("gone")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.shutdown.complete"})
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    api = ResourceServer(verifier=Broken(), resource=ORIGIN, replay_store=world.store)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(OSError, match="gone"):
+        await DPoPMiddleware(app, api)({"type": "lifespan"}, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert sent == [{"type": "lifespan.shutdown.complete"}]
+
+
+# --- nonces
+
+
+async def test_the_applications_every_response_carries_the_next_nonce(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="required")
+    nonce = (await call(DPoPMiddleware(reached, api), scope_of("/", world.fields("/")))).values("dpop-nonce")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        own = [(b"DPoP-Nonce", b"application"), (b"Cache-Control", b"public"), (b"x-app", b"1")]
+        await send({"type": "http.response.start", "status": 418, "headers": own})
+        await send({"type": "http.response.body", "body": b""})
+
+    current = await call(DPoPMiddleware(app, api), scope_of("/", world.fields("/", nonce=nonce[0])))
+    assert current.status == 418
+    assert current.headers[0] == ("DPoP-Nonce", "application")
+    world.clock.now += 61
+    late = await call(DPoPMiddleware(app, api), scope_of("/", world.fields("/", nonce=nonce[0])))
+    assert late.status == 418
+    names = [name.lower() for name, _ in late.headers]
+    assert sorted(names) == ["cache-control", "dpop-nonce", "x-app"]
+    assert late.values("cache-control") == ["no-store"]
+    assert late.values("dpop-nonce") not in ([], nonce)
+
+
+async def test_a_refusal_has_exactly_one_nonce(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="required")
+    app = DPoPMiddleware(DPoPMiddleware(reached, api), api)
+    answer = await call(app, scope_of("/", world.fields("/")))
+    assert answer.status == 401
+    assert len(answer.values("dpop-nonce")) == 1
+    assert answer.values("cache-control") == ["no-store"]
+    assert 'error="use_dpop_nonce"' in answer.challenges[0]
+
+
+async def test_the_nonce_of_the_server_that_asks_for_it_is_delivered(world: World) -> None:
+    outer = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+    inner = world.server(nonces=world.nonces(), resource=f"{ORIGIN}/inner", audience=ORIGIN).with_policy(
+        nonce="required"
+    )
+    fields = world.fields("/")
+    alone = await call(DPoPMiddleware(reached, inner), scope_of("/", fields))
+    both = await call(DPoPMiddleware(DPoPMiddleware(reached, inner), outer), scope_of("/", fields))
+    assert both.status == 401
+    assert both.values("dpop-nonce") == alone.values("dpop-nonce")
+
+
+# --- once, and never for another
+
+
+async def test_another_server_verifies_afresh(world: World) -> None:
+    outer = world.server()
+    inner = world.server(audience="https://other.example.test")
+    assert (await call(DPoPMiddleware(reached, inner), scope_of("/", world.fields("/")))).status == 401
+    app = DPoPMiddleware(DPoPMiddleware(reached, inner), outer)
+    answer = await call(app, scope_of("/", world.fields("/")))
+    assert answer.status == 401
+    assert 'error="invalid_token"' in answer.challenges[0]
+    both = ["https://other.example.test", "https://api.example.test"]
+    assert (await call(app, scope_of("/", world.fields("/", audience=both)))).status == 200
+    assert world.store.asked == 3
+
+
+async def test_the_same_server_twice_asks_the_store_once(world: World) -> None:
+    api = world.server()
+    app = DPoPMiddleware(DPoPMiddleware(reached, api.with_policy(algorithms=("ES256",))), api)
+    assert (await call(app, scope_of("/", world.fields("/")))).status == 200
+    assert world.store.asked == 1
+    strict = DPoPMiddleware(DPoPMiddleware(reached, api.with_policy(algorithms=("ES384",))), api)
+    answer = await call(strict, scope_of("/", world.fields("/")))
+    assert answer.status == 401
+    assert 'algs="ES384"' in answer.challenges[0]
+    assert world.store.asked == 2
+
+
+@pytest.mark.parametrize(
+    "rewritten",
+    [{"path": "/admin"}, {"raw_path": b"/admin"}, {"path": "/admin", "raw_path": b"/admin"}, {"method": "DELETE"}],
+)
+async def test_a_rewritten_request_is_another_one(world: World, rewritten: dict[str, Any]) -> None:
+    api = world.server()
+    inner = DPoPMiddleware(reached, api)
+
+    async def rewriting(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner({**scope, **rewritten}, receive, send)
+
+    answer = await call(DPoPMiddleware(rewriting, api), scope_of("/a", world.fields("/a")))
+    assert answer.status == 401
+    assert 'error="invalid_dpop_proof"' in answer.challenges[0]
+
+
+async def test_a_changed_root_path_is_no_other_request(world: World) -> None:
+    api = world.server()
+    inner = DPoPMiddleware(reached, api)
+
+    async def like_a_framework(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner({**scope, "root_path": "/v1"}, receive, send)
+
+    answer = await call(DPoPMiddleware(like_a_framework, api), scope_of("/v1/a", world.fields("/v1/a")))
+    assert answer.status == 200
+    assert world.store.asked == 1
+
+
+async def test_an_anonymous_inner_application_sees_no_verdict_of_the_outer(world: World) -> None:
+    inner = DPoPMiddleware(reached, world.server(), public_paths=["/"])
+    scope = scope_of("/", world.fields("/"))
+    assert (await call(DPoPMiddleware(inner, world.server()), scope)).status == 200
+    assert "dpop" not in scope
+    assert scope["user"].is_authenticated is False
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("root_path", "raw_path", "public_url", "htu"),
+    [
+        ("", "/svc/a", None, f"{ORIGIN}/svc/a"),
+        ("/svc", "/svc/a", None, f"{ORIGIN}/svc/a"),
+        ("/svc", "/svc/a", f"{ORIGIN}/public", f"{ORIGIN}/public/a"),
+        ("", "/a", f"{ORIGIN}/public", f"{ORIGIN}/public/a"),
+        ("/svc", "/svcs/a", f"{ORIGIN}/public", f"{ORIGIN}/public/svcs/a"),
+        ("/svc", "/svc", f"{ORIGIN}/public", f"{ORIGIN}/public"),
+        ("", "/a%2Fb", None, f"{ORIGIN}/a%2Fb"),
+        ("", "/a", "https://[2001:DB8::0001]:8443", "https://[2001:db8::1]:8443/a"),
+    ],
+)
+async def test_target_uri(
+    world: World, root_path: str, raw_path: str, public_url: str | None, htu: str
+) -> None:
+    app = DPoPMiddleware(reached, world.server(public_url=public_url))
+    scope = scope_of(raw_path, world.fields(htu), root_path=root_path)
+    answer = await call(app, scope)
+    assert answer.status == 200, answer.body
+
+
+def test_a_mounts_root_path_is_not_the_servers(world: World) -> None:
+    api = world.server(public_url=f"{ORIGIN}/public")
+    inner = DPoPMiddleware(Starlette(routes=[Route("/a", whoami)]), api)
+    client = TestClient(Starlette(routes=[Mount("/v1", inner)]), base_url=ORIGIN)
+    assert client.get("/v1/a", headers=world.headers("/public/v1/a")).status_code == 200
+    assert client.get("/v1/a", headers=world.headers("/public/a")).status_code == 401
+
+
+def test_several_hosts(world: World) -> None:
+    api = world.server(public_url=[ORIGIN, "https://api.example.org/v2"])
+    client = browser(DPoPMiddleware(Starlette(routes=[Route("/a", whoami)]), api))
+
+    def get(host: str, htu: str) -> int:
+        return client.get("/a", headers={**world.headers(htu), "Host": host}).status_code
+
+    assert get("api.example.test", f"{ORIGIN}/a") == 200
+    assert get("API.example.org:443", "https://api.example.org/v2/a") == 200
+    assert get("api.example.org", f"{ORIGIN}/a") == 401
+    assert get("evil.test", "https://evil.test/a") == 401
+    assert get("api.example.test/v2", f"{ORIGIN}/a") == 401
+
+
+async def test_a_mismatch_of_htu_is_explained_in_the_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "dpop_middleware"):
+        await call(
+            DPoPMiddleware(reached, world.server()), scope_of("/a", world.fields("http://API.example.test:80/a"))
+        )
+    (line,) = caplog.messages
+    assert "expected='https://api.example.test/a'" in line
+    assert "actual='http://api.example.test/a'" in line
+    assert "TLS ends at a proxy? set public_url" in line
+
+
+# --- CORS
+
+
+def warnings_of(app: Any, caplog: pytest.LogCaptureFixture, requests: int = 2) -> list[str]:
+    caplog.clear()
+    client = TestClient(app, base_url=ORIGIN)
+    for _ in range(requests):
+        client.get("/")
+    return [message for message in caplog.messages if "CORSMiddleware is inside" in message]
+
+
+class OwnCORS(CORSMiddleware):
+    pass
+
+
+def cors_inside() -> Iterable[Any]:
+    yield CORSMiddleware(reached)
+    yield OwnCORS(reached)
+    yield Starlette(middleware=[Middleware(CORSMiddleware)])
+    yield Starlette(middleware=[Middleware(OwnCORS)])
+    yield Starlette(routes=[Mount("/x", CORSMiddleware(reached))])
+    yield Starlette(routes=[Mount("/x", Starlette(middleware=[Middleware(CORSMiddleware)]))])
+    yield Starlette(routes=[Route("/x", whoami, middleware=[Middleware(CORSMiddleware)])])
+
+
+@pytest.mark.parametrize("inside", cors_inside())
+def test_cors_inside_is_warned_of_once(world: World, caplog: pytest.LogCaptureFixture, inside: Any) -> None:
+    assert len(warnings_of(DPoPMiddleware(inside, world.server()), caplog)) == 1
+
+
+def test_cors_below_it_in_the_same_stack_is_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    app = Starlette(middleware=[Middleware(DPoPMiddleware, world.server()), Middleware(CORSMiddleware)])
+    assert len(warnings_of(app, caplog)) == 1
+
+
+class Strange:
+    """What looks like nothing we know must not keep a request from its answer."""
+
+    routes = 7
+    user_middleware = (object(),)
+
+    def __init__(self) -> None:
+        self.app = self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await reached(scope, receive, send)
+
+
+def test_cors_outside_or_absent_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    api = world.server()
+    outside = Starlette(middleware=[Middleware(CORSMiddleware), Middleware(DPoPMiddleware, api)])
+    assert warnings_of(outside, caplog) == []
+    assert warnings_of(CORSMiddleware(DPoPMiddleware(Starlette(), api)), caplog) == []
+    assert warnings_of(DPoPMiddleware(Strange(), api), caplog) == []
+
+
+def test_an_endless_application_is_looked_at_for_a_while_only(world: World) -> None:
+    class Endless(Strange):
+        def __getattribute__(self, name: str) -> Any:
+            return Endless() if name == "app" else super().__getattribute__(name)
+
+    assert TestClient(DPoPMiddleware(Endless(), world.server()), base_url=ORIGIN).get("/").status_code == 401
+
+
+def test_preflights_are_answered_by_cors_outside(world: World) -> None:
+    cors = {
+        "allow_origins": ["https://app.example.test"],
+        "allow_headers": ["Authorization", "DPoP"],
+        "expose_headers": ["DPoP-Nonce", "WWW-Authenticate"],
+    }
+    app = CORSMiddleware(DPoPMiddleware(reached, world.server()), **cors)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    client = TestClient(app, base_url=ORIGIN, headers={"Origin": "https://app.example.test"})
+    preflight = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization,dpop",
+    }
+    assert client.options("/", headers=preflight).status_code == 200
+    assert client.options("/").status_code == 401
+    refused = client.get("/")
+    assert refused.headers["access-control-allow-origin"] == "https://app.example.test"
+    assert refused.headers["access-control-expose-headers"] == "DPoP-Nonce, WWW-Authenticate"
+
+
+# --- WebSockets
+
+
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept(headers=[(b"x-app", b"1")])
+    await websocket.send_text(websocket.user.display_name)
+    async for text in websocket.iter_text():
+        await websocket.send_text(text.upper())
+
+
+SOCKETS = Starlette(routes=[WebSocketRoute("/ws", socket)])
+
+
+def test_a_websocket_handshake_is_a_get_at_the_http_url(world: World) -> None:
+    client = browser(DPoPMiddleware(SOCKETS, world.server()))
+    with client.websocket_connect("wss://api.example.test/ws", headers=world.headers("/ws")) as websocket:
+        assert websocket.receive_text() == "user123"
+        websocket.send_text("hello")
+        assert websocket.receive_text() == "HELLO"
+
+
+def test_a_websocket_is_refused_by_the_denial_response(world: World) -> None:
+    client = browser(DPoPMiddleware(SOCKETS, world.server().with_policy(accept_bearer=True)))
+    with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("/ws"):
+        pass
+    assert caught.value.status_code == 401
+    assert [challenge.split()[0] for challenge in caught.value.headers.get_list("www-authenticate")] == [
+        "Bearer",
+        "DPoP",
+    ]
+
+
+@pytest.mark.parametrize("extensions", [{}, None])
+async def test_a_websocket_is_closed_where_the_server_lacks_denial(world: World, extensions: Any) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = scope_of("/ws", type="websocket", extensions=extensions)
+    await DPoPMiddleware(SOCKETS, world.server())(scope, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_a_nonce_travels_on_the_accept(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+    client = browser(DPoPMiddleware(SOCKETS, api))
+    with client.websocket_connect("/ws", headers=world.headers("/ws")) as websocket:
+        assert websocket.extra_headers is not None
+        names = [name for name, _ in websocket.extra_headers]
+        assert names == [b"x-app", b"dpop-nonce", b"cache-control"]
+
+
+def test_a_nonce_travels_on_the_applications_own_denial(world: World) -> None:
+    async def denying(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(Response("no", 418, {"DPoP-Nonce": "application"}))
+
+    api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+    client = browser(DPoPMiddleware(Starlette(routes=[WebSocketRoute("/ws", denying)]), api))
+    with (
+        pytest.raises(WebSocketDenialResponse) as caught,
+        client.websocket_connect("/ws", headers=world.headers("/ws")),
+    ):
+        pass
+    assert caught.value.status_code == 418
+    (nonce,) = caught.value.headers.get_list("dpop-nonce")
+    assert nonce != "application"
+
+
+# --- the end of the token
+
+
+def test_a_websocket_ends_with_its_token(world: World) -> None:
+    left: list[int] = []
+
+    async def listening(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text(await websocket.receive_text())
+        except WebSocketDisconnect as gone:
+            left.append(gone.code)
+
+    app = Starlette(routes=[WebSocketRoute("/ws", listening)])
+    client = browser(DPoPMiddleware(app, world.server(), close_at_expiry=True))
+    headers = world.headers("/ws", exp=world.clock() + 0.2)
+    with client.websocket_connect("/ws", headers=headers) as websocket:
+        websocket.send_text("a")
+        assert websocket.receive_text() == "a"
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_text()
+    assert (closed.value.code, closed.value.reason) == (1008, "the access token has expired")
+    assert left == [1008]
+
+
+@pytest.mark.parametrize(
+    ("options", "complete"), [({"close_at_expiry": True}, True), ({}, False), ({"close_at_expiry": False}, False)]
+)
+async def test_server_sent_events_end_with_the_token(
+    world: World, options: dict[str, bool], complete: bool
+) -> None:
+    async def events(request: Request) -> Response:
+        async def ticks() -> Any:
+            yield "data: 1\n\n"
+            await asyncio.sleep(0.3)
+            yield "data: 2\n\n"
+
+        return StreamingResponse(ticks(), media_type="text/event-stream")
+
+    api = world.server()
+    app = DPoPMiddleware(Starlette(routes=[Route("/events", events)]), api, **options)
+    scope = scope_of("/events", world.fields("/events", exp=world.clock() + 0.1))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert [message["body"] for message in sent[1:-1]] == [b"data: 1\n\n", b"data: 2\n\n"][: 1 if complete else 2]
+
+
+def test_a_token_within_the_clock_skew_is_not_cut_off_at_once(world: World) -> None:
+    api = world.server()
+    now = world.clock()
+    token = world.issuer.token(jkt=world.key.jkt)
+
+    def left(expires_at: float) -> float:
+        import asyncio as _asyncio
+
+        verified = _asyncio.run(api._verification.verifier.verify(token))  # noqa: SLF001
+        from dataclasses import replace
+
+        return api.seconds_left(replace(verified, expires_at=expires_at))
+
+    assert left(now + 10) == 10
+    assert left(now - 5) == 10
+    assert left(now - 60) == 0
+
+
+# --- configuration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"resource_server": "https://api.example.test"}, "takes a ResourceServer"),
+        ({"app": None}, "takes an ASGI application"),
+        ({"public_paths": "/health"}, "takes a sequence of paths"),
+        ({"public_paths": ["health"]}, "starts with a slash"),
+        ({"required": "no"}, "required takes True or False"),
+        ({"close_at_expiry": 60}, "close_at_expiry takes True or False"),
+    ],
+)
+def test_bad_configuration(world: World, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        DPoPMiddleware(**{"app": reached, "resource_server": world.server(), **arguments})
