@@ -3,6 +3,7 @@
 Never a token or a proof: an event holds what was expected and what was found, and the log escapes both.
 """
 
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Literal
 
 from dpop_middleware.checks import Check
 from dpop_middleware.diagnosis import guess
-from dpop_middleware.errors import DPoPError, Scheme, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
+from dpop_middleware.request import ResourceRequest
 
 __all__ = ["AuthenticationEvent", "EventSink", "Reporter"]
 
@@ -58,37 +60,42 @@ EventSink = Callable[[AuthenticationEvent], object]
 
 def _escaped(value: object) -> str:
     text = ascii(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…(cut)"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
 
 
 class _RateLimit:
-    """At most ten lines a second for each check, so that a flood of bad requests is not one of log lines."""
+    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines."""
 
     def __init__(self) -> None:
-        self._second: dict[Check | None, tuple[int, int]] = {}
-        self._suppressed: dict[Check | None, int] = {}
+        self._second: dict[object, tuple[int, int]] = {}
+        self._suppressed: dict[object, int] = {}
 
-    def admit(self, check: Check | None, now: float) -> int | None:
+    def admit(self, kind: object, now: float) -> int | None:
         """Return how many lines were left out since the last one, None to leave this one out too."""
         second = int(now)
-        started, lines = self._second.get(check, (second, 0))
+        started, lines = self._second.get(kind, (second, 0))
         if started != second:
             lines = 0
         if lines >= _LINES_PER_SECOND:
-            self._suppressed[check] = self._suppressed.get(check, 0) + 1
+            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
             return None
-        self._second[check] = (second, lines + 1)
-        return self._suppressed.pop(check, 0)
+        self._second[kind] = (second, lines + 1)
+        return self._suppressed.pop(kind, 0)
 
 
 class Reporter:
     """Hands each decision to `on_event` and to the logger `dpop_middleware`.
 
     Refusals are logged at INFO, unavailability at WARNING, acceptance at DEBUG. What `on_event` raises is
-    logged and changes no verdict.
+    logged and changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
+        asynchronous = inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(
+            getattr(type(on_event), "__call__", None)
+        )
+        if on_event is not None and (asynchronous or not callable(on_event)):
+            raise ConfigurationError("on_event takes a synchronous function: let it put the event into a queue")
         self._on_event = on_event
         self._limit = _RateLimit()
 
@@ -98,9 +105,9 @@ class Reporter:
         return self._on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
 
     def accepted(
-        self, *, scheme: Scheme, method: str, path: str, jkt: str | None, client_id: str, duration: float
+        self, request: ResourceRequest, *, scheme: Scheme, jkt: str | None, client_id: str, duration: float
     ) -> None:
-        """Report a request that may reach the application."""
+        """Report a request that may reach the application; `duration` is in seconds."""
         event = AuthenticationEvent(
             outcome="accepted",
             check=None,
@@ -108,8 +115,8 @@ class Reporter:
             error=None,
             status=None,
             scheme=scheme,
-            method=method,
-            path=path,
+            method=request.method,
+            path=request.raw_path,
             jkt=jkt,
             client_id=client_id,
             duration=duration,
@@ -123,14 +130,13 @@ class Reporter:
     def failed(
         self,
         error: DPoPError,
+        request: ResourceRequest,
         *,
-        method: str,
-        path: str,
+        jkt: str | None,
+        client_id: str | None,
         duration: float,
-        jkt: str | None = None,
-        client_id: str | None = None,
     ) -> None:
-        """Report a request that was refused, or couldn't be judged."""
+        """Report a request that was refused, or couldn't be judged; `duration` is in seconds."""
         unavailable = isinstance(error, Unavailable)
         level = logging.WARNING if unavailable else logging.INFO
         logged = _LOG.isEnabledFor(level)
@@ -143,8 +149,8 @@ class Reporter:
             error=error.code,
             status=error.status,
             scheme=error.scheme,
-            method=method,
-            path=path,
+            method=request.method,
+            path=request.raw_path,
             jkt=jkt,
             client_id=client_id,
             duration=duration,
@@ -157,7 +163,8 @@ class Reporter:
             self._log(level, event, error)
 
     def _log(self, level: int, event: AuthenticationEvent, error: DPoPError) -> None:
-        suppressed = self._limit.admit(event.check, time.monotonic())
+        # By level too: a flood of refusals must not hide an outage that the same check found.
+        suppressed = self._limit.admit((level, event.check), time.monotonic())
         if suppressed is None:
             return
         _LOG.log(
@@ -186,4 +193,6 @@ class Reporter:
             self._on_event(event)
         except Exception:  # noqa: BLE001
             # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
-            _LOG.exception("on_event raised")
+            suppressed = self._limit.admit("on_event", time.monotonic())
+            if suppressed is not None:
+                _LOG.exception("on_event raised: suppressed=%d", suppressed)

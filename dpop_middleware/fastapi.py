@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import overload
 
 from fastapi import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBase
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
@@ -38,6 +39,14 @@ class DPoPHTTPException(HTTPException):
         super().__init__(response.status, error.description, Headers(raw=raw_headers(kept)))
         self.error = error
         self.response = response
+
+
+@overload
+async def dpop_exception_handler(connection: Request, exception: Exception) -> Response: ...
+
+
+@overload
+async def dpop_exception_handler(connection: WebSocket, exception: Exception) -> None: ...
 
 
 async def dpop_exception_handler(connection: HTTPConnection, exception: Exception) -> Response | None:

@@ -1,15 +1,20 @@
 """Whether a proof is fresh, and how long it must be remembered (RFC 9449 sections 4.3, 8 and 11.1)."""
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import InvalidDPoPProof, UseDPoPNonce
+from dpop_middleware.errors import InvalidDPoPProof, Unavailable, UseDPoPNonce
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof
 
 __all__ = ["Window", "acceptance_window", "check_freshness", "known_nonce"]
+
+# RFC 9449 section 8.1
+_NQCHARS = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +26,19 @@ class Window:
 
 
 def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
-    """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale."""
-    if nonces is None or proof.nonce is None:
+    """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale.
+
+    Raises Unavailable when the provider fails.
+    """
+    if nonces is None or proof.nonce is None or not _NQCHARS.fullmatch(proof.nonce):
         return None
-    return nonces.check(proof.nonce, now)
+    try:
+        return nonces.check(proof.nonce, now)
+    except Exception as error:
+        # Anybody's provider may be behind this door: taken for unknown, a proof could come back later.
+        raise Unavailable(
+            "the nonce of the DPoP proof can't be checked now", check=Check.NONCE, actual=type(error).__name__
+        ) from error
 
 
 def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> Window:
@@ -76,13 +90,12 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
     another's `iat` window, nor the other way round.
     """
-    windows = [
-        _iat_window(proof, policy)
-        if policy.nonce == "off" or nonce is None
-        else Window(nonce.issued_at - WORKER_CLOCK_MARGIN, nonce.expires_at)
-        for policy in policies
-    ]
-    return Window(
-        min(window.not_before for window in windows),
-        max(window.expires_at for window in windows) + WORKER_CLOCK_MARGIN,
-    )
+    not_before, expires_at = math.inf, -math.inf
+    for policy in policies:
+        if policy.nonce == "off" or nonce is None:
+            window = _iat_window(proof, policy)
+        else:
+            window = Window(nonce.issued_at - WORKER_CLOCK_MARGIN, nonce.expires_at)
+        not_before = min(not_before, window.not_before)
+        expires_at = max(expires_at, window.expires_at)
+    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)

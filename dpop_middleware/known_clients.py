@@ -1,5 +1,6 @@
 """Proof headers of clients that were let in before, so that a known key isn't decoded again."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from dpop_middleware.proof import ProofHeader
@@ -22,7 +23,7 @@ class KnownClients:
 
     def __init__(self, *, max_clients: int) -> None:
         self._max_clients = max_clients
-        self._clients: dict[str, _KnownClient] = {}
+        self._clients: OrderedDict[str, _KnownClient] = OrderedDict()
 
     def header(self, *, ath: str, segment: str) -> ProofHeader | None:
         """Return the parsed header if this very segment came with this token before."""
@@ -35,5 +36,5 @@ class KnownClients:
         if known is not None and known.segment == segment:
             return
         if known is None and len(self._clients) >= self._max_clients:
-            self._clients.pop(next(iter(self._clients)), None)
+            self._clients.popitem(last=False)
         self._clients[ath] = _KnownClient(segment, header)

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self, overload
 
 from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
@@ -99,11 +98,8 @@ class ResourceServer:
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         audiences = (audience,) if isinstance(audience, str) else tuple(audience or (resource,))
-        if not hasattr(replay_store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
+        if not isinstance(policy, DPoPPolicy):
+            raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
         self._resource = resource
         if verifier is None:
             if issuer is None:
@@ -118,6 +114,8 @@ class ResourceServer:
                 clock=clock,
                 insecure_http_hosts=insecure_http_hosts,
             )
+        elif not hasattr(verifier, "verify"):
+            raise ConfigurationError("verifier takes an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)")
         elif issuer is not None or audience is not None or jwks is not None:
             raise ConfigurationError(
                 "issuer, audience and jwks make a verifier: leave them out, or leave out verifier"
@@ -201,7 +199,7 @@ class ResourceServer:
         succeeds without a memory.
         """
         if scopes:
-            requirements = replace(requirements, scopes=tuple(scopes))
+            requirements = requirements.with_scopes(scopes)
         started = time.perf_counter()
         outcome, recalled = await self._outcome(request, memory)
         try:
@@ -210,13 +208,21 @@ class ResourceServer:
             verified = self._authorize(outcome, requirements)
         except DPoPError as error:
             if not (recalled and error is outcome):
-                self._report_failure(error, request, outcome, started)
+                token = outcome.access_token if isinstance(outcome, Authentication) else None
+                self._reporter.failed(
+                    error,
+                    request,
+                    jkt=token.jkt if token else None,
+                    client_id=token.client_id if token else None,
+                    duration=time.perf_counter() - started,
+                )
+            # Its traceback holds this frame: a second name for the error in it would be a cycle.
+            del outcome
             raise
         if not recalled and self._reporter.wants_acceptance:
             self._reporter.accepted(
+                request,
                 scheme=outcome.scheme,
-                method=request.method,
-                path=request.raw_path,
                 jkt=outcome.access_token.jkt,
                 client_id=outcome.access_token.client_id,
                 duration=time.perf_counter() - started,
@@ -237,20 +243,15 @@ class ResourceServer:
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
-        for part in (self._verification.verifier, self._verification.store):
-            close = getattr(part, "aclose", None)
-            if close is not None:
-                await close()
+        try:
+            await _close(self._verification.verifier)
+        finally:
+            await _close(self._verification.store)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
     async def _outcome(
@@ -274,7 +275,7 @@ class ResourceServer:
 
     def _authorize(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
         try:
-            if authentication.policy != self._policy:
+            if authentication.policy is not self._policy:
                 self._verification.judge_again(authentication, self._policy)
             requirements.check(authentication.access_token, now=authentication.now)
         except DPoPError as error:
@@ -291,19 +292,8 @@ class ResourceServer:
             return ()
         return nonce_headers(self._verification.nonces.issue(authentication.now))
 
-    def _report_failure(
-        self,
-        error: DPoPError,
-        request: ResourceRequest,
-        outcome: Authentication | DPoPError,
-        started: float,
-    ) -> None:
-        token = outcome.access_token if isinstance(outcome, Authentication) else None
-        self._reporter.failed(
-            error,
-            method=request.method,
-            path=request.raw_path,
-            jkt=token.jkt if token else None,
-            client_id=token.client_id if token else None,
-            duration=time.perf_counter() - started,
-        )
+
+async def _close(part: object) -> None:
+    close = getattr(part, "aclose", None)
+    if close is not None:
+        await close()

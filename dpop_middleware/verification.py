@@ -8,12 +8,14 @@ known. What follows the proof's header is the same at a token endpoint: `ProofVe
 """
 
 import hashlib
+import math
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, InvalidToken, Unavailable
 from dpop_middleware.freshness import acceptance_window, check_freshness, known_nonce
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.compact import CompactJWS
@@ -41,6 +43,7 @@ from dpop_middleware.verdicts import Authentication
 __all__ = ["ProofVerification", "RequestVerification", "TargetURIs"]
 
 _MAX_KNOWN_CLIENTS = 4096
+_DAY = 86_400
 
 
 class TargetURIs(Protocol):
@@ -60,6 +63,13 @@ class ProofVerification:
     public_urls: TargetURIs
     nonces: NonceProvider | None
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.store, "add"):
+            raise ConfigurationError(
+                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
+                "MemoryReplayStore() for a single process"
+            )
+
     async def verify_proof(
         self,
         jws: CompactJWS,
@@ -70,11 +80,13 @@ class ProofVerification:
         policy: DPoPPolicy,
         family: Iterable[DPoPPolicy],
         now: float,
+        useless_after: float = math.inf,
     ) -> tuple[DPoPProof, Nonce | None]:
         """Verify the proof `jws` of `request`, whose `header` was read, and use it up for all of `family`.
 
-        `ath` is the hash of the access token that came with it, None where none is presented. Returns the
-        proof, and what is known of its nonce. Raises `errors.DPoPError`.
+        `ath` is the hash of the access token that came with it, None where none is presented. The proof isn't
+        remembered for longer than until `useless_after`, in seconds since the epoch. Returns the proof, and
+        what is known of its nonce. Raises `errors.DPoPError`.
         """
         proof = parse_claims(jws.payload, header)
         check_htm(proof, request.method)
@@ -91,7 +103,7 @@ class ProofVerification:
                 jkt=proof.jkt,
                 now=now,
                 not_before=window.not_before,
-                expires_at=window.expires_at,
+                expires_at=min(window.expires_at, useless_after),
             )
         )
         return proof, nonce
@@ -99,7 +111,8 @@ class ProofVerification:
     async def _check_first_use(self, entry: ReplayEntry) -> None:
         try:
             first = await self.store.add(entry)
-        except DPoPError:
+        except DPoPError as error:
+            error.check = Check.JTI
             raise
         except Exception as error:
             # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
@@ -182,23 +195,40 @@ class RequestVerification(ProofVerification):
                 actual=header.jkt,
             )
         proof, nonce = await self.verify_proof(
-            jws, header, request=request, ath=ath, policy=policy, family=family, now=now
+            jws,
+            header,
+            request=request,
+            ath=ath,
+            policy=policy,
+            family=family,
+            now=now,
+            # By `ath` a proof dies with its token, however far in the future its `iat` is. The day is for what
+            # a verifier may let pass after `expires_at`.
+            useless_after=max(token.expires_at, now) + _DAY,
         )
         self.known_clients.remember(header, ath=ath, segment=jws.header)
         return Authentication("DPoP", token, proof, nonce, policy, now)
 
     async def _access_token(self, carried: Credentials) -> AccessToken:
         try:
-            return await self.verifier.verify(carried.access_token)
+            return _checked_token(await self.verifier.verify(carried.access_token))
         except DPoPError:
             raise
         except Exception as error:
-            # Anybody's verifier may be behind this door: what it fails with, nobody gets in.
+            # Anybody's verifier may be behind this door: what it fails with, nobody gets in. The cause goes to
+            # the log, unless it quotes the token.
+            quotes_token = carried.access_token in "".join(traceback.format_exception(error))
             raise Unavailable(
                 "the access token can't be verified now",
                 check=Check.TOKEN_KEY,
                 actual=type(error).__name__,
-            ) from error
+            ) from (None if quotes_token else error)
+
+
+def _checked_token(token: object) -> AccessToken:
+    if not isinstance(token, AccessToken):
+        raise TypeError("the verifier did not return an AccessToken")
+    return token
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -18,7 +18,7 @@ def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def report(reporter: Reporter, error: errors.DPoPError, **changes: Any) -> None:
-    reporter.failed(error, **({"method": "GET", "path": "/notes", "duration": 0.001} | changes))
+    reporter.failed(error, request(**changes), jkt=None, client_id=None, duration=0.001)
 
 
 async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
@@ -118,7 +118,7 @@ async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest
     api.server._reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
     await api.server.authenticate(api.request())
     assert isinstance(await refusal(api, request()), errors.MissingCredentials)
-    assert caplog.text.count("the metrics are down") == 2
+    assert caplog.text.count("RuntimeError: the metrics are down") == 2
 
 
 def test_a_faulty_sink_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -207,7 +207,7 @@ HOSTILE = 'x\n2026-01-01 ERROR forged\r\n\x1b[31m\x00"\u202e\U0001f600'
 def test_the_log_is_escaped_and_cut(caplog: pytest.LogCaptureFixture) -> None:
     reporter = Reporter(None)
     error = errors.InvalidDPoPProof("no", check=Check.HTM, expected=HOSTILE, actual=HOSTILE * 100)
-    report(reporter, error, method=HOSTILE, path=HOSTILE)
+    report(reporter, error, method=HOSTILE, raw_path=HOSTILE)
     (record,) = caplog.records
     line = record.getMessage()
     assert line.isascii()

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
-from dpop_middleware.uri import parse_base_url
+from dpop_middleware.client.target import origin_of
 
 __all__ = ["DPoPAuth", "TokenSource"]
 
 TokenSource: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
 _MAX_REDIRECTS: Final = 20
-_HTTP_SCHEME: Final = {"ws": "http", "wss": "https"}
 
 
 def _installed_bases() -> tuple[type, ...]:
@@ -88,7 +87,7 @@ class DPoPAuth(_Auth):
         self._nonces = NonceMemory()
         self._lock = Lock()
         named = (origin,) if isinstance(origin, str) else tuple(origin or ())
-        self._origins = frozenset(parse_base_url(one).origin for one in named)
+        self._origins = frozenset(origin_of(one) for one in named)
 
     @property
     def has_token(self) -> bool:
@@ -203,8 +202,7 @@ class DPoPAuth(_Auth):
 
 
 def _origin(request: Any) -> str:
-    scheme = _HTTP_SCHEME.get(request.url.scheme, request.url.scheme)
-    return parse_base_url(f"{scheme}://{request.url.netloc.decode('ascii')}").origin
+    return origin_of(str(request.url))
 
 
 def _bare(request: Any) -> Any:

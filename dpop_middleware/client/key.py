@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.exceptions import PyJWTError
 
+from dpop_middleware.client.target import target_of
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint
@@ -43,10 +43,6 @@ _USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
 _PUBLIC_MEMBERS = MappingProxyType(
     {"EC": ("kty", "crv", "x", "y"), "RSA": ("kty", "n", "e"), "OKP": ("kty", "crv", "x")}
 )
-# A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
-_HTTP_SCHEME = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})
-_URL = re.compile(r"(https?|wss?)://(?:[^/?#@]*@)?([^/?#@]+)([^?#]*)", re.ASCII | re.IGNORECASE)
-_ON_THE_WIRE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 
 
 class DPoPKey:
@@ -218,7 +214,7 @@ class DPoPKey:
         claims: dict[str, Any] = {
             "jti": secrets.token_urlsafe(16) if jti is None else jti,
             "htm": method,
-            "htu": _target(str(url)),
+            "htu": target_of(str(url)),
             "iat": int(time.time() if now is None else now),
         }
         if access_token is not None:
@@ -274,14 +270,6 @@ def _public_part(jwk: Mapping[str, Any]) -> dict[str, Any]:
 
 def _segment(members: Mapping[str, Any]) -> str:
     return base64url.encode(json.dumps(members, separators=(",", ":")).encode())
-
-
-def _target(url: str) -> str:
-    match = _URL.match(url)
-    if match is None or _ON_THE_WIRE.fullmatch(url) is None:
-        raise ValueError("the URL must be absolute, http or https, and percent-encoded as it is sent")
-    scheme, authority, path = match.groups()
-    return f"{_HTTP_SCHEME[scheme.lower()]}://{authority}{path or '/'}"
 
 
 def _write_new(path: Path, data: bytes) -> None:

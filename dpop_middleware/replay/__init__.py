@@ -17,6 +17,7 @@ __all__ = ["MemoryReplayStore", "RedisReplayStore", "ReplayEntry", "ReplayStore"
 def __getattr__(name: str) -> Any:
     if name != "RedisReplayStore":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dpop_middleware.replay.redis import RedisReplayStore
+    # Here and not above: whoever uses another store needs no Redis client.
+    from dpop_middleware.replay.redis import RedisReplayStore  # noqa: PLC0415
 
     return RedisReplayStore

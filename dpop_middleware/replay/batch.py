@@ -28,6 +28,9 @@ __all__ = ["REDIRECTIONS", "Batch"]
 WRONG_SERVER = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
 REDIRECTIONS = frozenset({"MOVED", "ASK"})
 FORBIDDEN = "NOPERM"
+# Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
+WAIT_GRANULARITY = 0.105
+SHORTEST_WAIT = 0.001
 
 
 class Batch:
@@ -97,13 +100,14 @@ class Batch:
         if self._touches:
             name = b"%b::wait%b" % (self._settings.prefix.encode(), self._tag)
             touch = command(b"SET", name, b"1", b"PX", b"1000")
-        milliseconds = max(1, int(timeout * 1000 * 0.8))
-        return touch + command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % milliseconds)
+        milliseconds = max(SHORTEST_WAIT, timeout - WAIT_GRANULARITY) * 1000
+        return touch + command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
 
     def _read_waiting(self, reply: object) -> None:
         if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
             self._settings.notices.warn(
-                "wait_replicas is set but the user may not WAIT: every request is refused until +wait is granted"
+                "wait_replicas is set but the user may not WAIT: every request is refused until +wait is "
+                "granted"
             )
         self._acknowledged = reply if isinstance(reply, int) else 0
 
@@ -113,8 +117,8 @@ class Batch:
                 raise epoch
             self._fence.off()
             self._settings.notices.warn(
-                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed until +get "
-                "is granted"
+                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
+                "until +get is granted"
             )
         self._epoch = epoch
 

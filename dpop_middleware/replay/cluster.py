@@ -109,7 +109,10 @@ class Cluster:
         link = self._links.get(address)
         if link is None or link.closed:
             link = self._links[address] = Link(
-                f"{address[0]}:{address[1]}", connector(self._target, address), self._settings, Place(self, address)
+                f"{address[0]}:{address[1]}",
+                connector(self._target, address),
+                self._settings,
+                Place(self, address),
             )
         return link
 

@@ -56,8 +56,8 @@ def examine(address: str, info: ServerInfo | None, now: float) -> NodeHealth:
     """Read a server's own account at `now`; None where it may not be asked."""
     if info is None:
         sentence = (
-            f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go unnoticed; "
-            "grant +info and +get"
+            f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go "
+            "unnoticed; grant +info and +get"
         )
         return NodeHealth(address=address, warnings=(sentence,))
     offset = None if info.time is None else info.time - now

@@ -9,7 +9,17 @@ NO_REPLICATION_ID = "0" * 40
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
 REWRITING_COMMANDS = frozenset(
-    {"flushall", "flushdb", "swapdb", "debug", "replicaof", "slaveof", "config", "config|resetstat", "cluster|reset"}
+    {
+        "cluster|reset",
+        "config",
+        "config|resetstat",
+        "debug",
+        "flushall",
+        "flushdb",
+        "replicaof",
+        "slaveof",
+        "swapdb",
+    }
 )
 
 
@@ -34,7 +44,7 @@ class ServerInfo:
     def answers_set_with_get(self) -> bool:
         """Whether `SET … NX GET` is known here: Redis 7.0 and every Valkey. Unknown versions count as new."""
         major = self.version.partition(".")[0]
-        return self.software == "valkey" or not major.isdecimal() or int(major) >= 7  # noqa: PLR2004
+        return self.software == "valkey" or not major.isdecimal() or int(major) >= 7
 
 
 def parse_info(text: bytes) -> ServerInfo:

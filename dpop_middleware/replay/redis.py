@@ -135,7 +135,9 @@ class RedisReplayStore:
         try:
             async with asyncio.timeout(self._timeout * 2):
                 connects = await self._connects()
-                nodes = await asyncio.gather(*(self._node(name, connect) for name, connect in connects.items()))
+                nodes = await asyncio.gather(
+                    *(self._node(name, connect) for name, connect in connects.items())
+                )
         except (RedisError, OSError, TimeoutError) as error:
             nodes = [NodeHealth(address=self._name(), error=type(error).__name__)]
         return StoreHealth(
@@ -179,7 +181,8 @@ class RedisReplayStore:
             raise known
         self._local_answers += 1
         self._settings.notices.warn(
-            "the replay store can't be asked: this process judges replays by its own memory (on_unavailable='local')"
+            "the replay store can't be asked: this process judges replays by its own memory "
+            "(on_unavailable='local')"
         )
         return known
 
@@ -200,7 +203,9 @@ class RedisReplayStore:
         return session
 
     def _connect(self) -> Connect:
-        return sentinel_connector(self._target) if self._target.kind == "sentinel" else connector(self._target)
+        return (
+            sentinel_connector(self._target) if self._target.kind == "sentinel" else connector(self._target)
+        )
 
     async def _connects(self) -> Mapping[str, Connect]:
         if self._target.kind != "cluster":

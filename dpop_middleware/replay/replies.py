@@ -1,7 +1,7 @@
 """Reads a server's replies, RESP2 and RESP3, many at a time.
 
-redis-py opens the connection (TLS, HELLO, AUTH) and owns it; only the replies to batches are read here, because a
-coroutine for each of them would cost more than all the rest of a request.
+redis-py opens the connection (TLS, HELLO, AUTH) and owns it; only the replies to batches are read here, because
+a coroutine for each of them would cost more than all the rest of a request.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class ServerError(RedisError):
         self.code, _, self.rest = text.partition(" ")
 
 
-class Incomplete(Exception):  # noqa: N818
+class Incomplete(Exception):
     """The reply goes on in bytes that have not arrived."""
 
 
@@ -37,7 +37,7 @@ class ReplyReader:
     async def read(self, count: int) -> list[object]:
         """The next `count` replies, errors among them as `ServerError`.
 
-        Raises redis-py's `ConnectionError` when the stream ends first and `InvalidResponse` when it is not RESP.
+        Raises redis-py's `ConnectionError` when the stream ends first, `InvalidResponse` when it is not RESP.
         """
         replies: list[object] = []
         position = 0
@@ -102,7 +102,7 @@ def _parse_bulk(kind: bytes, length: int, data: bytes, start: int) -> tuple[byte
 
 
 SIMPLE: Mapping[bytes, Callable[[bytes], object]] = {
-    b"_": lambda line: None,
+    b"_": lambda _: None,
     b"+": bytes,
     b"-": lambda line: ServerError(line.decode("utf-8", "replace")),
     b":": int,

@@ -58,5 +58,5 @@ class ReplayKeyspace:
     def key(self, *, jkt: str, jti: str) -> str:
         """Return the key of a proof: 128 bits of SHA-256 over server, `jkt` and `jti`, in 22 characters."""
         digest = self._server.copy()
-        digest.update(_length_prefixed(jkt) + _length_prefixed(jti))
+        digest.update(f"{len(jkt)}:{jkt}{jti}".encode())
         return base64url.encode(digest.digest()[:_KEY_SIZE])

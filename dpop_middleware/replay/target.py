@@ -32,7 +32,7 @@ SCHEMES: Mapping[str, tuple[str, Kind]] = {
     "rediss+cluster": ("rediss", "cluster"),
 }
 DEFAULT_PORTS: Mapping[Kind, int] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
-# Of a pool or a cluster client, not of a connection; or tied to the pool, the loop or the retries of its owner.
+# Of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its owner.
 FOREIGN_OPTIONS = frozenset(
     {
         "connection_pool",
@@ -83,15 +83,17 @@ class Target:
 def _connection(
     kind: type[AbstractConnection], options: Mapping[str, Any], timeout: float, address: Address | None
 ) -> AbstractConnection:
-    place = {} if address is None else {"host": address[0], "port": address[1]}
-    # Deadlines are the link's, one for a batch: the connection's own would cost a timer for each reply.
-    return kind(
-        **{**options, **place},
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=None,
-        socket_connect_timeout=timeout,
-        health_check_interval=0,
-    )
+    arguments: dict[str, Any] = {
+        **options,
+        "retry": Retry(NoBackoff(), 0),
+        # Deadlines are the link's, one for a batch: the connection's own would cost a timer for each reply.
+        "socket_timeout": None,
+        "socket_connect_timeout": timeout,
+        "health_check_interval": 0,
+    }
+    if address is not None:
+        arguments["host"], arguments["port"] = address
+    return kind(**arguments)
 
 
 def target_of_client(client: object) -> Target:
@@ -138,7 +140,8 @@ def _target_of_pool(pool: Any) -> Target:
         connection_class=_plain_class(pool.connection_class),
         options=options,
         addresses=tuple(
-            (sentinel.connection_kwargs["host"], int(sentinel.connection_kwargs["port"])) for sentinel in sentinels
+            (sentinel.connection_kwargs["host"], int(sentinel.connection_kwargs["port"]))
+            for sentinel in sentinels
         ),
         service=pool.service_name,
         sentinel_class=sentinels[0].connection_class,
@@ -190,7 +193,9 @@ def target_of_url(url: str) -> Target:
     elif not service:
         raise ConfigurationError("a Sentinel URL names the master: redis+sentinel://host:26379/service-name")
     sentinel_options = {
-        name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query
+        name: query.pop(f"sentinel_{name}")
+        for name in ("username", "password")
+        if f"sentinel_{name}" in query
     }
     netloc = f"{userinfo}@{_host(hosts)}" if userinfo else _host(hosts)
     target = _parsed(kind, urlunsplit((scheme, netloc, f"/{database}", urlencode(query), "")))

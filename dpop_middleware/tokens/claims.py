@@ -91,7 +91,7 @@ def _malformed(name: str, actual: object) -> InvalidToken:
 def _require(claims: Mapping[str, Any], rules: ClaimRules) -> None:
     for name in rules.required:
         alternatives = rules.client_id_claims if name == "client_id" else (name,)
-        if not any(alternative in claims for alternative in alternatives):
+        if claims.keys().isdisjoint(alternatives):
             raise InvalidToken(
                 "the access token lacks a required claim",
                 check=Check.TOKEN_CLAIMS,

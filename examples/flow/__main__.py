@@ -2,8 +2,8 @@
 
     python -m tox -e flow
 
-starts all three on ports of 127.0.0.1 of their own, so that they are three origins to a browser, and prints the
-page's address. Ctrl-C stops them.
+starts all three on ports of 127.0.0.1 of their own, so that they are three origins to a browser, and prints
+the page's address. Ctrl-C stops them.
 """
 
 import argparse
@@ -63,19 +63,18 @@ async def serve(sockets: list[socket.socket], *, check_only: bool) -> int:
     origins = [f"http://{HOST}:{one.getsockname()[1]}" for one in sockets]
     config = uvicorn.Config(application(origins), log_level="warning", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=sockets))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
     for name, origin in zip(("page", "authorization server", "API"), origins, strict=True):
         print(f"{name:<22}{origin}")
-    status = 0
-    if check_only:
-        status = await asyncio.to_thread(check, *origins)
-        server.should_exit = True
-    else:
+    if not check_only:
         print(f"\nOpen {origins[0]} in a browser. Ctrl-C stops all three.", flush=True)
-    await serving
-    return status
+        await server.serve(sockets=sockets)
+        return 0
+    serving = asyncio.create_task(server.serve(sockets=sockets))
+    try:
+        return await asyncio.to_thread(check, *origins)
+    finally:
+        server.should_exit = True
+        await serving
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The API: three routes behind DPoPMiddleware, and, for this example only, a header that tells its decisions."""
+"""The API: three routes behind DPoPMiddleware and, for this example only, a header with each decision."""
 
 import contextlib
 import secrets

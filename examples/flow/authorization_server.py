@@ -1,7 +1,7 @@
 """The authorization server: codes with PKCE that are bound to the client's key before the user is even asked.
 
-The proofs and the bindings are `dpop_middleware.authorization_server`'s; the rest is a small OAuth server with
-one client and one user, who is taken to have logged in.
+The proofs and the bindings are `dpop_middleware.authorization_server`'s; the rest is a small OAuth server
+with one client and one user, who is taken to have logged in.
 """
 
 import hashlib
@@ -87,9 +87,7 @@ class AuthorizationServer:
         self._requests = Kept[AuthorizationRequest](lifetime=600)
         self._codes = Kept[AuthorizationRequest](lifetime=60)
         self._refresh_tokens = Kept[RefreshGrant](lifetime=TOKEN_LIFETIME)
-        self._endpoint = TokenEndpoint(
-            url=f"{issuer}/token", replay_store=MemoryReplayStore(), policy=POLICY
-        )
+        self._endpoint = TokenEndpoint(url=f"{issuer}/token", replay_store=MemoryReplayStore(), policy=POLICY)
 
     async def metadata(self, request: Request) -> Response:
         """Answer as RFC 8414 says."""

@@ -1,5 +1,6 @@
-"""The page on which a person plays the client: static files, and what the page must know of the two servers."""
+"""The page on which a person plays the client: static files, and what it must know of the two servers."""
 
+import secrets
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -43,6 +44,7 @@ class SecurityHeaders:
 
 def create_app(*, issuer: str, resource: str) -> ASGIApp:
     """Build the page's server."""
+    instance = secrets.token_hex(8)
 
     async def settings(request: Request) -> JSONResponse:
         return JSONResponse(
@@ -50,6 +52,7 @@ def create_app(*, issuer: str, resource: str) -> ASGIApp:
                 "issuer": issuer,
                 "resource": resource,
                 "clientId": CLIENT_ID,
+                "instance": instance,
                 "explanations": {check.value: text for check, text in EXPLANATIONS.items()},
             }
         )

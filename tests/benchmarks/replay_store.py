@@ -2,8 +2,8 @@
 
     python tests/benchmarks/replay_store.py [--operations N] [--cluster]
 
-Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 and 256 in flight, memory for each
-entry, and with `--cluster` the same on three masters. Ratios hold within one run; absolute times drift.
+Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 and 256 in flight, memory for
+each entry, and with `--cluster` the same on three masters. Ratios hold within one run; absolute times drift.
 """
 
 import argparse
@@ -21,7 +21,12 @@ from tests.support.valkey import Cluster, Server, implementations
 
 IN_FLIGHT = (1, 16, 64, 256)
 LIFETIME = 80.0
-BARS = {"client CPU at 64": 0.25, "server CPU at 64": 0.25, "latency at 1": 1.0, "bytes for each entry": 120.0}
+BARS = {
+    "client CPU at 64": 0.25,
+    "server CPU at 64": 0.25,
+    "latency at 1": 1.0,
+    "bytes for each entry": 120.0,
+}
 
 ROUNDS = 10
 WIDTHS = (8, 6, 8, 6, 8, 6, 8, 9)
@@ -194,7 +199,7 @@ async def main(n: int, with_cluster: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="What RedisReplayStore.add costs")
     parser.add_argument("--operations", type=int, default=40_000)
     parser.add_argument("--cluster", action="store_true")
     arguments = parser.parse_args()

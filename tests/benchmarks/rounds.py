@@ -1,7 +1,7 @@
 """Times relative to a bare ES256 verification that is measured in the same breath.
 
-Other work on the machine slows everything down for a while. So each batch of a case is put between two batches
-of bare verifications, and only their quotient counts; of many such quotients the median is the result.
+Other work on the machine slows everything down for a while. So each batch of a case is put between two
+batches of bare verifications, and only their quotient counts; of many such the median is the result.
 """
 
 import gc

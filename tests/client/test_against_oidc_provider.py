@@ -1,11 +1,7 @@
 """Our client and our resource server with an authorization server that others wrote: oidc-provider, npm."""
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Generator
-from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
@@ -33,42 +29,17 @@ from dpop_middleware.client import (
     pkce_pair,
 )
 from dpop_middleware.starlette import requires_dpop
+from tests.support.node import oidc_provider
 
-PACKAGE = "oidc-provider@9.13.3"
-SCRIPT = Path(__file__).parents[1] / "support" / "oidc_provider.mjs"
 RESOURCE = "https://api.example.com"
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("Node.js and npm are not installed")
-    place = tmp_path_factory.mktemp("oidc-provider")
-    (place / "package.json").write_text('{"private": true}')
-    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
-    installed = subprocess.run(install, check=False, cwd=place, capture_output=True, text=True, timeout=120)
-    if installed.returncode != 0:
-        pytest.skip(f"npm can't install {PACKAGE} here")
-    shutil.copy(SCRIPT, place)
-    signing_key = json.dumps(DPoPKey.generate().private_jwk() | {"kid": "1", "use": "sig"})
-    process = subprocess.Popen(
-        [node, SCRIPT.name, signing_key],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        found = process.stdout.readline().strip()
-        assert found.startswith("http://127.0.0.1:")
+def issuer(pytestconfig: pytest.Config) -> Generator[str]:
+    with oidc_provider(pytestconfig) as found:
         yield found
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
 
 
 def claims_of(token: TokenResponse) -> dict[str, object]:

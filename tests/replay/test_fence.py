@@ -198,7 +198,13 @@ def test_an_epoch_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "info", [None, ServerInfo(), dataclasses.replace(OLD_SERVER, run_id=""), dataclasses.replace(OLD_SERVER, uptime=None)]
+    "info",
+    [
+        None,
+        ServerInfo(),
+        dataclasses.replace(OLD_SERVER, run_id=""),
+        dataclasses.replace(OLD_SERVER, uptime=None),
+    ],
 )
 def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> None:
     fence = connected(info)

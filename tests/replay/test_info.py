@@ -44,7 +44,9 @@ def test_what_a_server_tells() -> None:
     )
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe\r\n:::\r\n", b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n"])
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\xfe\r\n:::\r\n", b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n"]
+)
 def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
 

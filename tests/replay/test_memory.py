@@ -97,7 +97,9 @@ async def test_the_store_holds_no_more_than_what_lives() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcdef"), st.integers(-50, 50), st.integers(1, 60)), min_size=1, max_size=60
+        st.tuples(st.sampled_from("abcdef"), st.integers(-50, 50), st.integers(1, 60)),
+        min_size=1,
+        max_size=60,
     )
 )
 def test_against_a_model_with_time_going_anywhere(steps: list[tuple[str, int, int]]) -> None:

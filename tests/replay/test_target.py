@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 import redis
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.target import Target, target_of_client, target_of_url
+from tests.support.valkey import sentinel_client
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -45,7 +46,7 @@ def test_a_sentinel_url() -> None:
     assert target.options["username"] == "u"
     assert target.options["db"] == 2
     assert dict(target.sentinel_options) == {"ssl_ca_certs": "/ca.pem", "username": "su", "password": "sp"}
-    assert target.sentinel_connection(1.0, ("s2", 26379)).host == "s2"  # type: ignore[attr-defined]
+    assert vars(target.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
 
 
 def test_a_cluster_url() -> None:
@@ -53,7 +54,7 @@ def test_a_cluster_url() -> None:
     assert target.kind == "cluster"
     assert target.addresses == (("n1", 7000), ("n2", 7001))
     assert target.options["password"] == "p"
-    assert target.connection(1.0, ("n2", 7001)).port == 7001  # type: ignore[attr-defined]
+    assert vars(target.connection(1.0, ("n2", 7001)))["port"] == 7001
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,18 @@ def test_a_url_that_can_not_be_used_is_refused_with_a_sentence(url: str, sentenc
 
 async def test_a_client_gives_its_settings() -> None:
     client = Redis(
-        host="h", port=1, db=4, username="u", password="p", decode_responses=True, socket_timeout=9, protocol=2,
-        retry_on_timeout=True, health_check_interval=7, ssl=True, ssl_ca_certs="/ca.pem",
-    )  # fmt: skip
+        host="h",
+        port=1,
+        db=4,
+        username="u",
+        password="p",
+        decode_responses=True,
+        socket_timeout=9,
+        protocol=2,
+        health_check_interval=7,
+        ssl=True,
+        ssl_ca_certs="/ca.pem",
+    )
     target = target_of_client(client)
     connection: Any = target.connection(0.5)
     assert isinstance(connection, SSLConnection)
@@ -95,7 +105,7 @@ async def test_a_client_gives_its_settings() -> None:
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:
-    sentinel = Sentinel(
+    sentinel = sentinel_client(
         [("s1", 1), ("s2", 2)], sentinel_kwargs={"password": "sp"}, password="p", username="u", db=3
     )
     target = target_of_client(sentinel.master_for("proofs"))
@@ -113,7 +123,7 @@ async def test_a_sentinel_master_with_a_connection_class_of_its_own_keeps_it() -
     class Own(Connection):
         pass
 
-    target = target_of_client(Sentinel([("s1", 1)]).master_for("proofs", connection_class=Own))
+    target = target_of_client(sentinel_client([("s1", 1)]).master_for("proofs", connection_class=Own))
     assert target.connection_class is Own
 
 
@@ -132,8 +142,8 @@ async def test_a_cluster_client_gives_its_settings() -> None:
 def wrong_clients() -> list[tuple[object, str]]:
     return [
         (redis.Redis(), "asynchronous"),
-        (Sentinel([("s", 1)]), "master_for"),
-        (Sentinel([("s", 1)]).slave_for("proofs"), "replica"),
+        (sentinel_client([("s", 1)]), "master_for"),
+        (sentinel_client([("s", 1)]).slave_for("proofs"), "replica"),
         ("redis://localhost", "from_url"),
         (None, "redis.asyncio"),
         (object(), "redis.asyncio"),

@@ -67,7 +67,8 @@ class World:
         return HMACNonceProvider(SECRET)
 
     def token(self, scopes: Iterable[str] = (), **claims: Any) -> str:
-        return self.issuer.token(**{"scopes": scopes, "jkt": self.key.jkt, **claims})
+        arguments: dict[str, Any] = {"jkt": self.key.jkt, **claims}
+        return self.issuer.token(scopes=scopes, **arguments)
 
     def fields(
         self,
@@ -89,7 +90,9 @@ class World:
         return dict(self.fields(url, **arguments))
 
 
-def scope_of(path: str, fields: Fields | None = None, *, method: str = "GET", **changes: Any) -> dict[str, Any]:
+def scope_of(
+    path: str, fields: Fields | None = None, *, method: str = "GET", **changes: Any
+) -> dict[str, Any]:
     """Return the scope of a request to a percent-encoded path, changed as asked."""
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields or ()]
     return {

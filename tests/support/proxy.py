@@ -11,14 +11,14 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Forwards to `port`, in pieces of at most `piece` bytes if that is set.
+    """Forwards from `port`, any free one by default, to `to`; replies in pieces of at most `piece` bytes if that is set.
 
     While `swallow_replies` is true, what the server says is thrown away; `lose_next_reply` does it to one piece
     and then cuts the connection. `hold` stops both directions. `reply_delay` is in seconds.
     """
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, to: int, *, port: int = 0) -> None:
+        self._target = to
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
@@ -28,7 +28,7 @@ class Proxy:
         self.reply_delay = 0.0
         self.piece: int | None = None
         self.connections = 0
-        self.port = 0
+        self.port = port
 
     @property
     def url(self) -> str:
@@ -48,7 +48,7 @@ class Proxy:
             writer.transport.abort()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
+        self._server = await asyncio.start_server(self._accept, HOST, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -100,9 +100,8 @@ class Proxy:
                 if replies and self.lose_next_reply:
                     self.lose_next_reply = False
                     return
-                size = self.piece or len(data)
+                size = self.piece if replies and self.piece else len(data)
                 for start in range(0, len(data), size):
                     writer.write(data[start : start + size])
                     await writer.drain()
-                    if self.piece:
-                        await asyncio.sleep(0.001)
+                    await asyncio.sleep(0)

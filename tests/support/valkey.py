@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -17,12 +18,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
+from redis.asyncio import Sentinel
 
-__all__ = ["HOST", "Cluster", "Sentinels", "Server", "implementations", "missing", "until"]
+__all__ = ["HOST", "Cluster", "Sentinels", "Server", "implementations", "missing", "sentinel_client", "until"]
 
 HOST = "127.0.0.1"
-# A cluster node's second port is its first plus 10,000.
-PORTS_OF_NODES = range(20_000, 50_000)
+# Below those that the system lends to outgoing connections: a server that restarts must find its port free. A
+# cluster node's second port is its first plus 10,000.
+PORTS = range(11_000, 22_000)
+SECOND_PORT = 10_000
 STARTS_WITHIN = 10.0
 
 
@@ -59,13 +63,14 @@ def until(condition: Callable[[], object], *, within: float = STARTS_WITHIN) -> 
         time.sleep(0.02)
 
 
-def free_port(ports: Sequence[int] = ()) -> int:
-    """A TCP port that nobody listens on, one of `ports` if given."""
-    start = int.from_bytes(os.urandom(2)) % len(ports) if ports else 0
-    for port in (*ports[start:], *ports[:start]) if ports else (0,):
-        with socket.socket() as probe, contextlib.suppress(OSError):
+def free_port() -> int:
+    """A TCP port that nobody listens on, and the second one of a cluster node with it."""
+    start = secrets.randbelow(len(PORTS))
+    for port in (*PORTS[start:], *PORTS[:start]):
+        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
             probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
+            second.bind((HOST, port + SECOND_PORT))
+            return port
     raise OSError("no free port")
 
 
@@ -125,10 +130,13 @@ class Server:
         words = [str(self._binary), *self.arguments, "--port", str(self.options.get("port", self.port))]
         for name, value in self.options.items():
             if name != "port":
-                words += [f"--{name}", *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+                words += [
+                    f"--{name}",
+                    *(map(str, value) if isinstance(value, list | tuple) else [str(value)]),
+                ]
         words += ["--dir", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.directory)  # noqa: S603
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.directory)
         atexit.register(self.kill)
         if ready:
             self.until_ready()
@@ -221,7 +229,7 @@ class Cluster:
 
     def add_server(self) -> Server:
         """One more empty node, not yet part of the cluster."""
-        server = Server(self._options, implementation=self._implementation, port=free_port(PORTS_OF_NODES))
+        server = Server(self._options, implementation=self._implementation)
         self.servers.append(server)
         server.start()
         return server
@@ -259,7 +267,9 @@ class Cluster:
             if not {"cluster_state:ok", f"cluster_known_nodes:{len(self.servers)}"} <= set(info):
                 return False
             slots = self._slots(server)
-            views.add(tuple(sorted((first, last, master[1], len(rest)) for first, last, master, *rest in slots)))
+            views.add(
+                tuple(sorted((first, last, master[1], len(rest)) for first, last, master, *rest in slots))
+            )
             covered = sum(last - first + 1 for first, last, *_ in slots)
             if covered != 16384:
                 return False
@@ -295,6 +305,15 @@ class Cluster:
             server.__exit__(None, None, None)
 
 
+def _is_connected(replica: Server) -> bool:
+    return bool(replica.run("ROLE")[3] == "connected")
+
+
+def sentinel_client(addresses: Sequence[tuple[str, int]], **options: Any) -> Sentinel:
+    """A Sentinel client of redis-py, whose class has no types."""
+    return Sentinel(addresses, **options)  # type: ignore[no-untyped-call]
+
+
 class Sentinels:
     """A master with replicas, watched by three Sentinels, as a context manager."""
 
@@ -321,7 +340,7 @@ class Sentinels:
             self.master.start()
             for replica in self.replicas:
                 replica.start()
-                until(lambda replica=replica: replica.run("ROLE")[3] == "connected")
+                until(functools.partial(_is_connected, replica))
             for _ in range(3):
                 self._start_sentinel()
             until(lambda: all(self._sees_all(sentinel) for sentinel in self.sentinels))

@@ -1,0 +1,99 @@
+"""The command `dpop-middleware`: keys, proofs, and a window on what a server says of them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import extract_tb
+from typing import Final, NoReturn
+
+from dpop_middleware.cli import conformance, demo, explain, keygen, proof, thumbprint
+from dpop_middleware.cli.console import CommandError, Console
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["main"]
+
+_PROG: Final = "dpop-middleware"
+_COMMANDS: Final = (
+    keygen.COMMAND,
+    proof.COMMAND,
+    thumbprint.COMMAND,
+    explain.COMMAND,
+    conformance.COMMAND,
+    demo.COMMAND,
+)
+_INTERRUPTED: Final = 130
+_INTERNAL: Final = 70
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the whole usage around it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message}: see {self.prog} --help")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples as they are, and option and help on one line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=_PROG,
+        description="DPoP (RFC 9449) at the keyboard: make keys and proofs, and see why a server refuses them.",
+        epilog="Tokens and proofs are read from standard input with -, from a file with @FILE, so that they "
+        "stay out of the shell's history. Each command has examples: see COMMAND --help.",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        added = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv`, by default the process's own, and return its exit status.
+
+    0 is success, 1 a refusal or a wrong answer, 2 a wrong use, 3 an answer that can't be had, 70 a fault of
+    the command itself. Raises SystemExit for `--help` only.
+    """
+    console = Console(sys.stdout, sys.stderr, environ=os.environ)
+    try:
+        args = _parser().parse_args(argv)
+        status: int = args.run(args, console)
+        console.flush()
+    except CommandError as error:
+        return _failed(console, str(error), error.status)
+    except ConfigurationError as error:
+        return _failed(console, str(error), 2)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not complain at its own last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001
+        # A traceback is no answer to a person, and may quote a secret.
+        last = extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+        return _failed(console, f"internal error, please report it: {where}", _INTERNAL)
+    return status
+
+
+def _failed(console: Console, message: str, status: int) -> int:
+    console.note(f"{_PROG}: {message}")
+    return status

@@ -1,0 +1,88 @@
+"""What the command says, and how: colours on a terminal only, and nothing of others' unescaped."""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TextIO
+
+from dpop_middleware.explanation import Outcome
+
+__all__ = ["CommandError", "Console", "plain", "shown"]
+
+Style = Literal["bold", "dim", "green", "red"]
+
+_LONGEST_VALUE: Final = 200
+_NOT_PLAIN: Final = re.compile(r"[^\x20-\x7e]")
+_CODES: Final[Mapping[Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
+_MARKS: Final[Mapping[Outcome, tuple[str, str, Style]]] = {
+    Outcome.PASSED: ("✓", "ok", "green"),
+    Outcome.FAILED: ("✗", "NO", "red"),
+    Outcome.NOT_REACHED: ("·", ".", "dim"),
+    Outcome.NOT_JUDGED: ("–", "-", "dim"),
+}
+
+
+class CommandError(Exception):
+    """What the person at the keyboard can put right, in one sentence.
+
+    `status` is the exit status: 2 for a wrong use of the command, 3 where the answer can't be known.
+    """
+
+    def __init__(self, message: str, *, status: Literal[2, 3] = 2) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def plain(text: str) -> str:
+    """Return `text` on one line of printable ASCII, so that it can't steer the terminal."""
+    return _NOT_PLAIN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def shown(value: object) -> str:
+    """Return `value` in Python's notation, in printable ASCII and cut short."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... (cut)"
+
+
+class Console:
+    """Standard output and error of one run of the command; `environ` are its environment variables."""
+
+    def __init__(self, out: TextIO, err: TextIO, *, environ: Mapping[str, str]) -> None:
+        self._out = out
+        self._err = err
+        self._styled = out.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self._has_marks = _can_say(out, "".join(mark for mark, _, _ in _MARKS.values()))
+
+    def line(self, text: str = "", *, style: Style | None = None) -> None:
+        """Write a line to standard output; `text` is ours, or was made plain."""
+        self._out.write(f"{text if style is None else self.styled(text, style)}\n")
+
+    def json(self, value: Any) -> None:
+        """Write `value` to standard output as JSON, in ASCII."""
+        self._out.write(f"{json.dumps(value, indent=2, default=shown)}\n")
+
+    def note(self, text: str) -> None:
+        """Write a line to standard error: what is no result, so that pipes don't carry it."""
+        self._err.write(f"{plain(text)}\n")
+
+    def flush(self) -> None:
+        """Bring everything out; raises BrokenPipeError when nobody reads it any more."""
+        self._out.flush()
+
+    def styled(self, text: str, style: Style) -> str:
+        """Return `text` in a style, if this is a terminal that wants it."""
+        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._styled else text
+
+    def mark(self, outcome: Outcome) -> str:
+        """Return a tick, a cross or the like, two characters wide."""
+        mark, spelled, style = _MARKS[outcome]
+        return self.styled(f"{mark if self._has_marks else spelled:<2}", style)
+
+
+def _can_say(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(stream.encoding or sys.getdefaultencoding())
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,242 @@
+"""`dpop-middleware explain`: every check of one request, with a guess at what went wrong."""
+
+import asyncio
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+from dpop_middleware.checks import Check
+from dpop_middleware.cli.command import Command
+from dpop_middleware.cli.console import CommandError, Console, plain, shown
+from dpop_middleware.cli.inputs import Inputs, checked_method, parse_time
+from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
+from dpop_middleware.client.target import target_of
+from dpop_middleware.errors import DPoPError, Unavailable
+from dpop_middleware.explanation import Explanation, Finding, Outcome, explain
+from dpop_middleware.nonces import Nonce
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.requirements import Requirements
+
+__all__ = ["COMMAND"]
+
+_POLICY: Final = DPoPPolicy()
+_TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
+_LATEST: Final = 253_402_300_799
+_MEANING: Final[Mapping[Check, str]] = MappingProxyType(
+    {
+        Check.AUTHORIZATION: "one Authorization field with one token",
+        Check.TARGET: "a path that can be read in one way only",
+        Check.ONE_HEADER: "exactly one DPoP field",
+        Check.TOKEN_FORMAT: "the token is a signed JWT",
+        Check.TOKEN_TYP: "the token's typ says access token",
+        Check.TOKEN_ALG: "the token's alg is allowed",
+        Check.TOKEN_KEY: "the issuer has a key for it",
+        Check.TOKEN_SIGNATURE: "the issuer signed the token",
+        Check.TOKEN_CLAIMS: "the token's claims are there and well-formed",
+        Check.TOKEN_ISS: "it is from this issuer",
+        Check.TOKEN_AUD: "it is for this audience",
+        Check.TOKEN_TIME: "it is valid at this time",
+        Check.BINDING: "it is bound to a key (cnf.jkt)",
+        Check.FORMAT: "the proof is a signed JWT",
+        Check.TYP: "the proof's typ is dpop+jwt",
+        Check.CRIT: "no JOSE extension is in use",
+        Check.ALG: "the proof's alg is allowed",
+        Check.JWK: "its jwk is an acceptable public key",
+        Check.JKT: "that key is the one the token is bound to",
+        Check.CLAIMS: "the proof's claims are there and well-formed",
+        Check.HTM: "the proof is for this method",
+        Check.HTU: "the proof is for this URL",
+        Check.ATH: "the proof is for this token",
+        Check.SIGNATURE: "the key in jwk signed the proof",
+        Check.IAT: "the proof is recent",
+        Check.NONCE: "the proof has the server's nonce",
+        Check.JTI: "the proof was not used before",
+        Check.SCOPE: "the token has the route's scopes",
+        Check.AUTHENTICATION: "the login was strong and recent enough",
+    }
+)
+
+
+class _OneNonce:
+    """Knows the one nonce that the server is said to have given."""
+
+    def __init__(self, nonce: str) -> None:
+        self._nonce = nonce
+
+    def issue(self, now: float) -> str:
+        return self._nonce
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        return Nonce(issued_at=now, expires_at=now, current=True) if nonce == self._nonce else None
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    request = parser.add_argument_group("the request")
+    request.add_argument("--method", required=True, metavar="METHOD", help="the HTTP method, such as GET")
+    request.add_argument("--url", required=True, metavar="URL", help="the absolute URL, as clients call it")
+    request.add_argument(
+        "--proof",
+        required=True,
+        action="append",
+        metavar="-|@FILE|PROOF",
+        help="what stands in its DPoP field; twice for two fields",
+    )
+    request.add_argument(
+        "--now", metavar="TIME", help="when it was made, in seconds since the epoch or ISO 8601; default: now"
+    )
+    add_token_arguments(parser)
+    policy = parser.add_argument_group("the server's policy")
+    policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
+    policy.add_argument("--proof-lifetime", type=float, default=_POLICY.proof_lifetime, metavar="SECONDS")
+    policy.add_argument("--clock-skew", type=float, default=_POLICY.clock_skew, metavar="SECONDS")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _run(args: Namespace, console: Console) -> int:
+    inputs = Inputs()
+    now = time.time() if args.now is None else parse_time(args.now)
+    method = checked_method(args.method)
+    try:
+        url = target_of(args.url)
+    except ValueError as error:
+        raise CommandError(f"the URL can't be used: {error}") from error
+    policy = DPoPPolicy(
+        proof_lifetime=args.proof_lifetime,
+        clock_skew=args.clock_skew,
+        nonce="off" if args.nonce is None else "required",
+    )
+    token = None if args.token is None else inputs.text("--token", args.token)
+    proofs = tuple(inputs.text("--proof", value) for value in args.proof)
+    judge = token_judge(args, inputs, token, policy=policy, now=now)
+    explanation = asyncio.run(
+        _explain(
+            judge,
+            method=method,
+            url=url,
+            proofs=proofs,
+            access_token=token,
+            nonces=None if args.nonce is None else _OneNonce(args.nonce),
+            policy=policy,
+            requirements=Requirements(scopes=tuple(args.scope or ())),
+            now=now,
+        )
+    )
+    if args.json:
+        console.json(_as_json(explanation, now))
+    else:
+        _print(explanation, console, now)
+    if explanation.error is None:
+        return 0
+    return 3 if isinstance(explanation.error, Unavailable) else 1
+
+
+async def _explain(judge: TokenJudge, **request: Any) -> Explanation:
+    try:
+        return await explain(verifier=judge.verifier, unknown=judge.unknown, **request)
+    finally:
+        close = getattr(judge.verifier, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _verdict(error: DPoPError | None) -> str:
+    if error is None:
+        return "accepted"
+    return "unknown" if isinstance(error, Unavailable) else "refused"
+
+
+def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
+    error = explanation.error
+    return {
+        "verdict": _verdict(error),
+        "status": None if error is None else error.status,
+        "error": None if error is None else error.code,
+        "description": None if error is None else error.description,
+        "check": None if error is None else error.check,
+        "now": now,
+        "checks": [
+            {
+                "check": finding.check,
+                "outcome": finding.outcome,
+                "expected": finding.expected,
+                "actual": finding.actual,
+                "hint": finding.hint,
+            }
+            for finding in explanation.findings
+        ],
+    }
+
+
+def _print(explanation: Explanation, console: Console, now: float) -> None:
+    for finding in explanation.findings:
+        _print_finding(finding, console, now)
+        if explanation.error is not None and finding.outcome is Outcome.FAILED:
+            _print_failure(finding, explanation.error, console, now)
+    console.line()
+    error = explanation.error
+    if error is None:
+        console.line("accepted, as far as it can be judged here", style="green")
+        return
+    answer = f"{error.status} {error.code or ''}".rstrip()
+    console.line(f"{_verdict(error)}: {answer}, caught by {error.check}", style="red")
+
+
+def _print_finding(finding: Finding, console: Console, now: float) -> None:
+    end = ""
+    if finding.outcome is Outcome.NOT_REACHED:
+        end = "not reached"
+    elif finding.outcome is Outcome.NOT_JUDGED:
+        end = f"not judged: {finding.hint}"
+    elif finding.outcome is Outcome.PASSED and finding.actual is not None:
+        end = _told(finding.check, finding.actual, now)
+    words = f"{finding.check:<16} {_MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
+    console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")
+
+
+def _print_failure(finding: Finding, error: DPoPError, console: Console, now: float) -> None:
+    rows = [("reason", plain(error.description))]
+    if finding.expected is not None:
+        rows.append(("expected", _told(finding.check, finding.expected, now)))
+    if finding.actual is not None:
+        rows.append(("actual", _told(finding.check, finding.actual, now)))
+    if finding.hint is not None:
+        rows.append(("guess", plain(finding.hint)))
+    if finding.check is Check.IAT and isinstance(finding.expected, tuple):
+        rows.append(("note", f"to judge an old capture at its own time, add --now {finding.actual:.0f}"))
+    for name, text in rows:
+        console.line(f"     {console.styled(f'{name:<9}', 'bold')} {text}")
+
+
+def _told(check: Check, value: object, now: float) -> str:
+    if check in _TIMES:
+        if isinstance(value, tuple):
+            return " to ".join(_told(check, end, now) for end in value)
+        if isinstance(value, (int, float)) and 0 <= value <= _LATEST:
+            moment = datetime.fromtimestamp(value, UTC)
+            return f"{value:.0f} ({moment:%Y-%m-%d %H:%M:%S} UTC, {_distance(value - now)})"
+    return shown(value)
+
+
+def _distance(seconds: float) -> str:
+    if abs(seconds) < 0.5:
+        return "now"
+    return f"in {seconds:.0f} s" if seconds > 0 else f"{-seconds:.0f} s ago"
+
+
+COMMAND = Command(
+    name="explain",
+    summary="judge one request and show every check",
+    examples="""\
+  dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt
+  dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt \\
+      --token @token.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
+  pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
+
+exit status: 0 accepted as far as it can be judged, 1 refused, 2 wrong use, 3 the issuer's keys can't be had
+""",
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,136 @@
+"""What the command is given: secrets from standard input or files, keys, times."""
+
+import math
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from dpop_middleware.cli.console import CommandError
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.errors import DPoPError
+from dpop_middleware.jose import strict_json
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.request import credentials
+
+__all__ = ["Inputs", "checked_method", "checked_token", "parse_time"]
+
+_MAX_SIZE: Final = 512 * 1024
+_BLANKS: Final = " \t\r\n"
+# Key material given in place of a file name must not come back in an error message.
+_KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LATEST: Final = 253_402_300_799
+
+
+class Inputs:
+    """Reads what the options name: `-` is standard input, for one option only, `@name` a file."""
+
+    def __init__(self) -> None:
+        self._stdin_taken_by: str | None = None
+
+    def text(self, option: str, value: str) -> str:
+        """Return a token or a proof: `value` itself, or what it names, without blanks around it."""
+        if value != "-" and not value.startswith("@"):
+            return value.strip(_BLANKS)
+        # As in a header field: one character for each octet, whatever they are.
+        return self.octets(option, value.removeprefix("@")).decode("latin-1").strip(_BLANKS)
+
+    def secret(self, option: str, value: str | None) -> str | None:
+        """Return what `value` names; refuse one that stands on the command line itself."""
+        if value is not None and value != "-" and not value.startswith("@"):
+            raise CommandError(f"{option} takes - for standard input or @FILE, so that no history keeps it")
+        return None if value is None else self.text(option, value)
+
+    def octets(self, option: str, name: str) -> bytes:
+        """Return what stands in the file `name`, or in standard input for `-`."""
+        if name == "-":
+            self._take_stdin(option)
+        elif _KEY_MATERIAL.match(name):
+            raise CommandError(f"{option} takes the name of a file, or - for standard input")
+        where = "standard input" if name == "-" else name
+        try:
+            data = _read(name)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a file name"
+            raise CommandError(f"{option} can't read {where}: {reason}") from error
+        if len(data) > _MAX_SIZE:
+            raise CommandError(f"{option} is larger than {_MAX_SIZE // 1024} KiB")
+        return data
+
+    def json_object(self, option: str, name: str) -> dict[str, Any]:
+        """Return the JSON object in the file `name`, or in standard input for `-`."""
+        try:
+            return strict_json.parse_object(self.octets(option, name))
+        except JOSEError as error:
+            raise CommandError(f"{option} is not a JSON object: {error}") from error
+
+    def key(
+        self, option: str, name: str, *, algorithm: str | None = None, password: str | None = None
+    ) -> DPoPKey:
+        """Return the private key, JWK or PEM, in the file `name` or in standard input for `-`."""
+        data = self.octets(option, name.removeprefix("@"))
+        try:
+            if data.lstrip().startswith(b"-----BEGIN"):
+                opened_by = None if password is None else password.encode("latin-1")
+                return DPoPKey.from_pem(data, algorithm=algorithm, password=opened_by)
+            return DPoPKey.from_jwk(strict_json.parse_object(data), algorithm=algorithm)
+        except ValueError as error:
+            raise CommandError(f"{option} names no usable private key: {error}") from error
+
+    def _take_stdin(self, option: str) -> None:
+        if self._stdin_taken_by is not None:
+            taken_by = self._stdin_taken_by
+            raise CommandError(f"standard input is read for {taken_by} already: name a file for {option}")
+        if sys.stdin is None:
+            raise CommandError(f"standard input is closed: name a file for {option}")
+        self._stdin_taken_by = option
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read(_MAX_SIZE + 1)
+    with Path(name).open("rb") as file:
+        return file.read(_MAX_SIZE + 1)
+
+
+def parse_time(text: str) -> float:
+    """Return seconds since the epoch, from a number or a time in ISO 8601 (UTC unless it says otherwise).
+
+    Raises CommandError.
+    """
+    try:
+        return _checked_time(float(text))
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+        return _checked_time((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise CommandError(
+            "--now takes seconds since the epoch or a time such as 2026-11-22T18:00:00Z"
+        ) from error
+
+
+def _checked_time(seconds: float) -> float:
+    if not math.isfinite(seconds) or not 0 <= seconds <= _LATEST:
+        raise ValueError("no time between 1970 and 9999")
+    return seconds
+
+
+def checked_token(option: str, token: str) -> str:
+    """Return `token` if it can stand in an Authorization field; raises CommandError."""
+    try:
+        return credentials((f"DPoP {token}",)).access_token
+    except DPoPError as error:
+        raise CommandError(f"{option} is no access token: {error.description}") from error
+
+
+def checked_method(method: str) -> str:
+    """Return `method` if it is a method name (RFC 9110 section 9.1); raises CommandError."""
+    if not _METHOD.fullmatch(method):
+        raise CommandError("the method is not an HTTP method name, such as GET")
+    return method
+
+

@@ -1,0 +1,152 @@
+"""The access token's side of `explain`: who verifies it, and what can't be said without keys or names."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpop_middleware.checks import Check
+from dpop_middleware.cli.console import CommandError
+from dpop_middleware.cli.inputs import Inputs
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose.compact import split
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
+from dpop_middleware.secure_url import checked_url
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import checked_token_types
+from dpop_middleware.tokens.signed_token import parse_signed_token
+
+__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
+
+_NO_KEYS = "no keys are given: add --jwks or --issuer"
+_PLACEHOLDER = "https://issuer.invalid"
+_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
+_NEVER_DROPPED = ("iss", "exp", "aud")
+_REQUIRED_CLAIMS: tuple[str, ...] = (*_NEVER_DROPPED, "sub", "client_id", "iat", "jti")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenJudge:
+    """A verifier for one token, and the checks that it can't make, each with the reason."""
+
+    verifier: AccessTokenVerifier
+    unknown: Mapping[Check, str]
+
+
+def add_token_arguments(parser: ArgumentParser) -> None:
+    """Add the options that say how a server verifies access tokens."""
+    group = parser.add_argument_group("the access token")
+    group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it the proof alone is judged")
+    group.add_argument(
+        "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
+    )
+    group.add_argument("--issuer", metavar="URL", help="its iss; without --jwks its metadata is fetched")
+    group.add_argument("--audience", action="append", metavar="AUD", help="the server's audience; repeatable")
+    group.add_argument("--scope", action="append", metavar="SCOPE", help="a scope that the route asks for")
+    differs = parser.add_argument_group("tokens that differ from RFC 9068, each repeatable")
+    differs.add_argument("--token-type", action="append", metavar="TYP", help="another typ; none for no typ")
+    differs.add_argument("--scope-claim", action="append", metavar="NAME", help="where scopes are, as in scp")
+    differs.add_argument("--client-id-claim", action="append", metavar="NAME", help="as in azp or cid")
+    differs.add_argument(
+        "--required-claim",
+        action="append",
+        metavar="NAME",
+        help="the claims that a token must have, in place of all of RFC 9068's; iss, exp and aud stay",
+    )
+    differs.add_argument(
+        "--insecure-http-host", action="append", metavar="HOST", help="may be reached by plain http"
+    )
+
+
+def token_judge(
+    args: Namespace, inputs: Inputs, token: str | None, *, policy: DPoPPolicy, now: float
+) -> TokenJudge:
+    """Return what verifies `token` as the options say; `now` is in seconds since the epoch.
+
+    Where issuer or audience are not named the token's own are taken, and the check is not made. Raises
+    CommandError and ConfigurationError.
+    """
+    claims = _unverified_claims(token)
+    unknown: dict[Check, str] = {}
+    if args.issuer is None:
+        unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
+    if args.audience is None:
+        unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
+    hosts = args.insecure_http_host or ()
+    issuer = args.issuer or _own_issuer(claims, hosts)
+    audiences = args.audience or _own_audiences(claims)
+    types = [None if name == "none" else name for name in args.token_type or ()]
+    shared: dict[str, Any] = {
+        "scope_claims": ("scope", *(args.scope_claim or ())),
+        "client_id_claims": ("client_id", *(args.client_id_claim or ())),
+        "clock_skew": policy.clock_skew,
+    }
+    required = _REQUIRED_CLAIMS
+    if args.required_claim is not None:
+        required = tuple(dict.fromkeys((*_NEVER_DROPPED, *args.required_claim)))
+    if args.jwks is None and args.issuer is None:
+        rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
+        reader = _Unverified(rules, checked_token_types((*_TOKEN_TYPES, *types)), now)
+        return TokenJudge(reader, unknown | dict.fromkeys((Check.TOKEN_KEY, Check.TOKEN_SIGNATURE), _NO_KEYS))
+    verifier = JWTAccessTokenVerifier(
+        issuer=issuer,
+        audience=audiences,
+        jwks=_jwks(args.jwks, inputs),
+        token_types=(*_TOKEN_TYPES, *types),
+        required_claims=required,
+        clock=lambda: now,
+        insecure_http_hosts=hosts,
+        **shared,
+    )
+    return TokenJudge(verifier, unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unverified:
+    """Reads a token as the verifier does, but for its signature: nobody is let in by this."""
+
+    rules: ClaimRules
+    token_types: tuple[str | None, ...]
+    now: float
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        return (self.rules.issuer,)
+
+    async def verify(self, token: str) -> AccessToken:
+        signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)
+        return judge_claims(signed.payload, rules=self.rules, now=self.now, key_identity="").access_token()
+
+
+def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
+    if value is None or value.startswith(("https://", "http://")):
+        return value
+    return inputs.json_object("--jwks", value.removeprefix("@"))
+
+
+def _unverified_claims(token: str | None) -> dict[str, Any]:
+    """What the token says of itself; nothing where it can't be read, which the verifier will tell."""
+    try:
+        return strict_json.parse_object(base64url.decode(split(token or "").payload))
+    except JOSEError:
+        return {}
+
+
+def _own_issuer(claims: Mapping[str, Any], hosts: tuple[str, ...]) -> str:
+    issuer = claims.get("iss", _PLACEHOLDER)
+    try:
+        checked_url("iss", issuer, insecure_http_hosts=hosts)
+    except ConfigurationError as error:
+        raise CommandError("the token's own iss is no https URL: name the issuer with --issuer") from error
+    return str(issuer)
+
+
+def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
+    value = claims.get("aud")
+    audiences = value if isinstance(value, list) else [value]
+    # Others are malformed, which the verifier will tell.
+    return [audience for audience in audiences if isinstance(audience, str) and audience] or [_PLACEHOLDER]

@@ -1,0 +1,234 @@
+"""What each check says of one request, offline: for whoever debugs, never for the client.
+
+The verdict is that of `verification`, which judges the request as a server would, with an empty replay store.
+How far it came is told from the check that failed: the checks are made in the order of `Check`, but for the
+types of the proof's claims, which are read at `Check.CLAIMS` and bear the names of the claims.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from dpop_middleware.checks import Check
+from dpop_middleware.diagnosis import guess
+from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.nonces import NonceProvider
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.proof import parse_claims, parse_header, split_proof
+from dpop_middleware.replay.memory import MemoryReplayStore
+from dpop_middleware.replay.store import ReplayKeyspace
+from dpop_middleware.request import ResourceRequest, one_proof
+from dpop_middleware.requirements import Requirements
+from dpop_middleware.target import PublicURLs
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.uri import URIError, parse_base_url
+from dpop_middleware.verification import ProofVerification, RequestVerification
+
+__all__ = ["Explanation", "Finding", "Outcome", "explain"]
+
+_URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
+_ORDER: Final = {check: position for position, check in enumerate(Check)}
+_OF_THE_TOKEN: Final = tuple(check for check in Check if check.startswith("token_"))
+_ONLY_WITH_A_TOKEN: Final = (Check.AUTHORIZATION, *_OF_THE_TOKEN, Check.BINDING, Check.JKT, Check.ATH)
+
+
+class Outcome(StrEnum):
+    """What became of one check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_REACHED = "not reached"
+    NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check of one request.
+
+    - `expected`, `actual`: what it compared, from the request: escape them before they go anywhere.
+    - `hint`: a guess at the cause of a failure, or why the check was not judged.
+    """
+
+    check: Check
+    outcome: Outcome
+    expected: object = None
+    actual: object = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Every check in its order, and the error that a server would answer with, None for a good request."""
+
+    findings: tuple[Finding, ...]
+    error: DPoPError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a proof says as far as it can be read, and whether its claims can't."""
+
+    says: Mapping[Check, object]
+    bad_claims: bool = False
+
+
+async def explain(
+    *,
+    method: str,
+    url: str,
+    proofs: tuple[str, ...],
+    access_token: str | None,
+    verifier: AccessTokenVerifier,
+    unknown: Mapping[Check, str] = MappingProxyType({}),
+    nonces: NonceProvider | None = None,
+    policy: DPoPPolicy = DPoPPolicy(),
+    requirements: Requirements = Requirements(),
+    now: float,
+) -> Explanation:
+    """Judge one DPoP request as a resource server at `url` would, and say how each check went.
+
+    - `method`, `url`: of the request, the URL absolute and as clients call it.
+    - `proofs`: the values of its `DPoP` fields.
+    - `access_token`: None for a request to a token endpoint, of which the proof alone is judged.
+    - `verifier`: of the access token; it is not asked without one.
+    - `unknown`: checks that `verifier` can't make here, and why.
+    - `nonces`, `policy`, `requirements`: what the server asks; `now`: seconds since the epoch.
+
+    Whether a proof was used before can't be said: only the server's store knows. Raises ConfigurationError
+    for a URL that isn't absolute.
+    """
+    origin, raw_path = _origin_and_path(url)
+    verification = RequestVerification(
+        verifier=verifier,
+        store=MemoryReplayStore(),
+        keyspace=ReplayKeyspace("explanation"),
+        public_urls=PublicURLs(origin, insecure_http_hosts=(parse_base_url(origin).host,)),
+        nonces=nonces,
+        clock=lambda: now,
+    )
+    request = ResourceRequest(
+        method=method,
+        raw_path=raw_path,
+        hosts=(),
+        authorization=() if access_token is None else (f"DPoP {access_token}",),
+        dpop=proofs,
+    )
+    token, error = None, None
+    try:
+        if access_token is None:
+            await _verify_proof(verification, request, policy, now)
+        else:
+            token = (await verification.verify(request, policy, PolicyFamily(policy))).access_token
+            requirements.check(token, now=now)
+    except DPoPError as refused:
+        error = refused
+    reading = _read(proofs, policy)
+    unknown = dict(unknown) | _not_judged(access_token, nonces, policy, requirements)
+    return Explanation(findings=_findings(error, reading, token, unknown), error=error)
+
+
+def _origin_and_path(url: str) -> tuple[str, str]:
+    match = _URL.match(url)
+    try:
+        if match is not None:
+            return parse_base_url(match[1]).origin, match[2] or "/"
+    except URIError as error:
+        raise ConfigurationError(f"the URL can't be used: {error}") from error
+    raise ConfigurationError("the URL must be absolute, such as https://api.example.com/notes")
+
+
+async def _verify_proof(
+    verification: ProofVerification, request: ResourceRequest, policy: DPoPPolicy, now: float
+) -> None:
+    """Judge a proof that comes without an access token (RFC 9449 section 5)."""
+    PublicURLs.check_path(request)
+    jws = split_proof(one_proof(request.dpop))
+    header = parse_header(jws.header, policy.algorithms)
+    await verification.verify_proof(
+        jws, header, request=request, ath=None, policy=policy, family=(policy,), now=now
+    )
+
+
+def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> _Reading:
+    try:
+        jws = split_proof(one_proof(proofs))
+        header = parse_header(jws.header, policy.algorithms)
+    except DPoPError:
+        return _Reading({})
+    says: dict[Check, object] = {
+        Check.TYP: "dpop+jwt",
+        Check.ALG: header.algorithm.name,
+        Check.JWK: header.algorithm.crv or header.algorithm.kty,
+        Check.JKT: header.jkt,
+    }
+    try:
+        proof = parse_claims(jws.payload, header)
+    except DPoPError:
+        return _Reading(says, bad_claims=True)
+    claims = {Check.HTM: proof.htm, Check.HTU: proof.htu, Check.IAT: proof.iat}
+    return _Reading(says | claims | {Check.ATH: proof.ath, Check.NONCE: proof.nonce, Check.JTI: proof.jti})
+
+
+def _not_judged(
+    access_token: str | None, nonces: NonceProvider | None, policy: DPoPPolicy, requirements: Requirements
+) -> dict[Check, str]:
+    reasons = {
+        Check.JTI: "only the server's replay store knows whether the proof was used before",
+        Check.AUTHENTICATION: "a route asks for it",
+    }
+    if nonces is None or policy.nonce == "off":
+        reasons[Check.NONCE] = "the server's nonce is not given"
+    else:
+        reasons[Check.IAT] = "the nonce decides"
+    if access_token is None:
+        reasons |= dict.fromkeys((*_ONLY_WITH_A_TOKEN, Check.SCOPE), "no access token is given")
+    elif not requirements.scopes:
+        reasons[Check.SCOPE] = "no scope is asked for"
+    return reasons
+
+
+def _stands_at(error: DPoPError, reading: _Reading) -> int:
+    """The position in the order of the checks up to which the request came."""
+    position = _ORDER[error.check or Check.AUTHORIZATION]
+    of_claims = error.check is Check.FORMAT or position > _ORDER[Check.CLAIMS]
+    return _ORDER[Check.CLAIMS] if reading.bad_claims and of_claims else position
+
+
+def _findings(
+    error: DPoPError | None, reading: _Reading, token: AccessToken | None, unknown: Mapping[Check, str]
+) -> tuple[Finding, ...]:
+    end = len(_ORDER) if error is None else _stands_at(error, reading)
+    says = {**reading.says, **({} if token is None else _said_by(token))}
+    findings = []
+    for check, position in _ORDER.items():
+        if error is not None and check is (error.check or Check.AUTHORIZATION):
+            finding = Finding(
+                check=check,
+                outcome=Outcome.FAILED,
+                expected=error.expected,
+                actual=error.actual,
+                hint=guess(error),
+            )
+        elif position >= end:
+            finding = Finding(check=check, outcome=Outcome.NOT_REACHED)
+        elif check in unknown:
+            finding = Finding(
+                check=check, outcome=Outcome.NOT_JUDGED, actual=says.get(check), hint=unknown[check]
+            )
+        else:
+            finding = Finding(check=check, outcome=Outcome.PASSED, actual=says.get(check))
+        findings.append(finding)
+    return tuple(findings)
+
+
+def _said_by(token: AccessToken) -> dict[Check, object]:
+    return {
+        Check.TOKEN_ISS: token.issuer,
+        Check.TOKEN_AUD: token.claims.get("aud"),
+        Check.TOKEN_TIME: token.expires_at,
+        Check.BINDING: token.jkt,
+        Check.SCOPE: tuple(sorted(token.scopes)),
+    }

@@ -1,0 +1,30 @@
+"""What becomes of a URL; `htu` is looked at through whole proofs in test_key.py."""
+
+import pytest
+
+from dpop_middleware.client.target import origin_of, target_of
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://api.example.com", "https://api.example.com"),
+        ("HTTPS://API.example.com:443/a?b#c", "https://api.example.com"),
+        ("http://user:pass@127.0.0.1:80/", "http://127.0.0.1"),
+        ("wss://api.example.com:8443/socket", "https://api.example.com:8443"),
+        ("ws://[2001:DB8:0:0:0:0:0:1]/", "http://[2001:db8::1]"),
+        ("https://api.example.com@attacker.example/", "https://attacker.example"),
+        ("https://api.example.com?@attacker.example/", "https://api.example.com"),
+    ],
+)
+def test_an_origin_has_one_form(url: str, origin: str) -> None:
+    assert origin_of(url) == origin
+
+
+@pytest.mark.parametrize(
+    "url", ["api.example.com", "file:///etc", "https://", "https://h ost/", "https://a@b@c"]
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    for function in (origin_of, target_of):
+        with pytest.raises(ValueError, match="absolute"):
+            function(url)

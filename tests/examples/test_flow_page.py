@@ -1,0 +1,316 @@
+"""The page of examples/flow, played in a real browser: every step, every attack, by mouse and by keyboard."""
+
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Generator
+from typing import Any
+
+import httpx2
+import pytest
+
+from dpop_middleware.authorization_server import CHECKS
+from dpop_middleware.checks import Check
+from tests.support.flow import Flow, decision_of, running_flow
+from tests.support.webdriver import Browser, chromium, needs_chromium
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+# Of each exchange of an attack: the check that must catch it, empty for what must be accepted.
+ATTACKS = {
+    "replay": ["", "jti"],
+    "bearer": ["binding"],
+    "own-key": ["jkt"],
+    "method": ["htm"],
+    "url": ["htu"],
+    "old": ["iat"],
+    "nonce": ["nonce", ""],
+    "refresh": ["jkt"],
+}
+
+
+@pytest.fixture(scope="module")
+def flow() -> Generator[Flow]:
+    with running_flow() as origins:
+        yield origins
+
+
+@pytest.fixture
+def client() -> Generator[httpx2.Client]:
+    with httpx2.Client(trust_env=False) as one:
+        yield one
+
+
+def each(browser: Browser, selector: str, value: str = "one.textContent") -> list[Any]:
+    """Return a JavaScript expression's value for `one` element after the other."""
+    source = f"return [...document.querySelectorAll(arguments[0])].map((one) => {value})"
+    return list(browser.script(source, selector))
+
+
+def ready(browser: Browser) -> None:
+    browser.wait_for("document.documentElement.dataset.ready === 'true'")
+
+
+def get_a_token(browser: Browser, flow: Flow) -> None:
+    """Walk the four steps by clicks, through the authorization server's own page."""
+    browser.open(flow.page)
+    ready(browser)
+    if browser.script("return !document.querySelector('#start-over').disabled"):
+        browser.click("#start-over")
+    browser.click("#make-key")
+    browser.click("#ask")
+    browser.find("form [value=allow]")
+    assert browser.url.startswith(f"{flow.issuer}/authorize?")
+    browser.click("form [value=allow]")
+    browser.find("#step-authorize[data-done]")
+    browser.click("#get-token")
+    browser.find("#step-token[data-done]")
+    browser.click("#call-api")
+    browser.find("#step-api[data-done]")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def played(browser: Browser, flow: Flow) -> Browser:
+    """The browser, after the four steps."""
+    get_a_token(browser, flow)
+    return browser
+
+
+def complaints(browser: Browser) -> list[dict[str, Any]]:
+    """What the console complains of, but for the refusals that are the point: Chromium lists every 4xx."""
+    refusal = re.compile(r"the server responded with a status of 40[01] ")
+    return [
+        entry
+        for entry in browser.console()
+        if not (entry["source"] == "network" and refusal.search(entry["message"]))
+    ]
+
+
+def test_each_step_shows_request_proof_token_and_checks(played: Browser, flow: Flow) -> None:
+    assert played.url == f"{flow.page}/"  # the code is gone from the address
+    assert "InvalidAccessError" in played.text("#key-result .verdict")
+    states = "[one.dataset.check, one.dataset.state]"
+    token_checks = each(played, "#token-result .checks li", states)
+    assert [name for name, _ in token_checks] == [*CHECKS, "jkt"]
+    api_checks = each(played, "#api-result .checks li", states)
+    assert [name for name, _ in api_checks] == [check.value for check in Check]
+    assert {state for _, state in api_checks} == {"passed", "not asked"}
+    for step in ("token", "api"):
+        titles = each(played, f"#{step}-result .panes > div > details > summary")
+        assert [title.partition(":")[0] for title in titles] == [
+            "The request",
+            "The proof, decoded",
+            "The access token, decoded",
+            "The authorization server's checks" if step == "token" else "The API's checks",
+            "The answer",
+        ]
+        bound = played.script(
+            "return document.querySelector(arguments[0]).textContent", f"#{step}-result .bound"
+        )
+        assert bound == "✓ your key's thumbprint"
+    assert complaints(played) == []
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_each_attack_is_caught_by_the_check_that_is_named(played: Browser, attack: str) -> None:
+    played.click(f"[data-attack={attack}]")
+    played.find(f"#{attack}-result .lesson")
+    caught = each(played, f"#{attack}-result article", "one.dataset.check")
+    assert caught == ATTACKS[attack]
+    for number, check in enumerate(caught, start=1):
+        article = f"#{attack}-result article:nth-of-type({number})"
+        failed = each(played, f"{article} li[data-state=failed]", "one.dataset.check")
+        assert failed == ([check] if check else [])
+        assert played.text(f"{article} .verdict").startswith(f"Caught by {check}" if check else "Accepted")
+        assert played.text(f"{article} .status") in (("400", "401") if check else ("200",))
+    spoken = played.script("return document.querySelector('[role=status]').textContent")
+    assert all(check in spoken for check in caught)
+    assert complaints(played) == []
+
+
+def test_no_attack_is_left_out(played: Browser) -> None:
+    assert each(played, "[data-attack]", "one.dataset.attack") == list(ATTACKS)
+
+
+def test_every_request_is_a_curl_line(played: Browser, client: httpx2.Client) -> None:
+    exchanges = each(played, ".exchange")
+    assert len(each(played, ".curl pre")) == len(exchanges) - 1  # all but the key
+    (line,) = each(played, "#api-result .curl pre")
+    words = shlex.split(line)
+    assert words[:2] == ["curl", "-i"]
+    headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
+    again = client.get(words[2], headers=headers)
+    assert (again.status_code, decision_of(again)["check"]) == (401, "jti")
+    if shutil.which("curl"):
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, timeout=20)
+        assert done.stdout.startswith("HTTP/1.1 401")
+
+
+def test_the_key_survives_a_reload_and_still_can_not_be_read(played: Browser) -> None:
+    jkt = "return JSON.parse(sessionStorage.getItem('steps')).key.jkt"
+    before = played.script(jkt)
+    played.command("POST", "/refresh")
+    ready(played)
+    assert played.script(jkt) == before
+    assert played.script("return sessionStorage.getItem('steps').includes('\"d\":')") is False
+    played.click("#call-api")
+    played.wait_for("document.querySelector('#api-result .status').textContent === '200'")
+    loaded = """
+        const [done] = arguments;
+        import("/memory.js").then(async ({ loadKey }) => {
+          const { privateKey } = await loadKey();
+          const copy = await crypto.subtle.exportKey("pkcs8", privateKey).catch((error) => error.name);
+          done([privateKey.extractable, copy]);
+        });
+    """
+    assert played.command("POST", "/execute/async", script=loaded, args=[]) == [False, "InvalidAccessError"]
+
+
+def test_a_foreign_answer_is_not_taken(browser: Browser, flow: Flow) -> None:
+    browser.open(f"{flow.page}/?code=stolen&state=guessed&iss={flow.issuer}")
+    ready(browser)
+    assert "state differs" in browser.text("#trouble")
+    assert browser.url == f"{flow.page}/"
+    assert complaints(browser) == []
+
+
+def test_a_user_who_says_no_is_told_so(browser: Browser, flow: Flow) -> None:
+    browser.open(flow.page)
+    ready(browser)
+    if browser.script("return !document.querySelector('#start-over').disabled"):
+        browser.click("#start-over")
+    browser.click("#make-key")
+    browser.click("#ask")
+    browser.click("form [value=deny]")
+    ready(browser)
+    assert "access_denied" in browser.text("#trouble")
+    browser.click("#ask")
+    browser.click("form [value=allow]")
+    browser.find("#step-authorize[data-done]")
+    assert browser.script("return document.querySelector('#trouble').hidden") is True
+
+
+TAB, ENTER = "\ue004", "\ue007"
+FOCUSED = "return document.activeElement.id || document.activeElement.value || document.activeElement.tagName"
+
+
+def tab_to(browser: Browser, wanted: str) -> None:
+    """Press Tab until the focus is there, as somebody without a mouse does."""
+    for _ in range(80):
+        if browser.script(FOCUSED) == wanted:
+            return
+        browser.press(TAB)
+    raise AssertionError(f"{wanted} is not reached by the Tab key")
+
+
+def test_the_whole_flow_by_keyboard(browser: Browser, flow: Flow) -> None:
+    browser.open(flow.page)
+    ready(browser)
+    if browser.script("return !document.querySelector('#start-over').disabled"):
+        browser.click("#start-over")
+        browser.command("POST", "/refresh")
+        ready(browser)
+    for button, done in (("make-key", "#step-key[data-done]"), ("ask", "form [value=allow]")):
+        tab_to(browser, button)
+        browser.press(ENTER)
+        browser.find(done)
+    tab_to(browser, "allow")
+    browser.press(ENTER)
+    browser.find("#step-authorize[data-done]")
+    for button, step in (("get-token", "token"), ("call-api", "api")):
+        tab_to(browser, button)
+        browser.press(ENTER)
+        browser.find(f"#step-{step}[data-done]")
+        assert browser.script("return document.activeElement.closest('.step').id") == f"step-{step}"
+    spoken = browser.script("return document.querySelector('[role=status]').textContent")
+    assert spoken == "Step 4: Accepted by the API: every check that it made passed."
+
+
+NAMELESS = """
+    const name = (one) => (one.getAttribute("aria-label") ?? one.textContent).trim();
+    return [...document.querySelectorAll("button, summary, a, section, h1, h2, h3, h4, h5")]
+      .filter((one) => !name(one)).map((one) => one.outerHTML);
+"""
+LANDMARKS = """
+    return ["body > header", "main", "body > footer", "section[aria-labelledby]", "[role=alert]",
+      "[role=status][aria-live=polite]", "html[lang=en]", "meta[name=viewport]", "a.skip[href='#flow']"]
+      .filter((selector) => !document.querySelector(selector));
+"""
+
+
+def test_screen_readers_find_landmarks_names_and_levels(played: Browser) -> None:
+    assert played.script(LANDMARKS) == []
+    assert played.script(NAMELESS) == []
+    levels = each(played, "h1, h2, h3, h4, h5", "Number(one.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later <= level + 1 for level, later in itertools.pairwise(levels))
+    ids = each(played, "[id]", "one.id")
+    assert len(ids) == len(set(ids))
+
+
+# WCAG 2.2, 1.4.3: the contrast of each text with what is painted under it.
+FAINT = """
+    for (const one of document.querySelectorAll("details")) one.open = true;
+    const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const luminance = (rgb) => {
+      const [r, g, b] = rgb.map((value) => value / 255)
+        .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (node) => {
+      for (let one = node; one; one = one.parentElement) {
+        const [r, g, b, alpha = 1] = numbers(getComputedStyle(one).backgroundColor);
+        if (alpha > 0) return [r, g, b];
+      }
+      return [255, 255, 255];
+    };
+    const faint = new Set();
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode.parentElement;
+      if (!walker.currentNode.data.trim() || !node.checkVisibility()) continue;
+      if (node.matches("button:disabled")) continue;
+      const [first, second] = [numbers(getComputedStyle(node).color), ground(node)]
+        .map((colour) => luminance(colour.slice(0, 3)));
+      const ratio = (Math.max(first, second) + 0.05) / (Math.min(first, second) + 0.05);
+      if (ratio < 4.5) faint.add(`${node.tagName}.${node.className}: ${ratio.toFixed(2)}`);
+    }
+    return [...faint];
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+def test_it_is_readable_in_the_dark_and_on_a_phone(played: Browser, scheme: str, width: int) -> None:
+    played.devtools(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
+    played.devtools(
+        "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800
+    )
+    try:
+        ground = played.script("return getComputedStyle(document.body).backgroundColor")
+        assert (max(map(int, re.findall(r"\d+", ground))) < 128) is (scheme == "dark")
+        assert played.script(FAINT) == []
+        assert played.script("return document.documentElement.scrollWidth <= innerWidth") is True
+        assert min(each(played, "button", "one.offsetHeight")) >= 32
+    finally:
+        played.devtools("Emulation.clearDeviceMetricsOverride")
+        played.devtools("Emulation.setEmulatedMedia", features=[])
+
+
+def test_start_over_forgets_everything(played: Browser) -> None:
+    played.click("#start-over")
+    played.wait_for("document.activeElement.id === 'make-key'")
+    assert played.script("return sessionStorage.length") == 0
+    assert each(played, ".exchange") == []
+    assert each(played, "button:enabled", "one.id") == ["make-key"]

@@ -1,0 +1,150 @@
+"""Our resource server, under uvicorn, called by clients that others wrote."""
+
+from collections.abc import Callable, Generator
+
+import pytest
+
+from dpop_middleware import DPoPPolicy
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from tests.support.node import NodePeer
+from tests.support.peers import NPM_CLIENTS, Client, NodeClient, PythonClient, Served, protected
+
+pytestmark = pytest.mark.slow
+
+PYTHON_CLIENT = "requests-oauth2client"
+# What they make no keys for.
+LACKS = {"openid-client": (), "@atproto/oauth-client": ("EdDSA", "Ed25519"), PYTHON_CLIENT: ("Ed25519",)}
+
+NewClient = Callable[[str], Client]
+
+
+@pytest.fixture(params=[*NPM_CLIENTS, PYTHON_CLIENT])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def new_client(request: pytest.FixtureRequest, kind: str) -> NewClient:
+    """Makes clients of one kind, each with a new key for an algorithm."""
+    if kind == PYTHON_CLIENT:
+        return PythonClient.generate
+    node: NodePeer = request.getfixturevalue("node")
+    return lambda algorithm: NodeClient(node, kind, algorithm=algorithm)
+
+
+@pytest.fixture
+def client(new_client: NewClient) -> Client:
+    return new_client("ES256")
+
+
+@pytest.fixture(scope="module")
+def plain() -> Generator[Served]:
+    with protected() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def lending() -> Generator[Served]:
+    """Demands nonces."""
+    with protected(DPoPPolicy(nonce="required")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
+def test_every_algorithm_that_they_know(
+    new_client: NewClient, kind: str, algorithm: str, plain: Served
+) -> None:
+    if algorithm in LACKS[kind]:
+        pytest.skip(f"{kind} makes no keys for {algorithm}")
+    client = new_client(algorithm)
+    answer = client.call(plain.token(client.jkt), "GET", f"{plain.origin}/notes")
+    assert (answer.status, answer.json().get("sub")) == (200, "user123"), answer
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/?",
+        "/notes",
+        "/notes?q=a%20b&x=%2F&y=ü#part",
+        "/notes/a%2Fb%20c;v=1/caf%C3%A9,(x)!$&'*+=:@?q",
+        "/notes/caf%c3%a9/%7Eann/~ann/%41",
+        "/straße/小 x",
+        "/notes//twice/",
+        "/a/./b/../c",
+        '/[x]|{y}"^`\\z',
+    ],
+)
+def test_every_target(client: Client, method: str, target: str, plain: Served) -> None:
+    body = None if method in ("GET", "DELETE") else "a=1&b=ü"
+    answer = client.call(plain.token(client.jkt), method, plain.origin + target, body)
+    assert (answer.status, answer.json().get("method"), answer.json().get("body")) == (200, method, body or "")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_nonces(client: Client, method: str, lending: Served) -> None:
+    token, url = lending.token(client.jkt), f"{lending.origin}/notes/a%2Fb?q=1"
+    body = None if method == "GET" else "some text"
+
+    def statuses() -> list[int]:
+        before = len(lending.statuses)
+        answer = client.call(token, method, url, body)
+        assert (answer.status, answer.json().get("body")) == (200, body or "")
+        return lending.statuses[before:]
+
+    # The first request learns the nonce, the next ones use it, until it is stale.
+    assert statuses() == [401, 200]
+    assert statuses() == [200]
+    lending.ahead += 400
+    assert statuses() == [401, 200]
+    assert statuses() == [200]
+
+
+def test_nonces_beside_bearer(client: Client, kind: str, request: pytest.FixtureRequest) -> None:
+    if kind in ("@atproto/oauth-client", PYTHON_CLIENT):
+        request.applymarker(pytest.mark.xfail(reason="it expects DPoP's challenge before Bearer's"))
+    with protected(DPoPPolicy(nonce="required", accept_bearer=True)) as served:
+        token, url = served.token(client.jkt), f"{served.origin}/notes"
+        assert client.call(token, "GET", url).status == 200
+        assert client.call(token, "GET", url).status == 200
+        assert served.statuses == [401, 200, 200]
+
+
+def test_nonces_when_the_clocks_differ(client: Client) -> None:
+    with protected(DPoPPolicy(nonce="fallback")) as served:
+        token, url = served.token(client.jkt), f"{served.origin}/notes"
+        assert client.call(token, "GET", url).status == 200
+        served.ahead = 400
+        assert client.call(token, "GET", url).status == 200
+        assert client.call(token, "GET", url).status == 200
+        assert served.statuses[-1] == 200
+
+
+class TestChallenges:
+    """openid-client tells how it reads them."""
+
+    @pytest.fixture
+    def client(self, node: NodePeer) -> NodeClient:
+        return NodeClient(node, "openid-client")
+
+    def test_stolen_token(self, client: NodeClient, plain: Served) -> None:
+        thief = NodeClient(client.peer, "openid-client")
+        answer = thief.call(plain.token(client.jkt), "GET", plain.origin)
+        assert answer.status == 401
+        assert answer.read == [("dpop", "invalid_token")]
+
+    def test_missing_scope(self, client: NodeClient, plain: Served) -> None:
+        answer = client.call(plain.token(client.jkt), "POST", f"{plain.origin}/write", "text")
+        assert answer.status == 403
+        assert answer.read == [("dpop", "insufficient_scope")]
+        assert answer.challenges is not None
+        assert answer.challenges[0]["parameters"]["scope"] == "notes:write"
+        assert answer.challenges[0]["parameters"]["algs"] == " ".join(SUPPORTED_ALGORITHMS)
+
+    def test_beside_bearer(self, client: NodeClient) -> None:
+        with protected(DPoPPolicy(accept_bearer=True)) as served:
+            answer = client.call("unknown", "GET", served.origin)
+        assert answer.read is not None
+        assert sorted(answer.read) == [("bearer", None), ("dpop", "invalid_token")]

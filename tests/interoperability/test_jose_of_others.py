@@ -1,0 +1,140 @@
+"""Tokens and proofs that other JOSE libraries signed, judged by us; ours, judged by others."""
+
+import hashlib
+import time
+import uuid
+from typing import Any
+
+import pytest
+import requests_oauth2client
+
+from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import InvalidDPoPProof, InvalidToken
+from dpop_middleware.jose import base64url
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.testing import TestIssuer
+from tests.support.node import NodePeer
+from tests.support.signers import SIGNERS, Signer, signer
+
+ISSUER = "https://auth.example.com"
+RESOURCE = "https://api.example.com"
+URL = f"{RESOURCE}/notes/a%2Fb"
+
+# joserfc warns of every EdDSA, whose name RFC 9864 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+
+each_signer = pytest.mark.parametrize(
+    ("library", "algorithm"),
+    [
+        (library, algorithm)
+        for library in SIGNERS
+        for algorithm in SUPPORTED_ALGORITHMS
+        if library == "joserfc" or algorithm != "Ed25519"
+    ],
+)
+each_algorithm = pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
+
+
+def token_claims(**more: Any) -> dict[str, Any]:
+    now = int(time.time())
+    usual = {"iss": ISSUER, "aud": RESOURCE, "sub": "ann", "client_id": "app", "scope": "notes:read"}
+    return usual | {"iat": now, "exp": now + 300, "jti": str(uuid.uuid4())} | more
+
+
+def token_of(key: Signer, **more: Any) -> str:
+    return key.sign({"typ": "at+jwt", "kid": "its key"}, token_claims(**more))
+
+
+def key_set(key: Signer) -> dict[str, Any]:
+    return {"keys": [key.public_jwk | {"kid": "its key"}]}
+
+
+def proof_of(key: Signer, token: str, **more: Any) -> str:
+    ath = base64url.encode(hashlib.sha256(token.encode()).digest())
+    claims = {"jti": str(uuid.uuid4()), "htm": "GET", "htu": URL, "iat": int(time.time()), "ath": ath}
+    return key.sign({"typ": "dpop+jwt", "jwk": key.public_jwk}, claims | more)
+
+
+def forged(jws: str) -> str:
+    """Return `jws` with other claims, and the signature of the first ones."""
+    header, payload, signature = jws.split(".")
+    changed = base64url.decode(payload).replace(b'"jti"', b'"JTI"') + b" "
+    return ".".join((header, base64url.encode(changed), signature))
+
+
+@each_signer
+class TestTheirs:
+    async def test_access_token(self, library: str, algorithm: str) -> None:
+        key = signer(library, algorithm)
+        verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(key))
+        token = token_of(key, cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
+        verified = await verifier.verify(token)
+        assert (verified.subject, verified.client_id) == ("ann", "app")
+        assert verified.scopes == {"notes:read"}
+        assert verified.jkt == "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+        with pytest.raises(InvalidToken, match="signature is wrong"):
+            await verifier.verify(forged(token))
+
+    async def test_proof(self, library: str, algorithm: str) -> None:
+        issuer, key = signer(library, algorithm), signer(library, algorithm, number=2)
+        api = ResourceServer(
+            issuer=ISSUER, jwks=key_set(issuer), resource=RESOURCE, replay_store=MemoryReplayStore()
+        )
+        # Its own thumbprint of its own key: ours must be the same.
+        token = token_of(issuer, cnf={"jkt": key.jkt})
+
+        def request(proof: str) -> ResourceRequest:
+            return ResourceRequest(
+                method="GET",
+                raw_path="/notes/a%2Fb",
+                hosts=("api.example.com",),
+                authorization=(f"DPoP {token}",),
+                dpop=(proof,),
+            )
+
+        verified = await api.authenticate(request(proof_of(key, token)))
+        assert verified.proof is not None
+        assert (verified.proof.jkt, verified.proof.algorithm) == (key.jkt, algorithm)
+        with pytest.raises(InvalidDPoPProof, match="method"):
+            await api.authenticate(request(proof_of(key, token, htm="POST")))
+
+
+@each_algorithm
+class TestOurs:
+    def test_proof_judged_by_requests_oauth2client(self, algorithm: str) -> None:
+        if algorithm == "Ed25519":
+            pytest.skip("it knows the algorithm by its older name, EdDSA, only")
+        proof = DPoPKey.generate(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
+        ath = base64url.encode(hashlib.sha256(b"token").digest())
+        requests_oauth2client.validate_dpop_proof(
+            proof, htm="GET", htu=URL, ath=ath, nonce="nonce", algs=[algorithm]
+        )
+
+    @pytest.mark.slow
+    def test_token_and_proof_judged_by_oauth4webapi(self, algorithm: str, node: NodePeer) -> None:
+        issuer, key = TestIssuer(audience=RESOURCE, algorithm=algorithm), DPoPKey.generate(algorithm)
+        token = issuer.token(sub="ann", jkt=key.jkt)
+
+        def judge(proof: str) -> dict[str, Any]:
+            asked = {"audience": RESOURCE, "url": f"{URL}?q=1", "token": token, "algorithm": algorithm}
+            claims: dict[str, Any] = node.ask(
+                "judge", issuer=issuer.issuer, jwks=issuer.jwks(), method="GET", proof=proof, **asked
+            )
+            return claims
+
+        assert judge(key.proof("GET", f"{URL}?q=1", access_token=token))["sub"] == "ann"
+        with pytest.raises(AssertionError, match="htm mismatch"):
+            judge(key.proof("POST", f"{URL}?q=1", access_token=token))
+        with pytest.raises(AssertionError, match="confirmation mismatch"):
+            judge(DPoPKey.generate(algorithm).proof("GET", URL, access_token=token))
+
+
+@pytest.mark.slow
+@each_algorithm
+async def test_access_token_by_npm_jose(algorithm: str, node: NodePeer) -> None:
+    signed = node.ask("sign", algorithm=algorithm, claims=token_claims())
+    verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=signed["jwks"])
+    assert (await verifier.verify(signed["token"])).subject == "ann"
+    with pytest.raises(InvalidToken, match="signature is wrong"):
+        await verifier.verify(forged(signed["token"]))

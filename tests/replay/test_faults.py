@@ -1,0 +1,384 @@
+"""What the store does when its server, or the network before it, does what servers and networks do.
+
+Each test says what clients saw: no replay accepted, no fresh proof lost other than by 503, and back within a
+second of the server.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from tests.support.load import Load
+from tests.support.proxy import Proxy
+from tests.support.replay import answer, answers, entry
+from tests.support.valkey import Server, until
+
+RECOVERY = 1.0
+TIMEOUT = 0.25
+# What a busy machine may add to a deadline before a test calls it missed.
+SLACK = 0.25
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[RedisReplayStore]:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxied(proxy: Proxy) -> AsyncIterator[RedisReplayStore]:
+    store = RedisReplayStore.from_url(proxy.url, new_server="accept")
+    yield store
+    await store.aclose()
+
+
+async def refused(store: RedisReplayStore, item: ReplayEntry | None = None) -> Unavailable:
+    outcome = await answer(store, item or entry())
+    assert isinstance(outcome, Unavailable)
+    assert outcome.check is Check.JTI
+    assert outcome.retry_after >= 1
+    return outcome
+
+
+async def recovery(store: RedisReplayStore) -> float:
+    """Seconds until a fresh proof is accepted again, asked for as often as a busy service would."""
+    begin = time.monotonic()
+    while await answer(store, entry()) is not True:
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - begin < 10
+    return time.monotonic() - begin
+
+
+async def test_connection_refused(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.kill()
+    begin = time.monotonic()
+    for _ in range(20):
+        error = await refused(store, used)
+        assert error.description == "The replay store did not answer."
+        assert error.actual == "ConnectionError"
+    assert time.monotonic() - begin < TIMEOUT
+    server.start()
+    assert await recovery(store) < RECOVERY
+    assert "lost entries" in (await refused(store, replace(used, now=time.time()))).description
+
+
+async def test_a_server_that_is_not_there_at_first(server: Server) -> None:
+    server.kill()
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    assert (await refused(store)).actual == "ConnectionError"
+    server.start()
+    assert await recovery(store) < RECOVERY
+    await store.aclose()
+
+
+async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.pause()
+    begin = time.monotonic()
+    assert await answers(store, [used, *(entry() for _ in range(50))]) == {503: 51}
+    assert time.monotonic() - begin < TIMEOUT + SLACK
+    # The circuit is open: nobody waits for the deadline but a probe now and then.
+    durations = []
+    for _ in range(100):
+        begin = time.monotonic()
+        await refused(store)
+        durations.append(time.monotonic() - begin)
+        await asyncio.sleep(0.005)
+    assert sorted(durations)[90] < 0.02
+    assert max(durations) < TIMEOUT + SLACK
+    server.resume()
+    assert await recovery(store) < RECOVERY
+    assert await store.add(used) is False
+
+
+@pytest.mark.slow
+async def test_killed_and_started_again_under_load(server: Server, store: RedisReplayStore) -> None:
+    async with Load(store) as load:
+        await asyncio.sleep(0.4)
+        server.kill()
+        await asyncio.sleep(0.3)
+        server.start()
+        back = time.monotonic()
+        await load.until_accepted_after(back)
+        recovered = load.last_acceptance - back
+        await asyncio.sleep(0.5)
+    assert recovered < RECOVERY
+    assert load.accepted > 100
+    assert load.unavailable > 0
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+
+
+@pytest.mark.slow
+async def test_loading(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    with server.client() as client:
+        client.mset({f"key:{number}": "x" * 100 for number in range(3000)})
+        client.save()
+    server.kill()
+    server.options |= {"key-load-delay": 500, "loading-process-events-interval-bytes": 1024}
+    server.start()
+    assert (await refused(store)).actual == "BusyLoadingError"
+    until(lambda: server.run("PING"))
+    assert await recovery(store) < RECOVERY
+    # It came back with the snapshot, so this one it does know.
+    assert await store.add(used) is False
+
+
+async def test_a_read_only_replica(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("REPLICAOF", "127.0.0.1", "1")
+    error = await refused(store)
+    assert error.actual in {"READONLY", "ServerUnfit"}
+    server.run("REPLICAOF", "NO", "ONE")
+    assert await recovery(store) < RECOVERY
+    assert await store.add(used) is False
+
+
+async def test_out_of_memory(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    error = await refused(store)
+    assert error.actual == "OOM"
+    assert error.description == "The replay store refused the entry."
+    server.run("CONFIG", "SET", "maxmemory", "0")
+    assert await recovery(store) < 0.1
+    assert await store.add(used) is False
+
+
+async def test_permissions_taken_away_and_given_back(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("ACL", "SETUSER", "default", "-set")
+    assert (await refused(store)).actual == "NOPERM"
+    server.run("ACL", "SETUSER", "default", "+set")
+    assert await recovery(store) < 0.1
+    assert await store.add(used) is False
+
+
+async def test_wrong_password_and_none(server: Server) -> None:
+    server.run("CONFIG", "SET", "requirepass", "right")
+    for credentials, actual in (("", "AuthenticationError"), (":wrong@", "AuthenticationError")):
+        store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"))
+        assert (await refused(store)).actual == actual
+        await store.aclose()
+    store = RedisReplayStore.from_url(server.url.replace("//", "//:right@"), new_server="accept")
+    assert await store.add(entry()) is True
+    await store.aclose()
+
+
+async def test_a_lost_reply_is_no_replay(proxy: Proxy, proxied: RedisReplayStore) -> None:
+    assert await proxied.add(entry()) is True
+    for _ in range(20):
+        item = entry()
+        proxy.lose_next_reply = True
+        assert await proxied.add(item) is True
+        assert await proxied.add(item) is False
+
+
+async def test_a_batch_whose_replies_are_lost(proxy: Proxy, proxied: RedisReplayStore) -> None:
+    known = [entry() for _ in range(30)]
+    assert await answers(proxied, known) == {True: 30}
+    fresh = [entry() for _ in range(30)]
+    proxy.lose_next_reply = True
+    outcomes = await asyncio.gather(
+        *(proxied.add(item) for pair in zip(known, fresh, strict=True) for item in pair)
+    )
+    assert outcomes == [False, True] * 30
+
+
+async def test_replies_that_never_come(proxy: Proxy, proxied: RedisReplayStore) -> None:
+    assert await proxied.add(entry()) is True
+    item = entry()
+    proxy.swallow_replies = True
+    begin = time.monotonic()
+    asking = asyncio.ensure_future(proxied.add(item))
+    await asyncio.sleep(0.05)
+    proxy.swallow_replies = False
+    assert await asking is True
+    assert time.monotonic() - begin < TIMEOUT + SLACK
+    assert await proxied.add(item) is False
+
+
+async def test_a_slow_server_is_waited_for_within_the_timeout(
+    proxy: Proxy, proxied: RedisReplayStore
+) -> None:
+    assert await proxied.add(entry()) is True
+    proxy.reply_delay = 0.06
+    assert await proxied.add(entry()) is True
+    assert await answers(proxied, [entry() for _ in range(100)]) == {True: 100}
+    proxy.reply_delay = 1.0
+    begin = time.monotonic()
+    assert (await refused(proxied)).actual in {"TimeoutError", "ConnectionError"}
+    assert time.monotonic() - begin < TIMEOUT + SLACK
+
+
+async def test_replies_in_crumbs(proxy: Proxy, proxied: RedisReplayStore) -> None:
+    assert await proxied.add(entry()) is True
+    proxy.piece = 3
+    known = entry()
+    outcomes = await asyncio.gather(*(proxied.add(item) for item in (known, entry(), known)))
+    assert outcomes == [True, True, False]
+
+
+async def test_a_connection_that_the_server_closed_while_idle(
+    server: Server, store: RedisReplayStore
+) -> None:
+    for _ in range(5):
+        item = entry()
+        assert await store.add(item) is True
+        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(0.01)
+        assert await store.add(item) is False
+
+
+async def test_a_flush_is_noticed_by_every_worker(server: Server, store: RedisReplayStore) -> None:
+    other = RedisReplayStore.from_url(server.url, new_server="accept")
+    now = time.time()
+    used = [[entry(now=now, age=age) for age in (0.0, 5.0, 15.0)] for _ in range(2)]
+    for asked, items in zip((store, other), used, strict=True):
+        assert await answers(asked, items) == {True: 3}
+    server.run("FLUSHALL")
+    for asked, items in zip((store, other), used, strict=True):
+        for item in items:
+            error = await refused(asked, replace(item, now=time.time()))
+            assert error.description == "The replay store lost entries: a newer proof is needed."
+            assert 0 <= error.retry_after - (item.now - item.not_before) <= 2
+        assert await asked.add(entry()) is True
+    # An honest client's next proof, made after the wait that it was told.
+    later = time.time() + 15.5
+    assert await store.add(entry(now=later, age=15.0)) is True
+    await other.aclose()
+
+
+async def test_nothing_else_is_lost_by_a_flush(server: Server, store: RedisReplayStore) -> None:
+    assert await store.add(entry()) is True
+    server.run("FLUSHALL")
+    await refused(store, entry(age=1.0))
+    item = entry()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    assert await answers(store, [entry() for _ in range(100)]) == {True: 100}
+
+
+async def test_a_restart_without_persistence(server: Server, store: RedisReplayStore) -> None:
+    used = [entry(age=random.random() * 15) for _ in range(500)]
+    assert await answers(store, used) == {True: 500}
+    server.restart()
+    assert await recovery(store) < RECOVERY
+    assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 500}
+
+
+async def test_server_and_workers_restarted_together(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    used = [entry(age=15.0) for _ in range(100)]
+    assert await answers(store, used) == {True: 100}
+    await store.aclose()
+    server.restart()
+    store = RedisReplayStore.from_url(server.url)
+    assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 100}
+    assert await store.add(entry(now=time.time() + 17, age=15.0)) is True
+    await store.aclose()
+
+
+async def test_a_server_that_has_run_for_longer_than_a_proof_lives_needs_no_wait(server: Server) -> None:
+    await asyncio.sleep(2.1)
+    store = RedisReplayStore.from_url(server.url)
+    assert await store.add(entry(age=0.5)) is True
+    assert isinstance(await answer(store, entry(age=15.0)), Unavailable)
+    await store.aclose()
+
+
+async def test_an_eviction_policy_is_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await answers(store, [entry() for _ in range(10)]) == {True: 10}
+        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert await answers(store, [entry() for _ in range(10)]) == {True: 10}
+    assert len([record for record in caplog.records if "allkeys-lru" in record.message]) == 1
+    await store.aclose()
+
+
+async def test_an_eviction_policy_is_refused_when_strict(server: Server) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    store = RedisReplayStore.from_url(server.url, new_server="accept", strict=True)
+    error = await refused(store)
+    assert (error.description, error.actual) == ("The replay store refused the entry.", "ServerUnfit")
+    assert not (await store.health()).ok
+    server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert await recovery(store) < RECOVERY
+    assert (await store.health()).ok
+    await store.aclose()
+
+
+async def test_clocks_that_differ_are_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await store.add(entry(now=time.time() + 60)) is True
+    assert "more than 5 seconds apart" in caplog.text
+    await store.aclose()
+
+
+async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
+    store = RedisReplayStore.from_url(proxy.url, new_server="accept", max_waiting=10)
+    assert await store.add(entry()) is True
+    proxy.hold()
+    first = [asyncio.ensure_future(answer(store, entry())) for _ in range(5)]
+    await asyncio.sleep(0.02)
+    second = [asyncio.ensure_future(answer(store, entry())) for _ in range(15)]
+    await asyncio.sleep(0)
+    proxy.release()
+    outcomes = await asyncio.gather(*first, *second)
+    assert outcomes[:15] == [True] * 15
+    assert {getattr(error, "description", None) for error in outcomes[15:]} == {
+        "Too many requests wait for the replay store."
+    }
+    await store.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [30.0])
+async def test_connections_cut_at_random_under_load(
+    proxy: Proxy, proxied: RedisReplayStore, seconds: float
+) -> None:
+    end = time.monotonic() + seconds
+    async with Load(proxied) as load:
+        while time.monotonic() < end:
+            await asyncio.sleep(random.uniform(0.001, 0.1))
+            match random.randrange(4):
+                case 0:
+                    proxy.lose_next_reply = True
+                case 1:
+                    proxy.piece = random.choice([None, 7, 100])
+                case _:
+                    proxy.cut()
+        proxy.piece = None
+        await load.until_accepted_after(time.monotonic())
+        recovered = load.last_acceptance - end
+    assert recovered < RECOVERY
+    assert proxy.connections > 50
+    assert load.accepted > 1000
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0

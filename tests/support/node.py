@@ -1,0 +1,143 @@
+"""Scripts that run under Node.js with npm packages of others: a server, clients and a judge."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpop_middleware.client import DPoPKey
+
+__all__ = ["NodePeer", "node_peers", "oidc_provider"]
+
+# All that any script needs: one installation serves them all.
+_PACKAGES = (
+    "@atproto/jwk-jose@0.2.4",
+    "@atproto/oauth-client@0.8.7",
+    "jose@6.2.17",
+    "oauth4webapi@3.8.8",
+    "oidc-provider@9.13.3",
+    "openid-client@6.8.9",
+)
+_SCRIPTS = Path(__file__).parent
+# Seconds after which a script is killed, so that a test fails instead of waiting for ever.
+_LONGEST = 120
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed, so the npm packages of others can't be met")
+    return found
+
+
+def _installed(config: pytest.Config) -> Path:
+    """Return a directory that holds the packages; pytest's cache keeps it from one run to the next."""
+    npm = _program("npm")
+    if config.cache is None:
+        pytest.skip("pytest's cache, where npm packages are kept, is switched off")
+    parent = config.cache.mkdir("npm")
+    place = parent / hashlib.sha256(" ".join(_PACKAGES).encode()).hexdigest()[:16]
+    if place.exists():
+        return place
+    fresh = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        (fresh / "package.json").write_text('{"private": true}')
+        install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *_PACKAGES]
+        done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            pytest.skip(f"npm can't install {' '.join(_PACKAGES)} here")
+        # Another run may have been quicker: then its directory stays, and ours goes.
+        with suppress(OSError):
+            fresh.rename(place)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return place
+
+
+class _Script:
+    """A running script that answers by lines."""
+
+    def __init__(self, process: subprocess.Popen[str], complaints: Path) -> None:
+        self._process = process
+        self._complaints = complaints
+
+    def write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._complaints.read_text()
+        return line.strip()
+
+
+@contextmanager
+def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_Script]:
+    node, packages = _program("node"), _installed(config)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        # Node looks for packages next to the script.
+        (place / "node_modules").symlink_to(packages / "node_modules", target_is_directory=True)
+        shutil.copy(_SCRIPTS / script, place)
+        with (place / "complaints").open("w") as complaints:
+            process = subprocess.Popen(
+                [node, script, *arguments],
+                cwd=place,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+        watch = threading.Timer(_LONGEST, process.kill)
+        watch.start()
+        try:
+            yield _Script(process, place / "complaints")
+        finally:
+            watch.cancel()
+            process.terminate()
+            process.communicate(timeout=10)
+
+
+@contextmanager
+def oidc_provider(config: pytest.Config) -> Generator[str]:
+    """Run an authorization server, the npm package oidc-provider; yield its issuer identifier.
+
+    Its tokens are for https://api.example.com, and it demands nonces. The clients are `machine` (client
+    credentials, secret `s3cret:/+`) and `app` (public, authorization code).
+    """
+    signing_key = json.dumps(DPoPKey.generate().private_jwk() | {"kid": "1", "use": "sig"})
+    with _running(config, "oidc_provider.mjs", signing_key) as script:
+        issuer = script.read()
+        assert issuer.startswith("http://127.0.0.1:")
+        yield issuer
+
+
+class NodePeer:
+    """Clients and a judge from npm, asked one thing at a time; node_peers.mjs says what they can do."""
+
+    def __init__(self, script: _Script) -> None:
+        self._script = script
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """Return the answer to one question; AssertionError tells what the script threw."""
+        self._script.write(json.dumps({"do": do, **arguments}))
+        answer = json.loads(self._script.read())
+        assert "thrown" not in answer, answer["thrown"]
+        return answer["returned"]
+
+
+@contextmanager
+def node_peers(config: pytest.Config) -> Generator[NodePeer]:
+    """Run the npm clients and the judge until the block ends."""
+    with _running(config, "node_peers.mjs") as script:
+        yield NodePeer(script)

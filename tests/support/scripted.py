@@ -1,0 +1,99 @@
+"""A server that says what a test wants to hear: old versions, narrow permissions, odd replies."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tests.support.valkey import HOST
+
+__all__ = ["ScriptedServer", "bulk", "info"]
+
+Words = tuple[bytes, ...]
+Reply = bytes | None
+
+
+def bulk(data: bytes) -> bytes:
+    """A bulk string."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def info(version: str = "7.2.0") -> bytes:
+    """What a server says to INFO."""
+    identity = f"run_id:{'a' * 40}\r\nmaster_replid:{'b' * 40}"
+    return bulk(
+        f"redis_version:{version}\r\n{identity}\r\nuptime_in_seconds:9999\r\nrole:master\r\n".encode()
+    )
+
+
+class ScriptedServer:
+    """Keeps keys like a server would, but first asks `script` for a reply to each command's words.
+
+    Where `script` has none, it answers from its keys. Every command is remembered in `commands`.
+    """
+
+    def __init__(self, script: Callable[[Words], Reply] = lambda words: None) -> None:
+        self.script = script
+        self.commands: list[Words] = []
+        self.keys: dict[bytes, bytes] = {}
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}?protocol=2"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        self.cut()
+        await asyncio.sleep(0.01)
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def push(self, data: bytes) -> None:
+        """Say something that nobody asked for."""
+        for writer in self._writers:
+            writer.write(data)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        try:
+            while True:
+                count = int((await reader.readline())[1:])
+                words = []
+                for _ in range(count):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                self.commands.append(tuple(words))
+                reply = self.script(tuple(words))
+                writer.write(self._reply(tuple(words)) if reply is None else reply)
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+
+    def _reply(self, words: Words) -> bytes:
+        match words:
+            case b"INFO", *_:
+                return info()
+            case b"GET", name:
+                return bulk(self.keys[name]) if name in self.keys else b"$-1\r\n"
+            case b"SET", name, value, b"NX", b"GET", *_:
+                known = self.keys.setdefault(name, value) if name in self.keys else None
+                self.keys.setdefault(name, value)
+                return b"$-1\r\n" if known is None else bulk(known)
+            case b"SET", name, value, b"NX", *_:
+                if name in self.keys:
+                    return b"$-1\r\n"
+                self.keys[name] = value
+            case _:
+                pass
+        return b"+OK\r\n"

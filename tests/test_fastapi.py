@@ -1,0 +1,415 @@
+"""The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of faces."""
+
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security, WebSocket
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message
+
+from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
+from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, MissingCredentials
+from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
+from dpop_middleware.starlette import requires_dpop
+from tests.support.asgi import call
+from tests.support.faces import ORIGIN, World, scope_of
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def notes_app(api: ResourceServer, **options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    dpop = DPoPSecurity(api)
+
+    @app.get("/notes")
+    async def notes(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]) -> dict[str, str]:
+        return {"user": token.subject}
+
+    @app.post("/notes")
+    def write(token: Annotated[AccessToken, Security(dpop, scopes=["notes:write"])]) -> dict[str, str]:
+        return {"user": token.subject}
+
+    @app.get("/me")
+    def me(request: Request, token: Annotated[AccessToken, Depends(dpop)]) -> dict[str, Any]:
+        return {"user": request.user.identity, "same": request.scope["dpop"].access_token is token}
+
+    return app
+
+
+def browser(app: Any) -> TestClient:
+    return TestClient(app, base_url=ORIGIN)
+
+
+def test_gives_the_access_token(world: World) -> None:
+    client = browser(notes_app(world.server()))
+    headers = world.headers("/notes", scopes=["notes:read"])
+    assert client.get("/notes", headers=headers).json() == {"user": "user123"}
+    assert client.get("/notes", headers=headers).status_code == 401
+    assert client.get("/me", headers=world.headers("/me")).json() == {"user": "user123", "same": True}
+    post = world.headers("/notes", method="POST", scopes=["notes:write"])
+    assert client.post("/notes", headers=post).json() == {"user": "user123"}
+
+
+def test_openapi(world: World) -> None:
+    app = FastAPI()
+    dpop = DPoPSecurity(world.server(), scheme_name="Ours", description="Ask us for a token.")
+
+    @app.get("/notes")
+    async def notes(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]) -> None: ...
+
+    document = app.openapi()
+    assert document["components"]["securitySchemes"] == {
+        "Ours": {"type": "http", "scheme": "dpop", "description": "Ask us for a token."}
+    }
+    assert document["paths"]["/notes"]["get"]["security"] == [{"Ours": ["notes:read"]}]
+    assert "parameters" not in document["paths"]["/notes"]["get"]
+
+
+def test_openapi_by_default(world: World) -> None:
+    document = notes_app(world.server()).openapi()
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "dpop")
+    assert document["paths"]["/me"]["get"]["security"] == [{"DPoP": []}]
+
+
+def test_dependency_overrides(world: World) -> None:
+    app = FastAPI()
+    dpop = DPoPSecurity(world.server())
+
+    @app.get("/me")
+    async def me(token: Annotated[AccessToken, Security(dpop, scopes=["me"])]) -> str:
+        return token.subject
+
+    somebody = AccessToken(
+        claims={}, issuer="i", subject="tester", client_id="c", scopes=frozenset(), expires_at=0, jkt=None
+    )
+    app.dependency_overrides[dpop] = lambda: somebody
+    assert browser(app).get("/me").json() == "tester"
+    app.dependency_overrides.clear()
+    assert browser(app).get("/me").status_code == 401
+
+
+# --- refusals
+
+
+def refusals(world: World) -> list[dict[str, str]]:
+    replayed = world.headers("/notes", scopes=["notes:read"])
+    return [
+        {},
+        {"Authorization": "Bearer x"},
+        {"Authorization": "DPoP"},
+        {"Authorization": f"DPoP {world.token()}"},
+        world.headers("/notes"),
+        world.headers("/other", scopes=["notes:read"]),
+        replayed,
+        replayed,
+    ]
+
+
+def test_the_exception_handler_answers_as_the_middleware_does(world: World) -> None:
+    api = world.server().with_policy(accept_bearer=True)
+    app = notes_app(api)
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    protected = requires_dpop(api, "notes:read")
+
+    reference = FastAPI()
+
+    @reference.get("/notes")
+    @protected
+    async def notes(request: Request) -> JSONResponse:
+        return JSONResponse({"user": request.user.identity})
+
+    def answers(each: FastAPI) -> list[Any]:
+        responses = [browser(each).get("/notes", headers=headers) for headers in refusals(world)]
+        return [(answer.status_code, answer.headers.multi_items(), answer.json()) for answer in responses]
+
+    assert answers(app) == answers(reference)
+    assert [status for status, _, _ in answers(app)] == [401, 401, 400, 401, 403, 401, 200, 401]
+
+
+def test_without_the_handler_status_and_challenges_are_right(world: World) -> None:
+    client = browser(notes_app(world.server().with_policy(accept_bearer=True)))
+    for headers in refusals(world)[:-2]:
+        response = client.get("/notes", headers=headers)
+        assert response.status_code in (400, 401, 403)
+        schemes = [challenge.split()[0] for challenge in response.headers.get_list("www-authenticate")]
+        assert schemes == ["Bearer", "DPoP"]
+        assert response.headers.get_list("cache-control") == ["no-store"]
+        assert response.headers["content-type"] == "application/json"
+        assert list(response.json()) == ["detail"]
+
+
+def test_the_exception_tells_its_cause(world: World) -> None:
+    app = notes_app(world.server())
+    causes: list[Any] = []
+
+    async def handler(request: Request, exception: Exception) -> JSONResponse:
+        assert isinstance(exception, DPoPHTTPException)
+        causes.append(exception.error)
+        assert exception.response.status == exception.status_code
+        return JSONResponse({}, 400)
+
+    app.add_exception_handler(DPoPHTTPException, handler)
+    client = browser(app)
+    assert client.get("/notes").status_code == 400
+    client.get("/notes", headers=world.headers("/other"))
+    assert [type(cause) for cause in causes] == [MissingCredentials, InvalidDPoPProof]
+
+
+async def test_the_handler_is_for_our_exceptions_only(world: World) -> None:
+    with pytest.raises(LookupError):
+        await dpop_exception_handler(Request(scope_of("/")), LookupError())
+
+
+# --- one request is authenticated once
+
+
+def mixed(api: ResourceServer) -> FastAPI:
+    dpop = DPoPSecurity(api)
+    strict = DPoPSecurity(api.with_policy(algorithms=("ES256",)))
+
+    async def user(token: Annotated[AccessToken, Security(dpop, scopes=["b"])]) -> str:
+        return token.subject
+
+    router = APIRouter(prefix="/v1", dependencies=[Security(dpop, scopes=["a"])])
+
+    @router.get("/mixed", dependencies=[Security(strict)])
+    @requires_dpop(api, "c")
+    async def endpoint(
+        request: Request,
+        name: Annotated[str, Depends(user)],
+        token: Annotated[AccessToken, Security(dpop, scopes=["d"])],
+    ) -> str:
+        return name
+
+    app = FastAPI(dependencies=[Security(dpop)])
+    app.include_router(router)
+    return app
+
+
+@pytest.mark.parametrize("under_middleware", [False, True])
+def test_any_mixture_asks_the_store_once(world: World, under_middleware: bool) -> None:
+    api = world.server()
+    app = mixed(api)
+    client = browser(DPoPMiddleware(app, api) if under_middleware else app)
+    assert client.get("/v1/mixed", headers=world.headers("/v1/mixed", scopes="abcd")).json() == "user123"
+    assert world.store.asked == 1
+    for missing in "abcd":
+        scopes = set("abcd") - {missing}
+        refused = client.get("/v1/mixed", headers=world.headers("/v1/mixed", scopes=scopes))
+        assert refused.status_code == 403
+        assert f'scope="{missing}' in refused.headers["www-authenticate"]
+
+
+def test_concurrent_dependencies_ask_once(world: World) -> None:
+    app = FastAPI()
+    dpop = DPoPSecurity(world.server())
+
+    async def gather(request: Request) -> list[str]:
+        import asyncio
+
+        from fastapi.security import SecurityScopes
+
+        tokens = await asyncio.gather(*(dpop(request, SecurityScopes([])) for _ in range(5)))
+        return [token.subject for token in tokens]
+
+    @app.get("/")
+    async def endpoint(names: Annotated[list[str], Depends(gather)]) -> list[str]:
+        return names
+
+    assert browser(app).get("/", headers=world.headers("/")).json() == ["user123"] * 5
+    assert world.store.asked == 1
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+def test_fastapis_own_root_path_is_no_other_request(world: World) -> None:
+    api = world.server(public_url=f"{ORIGIN}/api")
+    app = DPoPMiddleware(notes_app(api, root_path="/api"), api)
+    assert browser(app).get("/me", headers=world.headers("/api/me")).status_code == 200
+    assert world.store.asked == 1
+
+
+def test_two_servers_two_audiences(world: World) -> None:
+    ours = DPoPSecurity(world.server())
+    other = DPoPSecurity(world.server(audience="https://other.example.test"))
+    app = FastAPI()
+
+    @app.get("/ours")
+    async def of_ours(token: Annotated[AccessToken, Security(ours)]) -> str:
+        return token.subject
+
+    @app.get("/both", dependencies=[Security(other)])
+    async def of_both(token: Annotated[AccessToken, Security(ours)]) -> str:
+        return token.subject
+
+    client = browser(app)
+    assert client.get("/ours", headers=world.headers("/ours")).status_code == 200
+    assert client.get("/both", headers=world.headers("/both")).status_code == 401
+    both = [ORIGIN, "https://other.example.test"]
+    assert client.get("/both", headers=world.headers("/both", audience=both)).status_code == 200
+
+
+def test_mounted_applications(world: World) -> None:
+    api = world.server()
+    app = FastAPI()
+    app.mount("/sub", notes_app(api))
+    for protected in (app, DPoPMiddleware(app, api)):
+        client = browser(protected)
+        assert client.get("/sub/me", headers=world.headers("/sub/me")).status_code == 200
+        assert client.get("/sub/me", headers=world.headers("/me")).status_code == 401
+    assert world.store.asked == 2
+
+
+def test_step_up(world: World) -> None:
+    app = FastAPI()
+    dpop = DPoPSecurity(world.server(), acr_values=("gold",), max_age=60)
+
+    @app.get("/pay")
+    async def pay(token: Annotated[AccessToken, Security(dpop)]) -> str:
+        return token.subject
+
+    client = browser(app)
+    fresh = world.headers("/pay", acr="gold", auth_time=int(world.clock()))
+    assert client.get("/pay", headers=fresh).status_code == 200
+    refused = client.get("/pay", headers=world.headers("/pay", acr="gold"))
+    assert refused.status_code == 401
+    assert 'error="insufficient_user_authentication"' in refused.headers["www-authenticate"]
+
+
+# --- nonces
+
+
+def test_a_nonce_policy_on_a_dependency_alone_is_a_mistake(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="required")
+    client = browser(notes_app(api))
+    for headers in ({}, world.headers("/me")):
+        with pytest.raises(ConfigurationError, match="add DPoPMiddleware with the same ResourceServer"):
+            client.get("/me", headers=headers)
+    other = DPoPMiddleware(notes_app(api), world.server(nonces=world.nonces()))
+    with pytest.raises(ConfigurationError, match="add DPoPMiddleware"):
+        browser(other).get("/me", headers=world.headers("/me"))
+
+
+def test_under_the_middleware_a_route_may_require_a_nonce(world: World) -> None:
+    api = world.server(nonces=world.nonces())
+    strict = DPoPSecurity(api.with_policy(nonce="required"))
+    app = FastAPI(middleware=[Middleware(DPoPMiddleware, api, public_paths=["/apart"])])
+
+    @app.get("/strict")
+    @app.get("/apart")
+    async def endpoint(token: Annotated[AccessToken, Security(strict)], status: int = 200) -> Response:
+        return Response(status_code=status, headers={"DPoP-Nonce": "application"})
+
+    @app.get("/plain")
+    async def plain() -> str:
+        return "reached"
+
+    client = browser(app)
+    for path in ("/strict", "/apart"):
+        refused = client.get(path, headers=world.headers(path))
+        assert refused.status_code == 401
+        (nonce,) = refused.headers.get_list("dpop-nonce")
+        assert client.get(path, headers=world.headers(path, nonce=nonce)).status_code == 200
+        world.clock.now += 61
+        late = client.get(f"{path}?status=418", headers=world.headers(path, nonce=nonce))
+        assert late.status_code == 418
+        (newer,) = late.headers.get_list("dpop-nonce")
+        assert newer not in (nonce, "application")
+        assert late.headers.get_list("cache-control") == ["no-store"]
+    assert "dpop-nonce" not in client.get("/plain", headers=world.headers("/plain")).headers
+
+
+def test_a_handler_of_the_applications_own_keeps_the_nonce(world: World) -> None:
+    api = world.server(nonces=world.nonces())
+    app = notes_app(api.with_policy(nonce="required"))
+    app.add_exception_handler(DPoPHTTPException, lambda request, exception: JSONResponse({}, 401))
+    refused = browser(DPoPMiddleware(app, api)).get("/me", headers=world.headers("/me"))
+    assert refused.json() == {}
+    assert len(refused.headers.get_list("dpop-nonce")) == 1
+
+
+# --- WebSockets
+
+
+def socket_app(api: ResourceServer) -> FastAPI:
+    app = FastAPI()
+    dpop = DPoPSecurity(api)
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, token: Annotated[AccessToken, Security(dpop, scopes=["ws"])]) -> None:
+        await websocket.accept()
+        await websocket.send_text(token.subject)
+        await websocket.close()
+
+    return app
+
+
+@pytest.mark.parametrize("with_handler", [False, True])
+def test_websockets(world: World, with_handler: bool) -> None:
+    app = socket_app(world.server().with_policy(accept_bearer=True))
+    if with_handler:
+        app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    client = browser(app)
+    with client.websocket_connect("/ws", headers=world.headers("/ws", scopes=["ws"])) as websocket:
+        assert websocket.receive_text() == "user123"
+    for headers, status in ((world.headers("/ws"), 403), ({}, 401)):
+        with (
+            pytest.raises(WebSocketDenialResponse) as caught,
+            client.websocket_connect("/ws", headers=headers),
+        ):
+            pass
+        assert caught.value.status_code == status
+        assert len(caught.value.headers.get_list("www-authenticate")) == 2
+        assert ("error_description" if with_handler else "detail") in caught.value.json()
+
+
+@pytest.mark.parametrize("with_handler", [False, True])
+async def test_websockets_without_the_denial_extension(world: World, with_handler: bool) -> None:
+    app = socket_app(world.server())
+    if with_handler:
+        app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope_of("/ws", type="websocket", subprotocols=[]), None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
+
+
+def test_a_nonce_travels_on_the_accept(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+    client = browser(DPoPMiddleware(socket_app(api), api))
+    with client.websocket_connect("/ws", headers=world.headers("/ws", scopes=["ws"])) as websocket:
+        assert websocket.extra_headers is not None
+        assert [name for name, _ in websocket.extra_headers] == [b"dpop-nonce", b"cache-control"]
+
+
+async def test_a_head_and_an_options_request(world: World) -> None:
+    app = notes_app(world.server())
+    assert (await call(app, scope_of("/me", world.fields("/me"), method="OPTIONS"))).status == 405
+    protected = DPoPMiddleware(app, world.server())
+    assert (await call(protected, scope_of("/me", world.fields("/me"), method="OPTIONS"))).status == 401
+
+
+# --- configuration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"resource_server": "https://api.example.test"}, "takes a ResourceServer"),
+        ({"acr_values": "gold"}, "acr_values takes a sequence"),
+        ({"acr_values": [7]}, "acr_values takes strings"),
+        ({"max_age": "60"}, "max_age takes a whole number"),
+    ],
+)
+def test_bad_configuration(world: World, arguments: dict[str, Any], sentence: str) -> None:
+    security: Any = DPoPSecurity
+    with pytest.raises(ConfigurationError, match=sentence):
+        security(**{"resource_server": world.server(), **arguments})

@@ -1,0 +1,232 @@
+"""Fresh by the nonce alone or by `iat` alone, and remembered for longer than either."""
+
+import pytest
+
+from dpop_middleware import DPoPPolicy, DPoPProof, HMACNonceProvider, Nonce
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, Unavailable, UseDPoPNonce
+from dpop_middleware.freshness import Window, acceptance_window, check_freshness, known_nonce
+from tests.support.api import NOW, Api, edited
+
+OFF, REQUIRED, FALLBACK = (DPoPPolicy(nonce=mode) for mode in ("off", "required", "fallback"))
+PROVIDER = HMACNonceProvider(bytes(32))
+HOUR = 3600
+
+
+def proof(
+    iat: float = NOW, nonce: str | None = None, exp: float | None = None, nbf: float | None = None
+) -> DPoPProof:
+    return DPoPProof(
+        jti="j", htm="GET", htu="https://a/", iat=iat, ath=None, nonce=nonce, jkt="k", algorithm="ES256", exp=exp, nbf=nbf
+    )  # fmt: skip
+
+
+def check(presented: DPoPProof, policy: DPoPPolicy, now: float = NOW) -> None:
+    nonce = known_nonce(presented, PROVIDER, now)
+    check_freshness(presented, policy, nonces=PROVIDER, nonce=nonce, now=now)
+
+
+@pytest.mark.parametrize("policy", [OFF, FALLBACK])
+@pytest.mark.parametrize("age", [-15, -14.5, 0, 60, 75])
+def test_iat_inside_the_window(policy: DPoPPolicy, age: float) -> None:
+    check(proof(NOW - age), policy)
+
+
+@pytest.mark.parametrize("age", [-HOUR, -15.001, 75.001, HOUR, NOW])
+def test_iat_outside_the_window(age: float) -> None:
+    with pytest.raises(InvalidDPoPProof) as caught:
+        check(proof(NOW - age), OFF)
+    assert caught.value.check is Check.IAT
+    assert (caught.value.expected, caught.value.actual) == ((NOW - 75, NOW + 15), NOW - age)
+    with pytest.raises(UseDPoPNonce) as asked:
+        check(proof(NOW - age), FALLBACK)
+    assert asked.value.nonce == PROVIDER.issue(NOW)
+
+
+def test_the_window_is_the_policys() -> None:
+    strict = DPoPPolicy(proof_lifetime=10, clock_skew=0)
+    check(proof(NOW - 10), strict)
+    for iat in (NOW - 10.5, NOW + 0.5):
+        with pytest.raises(InvalidDPoPProof):
+            check(proof(iat), strict)
+
+
+@pytest.mark.parametrize("policy", [REQUIRED, FALLBACK])
+@pytest.mark.parametrize("iat", [0.0, NOW - HOUR, NOW, NOW + HOUR, 253_402_300_799.0])
+def test_a_proof_with_a_nonce_is_judged_by_it_alone(policy: DPoPPolicy, iat: float) -> None:
+    check(proof(iat, PROVIDER.issue(NOW)), policy)
+    for nonce in ("", "x", "\u1234", PROVIDER.issue(NOW - 300), PROVIDER.issue(NOW + 300)):
+        with pytest.raises(UseDPoPNonce, match="unknown or stale") as caught:
+            check(proof(iat, nonce), policy)
+        assert caught.value.nonce == PROVIDER.issue(NOW)
+
+
+def test_required_refuses_a_proof_without() -> None:
+    with pytest.raises(UseDPoPNonce, match="needs a nonce") as caught:
+        check(proof(), REQUIRED)
+    assert caught.value.nonce == PROVIDER.issue(NOW)
+
+
+@pytest.mark.parametrize("nonce", ["x", PROVIDER.issue(NOW), PROVIDER.issue(NOW - HOUR)])
+def test_off_ignores_nonces(nonce: str) -> None:
+    check(proof(NOW, nonce), OFF)
+    with pytest.raises(InvalidDPoPProof):
+        check(proof(NOW - HOUR, nonce), OFF)
+
+
+@pytest.mark.parametrize("policy", [OFF, REQUIRED, FALLBACK])
+def test_the_clients_own_exp_and_nbf_count_too(policy: DPoPPolicy) -> None:
+    nonce = PROVIDER.issue(NOW)
+    check(proof(nonce=nonce, exp=NOW - 14.9, nbf=NOW + 15), policy)
+    for wrong in (proof(nonce=nonce, exp=NOW - 15), proof(nonce=nonce, nbf=NOW + 15.1)):
+        with pytest.raises(InvalidDPoPProof) as caught:
+            check(wrong, policy)
+        assert caught.value.check is Check.IAT
+        assert caught.value.expected == NOW
+
+
+def test_a_nonce_policy_without_provider_is_iat_alone() -> None:
+    # A server can't be built so; the rule must not open a door all the same.
+    check_freshness(proof(), FALLBACK, nonces=None, nonce=None, now=NOW)
+    with pytest.raises(InvalidDPoPProof):
+        check_freshness(proof(0), FALLBACK, nonces=None, nonce=None, now=NOW)
+
+
+class Strange:
+    """A provider of somebody else's making that can't cope with what clients send."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def issue(self, now: float) -> str:
+        return "abc"
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        self.asked.append(nonce)
+        raise KeyError(nonce)
+
+
+@pytest.mark.parametrize("nonce", ["", " ", "é", "a b", 'a"b', "a\\b", "a\n", "\x7f", "a\x00"])
+def test_what_is_no_nonce_never_reaches_the_provider(nonce: str) -> None:
+    provider = Strange()
+    assert known_nonce(proof(nonce=nonce), provider, NOW) is None
+    assert provider.asked == []
+
+
+def test_a_provider_that_fails_lets_nobody_in() -> None:
+    with pytest.raises(Unavailable) as caught:
+        known_nonce(proof(nonce="abc"), Strange(), NOW)
+    assert (caught.value.check, caught.value.actual) == (Check.NONCE, "KeyError")
+
+
+def test_nothing_is_known_without_nonce_or_provider() -> None:
+    assert known_nonce(proof(), PROVIDER, NOW) is None
+    assert known_nonce(proof(nonce=PROVIDER.issue(NOW)), None, NOW) is None
+
+
+KNOWN = Nonce(issued_at=NOW - 30, expires_at=NOW + 270, current=True)
+BY_IAT = Window(NOW + HOUR - 15, NOW + HOUR + 75 + 5)
+BY_NONCE = Window(NOW - 30 - 5, NOW + 270 + 5)
+
+
+@pytest.mark.parametrize(
+    ("policies", "nonce", "window"),
+    [
+        ([OFF], None, BY_IAT),
+        ([OFF], KNOWN, BY_IAT),
+        ([FALLBACK], None, BY_IAT),
+        ([REQUIRED], KNOWN, BY_NONCE),
+        ([FALLBACK], KNOWN, BY_NONCE),
+        ([OFF, REQUIRED], KNOWN, Window(BY_NONCE.not_before, BY_IAT.expires_at)),
+        ([FALLBACK, OFF], KNOWN, Window(BY_NONCE.not_before, BY_IAT.expires_at)),
+        (
+            [OFF, DPoPPolicy(proof_lifetime=600, clock_skew=60)],
+            None,
+            Window(NOW + HOUR - 60, NOW + HOUR + 660 + 5),
+        ),
+    ],
+)
+def test_a_proof_is_remembered_for_all_that_could_accept_it(
+    policies: list[DPoPPolicy], nonce: Nonce | None, window: Window
+) -> None:
+    assert acceptance_window(proof(NOW + HOUR), policies, nonce) == window
+
+
+async def accepted(api: Api, presented: str, **policy: str) -> bool:
+    server = api.server.with_policy(**policy) if policy else api.server
+    try:
+        await server.authenticate(api.request(presented))
+    except DPoPError as error:
+        assert error.check in {Check.IAT, Check.NONCE, Check.JTI}
+        return False
+    return True
+
+
+MODES = ("off", "required", "fallback")
+
+
+@pytest.mark.parametrize(("base", "siblings"), [("required", MODES), ("fallback", ("off",)), ("required", ())])
+async def test_a_client_whose_clock_is_an_hour_fast_is_heard_once(base: str, siblings: tuple[str, ...]) -> None:
+    api = Api(nonce=base)
+    servers = [api.server, *(api.server.with_policy(nonce=mode) for mode in siblings)]
+    api.tokens.issue(api.key.jkt, expires_in=3 * HOUR)
+    presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
+    assert await accepted(api, presented)
+    for second in range(1, HOUR + 120):
+        api.clock.now = NOW + second
+        for server in servers:
+            with pytest.raises(DPoPError):
+                await server.authenticate(api.request(presented))
+
+
+async def test_what_iat_let_in_does_not_come_back_by_its_nonce() -> None:
+    api = Api(nonce="off")
+    required = api.server.with_policy(nonce="required")
+    nonce = api.server_nonces.issue(NOW)
+    presented = api.proof(at=-70, nonce=nonce)
+    assert await accepted(api, presented)
+    for second in range(301):
+        api.clock.now = NOW + second
+        with pytest.raises(DPoPError):
+            await required.authenticate(api.request(presented))
+
+
+async def test_without_the_store_each_of_these_would_have_come_back() -> None:
+    # The tests above show something only if iat or nonce alone would let the proof in again.
+    api = Api(nonce="required")
+    off = api.server.with_policy(nonce="off")
+    presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
+    assert await accepted(api, presented)
+    api.clock.now = NOW + HOUR
+    api.tokens.issue(api.key.jkt, expires_in=3 * HOUR)
+    api.store.answer = True
+    await off.authenticate(api.request(presented))
+
+
+@pytest.mark.parametrize("worker", [-5.0, 5.0])
+async def test_another_workers_clock_brings_nothing_back(worker: float) -> None:
+    api = Api()
+    presented = api.proof(at=15)
+    assert await accepted(api, presented)
+    for second in range(100):
+        api.clock.now = NOW + second + worker
+        assert not await accepted(api, presented)
+
+
+async def test_a_distant_future_does_not_fill_the_store() -> None:
+    # Judged by its nonce, but a sibling that ignores nonces could accept it in the year 9999. The token, to
+    # which it is bound by ath, is long gone by then.
+    api = Api(nonce="required")
+    api.server.with_policy(nonce="off")
+    api.tokens.issue(api.key.jkt, expires_in=600)
+    presented = api.proof(nonce=api.server_nonces.issue(NOW))
+    assert await accepted(api, edited(api.key, presented, iat=253_402_300_799))
+    assert api.store.entries[-1].expires_at == NOW + 600 + 86_400
+
+
+@pytest.mark.parametrize("expires_in", [-10_000, 0, 30, 10_000])
+async def test_a_verifier_that_is_wrong_about_expiry_shortens_nothing(expires_in: float) -> None:
+    api = Api()
+    api.tokens.issue(api.key.jkt, expires_in=expires_in)
+    assert await accepted(api, api.proof(at=10))
+    assert api.store.entries[-1].expires_at == NOW + 10 + 80

@@ -1,0 +1,441 @@
+"""The resource server as its users hold it: configuration, siblings, nonces, and nothing hostile gets through."""
+
+import logging
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpop_middleware import (
+    DPoPMiddleware,
+    DPoPPolicy,
+    HMACNonceProvider,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    ResourceRequest,
+    ResourceServer,
+    VerifiedRequest,
+)
+from dpop_middleware.checks import Check
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InsufficientScope,
+    InsufficientUserAuthentication,
+    UseDPoPNonce,
+)
+from dpop_middleware.requirements import Requirements
+from dpop_middleware.testing import TestIssuer
+from tests.support.api import ISSUER, NOW, RESOURCE, SECRET, Api, Clock, Tokens, edited, request
+from tests.support.asgi import call
+
+JWKS = TestIssuer(ISSUER).jwks()
+
+
+def build(**changes: Any) -> ResourceServer:
+    options = {"issuer": ISSUER, "jwks": JWKS, "resource": RESOURCE, "replay_store": MemoryReplayStore()}
+    return ResourceServer(**{name: value for name, value in (options | changes).items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"issuer": ...}, "exactly one of issuer and verifier: none is given"),
+        ({"verifier": Tokens()}, "leave them out, or leave out verifier"),
+        ({"verifier": Tokens(), "issuer": ..., "jwks": ..., "audience": RESOURCE}, "leave out verifier"),
+        ({"verifier": Tokens(), "issuer": ...}, "leave out verifier"),
+        ({"verifier": "x", "issuer": ..., "jwks": ...}, "verifier takes an AccessTokenVerifier"),
+        ({"issuer": "http://auth.example.test"}, "must be an https URL"),
+        ({"resource": "http://api.example.test"}, "resource must be an https URL"),
+        ({"resource": "api"}, "resource takes an https URL"),
+        ({"replay_store": None}, "replay_store takes a replay store: RedisReplayStore"),
+        ({"replay_store": {}}, "replay_store takes a replay store"),
+        ({"public_url": ()}, "public_url is empty"),
+        ({"public_url": "http://api.example.test"}, "public_url must be an https URL"),
+        ({"policy": "required"}, "policy takes a DPoPPolicy"),
+        ({"policy": None}, "policy takes a DPoPPolicy"),
+        ({"policy": DPoPPolicy(nonce="required")}, "nonce='required' needs nonces=HMACNonceProvider"),
+        ({"policy": DPoPPolicy(nonce="fallback")}, "nonce='fallback' needs nonces=HMACNonceProvider"),
+        ({"nonces": SECRET}, "nonces takes a NonceProvider"),
+        ({"on_event": "print"}, "on_event takes a synchronous function"),
+        ({"insecure_http_hosts": "auth"}, "insecure_http_hosts takes a sequence"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_fails_at_construction(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        build(**changes)
+
+
+def test_what_a_server_says_of_itself() -> None:
+    policy = DPoPPolicy(proof_lifetime=30)
+    server = build(policy=policy)
+    assert server.policy is policy
+    assert server.resource == RESOURCE
+    assert server.issuers == (ISSUER,)
+    assert not server.issues_nonces
+    assert build(nonces=HMACNonceProvider(SECRET)).issues_nonces
+    assert build(issuer=..., jwks=..., verifier=Tokens()).issuers == Tokens.issuers
+
+
+@pytest.mark.parametrize(
+    ("audience", "aud", "accepted"),
+    [
+        (None, RESOURCE, True),
+        (None, "https://other.example.test", False),
+        ("notes", "notes", True),
+        ("notes", RESOURCE, False),
+        (["notes", "more"], ["x", "more"], True),
+    ],
+)
+async def test_audience_is_the_resource_by_default(audience: Any, aud: Any, accepted: bool) -> None:
+    issuer, key = TestIssuer(ISSUER, clock=Clock()), DPoPKey.generate()
+    server = build(jwks=issuer.jwks(), audience=audience, clock=Clock())
+    token = issuer.token(jkt=key.jkt, audience=aud)
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    if accepted:
+        verified = await server.authenticate(asked)
+        assert verified.access_token.claims["aud"] == aud
+    else:
+        with pytest.raises(DPoPError) as caught:
+            await server.authenticate(asked)
+        assert caught.value.check is Check.TOKEN_AUD
+
+
+async def test_public_url_is_the_origin_of_resource_by_default() -> None:
+    key, tokens = DPoPKey.generate(), Tokens()
+    token = tokens.issue(key.jkt)
+    server = ResourceServer(
+        verifier=tokens,
+        resource="https://API.example.test:443/v1/notes",
+        replay_store=MemoryReplayStore(),
+        clock=Clock(),
+    )
+    proof = key.proof("GET", "https://api.example.test/anything", access_token=token, now=NOW)
+    await server.authenticate(request(token, proof, raw_path="/anything"))
+
+
+def test_with_policy_shares_all_but_the_policy() -> None:
+    server = build(nonces=HMACNonceProvider(SECRET))
+    sibling = server.with_policy(nonce="required", proof_lifetime=30)
+    assert sibling.policy == DPoPPolicy(nonce="required", proof_lifetime=30)
+    assert server.policy == DPoPPolicy()
+    assert sibling.with_policy(nonce="off").policy == DPoPPolicy(proof_lifetime=30)
+    assert sibling.is_sibling_of(server)
+    assert server.is_sibling_of(sibling.with_policy())
+    assert not server.is_sibling_of(build())
+    assert vars(sibling).items() - vars(server).items() == {("_policy", sibling.policy)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"leeway": 5}, "with_policy takes fields of DPoPPolicy"),
+        ({"nonce": "required"}, "needs nonces="),
+        ({"nonce": "always"}, "nonce takes one of"),
+        ({"clock_skew": -1}, "clock_skew must be"),
+    ],
+)
+def test_a_wrong_policy_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        build().with_policy(**changes)
+
+
+async def test_the_error_response_is_by_the_servers_own_policy() -> None:
+    api = Api()
+    with pytest.raises(DPoPError) as caught:
+        await api.server.authenticate(request())
+    assert len([name for name, _ in api.server.error_response(caught.value).headers if name == "www-authenticate"]) == 1
+    mixed = api.server.with_policy(accept_bearer=True, algorithms=("ES256",))
+    assert [value for name, value in mixed.error_response(caught.value).headers if name == "www-authenticate"] == [
+        "Bearer",
+        'DPoP algs="ES256"',
+    ]
+
+
+async def test_scopes_and_requirements_add_up() -> None:
+    api = Api(scopes=("a",))
+    with pytest.raises(InsufficientScope) as caught:
+        await api.server.authenticate(api.request(), scopes=["a"], requirements=Requirements(scopes=("b",)))
+    assert caught.value.scopes == ("b", "a")
+    with pytest.raises(InsufficientUserAuthentication):
+        await api.server.authenticate(api.request(), scopes=["a"], requirements=Requirements(max_age=1))
+    with pytest.raises(ConfigurationError, match="scopes takes a sequence"):
+        await api.server.authenticate(api.request(), scopes="a")
+
+
+class Closable(Tokens):
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_what_a_server_owns_is_closed() -> None:
+    tokens = Closable()
+    server = ResourceServer(verifier=tokens, resource=RESOURCE, replay_store=MemoryReplayStore())
+    async with server as entered:
+        assert entered is server
+    assert tokens.closed == 1
+    await server.aclose()
+    assert tokens.closed == 2
+
+
+async def test_closing_goes_on_after_a_fault() -> None:
+    class Faulty(Closable):
+        async def aclose(self) -> None:
+            raise OSError("gone")
+
+    class Store(MemoryReplayStore):
+        closed = 0
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    store = Store()
+    server = ResourceServer(verifier=Faulty(), resource=RESOURCE, replay_store=store)
+    with pytest.raises(OSError, match="gone"):
+        await server.aclose()
+    assert store.closed == 1
+
+
+def given_nonce(verified: VerifiedRequest) -> str | None:
+    headers = dict(verified.response_headers)
+    assert len(headers) == len(verified.response_headers)
+    if not headers:
+        return None
+    assert headers.keys() == {"dpop-nonce", "cache-control"}
+    assert headers["cache-control"] == "no-store"
+    return headers["dpop-nonce"]
+
+
+@pytest.mark.parametrize("mode", ["required", "fallback"])
+async def test_a_client_is_given_the_next_nonce_when_its_own_is_not_current(mode: str) -> None:
+    api = Api(nonce=mode)
+    nonce = api.server_nonces.issue(NOW)
+    for second in (0, 30, 59):
+        api.clock.now = NOW + second
+        assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=nonce)))) is None
+    for second in (60, 120, 299):
+        api.clock.now = NOW + second
+        handed = given_nonce(await api.server.authenticate(api.request(api.proof(nonce=nonce))))
+        assert handed == api.server_nonces.issue(NOW + second)
+    api.clock.now = NOW + 300
+    with pytest.raises(UseDPoPNonce) as caught:
+        await api.server.authenticate(api.request(api.proof(nonce=nonce)))
+    assert caught.value.nonce == api.server_nonces.issue(NOW + 300)
+    assert isinstance(await api.server.authenticate(api.request(api.proof(nonce=caught.value.nonce))), VerifiedRequest)
+
+
+async def test_fallback_hands_a_nonce_to_whoever_has_none() -> None:
+    api = Api(nonce="fallback")
+    assert given_nonce(await api.server.authenticate(api.request())) == api.server_nonces.issue(NOW)
+
+
+async def test_off_hands_out_nothing() -> None:
+    api = Api()
+    for nonce in (None, "x", api.server_nonces.issue(NOW), api.server_nonces.issue(NOW - 120)):
+        assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=nonce)))) is None
+
+
+async def test_bearer_needs_no_nonce() -> None:
+    api = Api(nonce="required", accept_bearer=True)
+    asked = request(api.tokens.issue(name="unbound"), scheme="Bearer")
+    assert given_nonce(await api.server.authenticate(asked)) is None
+
+
+async def test_each_sibling_hands_out_nonces_by_its_own_policy() -> None:
+    from dpop_middleware.once import RequestMemory
+
+    api, memory = Api(nonce="fallback"), RequestMemory()
+    asked = api.request()
+    assert given_nonce(await api.server.authenticate(asked, memory=memory)) is not None
+    assert given_nonce(await api.server.with_policy(nonce="off").authenticate(asked, memory=memory)) is None
+
+
+async def test_a_secret_is_replaced_without_refusing_anybody() -> None:
+    old, new = SECRET, bytes(reversed(SECRET))
+    api = Api(nonce="required", nonces=HMACNonceProvider((new, old)))
+    before = HMACNonceProvider(old).for_server(purpose="resource server", server=RESOURCE)
+    handed = given_nonce(await api.server.authenticate(api.request(api.proof(nonce=before.issue(NOW)))))
+    assert handed == api.server_nonces.issue(NOW)
+    assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=handed)))) is None
+
+
+@pytest.mark.parametrize(
+    ("purpose", "server"), [("authorization server", RESOURCE), ("resource server", f"{RESOURCE}/other")]
+)
+async def test_nonces_of_elsewhere_do_not_count(purpose: str, server: str) -> None:
+    api = Api(nonce="required")
+    elsewhere = HMACNonceProvider(SECRET).for_server(purpose=purpose, server=server)
+    for nonce in (elsewhere.issue(NOW), HMACNonceProvider(SECRET).issue(NOW)):
+        with pytest.raises(UseDPoPNonce):
+            await api.server.authenticate(api.request(api.proof(nonce=nonce)))
+
+
+class Plain:
+    """A provider without `for_server`."""
+
+    def issue(self, now: float) -> str:
+        return "the-nonce"
+
+    def check(self, nonce: str, now: float) -> Any:
+        return HMACNonceProvider(SECRET).check(HMACNonceProvider(SECRET).issue(now), now) if nonce == "the-nonce" else None
+
+
+async def test_another_provider_is_used_as_it_is() -> None:
+    api = Api(nonce="required", nonces=Plain())
+    await api.server.authenticate(api.request(api.proof(nonce="the-nonce")))
+    with pytest.raises(UseDPoPNonce) as caught:
+        await api.server.authenticate(api.request(api.proof(nonce="another")))
+    assert caught.value.nonce == "the-nonce"
+
+
+async def test_the_verifier_of_an_issuer_may_be_given_whole() -> None:
+    issuer, key = TestIssuer(ISSUER, audience=RESOURCE, clock=Clock()), DPoPKey.generate()
+    verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=issuer.jwks(), clock=Clock())
+    server = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore(), clock=Clock())
+    token = issuer.token(jkt=key.jkt, scopes=["a"])
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    assert (await server.authenticate(asked, scopes=("a",))).access_token.scopes == {"a"}
+
+
+# No input, however hostile, gives a 500.
+
+KEY = DPoPKey.generate()
+OTHERS = [DPoPKey.generate(name) for name in ("ES384", "Ed25519", "RS256")]
+HONEST = KEY.proof("GET", f"{RESOURCE}/notes", access_token="access-token", now=NOW)
+
+
+def middleware() -> DPoPMiddleware:
+    async def reached(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    api = Api(
+        key=KEY,
+        nonce="fallback",
+        accept_bearer=True,
+        public_url=(RESOURCE, "https://b.example.test/v1"),
+    )
+    return DPoPMiddleware(reached, api.server)
+
+
+def field_values(*likely: bytes) -> st.SearchStrategy[bytes]:
+    return st.binary(max_size=60) | st.sampled_from(likely) | st.builds(
+        lambda text, at, octets: text[:at] + octets + text[at:],
+        st.sampled_from(likely),
+        st.integers(0, 600),
+        st.binary(max_size=8),
+    )  # fmt: skip
+
+
+NAMES = st.sampled_from([b"authorization", b"Authorization", b"dpop", b"DPoP", b"host", b"HOST", b"x"]) | st.binary()
+VALUES = field_values(
+    b"DPoP access-token", b"Bearer access-token", b"DPoP", b"", HONEST.encode(), b"api.example.test", b"b.example.test"
+)
+HONEST_HEADERS = [
+    (b"host", b"api.example.test"),
+    (b"authorization", b"DPoP access-token"),
+    (b"dpop", HONEST.encode()),
+]
+
+
+def check_answer(answer: Any) -> None:
+    assert answer.status in {200, 400, 401}
+    assert len(answer.values("dpop-nonce")) <= 1
+    for _, value in answer.headers:
+        assert re.fullmatch(r"[\x20-\x7e]*", value)
+    if answer.status != 200:
+        assert len(answer.challenges) == 2
+        assert answer.values("cache-control") == ["no-store"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    method=st.sampled_from(["GET", "get", "GET\n", "POſT", ""]) | st.text(max_size=10),
+    raw_path=st.none() | field_values(b"/notes", b"/a/%2e%2e/b", b"http://api.example.test/notes", b"*", b"//x"),
+    path=st.text(max_size=10).map(lambda text: "/" + text) | st.just("/\ud800"),
+    root_path=st.sampled_from(["", "/", "/v1", "/notes", "é", "/\ud800", "%"]),
+    headers=st.lists(st.tuples(NAMES, VALUES), max_size=5).flatmap(
+        lambda more: st.permutations(HONEST_HEADERS + more)
+    )
+    | st.lists(st.tuples(NAMES, VALUES), max_size=5),
+)
+async def test_no_request_gives_a_500(
+    method: str, raw_path: bytes | None, path: str, root_path: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    logging.getLogger("dpop_middleware").setLevel(logging.INFO)
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": raw_path,
+        "root_path": root_path,
+        "query_string": b"",
+        "headers": headers,
+    }
+    check_answer(await call(middleware(), scope))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+HEADER_NAMES = st.sampled_from(["typ", "alg", "jwk", "crit", "kid", "x5c", "zip"])
+CLAIM_NAMES = st.sampled_from(["jti", "htm", "htu", "iat", "exp", "nbf", "ath", "nonce", "aud"])
+JWKS_LIKE = st.one_of(
+    st.sampled_from([key.public_jwk for key in OTHERS]),
+    st.dictionaries(
+        st.sampled_from(["kty", "crv", "x", "y", "n", "e", "d", "use", "key_ops", "alg"]),
+        st.sampled_from(["EC", "RSA", "OKP", "P-256", "Ed25519", "AQAB", "sig", "ES256", "A" * 43]) | JSON,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    header=st.dictionaries(HEADER_NAMES, JSON, max_size=3) | st.fixed_dictionaries({"jwk": JWKS_LIKE}),
+    claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=4),
+)
+async def test_no_signed_json_gives_a_500(header: dict[str, Any], claims: dict[str, Any]) -> None:
+    proof = edited(KEY, HONEST, header=header, **claims)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/notes",
+        "raw_path": b"/notes",
+        "query_string": b"",
+        "headers": [*HONEST_HEADERS[:2], (b"dpop", proof.encode())],
+    }
+    check_answer(await call(middleware(), scope))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    authorization=st.lists(st.text(max_size=30), max_size=2),
+    dpop=st.lists(st.text(max_size=30) | st.just(HONEST), max_size=2),
+    hosts=st.lists(st.text(max_size=30), max_size=2),
+    raw_path=st.text(max_size=30),
+    root_path=st.text(max_size=10),
+    method=st.text(max_size=10),
+)
+async def test_authenticate_raises_our_errors_only(
+    authorization: list[str], dpop: list[str], hosts: list[str], raw_path: str, root_path: str, method: str
+) -> None:
+    api = Api(key=KEY)
+    asked = ResourceRequest(
+        method=method,
+        raw_path=raw_path,
+        hosts=tuple(hosts),
+        authorization=(*authorization, "DPoP access-token")[:1] if raw_path else tuple(authorization),
+        dpop=tuple(dpop),
+        root_path=root_path,
+    )
+    try:
+        await api.server.authenticate(asked)
+    except DPoPError as error:
+        assert api.server.error_response(error).status in {400, 401}

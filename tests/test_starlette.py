@@ -1,0 +1,498 @@
+"""The decorator: on functions, classes and methods, alone and under the middleware."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dpop_middleware import DPoPMiddleware, ResourceServer
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.starlette import requires_dpop
+from tests.support.asgi import call
+from tests.support.faces import ORIGIN, World, scope_of
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def client_of(*routes: Any, middleware: Any = ()) -> TestClient:
+    return TestClient(Starlette(routes=list(routes), middleware=list(middleware)), base_url=ORIGIN)
+
+
+def kinds_of_endpoints(api: ResourceServer) -> dict[str, Any]:
+    @requires_dpop(api, "notes:read")
+    async def asynchronous(request: Request) -> Response:
+        return PlainTextResponse(request.user.display_name)
+
+    @requires_dpop(api, "notes:read")
+    def synchronous(request: Request) -> Response:
+        return PlainTextResponse(request.user.display_name)
+
+    async def with_more(more: str, request: Request) -> Response:
+        return PlainTextResponse(request.user.display_name)
+
+    class CallableObject:
+        async def __call__(self, request: Request) -> Response:
+            return PlainTextResponse(request.user.display_name)
+
+    @requires_dpop(api, "notes:read")
+    class Endpoint(HTTPEndpoint):
+        """An endpoint."""
+
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse(request.user.display_name)
+
+    class Method(HTTPEndpoint):
+        @requires_dpop(api, "notes:read")
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse(request.user.display_name)
+
+    return {
+        "async function": asynchronous,
+        "sync function": synchronous,
+        "partial": requires_dpop(api, "notes:read")(functools.partial(with_more, "more")),
+        "callable object": requires_dpop(api, "notes:read")(CallableObject()),
+        "class": Endpoint,
+        "method": Method,
+    }
+
+
+KINDS = ["async function", "sync function", "partial", "callable object", "class", "method"]
+
+
+@pytest.mark.parametrize("under_middleware", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_endpoint(world: World, kind: str, under_middleware: bool) -> None:
+    api = world.server()
+    middleware = [Middleware(DPoPMiddleware, api)] if under_middleware else []
+    client = client_of(Route("/a", kinds_of_endpoints(api)[kind]), middleware=middleware)
+    headers = world.headers("/a", scopes=["notes:read", "more"])
+    assert client.get("/a", headers=headers).text == "user123"
+    assert world.store.asked == 1
+    again = client.get("/a", headers=headers)
+    assert (again.status_code, again.json()["error"]) == (401, "invalid_dpop_proof")
+    lacking = client.get("/a", headers=world.headers("/a", scopes=["more"]))
+    assert lacking.status_code == 403
+    assert 'error="insufficient_scope"' in lacking.headers["www-authenticate"]
+    assert 'scope="notes:read"' in lacking.headers["www-authenticate"]
+    missing = client.get("/a")
+    assert missing.status_code == 401
+    assert missing.headers["cache-control"] == "no-store"
+    assert missing.json() == {"error_description": "an access token is required"}
+
+
+def test_a_decorated_endpoint_keeps_its_name(world: World) -> None:
+    kinds = kinds_of_endpoints(world.server())
+    assert kinds["async function"].__name__ == "asynchronous"
+    assert kinds["class"].__name__ == "Endpoint"
+    assert kinds["class"].__doc__ == "An endpoint."
+    assert kinds["class"].__module__ == __name__
+
+
+def test_only_the_decorated_method_is_protected(world: World) -> None:
+    api = world.server()
+
+    class Notes(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("public")
+
+        @requires_dpop(api, "notes:write")
+        def post(self, request: Request) -> Response:
+            return PlainTextResponse("written")
+
+    client = client_of(Route("/notes", Notes))
+    assert client.get("/notes").text == "public"
+    assert client.post("/notes").status_code == 401
+    assert client.delete("/notes").status_code == 405
+    read = world.headers("/notes", method="GET", scopes=["notes:write"])
+    assert client.post("/notes", headers=read).status_code == 401
+    written = world.headers("/notes", method="POST", scopes=["notes:write"])
+    assert client.post("/notes", headers=written).text == "written"
+
+
+def test_both_challenges_on_lines_of_their_own(world: World) -> None:
+    @requires_dpop(world.server().with_policy(accept_bearer=True))
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse(request.user.display_name)
+
+    client = client_of(Route("/a", endpoint))
+    refused = client.get("/a")
+    assert [challenge.split()[0] for challenge in refused.headers.get_list("www-authenticate")] == [
+        "Bearer",
+        "DPoP",
+    ]
+    assert client.get("/a", headers={"Authorization": f"Bearer {world.token(jkt=None)}"}).text == "user123"
+    assert client.get("/a", headers={"Authorization": f"Bearer {world.token()}"}).status_code == 401
+
+
+# --- routes do not lend each other a verdict
+
+
+def test_two_audiences_in_one_application(world: World) -> None:
+    audiences = {"notes": f"{ORIGIN}/notes", "files": f"{ORIGIN}/files"}
+    servers = {
+        name: world.server(resource=audience, public_url=ORIGIN) for name, audience in audiences.items()
+    }
+
+    def endpoint(name: str) -> Callable[..., Any]:
+        @requires_dpop(servers[name])
+        async def answering(request: Request) -> Response:
+            return PlainTextResponse(name)
+
+        return answering
+
+    @requires_dpop(servers["files"])
+    @requires_dpop(servers["notes"])
+    async def both(request: Request) -> Response:
+        return PlainTextResponse("both")
+
+    client = client_of(
+        Route("/notes", endpoint("notes")), Route("/files", endpoint("files")), Route("/both", both)
+    )
+    for name, audience in audiences.items():
+        other = next(other for other in audiences if other != name)
+        assert client.get(f"/{name}", headers=world.headers(f"/{name}", audience=audience)).text == name
+        assert (
+            client.get(f"/{other}", headers=world.headers(f"/{other}", audience=audience)).status_code == 401
+        )
+        assert client.get("/both", headers=world.headers("/both", audience=audience)).status_code == 401
+    assert client.get("/both", headers=world.headers("/both", audience=[*audiences.values()])).text == "both"
+
+
+def test_a_route_tightens_what_the_middleware_allows(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(accept_bearer=True)
+
+    def route(path: str, **policy: Any) -> Route:
+        @requires_dpop(api.with_policy(**policy))
+        async def endpoint(request: Request) -> Response:
+            return PlainTextResponse("reached")
+
+        return Route(path, endpoint)
+
+    client = client_of(
+        route("/any"),
+        route("/bound", accept_bearer=False),
+        route("/es384", algorithms=("ES384",)),
+        route("/quick", proof_lifetime=1, clock_skew=0),
+        route("/nonce", nonce="required"),
+        middleware=[Middleware(DPoPMiddleware, api)],
+    )
+
+    def get(path: str, **arguments: Any) -> Any:
+        return client.get(path, headers=world.headers(path, **arguments))
+
+    bearer = {"Authorization": f"Bearer {world.token(jkt=None)}"}
+    assert client.get("/any", headers=bearer).text == "reached"
+    assert client.get("/bound", headers=bearer).status_code == 401
+    assert get("/bound").text == "reached"
+    assert get("/es384").json()["error"] == "invalid_dpop_proof"
+    assert get("/quick").text == "reached"
+    slow = world.headers("/quick")
+    world.clock.now += 5
+    assert client.get("/quick", headers=slow).status_code == 401
+    needs_nonce = get("/nonce")
+    assert needs_nonce.json()["error"] == "use_dpop_nonce"
+    assert len(needs_nonce.headers.get_list("dpop-nonce")) == 1
+    assert get("/nonce", nonce=needs_nonce.headers["dpop-nonce"]).text == "reached"
+
+
+def test_a_route_is_loosened_by_a_public_path(world: World) -> None:
+    api = world.server()
+
+    @requires_dpop(api.with_policy(accept_bearer=True))
+    async def old(request: Request) -> Response:
+        return PlainTextResponse(request.user.display_name)
+
+    client = client_of(
+        Route("/old", old),
+        Route(
+            "/new",
+            requires_dpop(api.with_policy(accept_bearer=True))(lambda request: PlainTextResponse("new")),
+        ),
+        middleware=[Middleware(DPoPMiddleware, api, public_paths=["/old"])],
+    )
+    bearer = {"Authorization": f"Bearer {world.token(jkt=None)}"}
+    assert client.get("/old", headers=bearer).text == "user123"
+    assert client.get("/old").status_code == 401
+    assert client.get("/new", headers=bearer).status_code == 401
+
+
+def test_mounted_applications(world: World) -> None:
+    api = world.server()
+    kinds = kinds_of_endpoints(api)
+    inner = Starlette(routes=[Route("/a", kinds["async function"])])
+    client = client_of(Mount("/v1", inner), Mount("/v2", routes=[Route("/a", kinds["class"])]))
+    for mount in ("/v1", "/v2"):
+        other = world.headers("/a", scopes=["notes:read"])
+        assert client.get(f"{mount}/a", headers=other).status_code == 401
+        own = world.headers(f"{mount}/a", scopes=["notes:read"])
+        assert client.get(f"{mount}/a", headers=own).text == "user123"
+
+
+def test_step_up(world: World) -> None:
+    @requires_dpop(world.server(), acr_values=["gold", "silver"], max_age=60)
+    async def pay(request: Request) -> Response:
+        return PlainTextResponse("paid")
+
+    client = client_of(Route("/pay", pay))
+
+    def get(**claims: Any) -> Any:
+        return client.get("/pay", headers=world.headers("/pay", **claims))
+
+    now = int(world.clock())
+    assert get(acr="silver", auth_time=now).text == "paid"
+    for claims in (
+        {},
+        {"acr": "bronze", "auth_time": now},
+        {"acr": "gold"},
+        {"acr": "gold", "auth_time": now - 61},
+    ):
+        refused = get(**claims)
+        assert refused.status_code == 401
+        challenge = refused.headers["www-authenticate"]
+        assert 'error="insufficient_user_authentication"' in challenge
+        assert 'acr_values="gold silver"' in challenge
+        assert 'max_age="60"' in challenge
+
+
+# --- nonces without middleware
+
+
+def test_nonces_on_responses_and_exceptions(world: World) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+
+    def failing(request: Request) -> Response:
+        raise HTTPException(418, "no", {"X-App": "1", "dpop-NONCE": "application"})
+
+    class Failing(HTTPEndpoint):
+        @staticmethod
+        async def get(request: Request) -> Response:
+            raise HTTPException(418, "no")
+
+    class Returning(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("reached", headers={"DPoP-Nonce": "application"})
+
+    async def returning(request: Request) -> Response:
+        return PlainTextResponse("reached", headers={"DPoP-Nonce": "application", "Cache-Control": "public"})
+
+    protect = requires_dpop(api)
+    endpoints: dict[str, Any] = {"/a": failing, "/b": Failing, "/c": Returning, "/d": returning}
+    client = client_of(*(Route(path, protect(endpoint)) for path, endpoint in endpoints.items()))
+    for path, status in (("/a", 418), ("/b", 418), ("/c", 200), ("/d", 200)):
+        response = client.get(path, headers=world.headers(path))
+        assert response.status_code == status
+        (nonce,) = response.headers.get_list("dpop-nonce")
+        assert nonce != "application"
+        assert response.headers.get_list("cache-control") == ["no-store"]
+        current = client.get(path, headers=world.headers(path, nonce=nonce))
+        assert current.status_code == status
+        assert current.headers.get("dpop-nonce") in (None, "application")
+    assert client.get("/a", headers=world.headers("/a")).headers["x-app"] == "1"
+
+
+def test_repeated_fields_of_an_exception_survive(world: World) -> None:
+    from starlette.datastructures import Headers
+
+    @requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
+    async def endpoint(request: Request) -> Response:
+        raise HTTPException(
+            401, headers=Headers(raw=[(b"www-authenticate", b"A"), (b"www-authenticate", b"B")])
+        )
+
+    response = client_of(Route("/a", endpoint)).get("/a", headers=world.headers("/a"))
+    assert response.headers.get_list("www-authenticate") == ["A", "B"]
+    assert response.headers["dpop-nonce"]
+
+
+async def test_what_is_no_response_is_handed_on(world: World) -> None:
+    @requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
+    def endpoint(item: int, *, request: Request) -> dict[str, int]:
+        return {"item": item}
+
+    request = Request(scope_of("/a", world.fields("/a")))
+    assert await endpoint(7, request=request) == {"item": 7}  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues]
+
+
+def test_background_tasks_run(world: World) -> None:
+    done: list[bool] = []
+
+    @requires_dpop(world.server())
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse({}, background=BackgroundTask(done.append, True))
+
+    client_of(Route("/a", endpoint)).get("/a", headers=world.headers("/a"))
+    assert done == [True]
+
+
+# --- WebSockets
+
+
+def sockets(api: ResourceServer, **options: Any) -> list[WebSocketRoute]:
+    @requires_dpop(api, "ws", **options)
+    async def function(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(websocket.user.display_name)
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    async def with_more(more: str, websocket: WebSocket) -> None:
+        await function(websocket=websocket)
+
+    @requires_dpop(api, "ws", **options)
+    class Endpoint(WebSocketEndpoint):
+        async def on_connect(self, websocket: WebSocket) -> None:
+            await websocket.accept()
+            await websocket.send_text(websocket.user.display_name)
+
+    return [
+        WebSocketRoute("/function", function),
+        WebSocketRoute("/keyword", functools.partial(with_more, "more")),
+        WebSocketRoute("/class", Endpoint),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
+def test_websockets(world: World, path: str) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
+    client = client_of(*sockets(api))
+    with client.websocket_connect(path, headers=world.headers(path, scopes=["ws"])) as websocket:
+        assert websocket.receive_text() == "user123"
+        assert websocket.extra_headers is not None
+        assert [name for name, _ in websocket.extra_headers] == [b"dpop-nonce", b"cache-control"]
+    for headers, status in ((world.headers(path), 403), ({}, 401)):
+        with (
+            pytest.raises(WebSocketDenialResponse) as caught,
+            client.websocket_connect(path, headers=headers),
+        ):
+            pass
+        assert caught.value.status_code == status
+
+
+@pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
+async def test_websockets_without_the_denial_extension(world: World, path: str) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = Starlette(routes=sockets(world.server()))
+    await app(scope_of(path, type="websocket"), None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
+def test_websockets_end_with_their_token(world: World, path: str) -> None:
+    client = client_of(*sockets(world.server(), close_at_expiry=True))
+    headers = world.headers(path, scopes=["ws"], exp=world.clock() + 0.1)
+    with client.websocket_connect(path, headers=headers) as websocket:
+        assert websocket.receive_text() == "user123"
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_text()
+    assert closed.value.code == 1008
+
+
+async def _ticks() -> AsyncIterator[str]:
+    yield "data: 1\n\n"
+    await asyncio.sleep(0.3)
+    yield "data: 2\n\n"
+
+
+@pytest.mark.parametrize("kind", ["function", "method", "class"])
+@pytest.mark.parametrize(
+    ("media_type", "close_at_expiry", "chunks"),
+    [("text/event-stream", True, 1), ("text/event-stream", False, 2), ("text/plain", True, 2)],
+)
+async def test_event_streams_end_with_their_token(
+    world: World, kind: str, media_type: str, close_at_expiry: bool, chunks: int
+) -> None:
+    protect = requires_dpop(world.server(), close_at_expiry=close_at_expiry)
+
+    @protect
+    async def function(request: Request) -> Response:
+        return StreamingResponse(_ticks(), media_type=media_type)
+
+    class Method(HTTPEndpoint):
+        @protect
+        async def get(self, request: Request) -> Response:
+            return StreamingResponse(_ticks(), media_type=media_type)
+
+    @protect
+    class Endpoint(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return StreamingResponse(_ticks(), media_type=media_type)
+
+    endpoint: Any = {"function": function, "method": Method, "class": Endpoint}[kind]
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.1))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Starlette(routes=[Route("/a", endpoint)])(scope, receive, send)
+    assert b"".join(message.get("body", b"") for message in sent).count(b"data:") == chunks
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_a_response_without_stream_is_left_alone(world: World) -> None:
+    @requires_dpop(world.server(), close_at_expiry=True)
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("reached")
+
+    answer = await call(Starlette(routes=[Route("/a", endpoint)]), scope_of("/a", world.fields("/a")))
+    assert answer.body == b"reached"
+
+
+# --- configuration
+
+
+protect: Any = requires_dpop
+
+
+def _generator(request: Request) -> Any:
+    yield b""
+
+
+async def _async_generator(request: Request) -> Any:
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("apply", "sentence"),
+    [
+        (lambda api: protect("notes:read"), "takes the resource server first"),
+        (lambda api: protect(lambda request: None), "takes the resource server first"),
+        (lambda api: protect(api, ["notes:read"]), "scopes takes strings"),
+        (lambda api: protect(api, "notes read"), "scopes takes strings"),
+        (lambda api: protect(api, acr_values="gold"), "acr_values takes a sequence"),
+        (lambda api: protect(api, max_age=-1), "max_age takes a whole number"),
+        (lambda api: protect(api, close_at_expiry="yes"), "close_at_expiry takes True or False"),
+        (lambda api: protect(api)(lambda req: None), "argument named request or websocket"),
+        (lambda api: protect(api)(7), "goes on an endpoint"),
+        (lambda api: protect(api)(dict), "goes on an HTTPEndpoint"),
+        (lambda api: protect(api)(_generator), "returns a response"),
+        (lambda api: protect(api)(_async_generator), "returns a response"),
+    ],
+)
+def test_bad_configuration(world: World, apply: Callable[[Any], Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        apply(world.server())
