@@ -44,7 +44,10 @@ def nonce_headers(nonce: str) -> Headers:
 def _error_parameters(error: DPoPError) -> list[tuple[str, str]]:
     if error.code is None:
         return []
-    parameters = [("error", error.code), ("error_description", _NOT_IN_DESCRIPTION.sub("?", error.description))]
+    parameters = [
+        ("error", error.code),
+        ("error_description", _NOT_IN_DESCRIPTION.sub("?", error.description)),
+    ]
     if isinstance(error, InsufficientScope):
         parameters.append(("scope", " ".join(error.scopes)))
     if isinstance(error, InsufficientUserAuthentication):

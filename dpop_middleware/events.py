@@ -91,11 +91,11 @@ class Reporter:
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
-        asynchronous = inspect.iscoroutinefunction(on_event) or inspect.iscoroutinefunction(
-            getattr(type(on_event), "__call__", None)
-        )
+        asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
         if on_event is not None and (asynchronous or not callable(on_event)):
-            raise ConfigurationError("on_event takes a synchronous function: let it put the event into a queue")
+            raise ConfigurationError(
+                "on_event takes a synchronous function: let it put the event into a queue"
+            )
         self._on_event = on_event
         self._limit = _RateLimit()
 

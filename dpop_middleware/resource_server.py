@@ -115,7 +115,7 @@ class ResourceServer:
                 insecure_http_hosts=insecure_http_hosts,
             )
         elif not hasattr(verifier, "verify"):
-            raise ConfigurationError("verifier takes an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)")
+            raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
         elif issuer is not None or audience is not None or jwks is not None:
             raise ConfigurationError(
                 "issuer, audience and jwks make a verifier: leave them out, or leave out verifier"
@@ -236,7 +236,7 @@ class ResourceServer:
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.
 
-        That is until it expires, and for a token that was let in after that, until `clock_skew` is used up too.
+        That is until it expires; for a token that was let in after that, until `clock_skew` is used up.
         """
         left = access_token.expires_at - self._verification.clock()
         return left if left > 0 else max(0.0, left + self._policy.clock_skew)

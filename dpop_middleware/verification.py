@@ -202,8 +202,8 @@ class RequestVerification(ProofVerification):
             policy=policy,
             family=family,
             now=now,
-            # By `ath` a proof dies with its token, however far in the future its `iat` is. The day is for what
-            # a verifier may let pass after `expires_at`.
+            # By `ath` a proof dies with its token, however far in the future its `iat` is. The day is for
+            # what a verifier may let pass after `expires_at`.
             useless_after=max(token.expires_at, now) + _DAY,
         )
         self.known_clients.remember(header, ath=ath, segment=jws.header)
@@ -214,9 +214,9 @@ class RequestVerification(ProofVerification):
             return _checked_token(await self.verifier.verify(carried.access_token))
         except DPoPError:
             raise
-        except Exception as error:
-            # Anybody's verifier may be behind this door: what it fails with, nobody gets in. The cause goes to
-            # the log, unless it quotes the token.
+        except Exception as error:  # noqa: BLE001
+            # Anybody's verifier may be behind this door: what it fails with, nobody gets in. The cause goes
+            # to the log, unless it quotes the token.
             quotes_token = carried.access_token in "".join(traceback.format_exception(error))
             raise Unavailable(
                 "the access token can't be verified now",

@@ -1,6 +1,7 @@
 """Makes `tests` and `examples` importable without letting the checkout hide an installed wheel."""
 
 import os
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -10,6 +11,18 @@ import pytest
 import_root = str(Path(__file__).parents[1])
 if import_root not in sys.path:
     sys.path.append(import_root)  # appended: what is installed comes first
+
+# What some tests need and pip doesn't install: .ci/run does, and without it they are skipped with a reason.
+PROGRAMS = ("redis-server", "nginx", "chromium")
+
+
+def pytest_report_header() -> str:
+    """Say which real programs the tests meet here, and which they can't."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+    missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    found = [program for program in PROGRAMS if program not in missing]
+    skipped = f"; NOT INSTALLED, their tests are skipped: {', '.join(missing)}" if missing else ""
+    return f"real programs: {', '.join(found) or 'none'}{skipped}"
 
 
 def pytest_configure() -> None:

@@ -12,8 +12,9 @@ def test_each_check_has_a_name_of_its_own_in_snake_case() -> None:
 def test_the_list_is_in_the_order_of_the_checks() -> None:
     order = list(Check)
     steps = [
-        Check.AUTHORIZATION, Check.TARGET, Check.ONE_HEADER, Check.TOKEN_FORMAT, Check.TOKEN_TIME, Check.BINDING,
-        Check.FORMAT, Check.TYP, Check.CRIT, Check.ALG, Check.JWK, Check.JKT, Check.HTM, Check.HTU, Check.ATH,
-        Check.SIGNATURE, Check.IAT, Check.NONCE, Check.JTI, Check.SCOPE, Check.AUTHENTICATION,
+        Check.AUTHORIZATION, Check.TARGET, Check.ONE_HEADER, Check.TOKEN_FORMAT, Check.TOKEN_TIME,
+        Check.BINDING, Check.FORMAT, Check.TYP, Check.CRIT, Check.ALG, Check.JWK, Check.JKT, Check.HTM,
+        Check.HTU, Check.ATH, Check.SIGNATURE, Check.IAT, Check.NONCE, Check.JTI, Check.SCOPE,
+        Check.AUTHENTICATION,
     ]  # fmt: skip
     assert sorted(steps, key=order.index) == steps

@@ -67,7 +67,9 @@ async def test_a_refused_request_is_one_event(caplog: pytest.LogCaptureFixture) 
     (record,) = caplog.records
     assert record.levelname == "INFO"
     message = record.getMessage()
-    assert message.startswith("refused: check=htm error=invalid_dpop_proof status=401 scheme=DPoP method='POST'")
+    assert message.startswith(
+        "refused: check=htm error=invalid_dpop_proof status=401 scheme=DPoP method='POST'"
+    )
     assert "expected='POST' actual='GET'" in message
 
 
@@ -217,7 +219,9 @@ def test_the_log_is_escaped_and_cut(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_neither_token_nor_proof_is_ever_told(caplog: pytest.LogCaptureFixture) -> None:
-    api = Api(accept_bearer=True, nonce="fallback", public_url=("https://a.example.test", "https://b.example.test"))
+    api = Api(
+        accept_bearer=True, nonce="fallback", public_url=("https://a.example.test", "https://b.example.test")
+    )
     secret = "s3cr3t-access-token-68"
     api.tokens.issue(api.key.jkt, name=secret)
     unbound = api.tokens.issue(name="s3cr3t-unbound")

@@ -117,6 +117,7 @@ async def test_agrees_with_the_server_on_every_vector(case: dict[str, Any], step
         verifier=access_tokens(),
         resource=config["audience"],
         public_url=f"{parts.scheme}://{parts.netloc}",
+        insecure_http_hosts=("api.example.com",),
         replay_store=MemoryReplayStore(),
         nonces=NONCES,
         policy=policy,

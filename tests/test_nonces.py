@@ -52,7 +52,7 @@ def test_nonces_are_of_nqchar() -> None:
 
 def test_all_workers_with_the_secret_know_each_others_nonces() -> None:
     assert HMACNonceProvider(OLD).issue(NOW) == HMACNonceProvider([OLD]).issue(NOW)
-    assert HMACNonceProvider(OLD).issue(NOW) == HMACNonceProvider(bytearray(OLD)).issue(NOW)
+    assert HMACNonceProvider(OLD).issue(NOW) == HMACNonceProvider(bytearray(OLD)).issue(NOW)  # type: ignore[arg-type]
     assert HMACNonceProvider(NEW).check(HMACNonceProvider(OLD).issue(NOW), NOW) is None
 
 
@@ -113,7 +113,13 @@ def test_no_octet_can_be_changed(position: int, flip: int) -> None:
 def test_a_nonce_has_one_spelling() -> None:
     provider = HMACNonceProvider(OLD)
     nonce = provider.issue(NOW)
-    for other in (nonce + "=", nonce + "==", f" {nonce}", nonce[:-1] + chr(ord(nonce[-1]) + 1), nonce + "AAAA"):
+    for other in (
+        nonce + "=",
+        nonce + "==",
+        f" {nonce}",
+        nonce[:-1] + chr(ord(nonce[-1]) + 1),
+        nonce + "AAAA",
+    ):
         assert provider.check(other, NOW) is None
 
 

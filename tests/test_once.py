@@ -63,7 +63,8 @@ async def test_a_missing_scope_is_not_remembered_as_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"method": "POST"}, {"raw_path": "/other"}, {"hosts": ("other.example.test",)}, {"root_path": "/x"}]
+    "changes",
+    [{"method": "POST"}, {"raw_path": "/other"}, {"hosts": ("other.example.test",)}, {"root_path": "/x"}],
 )
 async def test_a_rewritten_request_never_reuses_a_verdict(changes: dict[str, Any]) -> None:
     api, memory = Api(), RequestMemory()

@@ -1,7 +1,7 @@
 """Honest requests, altered one thing at a time, signed again: our verdict is that of a second judge."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -53,43 +53,54 @@ class Judges:
             await self.server.authenticate(ResourceRequest.from_scope(scope))
         except DPoPError as error:
             check = "token" if error.check is None else str(error.check)
-            return None if check in expected else f"we found {check} ({error}), the oracle {expected or 'nothing'}"
+            return (
+                None
+                if check in expected
+                else f"we found {check} ({error}), the oracle {expected or 'nothing'}"
+            )
         return f"we found nothing, the oracle {expected}" if expected else None
 
     async def disagree_on(self, proof: str) -> str | None:
-        return await self.disagree(Asked("GET", b"/notes", [HOST, AUTHORIZATION, (b"dpop", proof.encode("latin-1"))]))
+        return await self.disagree(
+            Asked("GET", b"/notes", [HOST, AUTHORIZATION, (b"dpop", proof.encode("latin-1"))])
+        )
 
 
 RETYPED: list[Any] = [
-    ..., None, True, False, 0, 1, -1, 1.5, 1e300, 10**300, "", "x", " ", "0", "é", "\u0000", "😀", "null", [], {}, ["x"], {"x": 1},
+    ..., None, True, False, 0, 1, -1, 1.5, 1e300, 10**300, "", "x", " ", "0", "é", "\u0000", "😀", "null", [],
+    {}, ["x"], {"x": 1},
 ]  # fmt: skip
-NESTED: Any = 1
-for _ in range(40):
-    NESTED = [NESTED]
-DEEP_ENOUGH: Any = 1
-for _ in range(31):
-    DEEP_ENOUGH = [DEEP_ENOUGH]
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 1
+
 
 HTUS = [
     "HTTPS://API.EXAMPLE.TEST/notes", "https://api.example.test:443/notes", "https://api.example.test:/notes",
-    "https://api.example.test:0443/notes", "https://api.example.test:443443/notes", "https://api.example.test:80/notes",
-    "http://api.example.test/notes", "http://api.example.test:443/notes", "https://api.example.test/notes?",
-    "https://api.example.test/notes#", "https://api.example.test/notes?a=/../b#c", "https://api.example.test/%6eotes",
-    "https://api.example.test/%6Eotes", "https://api.example.test/x/../notes", "https://api.example.test/x/%2E%2e/notes",
-    "https://api.example.test/./notes", "https://api.example.test/../notes", "https://api.example.test/notes/.",
-    "https://api.example.test/notes/x/..", "https://api.example.test/notes/", "https://api.example.test//notes",
-    "https://api.example.test/Notes", "https://api.example.test/notes%20", "https://api.example.test/notes ",
-    " https://api.example.test/notes", "https://api.example.test/notes\t", "https://api.example.test\\notes",
-    "https://api.example.test/notes%", "https://api.example.test/notes%2", "https://api.example.test/notes%zz",
-    "https://u@api.example.test/notes", "https://u:p@api.example.test/notes", "https://@api.example.test/notes",
-    "https://api.example.test./notes", "https://api.example.test.evil/notes", "https://xn--80ak6aa92e.test/notes",
-    "https://api.example.test@evil/notes", "https:/api.example.test/notes", "https:api.example.test/notes",
-    "//api.example.test/notes", "/notes", "notes", "https:///notes", "https://api.example.test",
-    "ftp://api.example.test/notes", "wss://api.example.test/notes", "https://[::1]/notes", "https://[::1/notes",
-    "https://[v1.x]/notes", "https://[::1%25eth0]/notes", "https://api.example.test:99999/notes", "https://?/notes",
-    "https://api.example.test:+443/notes", "https://api.example.test:４４３/notes", "ｈttps://api.example.test/notes",
-    "https://api.example.test/notes;x", "https://api.example.test/notes%3B", "https://api%2Eexample.test/notes",
-    "https://api.example.test/note%C5%BF", "https://api.example.test/noteſ", "javascript://api.example.test/notes",
+    "https://api.example.test:0443/notes", "https://api.example.test:443443/notes",
+    "https://api.example.test:80/notes", "http://api.example.test/notes", "http://api.example.test:443/notes",
+    "https://api.example.test/notes?", "https://api.example.test/notes#",
+    "https://api.example.test/notes?a=/../b#c", "https://api.example.test/%6eotes",
+    "https://api.example.test/%6Eotes", "https://api.example.test/x/../notes",
+    "https://api.example.test/x/%2E%2e/notes", "https://api.example.test/./notes",
+    "https://api.example.test/../notes", "https://api.example.test/notes/.",
+    "https://api.example.test/notes/x/..", "https://api.example.test/notes/",
+    "https://api.example.test//notes", "https://api.example.test/Notes", "https://api.example.test/notes%20",
+    "https://api.example.test/notes ", " https://api.example.test/notes", "https://api.example.test/notes\t",
+    "https://api.example.test\\notes", "https://api.example.test/notes%", "https://api.example.test/notes%2",
+    "https://api.example.test/notes%zz", "https://u@api.example.test/notes",
+    "https://u:p@api.example.test/notes", "https://@api.example.test/notes",
+    "https://api.example.test./notes", "https://api.example.test.evil/notes",
+    "https://xn--80ak6aa92e.test/notes", "https://api.example.test@evil/notes",
+    "https:/api.example.test/notes", "https:api.example.test/notes", "//api.example.test/notes", "/notes",
+    "notes", "https:///notes", "https://api.example.test", "ftp://api.example.test/notes",
+    "wss://api.example.test/notes", "https://[::1]/notes", "https://[::1/notes", "https://[v1.x]/notes",
+    "https://[::1%25eth0]/notes", "https://api.example.test:99999/notes", "https://?/notes",
+    "https://api.example.test:+443/notes", "https://api.example.test:４４３/notes",
+    "ｈttps://api.example.test/notes", "https://api.example.test/notes;x", "https://api.example.test/notes%3B",
+    "https://api%2Eexample.test/notes", "https://api.example.test/note%C5%BF",
+    "https://api.example.test/noteſ", "javascript://api.example.test/notes",
 ]  # fmt: skip
 
 
@@ -114,37 +125,89 @@ def claim_changes(key: Signer) -> Iterator[Change]:
     ath = key.claims("GET", URL, token=TOKEN, now=NOW)["ath"]
     for value in (ath + "=", ath[:-1], ath.lower(), f" {ath}", ath + "\n", TOKEN, b64(b"x" * 32), [ath]):
         yield "ath", value
-    yield "x", NESTED
-    yield "x", DEEP_ENOUGH
+    yield "x", nested(40)
+    yield "x", nested(31)
     yield "x", "é" * 3000
 
 
 def header_changes(key: Signer) -> Iterator[Change]:
-    for name in ("typ", "alg", "jwk", "crit", "b64", "zip", "kid", "x5c", "jku", "x5u", "cty", "enc", "nonce", "x"):
+    for name in (
+        "typ",
+        "alg",
+        "jwk",
+        "crit",
+        "b64",
+        "zip",
+        "kid",
+        "x5c",
+        "jku",
+        "x5u",
+        "cty",
+        "enc",
+        "nonce",
+        "x",
+    ):
         for value in RETYPED:
             yield name, value
-    for typ in ("dpop+jwt ", "DPOP+JWT", "dpop+JWT", "application/dpop+jwt", "JWT", "at+jwt", "dpop jwt", "dpop"):
+    for typ in (
+        "dpop+jwt ",
+        "DPOP+JWT",
+        "dpop+JWT",
+        "application/dpop+jwt",
+        "JWT",
+        "at+jwt",
+        "dpop jwt",
+        "dpop",
+    ):
         yield "typ", typ
-    for alg in (*ALGORITHMS, "none", "None", "HS256", "HS512", "ES256K", "ES521", "Ed448", "RSA1_5", key.alg.lower()):
+    for alg in (
+        *ALGORITHMS,
+        "none",
+        "None",
+        "HS256",
+        "HS512",
+        "ES256K",
+        "ES521",
+        "Ed448",
+        "RSA1_5",
+        key.alg.lower(),
+    ):
         yield "alg", alg
     for crit in (["exp"], ["b64"], ["alg"]):
         yield "crit", crit
-    yield "x", NESTED
+    yield "x", nested(40)
 
 
-def jwk_changes(key: Signer) -> Iterator[Change]:
+def jwk_changes(key: Signer) -> Iterator[Change]:  # noqa: C901, PLR0912
     for name in ("kty", "crv", "x", "y", "n", "e"):
         for value in RETYPED:
             yield name, value
         original = key.jwk.get(name, "")
-        for value in (original + "=", original + "A", "AA" + original, original[:-1], original[::-1], original + "\n"):
+        for value in (
+            original + "=",
+            original + "A",
+            "AA" + original,
+            original[:-1],
+            original[::-1],
+            original + "\n",
+        ):
             yield name, value
     for name in ("d", "p", "q", "dp", "dq", "qi", "oth", "k"):
         for value in ("AA", "", None, 1):
             yield name, value
     for value in ("sig", "enc", "", None, ["sig"], 1):
         yield "use", value
-    for value in (["verify"], ["sign", "verify"], ["sign"], [], "verify", None, {}, [["verify"]], ["encrypt"]):
+    for value in (
+        ["verify"],
+        ["sign", "verify"],
+        ["sign"],
+        [],
+        "verify",
+        None,
+        {},
+        [["verify"]],
+        ["encrypt"],
+    ):
         yield "key_ops", value
     for alg in (*ALGORITHMS, "none", None, 1, [key.alg], ""):
         yield "alg", alg
@@ -159,7 +222,13 @@ def jwk_changes(key: Signer) -> Iterator[Change]:
         yield "e", e
     for bits in (1024, 2047, 2048, 4096, 4097):
         yield "n", b64((2**bits - 1).to_bytes((bits + 7) // 8, "big"))
-    for x in (b"\0" * 32, b"\1" + b"\0" * 31, b"\xec" + b"\xff" * 30 + b"\x7f", b"\xed" + b"\xff" * 30 + b"\x7f", b"\xff" * 32):
+    for x in (
+        b"\0" * 32,
+        b"\1" + b"\0" * 31,
+        b"\xec" + b"\xff" * 30 + b"\x7f",
+        b"\xed" + b"\xff" * 30 + b"\x7f",
+        b"\xff" * 32,
+    ):
         yield "x", b64(x)
 
 
@@ -184,10 +253,18 @@ def proofs(key: Signer) -> Iterator[tuple[str, str]]:
 
 def texts(key: Signer, header: dict[str, Any], claims: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The same JSON, spelled in another way."""
-    for name, members, build in (
-        ("header", header, lambda text: key.jws(text, claims)),
-        ("claims", claims, lambda text: key.jws(header, text)),
-    ):
+
+    def with_header(text: str | bytes) -> str:
+        return key.jws(text, claims)
+
+    def with_claims(text: str | bytes) -> str:
+        return key.jws(header, text)
+
+    parts: list[tuple[str, dict[str, Any], Callable[[str | bytes], str]]] = [
+        ("header", header, with_header),
+        ("claims", claims, with_claims),
+    ]
+    for name, members, build in parts:
         text = json.dumps(members)
         for member, value in members.items():
             twice = f'{{"{member}": {json.dumps(value)}, {text[1:]}'
@@ -199,12 +276,14 @@ def texts(key: Signer, header: dict[str, Any], claims: dict[str, Any]) -> Iterat
             f" {text}\r\n\t ", json.dumps(members, indent=3), json.dumps(members, separators=(",", ":")),
             text.replace("/", "\\/"), text + "x", text + text, f"[{text}]", text[:-1], text[:-1] + ",}",
             text[:-1] + ', "z": NaN}', text[:-1] + ', "z": Infinity}', text[:-1] + ', "z": -Infinity}',
-            text[:-1] + ', "z": 1e400}', text[:-1] + f', "z": {"9" * 308}}}', text[:-1] + f', "z": {"9" * 309}}}',
-            text[:-1] + ', "z": "\\ud800"}', text[:-1] + ', "z": "\\ud83d\\ude00"}', text[:-1] + ', "\\udc00": 1}',
+            text[:-1] + ', "z": 1e400}', text[:-1] + f', "z": {"9" * 308}}}',
+            text[:-1] + f', "z": {"9" * 309}}}', text[:-1] + ', "z": "\\ud800"}',
+            text[:-1] + ', "z": "\\ud83d\\ude00"}', text[:-1] + ', "\\udc00": 1}',
             text[:-1] + ', "z": {"a": 1, "a": 2}}', text[:-1] + ', "z": 01}', text[:-1] + ", 'z': 1}",
             text[:-1] + ', "z": "a\nb"}', text.replace('"', "'"), "", "null", "1", '"text"', "{}", "[]",
-            text.encode("utf-16"), text.encode("utf-16-le"), text.encode("utf-32"), b"\xef\xbb\xbf" + text.encode(),
-            text.encode() + b"\0", text[:-1].encode() + b', "z": "\xff"}', text[:-1].encode() + b', "z": "\xed\xa0\x80"}',
+            text.encode("utf-16"), text.encode("utf-16-le"), text.encode("utf-32"),
+            b"\xef\xbb\xbf" + text.encode(), text.encode() + b"\0", text[:-1].encode() + b', "z": "\xff"}',
+            text[:-1].encode() + b', "z": "\xed\xa0\x80"}',
         ):  # fmt: skip
             yield f"{name} spelled {spelled[-40:]!r}", build(spelled)
 
@@ -214,14 +293,21 @@ def segments(proof: str) -> Iterator[tuple[str, str]]:
     header, claims, signature = parts = proof.split(".")
     for number, part in enumerate(parts):
         for touched in (
-            "", part + "=", part + "==", part + "A", part + "AAAA", part[:-1], part[:-2], part[1:], part[::-1], part + "\n", f" {part}",
-            part.replace("A", "B", 1), part[:-1] + chr(ord(part[-1]) ^ 1), part + "\xe9", part.replace("-", "+").replace("_", "/"), part + "~",
+            "", part + "=", part + "==", part + "A", part + "AAAA", part[:-1], part[:-2], part[1:],
+            part[::-1], part + "\n", f" {part}", part.replace("A", "B", 1),
+            part[:-1] + chr(ord(part[-1]) ^ 1), part + "\xe9", part.replace("-", "+").replace("_", "/"),
+            part + "~",
         ):  # fmt: skip
-            yield f"segment {number}: {touched[-12:]!r} of {len(touched)}", ".".join([*parts[:number], touched, *parts[number + 1 :]])
+            yield (
+                f"segment {number}: {touched[-12:]!r} of {len(touched)}",
+                ".".join([*parts[:number], touched, *parts[number + 1 :]]),
+            )
     for arranged in (
-        proof + ".", "." + proof, f"{header}.{claims}", f"{header}..{signature}", f"{claims}.{header}.{signature}",
-        f"{header}.{claims}.{signature}.x.y", f"{header},{claims}.{signature}", f"{proof},{proof}", proof + ",", "", "a.b.c", "...",
-        f"{encoded({})}.{claims}.{signature}", f"{header}.{encoded({})}.{signature}", proof + "A" * 8192, f"Bearer {proof}",
+        proof + ".", "." + proof, f"{header}.{claims}", f"{header}..{signature}",
+        f"{claims}.{header}.{signature}", f"{header}.{claims}.{signature}.x.y",
+        f"{header},{claims}.{signature}", f"{proof},{proof}", proof + ",", "", "a.b.c", "...",
+        f"{encoded({})}.{claims}.{signature}", f"{header}.{encoded({})}.{signature}", proof + "A" * 8192,
+        f"Bearer {proof}",
     ):  # fmt: skip
         yield f"arranged {arranged[:20]}…{arranged[-20:]}", arranged
 
@@ -229,7 +315,12 @@ def segments(proof: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("alg", ALGORITHMS)
 async def test_altered_proofs(alg: str) -> None:
     judges = Judges(signer(alg))
-    assert await judges.disagree_on(judges.key.jws(judges.key.header(), judges.key.claims("GET", URL, token=TOKEN, now=NOW))) is None
+    assert (
+        await judges.disagree_on(
+            judges.key.jws(judges.key.header(), judges.key.claims("GET", URL, token=TOKEN, now=NOW))
+        )
+        is None
+    )
     found = {what: said for what, proof in proofs(judges.key) if (said := await judges.disagree_on(proof))}
     assert found == {}
 
@@ -237,12 +328,28 @@ async def test_altered_proofs(alg: str) -> None:
 async def test_the_oracle_is_no_yes_man() -> None:
     judges = Judges(signer("ES256"))
     honest = dict(proofs(judges.key))
-    asked = [Asked("GET", b"/notes", [AUTHORIZATION, (b"dpop", proof.encode("latin-1"))]) for proof in honest.values()]
+    asked = [
+        Asked("GET", b"/notes", [AUTHORIZATION, (b"dpop", proof.encode("latin-1"))])
+        for proof in honest.values()
+    ]
     verdicts = [faults(one, judges.world) for one in asked]
     assert verdicts[0] == set()
     assert sum(not verdict for verdict in verdicts) > 50
     named = set().union(*verdicts)
-    assert named >= {"format", "typ", "crit", "alg", "jwk", "jti", "htm", "htu", "iat", "ath", "nonce", "signature"}
+    assert named >= {
+        "format",
+        "typ",
+        "crit",
+        "alg",
+        "jwk",
+        "jti",
+        "htm",
+        "htu",
+        "iat",
+        "ath",
+        "nonce",
+        "signature",
+    }
 
 
 @pytest.mark.parametrize("mine", ["ES256", "RS256", "PS256", "EdDSA"])
@@ -251,22 +358,29 @@ async def test_another_key_or_algorithm_than_the_tokens(mine: str) -> None:
     for alg in ALGORITHMS:
         other = Signer(alg) if alg.startswith("E") else signer(alg)
         claims = other.claims("GET", URL, token=TOKEN, now=NOW)
-        for header in (other.header(), other.header() | {"jwk": judges.key.jwk}, other.header() | {"alg": mine}):
+        for header in (
+            other.header(),
+            other.header() | {"jwk": judges.key.jwk},
+            other.header() | {"alg": mine},
+        ):
             assert await judges.disagree_on(other.jws(header, claims)) is None
 
 
 AUTHORIZATIONS: list[list[bytes]] = [
-    [b"DPoP the-token"], [b"dpop the-token"], [b"DPOP   the-token"], [b"DPoP the-token \t"], [b"\tDPoP the-token"],
-    [], [b""], [b"DPoP"], [b"DPoP "], [b"the-token"], [b"Basic the-token"], [b"DPoP\tthe-token"], [b"DPoP \tthe-token"],
-    [b"DPoP the-token", b"DPoP the-token"], [b"DPoP the-token", b"Bearer the-token"], [b"Bearer the-token"],
-    [b"Bearer unbound"], [b"DPoP unbound"], [b"DPoP of-another"], [b"DPoP nobodys"], [b"DPoP the-token, DPoP the-token"],
-    [b"DPoP the token"], [b"DPoP the-token="], [b"DPoP =the-token"], [b"DPoP the\xa0token"], [b"DPoP the-token\x00"],
-    [b"DPoP " + b"x" * 16384], [b"DPoP " + b"x" * 16385], [b"D\xd0oP the-token"], [b"DPoP token=the-token"], [b"DPoP \"the-token\""],
+    [b"DPoP the-token"], [b"dpop the-token"], [b"DPOP   the-token"], [b"DPoP the-token \t"],
+    [b"\tDPoP the-token"], [], [b""], [b"DPoP"], [b"DPoP "], [b"the-token"], [b"Basic the-token"],
+    [b"DPoP\tthe-token"], [b"DPoP \tthe-token"], [b"DPoP the-token", b"DPoP the-token"],
+    [b"DPoP the-token", b"Bearer the-token"], [b"Bearer the-token"], [b"Bearer unbound"], [b"DPoP unbound"],
+    [b"DPoP of-another"], [b"DPoP nobodys"], [b"DPoP the-token, DPoP the-token"], [b"DPoP the token"],
+    [b"DPoP the-token="], [b"DPoP =the-token"], [b"DPoP the\xa0token"], [b"DPoP the-token\x00"],
+    [b"DPoP " + b"x" * 16384], [b"DPoP " + b"x" * 16385], [b"D\xd0oP the-token"], [b"DPoP token=the-token"],
+    [b"DPoP \"the-token\""],
 ]  # fmt: skip
 RAW_PATHS = [
-    b"/notes", b"/note%73", b"/n%6ftes", b"/notes?q", b"/notes/", b"//notes", b"/Notes", b"/notes%2F", b"/notes/.", b"/./notes",
-    b"/x/../notes", b"/%2e/notes", b"/x/%2E%2e/notes", b"notes", b"", b"*", b"https://api.example.test/notes", b"/notes%", b"/notes%zz",
-    b"/notes#x", b"/notes\\", b"/notes\xff", b"/notes\x00", b"/notes%00", b"/...", b"/notes;a=b", b"?/notes", b"/notes\n",
+    b"/notes", b"/note%73", b"/n%6ftes", b"/notes?q", b"/notes/", b"//notes", b"/Notes", b"/notes%2F",
+    b"/notes/.", b"/./notes", b"/x/../notes", b"/%2e/notes", b"/x/%2E%2e/notes", b"notes", b"", b"*",
+    b"https://api.example.test/notes", b"/notes%", b"/notes%zz", b"/notes#x", b"/notes\\", b"/notes\xff",
+    b"/notes\x00", b"/notes%00", b"/...", b"/notes;a=b", b"?/notes", b"/notes\n",
 ]  # fmt: skip
 
 
@@ -275,23 +389,23 @@ async def test_altered_requests(alg: str) -> None:
     judges = Judges(signer(alg))
     key = judges.key
     proof = key.jws(key.header(), key.claims("GET", URL, token=TOKEN, now=NOW)).encode()
-    asked = [
-        *(Asked("GET", b"/notes", [*((b"Authorization", value) for value in values), (b"DPoP", proof)]) for values in AUTHORIZATIONS),
-        *(Asked("GET", path, [AUTHORIZATION, (b"dpop", proof)]) for path in RAW_PATHS),
-        *(
-            Asked(method, b"/notes", [AUTHORIZATION, (b"dpop", proof)])
-            for method in ("GET", "get", "POST", "HEAD", "", "GET ", "OPTIONS", "G\u0395T")
-        ),
-        *(
-            Asked("GET", b"/notes", [(b"HOST", b"evil"), AUTHORIZATION, *((name, value) for name, value in fields)])
-            for fields in (
-                [], [(b"DPOP", proof)], [(b"dpop", proof), (b"dpop", proof)], [(b"dpop", proof), (b"DPoP", b"")], [(b"dpop", b"")],
-                [(b"dpop", b" " + proof + b"\t ")], [(b"dpop", proof + b",")], [(b"dpop ", proof)], [(b"dpop", proof + b" x")],
-                [(b"x-dpop", proof)], [(b"dpop", b"x" * 8192)], [(b"dpop", b"x" * 8193)], [(b"dpop", proof + b"\xff")],
-                [(b"dpop", proof), (b"x-http-method-override", b"POST"), (b"x-forwarded-host", b"evil")],
-            )
-        ),
+    fields: list[list[tuple[bytes, bytes]]] = [
+        [], [(b"DPOP", proof)], [(b"dpop", proof), (b"dpop", proof)], [(b"dpop", proof), (b"DPoP", b"")],
+        [(b"dpop", b"")], [(b"dpop", b" " + proof + b"\t ")], [(b"dpop", proof + b",")], [(b"dpop ", proof)],
+        [(b"dpop", proof + b" x")], [(b"x-dpop", proof)], [(b"dpop", b"x" * 8192)], [(b"dpop", b"x" * 8193)],
+        [(b"dpop", proof + b"\xff")], [(b"dpop", proof), (b"x-http-method-override", b"POST")],
+        [(b"dpop", proof), (b"x-forwarded-host", b"evil"), (b"forwarded", b"host=evil")],
     ]  # fmt: skip
+    methods = ("GET", "get", "POST", "HEAD", "", "GET ", "OPTIONS", "G\u0395T")
+    good = [AUTHORIZATION, (b"dpop", proof)]
+    asked = [
+        *(Asked("GET", path, good) for path in RAW_PATHS),
+        *(Asked(method, b"/notes", good) for method in methods),
+        *(Asked("GET", b"/notes", [(b"HOST", b"evil"), AUTHORIZATION, *some]) for some in fields),
+    ]
+    for values in AUTHORIZATIONS:
+        sent = [(b"Authorization", value) for value in values]
+        asked.append(Asked("GET", b"/notes", [*sent, (b"DPoP", proof)]))
     found = {index: said for index, one in enumerate(asked) if (said := await judges.disagree(one))}
     assert found == {}
     assert sum(not faults(one, judges.world) for one in asked) > 10
@@ -302,7 +416,12 @@ async def test_a_client_that_signs_the_path_as_it_is_sent(path: bytes) -> None:
     judges = Judges(signer("ES256"))
     key = judges.key
     claims = key.claims("GET", RESOURCE + path.decode("latin-1"), token=TOKEN, now=NOW)
-    assert await judges.disagree(Asked("GET", path, [AUTHORIZATION, (b"dpop", key.jws(key.header(), claims).encode())])) is None
+    assert (
+        await judges.disagree(
+            Asked("GET", path, [AUTHORIZATION, (b"dpop", key.jws(key.header(), claims).encode())])
+        )
+        is None
+    )
 
 
 JSON = st.recursive(
@@ -310,22 +429,34 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
+ORIGINS = [
+    "https://api.example.test",
+    "HTTPS://API.example.TEST:443",
+    "https://x@api.example.test",
+    "https:",
+    "",
+]
+PIECES = ["/", "notes", ".", "..", "%2e", "%6e", "%", "\\", "?", "#", "a", ":", "é"]
 URIS = st.builds(
     "{}{}{}".format,
-    st.sampled_from(["https://api.example.test", "HTTPS://API.example.TEST:443", "https://x@api.example.test", "https:", ""]),
-    st.lists(st.sampled_from(["/", "notes", ".", "..", "%2e", "%6e", "%", "\\", "?", "#", "a", ":", "é"]), max_size=6).map("".join),
+    st.sampled_from(ORIGINS),
+    st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
     st.sampled_from(["", "/notes", "/../notes", "?x"]),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     header=st.dictionaries(st.sampled_from(["typ", "alg", "crit", "kid", "x"]), JSON, max_size=1),
-    jwk=st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "use", "key_ops", "alg", "d"]), JSON, max_size=1),
+    jwk=st.dictionaries(
+        st.sampled_from(["kty", "crv", "x", "y", "use", "key_ops", "alg", "d"]), JSON, max_size=1
+    ),
     claims=st.dictionaries(
         st.sampled_from(["jti", "htm", "iat", "exp", "nbf", "ath", "nonce", "x"]), JSON, max_size=2
-    ) | st.fixed_dictionaries({"htu": URIS}) | st.fixed_dictionaries({"iat": st.floats(NOW - 80, NOW + 20)}),
-)  # fmt: skip
+    )
+    | st.fixed_dictionaries({"htu": URIS})
+    | st.fixed_dictionaries({"iat": st.floats(NOW - 80, NOW + 20)}),
+)
 async def test_whatever_else_a_client_may_sign(header: Any, jwk: Any, claims: Any) -> None:
     judges = Judges(signer("ES256"))
     key = judges.key
@@ -339,7 +470,9 @@ async def test_a_second_presentation_is_a_replay_for_every_algorithm() -> None:
     for alg in ALGORITHMS:
         key, tokens = signer(alg), Tokens()
         tokens.issue(key.jkt, name=TOKEN)
-        server = ResourceServer(verifier=tokens, resource=RESOURCE, replay_store=MemoryReplayStore(), clock=Clock())
+        server = ResourceServer(
+            verifier=tokens, resource=RESOURCE, replay_store=MemoryReplayStore(), clock=Clock()
+        )
         claims = key.claims("GET", URL, token=TOKEN, now=NOW)
         scope = {"type": "http", "method": "GET", "path": "/notes", "raw_path": b"/notes"}
 

@@ -14,8 +14,9 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, PolicyFamily
 
 def test_defaults() -> None:
     policy = DPoPPolicy()
-    assert policy.algorithms == tuple(
-        "ES256 ES384 ES512 EdDSA Ed25519 PS256 PS384 PS512 RS256 RS384 RS512".split()
+    assert policy.algorithms == (
+        *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+        *("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"),
     )
     assert (policy.proof_lifetime, policy.clock_skew) == (60, 15)
     assert policy.accept_bearer is False

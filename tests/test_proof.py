@@ -87,7 +87,9 @@ def test_two_json_objects(octets: bytes) -> None:
     refused(Check.FORMAT, parse_header, segment(HEADER) + "=", SUPPORTED_ALGORITHMS)
 
 
-@pytest.mark.parametrize("typ", [..., None, "", "JWT", "at+jwt", "DPoP+JWT", "application/dpop+jwt", 1, ["dpop+jwt"]])
+@pytest.mark.parametrize(
+    "typ", [..., None, "", "JWT", "at+jwt", "DPoP+JWT", "application/dpop+jwt", 1, ["dpop+jwt"]]
+)
 def test_typ(typ: object) -> None:
     error = refused(Check.TYP, parsed_header, typ=typ)
     assert error.expected == "dpop+jwt"
@@ -99,7 +101,9 @@ def test_no_extension_is_understood(member: str, value: object) -> None:
     assert refused(Check.CRIT, parsed_header, **{member: value}).actual == member
 
 
-@pytest.mark.parametrize("alg", [..., None, "", "none", "HS256", "es256", "ES256K", "ES521", 1, ["ES256"], {}, True])
+@pytest.mark.parametrize(
+    "alg", [..., None, "", "none", "HS256", "es256", "ES256K", "ES521", 1, ["ES256"], {}, True]
+)
 def test_alg(alg: object) -> None:
     refused(Check.ALG, parsed_header, alg=alg)
 
@@ -153,7 +157,9 @@ def test_optional_texts(name: str, check: Check, value: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["iat", "exp", "nbf"])
-@pytest.mark.parametrize("value", [None, "1800000000", True, False, [], {}, -1, -0.5, 253_402_300_800, 10**300])
+@pytest.mark.parametrize(
+    "value", [None, "1800000000", True, False, [], {}, -1, -0.5, 253_402_300_800, 10**300]
+)
 def test_times(name: str, value: object) -> None:
     refused(Check.IAT, parsed, **{name: value})
 
@@ -176,7 +182,13 @@ def test_a_method_is_compared_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "htu",
-    [TARGET, "HTTPS://A.EXAMPLE:443/b", f"{TARGET}?q#f", "https://a.example:/x/../%62", "https://a.example/./b"],
+    [
+        TARGET,
+        "HTTPS://A.EXAMPLE:443/b",
+        f"{TARGET}?q#f",
+        "https://a.example:/x/../%62",
+        "https://a.example/./b",
+    ],
 )
 def test_htu_names_the_target(htu: str) -> None:
     check_htu(parsed(htu=htu), TARGET)
@@ -185,7 +197,14 @@ def test_htu_names_the_target(htu: str) -> None:
 def test_htu_names_something_else() -> None:
     error = refused(Check.HTU, check_htu, parsed(htu="HTTP://A.example/b"), TARGET)
     assert (error.expected, error.actual) == (TARGET, "http://a.example/b")
-    for htu in ("/b", "a.example/b", "ftp://a.example/b", "https://u@a.example/b", "https://a.example/b ", "é"):
+    for htu in (
+        "/b",
+        "a.example/b",
+        "ftp://a.example/b",
+        "https://u@a.example/b",
+        "https://a.example/b ",
+        "é",
+    ):
         error = refused(Check.HTU, check_htu, parsed(htu=htu), TARGET)
         assert error.expected == TARGET
         assert error.__cause__ is not None

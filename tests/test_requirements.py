@@ -60,7 +60,9 @@ def test_recent_authentication(auth_time: float) -> None:
     Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW)
 
 
-@pytest.mark.parametrize("auth_time", [NOW - 60.5, NOW - 61, None, str(int(NOW)), True, math.nan, math.inf, [NOW]])
+@pytest.mark.parametrize(
+    "auth_time", [NOW - 60.5, NOW - 61, None, str(int(NOW)), True, math.nan, math.inf, [NOW]]
+)
 def test_authentication_that_is_not_recent_or_not_said(auth_time: object) -> None:
     with pytest.raises(InsufficientUserAuthentication) as caught:
         Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW)
@@ -76,7 +78,8 @@ def test_the_scope_comes_first() -> None:
 
 @pytest.mark.parametrize("name", ["scopes", "acr_values"])
 @pytest.mark.parametrize(
-    "values", ["notes:read", None, 1, iter(("a",)), ("a b",), ('a"',), ("a\\",), ("",), ("é",), (1,), ("a\n",)]
+    "values",
+    ["notes:read", None, 1, iter(("a",)), ("a b",), ('a"',), ("a\\",), ("",), ("é",), (1,), ("a\n",)],
 )
 def test_wrong_values_are_refused_at_construction(name: str, values: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):

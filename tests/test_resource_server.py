@@ -1,4 +1,4 @@
-"""The resource server as its users hold it: configuration, siblings, nonces, and nothing hostile gets through."""
+"""The resource server as its users hold it: configuration, siblings, nonces, and no 500."""
 
 import logging
 import re
@@ -36,7 +36,12 @@ JWKS = TestIssuer(ISSUER).jwks()
 
 
 def build(**changes: Any) -> ResourceServer:
-    options = {"issuer": ISSUER, "jwks": JWKS, "resource": RESOURCE, "replay_store": MemoryReplayStore()}
+    options: dict[str, Any] = {
+        "issuer": ISSUER,
+        "jwks": JWKS,
+        "resource": RESOURCE,
+        "replay_store": MemoryReplayStore(),
+    }
     return ResourceServer(**{name: value for name, value in (options | changes).items() if value is not ...})
 
 
@@ -147,9 +152,20 @@ async def test_the_error_response_is_by_the_servers_own_policy() -> None:
     api = Api()
     with pytest.raises(DPoPError) as caught:
         await api.server.authenticate(request())
-    assert len([name for name, _ in api.server.error_response(caught.value).headers if name == "www-authenticate"]) == 1
+    assert (
+        len(
+            [
+                name
+                for name, _ in api.server.error_response(caught.value).headers
+                if name == "www-authenticate"
+            ]
+        )
+        == 1
+    )
     mixed = api.server.with_policy(accept_bearer=True, algorithms=("ES256",))
-    assert [value for name, value in mixed.error_response(caught.value).headers if name == "www-authenticate"] == [
+    assert [
+        value for name, value in mixed.error_response(caught.value).headers if name == "www-authenticate"
+    ] == [
         "Bearer",
         'DPoP algs="ES256"',
     ]
@@ -181,6 +197,16 @@ async def test_what_a_server_owns_is_closed() -> None:
     assert tokens.closed == 1
     await server.aclose()
     assert tokens.closed == 2
+
+
+def test_how_long_a_token_is_still_good() -> None:
+    api = Api(clock_skew=10)
+    token = api.tokens.known[api.tokens.issue(api.key.jkt, expires_in=60)]
+    left = []
+    for second in (0, 59, 60, 65, 70, 99):
+        api.clock.now = NOW + second
+        left.append(api.server.seconds_left(token))
+    assert left == [60, 1, 10, 5, 0, 0]
 
 
 async def test_closing_goes_on_after_a_fault() -> None:
@@ -226,7 +252,9 @@ async def test_a_client_is_given_the_next_nonce_when_its_own_is_not_current(mode
     with pytest.raises(UseDPoPNonce) as caught:
         await api.server.authenticate(api.request(api.proof(nonce=nonce)))
     assert caught.value.nonce == api.server_nonces.issue(NOW + 300)
-    assert isinstance(await api.server.authenticate(api.request(api.proof(nonce=caught.value.nonce))), VerifiedRequest)
+    assert isinstance(
+        await api.server.authenticate(api.request(api.proof(nonce=caught.value.nonce))), VerifiedRequest
+    )
 
 
 async def test_fallback_hands_a_nonce_to_whoever_has_none() -> None:
@@ -282,7 +310,11 @@ class Plain:
         return "the-nonce"
 
     def check(self, nonce: str, now: float) -> Any:
-        return HMACNonceProvider(SECRET).check(HMACNonceProvider(SECRET).issue(now), now) if nonce == "the-nonce" else None
+        return (
+            HMACNonceProvider(SECRET).check(HMACNonceProvider(SECRET).issue(now), now)
+            if nonce == "the-nonce"
+            else None
+        )
 
 
 async def test_another_provider_is_used_as_it_is() -> None:
@@ -296,7 +328,9 @@ async def test_another_provider_is_used_as_it_is() -> None:
 async def test_the_verifier_of_an_issuer_may_be_given_whole() -> None:
     issuer, key = TestIssuer(ISSUER, audience=RESOURCE, clock=Clock()), DPoPKey.generate()
     verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=issuer.jwks(), clock=Clock())
-    server = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore(), clock=Clock())
+    server = ResourceServer(
+        verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore(), clock=Clock()
+    )
     token = issuer.token(jkt=key.jkt, scopes=["a"])
     asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
     assert (await server.authenticate(asked, scopes=("a",))).access_token.scopes == {"a"}
@@ -332,9 +366,18 @@ def field_values(*likely: bytes) -> st.SearchStrategy[bytes]:
     )  # fmt: skip
 
 
-NAMES = st.sampled_from([b"authorization", b"Authorization", b"dpop", b"DPoP", b"host", b"HOST", b"x"]) | st.binary()
+NAMES = (
+    st.sampled_from([b"authorization", b"Authorization", b"dpop", b"DPoP", b"host", b"HOST", b"x"])
+    | st.binary()
+)
 VALUES = field_values(
-    b"DPoP access-token", b"Bearer access-token", b"DPoP", b"", HONEST.encode(), b"api.example.test", b"b.example.test"
+    b"DPoP access-token",
+    b"Bearer access-token",
+    b"DPoP",
+    b"",
+    HONEST.encode(),
+    b"api.example.test",
+    b"b.example.test",
 )
 HONEST_HEADERS = [
     (b"host", b"api.example.test"),
@@ -356,7 +399,8 @@ def check_answer(answer: Any) -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     method=st.sampled_from(["GET", "get", "GET\n", "POſT", ""]) | st.text(max_size=10),
-    raw_path=st.none() | field_values(b"/notes", b"/a/%2e%2e/b", b"http://api.example.test/notes", b"*", b"//x"),
+    raw_path=st.none()
+    | field_values(b"/notes", b"/a/%2e%2e/b", b"http://api.example.test/notes", b"*", b"//x"),
     path=st.text(max_size=10).map(lambda text: "/" + text) | st.just("/\ud800"),
     root_path=st.sampled_from(["", "/", "/v1", "/notes", "é", "/\ud800", "%"]),
     headers=st.lists(st.tuples(NAMES, VALUES), max_size=5).flatmap(

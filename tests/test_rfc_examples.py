@@ -14,7 +14,14 @@ from dpop_middleware.errors import DPoPError, InvalidDPoPProof
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.jose.jwk import thumbprint
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.proof import check_htm, check_htu, check_signature, parse_claims, parse_header, split_proof
+from dpop_middleware.proof import (
+    check_htm,
+    check_htu,
+    check_signature,
+    parse_claims,
+    parse_header,
+    split_proof,
+)
 
 EXAMPLES = json.loads((Path(__file__).parent / "vectors" / "rfc9449_examples.json").read_text())
 RESOURCE: dict[str, Any] = EXAMPLES["resource_request"]
@@ -41,7 +48,9 @@ class OneToken:
         )
 
 
-def server(resource: str, token: str, jkt: str, *, now: float, events: list[AuthenticationEvent]) -> ResourceServer:
+def server(
+    resource: str, token: str, jkt: str, *, now: float, events: list[AuthenticationEvent]
+) -> ResourceServer:
     return ResourceServer(
         verifier=OneToken(token, jkt),
         resource=resource,
@@ -65,7 +74,9 @@ def asked(method: str, path: str, token: str, proof: str) -> ResourceRequest:
 
 async def judge(now: float, events: list[AuthenticationEvent], **changes: Any) -> Any:
     example = RESOURCE | changes
-    api = server("https://resource.example.org", example["access_token"], example["jkt"], now=now, events=events)
+    api = server(
+        "https://resource.example.org", example["access_token"], example["jkt"], now=now, events=events
+    )
     request = asked(example["htm"], "/protectedresource", example["access_token"], example["proof"])
     first = await api.authenticate(request)
     with pytest.raises(InvalidDPoPProof) as caught:
@@ -157,7 +168,9 @@ def segment(members: dict[str, Any]) -> str:
 
 def test_the_sample_is_spelled_as_it_was_published() -> None:
     header = segment({"typ": "dpop+jwt", "alg": "ES256", "jwk": SAMPLE_JWK})
-    assert header.startswith("eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4QkZk")
+    assert header.startswith(
+        "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4QkZk"
+    )
     assert segment(SAMPLE_CLAIMS).startswith("eyJqdGkiOiItQndDMGVBTVplYTVHcFpEIiwiaHRtIjoiUE9TVCIsImh0dSI6")
 
 

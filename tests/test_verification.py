@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import ResourceRequest
+from dpop_middleware import DPoPPolicy, ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
@@ -17,7 +17,13 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
+from dpop_middleware.proof import parse_header, split_proof
+from dpop_middleware.replay.store import ReplayKeyspace
+from dpop_middleware.target import PublicURLs
+from dpop_middleware.verification import ProofVerification
 from tests.support.api import NOW, Api, edited, request
+
+HOUR = 3600
 
 
 async def refused(api: Api, asked: ResourceRequest) -> DPoPError:
@@ -34,7 +40,12 @@ async def test_an_honest_request() -> None:
     assert (verified.proof.jkt, verified.proof.htm, verified.proof.iat) == (api.key.jkt, "GET", NOW)
     assert verified.response_headers == ()
     (entry,) = api.store.entries
-    assert (entry.jkt, entry.now, entry.not_before, entry.expires_at) == (api.key.jkt, NOW, NOW - 15, NOW + 80)
+    assert (entry.jkt, entry.now, entry.not_before, entry.expires_at) == (
+        api.key.jkt,
+        NOW,
+        NOW - 15,
+        NOW + 80,
+    )
     assert verified.proof.jti not in entry.key
 
 
@@ -141,7 +152,19 @@ async def test_an_unbound_token_is_good_as_bearer_where_that_is_accepted() -> No
 
 @pytest.mark.parametrize(
     "cnf",
-    [{"jkt": "x"}, {}, None, "", [], 0, {"x5t#S256": "x"}, {"jwk": {}}, {"kid": "x"}, {"jkt": None}, {"jkt": ""}],
+    [
+        {"jkt": "x"},
+        {},
+        None,
+        "",
+        [],
+        0,
+        {"x5t#S256": "x"},
+        {"jwk": {}},
+        {"kid": "x"},
+        {"jkt": None},
+        {"jkt": ""},
+    ],
 )
 @pytest.mark.parametrize("with_proof", [True, False])
 async def test_a_token_with_any_cnf_is_never_good_as_bearer(cnf: object, with_proof: bool) -> None:
@@ -172,8 +195,12 @@ async def test_an_unbound_token_is_never_good_as_dpop(accept_bearer: bool) -> No
 async def test_a_stolen_token_with_another_key() -> None:
     api = Api()
     error = await refused(
-        api, request(api.token, STRANGER.proof("GET", "https://api.example.test/notes", access_token=api.token, now=NOW))
-    )  # fmt: skip
+        api,
+        request(
+            api.token,
+            STRANGER.proof("GET", "https://api.example.test/notes", access_token=api.token, now=NOW),
+        ),
+    )
     assert isinstance(error, InvalidToken)
     assert (error.check, error.expected, error.actual) == (Check.JKT, api.key.jkt, STRANGER.jkt)
 
@@ -182,7 +209,9 @@ async def test_a_known_clients_header_is_read_once_and_still_judged() -> None:
     api = Api()
     await api.server.authenticate(api.request())
     await api.server.authenticate(api.request())
-    assert (await refused(api, api.request(edited(api.key, api.proof(), header={"typ": "JWT"})))).check is Check.TYP
+    assert (
+        await refused(api, api.request(edited(api.key, api.proof(), header={"typ": "JWT"})))
+    ).check is Check.TYP
     strict = api.server.with_policy(algorithms=("EdDSA",))
     with pytest.raises(InvalidDPoPProof) as caught:
         await strict.authenticate(api.request())
@@ -253,11 +282,38 @@ async def test_two_schemes_or_none() -> None:
     api = Api()
     assert isinstance(await refused(api, request()), MissingCredentials)
     two = ResourceRequest(
-        method="GET", raw_path="/notes", hosts=(), authorization=(f"DPoP {api.token}",) * 2, dpop=(api.proof(),)
-    )  # fmt: skip
+        method="GET",
+        raw_path="/notes",
+        hosts=(),
+        authorization=(f"DPoP {api.token}",) * 2,
+        dpop=(api.proof(),),
+    )
     error = await refused(api, two)
     assert isinstance(error, InvalidRequest)
     assert error.scheme is None
+
+
+async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None:
+    api = Api()
+    part = ProofVerification(
+        store=api.store,
+        keyspace=ReplayKeyspace("token endpoint"),
+        public_urls=PublicURLs("https://auth.example.test", insecure_http_hosts=()),
+        nonces=None,
+    )
+    jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
+    policy = DPoPPolicy(clock_skew=2 * HOUR)
+    proof, nonce = await part.verify_proof(
+        jws,
+        parse_header(jws.header, policy.algorithms),
+        request=request(method="POST", raw_path="/token"),
+        ath=None,
+        policy=policy,
+        family=(policy,),
+        now=NOW,
+    )
+    assert (proof.ath, nonce) == (None, None)
+    assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5
 
 
 async def test_jti_of_two_keys_and_of_one() -> None:

@@ -18,7 +18,7 @@ class Channel:
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
-        stream = connection._reader
+        stream = connection._reader  # pyright: ignore[reportPrivateUsage]
         if stream is None:
             raise RedisConnectionError("the connection was closed")
         self._connection = connection
@@ -67,6 +67,6 @@ async def put_away(connection: AbstractConnection) -> None:
 
 def abort(connection: AbstractConnection) -> None:
     """Drop the socket at once: an orderly TLS shutdown would wait half a minute for a peer that hangs."""
-    writer = connection._writer
+    writer = connection._writer  # pyright: ignore[reportPrivateUsage]
     if writer is not None:
         writer.transport.abort()

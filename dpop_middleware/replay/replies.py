@@ -1,7 +1,7 @@
 """Reads a server's replies, RESP2 and RESP3, many at a time.
 
-redis-py opens the connection (TLS, HELLO, AUTH) and owns it; only the replies to batches are read here, because
-a coroutine for each of them would cost more than all the rest of a request.
+redis-py opens the connection (TLS, HELLO, AUTH) and owns it; only the replies to batches are read here, for a
+coroutine for each of them would cost more than all the rest of a request.
 """
 
 import asyncio

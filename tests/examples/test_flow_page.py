@@ -154,6 +154,17 @@ def test_every_request_is_a_curl_line(played: Browser, client: httpx2.Client) ->
         assert done.stdout.startswith("HTTP/1.1 401")
 
 
+def test_a_curl_line_is_copied_at_one_click(played: Browser) -> None:
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    played.devtools("Browser.grantPermissions", permissions=permissions)
+    played.click("#api-result .copy")
+    played.wait_for("document.querySelector('#api-result .copy').textContent === 'Copied'")
+    assert played.script("return document.querySelector('[role=status]').textContent") == "Copied."
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    copied = played.command("POST", "/execute/async", script=read, args=[])
+    assert [copied] == each(played, "#api-result .curl pre")
+
+
 def test_the_key_survives_a_reload_and_still_can_not_be_read(played: Browser) -> None:
     jkt = "return JSON.parse(sessionStorage.getItem('steps')).key.jkt"
     before = played.script(jkt)
@@ -302,6 +313,7 @@ def test_it_is_readable_in_the_dark_and_on_a_phone(played: Browser, scheme: str,
         assert (max(map(int, re.findall(r"\d+", ground))) < 128) is (scheme == "dark")
         assert played.script(FAINT) == []
         assert played.script("return document.documentElement.scrollWidth <= innerWidth") is True
+        assert all(each(played, "pre, dd", "one.scrollWidth <= one.clientWidth"))
         assert min(each(played, "button", "one.offsetHeight")) >= 32
     finally:
         played.devtools("Emulation.clearDeviceMetricsOverride")

@@ -80,7 +80,8 @@ def test_every_algorithm_that_they_know(
 def test_every_target(client: Client, method: str, target: str, plain: Served) -> None:
     body = None if method in ("GET", "DELETE") else "a=1&b=ü"
     answer = client.call(plain.token(client.jkt), method, plain.origin + target, body)
-    assert (answer.status, answer.json().get("method"), answer.json().get("body")) == (200, method, body or "")
+    assert (answer.status, answer.json().get("method")) == (200, method), answer
+    assert answer.json()["body"] == (body or "")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -352,6 +352,7 @@ async def main():
             capture_output=True,
             text=True,
             timeout=30,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         noise = [line for line in done.stderr.splitlines() if "took" not in line]

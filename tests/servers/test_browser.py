@@ -1,9 +1,9 @@
-"""The README's CORS lines in a real browser: a page on another origin, with a key of its own, calls the API."""
+"""The README's CORS lines in a real browser: a page on another origin, with a key of its own, calls us."""
 
 import json
 import logging
 import queue
-from collections.abc import Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from tests.support.faces import SECRET
 from tests.support.servers import serving
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"
+    ),
     pytest.mark.slow,
 ]
 
@@ -91,7 +93,7 @@ class Site:
 
 
 @pytest.fixture
-def visit(tmp_path: Path) -> Generator[Any]:
+def visit(tmp_path: Path) -> Callable[[Any], dict[str, Any]]:
     def visited(wrap: Any) -> dict[str, Any]:
         with serving("uvicorn-httptools", lambda origin: wrap(api_at(origin))) as api:
             site = Site(api)
@@ -101,7 +103,7 @@ def visit(tmp_path: Path) -> Generator[Any]:
             ):
                 return site.results.get(timeout=30)
 
-    yield visited
+    return visited
 
 
 def test_cors_outside(visit: Any) -> None:

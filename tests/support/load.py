@@ -17,7 +17,7 @@ KEPT = 500
 
 
 class Load:
-    """Asks `store` for fresh proofs and for ones it has accepted while it is entered, from `clients` tasks."""
+    """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered."""
 
     def __init__(self, store: ReplayStore, *, clients: int = 20, pause: float = 0.005) -> None:
         self._store = store

@@ -26,9 +26,10 @@ _PACKAGES = (
     "oidc-provider@9.13.3",
     "openid-client@6.8.9",
 )
+_OLDEST_NODE = 20
 _SCRIPTS = Path(__file__).parent
-# Seconds after which a script is killed, so that a test fails instead of waiting for ever.
-_LONGEST = 120
+# Seconds after which a silent script is killed, so that a test fails instead of waiting for ever.
+_PATIENCE = 30
 
 
 def _program(name: str) -> str:
@@ -38,19 +39,29 @@ def _program(name: str) -> str:
     return found
 
 
+def _node() -> str:
+    node = _program("node")
+    asked = subprocess.run([node, "--version"], check=True, capture_output=True, text=True, timeout=30)
+    if int(asked.stdout.lstrip("v").partition(".")[0]) < _OLDEST_NODE:
+        pytest.skip(f"Node.js {_OLDEST_NODE} or later is not installed: the npm packages of others need it")
+    return node
+
+
 def _installed(config: pytest.Config) -> Path:
     """Return a directory that holds the packages; pytest's cache keeps it from one run to the next."""
     npm = _program("npm")
-    if config.cache is None:
-        pytest.skip("pytest's cache, where npm packages are kept, is switched off")
-    parent = config.cache.mkdir("npm")
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is None:
+        pytest.skip("pytest's cache, where the npm packages of others are kept, is switched off")
+    parent = cache.mkdir("npm")
     place = parent / hashlib.sha256(" ".join(_PACKAGES).encode()).hexdigest()[:16]
     if place.exists():
         return place
     fresh = Path(tempfile.mkdtemp(dir=parent))
     try:
         (fresh / "package.json").write_text('{"private": true}')
-        install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *_PACKAGES]
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
+        install = [npm, "install", *options, *_PACKAGES]
         done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
             pytest.skip(f"npm can't install {' '.join(_PACKAGES)} here")
@@ -76,14 +87,17 @@ class _Script:
 
     def read(self) -> str:
         assert self._process.stdout is not None
+        watch = threading.Timer(_PATIENCE, self._process.kill)
+        watch.start()
         line = self._process.stdout.readline()
+        watch.cancel()
         assert line, self._complaints.read_text()
         return line.strip()
 
 
 @contextmanager
 def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_Script]:
-    node, packages = _program("node"), _installed(config)
+    node, packages = _node(), _installed(config)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         # Node looks for packages next to the script.
@@ -98,12 +112,9 @@ def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_
                 stderr=complaints,
                 text=True,
             )
-        watch = threading.Timer(_LONGEST, process.kill)
-        watch.start()
         try:
             yield _Script(process, place / "complaints")
         finally:
-            watch.cancel()
             process.terminate()
             process.communicate(timeout=10)
 

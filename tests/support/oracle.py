@@ -1,7 +1,8 @@
 """A second judge of requests, written apart from the library: slow, plain, and without a line of it.
 
-It reads RFC 9449 sections 4.3 and 7 (with RFCs 3986, 6750, 7515, 7517, 7518, 7638 and 8037) as a list of things
-that may be wrong, and finds all of them that can be found. A request is good when nothing is wrong with it.
+It reads RFC 9449 sections 4.3 and 7 (with RFCs 3986, 6750, 7515, 7517, 7518, 7638 and 8037) as a list of
+things that may be wrong, and finds all of them that can be found. A request is good when nothing is wrong
+with it.
 """
 
 import base64
@@ -45,7 +46,7 @@ SMALL_ORDER = {
 
 @dataclass(frozen=True)
 class World:
-    """What the server knows: its base URL, its clock, and the tokens with the thumbprints they are bound to."""
+    """What the server knows: its base URL, its clock, and the tokens with the keys they are bound to."""
 
     base: str
     now: float
@@ -133,7 +134,7 @@ def jkt_of(jwk: Mapping[str, Any]) -> str:
     return b64(hashlib.sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest())
 
 
-def key_of(jwk: Any, alg: str) -> Any:
+def key_of(jwk: Any, alg: str) -> Any:  # noqa: C901, PLR0912
     """Return a key of cryptography, or raise Wrong."""
     if not isinstance(jwk, dict):
         raise Wrong
@@ -171,7 +172,9 @@ def key_of(jwk: Any, alg: str) -> Any:
         if kty != "RSA" or n[:1] in (b"", b"\0") or e[:1] in (b"", b"\0"):
             raise Wrong
         modulus, exponent = int.from_bytes(n), int.from_bytes(e)
-        if not (2048 <= modulus.bit_length() <= 4096 and modulus % 2 and 3 <= exponent <= 65537 and exponent % 2):
+        if not (
+            2048 <= modulus.bit_length() <= 4096 and modulus % 2 and 3 <= exponent <= 65537 and exponent % 2
+        ):
             raise Wrong
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError as error:
@@ -284,7 +287,9 @@ def is_time(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 253402300799
 
 
-def proof_faults(proof: str, asked: Asked, world: World, token: str) -> set[str]:
+def proof_faults(  # noqa: C901, PLR0912
+    proof: str, asked: Asked, world: World, token: str
+) -> set[str]:
     found: set[str] = set()
     segments = proof.split(".")
     if len(segments) != 3 or not proof.isascii():
@@ -358,7 +363,9 @@ def faults(asked: Asked, world: World) -> set[str]:
     authorization = values(asked, b"authorization")
     if len(authorization) != 1:
         return {"authorization"}
-    match = re.fullmatch(r"([Dd][Pp][Oo][Pp]|[Bb][Ee][Aa][Rr][Ee][Rr]) +([A-Za-z0-9._~+/-]+=*)", authorization[0])
+    match = re.fullmatch(
+        r"([Dd][Pp][Oo][Pp]|[Bb][Ee][Aa][Rr][Ee][Rr]) +([A-Za-z0-9._~+/-]+=*)", authorization[0]
+    )
     if match is None or len(match[2]) > 16384:
         return {"authorization"}
     found = set()

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol, Self
 
 import requests
 import requests_oauth2client
+from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -21,12 +23,18 @@ from dpop_middleware.testing import TestIssuer
 from tests.support.clients import running
 from tests.support.node import NodePeer
 
-__all__ = ["NPM_CLIENTS", "RESOURCE", "Answered", "Client", "NodeClient", "PythonClient", "Served", "protected"]
+__all__ = ["NPM_CLIENTS", "RESOURCE", "Client", "NodeClient", "PythonClient", "Served", "protected"]
 
 RESOURCE = "https://api.example.com"
 NPM_CLIENTS = ("openid-client", "@atproto/oauth-client")
 
 _numbers = itertools.count(1)
+
+
+@cache
+def _rsa() -> rsa.RSAPrivateKey:
+    """Return the one key of the Python clients for RSA algorithms: making them is slow."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,9 @@ class Client(Protocol):
 class NodeClient:
     """openid-client or @atproto/oauth-client (npm), with one key."""
 
-    def __init__(self, peer: NodePeer, kind: str, *, algorithm: str = "ES256", issuer: str | None = None) -> None:
+    def __init__(
+        self, peer: NodePeer, kind: str, *, algorithm: str = "ES256", issuer: str | None = None
+    ) -> None:
         self.peer = peer
         self._name = next(_numbers)
         self.jkt: str = self._ask("create", kind=kind, algorithm=algorithm, issuer=issuer)
@@ -84,6 +94,8 @@ class PythonClient:
 
     @classmethod
     def generate(cls, algorithm: str) -> Self:
+        if algorithm[:2] in ("RS", "PS"):
+            return cls(requests_oauth2client.DPoPKey(_rsa(), alg=algorithm))
         return cls(requests_oauth2client.DPoPKey.generate(algorithm))
 
     def call(self, token: str, method: str, url: str, body: str | None = None) -> Answered:
@@ -96,7 +108,10 @@ class PythonClient:
 
 @dataclass
 class Served:
-    """A protected API under uvicorn: `statuses` are its answers in order, `ahead` the seconds its clock is."""
+    """A protected API under uvicorn.
+
+    `statuses` are those of its answers, in order; `ahead` is by how many seconds its clock is fast.
+    """
 
     origin: str = ""
     ahead: float = 0

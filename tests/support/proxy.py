@@ -11,10 +11,11 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Forwards from `port`, any free one by default, to `to`; replies in pieces of at most `piece` bytes if that is set.
+    """Forwards from `port`, any free one by default, to `to`; see the attributes for what it does to it.
 
-    While `swallow_replies` is true, what the server says is thrown away; `lose_next_reply` does it to one piece
-    and then cuts the connection. `hold` stops both directions. `reply_delay` is in seconds.
+    Replies go in pieces of at most `piece` bytes if that is set. While `swallow_replies` is true, what the
+    server says is thrown away; `lose_next_reply` does it to one piece and then cuts the connection. `hold`
+    stops both directions. `reply_delay` is in seconds.
     """
 
     def __init__(self, to: int, *, port: int = 0) -> None:

@@ -13,7 +13,19 @@ from tests.support.oracle import CURVES, b64, jkt_of
 
 __all__ = ["ALGORITHMS", "Signer", "encoded", "signer"]
 
-ALGORITHMS = "ES256 ES384 ES512 EdDSA Ed25519 PS256 PS384 PS512 RS256 RS384 RS512".split()
+ALGORITHMS = [
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+    "PS256",
+    "PS384",
+    "PS512",
+    "RS256",
+    "RS384",
+    "RS512",
+]
 
 
 def encoded(part: Any) -> str:
@@ -43,7 +55,12 @@ class Signer:
             name, curve, size = CURVES[alg]
             self._key: Any = ec.generate_private_key(curve())
             numbers = self._key.public_key().public_numbers()
-            self.jwk = {"kty": "EC", "crv": name, "x": _octets(numbers.x, size), "y": _octets(numbers.y, size)}
+            self.jwk = {
+                "kty": "EC",
+                "crv": name,
+                "x": _octets(numbers.x, size),
+                "y": _octets(numbers.y, size),
+            }
         elif alg in {"EdDSA", "Ed25519"}:
             self._key = ed25519.Ed25519PrivateKey.generate()
             self.jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64(self._key.public_key().public_bytes_raw())}

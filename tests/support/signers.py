@@ -86,8 +86,7 @@ def _jwskate(algorithm: str, number: int) -> Signer:
         key = jwskate.Jwk.from_pem(_rsa_pem(number))
 
     def sign(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
-        others = {name: value for name, value in header.items() if name != "typ"}
-        return str(jwskate.Jwt.sign(dict(claims), key, alg=algorithm, typ=header["typ"], extra_headers=others))
+        return str(jwskate.Jwt.sign_arbitrary(dict(claims), {"alg": algorithm, **header}, key, alg=algorithm))
 
     return Signer(key.public_jwk().to_dict(), key.thumbprint(), sign)
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests: Valkey from its wheel, Redis where it is installed. On loopback, always stopped."""
+"""Real servers for tests: Valkey from its wheel, Redis where it is installed; on loopback, always stopped."""
 
 import atexit
 import contextlib
@@ -66,7 +66,7 @@ def until(condition: Callable[[], object], *, within: float = STARTS_WITHIN) -> 
 def free_port() -> int:
     """A TCP port that nobody listens on, and the second one of a cluster node with it."""
     start = secrets.randbelow(len(PORTS))
-    for port in (*PORTS[start:], *PORTS[:start]):
+    for port in [*PORTS[start:], *PORTS[:start]]:
         with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
             probe.bind((HOST, port))
             second.bind((HOST, port + SECOND_PORT))

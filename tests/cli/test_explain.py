@@ -1,0 +1,256 @@
+"""The window on one request: what a person reads, and what a script does."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpop_middleware.checks import Check
+from dpop_middleware.cli import explain
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof
+from tests.support.command import Ran, process, run
+
+NOW = 1_800_000_000
+URL = "https://api.example.test/notes"
+ISSUER = TestIssuer(clock=lambda: NOW)
+KEY = DPoPKey.generate()
+TOKEN = ISSUER.token(jkt=KEY.jkt, scopes=["notes:read"])
+
+
+def proof(**changes: Any) -> str:
+    arguments: dict[str, Any] = {"access_token": TOKEN, "now": NOW, **changes}
+    return KEY.proof("GET", URL, **arguments)
+
+
+@pytest.fixture
+def jwks(tmp_path: Path) -> str:
+    (tmp_path / "jwks.json").write_text(json.dumps(ISSUER.jwks()))
+    return str(tmp_path / "jwks.json")
+
+
+def explained(*options: str, method: str = "GET", url: str = URL, now: int | None = NOW, **how: Any) -> Ran:
+    at = () if now is None else ("--now", str(now))
+    return run("explain", "--method", method, "--url", url, *at, *options, **how)
+
+
+def full(jwks: str) -> tuple[str, ...]:
+    return ("--jwks", jwks, "--issuer", ISSUER.issuer, "--audience", "https://api.example.test", "--token", TOKEN)
+
+
+def rows(out: str) -> dict[str, str]:
+    """The mark of each check."""
+    return {check: mark for mark, check in re.findall(r"^(\S) +([a-z_]+) ", out, re.MULTILINE)}
+
+
+def test_every_check_has_words_and_a_row(jwks: str) -> None:
+    assert set(explain._MEANING) == set(Check)
+    ran = explained("--proof", proof(), *full(jwks), "--scope", "notes:read")
+    assert (ran.status, ran.err) == (0, "")
+    told = rows(ran.out)
+    assert list(told) == list(Check)
+    assert {check for check, mark in told.items() if mark != "✓"} == {"nonce", "jti", "authentication"}
+    assert ran.out.endswith("\naccepted, as far as it can be judged here\n")
+    assert "1800000000 (2027-01-15 08:00:00 UTC, now)" in ran.out
+    assert "1800000300 (2027-01-15 08:05:00 UTC, in 300 s)" in ran.out
+    assert TOKEN not in ran.out
+
+
+def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
+    ran = explained("--proof", proof(), *full(jwks), url=URL.replace("https", "http"))
+    assert ran.status == 1
+    told = rows(ran.out)
+    assert told["htm"] == "✓"
+    assert told["htu"] == "✗"
+    assert {told[check] for check in ("ath", "signature", "iat", "nonce", "jti", "scope")} == {"·"}
+    assert (
+        "     reason    the htu of the DPoP proof is not the URI of the request\n"
+        "     expected  'http://api.example.test/notes'\n"
+        "     actual    'https://api.example.test/notes'\n"
+        "     guess     scheme differs (https, not http): TLS ends at a proxy? set public_url\n"
+    ) in ran.out
+    assert ran.out.endswith("\nrefused: 401 invalid_dpop_proof, caught by htu\n")
+
+
+def test_an_old_capture_can_be_judged_at_its_own_time() -> None:
+    old = proof(now=NOW - 600)
+    ran = explained("--proof", old)
+    assert ran.status == 1
+    assert "actual    1799999400 (2027-01-15 07:50:00 UTC, 600 s ago)" in ran.out
+    assert "expected  1799999925 (2027-01-15 07:58:45 UTC, 75 s ago) to 1800000015 " in ran.out
+    advice = re.search(r"add (--now) (\d+)$", ran.out, re.MULTILINE)
+    assert advice is not None
+    assert explained("--proof", old, *advice.groups(), now=None).status == 0
+    assert explained("--proof", old, "--proof-lifetime", "600").status == 0
+
+
+def test_the_clock_of_this_machine_is_the_default() -> None:
+    assert explained("--proof", proof(now=None), now=None).status == 0
+
+
+def test_json() -> None:
+    ran = explained("--proof", proof(now=NOW - 600), "--json")
+    assert ran.status == 1
+    told = json.loads(ran.out)
+    assert {name: told[name] for name in ("verdict", "status", "error", "check", "now")} == {
+        "verdict": "refused",
+        "status": 401,
+        "error": "invalid_dpop_proof",
+        "check": "iat",
+        "now": NOW,
+    }
+    assert [row["check"] for row in told["checks"]] == list(Check)
+    failed = next(row for row in told["checks"] if row["check"] == "iat")
+    assert failed["outcome"] == "failed"
+    assert failed["expected"] == [NOW - 75, NOW + 15]
+    assert failed["actual"] == NOW - 600
+    assert "iat is 525 s too early" in failed["hint"]
+    accepted = json.loads(explained("--proof", proof(), "--json").out)
+    assert {name: accepted[name] for name in ("verdict", "status", "error", "description", "check")} == {
+        "verdict": "accepted",
+        "status": None,
+        "error": None,
+        "description": None,
+        "check": None,
+    }
+
+
+def test_a_token_request() -> None:
+    url = "https://auth.example.test/token"
+    ran = explained("--proof", "-", url=url, method="POST", stdin=KEY.proof("POST", url, now=NOW) + "\n")
+    assert ran.status == 0
+    assert rows(ran.out)["token_key"] == "–"
+    assert ran.out.count("not judged: no access token is given") == 14
+
+
+def test_without_keys_the_rest_of_the_token_is_judged_all_the_same() -> None:
+    ran = explained("--proof", proof(), "--token", TOKEN)
+    assert ran.status == 0
+    told = rows(ran.out)
+    assert {told[check] for check in ("token_key", "token_signature", "token_iss", "token_aud")} == {"–"}
+    assert {told[check] for check in ("token_claims", "token_time", "binding", "jkt", "ath")} == {"✓"}
+    assert "not judged: no keys are given: add --jwks or --issuer" in ran.out
+    other = ISSUER.token(jkt=DPoPKey.generate().jkt)
+    assert explained("--proof", proof(access_token=other), "--token", other).out.endswith("caught by jkt\n")
+
+
+def test_nonces() -> None:
+    assert explained("--proof", proof(nonce="n-1", now=5), "--nonce", "n-1").status == 0
+    ran = explained("--proof", proof(nonce="n-0"), "--nonce", "n-1")
+    assert ran.status == 1
+    assert ran.out.endswith("refused: 401 use_dpop_nonce, caught by nonce\n")
+
+
+def test_two_proofs_are_two_fields() -> None:
+    ran = explained("--proof", proof(), "--proof", proof())
+    assert ran.out.endswith("refused: 401 invalid_dpop_proof, caught by one_header\n")
+
+
+def test_a_websocket_handshake() -> None:
+    assert explained("--proof", proof(), url="wss://api.example.test/notes").status == 0
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name not in ("replayed", "no_proof")])
+def test_every_defect_is_caught_by_its_check(name: str) -> None:
+    lines = broken_proof(name, key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
+    options = [word for _, value in lines for word in ("--proof", value)]
+    ran = explained(*options, "--token", TOKEN)
+    assert ran.status == 1
+    assert rows(ran.out)[BROKEN_PROOFS[name].check] == "✗"
+    assert KEY.private_jwk()["d"] not in ran.out
+
+
+def test_keys_that_cannot_be_had(unused_port: int) -> None:
+    ran = explained(
+        "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks",
+        "--issuer", ISSUER.issuer,
+    )  # fmt: skip
+    assert ran.status == 3
+    assert "unknown: 503, caught by token_key" in ran.out
+    assert json.loads(
+        explained(
+            "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks", "--json"
+        ).out
+    )["verdict"] == "unknown"  # fmt: skip
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--url", "/notes"), "the URL can't be used: the URL must be absolute"),
+        (("--url", "https://a b/"), "the URL can't be used: "),
+        (("--url", "https://[::z]/"), "the URL can't be used: "),
+        (("--method", ""), "the method is not an HTTP method name"),
+        (("--now", "then"), "--now takes seconds since the epoch"),
+        (("--proof-lifetime", "0"), "proof_lifetime must be at least 1 seconds"),
+        (("--proof-lifetime", "nan"), "proof_lifetime takes a finite number"),
+        (("--clock-skew", "x"), "invalid float value: 'x'"),
+        (("--scope", "a b"), "scopes takes strings without blanks"),
+        (("--token", "@/nowhere"), "--token can't read /nowhere"),
+        (("--token", TOKEN, "--jwks", "/nowhere"), "--jwks can't read /nowhere"),
+        (("--token", TOKEN, "--issuer", "nobody"), "issuer takes an https URL"),
+    ],
+)
+def test_wrong_uses(options: tuple[str, ...], words: str) -> None:
+    ran = explained("--proof", "x", *options)
+    assert (ran.status, ran.out) == (2, "")
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["\x1b[2J\x1b]0;x\x07", "é.ü.ö", "\udcff\udc00", "a" * 20_000, "..", "eyJ9.eyJ9.e", "\0", "{}.{}.{}", "," * 50],
+)
+def test_hostile_values_are_a_refusal_and_stay_what_they_are(hostile: str, jwks: str) -> None:
+    for options in (("--proof", hostile), ("--proof", proof(), "--token", hostile)):
+        for how in ((), ("--json",)):
+            ran = explained(*options, *how)
+            assert ran.status == 1
+            assert "\x1b" not in ran.out + ran.err
+            assert hostile not in ran.out or len(hostile) < 3
+
+
+def test_hostile_claims_are_escaped_and_cut(tmp_path: Path) -> None:
+    evil = "https://evil.example/" + "\x1b[31m\u202e" + "A" * 5000
+    lines = {"htm": "\x1b]8;;x\x07", "htu": evil, "jti": "\x9b31m", "nonce": "\x1b[2J"}
+    from dpop_middleware.testing import encode_jws
+
+    for name, value in lines.items():
+        claims = {"jti": "1", "htm": "GET", "htu": URL, "iat": NOW, name: value}
+        header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": KEY.public_jwk}
+        (tmp_path / "proof").write_text(encode_jws(header, claims, key=KEY))
+        ran = explained("--proof", f"@{tmp_path / 'proof'}")
+        printable = set(map(chr, range(0x20, 0x7F))) | set("✓✗·–\n")
+        assert set(ran.out) <= printable
+        assert max(map(len, ran.out.splitlines())) < 400
+
+
+def test_huge_times() -> None:
+    ran = explained("--proof", proof(now=10**300))
+    assert ran.status == 1
+    assert "caught by iat" in ran.out
+    milliseconds = explained("--proof", proof(now=NOW * 1000))
+    assert "iat is in milliseconds? it must be in seconds" in milliseconds.out
+
+
+def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    ran = process(
+        "explain", "--method", "GET", "--url", URL, "--proof", "-", "--token", f"@{tmp_path / 'token'}",
+        "--now", "2027-01-15T08:00:00Z", stdin=proof(),
+    )  # fmt: skip
+    assert (ran.status, ran.err) == (0, "")
+    assert "\x1b" not in ran.out

@@ -1,0 +1,107 @@
+"""The command as a whole: help, wrong uses, pipes, and what must never be shown."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from dpop_middleware.cli import demo, main
+from dpop_middleware.cli.command import Command
+from tests.support.command import process, run
+
+COMMANDS = ("keygen", "proof", "thumbprint", "explain", "conformance", "demo")
+
+
+def test_help_names_every_command() -> None:
+    ran = process("--help")
+    assert ran.status == 0
+    for command in COMMANDS:
+        assert re.search(rf"^    {command}\b", ran.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    out = capsys.readouterr().out
+    assert f"examples:\n  dpop-middleware {command}" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "COMMAND: see dpop-middleware --help"),
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["explain"], "--method, --url, --proof: see dpop-middleware explain --help"),
+        (["proof", "GET", "https://a.example/"], "--key: see dpop-middleware proof --help"),
+        (["proof", "GET", "https://a.example/", "--ke", "x"], "required: --key"),
+        (["keygen", "f", "--rsa-bits", "many"], "invalid int value: 'many'"),
+        (["keygen", "f", "--algorithm", "HS256"], "invalid choice: 'HS256'"),
+        (["demo", "\x1b[31mred\x07"], "unrecognized arguments: \\x1b[31mred\\x07"),
+        (["demo", "\udcff\u202e"], "unrecognized arguments: \\udcff\\u202e"),
+    ],
+)
+def test_a_wrong_use_is_one_line_and_status_2(argv: list[str], words: str) -> None:
+    ran = run(*argv)
+    assert ran.status == 2
+    assert ran.out == ""
+    assert ran.err.startswith("dpop-middleware: ")
+    assert words in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.err.isascii()
+
+
+def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
+    assert process("keygen", str(tmp_path / "k.jwk")).status == 0
+    ran = process("keygen", str(tmp_path / "k.jwk"))
+    assert (ran.status, ran.out) == (2, "")
+    assert "exists: choose another name, or add --overwrite" in ran.err
+
+
+def test_a_reader_that_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["demo"]) == 1
+        stream.flush()
+
+
+def test_an_interrupt_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    replace_demo(monkeypatch, interrupted)
+    ran = run("demo")
+    assert (ran.status, ran.out, ran.err) == (130, "", "")
+
+
+def test_a_fault_of_the_command_shows_no_traceback_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise ValueError("the-secret")
+
+    replace_demo(monkeypatch, broken)
+    ran = run("demo")
+    assert ran.status == 70
+    assert ran.err.startswith("dpop-middleware: internal error, please report it: ValueError at test_main.py:")
+    assert "the-secret" not in ran.err
+
+
+def replace_demo(monkeypatch: pytest.MonkeyPatch, run_it: object) -> None:
+    replacement = Command(
+        name="demo",
+        summary="x",
+        examples="",
+        add_arguments=demo.COMMAND.add_arguments,
+        run=run_it,  # type: ignore[arg-type]
+    )
+    monkeypatch.setattr("dpop_middleware.cli._COMMANDS", (replacement,))
+
+
+def test_the_entry_point_of_the_module() -> None:
+    import dpop_middleware.__main__ as entry
+
+    assert entry.main is main

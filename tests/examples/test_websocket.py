@@ -1,0 +1,31 @@
+"""examples/websocket, run as documented."""
+
+import time
+
+import httpx2
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.support.examples import running_example
+
+
+def test_websocket() -> None:
+    with running_example("websocket") as example:
+        address = example.origin.replace("http", "ws", 1) + "/echo"
+        with pytest.raises(InvalidStatus) as refused, connect(address, proxy=None):
+            pass
+        assert refused.value.response.status_code == 401
+        fields = example.fields(example.origin + "/echo", sub="alice", exp=time.time() + 1)
+        with connect(address, additional_headers=fields, proxy=None) as websocket:
+            assert websocket.recv() == "hello, alice"
+            websocket.send("echo")
+            assert websocket.recv() == "echo"
+            with pytest.raises(ConnectionClosed) as closed:
+                websocket.recv(timeout=5)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the access token has expired")
+        auth = example.auth(sub="alice", exp=time.time() + 1)
+        events = httpx2.get(f"{example.origin}/ticks", auth=auth, trust_env=False)
+        assert events.text.startswith("data: tick for alice\n\n")
+        assert events.text.endswith("data: tick for alice\n\n")

@@ -1,0 +1,73 @@
+"""The command `dpop-middleware`, run in this process or as one of its own."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from dpop_middleware.cli import main
+
+__all__ = ["ROOT", "Ran", "process", "run"]
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of the command said."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, if asked to."""
+
+    encoding = "utf-8"
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+def run(
+    *argv: str, stdin: bytes | str = b"", terminal: bool = False, environ: Mapping[str, str] | None = None
+) -> Ran:
+    """Run `main` in this process; no traceback comes out of it, and no SystemExit but for `--help`."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    out, err = Terminal(is_terminal=terminal), Terminal(is_terminal=terminal)
+    with (
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))),
+        mock.patch.dict(os.environ, environ or {}),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        if environ is None:
+            os.environ.pop("NO_COLOR", None)
+        status = main(argv)
+    assert "Traceback" not in err.getvalue()
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
+def process(*argv: str, stdin: bytes | str = b"", **environ: str) -> Ran:
+    """Run the command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dpop_middleware", *argv],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **environ},
+    )
+    err = done.stderr.decode("utf-8")
+    assert "Traceback" not in err
+    return Ran(done.returncode, done.stdout.decode("utf-8"), err)
