@@ -8,7 +8,13 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpop_middleware.connection import Connection, adding_headers, authenticate, send_refusal
+from dpop_middleware.connection import (
+    Connection,
+    adding_headers,
+    authenticate,
+    has_credentials,
+    send_refusal,
+)
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.expiry import checked_flag, ending_after
 from dpop_middleware.public_paths import PublicPaths
@@ -108,11 +114,7 @@ class DPoPMiddleware:
             await self.app(scope, until_then_receive, until_then_send)
 
     def _anonymous(self, scope: Scope) -> bool:
-        if scope in self._public_paths:
-            return True
-        if self._required:
-            return False
-        return not any(name.lower() == b"authorization" for name, _ in scope["headers"])
+        return scope in self._public_paths or not (self._required or has_credentials(scope))
 
 
 def _inside(app: object) -> Iterator[object]:

@@ -67,17 +67,18 @@ def _challenges(error: DPoPError, policy: DPoPPolicy) -> list[str]:
     algorithms = ("algs", " ".join(policy.algorithms))
     if not policy.accept_bearer:
         return [_challenge("DPoP", [*parameters, algorithms])]
-    return [
-        _challenge("Bearer", parameters if error.scheme in ("Bearer", None) else []),
-        _challenge("DPoP", [*(parameters if error.scheme in ("DPoP", None) else []), algorithms]),
-    ]
+    bearer = _challenge("Bearer", parameters if error.scheme in ("Bearer", None) else [])
+    dpop = _challenge("DPoP", [*(parameters if error.scheme in ("DPoP", None) else []), algorithms])
+    # Some clients look only at the beginning of what the lines are folded into.
+    return [dpop, bearer] if error.scheme == "DPoP" else [bearer, dpop]
 
 
 def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).
 
     The error stands on the challenge of the scheme that was used, on both when that can't be told, and on
-    neither without credentials. Where Bearer is accepted its challenge comes first, on a line of its own.
+    neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
+    first.
     """
     headers = [("content-type", "application/json"), ("cache-control", "no-store")]
     if error.status in _CHALLENGED:

@@ -23,6 +23,7 @@ __all__ = [
     "adding_headers",
     "authenticate",
     "can_deny",
+    "has_credentials",
     "raw_headers",
     "send_refusal",
 ]
@@ -117,6 +118,11 @@ async def authenticate(
     if verified.response_headers:
         connection.response_headers = verified.response_headers
     return verified
+
+
+def has_credentials(scope: Scope) -> bool:
+    """Whether the request of `scope` has an `Authorization` field, of whatever kind."""
+    return any(name.lower() == b"authorization" for name, _ in scope["headers"])
 
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:

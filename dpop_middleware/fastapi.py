@@ -15,8 +15,16 @@ from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
 from dpop_middleware.challenges import ErrorResponse
-from dpop_middleware.connection import Connection, authenticate, can_deny, raw_headers, send_refusal
+from dpop_middleware.connection import (
+    Connection,
+    authenticate,
+    can_deny,
+    has_credentials,
+    raw_headers,
+    send_refusal,
+)
 from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.expiry import checked_flag
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -72,6 +80,8 @@ class DPoPSecurity(SecurityBase):
 
     - `resource_server`: the judge; a `with_policy` of the middleware's own works too.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
+    - `required`: False gives None for a request without `Authorization`; bad credentials are refused all the
+      same.
     - `scheme_name`, `description`: for OpenAPI.
 
     The instance is the key for `app.dependency_overrides`. A dependency can't put a nonce on every response:
@@ -85,6 +95,7 @@ class DPoPSecurity(SecurityBase):
         *,
         acr_values: Collection[str] = (),
         max_age: int | None = None,
+        required: bool = True,
         scheme_name: str = "DPoP",
         description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
     ) -> None:
@@ -92,13 +103,18 @@ class DPoPSecurity(SecurityBase):
             raise ConfigurationError(f"DPoPSecurity takes a ResourceServer, not {resource_server!r}")
         self.model = HTTPBase(scheme="dpop", description=description)
         self.scheme_name = scheme_name
+        self._required = checked_flag("required", required)
         self._resource_server = resource_server
         # What is no collection of strings is refused by Requirements, with a sentence of its own.
         self._requirements = Requirements(acr_values=acr_values, max_age=max_age)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
-    async def __call__(self, connection: HTTPConnection, security_scopes: SecurityScopes) -> AccessToken:
+    async def __call__(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes
+    ) -> AccessToken | None:
         """Authenticate the request, at most once, and return its access token."""
         self._check_nonces_are_delivered(connection)
+        if not self._required and not has_credentials(connection.scope):
+            return None
         requirements = replace(self._requirements, scopes=tuple(security_scopes.scopes))
         try:
             verified = await authenticate(self._resource_server, connection.scope, requirements)

@@ -424,6 +424,33 @@ async def test_a_mismatch_of_htu_is_explained_in_the_log(
     assert "TLS ends at a proxy? set public_url" in line
 
 
+# --- moving from Bearer
+
+
+async def test_a_migration_is_counted(world: World) -> None:
+    seen: list[tuple[str, str | None, str | None]] = []
+    api = world.server(
+        on_event=lambda event: seen.append((event.outcome, event.scheme, event.client_id))
+    ).with_policy(accept_bearer=True)
+    app = DPoPMiddleware(reached, api)
+
+    async def bearer(token: str) -> int:
+        return (await call(app, scope_of("/", [("Authorization", f"Bearer {token}")]))).status
+
+    assert await bearer(world.token(jkt=None, client_id="old")) == 200
+    assert await bearer(world.token(client_id="stolen")) == 401
+    assert (await call(app, scope_of("/", world.fields("/", client_id="new")))).status == 200
+    as_dpop = world.fields("/", jkt=None, client_id="confused")
+    assert (await call(app, scope_of("/", as_dpop))).status == 401
+    assert [(outcome, scheme) for outcome, scheme, _ in seen] == [
+        ("accepted", "Bearer"),
+        ("refused", "Bearer"),
+        ("accepted", "DPoP"),
+        ("refused", "DPoP"),
+    ]
+    assert [client_id for outcome, _, client_id in seen if outcome == "accepted"] == ["old", "new"]
+
+
 # --- CORS
 
 

@@ -81,7 +81,7 @@ def test_no_credentials_no_error() -> None:
 
 def test_the_error_stands_on_the_scheme_that_was_used() -> None:
     plain = 'error="invalid_token", error_description="m"'
-    assert challenges(used(InvalidToken("m"), "DPoP"), MIXED) == ["Bearer", f"DPoP {plain}, {ALGS}"]
+    assert challenges(used(InvalidToken("m"), "DPoP"), MIXED) == [f"DPoP {plain}, {ALGS}", "Bearer"]
     assert challenges(used(InvalidToken("m"), "Bearer"), MIXED) == [f"Bearer {plain}", f"DPoP {ALGS}"]
 
 

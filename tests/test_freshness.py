@@ -171,7 +171,6 @@ async def accepted(api: Api, presented: str, **policy: str) -> bool:
     return True
 
 
-MODES = ("off", "required", "fallback")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The command `dpop-middleware`: keys, proofs, and a window on what a server says of them."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ _COMMANDS: Final = (
 )
 _INTERRUPTED: Final = 130
 _INTERNAL: Final = 70
+# What the library logs, the commands tell themselves; without a handler it would come out twice, unescaped.
+_SILENT: Final = logging.NullHandler()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 is success, 1 a refusal or a wrong answer, 2 a wrong use, 3 an answer that can't be had, 70 a fault of
     the command itself. Raises SystemExit for `--help` only.
     """
+    logging.getLogger("dpop_middleware").addHandler(_SILENT)
     console = Console(sys.stdout, sys.stderr, environ=os.environ)
     try:
         args = _parser().parse_args(argv)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console, plain
 from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token
+from dpop_middleware.client.target import origin_of
 from dpop_middleware.explanation import Outcome
 from dpop_middleware.secure_url import is_loopback
+from dpop_middleware.uri import parse_base_url
 
 if TYPE_CHECKING:
     from dpop_middleware.testing.suite import Case
@@ -62,15 +64,14 @@ def _run(args: Namespace, console: Console) -> int:
         clock=time.time,
     )
     try:
-        key.proof(target.method, target.url)
-        url = httpx2.URL(target.url)
-    except (ValueError, httpx2.InvalidURL) as error:
+        base = parse_base_url(origin_of(target.url))
+    except ValueError as error:
         raise CommandError(f"the URL can't be used: {error}") from error
-    if url.scheme != "https" and not is_loopback(url.host) and not args.insecure_http:
+    if base.scheme != "https" and not is_loopback(base.host) and not args.insecure_http:
         raise CommandError("the token would travel in the clear: use https, or add --insecure-http")
     try:
         outcomes = asyncio.run(_drive(cases, target, console, quiet=args.json))
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         raise CommandError(f"{target.url} gives no answer: {reason}", status=3) from error
     return _conclude(outcomes, console, in_json=args.json)

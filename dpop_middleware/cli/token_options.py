@@ -1,7 +1,7 @@
 """The access token's side of `explain`: who verifies it, and what can't be said without keys or names."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
-from dpop_middleware.secure_url import checked_url
+from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -76,7 +76,7 @@ def token_judge(
         unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
     if args.audience is None:
         unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
-    hosts = args.insecure_http_host or ()
+    hosts = checked_hosts(args.insecure_http_host or ())
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
     types = [None if name == "none" else name for name in args.token_type or ()]
@@ -136,7 +136,7 @@ def _unverified_claims(token: str | None) -> dict[str, Any]:
         return {}
 
 
-def _own_issuer(claims: Mapping[str, Any], hosts: tuple[str, ...]) -> str:
+def _own_issuer(claims: Mapping[str, Any], hosts: Collection[str]) -> str:
     issuer = claims.get("iss", _PLACEHOLDER)
     try:
         checked_url("iss", issuer, insecure_http_hosts=hosts)

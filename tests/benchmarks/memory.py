@@ -2,15 +2,15 @@
 
     python -m tests.benchmarks.memory [--tokens 50000]
 
-To be run in a process of its own: memory is told from the growth of the peak.
+To be run in a process of its own, on Linux: memory is told from the growth of what is resident.
 """
 
 import argparse
 import asyncio
 import gc
 import resource
-import sys
 import time
+from pathlib import Path
 
 from dpop_middleware import JWTAccessTokenVerifier, ResourceRequest, ResourceServer
 from tests.benchmarks.workload import RESOURCE, StubStore, Workload
@@ -18,10 +18,10 @@ from tests.benchmarks.workload import RESOURCE, StubStore, Workload
 CLIENTS = 4_000
 
 
-def peak() -> int:
-    """Return the most memory that the process had so far, in bytes."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if sys.platform == "darwin" else size * 1024
+def resident() -> int:
+    """Return how much memory the process has now, in bytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 def collection() -> float:
@@ -43,26 +43,28 @@ async def weigh(tokens: int) -> None:
     )
     for _ in range(200):
         await verifier.verify(issuer.token(jkt=jkt, scopes=("notes:read",)))
-    before, empty = peak(), collection()
+    before, empty = resident(), collection()
     for _ in range(tokens):
         await verifier.verify(issuer.token(jkt=jkt, scopes=("notes:read", "notes:write"), expires_in=3600))
     full = collection()
-    print(f"a verified token: {(peak() - before) / tokens:,.0f} bytes")
+    print(f"a verified token: {(resident() - before) / tokens:,.0f} bytes")
     print(
         f"a full garbage collection: {full * 1e3:.1f} ms with {tokens:,} of them, {empty * 1e3:.1f} without"
     )
 
     server = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=StubStore())
-    before = peak()
+    before = resident()
     for _ in range(CLIENTS):
         for scope in workload.unknown(1):
             await server.authenticate(ResourceRequest.from_scope(scope))
-    print(f"a known client, with its key and its verified token: {(peak() - before) / CLIENTS:,.0f} bytes")
+    print(
+        f"a known client, with its key and its verified token: {(resident() - before) / CLIENTS:,.0f} bytes"
+    )
 
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, default=50_000, help="verified tokens to keep")
     asyncio.run(weigh(parser.parse_args().tokens))
 

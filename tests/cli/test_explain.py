@@ -169,6 +169,11 @@ def test_keys_that_cannot_be_had(unused_port: int) -> None:
     )  # fmt: skip
     assert ran.status == 3
     assert "unknown: 503, caught by token_key" in ran.out
+    alone = process(
+        "explain", "--method", "GET", "--url", URL, "--proof", "x", "--token", TOKEN,
+        "--jwks", f"http://127.0.0.1:{unused_port}/jwks",
+    )  # fmt: skip
+    assert (alone.status, alone.err) == (3, "")
     assert json.loads(
         explained(
             "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks", "--json"

@@ -103,9 +103,7 @@ def test_nonces(client: Client, method: str, lending: Served) -> None:
     assert statuses() == [200]
 
 
-def test_nonces_beside_bearer(client: Client, kind: str, request: pytest.FixtureRequest) -> None:
-    if kind in ("@atproto/oauth-client", PYTHON_CLIENT):
-        request.applymarker(pytest.mark.xfail(reason="it expects DPoP's challenge before Bearer's"))
+def test_nonces_beside_bearer(client: Client) -> None:
     with protected(DPoPPolicy(nonce="required", accept_bearer=True)) as served:
         token, url = served.token(client.jkt), f"{served.origin}/notes"
         assert client.call(token, "GET", url).status == 200

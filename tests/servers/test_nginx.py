@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import pytest
 import trustme
 from starlette.applications import Starlette
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 # What the README recommends stands in `location /`; the others are what else is found in the wild.
 SERVERS = """
 server {{
-    listen 127.0.0.1:{port} ssl;
+    listen 127.0.0.1:{port} ssl http2;
     server_name api.example.test api.example.org;
     ssl_certificate {folder}/chain.pem;
     ssl_certificate_key {folder}/key.pem;
@@ -106,7 +107,7 @@ def application(world: World, *public_urls: str) -> DPoPMiddleware:
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Generator[Proxied]:
     folder = tmp_path_factory.mktemp("nginx")
     authority = trustme.CA()
-    issued = authority.issue_cert("api.example.test", "api.example.org", "localhost")
+    issued = authority.issue_cert("api.example.test", "api.example.org", "127.0.0.1")
     issued.private_key_pem.write_to_path(folder / "key.pem")
     (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     trust = ssl.create_default_context()
@@ -227,6 +228,19 @@ def test_both_challenges_reach_the_client(proxied: Proxied) -> None:
     assert status == 401
     challenges = [line for line in answer.splitlines() if line.lower().startswith("www-authenticate:")]
     assert [challenge.split()[1] for challenge in challenges] == ["Bearer", "DPoP"]
+
+
+def test_http_2_to_the_proxy(proxied: Proxied) -> None:
+    url = f"https://127.0.0.1:{proxied.port}/a"
+    name = {"Host": f"api.example.test:{proxied.port}"}
+    with httpx2.Client(http2=True, verify=proxied.trust, trust_env=False) as client:
+        authorization, proof = proxied.world.fields(f"{proxied.origin()}/a")
+        good = client.get(url, headers=[*name.items(), authorization, proof])
+        assert (good.http_version, good.status_code) == ("HTTP/2", 200)
+        twice = client.get(url, headers=[*name.items(), authorization, proof, proof])
+        assert twice.status_code == 401
+        assert "several DPoP fields" in twice.text
+        assert client.get(url, headers=[authorization, proof]).status_code == 401
 
 
 def test_a_websocket(proxied: Proxied) -> None:

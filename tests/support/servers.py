@@ -72,7 +72,7 @@ def _uvicorn(
         lifespan="on",
         loop="asyncio" if by_h11 else "auto",
         http="h11" if by_h11 else "httptools",
-        ws="wsproto" if by_h11 else "websockets-sansio",
+        ws="wsproto" if by_h11 else "auto",
         root_path=root_path,
         timeout_graceful_shutdown=1,
         ssl_certfile=certificate.chain if certificate else None,

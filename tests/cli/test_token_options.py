@@ -1,0 +1,172 @@
+"""Access tokens of every kind of issuer, judged by what the options say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.testing import ABSENT, TestIssuer
+from tests.support.command import Ran, run
+from tests.support.issuer_server import IssuerServer
+
+NOW = 1_800_000_000
+URL = "https://api.example.test/notes"
+ISSUER = TestIssuer(clock=lambda: NOW)
+KEY = DPoPKey.generate()
+
+
+def explained(token: str, *options: str, **how: Any) -> Ran:
+    proof = KEY.proof("GET", URL, access_token=token, now=NOW)
+    return run(
+        "explain", "--method", "GET", "--url", URL, "--proof", proof, "--token", token, "--now", str(NOW), *options,
+        **how,
+    )  # fmt: skip
+
+
+def outcomes(ran: Ran) -> dict[str, str]:
+    return {row["check"]: row["outcome"] for row in json.loads(ran.out)["checks"]}
+
+
+def failed(ran: Ran) -> str | None:
+    return next((check for check, outcome in outcomes(ran).items() if outcome == "failed"), None)
+
+
+@pytest.fixture
+def jwks(tmp_path: Path) -> str:
+    (tmp_path / "jwks.json").write_text(json.dumps(ISSUER.jwks()))
+    return str(tmp_path / "jwks.json")
+
+
+@pytest.mark.parametrize("prefix", ["", "@"])
+def test_keys_from_a_file(jwks: str, prefix: str) -> None:
+    ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", f"{prefix}{jwks}", "--json")
+    told = outcomes(ran)
+    assert ran.status == 0
+    assert told["token_signature"] == told["token_key"] == "passed"
+    assert told["token_iss"] == told["token_aud"] == "not judged"
+
+
+def test_keys_from_standard_input() -> None:
+    ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", "-", "--json", stdin=json.dumps(ISSUER.jwks()))
+    assert outcomes(ran)["token_signature"] == "passed"
+
+
+def test_a_stranger_is_not_believed(jwks: str) -> None:
+    token = ISSUER.token(jkt=KEY.jkt, key=DPoPKey.generate())
+    assert failed(explained(token, "--json")) is None
+    assert failed(explained(token, "--jwks", jwks, "--json")) == "token_signature"
+
+
+def test_names_that_are_given_are_judged(jwks: str) -> None:
+    token = ISSUER.token(jkt=KEY.jkt)
+    right = ("--issuer", ISSUER.issuer, "--audience", "x", "--audience", "https://api.example.test")
+    told = outcomes(explained(token, "--jwks", jwks, "--json", *right))
+    assert told["token_iss"] == told["token_aud"] == "passed"
+    other = explained(token, "--jwks", jwks, "--json", "--issuer", f"{ISSUER.issuer}/")
+    assert failed(other) == "token_iss"
+    assert "only a trailing slash differs" in other.out
+    assert failed(explained(token, "--jwks", jwks, "--json", "--audience", "x")) == "token_aud"
+    assert failed(explained(token, "--json", "--audience", "x")) == "token_aud"
+
+
+def test_keys_are_found_by_the_issuers_metadata() -> None:
+    with IssuerServer() as server:
+        issuer = TestIssuer(server.origin, clock=lambda: NOW)
+        server.publish(issuer.jwks())
+        ran = explained(issuer.token(jkt=KEY.jkt), "--issuer", server.origin, "--json")
+    assert ran.status == 0
+    told = outcomes(ran)
+    assert told["token_iss"] == told["token_signature"] == "passed"
+
+
+def test_plain_http_must_be_named() -> None:
+    token = ISSUER.token(jkt=KEY.jkt, iss="http://auth.internal")
+    ran = explained(token)
+    assert ran.status == 2
+    assert "the token's own iss is no https URL: name the issuer with --issuer" in ran.err
+    assert explained(token, "--insecure-http-host", "auth.internal").status == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "caught_by"),
+    [
+        ("opaque", "token_format"),
+        ("a.b.c", "token_format"),
+        ("a.b.c.d.e", "token_format"),
+        (ISSUER.token(jkt=KEY.jkt, iss=ABSENT), "token_claims"),
+        (ISSUER.token(jkt=KEY.jkt, aud=ABSENT), "token_claims"),
+        (ISSUER.token(jkt=KEY.jkt, aud={"a": 1}), "token_claims"),
+        (ISSUER.token(jkt=KEY.jkt, aud=["", 1]), "token_claims"),
+        (ISSUER.token(jkt=KEY.jkt, aud=[]), "token_aud"),
+        (ISSUER.token(jkt=KEY.jkt, header={"alg": "none"}, key=ABSENT), "token_alg"),
+        (ISSUER.token(jkt=KEY.jkt, expires_in=-16), "token_time"),
+        (ISSUER.token(), "binding"),
+        (ISSUER.token(cnf={"x5t#S256": "x"}), "binding"),
+    ],
+)
+def test_a_bad_token_is_told_by_its_check_with_keys_or_without(jwks: str, token: str, caught_by: str) -> None:
+    for options in ((), ("--jwks", jwks)):
+        ran = explained(token, "--json", *options)
+        assert ran.status == 1
+        if caught_by == "token_aud":  # the token's own audiences are none, so the check is not made by name
+            assert outcomes(ran)["token_aud"] == "failed"
+        assert failed(ran) == caught_by
+
+
+def test_issuers_that_differ_are_named_as_the_verifier_names_them(jwks: str) -> None:
+    token = ISSUER.token(
+        jkt=KEY.jkt, header={"typ": ABSENT}, client_id=ABSENT, jti=ABSENT, scp=["notes:read"], cid="web"
+    )
+    for keys in ((), ("--jwks", jwks)):
+        options = ["--json", *keys]
+        assert failed(explained(token, *options)) == "token_typ"
+        options += ["--token-type", "JWT", "--token-type", "none"]
+        assert failed(explained(token, *options)) == "token_claims"
+        options += ["--client-id-claim", "cid", "--required-claim", "sub", "--required-claim", "client_id"]
+        assert failed(explained(token, *options)) is None
+        options += ["--scope", "notes:read"]
+        assert failed(explained(token, *options)) == "scope"
+        assert failed(explained(token, *options, "--scope-claim", "scp")) is None
+
+
+def test_the_clock_skew_is_the_servers() -> None:
+    token = ISSUER.token(jkt=KEY.jkt, expires_in=-16)
+    assert explained(token, "--clock-skew", "30").status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--jwks", "http://auth.internal/jwks"), "jwks must be an https URL"),
+        (("--token-type", ""), "token_types takes the accepted values"),
+        (("--insecure-http-host", "a/b"), "insecure_http_hosts names hosts"),
+        (("--issuer", ISSUER.issuer, "--clock-skew", "900"), "clock_skew must be at least 0 and at most 300"),
+    ],
+)
+def test_wrong_uses(options: tuple[str, ...], words: str) -> None:
+    ran = explained(ISSUER.token(jkt=KEY.jkt), *options)
+    assert (ran.status, ran.out) == (2, "")
+    assert words in ran.err
+
+
+def test_a_key_set_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "jwks.json").write_text('{"keys": []}')
+    ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", str(tmp_path / "jwks.json"))
+    assert ran.status == 2
+    assert "jwks holds no usable key" in ran.err
+
+
+def test_who_reads_without_keys_names_the_issuer_that_the_token_names() -> None:
+    from argparse import Namespace
+
+    from dpop_middleware.cli.inputs import Inputs
+    from dpop_middleware.cli.token_options import token_judge
+    from dpop_middleware.policy import DPoPPolicy
+
+    names = ("jwks", "issuer", "audience", "scope", "token_type", "scope_claim", "client_id_claim",
+             "required_claim", "insecure_http_host")  # fmt: skip
+    args = Namespace(**dict.fromkeys(names))
+    judge = token_judge(args, Inputs(), ISSUER.token(), policy=DPoPPolicy(), now=NOW)
+    assert judge.verifier.issuers == (ISSUER.issuer,)
