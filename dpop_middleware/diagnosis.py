@@ -14,8 +14,7 @@ _FAR_AWAY = 100_000_000_000
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
     {
-        Check.FORMAT: "is it whole: three base64url parts with dots between, no padding, no line break?",
-        Check.ATH: "a proof for another token, from before a refresh? ath is the token's SHA-256 in base64url",
+        Check.ATH: "a proof for another token, from before a refresh? ath is the token's SHA-256, base64url",
         Check.SIGNATURE: "signed by another key than the one in jwk? or an ECDSA signature in DER form?",
     }
 )
@@ -76,7 +75,7 @@ def _of_one_header(expected: object, actual: object) -> str | None:
     return "a retry that added a field instead of replacing it, or a proxy that joined two?"
 
 
-def _of_header(check: Check, actual: object) -> str | None:
+def _of_header(check: Check | None, actual: object) -> str | None:
     if check is Check.TYP:
         return "is it the default of a JWT library? set typ to dpop+jwt in the header"
     if check is Check.ALG and isinstance(actual, str):
@@ -85,7 +84,7 @@ def _of_header(check: Check, actual: object) -> str | None:
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
     if check is Check.JWK and isinstance(actual, str) and "private" in actual:
-        return "put only the public members of the key into jwk; the key is no secret any more: make a new one"
+        return "jwk takes the public members only; this key is no secret any more: make a new one"
     return None
 
 
@@ -95,6 +94,8 @@ def _of_proof(error: DPoPError) -> str | None:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
         return _of_header(check, error.actual)
+    if check is Check.FORMAT and "JSON" not in str(error.actual):
+        return "is it whole: three base64url parts with dots between, no padding, no line break?"
     if check is Check.JTI and error.description.endswith("used before"):
         return "sent twice, by a retry, a proxy or a thief? each request needs a new proof"
     return None if check is None else _OF_ANY_PROOF.get(check)

@@ -41,7 +41,8 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 class _Ending:
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
+        self._deadline = asyncio.get_running_loop().time() + seconds
         self._receive = receive
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
@@ -49,21 +50,27 @@ class _Ending:
         self._send_raises = self._is_websocket or tuple(map(int, spec_version.split("."))) >= _SEND_RAISES
         self._waiting: set[asyncio.Timeout] = set()
         self._sending = asyncio.Lock()
-        self._may_end = asyncio.Event()
         self._finished = False
-        self.ended = False
-        if self._is_websocket:
-            self._may_end.set()
+        self._ended = False
+        self._timer = asyncio.create_task(self._end()) if self._is_websocket else None
 
-    async def end_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self._may_end.wait()
-        self.ended = True
+    async def _end(self) -> None:
+        await asyncio.sleep(self._deadline - asyncio.get_running_loop().time())
+        self._ended = True
         for timeout in self._waiting:
             timeout.reschedule(0)
         async with self._sending:
             if not self._finished:
                 await self._send(self._last_message())
+
+    async def leave(self) -> None:
+        """Stop the timer, or let it finish what it has begun."""
+        if self._timer is None:
+            return
+        if not self._ended:
+            self._timer.cancel()
+        # Whatever the timer met, the connection is over: a client that has left can't be told so.
+        await asyncio.gather(self._timer, return_exceptions=True)
 
     def _last_message(self) -> Message:
         if self._is_websocket:
@@ -71,7 +78,7 @@ class _Ending:
         return {"type": "http.response.body", "body": b"", "more_body": False}
 
     async def receive(self) -> Message:
-        if not self.ended:
+        if not self._ended:
             timeout = asyncio.timeout(None)
             try:
                 async with timeout:
@@ -88,16 +95,20 @@ class _Ending:
 
     async def send(self, message: Message) -> None:
         async with self._sending:
-            if self.ended:
-                if self._send_raises:
-                    raise OSError(CLOSE_REASON)
+            if not self._ended:
+                await self._pass_on(message)
                 return
-            self._finished = message["type"] == "websocket.close" or (
-                message["type"].endswith("http.response.body") and not message.get("more_body", False)
-            )
-            await self._send(message)
-            if message["type"] == "http.response.start" and is_event_stream(message.get("headers", ())):
-                self._may_end.set()
+        if self._send_raises:
+            raise OSError(CLOSE_REASON)
+        await asyncio.sleep(0)  # whoever sends without end must not hold up everybody else
+
+    async def _pass_on(self, message: Message) -> None:
+        kind = message["type"]
+        closes = kind.endswith("http.response.body") and not message.get("more_body", False)
+        self._finished = closes or kind == "websocket.close"
+        await self._send(message)
+        if kind == "http.response.start" and is_event_stream(message.get("headers", ())):
+            self._timer = asyncio.create_task(self._end())
 
 
 @asynccontextmanager
@@ -113,15 +124,11 @@ async def ending_after(
     if seconds is None:
         yield receive, send
         return
-    ending = _Ending(scope, receive, send)
-    timer = asyncio.create_task(ending.end_after(seconds))
+    ending = _Ending(seconds, scope, receive, send)
     try:
         yield ending.receive, ending.send
     finally:
-        if not ending.ended:
-            timer.cancel()
-        # Whatever the timer met, the connection is over: a client that has left can't be told so.
-        await asyncio.gather(timer, return_exceptions=True)
+        await ending.leave()
 
 
 async def until(seconds: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:

@@ -31,6 +31,7 @@ __all__ = ["Explanation", "Finding", "Outcome", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
 _ORDER: Final = {check: position for position, check in enumerate(Check)}
+_NOTHING_REQUIRED: Final = Requirements()
 _OF_THE_TOKEN: Final = tuple(check for check in Check if check.startswith("token_"))
 _ONLY_WITH_A_TOKEN: Final = (Check.AUTHORIZATION, *_OF_THE_TOKEN, Check.BINDING, Check.JKT, Check.ATH)
 
@@ -85,7 +86,7 @@ async def explain(
     unknown: Mapping[Check, str] = MappingProxyType({}),
     nonces: NonceProvider | None = None,
     policy: DPoPPolicy = DPoPPolicy(),
-    requirements: Requirements = Requirements(),
+    requirements: Requirements = _NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
     """Judge one DPoP request as a resource server at `url` would, and say how each check went.

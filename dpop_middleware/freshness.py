@@ -88,14 +88,16 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
     """Return the time in which any of `policies` could accept the proof, with the workers' clock margin.
 
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
-    another's `iat` window, nor the other way round.
+    another's `iat` window, nor the other way round. It is no older than its nonce.
     """
     not_before, expires_at = math.inf, -math.inf
     for policy in policies:
         if policy.nonce == "off" or nonce is None:
             window = _iat_window(proof, policy)
         else:
-            window = Window(nonce.issued_at - WORKER_CLOCK_MARGIN, nonce.expires_at)
+            window = Window(nonce.issued_at, nonce.expires_at)
         not_before = min(not_before, window.not_before)
         expires_at = max(expires_at, window.expires_at)
-    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+    if nonce is not None:
+        not_before = max(not_before, nonce.issued_at)
+    return Window(not_before - WORKER_CLOCK_MARGIN, expires_at + WORKER_CLOCK_MARGIN)

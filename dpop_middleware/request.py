@@ -70,7 +70,7 @@ class ResourceRequest:
             raw_path=(
                 quote(scope["path"], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
                 if raw_path is None
-                else raw_path.decode("latin-1")
+                else raw_path.partition(b"?")[0].decode("latin-1")
             ),
             hosts=tuple(hosts),
             authorization=tuple(authorization),

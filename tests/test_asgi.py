@@ -310,6 +310,20 @@ async def test_another_server_verifies_afresh(world: World) -> None:
     assert world.store.asked == 3
 
 
+def test_servers_side_by_side(world: World) -> None:
+    servers = {
+        name: world.server(resource=f"{ORIGIN}/{name}", public_url=ORIGIN) for name in ("notes", "files")
+    }
+    inner = Starlette(routes=[Route("/a", whoami)])
+    client = browser(
+        Starlette(routes=[Mount(f"/{name}", DPoPMiddleware(inner, api)) for name, api in servers.items()])
+    )
+    for name, other in (("notes", "files"), ("files", "notes")):
+        own = world.fields(f"/{name}/a", audience=f"{ORIGIN}/{name}")
+        assert client.get(f"/{other}/a", headers=dict(own)).json()["error"] == "invalid_token"
+        assert client.get(f"/{name}/a", headers=dict(own)).json()["user"] == "user123"
+
+
 async def test_the_same_server_twice_asks_the_store_once(world: World) -> None:
     api = world.server()
     app = DPoPMiddleware(DPoPMiddleware(reached, api.with_policy(algorithms=("ES256",))), api)
@@ -620,7 +634,7 @@ def test_a_websocket_ends_with_its_token(world: World) -> None:
 
     app = Starlette(routes=[WebSocketRoute("/ws", listening)])
     client = browser(DPoPMiddleware(app, world.server(), close_at_expiry=True))
-    headers = world.headers("/ws", exp=world.clock() + 0.2)
+    headers = world.headers("/ws", exp=world.clock() + 0.5)
     with client.websocket_connect("/ws", headers=headers) as websocket:
         websocket.send_text("a")
         assert websocket.receive_text() == "a"
@@ -631,23 +645,27 @@ def test_a_websocket_ends_with_its_token(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "complete"),
-    [({"close_at_expiry": True}, True), ({}, False), ({"close_at_expiry": False}, False)],
+    ("options", "expires_in", "pause", "chunks"),
+    [
+        ({"close_at_expiry": True}, 0.4, 60, 1),
+        ({"close_at_expiry": False}, 0.01, 0.05, 2),
+        ({}, 0.01, 0.05, 2),
+    ],
 )
 async def test_server_sent_events_end_with_the_token(
-    world: World, options: dict[str, Any], complete: bool
+    world: World, options: dict[str, Any], expires_in: float, pause: float, chunks: int
 ) -> None:
     async def events(request: Request) -> Response:
         async def ticks() -> AsyncIterator[str]:
             yield "data: 1\n\n"
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(pause)
             yield "data: 2\n\n"
 
         return StreamingResponse(ticks(), media_type="text/event-stream")
 
     api = world.server()
     app = DPoPMiddleware(Starlette(routes=[Route("/events", events)]), api, **options)
-    scope = scope_of("/events", world.fields("/events", exp=world.clock() + 0.1))
+    scope = scope_of("/events", world.fields("/events", exp=world.clock() + expires_in))
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Send
 
 from dpop_middleware.expiry import ending_after, is_event_stream, until
 
@@ -145,6 +145,22 @@ async def test_every_other_response_takes_its_time() -> None:
         await send(CHUNK)
         await send(LAST)
     assert server.sent == [start, CHUNK, LAST]
+
+
+async def test_whoever_sends_without_end_holds_up_nobody() -> None:
+    server = Server()
+
+    async def flood(send: Send) -> None:
+        await send(START)
+        while True:
+            await send(CHUNK)
+
+    async with ending_after(0, http(), server.receive, server.send) as (_, send):
+        flooding = asyncio.create_task(flood(send))
+        await asyncio.sleep(SOON)
+        assert not flooding.done()
+        flooding.cancel()
+    assert server.sent[-1] == LAST
 
 
 async def test_what_ends_earlier_leaves_nothing_behind() -> None:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpop_middleware import DPoPPolicy, HMACNonceProvider, JWTAccessTokenVerifier, MemoryReplayStore, ResourceServer
+from dpop_middleware import (
+    DPoPPolicy,
+    HMACNonceProvider,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    ResourceServer,
+)
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken
@@ -168,7 +174,9 @@ async def test_a_good_request() -> None:
     explanation = await explained(proof(jti="the-jti"))
     assert explanation.error is None
     told = found(explanation)
-    unjudged = {check: finding.hint for check, finding in told.items() if finding.outcome is Outcome.NOT_JUDGED}
+    unjudged = {
+        check: finding.hint for check, finding in told.items() if finding.outcome is Outcome.NOT_JUDGED
+    }
     assert unjudged == {
         Check.NONCE: "the server's nonce is not given",
         Check.JTI: "only the server's replay store knows whether the proof was used before",
@@ -176,7 +184,9 @@ async def test_a_good_request() -> None:
         Check.AUTHENTICATION: "a route asks for it",
     }
     assert {check for check in Check if told[check].outcome is Outcome.PASSED} == set(Check) - set(unjudged)
-    assert {check: told[check].actual for check in (Check.HTM, Check.HTU, Check.IAT, Check.JTI, Check.ALG)} == {
+    assert {
+        check: told[check].actual for check in (Check.HTM, Check.HTU, Check.IAT, Check.JTI, Check.ALG)
+    } == {
         Check.HTM: "GET",
         Check.HTU: URL,
         Check.IAT: NOW,
@@ -267,9 +277,7 @@ async def test_scopes() -> None:
 
 async def test_what_the_verifier_cannot_say_is_not_judged() -> None:
     told = found(await explained(proof(), unknown={Check.TOKEN_KEY: "no keys"}))
-    assert told[Check.TOKEN_KEY] == Finding(
-        check=Check.TOKEN_KEY, outcome=Outcome.NOT_JUDGED, hint="no keys"
-    )
+    assert told[Check.TOKEN_KEY] == Finding(check=Check.TOKEN_KEY, outcome=Outcome.NOT_JUDGED, hint="no keys")
 
 
 async def test_a_verifier_that_names_no_check() -> None:
@@ -284,7 +292,9 @@ async def test_a_verifier_that_names_no_check() -> None:
     assert told[Check.TARGET] is Outcome.NOT_REACHED
 
 
-@pytest.mark.parametrize("url", ["http://[2001:db8::1]:8080/notes", "http://API.example.test:80", "http://127.0.0.1/a%2Fb?c#d"])
+@pytest.mark.parametrize(
+    "url", ["http://[2001:db8::1]:8080/notes", "http://API.example.test:80", "http://127.0.0.1/a%2Fb?c#d"]
+)
 async def test_any_absolute_url_will_do(url: str) -> None:
     assert (await explained(KEY.proof("GET", url, access_token=TOKEN, now=NOW), url=url)).error is None
 
@@ -295,7 +305,9 @@ async def test_a_path_with_dot_segments() -> None:
     assert outcomes(explanation)[Check.AUTHORIZATION] is Outcome.PASSED
 
 
-@pytest.mark.parametrize("url", ["", "/notes", "ftp://api.example.test/", "https://", "https://a b/", "https://u@h/"])
+@pytest.mark.parametrize(
+    "url", ["", "/notes", "ftp://api.example.test/", "https://", "https://a b/", "https://u@h/"]
+)
 async def test_other_urls_are_refused_in_one_sentence(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^the URL (must be absolute|can't be used)"):
         await explained(proof(), url=url)

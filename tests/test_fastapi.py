@@ -140,7 +140,7 @@ def test_without_the_handler_status_and_challenges_are_right(world: World) -> No
         response = client.get("/notes", headers=headers)
         assert response.status_code in (400, 401, 403)
         schemes = [challenge.split()[0] for challenge in response.headers.get_list("www-authenticate")]
-        assert schemes == ["Bearer", "DPoP"]
+        assert sorted(schemes) == ["Bearer", "DPoP"]
         assert response.headers.get_list("cache-control") == ["no-store"]
         assert response.headers["content-type"] == "application/json"
         assert list(response.json()) == ["detail"]
@@ -218,7 +218,7 @@ def test_concurrent_dependencies_ask_once(world: World) -> None:
         from fastapi.security import SecurityScopes
 
         tokens = await asyncio.gather(*(dpop(request, SecurityScopes([])) for _ in range(5)))
-        return [token.subject for token in tokens]
+        return [token.subject for token in tokens if token]
 
     @app.get("/")
     async def endpoint(names: Annotated[list[str], Depends(gather)]) -> list[str]:

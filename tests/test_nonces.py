@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dpop_middleware import HMACNonceProvider, Nonce
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
-from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, nonces_for
 from tests.support.api import NOW
 
 OLD, NEW = bytes(range(32)), bytes(range(32, 64))
@@ -154,3 +154,11 @@ def test_times_that_make_no_sense_are_refused(times: Any) -> None:
 def test_the_secret_shows_nowhere() -> None:
     secret = b"this secret must not be printed!"
     assert "secret" not in repr(HMACNonceProvider(secret)) + str(vars(HMACNonceProvider(secret)).keys())
+
+
+@pytest.mark.parametrize("half", ["issue", "check"])
+def test_a_provider_issues_and_checks(half: str) -> None:
+    provider = type("Half", (), {half: HMACNonceProvider.issue})()
+    with pytest.raises(ConfigurationError, match="nonces takes a NonceProvider"):
+        nonces_for(provider, purpose="p", server="s")
+    assert nonces_for(None, purpose="p", server="s") is None

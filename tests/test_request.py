@@ -86,6 +86,10 @@ def test_without_a_raw_path_the_path_is_quoted(path: str, raw_path: str) -> None
     assert ResourceRequest.from_scope(absent).raw_path == raw_path
 
 
+def test_a_server_that_leaves_the_query_in_the_raw_path() -> None:
+    assert ResourceRequest.from_scope(scope(raw_path=b"/a?token=secret?")).raw_path == "/a"
+
+
 def test_octets_of_a_raw_path_stay_apart() -> None:
     assert ResourceRequest.from_scope(scope(raw_path=b"/\xff\xc3\xa9")).raw_path == "/\xff\xc3\xa9"
 

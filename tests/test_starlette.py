@@ -399,7 +399,7 @@ async def test_websockets_without_the_denial_extension(world: World, path: str) 
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
 def test_websockets_end_with_their_token(world: World, path: str) -> None:
     client = client_of(*sockets(world.server(), close_at_expiry=True))
-    headers = world.headers(path, scopes=["ws"], exp=world.clock() + 0.1)
+    headers = world.headers(path, scopes=["ws"], exp=world.clock() + 0.5)
     with client.websocket_connect(path, headers=headers) as websocket:
         assert websocket.receive_text() == "user123"
         with pytest.raises(WebSocketDisconnect) as closed:
@@ -407,38 +407,48 @@ def test_websockets_end_with_their_token(world: World, path: str) -> None:
     assert closed.value.code == 1008
 
 
-async def _ticks() -> AsyncIterator[str]:
+async def _ticks(pause: float) -> AsyncIterator[str]:
     yield "data: 1\n\n"
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(pause)
     yield "data: 2\n\n"
 
 
 @pytest.mark.parametrize("kind", ["function", "method", "class"])
 @pytest.mark.parametrize(
-    ("media_type", "close_at_expiry", "chunks"),
-    [("text/event-stream", True, 1), ("text/event-stream", False, 2), ("text/plain", True, 2)],
+    ("media_type", "close_at_expiry", "expires_in", "pause", "chunks"),
+    [
+        ("text/event-stream", True, 0.4, 60, 1),
+        ("text/event-stream", False, 0.01, 0.05, 2),
+        ("text/plain", True, 0.01, 0.05, 2),
+    ],
 )
 async def test_event_streams_end_with_their_token(
-    world: World, kind: str, media_type: str, close_at_expiry: bool, chunks: int
+    world: World,
+    kind: str,
+    media_type: str,
+    close_at_expiry: bool,
+    expires_in: float,
+    pause: float,
+    chunks: int,
 ) -> None:
     protect = requires_dpop(world.server(), close_at_expiry=close_at_expiry)
 
     @protect
     async def function(request: Request) -> Response:
-        return StreamingResponse(_ticks(), media_type=media_type)
+        return StreamingResponse(_ticks(pause), media_type=media_type)
 
     class Method(HTTPEndpoint):
         @protect
         async def get(self, request: Request) -> Response:
-            return StreamingResponse(_ticks(), media_type=media_type)
+            return StreamingResponse(_ticks(pause), media_type=media_type)
 
     @protect
     class Endpoint(HTTPEndpoint):
         async def get(self, request: Request) -> Response:
-            return StreamingResponse(_ticks(), media_type=media_type)
+            return StreamingResponse(_ticks(pause), media_type=media_type)
 
     endpoint: Any = {"function": function, "method": Method, "class": Endpoint}[kind]
-    scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.1))
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + expires_in))
     sent: list[Message] = []
 
     async def receive() -> Message:

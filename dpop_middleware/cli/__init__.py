@@ -47,7 +47,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROG,
-        description="DPoP (RFC 9449) at the keyboard: make keys and proofs, and see why a server refuses them.",
+        description="DPoP (RFC 9449) at the keyboard: make keys and proofs, see why a server refuses them.",
         epilog="Tokens and proofs are read from standard input with -, from a file with @FILE, so that they "
         "stay out of the shell's history. Each command has examples: see COMMAND --help.",
         formatter_class=_HelpFormatter,

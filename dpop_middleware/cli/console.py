@@ -19,7 +19,7 @@ _MARKS: Final[Mapping[Outcome, tuple[str, str, Style]]] = {
     Outcome.PASSED: ("✓", "ok", "green"),
     Outcome.FAILED: ("✗", "NO", "red"),
     Outcome.NOT_REACHED: ("·", ".", "dim"),
-    Outcome.NOT_JUDGED: ("–", "-", "dim"),
+    Outcome.NOT_JUDGED: ("?", "?", "dim"),
 }
 
 

@@ -20,12 +20,12 @@ from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.requirements import Requirements
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMAND", "MEANING"]
 
 _POLICY: Final = DPoPPolicy()
 _TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
 _LATEST: Final = 253_402_300_799
-_MEANING: Final[Mapping[Check, str]] = MappingProxyType(
+MEANING: Final[Mapping[Check, str]] = MappingProxyType(
     {
         Check.AUTHORIZATION: "one Authorization field with one token",
         Check.TARGET: "a path that can be read in one way only",
@@ -66,7 +66,7 @@ class _OneNonce:
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
 
-    def issue(self, now: float) -> str:
+    def issue(self, now: float) -> str:  # noqa: ARG002
         return self._nonce
 
     def check(self, nonce: str, now: float) -> Nonce | None:
@@ -192,7 +192,7 @@ def _print_finding(finding: Finding, console: Console, now: float) -> None:
         end = f"not judged: {finding.hint}"
     elif finding.outcome is Outcome.PASSED and finding.actual is not None:
         end = _told(finding.check, finding.actual, now)
-    words = f"{finding.check:<16} {_MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
+    words = f"{finding.check:<16} {MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
     console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")
 
 

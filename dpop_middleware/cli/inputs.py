@@ -132,5 +132,3 @@ def checked_method(method: str) -> str:
     if not _METHOD.fullmatch(method):
         raise CommandError("the method is not an HTTP method name, such as GET")
     return method
-
-

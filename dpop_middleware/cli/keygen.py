@@ -15,15 +15,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="where to write it, readable by its owner only; PEM for a name in .pem, else a JWK; - prints the JWK",
+        help="where to write it, for its owner only; PEM for a name in .pem, else a JWK; - prints the JWK",
     )
     parser.add_argument(
         "--algorithm", choices=SUPPORTED_ALGORITHMS, default="ES256", metavar="ALG", help="%(choices)s"
     )
     parser.add_argument("--rsa-bits", type=int, default=2048, metavar="N", help="2048 to 4096")
-    parser.add_argument(
-        "--password", metavar="-|@FILE", help="encrypt a .pem file with what stands there"
-    )
+    parser.add_argument("--password", metavar="-|@FILE", help="encrypt a .pem file with what stands there")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--json", action="store_true", help="say in JSON what was made")
 

@@ -25,7 +25,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="a public or private key (JWK or PEM) or a DPoP proof: the name of a file, or - for standard input",
+        help="a public or private key (JWK or PEM) or a DPoP proof: a file, or - for standard input",
     )
     parser.add_argument("--password", metavar="-|@FILE", help="what opens an encrypted PEM file")
 

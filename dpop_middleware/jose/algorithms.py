@@ -7,9 +7,11 @@ change here, on purpose: nothing that a request or a token says can widen the ta
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
     SECP256R1,
     SECP384R1,
     SECP521R1,
@@ -18,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from jwt import algorithms as pyjwt
 
 __all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
@@ -55,6 +59,27 @@ class Algorithm:
         return self.accepts(key) and self.verifier.verify(signing_input, key, signature)
 
 
+class _ECDSA(pyjwt.ECAlgorithm):
+    """PyJWT's ECDSA, but what it makes anew for each signature that it verifies is made once."""
+
+    def __init__(self, hash_alg: type[HashAlgorithm], curve: type[EllipticCurve]) -> None:
+        super().__init__(hash_alg, curve)
+        self._size = (curve().key_size + 7) // 8
+        self._scheme = ECDSA(hash_alg())
+
+    def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:
+        """Whether `sig` is the signature of `key` over `msg` (RFC 7518 section 3.4)."""
+        if len(sig) != 2 * self._size:
+            return False
+        r = int.from_bytes(sig[: self._size], "big")
+        s = int.from_bytes(sig[self._size :], "big")
+        try:
+            key.verify(encode_dss_signature(r, s), msg, self._scheme)
+        except InvalidSignature:
+            return False
+        return True
+
+
 def _ecdsa(name: str, crv: str, curve: EllipticCurve, verifier: pyjwt.ECAlgorithm) -> Algorithm:
     return Algorithm(
         name=name, kty="EC", crv=crv, curve=curve, key_type=EllipticCurvePublicKey, verifier=verifier
@@ -77,9 +102,9 @@ def _rsa(name: str, verifier: pyjwt.RSAAlgorithm) -> Algorithm:
 
 
 _TABLE: Final = (
-    _ecdsa("ES256", "P-256", SECP256R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA256, SECP256R1)),
-    _ecdsa("ES384", "P-384", SECP384R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA384, SECP384R1)),
-    _ecdsa("ES512", "P-521", SECP521R1(), pyjwt.ECAlgorithm(pyjwt.ECAlgorithm.SHA512, SECP521R1)),
+    _ecdsa("ES256", "P-256", SECP256R1(), _ECDSA(pyjwt.ECAlgorithm.SHA256, SECP256R1)),
+    _ecdsa("ES384", "P-384", SECP384R1(), _ECDSA(pyjwt.ECAlgorithm.SHA384, SECP384R1)),
+    _ecdsa("ES512", "P-521", SECP521R1(), _ECDSA(pyjwt.ECAlgorithm.SHA512, SECP521R1)),
     _eddsa("EdDSA"),
     _eddsa("Ed25519"),
     _rsa("PS256", pyjwt.RSAPSSAlgorithm(pyjwt.RSAPSSAlgorithm.SHA256)),

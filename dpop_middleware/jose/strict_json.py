@@ -16,6 +16,9 @@ MAX_DEPTH: Final = 32
 # An integer of at most 308 digits has a finite float, so that arithmetic with times can't overflow.
 _MAX_INTEGER_LENGTH: Final = 308
 
+# RFC 8259 section 2
+_WHITE_SPACE: Final = " \t\n\r"
+
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -72,8 +75,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
     checked, nor is the size: cap it before.
     """
     try:
-        text = data.decode("utf-8")
-        value = _DECODER.decode(text)
+        text = data.decode("utf-8").strip(_WHITE_SPACE)
+        value, end = _DECODER.raw_decode(text)
         if _SURROGATE_ESCAPE.search(text):
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
@@ -81,6 +84,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT) from error
+    if end != len(text):
+        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT)
     if not isinstance(value, dict):
         raise JOSEError("a segment is not a JSON object", check=Check.FORMAT)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):

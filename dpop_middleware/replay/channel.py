@@ -1,9 +1,10 @@
 """One open connection to one server: a batch goes out, its replies come back."""
 
+import asyncio
 import contextlib
+from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from dpop_middleware.replay.replies import ReplyReader, ServerError
@@ -12,17 +13,12 @@ __all__ = ["Channel", "put_away"]
 
 
 class Channel:
-    """A connection that redis-py has opened and authenticated.
-
-    Raises `ConnectionError` of redis-py when that was closed meanwhile.
-    """
+    """A connection that redis-py has opened and authenticated."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         stream = connection._reader  # pyright: ignore[reportPrivateUsage]
-        if stream is None:
-            raise RedisConnectionError("the connection was closed")
         self._connection = connection
-        self._replies = ReplyReader(stream)
+        self._replies = ReplyReader(cast(asyncio.StreamReader, stream))
         self._was_cut = False
 
     async def exchange(self, data: bytes, count: int) -> list[object]:

@@ -1,6 +1,7 @@
 """A cluster: one link for each master, and the way from an entry to its link."""
 
 import asyncio
+import contextvars
 
 from redis.crc import key_slot
 
@@ -94,6 +95,8 @@ class Cluster:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        for write in self._waiting:
+            write.resolve(unavailable(NO_ANSWER))
         links, self._links = self._links, {}
         for link in links.values():
             await link.aclose()
@@ -130,7 +133,9 @@ class Cluster:
             return
         if self._topology is not None and self._loop.time() < self._refreshed_at + SHORTEST_REFRESH:
             return
-        self._refreshing = self._loop.create_task(self._look(), name="dpop replay store topology")
+        self._refreshing = self._loop.create_task(
+            self._look(), name="dpop replay store topology", context=contextvars.Context()
+        )
 
     async def _look(self) -> None:
         error: Exception | None = None

@@ -72,11 +72,14 @@ class Link:
         self._breaker = CircuitBreaker()
         self._with_get = True
         self._idle: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
         self._last_error: Exception | None = None
         self._unwatched = False
         self._must_renew = False
         self.closed = False
+        # Not in the context of whichever request came first.
+        self._task = self._loop.create_task(
+            self._run(), name=f"dpop replay store {name}", context=contextvars.Context()
+        )
 
     @property
     def is_quiet(self) -> bool:
@@ -85,9 +88,7 @@ class Link:
 
     def watch(self) -> None:
         """The server owns slots (now): open its connection anew if the fence had nowhere to stand."""
-        if self._unwatched and self.is_quiet:
-            self._unwatched = False
-            self._must_renew = True
+        self._must_renew = self._must_renew or self._unwatched
 
     @property
     def refuses(self) -> bool:
@@ -115,17 +116,13 @@ class Link:
     async def aclose(self) -> None:
         """Close the connection and answer what still waits: it can't be known."""
         self.closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        # What the task refuses at its end, in case it had not yet begun.
+        self._refuse(self._queue)
 
     def _wake(self) -> None:
-        if self._task is None:
-            # Not in the context of whichever request came first.
-            self._task = self._loop.create_task(
-                self._run(), name=f"dpop replay store {self.name}", context=contextvars.Context()
-            )
-        elif self._idle is not None and not self._idle.done():
+        if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     async def _run(self) -> None:

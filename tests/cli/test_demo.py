@@ -1,9 +1,11 @@
 """The demo in one process."""
 
 import re
+from typing import Any
 
 import pytest
 
+from dpop_middleware import DPoPMiddleware
 from dpop_middleware.cli import demo
 from tests.support.command import process, run
 
@@ -20,12 +22,14 @@ def test_every_verdict_is_right() -> None:
 
 
 def test_a_wrong_verdict_is_told_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lets_everybody_in(app: object, step: object) -> int:
-        await status(app, step)  # type: ignore[arg-type]
-        return 200
+    class LetsEverybodyIn(DPoPMiddleware):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def accepting(message: Any) -> None:
+                await send({**message, "status": 200})
 
-    status = demo._status
-    monkeypatch.setattr(demo, "_status", lets_everybody_in)
+            await super().__call__(scope, receive, accepting)
+
+    monkeypatch.setattr(demo, "DPoPMiddleware", LetsEverybodyIn)
     ran = run("demo")
     assert ran.status == 1
     assert ran.out.count("✗") == 10

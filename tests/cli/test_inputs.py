@@ -31,7 +31,9 @@ def test_times(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "-1", "1e300", "9" * 400, "0001-01-01", "1969-01-01"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "nan", "inf", "-1", "1e300", "9" * 400, "0001-01-01", "1969-01-01"]
+)
 def test_no_times(text: str) -> None:
     with pytest.raises(CommandError, match=r"^--now takes seconds since the epoch or a time such as "):
         parse_time(text)
@@ -88,9 +90,7 @@ def test_standard_input_serves_one_option() -> None:
     assert "names no usable private key" in ran.err
     key = DPoPKey.generate().to_pem()
     ran = run("proof", "GET", URL, "--key", "-", "--token", "-", stdin=key)
-    assert ran.err == (
-        "dpop-middleware: standard input is read for --key already: name a file for --token\n"
-    )
+    assert ran.err == ("dpop-middleware: standard input is read for --key already: name a file for --token\n")
 
 
 def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,10 @@ def test_a_password(tmp_path: Path) -> None:
         (("key.jwk", "--password", "-"), "no key was made: a JWK file is not encrypted"),
         (("-", "--password", "-"), "a JWK is not encrypted: name a file in .pem"),
         (("key.pem", "--password", "hunter2"), "--password takes - for standard input or @FILE"),
-        (("key.jwk", "--algorithm", "RS256", "--rsa-bits", "1024"), "an RSA key for DPoP has 2048 to 4096 bits"),
+        (
+            ("key.jwk", "--algorithm", "RS256", "--rsa-bits", "1024"),
+            "an RSA key for DPoP has 2048 to 4096 bits",
+        ),
         (("nowhere/key.jwk",), "can't write nowhere/key.jwk: No such file or directory"),
         (("a\0b",), "no key was made: embedded null byte"),
         (("",), "exists: choose another name"),

@@ -1,7 +1,9 @@
 """The command as a whole: help, wrong uses, pipes, and what must never be shown."""
 
+import importlib
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -86,7 +88,9 @@ def test_a_fault_of_the_command_shows_no_traceback_and_no_secret(monkeypatch: py
     replace_demo(monkeypatch, broken)
     ran = run("demo")
     assert ran.status == 70
-    assert ran.err.startswith("dpop-middleware: internal error, please report it: ValueError at test_main.py:")
+    assert ran.err.startswith(
+        "dpop-middleware: internal error, please report it: ValueError at test_main.py:"
+    )
     assert "the-secret" not in ran.err
 
 
@@ -101,7 +105,10 @@ def replace_demo(monkeypatch: pytest.MonkeyPatch, run_it: object) -> None:
     monkeypatch.setattr("dpop_middleware.cli._COMMANDS", (replacement,))
 
 
-def test_the_entry_point_of_the_module() -> None:
-    import dpop_middleware.__main__ as entry
-
-    assert entry.main is main
+def test_the_module_leaves_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dpop_middleware.__main__", raising=False)
+    monkeypatch.setattr(sys, "argv", ["dpop-middleware"])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module("dpop_middleware", run_name="__main__")
+    assert leaving.value.code == 2
+    assert importlib.import_module("dpop_middleware.__main__").main is main

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def decoded(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_a_proof_of_a_token_request(key_file: str) -> None:
-    ran = process("proof", "POST", "https://auth.example.test/token", "--key", key_file, "--now", "1800000000")
+    ran = process(
+        "proof", "POST", "https://auth.example.test/token", "--key", key_file, "--now", "1800000000"
+    )
     assert (ran.status, ran.err) == (0, "")
     header, claims = decoded(ran.out.strip())
     assert header == {"typ": "dpop+jwt", "alg": "ES256", "jwk": DPoPKey.load(key_file).public_jwk}
@@ -91,8 +94,9 @@ def test_a_curl_line_is_what_a_shell_reads(key_file: str, tmp_path: Path) -> Non
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     line = run("proof", "GET", "https://a.example/x;y'$(id)", "--key", key_file, "--token", "t", "--curl").out
-    with os.popen(f"PATH={shlex.quote(str(tmp_path))}:$PATH; {line}") as shell:
-        assert shell.read().splitlines() == words(line)[1:]
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    shell = subprocess.run(["sh", "-c", line], capture_output=True, check=True, text=True, env=environ)
+    assert shell.stdout.splitlines() == words(line)[1:]
 
 
 def test_a_method_in_lower_case_is_pointed_out(key_file: str) -> None:

@@ -13,10 +13,12 @@ from tests.support.command import run
 # RFC 7638 section 3.1
 RSA_JWK = {
     "kty": "RSA",
-    "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3"
-    "oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6"
-    "qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJ"
-    "zKnqDKgw",
+    "n": (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJE"
+        "CPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2Q"
+        "vzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6"
+        "WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
+    ),
     "e": "AQAB",
     "alg": "RS256",
     "kid": "2011-04-29",
@@ -66,11 +68,11 @@ def test_one_key_in_every_form(tmp_path: Path, algorithm: str) -> None:
         (b"{}", "it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519"),
         (b'{"kty": "oct", "k": "AAAA"}', "it is not on P-256"),
         (b'{"kty": ["EC"], "crv": {}}', "it is not on P-256"),
-        (b'{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}', "a coordinate of the JWK has the wrong length"),
-        (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB"}', "the RSA modulus must be odd and have 2048 to 4096 bits"),
+        (b'{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}', "a coordinate of the JWK has the wrong"),
+        (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB"}', "the RSA modulus must be odd"),
         (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB", "p": "AA"}', "the JWK holds private"),
         (b'{"kty": "EC", "d": "AA"}', "the key is not of a supported type"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "this is no key that a DPoP server accepts"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "this is no key that a DPoP"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "wrong format, type or password"),
         (pem_of(ec.generate_private_key(ec.SECP256K1()).public_key()), "it is not on P-256"),
         (pem_of(x25519.X25519PrivateKey.generate().public_key()), "it is not on P-256"),

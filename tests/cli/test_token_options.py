@@ -20,8 +20,8 @@ KEY = DPoPKey.generate()
 def explained(token: str, *options: str, **how: Any) -> Ran:
     proof = KEY.proof("GET", URL, access_token=token, now=NOW)
     return run(
-        "explain", "--method", "GET", "--url", URL, "--proof", proof, "--token", token, "--now", str(NOW), *options,
-        **how,
+        "explain", "--method", "GET", "--url", URL, "--proof", proof, "--token", token, "--now", str(NOW),
+        *options, **how,
     )  # fmt: skip
 
 
@@ -116,9 +116,8 @@ def test_a_bad_token_is_told_by_its_check_with_keys_or_without(jwks: str, token:
 
 
 def test_issuers_that_differ_are_named_as_the_verifier_names_them(jwks: str) -> None:
-    token = ISSUER.token(
-        jkt=KEY.jkt, header={"typ": ABSENT}, client_id=ABSENT, jti=ABSENT, scp=["notes:read"], cid="web"
-    )
+    unlike: dict[str, Any] = {"client_id": ABSENT, "jti": ABSENT, "scp": ["notes:read"], "cid": "web"}
+    token = ISSUER.token(jkt=KEY.jkt, header={"typ": ABSENT}, **unlike)
     for keys in ((), ("--jwks", jwks)):
         options = ["--json", *keys]
         assert failed(explained(token, *options)) == "token_typ"

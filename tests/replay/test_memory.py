@@ -88,6 +88,14 @@ async def test_what_expired_frees_the_share() -> None:
     assert len(store) == 1
 
 
+async def test_what_expired_long_ago_is_cleared_before_anyone_is_refused() -> None:
+    store = MemoryReplayStore(max_entries=20, max_share=0.1)
+    for jkt in ("a", "a", "b", "b", "c", "c"):
+        await store.add(entry(jkt=jkt, now=NOW))
+    assert await store.add(entry(jkt="c", now=NOW + 81)) is True
+    assert len(store) == 1
+
+
 async def test_the_store_holds_no_more_than_what_lives() -> None:
     store = MemoryReplayStore(max_entries=10_000)
     for number in range(5_000):

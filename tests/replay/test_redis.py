@@ -269,6 +269,14 @@ class TestLifeCycle:
         await store.aclose()
         await store.aclose()
 
+    async def test_close_before_anything_was_sent(self, store: RedisReplayStore) -> None:
+        asking = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0)
+        (session,) = vars(store)["_sessions"].values()
+        await session.writer.aclose()
+        assert isinstance(await asking, Unavailable)
+        assert await store.add(entry()) is True
+
     async def test_close_while_the_connection_opens(self, server: Server) -> None:
         server.pause()
         store = RedisReplayStore.from_url(server.url)
@@ -357,6 +365,19 @@ async def main():
         assert done.returncode == 0, done.stderr
         noise = [line for line in done.stderr.splitlines() if "took" not in line]
         assert noise == []
+
+    async def test_what_a_fork_copied_is_left_alone(
+        self, store: RedisReplayStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item = entry()
+        assert await store.add(item) is True
+        with monkeypatch.context() as child:
+            child.setattr("dpop_middleware.replay.redis.os.getpid", lambda: -1)
+            assert await store.add(item) is False
+            await store.aclose()
+            (inherited,) = vars(store)["_inherited"]
+            assert not inherited.writer.closed
+        await inherited.writer.aclose()
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
     def test_a_fork_after_use_gets_connections_of_its_own(self, shared_server: Server) -> None:

@@ -298,7 +298,7 @@ def test_a_nonce_on_the_denial_and_on_the_accept(served: Served) -> None:
 
 
 def test_a_websocket_ends_with_its_token(served: Served) -> None:
-    headers = served.headers("/ws", exp=served.world.clock() + 0.2)
+    headers = served.headers("/ws", exp=served.world.clock() + 0.5)
     with served.websocket("/ws", headers) as websocket:
         assert websocket.recv() == "user123"
         with pytest.raises(ConnectionClosed) as closed:
@@ -308,7 +308,7 @@ def test_a_websocket_ends_with_its_token(served: Served) -> None:
 
 
 def test_events_end_with_their_token(served: Served) -> None:
-    answer = served.get("/events", exp=served.world.clock() + 0.2)
+    answer = served.get("/events", exp=served.world.clock() + 0.5)
     assert answer.status_code == 200
     assert 1 <= answer.text.count("data:") < 100
 

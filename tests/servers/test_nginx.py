@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -62,7 +63,12 @@ server {{
 class Proxied:
     world: World
     port: int
-    trust: ssl.SSLContext
+    authority: Path
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """A context of its own for every client: some set the protocols in it."""
+        return ssl.create_default_context(cafile=self.authority)
 
     def origin(self, host: str = "api.example.test") -> str:
         return f"https://{host}:{self.port}"
@@ -110,10 +116,9 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Generator[Proxied]:
     issued = authority.issue_cert("api.example.test", "api.example.org", "127.0.0.1")
     issued.private_key_pem.write_to_path(folder / "key.pem")
     (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
+    authority.cert_pem.write_to_path(folder / "authority.pem")
     world, port = World(), free_port()
-    here = Proxied(world, port, trust)
+    here = Proxied(world, port, folder / "authority.pem")
     names = [here.origin(), here.origin("api.example.org")]
 
     def prefixed(prefix: str) -> Any:

@@ -64,6 +64,7 @@ def process(*argv: str, stdin: bytes | str = b"", **environ: str) -> Ran:
         [sys.executable, "-m", "dpop_middleware", *argv],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
+        check=False,
         timeout=60,
         cwd=ROOT,
         env={**os.environ, **environ},

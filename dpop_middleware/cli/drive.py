@@ -1,0 +1,87 @@
+"""Drives the conformance suite for `dpop-middleware conformance`, and tells how it went; needs httpx2."""
+
+from collections.abc import Collection, Sequence
+from types import MappingProxyType
+from typing import Final
+
+import httpx2
+
+from dpop_middleware.cli.console import CommandError, Console, plain
+from dpop_middleware.explanation import Outcome
+from dpop_middleware.testing.suite import CASES, Case, run_case
+from dpop_middleware.testing.suite import Outcome as CaseOutcome
+from dpop_middleware.testing.target import Target
+
+__all__ = ["drive"]
+
+_FIRST: Final = "honest"
+_MARKS: Final = MappingProxyType(
+    {"passed": Outcome.PASSED, "failed": Outcome.FAILED, "skipped": Outcome.NOT_JUDGED}
+)
+
+
+async def drive(target: Target, console: Console, *, only: Collection[str], in_json: bool) -> int:
+    """Drive the cases `only` names, by default all, and the honest one first; return the exit status.
+
+    Raises CommandError for a case that doesn't exist, and where `target` gives no answer.
+    """
+    cases = _chosen(only, leave_out=target.leave_out)
+    try:
+        outcomes = await _run_cases(cases, target, console, quiet=in_json)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise CommandError(f"{target.url} gives no answer: {reason}", status=3) from error
+    return _conclude(outcomes, console, in_json=in_json)
+
+
+def _chosen(only: Collection[str], *, leave_out: Collection[str]) -> list[Case]:
+    names = {case.name for case in CASES}
+    for name in (*only, *leave_out):
+        if name not in names:
+            raise CommandError(f"there is no case {name}: choose from {', '.join(sorted(names))}")
+    return [case for case in CASES if not only or case.name in (_FIRST, *only)]
+
+
+async def _run_cases(
+    cases: Sequence[Case], target: Target, console: Console, *, quiet: bool
+) -> list[CaseOutcome]:
+    outcomes: list[CaseOutcome] = []
+    for case in cases:
+        outcome = await run_case(case, target)
+        outcomes.append(outcome)
+        if not quiet:
+            _print(outcome, console)
+            console.flush()
+        if case.name == _FIRST and outcome.verdict == "failed":
+            console.note(
+                "the honest request was refused, so nothing else can be told: "
+                "is the token bound to this key, valid, and for this resource?"
+            )
+            break
+    return outcomes
+
+
+def _print(outcome: CaseOutcome, console: Console) -> None:
+    skipped = f"  skipped: {plain(outcome.actual)}" if outcome.verdict == "skipped" else ""
+    console.line(f"{console.mark(_MARKS[outcome.verdict])} {outcome.name}{console.styled(skipped, 'dim')}")
+    if outcome.verdict == "failed":
+        console.line(f"     {console.styled('expected ', 'bold')} {plain(outcome.expected)}")
+        console.line(f"     {console.styled('actual   ', 'bold')} {plain(outcome.actual)}")
+
+
+def _conclude(outcomes: Sequence[CaseOutcome], console: Console, *, in_json: bool) -> int:
+    counts = {
+        verdict: sum(outcome.verdict == verdict for outcome in outcomes)
+        for verdict in ("passed", "failed", "skipped")
+    }
+    if in_json:
+        told = [
+            {"case": one.name, "verdict": one.verdict, "expected": one.expected, "actual": one.actual}
+            for one in outcomes
+        ]
+        console.json({**counts, "cases": told})
+    else:
+        console.line()
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        console.line(summary, style="red" if counts["failed"] else "green")
+    return 1 if counts["failed"] else 0
