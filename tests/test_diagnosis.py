@@ -1,11 +1,25 @@
 """Guesses at a cause, for the log."""
 
+import contextlib
+from typing import Any
+
 import pytest
 
+from dpop_middleware import MemoryReplayStore, ResourceServer
 from dpop_middleware.checks import Check
+from dpop_middleware.client import DPoPKey
 from dpop_middleware.diagnosis import guess
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidRequest, InvalidToken, UseDPoPNonce
-from tests.support.api import NOW, Api, edited
+from dpop_middleware.errors import (
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    Unavailable,
+    UseDPoPNonce,
+)
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.testing import ABSENT, BROKEN_PROOFS, TestIssuer, broken_proof
+from tests.support.api import NOW, RESOURCE, Api, edited, request
 
 TARGET = "https://api.example.test/svc/notes"
 
@@ -160,3 +174,87 @@ async def test_the_guess_about_a_replay_knows_the_replays_description() -> None:
     with pytest.raises(InvalidDPoPProof, match=USED_BEFORE):
         await api.server.authenticate(asked)
     assert "sent twice" in str(api.events[-1].hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_proof", "the client sent no DPoP field, or a proxy dropped it?"),
+        ("two_headers", "a retry that added a field"),
+        ("joined_by_a_comma", "a proxy that joined two?"),
+        ("oversized", None),
+        ("empty", None),
+        ("no_jwt", "three base64url parts"),
+        ("padded", "no padding"),
+        ("duplicate_member", None),
+        ("no_typ", "set typ to dpop+jwt"),
+        ("typ_jwt", "is it the default of a JWT library?"),
+        ("crit", None),
+        ("alg_none", "never with a shared secret"),
+        ("hs256", "never with a shared secret"),
+        ("no_alg", None),
+        ("no_jwk", None),
+        ("private_jwk", "this key is no secret any more"),
+        ("other_key", "did the client make a new key after it got the token?"),
+        ("no_jti", None),
+        ("no_htm", None),
+        ("wrong_htm", None),
+        ("htm_in_lower_case", "case-sensitive"),
+        ("wrong_ath", "a proof for another token"),
+        ("bad_signature", "signed by another key"),
+        ("replayed", "sent twice, by a retry, a proxy or a thief?"),
+    ],
+)
+async def test_what_a_server_guesses_of_each_defect(name: str, words: str | None) -> None:
+    api = Api()
+    lines = broken_proof(
+        name, key=api.key, method="GET", url=f"{RESOURCE}/notes", access_token=api.token, now=NOW
+    )
+    asked = request(api.token, *(value for _, value in lines))
+    for _ in range(BROKEN_PROOFS[name].presentations):
+        with contextlib.suppress(DPoPError):
+            await api.server.authenticate(asked)
+    found = api.events[-1].hint
+    assert (found is None) if words is None else (found is not None and words in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"header": {"typ": "JWT"}}, "name its typ in token_types"),
+        ({"key": DPoPKey.generate()}, "was the token altered or cut short"),
+        ({"header": {"kid": "unknown"}, "key": DPoPKey.generate()}, "a new key that is not yet published?"),
+        ({"client_id": ABSENT}, "the issuer leaves out client_id? name the others in required_claims"),
+        ({"scope": 1}, None),
+        ({"iss": "https://auth.example.test/"}, "only a trailing slash differs"),
+        ({"iss": "https://other.example.test"}, None),
+        ({"audience": "https://other.example.test"}, "set audience to what it says"),
+        ({"expires_in": -3600}, "it expired 3600 s ago"),
+        ({"nbf": NOW + 3600}, "valid in 3600 s: does the issuer's clock run fast?"),
+        ({"nbf": NOW * 100}, "a time in milliseconds?"),
+        ({"jkt": None}, "did the token request carry a DPoP proof"),
+        ({"cnf": {"x5t#S256": "x"}}, None),
+    ],
+)
+async def test_what_a_server_guesses_of_each_token(changes: dict[str, Any], words: str | None) -> None:
+    issuer, key = TestIssuer(audience=RESOURCE, clock=lambda: NOW), DPoPKey.generate()
+    claims: dict[str, Any] = {"jkt": key.jkt, **changes}
+    token = issuer.token(**claims)
+    events: list[AuthenticationEvent] = []
+    server = ResourceServer(
+        issuer=issuer.issuer,
+        resource=RESOURCE,
+        jwks=issuer.jwks(),
+        replay_store=MemoryReplayStore(),
+        clock=lambda: NOW,
+        on_event=events.append,
+    )
+    with pytest.raises(InvalidToken):
+        await server.authenticate(request(token, key.proof("GET", RESOURCE, access_token=token, now=NOW)))
+    found = events[0].hint
+    assert (found is None) if words is None else (found is not None and words in found)
+
+
+@pytest.mark.parametrize("check", [Check.TOKEN_KEY, Check.JTI])
+def test_what_cannot_be_known_is_not_guessed_at(check: Check) -> None:
+    assert guess(Unavailable("no", check=check)) is None

@@ -179,8 +179,6 @@ async def accepted(api: Api, presented: str, **policy: str) -> bool:
     return True
 
 
-
-
 @pytest.mark.parametrize(
     ("base", "siblings"), [("required", ("off", "fallback")), ("fallback", ("off",)), ("required", ())]
 )

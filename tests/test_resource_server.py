@@ -1,5 +1,6 @@
 """The resource server as its users hold it: configuration, siblings, nonces, and no 500."""
 
+import json
 import logging
 import re
 from typing import Any
@@ -334,6 +335,76 @@ async def test_the_verifier_of_an_issuer_may_be_given_whole() -> None:
     token = issuer.token(jkt=key.jkt, scopes=["a"])
     asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
     assert (await server.authenticate(asked, scopes=("a",))).access_token.scopes == {"a"}
+
+
+PROOF = object()  # in place of an honest proof
+OK_TOKEN = b"DPoP access-token"
+
+
+def headers_of(api: Api, authorization: list[bytes], proofs: list[Any]) -> list[tuple[bytes, bytes]]:
+    made = [api.proof().encode() if proof is PROOF else proof for proof in proofs]
+    return [(b"authorization", value) for value in authorization] + [(b"dpop", proof) for proof in made]
+
+
+@pytest.mark.parametrize(
+    ("authorization", "proofs", "status", "error", "on"),
+    [
+        ([], [], 401, None, ""),
+        ([], [PROOF], 401, None, ""),
+        ([b"Basic dXNlcjpwYXNz"], [PROOF], 401, None, ""),
+        ([OK_TOKEN, OK_TOKEN], [PROOF], 400, "invalid_request", "Bearer DPoP"),
+        ([OK_TOKEN, b"Bearer unbound"], [PROOF], 400, "invalid_request", "Bearer DPoP"),
+        ([b"DPoP"], [PROOF], 400, "invalid_request", "DPoP"),
+        ([b"Bearer"], [PROOF], 400, "invalid_request", "Bearer"),
+        ([b"DPoP a b"], [PROOF], 400, "invalid_request", "DPoP"),
+        ([b"Bearer access-token"], [PROOF], 401, "invalid_token", "Bearer"),
+        ([b"DPoP unbound"], [PROOF], 401, "invalid_token", "DPoP"),
+        ([b"DPoP of-another"], [PROOF], 401, "invalid_token", "DPoP"),
+        ([b"DPoP unknown"], [PROOF], 401, "invalid_token", "DPoP"),
+        ([b"Bearer unknown"], [], 401, "invalid_token", "Bearer"),
+        ([OK_TOKEN], [], 401, "invalid_dpop_proof", "DPoP"),
+        ([OK_TOKEN], [PROOF, PROOF], 401, "invalid_dpop_proof", "DPoP"),
+        ([OK_TOKEN], [b"x.y"], 401, "invalid_dpop_proof", "DPoP"),
+        ([b"DPoP broken"], [PROOF], 503, None, None),
+        ([OK_TOKEN], [PROOF], 200, None, None),
+        ([b"Bearer unbound"], [], 200, None, None),
+        ([b"Bearer unbound"], [PROOF], 200, None, None),
+    ],
+)
+async def test_the_verdict_table_as_a_client_sees_it(
+    authorization: list[bytes], proofs: list[Any], status: int, error: str | None, on: str | None
+) -> None:
+    api = Api(accept_bearer=True)
+    api.tokens.issue(name="unbound")
+    api.tokens.issue("0" * 43, name="of-another")
+    api.tokens.known["broken"] = OSError("the issuer is down")
+
+    async def reached(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"reached"})
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/notes",
+        "raw_path": b"/notes",
+        "query_string": b"",
+        "headers": headers_of(api, authorization, proofs),
+    }
+    answer = await call(DPoPMiddleware(reached, api.server), scope)
+    assert answer.status == status
+    assert (answer.body == b"reached") == (status == 200)
+    assert bool(answer.values("retry-after")) == (status == 503)
+    if on is None:
+        assert answer.challenges == []
+        return
+    bearer, dpop = sorted(answer.challenges)
+    assert (bearer.split()[0], dpop.split()[0]) == ("Bearer", "DPoP")
+    named = [challenge.split()[0] for challenge in (bearer, dpop) if f'error="{error}"' in challenge]
+    assert named == on.split()
+    assert "algs=" in dpop
+    assert "algs=" not in bearer
+    assert json.loads(answer.body).get("error") == error
 
 
 # No input, however hostile, gives a 500.

@@ -367,14 +367,18 @@ def sockets(api: ResourceServer, **options: Any) -> list[WebSocketRoute]:
     ]
 
 
+@pytest.mark.parametrize("under_middleware", [False, True])
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
-def test_websockets(world: World, path: str) -> None:
+def test_websockets(world: World, path: str, under_middleware: bool) -> None:
     api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
-    client = client_of(*sockets(api))
+    client = client_of(
+        *sockets(api), middleware=[Middleware(DPoPMiddleware, api)] if under_middleware else []
+    )
     with client.websocket_connect(path, headers=world.headers(path, scopes=["ws"])) as websocket:
         assert websocket.receive_text() == "user123"
         assert websocket.extra_headers is not None
         assert [name for name, _ in websocket.extra_headers] == [b"dpop-nonce", b"cache-control"]
+    assert world.store.asked == 1
     for headers, status in ((world.headers(path), 403), ({}, 401)):
         with (
             pytest.raises(WebSocketDenialResponse) as caught,

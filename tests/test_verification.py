@@ -205,10 +205,21 @@ async def test_a_stolen_token_with_another_key() -> None:
     assert (error.check, error.expected, error.actual) == (Check.JKT, api.key.jkt, STRANGER.jkt)
 
 
-async def test_a_known_clients_header_is_read_once_and_still_judged() -> None:
+async def test_a_known_clients_header_is_read_once_and_still_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
+    read: list[str] = []
+
+    def reading(segment: str, algorithms: Any) -> Any:
+        read.append(segment)
+        return parse_header(segment, algorithms)
+
+    monkeypatch.setattr("dpop_middleware.verification.parse_header", reading)
+    refused_first = api.proof()
+    await refused(api, api.request(refused_first, method="POST"))
+    await api.server.authenticate(api.request(refused_first))
+    assert len(read) == 2, "only what was accepted is known"
     await api.server.authenticate(api.request())
-    await api.server.authenticate(api.request())
+    assert len(read) == 2
     assert (
         await refused(api, api.request(edited(api.key, api.proof(), header={"typ": "JWT"})))
     ).check is Check.TYP

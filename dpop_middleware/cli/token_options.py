@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from dpop_middleware.checks import Check
@@ -24,9 +25,8 @@ __all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
-_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 _NEVER_DROPPED = ("iss", "exp", "aud")
-_REQUIRED_CLAIMS: tuple[str, ...] = (*_NEVER_DROPPED, "sub", "client_id", "iat", "jti")
+_DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +79,25 @@ def token_judge(
     hosts = checked_hosts(args.insecure_http_host or ())
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
-    types = [None if name == "none" else name for name in args.token_type or ()]
+    added = [None if name == "none" else name for name in args.token_type or ()]
+    types = (*_DEFAULTS["token_types"], *added)
     shared: dict[str, Any] = {
-        "scope_claims": ("scope", *(args.scope_claim or ())),
-        "client_id_claims": ("client_id", *(args.client_id_claim or ())),
+        "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
+        "client_id_claims": (*_DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
         "clock_skew": policy.clock_skew,
     }
-    required = _REQUIRED_CLAIMS
+    required: tuple[str, ...] = _DEFAULTS["required_claims"]
     if args.required_claim is not None:
         required = tuple(dict.fromkeys((*_NEVER_DROPPED, *args.required_claim)))
     if args.jwks is None and args.issuer is None:
         rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
-        reader = _Unverified(rules, checked_token_types((*_TOKEN_TYPES, *types)), now)
+        reader = _Unverified(rules, checked_token_types(types), now)
         return TokenJudge(reader, unknown | dict.fromkeys((Check.TOKEN_KEY, Check.TOKEN_SIGNATURE), _NO_KEYS))
     verifier = JWTAccessTokenVerifier(
         issuer=issuer,
         audience=audiences,
         jwks=_jwks(args.jwks, inputs),
-        token_types=(*_TOKEN_TYPES, *types),
+        token_types=types,
         required_claims=required,
         clock=lambda: now,
         insecure_http_hosts=hosts,

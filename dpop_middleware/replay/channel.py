@@ -16,9 +16,9 @@ class Channel:
     """A connection that redis-py has opened and authenticated."""
 
     def __init__(self, connection: AbstractConnection) -> None:
-        stream = connection._reader  # pyright: ignore[reportPrivateUsage]
         self._connection = connection
-        self._replies = ReplyReader(cast(asyncio.StreamReader, stream))
+        stream = cast(asyncio.StreamReader, connection._reader)  # pyright: ignore[reportPrivateUsage]
+        self._replies = ReplyReader(stream)
         self._was_cut = False
 
     async def exchange(self, data: bytes, count: int) -> list[object]:
@@ -43,11 +43,10 @@ class Channel:
             raise reply
         return reply
 
-    async def is_stale(self) -> bool:
+    @property
+    def is_stale(self) -> bool:
         """Whether there is something to read although nothing was asked: the connection's end, or dirt."""
-        # The name changed with redis-py 8.
-        look = getattr(self._connection, "can_read", None) or self._connection.can_read_destructive
-        return not self._replies.is_clean or bool(await look())
+        return not self._replies.is_clean
 
     async def put_away(self) -> None:
         """Close without a word."""

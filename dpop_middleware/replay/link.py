@@ -191,7 +191,7 @@ class Link:
         """The connection, opened anew where there is none or the server has closed it."""
         if self._channel is not None:
             # Between batches there is nothing to read: what there is can only be the end, or dirt.
-            if not self._must_renew and not await self._channel.is_stale():
+            if not self._must_renew and not self._channel.is_stale:
                 return self._channel
             await self._put_away()
         if self._opening is None:

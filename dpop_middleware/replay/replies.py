@@ -37,7 +37,8 @@ class ReplyReader:
     async def read(self, count: int) -> list[object]:
         """The next `count` replies, errors among them as `ServerError`.
 
-        Raises redis-py's `ConnectionError` when the stream ends first, `InvalidResponse` when it is not RESP.
+        Raises redis-py's `ConnectionError` when the stream ends first, `InvalidResponse` when it is not RESP
+        or goes on after the last of them.
         """
         replies: list[object] = []
         position = 0
@@ -53,6 +54,9 @@ class ReplyReader:
             self._data = data[position:]
             position = 0
             if len(replies) == count:
+                if self._data:
+                    # Who sends one too many may have sent it first: none of them is sure.
+                    raise InvalidResponse("the server sent more replies than there were questions")
                 return replies
             more = await self._stream.read(READ_SIZE)
             if not more:
@@ -61,8 +65,9 @@ class ReplyReader:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every byte that came belonged to a reply that was asked for."""
-        return not self._data
+        """Whether the stream is open and every byte that came belonged to a reply that was asked for."""
+        unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore
+        return not (self._data or unread or self._stream.at_eof())
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:

@@ -215,6 +215,9 @@ def _parsed(kind: Kind, url: str) -> Target:
     try:
         options: dict[str, Any] = dict(parse_url(url))
         connection_class = options.get("connection_class", Connection)
+        if connection_class is SSLConnection:
+            # The default of newer versions of redis-py, and ours with any.
+            options.setdefault("ssl_check_hostname", True)
         target = Target(kind=kind, connection_class=connection_class, options=_own(options))
         target.connection(math.inf)
     except (ValueError, TypeError, redis.RedisError) as error:

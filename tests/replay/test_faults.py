@@ -179,9 +179,9 @@ async def test_permissions_taken_away_and_given_back(server: Server, store: Redi
 
 async def test_wrong_password_and_none(server: Server) -> None:
     server.run("CONFIG", "SET", "requirepass", "right")
-    for credentials, actual in (("", "AuthenticationError"), (":wrong@", "AuthenticationError")):
+    for credentials in ("", ":wrong@"):
         store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"))
-        assert (await refused(store)).actual == actual
+        assert (await refused(store)).actual in {"AuthenticationError", "NOAUTH"}
         await store.aclose()
     store = RedisReplayStore.from_url(server.url.replace("//", "//:right@"), new_server="accept")
     assert await store.add(entry()) is True

@@ -90,9 +90,19 @@ async def test_what_expired_frees_the_share() -> None:
 
 async def test_what_expired_long_ago_is_cleared_before_anyone_is_refused() -> None:
     store = MemoryReplayStore(max_entries=20, max_share=0.1)
-    for jkt in ("a", "a", "b", "b", "c", "c"):
-        await store.add(entry(jkt=jkt, now=NOW))
+    for order, jkt in enumerate(("a", "a", "b", "b", "c", "c")):
+        await store.add(entry(jkt=jkt, now=NOW + order / 10))
     assert await store.add(entry(jkt="c", now=NOW + 81)) is True
+    assert len(store) == 1
+
+
+async def test_an_expired_entry_that_was_not_yet_cleared_is_replaced() -> None:
+    store = MemoryReplayStore()
+    for number in range(4):
+        await store.add(entry(str(number), now=NOW + number / 10))
+    assert await store.add(entry("3", now=NOW + 81)) is True
+    assert await store.add(entry("3", now=NOW + 82)) is False
+    assert await store.add(entry("3", now=NOW + 83)) is False
     assert len(store) == 1
 
 

@@ -23,9 +23,7 @@ async def read(pieces: Iterable[bytes], count: int) -> list[object]:
 
     feeding = asyncio.ensure_future(feed())
     try:
-        replies = await reader.read(count)
-        assert reader.is_clean
-        return replies
+        return await reader.read(count)
     finally:
         await feeding
 
@@ -115,9 +113,22 @@ def test_no_bytes_do_anything_else(data: bytes) -> None:
     asyncio.run(attempt())
 
 
-async def test_more_than_was_asked_for_is_dirt() -> None:
+async def test_more_than_was_asked_for_makes_all_of_it_doubtful() -> None:
     stream = asyncio.StreamReader()
     reader = ReplyReader(stream)
     stream.feed_data(b"+OK\r\n+more\r\n")
+    with pytest.raises(InvalidResponse):
+        await reader.read(1)
+    assert not reader.is_clean
+
+
+async def test_what_came_unasked_and_the_end_are_seen_before_the_next_question() -> None:
+    stream = asyncio.StreamReader()
+    reader = ReplyReader(stream)
+    assert reader.is_clean
+    stream.feed_data(b"+OK\r\n")
+    assert not reader.is_clean
     assert await reader.read(1) == [b"OK"]
+    assert reader.is_clean
+    stream.feed_eof()
     assert not reader.is_clean

@@ -16,9 +16,9 @@ def test_a_plain_url(scheme: str) -> None:
     target = target_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
     assert target.kind == "standalone"
     assert target.connection_class is Connection
-    assert dict(target.options) == {
-        "host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss", "protocol": 2,
-    }  # fmt: skip
+    options = {"host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss"}
+    assert {name: value for name, value in target.options.items() if name != "protocol"} == options
+    assert vars(target.connection(1.0))["protocol"] == 2
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
@@ -26,6 +26,8 @@ def test_a_tls_url(scheme: str) -> None:
     target = target_of_url(f"{scheme}://db.example?ssl_ca_certs=/etc/ca.pem")
     assert target.connection_class is SSLConnection
     assert target.options["ssl_ca_certs"] == "/etc/ca.pem"
+    assert target.options["ssl_check_hostname"] is True
+    assert target_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
 
 
 def test_a_unix_socket_url() -> None:
@@ -45,7 +47,12 @@ def test_a_sentinel_url() -> None:
     assert target.connection_class is target.sentinel_class is SSLConnection
     assert target.options["username"] == "u"
     assert target.options["db"] == 2
-    assert dict(target.sentinel_options) == {"ssl_ca_certs": "/ca.pem", "username": "su", "password": "sp"}
+    assert dict(target.sentinel_options) == {
+        "ssl_ca_certs": "/ca.pem",
+        "ssl_check_hostname": True,
+        "username": "su",
+        "password": "sp",
+    }
     assert vars(target.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
 
 
@@ -101,7 +108,7 @@ async def test_a_client_gives_its_settings() -> None:
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 0.5
     assert connection.health_check_interval == 0
-    assert connection.retry.get_retries() == 0
+    assert vars(connection.retry)["_retries"] == 0
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:

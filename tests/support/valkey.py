@@ -70,7 +70,8 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
             probe.bind((HOST, port))
             second.bind((HOST, port + SECOND_PORT))
-            return port
+            found: int = port
+            return found
     raise OSError("no free port")
 
 

@@ -1,0 +1,94 @@
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.cluster import Cluster
+from dpop_middleware.replay.connecting import connector
+from dpop_middleware.replay.link import Link
+from dpop_middleware.replay.pending import PendingWrite
+from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.target import target_of_url
+from tests.support.replay import entry
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST
+
+
+def pending(timeout: float = 0.25) -> PendingWrite:
+    return PendingWrite(entry(), b"dpop", timeout, asyncio.get_running_loop())
+
+
+def link() -> Link:
+    return Link("gone", connector(target_of_url(f"redis://{HOST}:1")), Settings())
+
+
+def cluster() -> Cluster:
+    return Cluster(target_of_url(f"redis+cluster://{HOST}:1"), Settings())
+
+
+@pytest.mark.parametrize("kind", [link, cluster])
+async def test_what_was_closed_refuses(kind: Callable[[], Link | Cluster]) -> None:
+    writer = kind()
+    await writer.aclose()
+    assert writer.closed
+    for submit in (writer.submit, writer.resubmit):
+        write = pending()
+        submit(write)
+        assert isinstance(await write.answer, Unavailable)
+
+
+async def test_a_link_without_work_ends_quietly() -> None:
+    idle = link()
+    await asyncio.sleep(0)
+    assert idle.is_quiet
+    assert not idle.refuses
+    await idle.aclose()
+
+
+async def test_a_write_whose_time_is_over_is_not_sent() -> None:
+    async with ScriptedServer() as server:
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        late, fresh = pending(timeout=-1.0), pending()
+        writer.submit(late)
+        writer.submit(fresh)
+        assert isinstance(await late.answer, Unavailable)
+        assert await fresh.answer is True
+        assert not any(late.name in words for words in server.commands)
+        await writer.aclose()
+
+
+async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
+    async with ScriptedServer() as server:
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        gone, fresh = pending(), pending()
+        writer.submit(gone)
+        writer.submit(fresh)
+        gone.answer.cancel()
+        assert await fresh.answer is True
+        assert not any(gone.name in words for words in server.commands)
+        await writer.aclose()
+
+
+async def test_a_connection_that_opens_late_serves_those_who_come_later() -> None:
+    """An opening outlives the request that began it: over TLS and far away it may take longer."""
+    delay = asyncio.Event()
+
+    async with ScriptedServer() as server:
+        connect = connector(target_of_url(server.url))
+
+        async def slowly(timeout: float) -> object:
+            await delay.wait()
+            return await connect(timeout)
+
+        writer = Link("slow", slowly, Settings(timeout=0.1))  # type: ignore[arg-type]
+        early = pending(timeout=0.1)
+        writer.submit(early)
+        outcome = await early.answer
+        assert isinstance(outcome, Unavailable)
+        assert outcome.actual == "TimeoutError"
+        delay.set()
+        late = pending(timeout=0.1)
+        writer.submit(late)
+        assert await late.answer is True
+        await writer.aclose()
