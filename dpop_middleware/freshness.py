@@ -1,9 +1,8 @@
 """Whether a proof is fresh, and how long it must be remembered (RFC 9449 sections 4.3, 8 and 11.1)."""
 
-import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof, Unavailable, UseDPoPNonce
@@ -17,8 +16,7 @@ __all__ = ["Window", "acceptance_window", "check_freshness", "known_nonce"]
 _NQCHARS = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The time in which a proof can be accepted, both ends in seconds since the epoch."""
 
     not_before: float
@@ -63,7 +61,8 @@ def check_freshness(
     which a client may add, must allow the moment too (RFC 7519 section 4.1). Raises InvalidDPoPProof and
     UseDPoPNonce.
     """
-    _check_validity(proof, now, policy.clock_skew)
+    if proof.exp is not None or proof.nbf is not None:
+        _check_validity(proof, now, policy.clock_skew)
     if policy.nonce != "off" and nonces is not None:
         if proof.nonce is not None:
             if nonce is None:
@@ -71,8 +70,8 @@ def check_freshness(
             return
         if policy.nonce == "required":
             raise UseDPoPNonce("the DPoP proof needs a nonce", nonce=nonces.issue(now))
-    window = _iat_window(proof, policy)
-    if window.not_before <= now <= window.expires_at:
+    not_before, expires_at = _iat_window(proof, policy)
+    if not_before <= now <= expires_at:
         return
     if policy.nonce == "fallback" and nonces is not None:
         raise UseDPoPNonce("the iat of the DPoP proof is not recent: use a nonce", nonce=nonces.issue(now))
@@ -90,12 +89,14 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
     another's `iat` window, nor the other way round. It is no older than its nonce.
     """
-    not_before, expires_at = math.inf, -math.inf
-    for policy in policies:
-        if policy.nonce == "off" or nonce is None:
-            window = _iat_window(proof, policy)
-        else:
-            window = Window(nonce.issued_at, nonce.expires_at)
+    windows = [
+        _iat_window(proof, policy)
+        if nonce is None or policy.nonce == "off"
+        else Window(nonce.issued_at, nonce.expires_at)
+        for policy in policies
+    ]
+    not_before, expires_at = windows[0]
+    for window in windows[1:]:
         not_before = min(not_before, window.not_before)
         expires_at = max(expires_at, window.expires_at)
     if nonce is not None:

@@ -34,18 +34,20 @@ class RequestMemory:
 
     def recall(
         self, family: PolicyFamily, request: ResourceRequest, policy: DPoPPolicy
-    ) -> Authentication | DPoPError | None:
+    ) -> Authentication | None:
         """Return what `family` found out about an equal request, None when it must be judged afresh.
 
-        What one policy refused is judged afresh under another, unless the replay store was asked: until then
-        nothing was written, after that a second question would be a replay.
+        Raises the error of a request that was refused. What one policy refused is judged afresh under
+        another, unless the replay store was asked: until then nothing was written, after that a second
+        question would be a replay.
         """
         remembered = self._outcomes.get(family)
         if remembered is None or remembered.request != request:
             return None
-        outcome = remembered.outcome
-        if isinstance(outcome, Authentication) or outcome.check is Check.JTI or remembered.policy == policy:
-            return outcome
+        if isinstance(remembered.outcome, Authentication):
+            return remembered.outcome
+        if remembered.outcome.check is Check.JTI or remembered.policy == policy:
+            raise remembered.outcome
         return None
 
     def remember(

@@ -15,7 +15,6 @@ from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
-from dpop_middleware.request import MAX_PROOF_SIZE
 from dpop_middleware.uri import URIError, normalize
 
 __all__ = [
@@ -128,20 +127,8 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
         )
 
 
-def _text(claims: dict[str, Any], name: str, longest: int = MAX_PROOF_SIZE) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= longest:
-        _refuse(Check(name), f"the {name} of the DPoP proof is missing or malformed")
-    return value
-
-
-def _optional_text(claims: dict[str, Any], name: str) -> str | None:
-    if name not in claims:
-        return None
-    value = claims[name]
-    if not isinstance(value, str):
-        _refuse(Check(name), f"the {name} of the DPoP proof is malformed")
-    return value
+def _refuse_claim(check: Check, fault: str) -> NoReturn:
+    _refuse(check, f"the {check} of the DPoP proof is {fault}")
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
@@ -153,24 +140,32 @@ def _time(claims: dict[str, Any], name: str) -> float:
     return value
 
 
-def _optional_time(claims: dict[str, Any], name: str) -> float | None:
-    return _time(claims, name) if name in claims else None
-
-
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
     claims = _json_object(segment, "the payload of the DPoP proof is not a JSON object")
+    jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
+    ath, nonce = claims.get("ath"), claims.get("nonce")
+    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
+        _refuse_claim(Check.JTI, "missing or malformed")
+    if not isinstance(htm, str) or not htm:
+        _refuse_claim(Check.HTM, "missing or malformed")
+    if not isinstance(htu, str) or not htu:
+        _refuse_claim(Check.HTU, "missing or malformed")
+    if not isinstance(ath, str) and "ath" in claims:
+        _refuse_claim(Check.ATH, "malformed")
+    if not isinstance(nonce, str) and "nonce" in claims:
+        _refuse_claim(Check.NONCE, "malformed")
     return DPoPProof(
-        jti=_text(claims, "jti", MAX_JTI_LENGTH),
-        htm=_text(claims, "htm"),
-        htu=_text(claims, "htu"),
+        jti=jti,
+        htm=htm,
+        htu=htu,
         iat=_time(claims, "iat"),
-        exp=_optional_time(claims, "exp"),
-        nbf=_optional_time(claims, "nbf"),
-        ath=_optional_text(claims, "ath"),
-        nonce=_optional_text(claims, "nonce"),
+        ath=ath,
+        nonce=nonce,
         jkt=header.jkt,
         algorithm=header.algorithm.name,
+        exp=_time(claims, "exp") if "exp" in claims else None,
+        nbf=_time(claims, "nbf") if "nbf" in claims else None,
     )
 
 

@@ -100,7 +100,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     """
     if not authorization:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    if len(authorization) > 1:
+    if len(authorization) != 1:
         raise InvalidRequest(
             "the request has several Authorization fields",
             check=Check.AUTHORIZATION,
@@ -144,7 +144,7 @@ def one_proof(dpop: tuple[str, ...]) -> str:
     """
     if not dpop:
         raise InvalidDPoPProof("a DPoP proof is required", check=Check.ONE_HEADER, expected=1, actual=0)
-    if len(dpop) > 1 or "," in dpop[0]:
+    if len(dpop) != 1 or "," in dpop[0]:
         raise InvalidDPoPProof(
             "the request has several DPoP fields",
             check=Check.ONE_HEADER,

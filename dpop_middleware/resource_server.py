@@ -201,30 +201,27 @@ class ResourceServer:
         if scopes:
             requirements = requirements.with_scopes(scopes)
         started = time.perf_counter()
-        outcome, recalled = await self._outcome(request, memory)
+        if memory is None:
+            authentication, recalled = await self._verify(request, started), False
+        else:
+            authentication, recalled = await self._verify_once(request, started, memory)
         try:
-            if isinstance(outcome, DPoPError):
-                raise outcome
-            verified = self._authorize(outcome, requirements)
+            verified = self._authorize(authentication, requirements)
         except DPoPError as error:
-            if not (recalled and error is outcome):
-                token = outcome.access_token if isinstance(outcome, Authentication) else None
-                self._reporter.failed(
-                    error,
-                    request,
-                    jkt=token.jkt if token else None,
-                    client_id=token.client_id if token else None,
-                    duration=time.perf_counter() - started,
-                )
-            # Its traceback holds this frame: a second name for the error in it would be a cycle.
-            del outcome
+            self._reporter.failed(
+                error,
+                request,
+                jkt=authentication.access_token.jkt,
+                client_id=authentication.access_token.client_id,
+                duration=time.perf_counter() - started,
+            )
             raise
         if not recalled and self._reporter.wants_acceptance:
             self._reporter.accepted(
                 request,
-                scheme=outcome.scheme,
-                jkt=outcome.access_token.jkt,
-                client_id=outcome.access_token.client_id,
+                scheme=authentication.scheme,
+                jkt=authentication.access_token.jkt,
+                client_id=authentication.access_token.client_id,
                 duration=time.perf_counter() - started,
             )
         return verified
@@ -254,24 +251,30 @@ class ResourceServer:
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
-    async def _outcome(
-        self, request: ResourceRequest, memory: RequestMemory | None
-    ) -> tuple[Authentication | DPoPError, bool]:
-        if memory is None:
-            return await self._judged(request), False
-        async with memory.lock:
-            outcome = memory.recall(self._family, request, self._policy)
-            if outcome is not None:
-                return outcome, True
-            outcome = await self._judged(request)
-            memory.remember(self._family, request, self._policy, outcome)
-            return outcome, False
-
-    async def _judged(self, request: ResourceRequest) -> Authentication | DPoPError:
+    async def _verify(self, request: ResourceRequest, started: float) -> Authentication:
         try:
             return await self._verification.verify(request, self._policy, self._family)
         except DPoPError as error:
-            return error
+            self._reporter.failed(
+                error, request, jkt=None, client_id=None, duration=time.perf_counter() - started
+            )
+            raise
+
+    async def _verify_once(
+        self, request: ResourceRequest, started: float, memory: RequestMemory
+    ) -> tuple[Authentication, bool]:
+        """Return the evidence, and whether `memory` had it already; what it recalls is not reported again."""
+        async with memory.lock:
+            authentication = memory.recall(self._family, request, self._policy)
+            if authentication is not None:
+                return authentication, True
+            try:
+                authentication = await self._verify(request, started)
+            except DPoPError as error:
+                memory.remember(self._family, request, self._policy, error)
+                raise
+            memory.remember(self._family, request, self._policy, authentication)
+            return authentication, False
 
     def _authorize(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
         try:

@@ -19,12 +19,16 @@ class Authentication:
     `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
     """
 
-    scheme: Scheme
     access_token: AccessToken
     proof: DPoPProof | None
     nonce: Nonce | None
     policy: DPoPPolicy
     now: float
+
+    @property
+    def scheme(self) -> Scheme:
+        """The authentication scheme of the request."""
+        return "Bearer" if self.proof is None else "DPoP"
 
 
 @dataclass(frozen=True, slots=True)

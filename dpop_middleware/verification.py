@@ -88,6 +88,35 @@ class ProofVerification:
         remembered for longer than until `useless_after`, in seconds since the epoch. Returns the proof, and
         what is known of its nonce. Raises `errors.DPoPError`.
         """
+        proof, nonce, entry = self.judge_proof(
+            jws,
+            header,
+            request=request,
+            ath=ath,
+            policy=policy,
+            family=family,
+            now=now,
+            useless_after=useless_after,
+        )
+        await self.use_up(entry)
+        return proof, nonce
+
+    def judge_proof(
+        self,
+        jws: CompactJWS,
+        header: ProofHeader,
+        *,
+        request: ResourceRequest,
+        ath: str | None,
+        policy: DPoPPolicy,
+        family: Iterable[DPoPPolicy],
+        now: float,
+        useless_after: float,
+    ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
+        """Make every check of `verify_proof` but the last: whether the returned entry is the first of its key.
+
+        Nothing is awaited and nothing written. Raises `errors.DPoPError`.
+        """
         proof = parse_claims(jws.payload, header)
         check_htm(proof, request.method)
         check_htu(proof, self.public_urls.target_uri(request))
@@ -96,19 +125,18 @@ class ProofVerification:
         check_signature(jws, header)
         nonce = known_nonce(proof, self.nonces, now)
         check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
-        window = acceptance_window(proof, family, nonce)
-        await self._check_first_use(
-            ReplayEntry(
-                key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
-                jkt=proof.jkt,
-                now=now,
-                not_before=window.not_before,
-                expires_at=min(window.expires_at, useless_after),
-            )
+        not_before, expires_at = acceptance_window(proof, family, nonce)
+        entry = ReplayEntry(
+            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
+            jkt=proof.jkt,
+            now=now,
+            not_before=not_before,
+            expires_at=min(expires_at, useless_after),
         )
-        return proof, nonce
+        return proof, nonce, entry
 
-    async def _check_first_use(self, entry: ReplayEntry) -> None:
+    async def use_up(self, entry: ReplayEntry) -> None:
+        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time."""
         try:
             first = await self.store.add(entry)
         except DPoPError as error:
@@ -144,11 +172,17 @@ class RequestVerification(ProofVerification):
         try:
             PublicURLs.check_path(request)
             if carried.scheme == "Bearer":
-                return await self._verify_bearer(carried, policy)
-            return await self._verify_dpop(carried, request, policy, family)
+                _check_bearer_accepted(policy)
+                token = await self._access_token(carried)
+                return self._judge_bearer(token, policy)
+            proof_text = one_proof(request.dpop)
+            token = await self._access_token(carried)
+            authentication, entry = self._judge_dpop(carried, token, proof_text, request, policy, family)
+            await self.use_up(entry)
         except DPoPError as error:
             error.scheme = carried.scheme
             raise
+        return authentication
 
     def judge_again(self, authentication: Authentication, policy: DPoPPolicy) -> None:
         """Judge what was verified under another policy by this one too; the store is not asked.
@@ -162,31 +196,31 @@ class RequestVerification(ProofVerification):
         check_algorithm(proof.algorithm, policy.algorithms)
         check_freshness(proof, policy, nonces=self.nonces, nonce=authentication.nonce, now=authentication.now)
 
-    async def _verify_bearer(self, carried: Credentials, policy: DPoPPolicy) -> Authentication:
-        _check_bearer_accepted(policy)
-        token = await self._access_token(carried)
+    def _judge_bearer(self, token: AccessToken, policy: DPoPPolicy) -> Authentication:
         if token.jkt is not None or "cnf" in token.claims:
             raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
-        return Authentication("Bearer", token, None, None, policy, self.clock())
+        return Authentication(token, None, None, policy, self.clock())
 
-    async def _verify_dpop(
+    def _judge_dpop(
         self,
         carried: Credentials,
+        token: AccessToken,
+        proof_text: str,
         request: ResourceRequest,
         policy: DPoPPolicy,
         family: PolicyFamily,
-    ) -> Authentication:
-        proof_text = one_proof(request.dpop)
-        token = await self._access_token(carried)
+    ) -> tuple[Authentication, ReplayEntry]:
         if token.jkt is None:
             raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
         now = self.clock()
         ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
         jws = split_proof(proof_text)
-        header = self.known_clients.header(ath=ath, segment=jws.header)
-        if header is None:
+        known = self.known_clients.header(ath=ath, segment=jws.header)
+        if known is None:
             header = parse_header(jws.header, policy.algorithms)
-        check_algorithm(header.algorithm.name, policy.algorithms)
+        else:
+            header = known
+            check_algorithm(header.algorithm.name, policy.algorithms)
         if header.jkt != token.jkt:
             raise InvalidToken(
                 "the access token is bound to another key than the proof's",
@@ -194,7 +228,7 @@ class RequestVerification(ProofVerification):
                 expected=token.jkt,
                 actual=header.jkt,
             )
-        proof, nonce = await self.verify_proof(
+        proof, nonce, entry = self.judge_proof(
             jws,
             header,
             request=request,
@@ -206,12 +240,15 @@ class RequestVerification(ProofVerification):
             # what a verifier may let pass after `expires_at`.
             useless_after=max(token.expires_at, now) + _DAY,
         )
-        self.known_clients.remember(header, ath=ath, segment=jws.header)
-        return Authentication("DPoP", token, proof, nonce, policy, now)
+        if known is None:
+            self.known_clients.remember(header, ath=ath, segment=jws.header)
+        return Authentication(token, proof, nonce, policy, now), entry
 
     async def _access_token(self, carried: Credentials) -> AccessToken:
         try:
-            return _checked_token(await self.verifier.verify(carried.access_token))
+            token: object = await self.verifier.verify(carried.access_token)
+            if not isinstance(token, AccessToken):
+                raise TypeError("the verifier did not return an AccessToken")  # noqa: TRY301
         except DPoPError:
             raise
         except Exception as error:  # noqa: BLE001
@@ -223,12 +260,7 @@ class RequestVerification(ProofVerification):
                 check=Check.TOKEN_KEY,
                 actual=type(error).__name__,
             ) from (None if quotes_token else error)
-
-
-def _checked_token(token: object) -> AccessToken:
-    if not isinstance(token, AccessToken):
-        raise TypeError("the verifier did not return an AccessToken")
-    return token
+        return token
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

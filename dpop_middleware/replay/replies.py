@@ -66,7 +66,7 @@ class ReplyReader:
     @property
     def is_clean(self) -> bool:
         """Whether the stream is open and every byte that came belonged to a reply that was asked for."""
-        unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore
+        unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         return not (self._data or unread or self._stream.at_eof())
 
 

@@ -18,7 +18,8 @@ def test_a_plain_url(scheme: str) -> None:
     assert target.connection_class is Connection
     options = {"host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss"}
     assert {name: value for name, value in target.options.items() if name != "protocol"} == options
-    assert vars(target.connection(1.0))["protocol"] == 2
+    connection: Any = target.connection(1.0)
+    assert connection.protocol == 2
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
@@ -108,7 +109,7 @@ async def test_a_client_gives_its_settings() -> None:
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 0.5
     assert connection.health_check_interval == 0
-    assert vars(connection.retry)["_retries"] == 0
+    assert connection.retry._retries == 0
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:
