@@ -46,6 +46,7 @@ class DPoPError(Exception):
 
     status: ClassVar[int]
     code: ClassVar[str | None]
+    scheme: Scheme | None = None
 
     def __init__(
         self,
@@ -60,7 +61,6 @@ class DPoPError(Exception):
         self.check = check
         self.expected = expected
         self.actual = actual
-        self.scheme: Scheme | None = None
 
 
 class MissingCredentials(DPoPError):

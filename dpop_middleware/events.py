@@ -132,11 +132,14 @@ class Reporter:
         error: DPoPError,
         request: ResourceRequest,
         *,
-        jkt: str | None,
-        client_id: str | None,
         duration: float,
+        jkt: str | None = None,
+        client_id: str | None = None,
     ) -> None:
-        """Report a request that was refused, or couldn't be judged; `duration` is in seconds."""
+        """Report a request that was refused, or couldn't be judged; `duration` is in seconds.
+
+        `jkt` and `client_id` are the token's, where it was verified.
+        """
         unavailable = isinstance(error, Unavailable)
         level = logging.WARNING if unavailable else logging.INFO
         logged = _LOG.isEnabledFor(level)

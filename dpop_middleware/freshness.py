@@ -1,5 +1,6 @@
 """Whether a proof is fresh, and how long it must be remembered (RFC 9449 sections 4.3, 8 and 11.1)."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -39,8 +40,8 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
         ) from error
 
 
-def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> Window:
-    return Window(proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew)
+def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
+    return proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew
 
 
 def _check_validity(proof: DPoPProof, now: float, clock_skew: float) -> None:
@@ -84,21 +85,18 @@ def check_freshness(
 
 
 def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
-    """Return the time in which any of `policies` could accept the proof, with the workers' clock margin.
+    """Return the time in which any of `policies` could accept the proof, the workers' clock margin at its end.
 
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
     another's `iat` window, nor the other way round. It is no older than its nonce.
     """
-    windows = [
-        _iat_window(proof, policy)
-        if nonce is None or policy.nonce == "off"
-        else Window(nonce.issued_at, nonce.expires_at)
-        for policy in policies
-    ]
-    not_before, expires_at = windows[0]
-    for window in windows[1:]:
-        not_before = min(not_before, window.not_before)
-        expires_at = max(expires_at, window.expires_at)
+    not_before, expires_at = math.inf, -math.inf
+    for policy in policies:
+        if nonce is None or policy.nonce == "off":
+            earliest, latest = _iat_window(proof, policy)
+        else:
+            earliest, latest = nonce.issued_at, nonce.expires_at
+        not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
     if nonce is not None:
         not_before = max(not_before, nonce.issued_at)
-    return Window(not_before - WORKER_CLOCK_MARGIN, expires_at + WORKER_CLOCK_MARGIN)
+    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)

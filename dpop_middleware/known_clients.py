@@ -1,4 +1,4 @@
-"""Proof headers of clients that were let in before, so that a known key isn't decoded again."""
+"""Proof headers of clients that were here before, so that a known key isn't decoded again."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class _KnownClient:
 class KnownClients:
     """The last proof header that came with each access token, by the token's `ath`.
 
-    Only headers of accepted requests enter, one for each token; the oldest goes first when there are more
-    than `max_clients`.
+    Only headers of proofs that passed every check but the replay store's enter, one for each token; the
+    oldest goes first when there are more than `max_clients`.
     """
 
     def __init__(self, *, max_clients: int) -> None:
@@ -31,7 +31,7 @@ class KnownClients:
         return known.header if known is not None and known.segment == segment else None
 
     def remember(self, header: ProofHeader, *, ath: str, segment: str) -> None:
-        """Keep the header of an accepted request."""
+        """Keep the header of a proof that was found to be good."""
         known = self._clients.get(ath)
         if known is not None and known.segment == segment:
             return

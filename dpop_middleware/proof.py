@@ -6,7 +6,7 @@ are made is the resource server's and the token endpoint's business; times are a
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof
@@ -65,38 +65,29 @@ class DPoPProof:
     nbf: float | None = None
 
 
-def _refuse(
-    check: Check,
-    description: str,
-    *,
-    expected: object = None,
-    actual: object = None,
-    cause: Exception | None = None,
-) -> NoReturn:
-    raise InvalidDPoPProof(description, check=check, expected=expected, actual=actual) from cause
-
-
 def split_proof(proof: str) -> CompactJWS:
     """Split a proof into its three segments (check 2)."""
     try:
         return split(proof)
     except JOSEError as error:
-        _refuse(Check.FORMAT, "the DPoP proof is not a signed JWT", actual=str(error), cause=error)
+        raise InvalidDPoPProof(
+            "the DPoP proof is not a signed JWT", check=Check.FORMAT, actual=str(error)
+        ) from error
 
 
 def _json_object(segment: str, description: str) -> dict[str, Any]:
     try:
         return strict_json.parse_object(base64url.decode(segment))
     except JOSEError as error:
-        _refuse(Check.FORMAT, description, actual=str(error), cause=error)
+        raise InvalidDPoPProof(description, check=Check.FORMAT, actual=str(error)) from error
 
 
 def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
     """`alg` names one of `algorithms` (check 5)."""
     if not isinstance(alg, str) or alg not in algorithms:
-        _refuse(
-            Check.ALG,
+        raise InvalidDPoPProof(
             "the alg of the DPoP proof is not accepted here",
+            check=Check.ALG,
             expected=tuple(algorithms),
             actual=alg,
         )
@@ -108,35 +99,36 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     header = _json_object(segment, "the header of the DPoP proof is not a JSON object")
     typ = header.get("typ")
     if typ != "dpop+jwt":
-        _refuse(Check.TYP, "the typ of the DPoP proof is not dpop+jwt", expected="dpop+jwt", actual=typ)
+        raise InvalidDPoPProof(
+            "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected="dpop+jwt", actual=typ
+        )
     for member in _CRITICAL_MEMBERS:
         if member in header:
-            _refuse(Check.CRIT, "the DPoP proof uses a JOSE extension that is not supported", actual=member)
+            raise InvalidDPoPProof(
+                "the DPoP proof uses a JOSE extension that is not supported", check=Check.CRIT, actual=member
+            )
     algorithm = check_algorithm(header.get("alg"), algorithms)
     jwk = header.get("jwk")
     if not isinstance(jwk, dict):
-        _refuse(Check.JWK, "the DPoP proof has no jwk")
+        raise InvalidDPoPProof("the DPoP proof has no jwk", check=Check.JWK)
     try:
         return ProofHeader(algorithm, public_key(jwk, algorithm), thumbprint(jwk))
     except JOSEError as error:
-        _refuse(
-            Check.JWK,
-            "the jwk of the DPoP proof is not an acceptable public key",
-            actual=str(error),
-            cause=error,
-        )
+        raise InvalidDPoPProof(
+            "the jwk of the DPoP proof is not an acceptable public key", check=Check.JWK, actual=str(error)
+        ) from error
 
 
-def _refuse_claim(check: Check, fault: str) -> NoReturn:
-    _refuse(check, f"the {check} of the DPoP proof is {fault}")
+def _bad_claim(check: Check, fault: str = "missing or malformed") -> InvalidDPoPProof:
+    return InvalidDPoPProof(f"the {check} of the DPoP proof is {fault}", check=check)
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        _refuse(Check.IAT, f"the {name} of the DPoP proof is missing or malformed")
+        raise InvalidDPoPProof(f"the {name} of the DPoP proof is missing or malformed", check=Check.IAT)
     if not 0 <= value <= _LATEST_TIME:
-        _refuse(Check.IAT, f"the {name} of the DPoP proof is not a time", actual=value)
+        raise InvalidDPoPProof(f"the {name} of the DPoP proof is not a time", check=Check.IAT, actual=value)
     return value
 
 
@@ -146,15 +138,15 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
     ath, nonce = claims.get("ath"), claims.get("nonce")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
-        _refuse_claim(Check.JTI, "missing or malformed")
+        raise _bad_claim(Check.JTI)
     if not isinstance(htm, str) or not htm:
-        _refuse_claim(Check.HTM, "missing or malformed")
+        raise _bad_claim(Check.HTM)
     if not isinstance(htu, str) or not htu:
-        _refuse_claim(Check.HTU, "missing or malformed")
+        raise _bad_claim(Check.HTU)
     if not isinstance(ath, str) and "ath" in claims:
-        _refuse_claim(Check.ATH, "malformed")
+        raise _bad_claim(Check.ATH, "malformed")
     if not isinstance(nonce, str) and "nonce" in claims:
-        _refuse_claim(Check.NONCE, "malformed")
+        raise _bad_claim(Check.NONCE, "malformed")
     return DPoPProof(
         jti=jti,
         htm=htm,
@@ -172,9 +164,9 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
 def check_htm(proof: DPoPProof, method: str) -> None:
     """`htm` is the request's method, in the same case (check 8)."""
     if proof.htm != method:
-        _refuse(
-            Check.HTM,
+        raise InvalidDPoPProof(
             "the htm of the DPoP proof is not the method of the request",
+            check=Check.HTM,
             expected=method,
             actual=proof.htm,
         )
@@ -187,17 +179,16 @@ def check_htu(proof: DPoPProof, target_uri: str) -> None:
     try:
         htu = normalize(proof.htu)
     except URIError as error:
-        _refuse(
-            Check.HTU,
+        raise InvalidDPoPProof(
             "the htu of the DPoP proof is not an absolute http or https URI",
+            check=Check.HTU,
             expected=target_uri,
             actual=str(error),
-            cause=error,
-        )
+        ) from error
     if htu != target_uri:
-        _refuse(
-            Check.HTU,
+        raise InvalidDPoPProof(
             "the htu of the DPoP proof is not the URI of the request",
+            check=Check.HTU,
             expected=target_uri,
             actual=htu,
         )
@@ -206,7 +197,9 @@ def check_htu(proof: DPoPProof, target_uri: str) -> None:
 def check_ath(proof: DPoPProof, ath: str) -> None:
     """`ath` is the hash of the access token that came with it (check 12)."""
     if proof.ath != ath:
-        _refuse(Check.ATH, "the ath of the DPoP proof is not the hash of the access token")
+        raise InvalidDPoPProof(
+            "the ath of the DPoP proof is not the hash of the access token", check=Check.ATH
+        )
 
 
 def check_signature(jws: CompactJWS, header: ProofHeader) -> None:
@@ -214,8 +207,8 @@ def check_signature(jws: CompactJWS, header: ProofHeader) -> None:
     try:
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
-        _refuse(
-            Check.SIGNATURE, "the signature of the DPoP proof is malformed", actual=str(error), cause=error
-        )
+        raise InvalidDPoPProof(
+            "the signature of the DPoP proof is malformed", check=Check.SIGNATURE, actual=str(error)
+        ) from error
     if not header.algorithm.verify(header.key, jws.signing_input, signature):
-        _refuse(Check.SIGNATURE, "the signature of the DPoP proof does not verify")
+        raise InvalidDPoPProof("the signature of the DPoP proof does not verify", check=Check.SIGNATURE)

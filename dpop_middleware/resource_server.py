@@ -255,9 +255,7 @@ class ResourceServer:
         try:
             return await self._verification.verify(request, self._policy, self._family)
         except DPoPError as error:
-            self._reporter.failed(
-                error, request, jkt=None, client_id=None, duration=time.perf_counter() - started
-            )
+            self._reporter.failed(error, request, duration=time.perf_counter() - started)
             raise
 
     async def _verify_once(

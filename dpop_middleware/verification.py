@@ -3,8 +3,9 @@
     credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt -> claims
     -> htm, htu, ath -> signature -> freshness -> replay store
 
-The store comes last: nothing that failed before writes to it. The clock is read once, when the token is
-known. What follows the proof's header is the same at a token endpoint: `ProofVerification`.
+The store comes last: nothing that failed before writes to it. What is between the token and the store awaits
+nothing. The clock is read once, when the token is known. What follows the proof's header is the same at a
+token endpoint: `ProofVerification`.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ class ProofVerification:
         now: float,
         useless_after: float,
     ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
-        """Make every check of `verify_proof` but the last: whether the returned entry is the first of its key.
+        """Make every check of `verify_proof` but the last: the store is still to be asked about the entry.
 
         Nothing is awaited and nothing written. Raises `errors.DPoPError`.
         """

@@ -43,7 +43,7 @@ async def test_an_honest_request() -> None:
     assert (entry.jkt, entry.now, entry.not_before, entry.expires_at) == (
         api.key.jkt,
         NOW,
-        NOW - 20,
+        NOW - 15,
         NOW + 80,
     )
     assert verified.proof.jti not in entry.key

@@ -88,6 +88,6 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT)
     if not isinstance(value, dict):
         raise JOSEError("a segment is not a JSON object", check=Check.FORMAT)
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
         raise JOSEError("JSON is nested too deep", check=Check.FORMAT)
     return value

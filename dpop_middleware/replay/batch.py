@@ -7,7 +7,6 @@ before the connection broke is tried again like the others, and recognised by it
 import math
 from collections.abc import Sequence
 
-from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.pending import (
     FENCED,
@@ -57,37 +56,36 @@ class Batch:
         self._replies: list[object] = []
         self._epoch: object = None
         self._acknowledged = 0
-        self._touches = False
+        self._asking = [index for index, write in enumerate(writes) if write.asking]
+        self._has_opening = self._has_closing = self._has_waiting = self._touches = False
         self.get_is_unknown = False
         self.wrong_server = False
 
-    async def exchange(self, channel: Channel, *, now: float, timeout: float) -> None:
-        """Send everything in one write and read every reply; `timeout` in seconds is for `WAIT`.
-
-        Raises what the channel raises when it is in doubt.
-        """
+    def compose(self, *, now: float, timeout: float) -> tuple[bytes, int]:
+        """What to send, and how many replies it gets; `timeout` in seconds is for `WAIT`."""
         writes, with_get = self._writes, self._with_get
         opening, closing, waiting = self._fence.opening(now), self._fence.closing, self._waiting(timeout)
         commands = [write.command(with_get=with_get) for write in writes]
-        asking = [index for index, write in enumerate(writes) if write.asking]
-        for index in reversed(asking):
+        for index in reversed(self._asking):
             commands.insert(index, ASKING)
         for write in writes:
             write.tries += 1
-        replies = await channel.exchange(
-            b"".join((opening, *commands, waiting, closing)),
-            bool(opening) + len(commands) + bool(waiting) + self._touches + bool(closing),
-        )
-        if closing:
+        self._has_opening, self._has_closing, self._has_waiting = bool(opening), bool(closing), bool(waiting)
+        count = len(commands) + bool(opening) + bool(closing) + bool(waiting) + self._touches
+        return b"".join((opening, *commands, waiting, closing)), count
+
+    def accept(self, replies: list[object]) -> None:
+        """Take the replies to what was composed; raises one that puts the connection in doubt."""
+        if self._has_closing:
             self._read_epoch(replies.pop())
-        if waiting:
+        if self._has_waiting:
             self._read_waiting(replies.pop())
         if self._touches:
             replies.pop()
-        if opening:
+        if self._has_opening:
             del replies[0]
-        for index in reversed(asking):
-            del replies[index + asking.index(index)]
+        for index in self._asking:
+            del replies[index]
         self._replies = replies
 
     def _waiting(self, timeout: float) -> bytes:

@@ -18,13 +18,18 @@ class Channel:
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         stream = cast(asyncio.StreamReader, connection._reader)  # pyright: ignore[reportPrivateUsage]
+        writer = cast(asyncio.StreamWriter, connection._writer)  # pyright: ignore[reportPrivateUsage]
         self._replies = ReplyReader(stream)
+        self._writer = writer
         self._was_cut = False
 
-    async def exchange(self, data: bytes, count: int) -> list[object]:
-        """Send `data` and read the `count` replies to it; after any exception the channel is in doubt."""
+    def send(self, data: bytes) -> None:
+        """Send `data` at once; if the connection is gone, `receive` tells."""
+        self._writer.write(data)
+
+    async def receive(self, count: int) -> list[object]:
+        """Read the `count` replies to what was sent; after any exception the channel is in doubt."""
         try:
-            await self._connection.send_packed_command(data, check_health=False)
             return await self._replies.read(count)
         except (RedisError, OSError) as error:
             if self._was_cut:
@@ -32,13 +37,14 @@ class Channel:
             raise
 
     def cut(self) -> None:
-        """Break the connection: an exchange that is under way ends with `TimeoutError`."""
+        """Break the connection: what is being received ends with `TimeoutError`."""
         self._was_cut = True
         abort(self._connection)
 
     async def ask(self, data: bytes) -> object:
         """One command's reply; raises it when it is an error."""
-        (reply,) = await self.exchange(data, 1)
+        self.send(data)
+        (reply,) = await self.receive(1)
         if isinstance(reply, ServerError):
             raise reply
         return reply

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Iterable
-from typing import Protocol
+from dataclasses import dataclass
 
 from dpop_middleware.replay.batch import REDIRECTIONS, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
@@ -21,9 +21,10 @@ from dpop_middleware.replay.health import ServerUnfit, examine, require_fit
 from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, unavailable
 from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
 
-__all__ = ["Link", "Router"]
+__all__ = ["Link"]
 
 MOST_TRIES = 2
 MOST_IN_BATCH = 512
@@ -31,24 +32,14 @@ MOST_IN_BATCH = 512
 SHORTEST_OPENING = 0.5
 
 
-class Router(Protocol):
-    """Where a cluster's link turns to when a write belongs elsewhere or its server can't be used."""
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch that was sent on a channel, how many replies it gets, and what cuts it off if they are late."""
 
-    def resubmit(self, write: PendingWrite) -> None:
-        """Send `write` once more, to whichever server it belongs to now."""
-        ...
-
-    def redirect(self, write: PendingWrite, error: ServerError) -> None:
-        """Follow a redirection, MOVED or ASK."""
-        ...
-
-    def moved(self, error: Exception) -> None:
-        """A server could not be used or has lost a slot: look at the topology again."""
-        ...
-
-    def tag(self) -> bytes | None:
-        """The hash tag of a slot that the link's server owns, None when it owns none."""
-        ...
+    channel: Channel
+    batch: Batch
+    replies: int
+    timer: asyncio.TimerHandle
 
 
 class Link:
@@ -75,6 +66,8 @@ class Link:
         self._last_error: Exception | None = None
         self._unwatched = False
         self._must_renew = False
+        self._begun: Flight | None = None
+        self._was_alone = False
         self.closed = False
         # Not in the context of whichever request came first.
         self._task = self._loop.create_task(
@@ -123,12 +116,13 @@ class Link:
 
     def _wake(self) -> None:
         if self._idle is not None and not self._idle.done():
+            self._begin()
             self._idle.set_result(None)
 
     async def _run(self) -> None:
         try:
             while True:
-                while self._queue:
+                while self._queue or self._begun is not None:
                     await self._turn()
                 self._idle = self._loop.create_future()
                 await self._idle
@@ -136,6 +130,8 @@ class Link:
         finally:
             # The loop ends or the store is closed. A later request gets another link.
             self.closed = True
+            if self._begun is not None:
+                self._begun.timer.cancel()
             self._refuse((*self._flying, *self._queue))
             self._queue.clear()
             await self._put_away()
@@ -143,35 +139,55 @@ class Link:
                 self._opening.cancel()
 
     async def _turn(self) -> None:
-        writes = self._flying = self._take()
+        flight, self._begun = self._begun, None
+        if flight is None:
+            self._flying = self._take()
+        writes = self._flying
         if not writes:
             self._breaker.abandoned()
             return
         if self._breaker.is_open:
             self._refuse(writes)
             return
-        batch: Batch | None = None
         try:
-            channel = await self._ready(writes)
-            # Half of a request's time for one try leaves the other half for the second.
-            now = self._loop.time()
-            deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-            batch = Batch(writes, self._settings, self._fence, with_get=self._with_get, tag=self._tag)
-            # Cheaper than a timeout around the task: the deadline cuts the connection.
-            timer = self._loop.call_at(deadline, channel.cut)
+            if flight is None:
+                flight = self._send(await self._ready(writes), writes)
             try:
-                await batch.exchange(channel, now=self._moment(writes[-1]), timeout=deadline - now)
+                flight.batch.accept(await flight.channel.receive(flight.replies))
             finally:
-                timer.cancel()
+                flight.timer.cancel()
         except Exception as error:  # noqa: BLE001
             # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt
             # and the answers are not known. No error makes them known.
-            await self._failed(writes, error, sent=batch is not None)
+            await self._failed(writes, error, sent=flight is not None)
         else:
             self._breaker.succeeded()
             self._last_error = None
-            await self._settle(batch, writes)
+            await self._settle(flight.batch, writes)
+        self._was_alone = len(writes) == 1
         self._flying = []
+
+    def _begin(self) -> None:
+        """Send before the task has woken, which is a turn of the loop less.
+
+        Only where the last request was alone too: among many, each would go without the others.
+        """
+        channel = self._channel
+        if not self._was_alone or self._must_renew or channel is None or channel.is_stale:
+            return
+        self._flying = self._take()
+        if self._flying:
+            self._begun = self._send(channel, self._flying)
+
+    def _send(self, channel: Channel, writes: list[PendingWrite]) -> Flight:
+        # Half of a request's time for one try leaves the other half for the second.
+        now = self._loop.time()
+        deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
+        batch = Batch(writes, self._settings, self._fence, with_get=self._with_get, tag=self._tag)
+        data, replies = batch.compose(now=self._moment(writes[-1]), timeout=deadline - now)
+        channel.send(data)
+        # Cheaper than a timeout around the task: the deadline cuts the connection.
+        return Flight(channel, batch, replies, self._loop.call_at(deadline, channel.cut))
 
     def _take(self) -> list[PendingWrite]:
         """The next batch: without those that nobody waits for, or whose time is over."""

@@ -14,8 +14,9 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.signed_token import shown
-from dpop_middleware.tokens.token_cache import VerifiedToken
+from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 
 __all__ = ["ClaimRules", "judge_claims"]
 
@@ -66,17 +67,16 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
         raise InvalidToken(
             "the access token is not valid yet", check=Check.TOKEN_TIME, expected=now, actual=not_before
         )
-    return VerifiedToken(
-        payload=payload,
+    access_token = AccessToken(
+        claims=read_only_claims(payload),
         issuer=rules.issuer,
         subject=subject,
         client_id=client_id,
         scopes=scopes,
         expires_at=expires_at,
-        not_before=not_before,
         jkt=_confirmation(claims),
-        key_identity=key_identity,
     )
+    return VerifiedToken(access_token=access_token, not_before=not_before, key_identity=key_identity)
 
 
 def _malformed(name: str, actual: object) -> InvalidToken:

@@ -133,7 +133,7 @@ class JWTAccessTokenVerifier:
         if known is not None:
             keys = self._source.current() or await self._source.load()
             if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
-                return known.access_token()
+                return known.access_token
             self._cache.discard(digest)
         signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
         key = await self._signer(signed)
@@ -141,7 +141,7 @@ class JWTAccessTokenVerifier:
             signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
         )
         self._cache.put(digest, verified)
-        return verified.access_token()
+        return verified.access_token
 
     async def aclose(self) -> None:
         """Let a fetch that is under way end, for a second at most; the verifier may be used again."""

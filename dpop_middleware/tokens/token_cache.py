@@ -7,30 +7,27 @@ several times as long. Only what was verified enters, and the number of entries 
 import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from dataclasses import dataclass
 from typing import Any
 
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["TokenCache", "VerifiedToken"]
+__all__ = ["TokenCache", "VerifiedToken", "read_only_claims"]
 
 
 class _Claims(Mapping[str, Any]):
-    """The claims of one token, decoded when they are first looked at."""
+    """The claims of one token, decoded anew at each look, so that requests share nothing but this mapping."""
 
-    __slots__ = ("_claims", "_payload")
+    __slots__ = ("_payload",)
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload
-        self._claims: dict[str, Any] | None = None
 
     def _decoded(self) -> dict[str, Any]:
-        claims = self._claims
-        if claims is None:
-            # The strict parser has accepted these very bytes.
-            claims = self._claims = json.loads(self._payload)
+        # The strict parser has accepted these very bytes.
+        claims: dict[str, Any] = json.loads(self._payload)
         return claims
 
     def __getitem__(self, name: str) -> Any:
@@ -42,42 +39,42 @@ class _Claims(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._decoded())
 
+    def values(self) -> ValuesView[Any]:
+        return self._decoded().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._decoded().items()
+
     def __repr__(self) -> str:
         return f"<claims {', '.join(self)}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """What one verification found out. `not_before` is the later of `nbf` and `iat`, in seconds."""
+    """What one verification found out.
 
-    payload: bytes = field(repr=False)
-    issuer: str
-    subject: str
-    client_id: str
-    scopes: frozenset[str]
-    expires_at: float
+    `access_token` is the token as applications see it, the same object for every request that carries it.
+    `not_before` is the later of `nbf` and `iat`, in seconds. `key_identity` is the issuer's key that signed.
+    """
+
+    access_token: AccessToken
     not_before: float
-    jkt: str | None
     key_identity: str
 
     def usable(self, keys: KeySet, *, now: float, clock_skew: float) -> bool:
         """Whether the verdict still stands: by the time, and by the key that signed the token."""
         return (
-            self.not_before - clock_skew <= now < self.expires_at + clock_skew
+            self.not_before - clock_skew <= now < self.access_token.expires_at + clock_skew
             and self.key_identity in keys.identities
         )
 
-    def access_token(self) -> AccessToken:
-        """Return the token as the application sees it, its claims not yet decoded."""
-        return AccessToken(
-            claims=_Claims(self.payload),
-            issuer=self.issuer,
-            subject=self.subject,
-            client_id=self.client_id,
-            scopes=self.scopes,
-            expires_at=self.expires_at,
-            jkt=self.jkt,
-        )
+
+def read_only_claims(payload: bytes) -> Mapping[str, Any]:
+    """Return the claims in a payload that `strict_json` accepted, as a mapping that never changes.
+
+    It holds nothing but the payload: whoever looks at a claim gets a value of their own.
+    """
+    return _Claims(payload)
 
 
 class TokenCache:

@@ -55,8 +55,7 @@ async def drive(
     running = asyncio.create_task(load.run(seconds))
     await asyncio.sleep(3)
     events = {timeline.now: f"killed the master {nodes.kill_a_master()}"}
-    while (replica := await asyncio.to_thread(nodes.has_taken_over)) is None:
-        await asyncio.sleep(0.05)
+    replica = await asyncio.to_thread(nodes.wait_for_the_replica)
     events[timeline.now] = f"its replica {replica} is master (node timeout {NODE_TIMEOUT:g} s)"
     await running
     return timeline, events

@@ -1,6 +1,7 @@
 """Six embedded Valkey nodes: a cluster of three masters, each with a replica."""
 
 import contextlib
+import functools
 import socket
 import tempfile
 import time
@@ -37,10 +38,11 @@ class Cluster:
         self._servers[0].terminate()
         return f"{HOST}:{self._ports[0]}"
 
-    def has_taken_over(self) -> str | None:
-        """Return the address of the first master's replica once it is master itself."""
+    def wait_for_the_replica(self) -> str:
+        """Wait until the first master's replica is master itself, and return its address."""
         port = self._ports[MASTERS]
-        return f"{HOST}:{port}" if ask(port, "ROLE")[0] == b"master" else None
+        _until(lambda: ask(port, "ROLE")[0] == b"master")
+        return f"{HOST}:{port}"
 
 
 @contextlib.contextmanager
@@ -83,7 +85,7 @@ def _join(ports: list[int]) -> None:
             ask(port, "CLUSTER", "ADDSLOTSRANGE", number * share, last)
     for number, port in enumerate(ports[MASTERS:]):
         master = ask(ports[number], "CLUSTER", "MYID")
-        _until(lambda port=port, master=master: ask(port, "CLUSTER", "REPLICATE", master))
+        _until(functools.partial(ask, port, "CLUSTER", "REPLICATE", master))
     _until(lambda: all(_is_ready(port) for port in ports))
 
 

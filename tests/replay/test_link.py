@@ -70,6 +70,31 @@ async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
         await writer.aclose()
 
 
+async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
+    async with ScriptedServer() as server:
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        for _ in range(2):
+            first = pending()
+            writer.submit(first)
+            assert await first.answer is True
+            await asyncio.sleep(0)
+        alone, gone = pending(), pending()
+        writer.submit(alone)
+        assert not writer.is_quiet
+        assert alone.tries == 1
+        assert await alone.answer is True
+        await asyncio.sleep(0)
+        gone.answer.cancel()
+        writer.submit(gone)
+        assert gone.tries == 0
+        await asyncio.sleep(0.01)
+        last = pending()
+        writer.submit(last)
+        # Sent, and closed before the task has seen it.
+        await writer.aclose()
+        assert isinstance(await last.answer, Unavailable)
+
+
 async def test_a_connection_that_opens_late_serves_those_who_come_later() -> None:
     """An opening outlives the request that began it: over TLS and far away it may take longer."""
     delay = asyncio.Event()

@@ -19,7 +19,7 @@ def test_a_plain_url(scheme: str) -> None:
     options = {"host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss"}
     assert {name: value for name, value in target.options.items() if name != "protocol"} == options
     connection: Any = target.connection(1.0)
-    assert connection.protocol == 2
+    assert int(connection.protocol) == 2
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
@@ -109,7 +109,7 @@ async def test_a_client_gives_its_settings() -> None:
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 0.5
     assert connection.health_check_interval == 0
-    assert connection.retry._retries == 0
+    assert connection.retry._retries == 0  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:

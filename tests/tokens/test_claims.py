@@ -8,6 +8,7 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
+from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 from dpop_middleware.tokens.token_cache import VerifiedToken
 from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, good_claims
@@ -36,19 +37,19 @@ def refused(rules: ClaimRules = RULES, /, **changes: Any) -> InvalidToken:
 
 
 def test_good_claims() -> None:
-    verified = judge()
-    assert replace(verified, payload=b"") == VerifiedToken(
-        payload=b"",
-        issuer=ISSUER,
-        subject="someone@example.com",
-        client_id="s6BhdRkqt3",
-        scopes=frozenset({"notes:read", "notes:write"}),
-        expires_at=NOW + 600,
+    assert judge() == VerifiedToken(
+        access_token=AccessToken(
+            claims=good_claims(NOW),
+            issuer=ISSUER,
+            subject="someone@example.com",
+            client_id="s6BhdRkqt3",
+            scopes=frozenset({"notes:read", "notes:write"}),
+            expires_at=NOW + 600,
+            jkt=JKT,
+        ),
         not_before=NOW,
-        jkt=JKT,
         key_identity="key",
     )
-    assert json.loads(verified.payload) == good_claims(NOW)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,8 @@ def test_texts(name: str, value: Any) -> None:
 def test_claims_that_an_issuer_leaves_out() -> None:
     rules = replace(RULES, required=("iss", "exp", "aud"))
     verified = judge(rules, sub=..., client_id=..., iat=..., jti=..., scope=..., cnf=...)
-    assert (verified.subject, verified.client_id, verified.scopes, verified.jkt) == (
+    token = verified.access_token
+    assert (token.subject, token.client_id, token.scopes, token.jkt) == (
         "",
         "",
         frozenset(),
@@ -93,13 +95,13 @@ def test_claims_that_an_issuer_leaves_out() -> None:
 def test_other_claims_can_be_required() -> None:
     rules = replace(RULES, required=(*RULES.required, "tenant"))
     assert refused(rules).expected == "tenant"
-    assert judge(rules, tenant="x").client_id == "s6BhdRkqt3"
+    assert judge(rules, tenant="x").access_token.client_id == "s6BhdRkqt3"
 
 
 def test_the_client_under_other_names() -> None:
     rules = replace(RULES, client_id_claims=("client_id", "azp", "cid"))
-    assert judge(rules, client_id=..., azp="a", cid="c").client_id == "a"
-    assert judge(rules, client_id="x", azp="a").client_id == "x"
+    assert judge(rules, client_id=..., azp="a", cid="c").access_token.client_id == "a"
+    assert judge(rules, client_id="x", azp="a").access_token.client_id == "x"
     assert refused(rules, client_id=...).expected == "client_id or azp or cid"
     assert refused(rules, client_id=..., azp=1, cid="c").expected == "azp"
 
@@ -114,7 +116,7 @@ def test_the_issuer_is_exactly_ours(iss: Any) -> None:
 
 @pytest.mark.parametrize("aud", ["notes", RESOURCE, [RESOURCE], ["x", "notes"], ["notes", RESOURCE]])
 def test_audiences(aud: Any) -> None:
-    assert judge(aud=aud).issuer == ISSUER
+    assert judge(aud=aud).access_token.issuer == ISSUER
 
 
 @pytest.mark.parametrize("aud", ["", "x", RESOURCE + "/", "notes ", f"notes {RESOURCE}", [], ["x"], "NOTES"])
@@ -129,7 +131,7 @@ def test_what_is_no_audience(aud: Any) -> None:
 
 @pytest.mark.parametrize("exp", [NOW - 14.9, NOW + 0.5, NOW, NOW + 10**9, float(NOW)])
 def test_tokens_that_have_not_expired(exp: float) -> None:
-    assert judge(exp=exp).expires_at == exp
+    assert judge(exp=exp).access_token.expires_at == exp
 
 
 @pytest.mark.parametrize("exp", [0, 1, NOW - 15, NOW - 1000])
@@ -181,7 +183,7 @@ def test_numbers_that_json_does_not_have() -> None:
     ],
 )
 def test_scopes(scope: Any, scopes: set[str]) -> None:
-    assert judge(scope=scope).scopes == scopes
+    assert judge(scope=scope).access_token.scopes == scopes
 
 
 @pytest.mark.parametrize(
@@ -195,18 +197,18 @@ def test_what_is_no_scope(scope: Any) -> None:
 
 def test_scopes_under_other_names() -> None:
     rules = replace(RULES, scope_claims=("scope", "scp"))
-    assert judge(rules, scope=..., scp=["a", "b"]).scopes == {"a", "b"}
-    assert judge(rules, scope="c", scp="a b").scopes == {"a", "b", "c"}
-    assert judge(scp=["a"]).scopes == {"notes:read", "notes:write"}
+    assert judge(rules, scope=..., scp=["a", "b"]).access_token.scopes == {"a", "b"}
+    assert judge(rules, scope="c", scp="a b").access_token.scopes == {"a", "b", "c"}
+    assert judge(scp=["a"]).access_token.scopes == {"notes:read", "notes:write"}
     assert refused(rules, scp={}).expected == "scp"
 
 
 def test_an_unbound_token() -> None:
-    assert judge(cnf=...).jkt is None
+    assert judge(cnf=...).access_token.jkt is None
 
 
 def test_a_member_of_cnf_that_nobody_knows_is_ignored() -> None:
-    assert judge(cnf={"jkt": JKT, "unknown": 1}).jkt == JKT
+    assert judge(cnf={"jkt": JKT, "unknown": 1}).access_token.jkt == JKT
 
 
 @pytest.mark.parametrize(

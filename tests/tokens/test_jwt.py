@@ -199,7 +199,7 @@ async def test_a_verified_token_is_remembered(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(JWTAccessTokenVerifier, "_signer", None)
     second = await judge.verify(token)
     assert second == first
-    assert second is not first
+    assert second is first
 
 
 async def test_refused_tokens_are_not_remembered() -> None:

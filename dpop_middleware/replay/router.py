@@ -1,0 +1,28 @@
+"""What a link may ask of the cluster that it is part of."""
+
+from typing import Protocol
+
+from dpop_middleware.replay.pending import PendingWrite
+from dpop_middleware.replay.replies import ServerError
+
+__all__ = ["Router"]
+
+
+class Router(Protocol):
+    """Where a cluster's link turns to when a write belongs elsewhere or its server can't be used."""
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Send `write` once more, to whichever server it belongs to now."""
+        ...
+
+    def redirect(self, write: PendingWrite, error: ServerError) -> None:
+        """Follow a redirection, MOVED or ASK."""
+        ...
+
+    def moved(self, error: Exception) -> None:
+        """A server could not be used or has lost a slot: look at the topology again."""
+        ...
+
+    def tag(self) -> bytes | None:
+        """The hash tag of a slot that the link's server owns, None when it owns none."""
+        ...
