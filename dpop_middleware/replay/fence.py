@@ -9,9 +9,9 @@ others learn the moment from it.
 
 The moment is taken from the entries' `now`; there is no clock here. A server that restarted lost its entries
 when it started, not when we noticed, so where nothing else can have happened the moment is its start. That is
-also what makes a first start harmless: a server that has been up for longer than a proof's age, and was never
-flushed, has lost nothing. Only a server that is younger than that looks like one that was wiped; to start on
-such a one without the wait is the caller's word (`new_server="accept"`).
+also what makes a late start harmless: a server that has been up for longer than a proof's age, and was never
+flushed, has lost nothing. A younger one of which we know nothing may be new or wiped. When it started after
+our store was made it counts as wiped; when it was there before, `new_server` decides.
 
 Not seen: single entries that an eviction policy removed, what a proxy between us and the server hides, and a
 partitioned master that still answers.
@@ -60,6 +60,7 @@ class Fence:
         self._name = b""
         self._proposal: bytes | None = None
         self._must_propose = False
+        self._older_than_us = False
         self.change = -math.inf
         self.closing = b""
 
@@ -74,13 +75,19 @@ class Fence:
         self._must_propose = False
         self.closing = b""
 
-    def connected(self, info: ServerInfo | None, tag: bytes) -> None:
-        """A new connection stands; `info` is None where `INFO` isn't allowed. `tag` as in `epoch_name`."""
+    def connected(self, info: ServerInfo | None, tag: bytes, lived: float) -> None:
+        """A new connection stands.
+
+        `info` is None where `INFO` isn't allowed, `tag` is as in `epoch_name`, and `lived` is for how many
+        seconds the store has existed.
+        """
         if info is None or not info.run_id or info.uptime is None:
             self.off()
             return
         identity = blake2s(f"{info.run_id} {info.replication_id}".encode(), digest_size=8).hexdigest()
         self._info = info
+        # Uptime counts whole seconds.
+        self._older_than_us = info.uptime + 1 > lived
         self._name = epoch_name(self._prefix, identity.encode(), tag)
         self._proposal = None
         self._must_propose = True
@@ -127,11 +134,11 @@ class Fence:
     def _moment(self, info: ServerInfo, now: float) -> float:
         """When this server, which has no epoch of ours, lost its entries at the latest."""
         known = self._known
-        if known is None and self._new_server == "accept" and not info.was_replica:
+        taken_for_new = self._new_server == "accept" and self._older_than_us and not info.was_replica
+        if known is None and taken_for_new:
             return -math.inf
         if info.was_replica or info.rewriting_commands:
             return now
-        # Uptime counts whole seconds.
         started = now - max(0, (info.uptime or 0) - 1)
         if known is None or known.run_id == info.run_id or started > known.at:
             return started

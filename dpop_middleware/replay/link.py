@@ -8,6 +8,7 @@ write whose outcome is unknown is tried once more with the same owner token, wit
 
 import asyncio
 import contextvars
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -223,7 +224,8 @@ class Link:
         tag = b"" if self._router is None else self._router.tag()
         self._unwatched, self._must_renew = tag is None, False
         self._tag = tag or b""
-        self._fence.connected(None if tag is None else info, self._tag)
+        lived = time.monotonic() - self._settings.made
+        self._fence.connected(None if tag is None else info, self._tag, lived)
         return self._channel
 
     async def _open(self, write: PendingWrite) -> tuple[Channel, ServerInfo | None]:

@@ -46,10 +46,11 @@ class RedisReplayStore:
     - `max_waiting`: requests that may wait for one server; more are refused.
     - `wait_replicas`: replicas that must have confirmed an entry (`WAIT`) before it counts.
     - `strict`: refuse a server whose `maxmemory-policy` is not `noeviction`, instead of warning.
-    - `new_server`: what to think of a server that started moments ago and knows nothing of us. `"wait"`
-      takes it for one that lost its memory: a proof that could have been accepted before it started is
-      answered 503. `"accept"` takes it for new; right for tests and demos, and wherever the server and all
-      workers never restart together within a proof's lifetime.
+    - `new_server`: what to think of a server that was there before this store and knows nothing of us.
+      `"accept"` takes it for new. It costs what a restart of the server together with every worker costs: the
+      proofs of the minute before it can come back once. `"wait"` takes it for one that lost its memory, so
+      that a proof which could have been accepted before the server started is answered 503, at a true first
+      start too. A server that started, or was flushed, while this store existed is never taken for new.
     - `on_unavailable`: `"refuse"` answers 503 while the server can't be asked. `"local"` judges by this
       process's own memory instead: the same proof is then accepted once by each process.
 
@@ -66,7 +67,7 @@ class RedisReplayStore:
         max_waiting: int = 10_000,
         wait_replicas: int = 0,
         strict: bool = False,
-        new_server: NewServer = "wait",
+        new_server: NewServer = "accept",
         on_unavailable: OnUnavailable = "refuse",
     ) -> None:
         self._settings = Settings(
@@ -97,7 +98,7 @@ class RedisReplayStore:
         max_waiting: int = 10_000,
         wait_replicas: int = 0,
         strict: bool = False,
-        new_server: NewServer = "wait",
+        new_server: NewServer = "accept",
         on_unavailable: OnUnavailable = "refuse",
     ) -> Self:
         """The store at `url`; see the class for the rest.

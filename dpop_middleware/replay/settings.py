@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,16 +35,20 @@ class Notices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """See `RedisReplayStore` for what each means; raises `ConfigurationError` for what can't work."""
+    """See `RedisReplayStore` for what each means; raises `ConfigurationError` for what can't work.
+
+    `made` is when the store was made, by the monotonic clock: it tells a server that started later.
+    """
 
     prefix: str = "dpop"
     timeout: float = 0.25
     max_waiting: int = 10_000
     wait_replicas: int = 0
     strict: bool = False
-    new_server: NewServer = "wait"
+    new_server: NewServer = "accept"
     on_unavailable: OnUnavailable = "refuse"
     notices: Notices = field(default_factory=Notices)
+    made: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if not self.prefix or not self.prefix.isprintable() or any(mark in self.prefix for mark in "{} "):

@@ -290,13 +290,24 @@ async def test_a_restart_without_persistence(server: Server, store: RedisReplayS
     assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 500}
 
 
+async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server: Server) -> None:
+    used, early = entry(), RedisReplayStore.from_url(server.url)
+    assert await early.add(used) is True
+    await early.aclose()
+    store = RedisReplayStore.from_url(server.url)
+    await asyncio.sleep(1.1)
+    server.restart()
+    assert isinstance(await answer(store, replace(used, now=time.time())), Unavailable)
+    await store.aclose()
+
+
 async def test_server_and_workers_restarted_together(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url, new_server="accept")
     used = [entry(age=15.0) for _ in range(100)]
     assert await answers(store, used) == {True: 100}
     await store.aclose()
     server.restart()
-    store = RedisReplayStore.from_url(server.url)
+    store = RedisReplayStore.from_url(server.url, new_server="wait")
     assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 100}
     assert await store.add(entry(now=time.time() + 17, age=15.0)) is True
     await store.aclose()
@@ -304,7 +315,7 @@ async def test_server_and_workers_restarted_together(server: Server) -> None:
 
 async def test_a_server_that_has_run_for_longer_than_a_proof_lives_needs_no_wait(server: Server) -> None:
     await asyncio.sleep(2.1)
-    store = RedisReplayStore.from_url(server.url)
+    store = RedisReplayStore.from_url(server.url, new_server="wait")
     assert await store.add(entry(age=0.5)) is True
     assert isinstance(await answer(store, entry(age=15.0)), Unavailable)
     await store.aclose()

@@ -28,9 +28,11 @@ class Memory:
             fence.observe(self.keys.get(closing.split(b"\r\n")[4]), now)
 
 
-def connected(info: ServerInfo | None, new_server: NewServer = "wait", tag: bytes = b"") -> Fence:
+def connected(
+    info: ServerInfo | None, new_server: NewServer = "wait", tag: bytes = b"", lived: float = 0
+) -> Fence:
     fence = Fence(b"dpop", new_server)
-    fence.connected(info, tag)
+    fence.connected(info, tag, lived)
     return fence
 
 
@@ -51,6 +53,12 @@ def test_a_new_server_may_be_declared_new() -> None:
     memory, fence = Memory(), connected(NEW_SERVER, "accept")
     memory.batch(fence, NOW)
     assert fence.change == -math.inf
+
+
+def test_a_server_that_started_after_the_store_was_made_is_never_new() -> None:
+    memory, fence = Memory(), connected(NEW_SERVER, "accept", lived=1)
+    memory.batch(fence, NOW)
+    assert fence.change == NOW
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,7 @@ def test_a_new_connection_to_the_same_server_changes_nothing() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
     change = fence.change
-    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1010), b"")
+    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1010), b"", 0)
     memory.batch(fence, NOW + 10)
     assert fence.change == change
 
@@ -120,7 +128,7 @@ def test_a_restart_is_placed_at_the_start_of_the_server() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
     memory.keys.clear()
-    fence.connected(dataclasses.replace(NEW_SERVER, uptime=5), b"")
+    fence.connected(dataclasses.replace(NEW_SERVER, uptime=5), b"", 0)
     memory.batch(fence, NOW + 60)
     assert fence.change == NOW + 60 - 4
 
@@ -128,7 +136,7 @@ def test_a_restart_is_placed_at_the_start_of_the_server() -> None:
 def test_a_restart_with_an_older_snapshot_is_a_restart() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
-    fence.connected(NEW_SERVER, b"")
+    fence.connected(NEW_SERVER, b"", 0)
     memory.batch(fence, NOW + 1)
     assert fence.change == NOW + 1
 
@@ -136,7 +144,7 @@ def test_a_restart_with_an_older_snapshot_is_a_restart() -> None:
 def test_another_server_that_ran_all_along_took_over_just_now() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40), b"")
+    fence.connected(dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40), b"", 0)
     memory.batch(fence, NOW + 3)
     assert fence.change == NOW + 3
 
@@ -144,7 +152,7 @@ def test_another_server_that_ran_all_along_took_over_just_now() -> None:
 def test_the_old_master_promoted_again_is_a_change() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, was_replica=True), b"")
+    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, was_replica=True), b"", 0)
     memory.batch(fence, NOW + 3)
     assert fence.change == NOW + 3
 
@@ -153,7 +161,7 @@ def test_a_first_replica_that_attaches_is_no_change() -> None:
     memory, fence = Memory(), connected(OLD_SERVER)
     memory.batch(fence, NOW)
     memory.batch(fence, NOW + 100)
-    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, uptime=1100), b"")
+    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, uptime=1100), b"", 0)
     memory.batch(fence, NOW + 100)
     assert fence.change < NOW
 
@@ -161,7 +169,7 @@ def test_a_first_replica_that_attaches_is_no_change() -> None:
 def test_a_slot_that_moved_away_is_no_change() -> None:
     memory, fence = Memory(), connected(OLD_SERVER, tag=b"{1}")
     memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1100), b"{2}")
+    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1100), b"{2}", 0)
     memory.batch(fence, NOW + 100)
     assert fence.change < NOW
 
