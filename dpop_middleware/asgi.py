@@ -71,21 +71,23 @@ class DPoPMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._closing_at_the_end(send))
+            await self.app(scope, receive, self._opening_and_closing(send))
         elif scope["type"] in ("http", "websocket"):
             await self._protect(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
-    def _closing_at_the_end(self, send: Send) -> Send:
-        async def send_and_close(message: Message) -> None:
+    def _opening_and_closing(self, send: Send) -> Send:
+        async def send_lifespan(message: Message) -> None:
             try:
-                if message["type"] in _SHUTDOWN:
+                if message["type"] == "lifespan.startup.complete":
+                    await self.resource_server.open()
+                elif message["type"] in _SHUTDOWN:
                     await self.resource_server.aclose()
             finally:
                 await send(message)
 
-        return send_and_close
+        return send_lifespan
 
     async def _protect(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._looked_for_cors:

@@ -85,7 +85,7 @@ def check_freshness(
 
 
 def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
-    """Return the time in which any of `policies` could accept the proof, the workers' clock margin at its end.
+    """Return the time in which any of `policies` could accept the proof; the workers' margin is at its end.
 
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
     another's `iat` window, nor the other way round. It is no older than its nonce.

@@ -9,6 +9,7 @@ from typing import Any, Self, overload
 from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.lifecycle import aclose_part, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.once import RequestMemory
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
@@ -238,14 +239,19 @@ class ResourceServer:
         left = access_token.expires_at - self._verification.clock()
         return left if left > 0 else max(0.0, left + self._policy.clock_skew)
 
+    async def open(self) -> None:
+        """Let the replay store look at its server now, in the background; requests connect without this."""
+        await open_part(self._verification.store)
+
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
         try:
-            await _close(self._verification.verifier)
+            await aclose_part(self._verification.verifier)
         finally:
-            await _close(self._verification.store)
+            await aclose_part(self._verification.store)
 
     async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -292,9 +298,3 @@ class ResourceServer:
         if authentication.nonce is not None and authentication.nonce.current:
             return ()
         return nonce_headers(self._verification.nonces.issue(authentication.now))
-
-
-async def _close(part: object) -> None:
-    close = getattr(part, "aclose", None)
-    if close is not None:
-        await close()

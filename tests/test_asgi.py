@@ -18,7 +18,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
+from dpop_middleware import AccessToken, DPoPMiddleware, MemoryReplayStore, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from tests.support.asgi import call
 from tests.support.faces import ORIGIN, World, reached, scope_of
@@ -211,16 +211,24 @@ async def test_other_scopes_pass_untouched(world: World, kind: str) -> None:
     assert world.store.closed == 0
 
 
-def test_the_lifespan_closes_what_the_server_owns(world: World) -> None:
+def test_the_lifespan_opens_and_closes_what_the_server_owns(world: World) -> None:
     with browser(DPoPMiddleware(Starlette(), world.server())):
-        assert world.store.closed == 0
-    assert world.store.closed == 1
+        assert (world.store.opened, world.store.closed) == (1, 0)
+    assert (world.store.opened, world.store.closed) == (1, 1)
 
 
-async def test_async_with_closes_it_too(world: World) -> None:
+async def test_async_with_does_so_too(world: World) -> None:
     async with world.server() as api:
         assert isinstance(api, ResourceServer)
-    assert world.store.closed == 1
+        assert (world.store.opened, world.store.closed) == (1, 0)
+    assert (world.store.opened, world.store.closed) == (1, 1)
+
+
+async def test_a_store_that_needs_no_opening(world: World) -> None:
+    async with ResourceServer(
+        issuer="https://auth.example.com", resource=ORIGIN, replay_store=MemoryReplayStore()
+    ) as api:
+        assert api.resource == ORIGIN
 
 
 async def test_the_shutdown_is_reported_even_if_closing_fails(world: World) -> None:

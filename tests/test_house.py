@@ -23,7 +23,7 @@ ROWS = (
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
     ("diagnosis", "events"),
     ("tokens", "replay"),
-    ("known_clients", "once", "requirements", "verdicts"),
+    ("known_clients", "once", "lifecycle", "requirements", "verdicts"),
     ("verification", "explanation"),
     ("resource_server",),
     ("connection", "expiry"),

@@ -87,6 +87,7 @@ class RedisReplayStore:
         self._unavailable_answers = 0
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
         self._inherited: list[Session] = []
+        self._looks: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_url(
@@ -148,12 +149,30 @@ class RedisReplayStore:
             unavailable_answers=self._unavailable_answers,
         )
 
+    async def open(self) -> None:
+        """Look at every server in the background, and log what is wrong before a request finds out."""
+        look = asyncio.get_running_loop().create_task(self._warn(), name="dpop replay store check")
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+
+    async def _warn(self) -> None:
+        for node in (await self.health()).nodes:
+            if node.error is not None:
+                self._settings.notices.warn(f"{node.address}: the replay store can't be used ({node.error})")
+            for sentence in node.warnings:
+                self._settings.notices.warn(sentence)
+
     async def aclose(self) -> None:
         """Close this event loop's connections; requests still waiting are answered 503.
 
         Other event loops keep theirs, and a later `add` opens new ones.
         """
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        looks = [look for look in self._looks if look.get_loop() is loop]
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+        session = self._sessions.pop(loop, None)
         if session is not None and session.pid == os.getpid():
             await session.writer.aclose()
 

@@ -321,6 +321,47 @@ async def test_a_server_that_has_run_for_longer_than_a_proof_lives_needs_no_wait
     await store.aclose()
 
 
+async def test_the_server_is_looked_at_when_the_store_is_opened(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = RedisReplayStore.from_url(server.url)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        await store.open()
+        assert caplog.records == []
+        async with asyncio.timeout(5):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+    assert "allkeys-lru" in caplog.text
+    await store.aclose()
+
+
+async def test_a_server_that_is_away_at_the_start_is_said_to_be(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.kill()
+    store = RedisReplayStore.from_url(server.url)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        await store.open()
+        async with asyncio.timeout(5):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+    assert "the replay store can't be used (ConnectionError)" in caplog.text
+    await store.aclose()
+
+
+async def test_closing_does_not_wait_for_a_look_at_a_server_that_hangs(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=30)
+    server.pause()
+    try:
+        await store.open()
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(1):
+            await store.aclose()
+    finally:
+        server.resume()
+
+
 async def test_an_eviction_policy_is_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     store = RedisReplayStore.from_url(server.url, new_server="accept")

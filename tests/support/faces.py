@@ -34,11 +34,15 @@ class CountingStore(MemoryReplayStore):
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.opened = 0
         self.closed = 0
 
     async def add(self, entry: ReplayEntry) -> bool:
         self.asked += 1
         return await super().add(entry)
+
+    async def open(self) -> None:
+        self.opened += 1
 
     async def aclose(self) -> None:
         self.closed += 1
