@@ -22,7 +22,7 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
-from dpop_middleware.freshness import known_nonce
+from dpop_middleware.freshness import issued_nonce, known_nonce
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider, nonces_for
@@ -170,7 +170,7 @@ class TokenEndpoint:
             now = self._clock()
             nonce = known_nonce(proof, nonces, now)
             if nonce is None or not nonce.current:
-                return nonce_headers(nonces.issue(now))
+                return nonce_headers(issued_nonce(nonces, now))
         return (("cache-control", "no-store"),)
 
     def error_response(self, error: DPoPError) -> ErrorResponse:

@@ -11,8 +11,10 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof
 
-__all__ = ["Window", "acceptance_window", "check_freshness", "known_nonce"]
+__all__ = ["Window", "acceptance_window", "check_freshness", "issued_nonce", "known_nonce"]
 
+_NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
+_NOT_ISSUED = "a nonce can't be issued now"
 # RFC 9449 section 8.1
 _NQCHARS = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
@@ -32,12 +34,28 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
     if nonces is None or proof.nonce is None or not _NQCHARS.fullmatch(proof.nonce):
         return None
     try:
-        return nonces.check(proof.nonce, now)
+        nonce: object = nonces.check(proof.nonce, now)
     except Exception as error:
         # Anybody's provider may be behind this door: taken for unknown, a proof could come back later.
-        raise Unavailable(
-            "the nonce of the DPoP proof can't be checked now", check=Check.NONCE, actual=type(error).__name__
-        ) from error
+        raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(error).__name__) from error
+    if nonce is None or isinstance(nonce, Nonce):
+        return nonce
+    raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def issued_nonce(nonces: NonceProvider, now: float) -> str:
+    """Return the nonce to give to a client; raises Unavailable when the provider fails."""
+    try:
+        nonce: object = nonces.issue(now)
+    except Exception as error:
+        raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(error).__name__) from error
+    if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce):
+        return nonce
+    raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:
+    return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
 
 
 def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
@@ -65,17 +83,17 @@ def check_freshness(
     if proof.exp is not None or proof.nbf is not None:
         _check_validity(proof, now, policy.clock_skew)
     if policy.nonce != "off" and nonces is not None:
-        if proof.nonce is not None:
-            if nonce is None:
-                raise UseDPoPNonce("the nonce of the DPoP proof is unknown or stale", nonce=nonces.issue(now))
+        if nonce is not None:
             return
+        if proof.nonce is not None:
+            raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
         if policy.nonce == "required":
-            raise UseDPoPNonce("the DPoP proof needs a nonce", nonce=nonces.issue(now))
+            raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
     not_before, expires_at = _iat_window(proof, policy)
     if not_before <= now <= expires_at:
         return
     if policy.nonce == "fallback" and nonces is not None:
-        raise UseDPoPNonce("the iat of the DPoP proof is not recent: use a nonce", nonce=nonces.issue(now))
+        raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)
     raise InvalidDPoPProof(
         "the iat of the DPoP proof is not recent",
         check=Check.IAT,

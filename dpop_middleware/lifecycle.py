@@ -1,6 +1,8 @@
 """What a resource server was given may have to be opened and closed, or may not know how."""
 
-__all__ = ["aclose_part", "open_part"]
+from contextlib import AsyncExitStack
+
+__all__ = ["aclose_parts", "open_part"]
 
 
 async def open_part(part: object) -> None:
@@ -10,8 +12,10 @@ async def open_part(part: object) -> None:
         await start()
 
 
-async def aclose_part(part: object) -> None:
-    """Await `part.aclose()`, if it has that."""
-    close = getattr(part, "aclose", None)
-    if close is not None:
-        await close()
+async def aclose_parts(*parts: object) -> None:
+    """Await `part.aclose()` of each part that has it, of all even if one fails."""
+    async with AsyncExitStack() as stack:
+        for part in reversed(parts):
+            close = getattr(part, "aclose", None)
+            if close is not None:
+                stack.push_async_callback(close)

@@ -9,7 +9,8 @@ from typing import Any, Self, overload
 from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.lifecycle import aclose_part, open_part
+from dpop_middleware.freshness import issued_nonce
+from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.once import RequestMemory
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
@@ -166,7 +167,8 @@ class ResourceServer:
         """Return the same server, with its caches, store and verifier, under a changed policy.
 
         `changes` are fields of `DPoPPolicy`. Behind the middleware such a server can only be stricter than
-        the middleware's own. Raises ConfigurationError.
+        the middleware's own. Make siblings before the first request, the same ones in every worker: a proof
+        is remembered for as long as the policies that exist could accept it. Raises ConfigurationError.
         """
         try:
             policy = replace(self._policy, **changes)
@@ -245,10 +247,7 @@ class ResourceServer:
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
-        try:
-            await aclose_part(self._verification.verifier)
-        finally:
-            await aclose_part(self._verification.store)
+        await aclose_parts(self._verification.verifier, self._verification.store)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -297,4 +296,4 @@ class ResourceServer:
             return ()
         if authentication.nonce is not None and authentication.nonce.current:
             return ()
-        return nonce_headers(self._verification.nonces.issue(authentication.now))
+        return nonce_headers(issued_nonce(self._verification.nonces, authentication.now))

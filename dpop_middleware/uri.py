@@ -30,6 +30,7 @@ __all__ = [
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
+_MAX_PATH: Final = 8 * 1024
 
 _HEX: Final = "0123456789ABCDEFabcdef"
 _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -193,6 +194,8 @@ def request_path(raw_path: str) -> str:
 
     Raises URIError also when the path doesn't start with a slash and for malformed percent-encoding.
     """
+    if len(raw_path) > _MAX_PATH:
+        raise URIError("the request's path is too long")
     if _NORMAL_PATH.fullmatch(raw_path):
         return raw_path
     if not raw_path.startswith("/"):

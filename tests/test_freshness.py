@@ -5,7 +5,13 @@ import pytest
 from dpop_middleware import DPoPPolicy, DPoPProof, HMACNonceProvider, Nonce
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, Unavailable, UseDPoPNonce
-from dpop_middleware.freshness import Window, acceptance_window, check_freshness, known_nonce
+from dpop_middleware.freshness import (
+    Window,
+    acceptance_window,
+    check_freshness,
+    issued_nonce,
+    known_nonce,
+)
 from tests.support.api import NOW, Api, edited
 
 OFF, REQUIRED, FALLBACK = (DPoPPolicy(nonce=mode) for mode in ("off", "required", "fallback"))
@@ -126,6 +132,44 @@ def test_a_provider_that_fails_lets_nobody_in() -> None:
     with pytest.raises(Unavailable) as caught:
         known_nonce(proof(nonce="abc"), Strange(), NOW)
     assert (caught.value.check, caught.value.actual) == (Check.NONCE, "KeyError")
+
+
+@pytest.mark.parametrize("answer", [True, "abc", object()])
+def test_a_provider_that_knows_no_nonce_of_ours_lets_nobody_in(answer: object) -> None:
+    class Odd(Strange):
+        def check(self, nonce: str, now: float) -> Nonce | None:
+            return answer  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+
+    with pytest.raises(Unavailable) as caught:
+        known_nonce(proof(nonce="abc"), Odd(), NOW)
+    assert caught.value.actual == type(answer).__name__
+
+
+@pytest.mark.parametrize("issued", [None, "", "a b", "a\r\nset-cookie: x", "é", 5])
+def test_what_a_provider_issues_is_looked_at_before_it_goes_into_a_header(issued: object) -> None:
+    class Odd(Strange):
+        def issue(self, now: float) -> str:
+            return issued  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+
+    with pytest.raises(Unavailable) as caught:
+        issued_nonce(Odd(), NOW)
+    assert (caught.value.check, caught.value.actual) == (Check.NONCE, type(issued).__name__)
+    with pytest.raises(Unavailable):
+        check_freshness(proof(), REQUIRED, nonces=Odd(), nonce=None, now=NOW)
+
+
+def test_a_provider_that_can_t_issue() -> None:
+    class Odd(Strange):
+        def issue(self, now: float) -> str:
+            raise OverflowError
+
+    with pytest.raises(Unavailable) as caught:
+        issued_nonce(Odd(), NOW)
+    assert (caught.value.check, caught.value.actual) == (Check.NONCE, "OverflowError")
+
+
+def test_an_issued_nonce() -> None:
+    assert issued_nonce(PROVIDER, NOW) == PROVIDER.issue(NOW)
 
 
 def test_nothing_is_known_without_nonce_or_provider() -> None:

@@ -186,7 +186,11 @@ class DPoPAuth(_Auth):
         return self._is_own(request)
 
     def _is_own(self, request: Any) -> bool:
-        return _origin(request) in self._origins
+        try:
+            return _origin(request) in self._origins
+        except ValueError:
+            # A redirect may name what is no http URL; the client then says what it thinks of it.
+            return False
 
     def _sync_token(self) -> str | None:
         token = self._token() if callable(self._token) else self._token

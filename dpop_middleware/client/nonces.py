@@ -10,7 +10,9 @@ __all__ = ["NonceMemory", "demands_nonce", "one_nonce"]
 
 # NQCHAR of RFC 6749 appendix A; the length keeps the proof far below what servers refuse.
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
-_CHALLENGE: Final = re.compile(r'\bDPoP\b.*\berror\s*=\s*"?use_dpop_nonce\b', re.ASCII | re.IGNORECASE)
+# Two searches: one with `.*` between takes quadratic time on a hostile challenge.
+_SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
+_ERROR: Final = re.compile(r'\berror\s*=\s*"?use_dpop_nonce\b', re.ASCII | re.IGNORECASE)
 
 
 class NonceMemory:
@@ -50,6 +52,8 @@ def demands_nonce(challenges: Iterable[str], body: object) -> bool:
     `challenges` are the `WWW-Authenticate` fields of a resource server (RFC 9449 section 9), `body` is the
     decoded JSON of an authorization server's answer (section 8), None where there is none.
     """
-    if any(_CHALLENGE.search(value) for value in challenges):
-        return True
+    for value in challenges:
+        scheme = _SCHEME.search(value)
+        if scheme is not None and _ERROR.search(value, scheme.end()) is not None:
+            return True
     return isinstance(body, dict) and body.get("error") == "use_dpop_nonce"

@@ -169,6 +169,8 @@ def _proofs_only(key: DPoPKey | DPoPAuth) -> DPoPAuth:
         return DPoPAuth(key)
     if key.has_token:
         raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
+    if key.follow_redirects:
+        raise ValueError("a token request follows no redirect: use DPoPAuth(key) without follow_redirects")
     return key
 
 

@@ -1,6 +1,6 @@
 """The compact serialisation of a JWS, taken apart (RFC 7515 section 7.1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dpop_middleware.checks import Check
@@ -15,9 +15,9 @@ _SEGMENTS: Final = 3
 class CompactJWS:
     """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1)."""
 
-    header: str
-    payload: str
-    signature: str
+    header: str = field(repr=False)
+    payload: str = field(repr=False)
+    signature: str = field(repr=False)
 
     @property
     def signing_input(self) -> bytes:

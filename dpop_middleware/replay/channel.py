@@ -25,7 +25,9 @@ class Channel:
 
     def send(self, data: bytes) -> None:
         """Send `data` at once; if the connection is gone, `receive` tells."""
-        self._writer.write(data)
+        # uvloop raises RuntimeError from a write after the connection's end; `receive` tells it better.
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     async def receive(self, count: int) -> list[object]:
         """Read the `count` replies to what was sent; after any exception the channel is in doubt."""

@@ -169,16 +169,18 @@ class Link:
         self._flying = []
 
     def _begin(self) -> None:
-        """Send before the task has woken, which is a turn of the loop less.
-
-        Only where the last request was alone too: among many, each would go without the others.
-        """
+        """Send before the task has woken, if the last request was alone too: many had better go together."""
         channel = self._channel
         if not self._was_alone or self._must_renew or channel is None or channel.is_stale:
             return
         self._flying = self._take()
-        if self._flying:
-            self._begun = self._send(channel, self._flying)
+        try:
+            if self._flying:
+                self._begun = self._send(channel, self._flying)
+        except Exception:  # noqa: BLE001
+            # The task meets it again, and knows what to do.
+            self._queue.extendleft(reversed(self._flying))
+            self._flying = []
 
     def _send(self, channel: Channel, writes: list[PendingWrite]) -> Flight:
         # Half of a request's time for one try leaves the other half for the second.

@@ -67,7 +67,7 @@ class ReplyReader:
     def is_clean(self) -> bool:
         """Whether the stream is open and every byte that came belonged to a reply that was asked for."""
         unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-        return not (self._data or unread or self._stream.at_eof())
+        return not (self._data or unread or self._stream.at_eof() or self._stream.exception())
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware.checks import Check
+from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose.jwk import public_key
 
 __all__ = ["Candidates", "KeySet", "VerificationKey", "parse_key_set"]
 
@@ -144,4 +147,15 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
         raise _UnusableError("it is malformed", level=logging.WARNING) from error
     if isinstance(key, RSAPublicKey) and not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
         raise _UnusableError("its RSA modulus is too short or too long", level=logging.WARNING)
+    if isinstance(key, Ed25519PublicKey):
+        _check_order(key)
     return key
+
+
+def _check_order(key: Ed25519PublicKey) -> None:
+    """Refuse a point of small order, under which anybody can make a signature."""
+    x = base64url.encode(key.public_bytes_raw())
+    try:
+        public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
+    except JOSEError as error:
+        raise _UnusableError("it is an Ed25519 key of small order", level=logging.WARNING) from error

@@ -5,7 +5,7 @@ at, and `alg` and `kid` only choose among what the configuration and the issuer 
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dpop_middleware.checks import Check
@@ -28,9 +28,9 @@ class SignedToken:
 
     algorithm: Algorithm
     kid: str | None
-    signing_input: bytes
-    payload: bytes
-    signature: bytes
+    signing_input: bytes = field(repr=False)
+    payload: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
     def signer(self, candidates: Candidates) -> VerificationKey | None:
         """Return the first of the keys that made the signature, or None."""

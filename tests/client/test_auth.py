@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 
 from dpop_middleware.client import DPoPAuth, DPoPKey
@@ -361,6 +363,16 @@ class TestOrigins:
                     assert stranger.seen[0].bare is own
                     await client.request("GET", server.origin)
         assert "nonce" not in server.seen[-1].proof
+
+    async def test_a_redirect_to_what_is_no_origin_is_the_client_s_to_refuse(
+        self, kind: str, answering: Answering
+    ) -> None:
+        answer = Answer(302, {"location": "ftp://example.com/", "dpop-nonce": "n"})
+        with answering(lambda _: answer) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
+                with pytest.raises((httpx.UnsupportedProtocol, httpx2.UnsupportedProtocol)):
+                    await client.request("GET", server.origin)
+        assert len(server.seen) == 1
 
     async def test_a_chain_that_left_the_origin_comes_back_without_token(
         self, kind: str, answering: Answering

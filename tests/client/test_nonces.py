@@ -56,6 +56,11 @@ def test_takes_exactly_one_well_formed_nonce(fields: list[str], nonce: str | Non
         (['DPoP error="invalid_token"'], {"error": "invalid_token"}, False),
         (['Bearer error="use_dpop_nonce"'], None, False),
         (['DPoP error="use_dpop_nonces"'], None, False),
+        (['DPoP realm="a, b", error="use_dpop_nonce"'], None, True),
+        (['Bearer error="use_dpop_nonce", DPoP'], None, False),
+        # A search that goes back for each of these takes minutes.
+        (["DPoP " * 200_000], None, False),
+        (["DPoP " + "error=" * 200_000], None, False),
         ([], ["use_dpop_nonce"], False),
         ([], {"error": ["use_dpop_nonce"]}, False),
     ],

@@ -232,6 +232,13 @@ class TestAnswer:
             assert "s3cret" not in repr(grant)
 
 
+async def test_an_auth_that_follows_redirects_is_refused(kind: str) -> None:
+    auth = DPoPAuth(KEY, follow_redirects=True)
+    async with caller(kind) as client:
+        with pytest.raises(ValueError, match="follows no redirect"):
+            await fetch(client, "http://127.0.0.1:1/", ClientCredentials(), key=auth)
+
+
 async def test_an_auth_with_a_token_is_refused(kind: str) -> None:
     async with caller(kind) as client:
         with pytest.raises(ValueError, match=r"use DPoPAuth\(key\)"):

@@ -37,3 +37,7 @@ def test_split_loses_nothing_and_raises_nothing_else(text: str) -> None:
         return
     assert f"{jws.header}.{jws.payload}.{jws.signature}" == text
     assert jws.signing_input + b"." + jws.signature.encode() == text.encode()
+
+
+def test_a_proof_or_token_is_not_shown() -> None:
+    assert "secret" not in repr(split("secret.secret.secret"))

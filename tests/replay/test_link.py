@@ -2,17 +2,21 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+import uvloop
 
+from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.cluster import Cluster
 from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.pending import PendingWrite
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.target import target_of_url
+from tests.support.proxy import Proxy
 from tests.support.replay import entry
 from tests.support.scripted import ScriptedServer
-from tests.support.valkey import HOST
+from tests.support.valkey import HOST, Server
 
 
 def pending(timeout: float = 0.25) -> PendingWrite:
@@ -44,6 +48,44 @@ async def test_a_link_without_work_ends_quietly() -> None:
     assert idle.is_quiet
     assert not idle.refuses
     await idle.aclose()
+
+
+async def _survives_a_reset(url_port: int) -> None:
+    async with Proxy(url_port) as proxy:
+        store = RedisReplayStore.from_url(proxy.url)
+        assert [await store.add(entry()) for _ in range(4)] == [True] * 4
+        proxy.reset()
+        await asyncio.sleep(0.2)
+        assert [await store.add(entry()) for _ in range(4)] == [True] * 4
+        await store.aclose()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_idle_connection_that_was_reset_is_opened_anew(
+    shared_server: Server, run: Callable[..., None]
+) -> None:
+    run(_survives_a_reset(shared_server.port))
+
+
+async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer() as server:
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        first = pending()
+        writer.submit(first)
+        assert await first.answer is True
+        send, refusals = Channel.send, iter([True])
+
+        def refuse_once(channel: Channel, data: bytes) -> None:
+            if next(refusals, False):
+                raise RuntimeError("unable to perform operation on a closed transport")
+            send(channel, data)
+
+        monkeypatch.setattr(Channel, "send", refuse_once)
+        await asyncio.sleep(0)
+        second = pending()
+        writer.submit(second)
+        assert await second.answer is True
+        await writer.aclose()
 
 
 async def test_a_write_whose_time_is_over_is_not_sent() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +44,13 @@ class Proxy:
     def release(self) -> None:
         """Everything passes again, what was held first."""
         self._open.set()
+
+    def reset(self) -> None:
+        """Break every connection by RST, as a firewall does."""
+        for writer in tuple(self._writers):
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
 
     def cut(self) -> None:
         """Break every connection."""

@@ -97,6 +97,7 @@ OKP = issuer_key("EdDSA").jwk
         RSA | {"n": number(1 << 2046 | 1)},
         RSA | {"n": number(1 << 8192 | 1)},
         OKP | {"x": "AA"},
+        OKP | {"x": "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},
         OKP | {"crv": "Ed448"},
         OKP | {"crv": "X25519"},
         OKP | {"d": "AA"},

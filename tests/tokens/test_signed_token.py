@@ -8,6 +8,7 @@ import pytest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url
+from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.signed_token import SignedToken, parse_signed_token, shown
@@ -143,3 +144,14 @@ def test_what_is_no_signed_jwt(token: str) -> None:
 def test_what_is_shown_in_logs_is_short() -> None:
     assert shown("x") == "'x'"
     assert len(shown("x" * 1000)) == 103
+
+
+def test_a_token_is_not_shown() -> None:
+    token = SignedToken(
+        algorithm=ALGORITHMS["ES256"],
+        kid=None,
+        signing_input=b"secret",
+        payload=b"secret",
+        signature=b"secret",
+    )
+    assert "secret" not in repr(token)
