@@ -1,7 +1,8 @@
 """A test kit for applications that `dpop_middleware` protects: import it in tests, on purpose.
 
 `TestIssuer` makes tokens, clients and a resource server for tests; `broken_proof` makes what must be refused.
-`dpop_middleware.testing.conformance` needs pytest and httpx2; `dpop_middleware.testing.suite` httpx2.
+`conformance` beside it needs pytest and httpx2, `suite` httpx2; `store_contract` and `verifier_contract`, for
+whoever writes a replay store or a token verifier, pytest and pytest-asyncio.
 """
 
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, broken_proof

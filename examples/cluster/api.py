@@ -28,7 +28,7 @@ def create_app() -> ASGIApp:
         issuer=os.environ["DEMO_ISSUER"],
         resource=os.environ["DEMO_RESOURCE"],
         # The cluster was started a moment ago, so it knows nothing and has nothing to lose.
-        replay_store=RedisReplayStore.from_url(os.environ["DEMO_REDIS_URL"], new_server="accept"),
+        replay_store=RedisReplayStore.from_url(os.environ["DEMO_REDIS_URL"]),
         policy=DPoPPolicy(clock_skew=CLOCK_SKEW),
     )
     return DPoPMiddleware(Starlette(routes=[Route("/accounts", accounts)]), api)

@@ -57,6 +57,5 @@ def replay_store() -> ReplayStore:
     redis_url = os.environ.get("DEMO_REDIS_URL")
     if redis_url is None:
         return MemoryReplayStore()
-    # A server that knows nothing of us may have lost what it knew, so the store would refuse all proofs made
-    # before they met. This one was started for us, a moment ago: it has nothing to lose.
-    return RedisReplayStore.from_url(redis_url, new_server="accept")
+    # A tenth of this is plenty on a server; a busy laptop that has just started everything may need more.
+    return RedisReplayStore.from_url(redis_url, timeout=2.0)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.valkey import Server, implementations, missing
 
-pytest.register_assert_rewrite("tests.replay.contract")
+pytest.register_assert_rewrite("dpop_middleware.testing.store_contract")
 
 
 def pytest_report_header() -> list[str]:

@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry, ReplayStore
-from tests.replay.contract import ReplayStoreContract
+from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.load import Load
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
@@ -48,14 +48,14 @@ class TestContract(ReplayStoreContract):
     async def store(self, shared_cluster: Cluster) -> AsyncIterator[ReplayStore]:
         for server in shared_cluster.servers:
             server.run("FLUSHALL")
-        store = RedisReplayStore.from_url(shared_cluster.url, new_server="accept")
+        store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
         yield store
         await store.aclose()
 
 
 async def test_a_client_of_redis_py(shared_cluster: Cluster) -> None:
     client = RedisCluster(host=HOST, port=shared_cluster.servers[0].port)
-    store = RedisReplayStore(client, prefix="client", new_server="accept")
+    store = RedisReplayStore(client, prefix="client", timeout=2.0)
     item = entry()
     assert await store.add(item) is True
     assert await store.add(item) is False
@@ -64,7 +64,7 @@ async def test_a_client_of_redis_py(shared_cluster: Cluster) -> None:
 
 
 async def test_entries_spread_over_the_masters_and_each_is_watched(shared_cluster: Cluster) -> None:
-    store = RedisReplayStore.from_url(shared_cluster.url, prefix="spread", new_server="accept")
+    store = RedisReplayStore.from_url(shared_cluster.url, prefix="spread", timeout=2.0)
     assert await answers(store, [entry() for _ in range(300)]) == {True: 300}
     for server in shared_cluster.servers:
         names = server.run("KEYS", "spread:*")

@@ -52,7 +52,7 @@ async def test_a_link_without_work_ends_quietly() -> None:
 
 async def _survives_a_reset(url_port: int) -> None:
     async with Proxy(url_port) as proxy:
-        store = RedisReplayStore.from_url(proxy.url)
+        store = RedisReplayStore.from_url(proxy.url, timeout=2.0)
         assert [await store.add(entry()) for _ in range(4)] == [True] * 4
         proxy.reset()
         await asyncio.sleep(0.2)

@@ -11,7 +11,7 @@ import dpop_middleware
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.replay import MemoryReplayStore, ReplayEntry, ReplayStore
-from tests.replay.contract import ReplayStoreContract
+from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.replay import answer, entry
 
 NOW = 1_800_000_000.0

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayStore
 from dpop_middleware.replay.health import NodeHealth, StoreHealth
-from tests.replay.contract import ReplayStoreContract
+from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server, implementations
@@ -29,7 +29,7 @@ HOUSE = Path(__file__).parents[2]
 class TestContract(ReplayStoreContract):
     @pytest.fixture
     async def store(self, shared_server: Server) -> AsyncIterator[ReplayStore]:
-        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), new_server="accept")
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
         yield store
         await store.aclose()
 
@@ -38,7 +38,7 @@ class TestContractWithLocalFallback(ReplayStoreContract):
     @pytest.fixture
     async def store(self, shared_server: Server) -> AsyncIterator[ReplayStore]:
         store = RedisReplayStore.from_url(
-            shared_server.url, prefix=secrets.token_hex(4), new_server="accept", on_unavailable="local"
+            shared_server.url, prefix=secrets.token_hex(4), timeout=2.0, on_unavailable="local"
         )
         yield store
         await store.aclose()
@@ -46,7 +46,7 @@ class TestContractWithLocalFallback(ReplayStoreContract):
 
 @pytest.fixture
 async def store(shared_server: Server) -> AsyncIterator[RedisReplayStore]:
-    store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), new_server="accept")
+    store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
     yield store
     await store.aclose()
 
@@ -64,14 +64,13 @@ class TestWaysToConnect:
     )
     async def test_a_client_and_its_options(self, shared_server: Server, options: dict[str, Any]) -> None:
         client = Redis(host=HOST, port=shared_server.port, **options)
-        await works(RedisReplayStore(client, prefix=secrets.token_hex(4), new_server="accept"))
+        await works(RedisReplayStore(client, prefix=secrets.token_hex(4), timeout=2.0))
         assert await client.ping() is True
         await client.aclose()
 
     async def test_two_prefixes_are_two_stores(self, shared_server: Server) -> None:
         one, other = (
-            RedisReplayStore.from_url(shared_server.url, prefix=prefix, new_server="accept")
-            for prefix in "ab"
+            RedisReplayStore.from_url(shared_server.url, prefix=prefix, timeout=2.0) for prefix in "ab"
         )
         item = entry()
         assert await one.add(item) is True
@@ -82,14 +81,14 @@ class TestWaysToConnect:
     async def test_a_unix_socket(self, implementation: str, tmp_path: Path) -> None:
         path = tmp_path / "s"
         with Server({"unixsocket": path}, implementation=implementation):
-            store = RedisReplayStore.from_url(f"unix://{path}", new_server="accept")
+            store = RedisReplayStore.from_url(f"unix://{path}", timeout=2.0)
             assert (await store.health()).nodes[0].address == str(path)
             await works(store)
 
     async def test_a_user_with_a_password(self, server: Server) -> None:
         server.run("ACL", "SETUSER", "api", "on", ">p@ss/word", "~dpop:*", "+@all")
         url = server.url.replace("//", "//api:p%40ss%2Fword@")
-        await works(RedisReplayStore.from_url(url, new_server="accept"))
+        await works(RedisReplayStore.from_url(url, timeout=2.0))
 
 
 @pytest.mark.skipif("redis" not in implementations(), reason="redis-server is not installed: no TLS server")
@@ -115,20 +114,20 @@ class TestTLS:
 
     async def test_it_works(self, tls_server: Server, tmp_path: Path) -> None:
         url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        await works(RedisReplayStore.from_url(url, new_server="accept"))
+        await works(RedisReplayStore.from_url(url, timeout=2.0))
 
     async def test_an_unknown_authority_or_name_is_503(self, tls_server: Server, tmp_path: Path) -> None:
         for url in (
             f"rediss://localhost:{tls_server.port}",
             f"rediss://{HOST}:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}",
         ):
-            store = RedisReplayStore.from_url(url, new_server="accept")
+            store = RedisReplayStore.from_url(url, timeout=2.0)
             assert isinstance(await answer(store, entry()), Unavailable)
             await store.aclose()
 
     async def test_a_server_that_stops_and_goes_on(self, tls_server: Server, tmp_path: Path) -> None:
         url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        store = RedisReplayStore.from_url(url, new_server="accept")
+        store = RedisReplayStore.from_url(url, timeout=2.0)
         item = entry()
         assert await store.add(item) is True
         tls_server.pause()

@@ -1,34 +1,14 @@
 """Entries for replay stores, and asking for many of them at once."""
 
 import asyncio
-import secrets
-import time
 from collections import Counter
 from collections.abc import Iterable
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import ReplayEntry, ReplayStore
+from dpop_middleware.testing.store_contract import entry
 
 __all__ = ["answer", "answers", "entry"]
-
-
-def entry(
-    key: str | None = None,
-    *,
-    jkt: str = "jkt",
-    now: float | None = None,
-    age: float = 0.0,
-    lifetime: float = 80.0,
-) -> ReplayEntry:
-    """An entry as of `now`, for a proof that became acceptable `age` seconds ago."""
-    now = time.time() if now is None else now
-    return ReplayEntry(
-        key=secrets.token_urlsafe(16) if key is None else key,
-        jkt=jkt,
-        now=now,
-        not_before=now - age,
-        expires_at=now + lifetime,
-    )
 
 
 async def answer(store: ReplayStore, item: ReplayEntry) -> bool | Unavailable:

@@ -1,8 +1,11 @@
-"""What every replay store must do, whatever it keeps its entries in.
+"""What every replay store must do, whatever it keeps its entries in (RFC 9449 section 11.1).
 
-To hold a store of your own to it, subclass and give the fixture:
+To hold a store of your own to it, subclass and give the fixture; the tests are async, for pytest-asyncio's
+mode `auto`:
 
-    class TestMine(ReplayStoreContract):
+    from dpop_middleware.testing.store_contract import ReplayStoreContract
+
+    class TestMyStore(ReplayStoreContract):
         @pytest.fixture
         async def store(self) -> AsyncIterator[ReplayStore]:
             yield MyStore()
@@ -10,16 +13,45 @@ To hold a store of your own to it, subclass and give the fixture:
 
 import asyncio
 import dataclasses
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 
-from dpop_middleware.replay import ReplayStore
-from tests.support.replay import answers, entry
+from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 
-__all__ = ["ReplayStoreContract"]
+__all__ = ["ReplayStoreContract", "entry"]
+
+
+def entry(
+    key: str | None = None,
+    *,
+    jkt: str = "jkt",
+    now: float | None = None,
+    age: float = 0.0,
+    lifetime: float = 80.0,
+) -> ReplayEntry:
+    """Return an entry as of `now`, for a proof that became acceptable `age` seconds ago."""
+    now = time.time() if now is None else now
+    return ReplayEntry(
+        key=secrets.token_urlsafe(16) if key is None else key,
+        jkt=jkt,
+        now=now,
+        not_before=now - age,
+        expires_at=now + lifetime,
+    )
+
+
+async def answers(store: ReplayStore, items: Iterable[ReplayEntry]) -> Counter[bool]:
+    """Return how often `store` said True and False to `items`, all asked at once."""
+    return Counter(await asyncio.gather(*(store.add(item) for item in items)))
 
 
 class ReplayStoreContract:
+    """The contract; `store` is the fixture that a subclass gives, a new and empty store each time."""
+
     async def test_the_first_presentation_is_first_and_no_other(self, store: ReplayStore) -> None:
         item = entry()
         assert await store.add(item) is True

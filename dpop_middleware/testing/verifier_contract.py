@@ -1,0 +1,72 @@
+"""What every access token verifier must do, whatever its tokens are (RFC 9449 section 7.1).
+
+To hold a verifier of your own to it, subclass and give the fixtures; the tests are async, for
+pytest-asyncio's mode `auto`:
+
+    from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
+
+    class TestMyVerifier(AccessTokenVerifierContract):
+        @pytest.fixture
+        def verifier(self) -> AccessTokenVerifier:
+            return MyVerifier()
+
+        @pytest.fixture
+        def token(self) -> str:
+            return "a token that is good now"
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+
+import pytest
+
+from dpop_middleware.errors import InvalidToken, Unavailable
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+
+__all__ = ["AccessTokenVerifierContract"]
+
+_JKT_LENGTH = 43
+
+
+class AccessTokenVerifierContract:
+    """The contract; `verifier` and `token`, a good one, are the fixtures that a subclass gives."""
+
+    def test_it_names_its_issuers(self, verifier: AccessTokenVerifier) -> None:
+        assert isinstance(verifier.issuers, tuple)
+        assert verifier.issuers
+        assert all(isinstance(issuer, str) for issuer in verifier.issuers)
+
+    async def test_a_good_token_is_an_access_token(self, verifier: AccessTokenVerifier, token: str) -> None:
+        verified = await verifier.verify(token)
+        assert isinstance(verified, AccessToken)
+        assert verified.issuer in verifier.issuers
+        assert isinstance(verified.scopes, frozenset)
+        assert math.isfinite(verified.expires_at)
+        assert verified.jkt is None or len(verified.jkt) == _JKT_LENGTH
+
+    async def test_the_claims_are_read_only(self, verifier: AccessTokenVerifier, token: str) -> None:
+        claims = (await verifier.verify(token)).claims
+        assert isinstance(claims, Mapping)
+        assert not hasattr(claims, "__setitem__")
+
+    async def test_a_token_is_not_used_up(self, verifier: AccessTokenVerifier, token: str) -> None:
+        first, second = await asyncio.gather(verifier.verify(token), verifier.verify(token))
+        assert (first.subject, first.jkt) == (second.subject, second.jkt)
+        assert (await verifier.verify(token)).subject == first.subject
+
+    @pytest.mark.parametrize(
+        "garbage",
+        ["", ".", "..", "a.b.c", "....", "é", "\0", "\ud800", "a" * 20_000, "e30.e30.e30"],
+        ids=ascii,
+    )
+    async def test_garbage_is_no_token(self, verifier: AccessTokenVerifier, garbage: str) -> None:
+        with pytest.raises((InvalidToken, Unavailable)):
+            await verifier.verify(garbage)
+
+    async def test_an_altered_token_is_no_token(self, verifier: AccessTokenVerifier, token: str) -> None:
+        middle = len(token) // 2
+        other = "A" if token[middle] != "A" else "B"
+        for altered in (token[:-1], token + "A", token[:middle] + other + token[middle + 1 :], token[::-1]):
+            with pytest.raises((InvalidToken, Unavailable)):
+                await verifier.verify(altered)
