@@ -430,7 +430,7 @@ async def test_connections_cut_at_random_under_load(
         await load.until_accepted_after(time.monotonic())
         recovered = load.last_acceptance - end
     assert recovered < RECOVERY
-    assert proxy.connections > 50
-    assert load.accepted > 1000
+    assert proxy.connections > seconds
+    assert load.accepted > 30 * seconds
     assert load.replays_accepted == 0
     assert load.fresh_called_replays == 0
