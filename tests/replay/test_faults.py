@@ -102,7 +102,7 @@ async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore)
         await refused(store)
         durations.append(time.monotonic() - begin)
         await asyncio.sleep(0.005)
-    assert sorted(durations)[90] < 0.02
+    assert sorted(durations)[90] < 0.05
     assert max(durations) < TIMEOUT + SLACK
     server.resume()
     assert await recovery(store) < RECOVERY
@@ -163,7 +163,7 @@ async def test_out_of_memory(server: Server, store: RedisReplayStore) -> None:
     assert error.actual == "OOM"
     assert error.description == "The replay store refused the entry."
     server.run("CONFIG", "SET", "maxmemory", "0")
-    assert await recovery(store) < 0.1
+    assert await recovery(store) < 0.25
     assert await store.add(used) is False
 
 
@@ -173,7 +173,7 @@ async def test_permissions_taken_away_and_given_back(server: Server, store: Redi
     server.run("ACL", "SETUSER", "default", "-set")
     assert (await refused(store)).actual == "NOPERM"
     server.run("ACL", "SETUSER", "default", "+set")
-    assert await recovery(store) < 0.1
+    assert await recovery(store) < 0.25
     assert await store.add(used) is False
 
 
