@@ -86,7 +86,7 @@ class Fence:
             return
         identity = blake2s(f"{info.run_id} {info.replication_id}".encode(), digest_size=8).hexdigest()
         self._info = info
-        # Uptime counts whole seconds.
+        # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self._older_than_us = info.uptime + 1 > lived
         self._name = epoch_name(self._prefix, identity.encode(), tag)
         self._proposal = None
