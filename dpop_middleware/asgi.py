@@ -16,7 +16,8 @@ from dpop_middleware.connection import (
     send_refusal,
 )
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import checked_flag, ending_after
+from dpop_middleware.expiry import ending_after
+from dpop_middleware.policy import checked_flag
 from dpop_middleware.public_paths import PublicPaths
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
@@ -33,6 +34,7 @@ class DPoPMiddleware:
     """Lets a request reach `app` only with a valid access token and DPoP proof (RFC 9449 section 7).
 
     - `app`: any ASGI application.
+    - `resource_server`: the judge; it is opened and closed with the application's lifespan.
     - `public_paths`: paths that need no credentials: exact ones, or prefixes that end in `/*`, as the
       application's router sees them. A path with a dot segment, an empty segment, a backslash or an encoded
       slash is never public.
@@ -107,6 +109,9 @@ class DPoPMiddleware:
             verified = await authenticate(self.resource_server, scope, _NOTHING_REQUIRED)
         except DPoPError as error:
             await send_refusal(self.resource_server.error_response(error), scope, send)
+            # The connection remembers the error, whose frames remember the connection: refusing must leave
+            # nothing that only a garbage collection takes away.
+            error.__traceback__ = None
             return
         if not self._close_at_expiry:
             await self.app(scope, receive, send)

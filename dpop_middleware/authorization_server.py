@@ -20,9 +20,8 @@ from dpop_middleware.errors import (
     InvalidDPoPProof,
     InvalidRequest,
     Unavailable,
-    UseDPoPNonce,
 )
-from dpop_middleware.freshness import issued_nonce, known_nonce
+from dpop_middleware.freshness import known_nonce
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider, nonces_for
@@ -30,7 +29,8 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof, parse_header, split_proof
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest, one_proof
-from dpop_middleware.secure_url import checked_url
+from dpop_middleware.secure_url import checked_hosts, checked_url
+from dpop_middleware.tokens.options import warn_of_plain_http
 from dpop_middleware.uri import normalize
 from dpop_middleware.verification import ProofVerification
 
@@ -79,7 +79,7 @@ class _OneURL:
     def __init__(self, url: str) -> None:
         self._url = normalize(url)
 
-    def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002
+    def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002 - the same for every request
         return self._url
 
 
@@ -110,11 +110,6 @@ class TokenEndpoint:
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         origin = checked_url("url", url, insecure_http_hosts=insecure_http_hosts).origin
-        if not hasattr(replay_store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
         if policy.nonce != "off" and nonces is None:
             raise ConfigurationError(
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
@@ -128,6 +123,7 @@ class TokenEndpoint:
             # A client remembers nonces by origin (section 8.2): its endpoints must agree on them.
             nonces=nonces_for(nonces, purpose="token endpoint", server=origin),
         )
+        warn_of_plain_http(checked_hosts(insecure_http_hosts))
 
     @overload
     async def verify(
@@ -165,13 +161,12 @@ class TokenEndpoint:
         No cache may store a token (RFC 6749 section 5.1). Where nonces are used and the client's is not the
         newest, the newest goes along (RFC 9449 section 8.2).
         """
-        nonces = self._verification.nonces
-        if proof is not None and nonces is not None and self._policy.nonce != "off":
+        nonce = None
+        if proof is not None:
             now = self._clock()
-            nonce = known_nonce(proof, nonces, now)
-            if nonce is None or not nonce.current:
-                return nonce_headers(issued_nonce(nonces, now))
-        return (("cache-control", "no-store"),)
+            known = known_nonce(proof, self._verification.nonces, now)
+            nonce = self._verification.next_nonce(known, self._policy, now)
+        return (("cache-control", "no-store"),) if nonce is None else nonce_headers(nonce)
 
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error of `verify` or of the functions here (RFC 6749 section 5.2).
@@ -181,7 +176,7 @@ class TokenEndpoint:
         headers = [("content-type", "application/json"), ("cache-control", "no-store")]
         content = {"error": error.code or "invalid_request", "error_description": error.description}
         status = 400
-        if isinstance(error, UseDPoPNonce):
+        if error.nonce is not None:
             headers.append(("dpop-nonce", error.nonce))
         if isinstance(error, Unavailable):
             status = error.status

@@ -14,7 +14,6 @@ from dpop_middleware.errors import (
     InsufficientScope,
     InsufficientUserAuthentication,
     Unavailable,
-    UseDPoPNonce,
 )
 from dpop_middleware.policy import DPoPPolicy
 
@@ -83,7 +82,7 @@ def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
     headers = [("content-type", "application/json"), ("cache-control", "no-store")]
     if error.status in _CHALLENGED:
         headers += [("www-authenticate", challenge) for challenge in _challenges(error, policy)]
-    if isinstance(error, UseDPoPNonce):
+    if error.nonce is not None:
         headers.append(("dpop-nonce", error.nonce))
     if isinstance(error, Unavailable):
         headers.append(("retry-after", str(error.retry_after)))

@@ -7,10 +7,11 @@ error becomes messages.
 from dataclasses import replace
 
 from starlette.authentication import AuthCredentials, BaseUser
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
-from dpop_middleware.errors import UseDPoPNonce
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.once import RequestMemory
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
@@ -30,7 +31,6 @@ __all__ = [
 
 _CONNECTION = "dpop_middleware.connection"
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_POLICY_VIOLATION = 1008
 
 
 class DPoPUser(BaseUser):
@@ -109,8 +109,9 @@ async def authenticate(
         verified = await resource_server.authenticate(
             connection.request(scope), requirements=requirements, memory=connection.memory(scope)
         )
-    except UseDPoPNonce as error:
-        connection.response_headers = nonce_headers(error.nonce)
+    except DPoPError as error:
+        if error.nonce is not None:
+            connection.response_headers = nonce_headers(error.nonce)
         raise
     scope["user"] = DPoPUser(verified)
     scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
@@ -152,7 +153,7 @@ async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> Non
     prefix = ""
     if scope["type"] == "websocket":
         if not can_deny(scope):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
             return
         prefix = "websocket."
     await send(

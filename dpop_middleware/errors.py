@@ -39,14 +39,20 @@ class ConfigurationError(ValueError):
 class DPoPError(Exception):
     """A request that may not reach the application.
 
-    `description` is a fixed sentence that the client may read. `expected` and `actual` are for logs and
-    events only: they can hold what the request carried, but never a token or a proof. `scheme` is the
-    authentication scheme that the request used, None where it used none or it can't be told.
+    `status` is the HTTP status of the answer, `code` its OAuth error code, None for an answer without one.
+    `description` is a fixed sentence that the client may read. `check` is the check that failed, None where
+    that can't be told. `expected` and `actual` are for logs and events only: they can hold what the request
+    carried, but never a token or a proof. `scheme` is the authentication scheme that the request used, None
+    where it used none or it can't be told. `jkt` and `client_id` are the access token's, None where it wasn't
+    verified. `nonce` is to be handed to the client with the answer (RFC 9449 section 8.2), None for none.
     """
 
     status: ClassVar[int]
     code: ClassVar[str | None]
     scheme: Scheme | None = None
+    jkt: str | None = None
+    client_id: str | None = None
+    nonce: str | None = None
 
     def __init__(
         self,

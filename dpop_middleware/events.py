@@ -5,6 +5,7 @@ Never a token or a proof: an event holds what was expected and what was found, a
 
 import inspect
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = ["AuthenticationEvent", "EventSink", "Reporter"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
+_SECONDS_BETWEEN_TRACEBACKS = 60
 _LONGEST_VALUE = 200
 
 Outcome = Literal["accepted", "refused", "unavailable"]
@@ -63,12 +65,23 @@ def _escaped(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
 
 
+def _named(cause: BaseException | None) -> str:
+    """The class of a cause, and the code of a server's error reply such as `OOM`."""
+    name = type(cause).__name__
+    code = getattr(cause, "code", None)
+    return f"{name}({_escaped(code)})" if isinstance(code, str) else name
+
+
 class _RateLimit:
-    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines."""
+    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines.
+
+    A traceback has fifty: once a minute for each kind and class of exception is enough.
+    """
 
     def __init__(self) -> None:
         self._second: dict[object, tuple[int, int]] = {}
         self._suppressed: dict[object, int] = {}
+        self._traced: dict[object, float] = {}
 
     def admit(self, kind: object, now: float) -> int | None:
         """Return how many lines were left out since the last one, None to leave this one out too."""
@@ -82,12 +95,21 @@ class _RateLimit:
         self._second[kind] = (second, lines + 1)
         return self._suppressed.pop(kind, 0)
 
+    def traceback(self, kind: object, cause: BaseException | None, now: float) -> BaseException | None:
+        """Return `cause` where its traceback is to be logged, None where that was done a while ago."""
+        kind = (kind, type(cause))
+        if now - self._traced.get(kind, -math.inf) < _SECONDS_BETWEEN_TRACEBACKS:
+            return None
+        self._traced[kind] = now
+        return cause
+
 
 class Reporter:
     """Hands each decision to `on_event` and to the logger `dpop_middleware`.
 
-    Refusals are logged at INFO, unavailability at WARNING, acceptance at DEBUG. What `on_event` raises is
-    logged and changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
+    Refusals are logged at INFO, unavailability at WARNING with the class of its cause and, once a minute, its
+    traceback; acceptance at DEBUG. What `on_event` raises is logged and changes no verdict. Raises
+    ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
@@ -133,13 +155,8 @@ class Reporter:
         request: ResourceRequest,
         *,
         duration: float,
-        jkt: str | None = None,
-        client_id: str | None = None,
     ) -> None:
-        """Report a request that was refused, or couldn't be judged; `duration` is in seconds.
-
-        `jkt` and `client_id` are the token's, where it was verified.
-        """
+        """Report a request that was refused, or couldn't be judged; `duration` is in seconds."""
         unavailable = isinstance(error, Unavailable)
         level = logging.WARNING if unavailable else logging.INFO
         logged = _LOG.isEnabledFor(level)
@@ -154,8 +171,8 @@ class Reporter:
             scheme=error.scheme,
             method=request.method,
             path=request.raw_path,
-            jkt=jkt,
-            client_id=client_id,
+            jkt=error.jkt,
+            client_id=error.client_id,
             duration=duration,
             expected=error.expected,
             actual=error.actual,
@@ -167,13 +184,15 @@ class Reporter:
 
     def _log(self, level: int, event: AuthenticationEvent, error: DPoPError) -> None:
         # By level too: a flood of refusals must not hide an outage that the same check found.
-        suppressed = self._limit.admit((level, event.check), time.monotonic())
+        kind, now = (level, event.check), time.monotonic()
+        suppressed = self._limit.admit(kind, now)
         if suppressed is None:
             return
+        cause = error.__cause__ if level == logging.WARNING else None
         _LOG.log(
             level,
-            "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s reason=%r expected=%s actual=%s "
-            "hint=%s suppressed=%d",
+            "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s client_id=%s reason=%r "
+            "expected=%s actual=%s hint=%s%s suppressed=%d",
             event.outcome,
             event.check,
             event.error,
@@ -181,12 +200,14 @@ class Reporter:
             event.scheme,
             _escaped(event.method),
             _escaped(event.path),
+            _escaped(event.client_id),
             event.reason,
             _escaped(event.expected),
             _escaped(event.actual),
             _escaped(event.hint),
+            "" if cause is None else f" cause={_named(cause)}",
             suppressed,
-            exc_info=error.__cause__ if level == logging.WARNING else None,
+            exc_info=self._limit.traceback(kind, cause, now),
         )
 
     def _deliver(self, event: AuthenticationEvent) -> None:
@@ -194,8 +215,14 @@ class Reporter:
             return
         try:
             self._on_event(event)
-        except Exception:  # noqa: BLE001
-            # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
-            suppressed = self._limit.admit("on_event", time.monotonic())
+        # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
+        except Exception as error:  # noqa: BLE001
+            now = time.monotonic()
+            suppressed = self._limit.admit("on_event", now)
             if suppressed is not None:
-                _LOG.exception("on_event raised: suppressed=%d", suppressed)
+                _LOG.error(
+                    "on_event raised %s: suppressed=%d",
+                    _named(error),
+                    suppressed,
+                    exc_info=self._limit.traceback("on_event", error, now),
+                )

@@ -9,27 +9,17 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Receive, Scope, Send
 
-from dpop_middleware.errors import ConfigurationError
+__all__ = ["deadline_after", "ending_after", "is_event_stream", "until"]
 
-__all__ = ["CLOSE_CODE", "CLOSE_REASON", "checked_flag", "ending_after", "is_event_stream", "until"]
-
-CLOSE_CODE = 1008
-"""Policy violation (RFC 6455 section 7.4.1)."""
-CLOSE_REASON = "the access token has expired"
-
+_CLOSE_CODE = WS_1008_POLICY_VIOLATION
+_CLOSE_REASON = "the access token has expired"
+# From this version of the ASGI HTTP specification on, `send` raises OSError when the client has left.
 _SEND_RAISES = (2, 4)
-"""From this version of the ASGI HTTP specification on, `send` raises OSError when the client has left."""
 
 Chunk = TypeVar("Chunk")
-
-
-def checked_flag(name: str, value: object) -> bool:
-    """Return the option `value`, or raise ConfigurationError where it is neither True nor False."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} takes True or False, not {value!r}")
-    return value
 
 
 def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -40,9 +30,22 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
+def deadline_after(seconds: float | None) -> float | None:
+    """Return when `seconds` from now have passed, by the running event loop's clock; None for never."""
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
 class _Ending:
-    def __init__(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
-        self._deadline = asyncio.get_running_loop().time() + seconds
+    """The two directions of one connection until its deadline, and what each says from then on.
+
+    A WebSocket's timer runs from the beginning, a response's from its start, where it is an event stream.
+    The timer says that it is the end; that it is time each direction sees for itself, since an application
+    that never waits gives no timer its turn.
+    """
+
+    def __init__(self, deadline: float, scope: Scope, receive: Receive, send: Send) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
         self._receive = receive
         self._send = send
         self._is_websocket = scope["type"] == "websocket"
@@ -54,8 +57,11 @@ class _Ending:
         self._ended = False
         self._timer = asyncio.create_task(self._end()) if self._is_websocket else None
 
+    def _is_over(self) -> bool:
+        return self._ended or (self._timer is not None and self._loop.time() >= self._deadline)
+
     async def _end(self) -> None:
-        await asyncio.sleep(self._deadline - asyncio.get_running_loop().time())
+        await asyncio.sleep(self._deadline - self._loop.time())
         self._ended = True
         for timeout in self._waiting:
             timeout.reschedule(0)
@@ -64,21 +70,21 @@ class _Ending:
                 await self._send(self._last_message())
 
     async def leave(self) -> None:
-        """Stop the timer, or let it finish what it has begun."""
+        """Stop the timer, or let it finish what it has begun or is about to."""
         if self._timer is None:
             return
-        if not self._ended:
+        if not self._is_over():
             self._timer.cancel()
         # Whatever the timer met, the connection is over: a client that has left can't be told so.
         await asyncio.gather(self._timer, return_exceptions=True)
 
     def _last_message(self) -> Message:
         if self._is_websocket:
-            return {"type": "websocket.close", "code": CLOSE_CODE, "reason": CLOSE_REASON}
+            return {"type": "websocket.close", "code": _CLOSE_CODE, "reason": _CLOSE_REASON}
         return {"type": "http.response.body", "body": b"", "more_body": False}
 
     async def receive(self) -> Message:
-        if not self._ended:
+        if not self._is_over():
             timeout = asyncio.timeout(None)
             try:
                 async with timeout:
@@ -90,16 +96,16 @@ class _Ending:
             finally:
                 self._waiting.discard(timeout)
         if self._is_websocket:
-            return {"type": "websocket.disconnect", "code": CLOSE_CODE, "reason": CLOSE_REASON}
+            return {"type": "websocket.disconnect", "code": _CLOSE_CODE, "reason": _CLOSE_REASON}
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         async with self._sending:
-            if not self._ended:
+            if not self._is_over():
                 await self._pass_on(message)
                 return
         if self._send_raises:
-            raise OSError(CLOSE_REASON)
+            raise OSError(_CLOSE_REASON)
         await asyncio.sleep(0)  # whoever sends without end must not hold up everybody else
 
     async def _pass_on(self, message: Message) -> None:
@@ -121,29 +127,35 @@ async def ending_after(
     connects again. From then on `receive` tells that the client has left, and `send` raises OSError where the
     ASGI specification has it do so. Every other response takes the time it needs.
     """
-    if seconds is None:
+    deadline = deadline_after(seconds)
+    if deadline is None:
         yield receive, send
         return
-    ending = _Ending(seconds, scope, receive, send)
+    ending = _Ending(deadline, scope, receive, send)
     try:
         yield ending.receive, ending.send
     finally:
         await ending.leave()
 
 
-async def until(seconds: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
-    """Yield what `chunks` yields, for `seconds` from now on."""
-    deadline = asyncio.get_running_loop().time() + seconds
+async def until(deadline: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
+    """Yield what `chunks` yields until `deadline`, by the event loop's clock; then close it if it can be."""
+    loop = asyncio.get_running_loop()
     iterator = aiter(chunks)
-    while True:
-        timeout = asyncio.timeout_at(deadline)
-        try:
-            async with timeout:
-                chunk = await anext(iterator)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            return
-        yield chunk
+    try:
+        # Chunks that are always ready never wait, and what doesn't wait no timeout ends.
+        while loop.time() < deadline:
+            timeout = asyncio.timeout_at(deadline)
+            try:
+                async with timeout:
+                    chunk = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if not timeout.expired():
+                    raise
+                return
+            yield chunk
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()

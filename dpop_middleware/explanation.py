@@ -1,8 +1,9 @@
 """What each check says of one request, offline: for whoever debugs, never for the client.
 
-The verdict is that of `verification`, which judges the request as a server would, with an empty replay store.
-How far it came is told from the check that failed: the checks are made in the order of `Check`, but for the
-types of the proof's claims, which are read at `Check.CLAIMS` and bear the names of the claims.
+The verdict is that of the code which judges the request in a server, here with an empty replay store: of
+`verification`, or of `TokenEndpoint` for a token request. How far it came is told from the check that failed:
+the checks are made in the order of `Check`, but for the types of the proof's claims, which are read at
+`Check.CLAIMS` and bear the names of the claims.
 """
 
 import re
@@ -12,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
+from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import Check
 from dpop_middleware.diagnosis import guess
 from dpop_middleware.errors import ConfigurationError, DPoPError
@@ -25,15 +28,13 @@ from dpop_middleware.requirements import Requirements
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.uri import URIError, parse_base_url
-from dpop_middleware.verification import ProofVerification, RequestVerification
+from dpop_middleware.verification import RequestVerification
 
 __all__ = ["Explanation", "Finding", "Outcome", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
 _ORDER: Final = {check: position for position, check in enumerate(Check)}
 _NOTHING_REQUIRED: Final = Requirements()
-_OF_THE_TOKEN: Final = tuple(check for check in Check if check.startswith("token_"))
-_ONLY_WITH_A_TOKEN: Final = (Check.AUTHORIZATION, *_OF_THE_TOKEN, Check.BINDING, Check.JKT, Check.ATH)
 
 
 class Outcome(StrEnum):
@@ -62,10 +63,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Every check in its order, and the error that a server would answer with, None for a good request."""
+    """Every check that the server makes, in its order, and what it would answer.
+
+    `error` is None for a good request; `status` is the HTTP status of the answer to another.
+    """
 
     findings: tuple[Finding, ...]
     error: DPoPError | None
+    status: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +94,11 @@ async def explain(
     requirements: Requirements = _NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
-    """Judge one DPoP request as a resource server at `url` would, and say how each check went.
+    """Judge one DPoP request as a server at `url` would, and say how each check went.
 
     - `method`, `url`: of the request, the URL absolute and as clients call it.
     - `proofs`: the values of its `DPoP` fields.
-    - `access_token`: None for a request to a token endpoint, of which the proof alone is judged.
+    - `access_token`: None for a token request, which is judged as a token endpoint does (RFC 9449 section 5).
     - `verifier`: of the access token; it is not asked without one.
     - `unknown`: checks that `verifier` can't make here, and why.
     - `nonces`, `policy`, `requirements`: what the server asks; `now`: seconds since the epoch.
@@ -102,14 +107,7 @@ async def explain(
     for a URL that isn't absolute.
     """
     origin, raw_path = _origin_and_path(url)
-    verification = RequestVerification(
-        verifier=verifier,
-        store=MemoryReplayStore(),
-        keyspace=ReplayKeyspace("explanation"),
-        public_urls=PublicURLs(origin, insecure_http_hosts=(parse_base_url(origin).host,)),
-        nonces=nonces,
-        clock=lambda: now,
-    )
+    hosts = (parse_base_url(origin).host,)
     request = ResourceRequest(
         method=method,
         raw_path=raw_path,
@@ -117,18 +115,38 @@ async def explain(
         authorization=() if access_token is None else (f"DPoP {access_token}",),
         dpop=proofs,
     )
-    token, error = None, None
-    try:
-        if access_token is None:
-            await _verify_proof(verification, request, policy, now)
-        else:
+    checks, token, error, status = tuple(Check), None, None, None
+    if access_token is None:
+        checks = CHECKS_OF_A_TOKEN_REQUEST
+        endpoint = TokenEndpoint(
+            url=origin + raw_path,
+            replay_store=MemoryReplayStore(),
+            policy=policy,
+            nonces=nonces,
+            clock=lambda: now,
+            insecure_http_hosts=hosts,
+        )
+        try:
+            await endpoint.verify(request)
+        except DPoPError as refused:
+            error, status = refused, endpoint.error_response(refused).status
+    else:
+        verification = RequestVerification(
+            verifier=verifier,
+            store=MemoryReplayStore(),
+            keyspace=ReplayKeyspace("explanation"),
+            public_urls=PublicURLs(origin, insecure_http_hosts=hosts),
+            nonces=nonces,
+            clock=lambda: now,
+        )
+        try:
             token = (await verification.verify(request, policy, PolicyFamily(policy))).access_token
             requirements.check(token, now=now)
-    except DPoPError as refused:
-        error = refused
-    reading = _read(proofs, policy)
-    unknown = dict(unknown) | _not_judged(access_token, nonces, policy, requirements)
-    return Explanation(findings=_findings(error, reading, token, unknown), error=error)
+        except DPoPError as refused:
+            error, status = refused, refused.status
+    says = _read(proofs, policy)
+    unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
+    return Explanation(findings=_findings(checks, error, says, token, unknown), error=error, status=status)
 
 
 def _origin_and_path(url: str) -> tuple[str, str]:
@@ -139,18 +157,6 @@ def _origin_and_path(url: str) -> tuple[str, str]:
     except URIError as error:
         raise ConfigurationError(f"the URL can't be used: {error}") from error
     raise ConfigurationError("the URL must be absolute, such as https://api.example.com/notes")
-
-
-async def _verify_proof(
-    verification: ProofVerification, request: ResourceRequest, policy: DPoPPolicy, now: float
-) -> None:
-    """Judge a proof that comes without an access token (RFC 9449 section 5)."""
-    PublicURLs.check_path(request)
-    jws = split_proof(one_proof(request.dpop))
-    header = parse_header(jws.header, policy.algorithms)
-    await verification.verify_proof(
-        jws, header, request=request, ath=None, policy=policy, family=(policy,), now=now
-    )
 
 
 def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> _Reading:
@@ -174,7 +180,7 @@ def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> _Reading:
 
 
 def _not_judged(
-    access_token: str | None, nonces: NonceProvider | None, policy: DPoPPolicy, requirements: Requirements
+    nonces: NonceProvider | None, policy: DPoPPolicy, requirements: Requirements
 ) -> dict[Check, str]:
     reasons = {
         Check.JTI: "only the server's replay store knows whether the proof was used before",
@@ -184,9 +190,7 @@ def _not_judged(
         reasons[Check.NONCE] = "the server's nonce is not given"
     else:
         reasons[Check.IAT] = "the nonce decides"
-    if access_token is None:
-        reasons |= dict.fromkeys((*_ONLY_WITH_A_TOKEN, Check.SCOPE), "no access token is given")
-    elif not requirements.scopes:
+    if not requirements.scopes:
         reasons[Check.SCOPE] = "no scope is asked for"
     return reasons
 
@@ -199,12 +203,16 @@ def _stands_at(error: DPoPError, reading: _Reading) -> int:
 
 
 def _findings(
-    error: DPoPError | None, reading: _Reading, token: AccessToken | None, unknown: Mapping[Check, str]
+    checks: tuple[Check, ...],
+    error: DPoPError | None,
+    reading: _Reading,
+    token: AccessToken | None,
+    unknown: Mapping[Check, str],
 ) -> tuple[Finding, ...]:
     end = len(_ORDER) if error is None else _stands_at(error, reading)
     says = {**reading.says, **({} if token is None else _said_by(token))}
     findings = []
-    for check, position in _ORDER.items():
+    for check in checks:
         if error is not None and check is (error.check or Check.AUTHORIZATION):
             finding = Finding(
                 check=check,
@@ -213,7 +221,7 @@ def _findings(
                 actual=error.actual,
                 hint=guess(error),
             )
-        elif position >= end:
+        elif _ORDER[check] >= end:
             finding = Finding(check=check, outcome=Outcome.NOT_REACHED)
         elif check in unknown:
             finding = Finding(

@@ -24,7 +24,7 @@ from dpop_middleware.connection import (
     send_refusal,
 )
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import checked_flag
+from dpop_middleware.policy import checked_flag
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -58,7 +58,7 @@ async def dpop_exception_handler(connection: WebSocket, exception: Exception) ->
 
 
 async def dpop_exception_handler(connection: HTTPConnection, exception: Exception) -> Response | None:
-    """Answer as the middleware does.
+    """Answer a `DPoPHTTPException` as the middleware does; raises any other exception again.
 
     app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
     """
@@ -105,13 +105,15 @@ class DPoPSecurity(SecurityBase):
         self.scheme_name = scheme_name
         self._required = checked_flag("required", required)
         self._resource_server = resource_server
-        # What is no collection of strings is refused by Requirements, with a sentence of its own.
-        self._requirements = Requirements(acr_values=acr_values, max_age=max_age)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        self._requirements = Requirements(acr_values=acr_values, max_age=max_age)
 
     async def __call__(
         self, connection: HTTPConnection, security_scopes: SecurityScopes
     ) -> AccessToken | None:
-        """Authenticate the request, at most once, and return its access token."""
+        """Authenticate the request, at most once, and return its access token.
+
+        Raises `DPoPHTTPException`, or WebSocketException for a handshake that the server can only close.
+        """
         self._check_nonces_are_delivered(connection)
         if not self._required and not has_credentials(connection.scope):
             return None

@@ -76,12 +76,10 @@ def check_freshness(
 ) -> None:
     """A proof with a nonce is fresh by the nonce alone, one without by `iat` alone (check 11, section 8).
 
-    Where `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. `exp` and `nbf`,
-    which a client may add, must allow the moment too (RFC 7519 section 4.1). Raises InvalidDPoPProof and
-    UseDPoPNonce.
+    Where `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. Where it is the
+    client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
+    4.1). Raises InvalidDPoPProof and UseDPoPNonce.
     """
-    if proof.exp is not None or proof.nbf is not None:
-        _check_validity(proof, now, policy.clock_skew)
     if policy.nonce != "off" and nonces is not None:
         if nonce is not None:
             return
@@ -89,6 +87,8 @@ def check_freshness(
             raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
         if policy.nonce == "required":
             raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
+    if proof.exp is not None or proof.nbf is not None:
+        _check_validity(proof, now, policy.clock_skew)
     not_before, expires_at = _iat_window(proof, policy)
     if not_before <= now <= expires_at:
         return

@@ -13,6 +13,7 @@ from typing import Protocol
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.policy import provides
 
 __all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "nonces_for"]
 
@@ -37,10 +38,11 @@ class Nonce:
 
 
 class NonceProvider(Protocol):
-    """Issues nonces and knows its own again.
+    """Issues nonces and knows its own again; `now` is in seconds since the epoch.
 
-    A provider may also have `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server
-    calls once to get nonces that count nowhere else.
+    What a provider raises is answered 503. It may also have
+    `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once to get nonces that
+    count nowhere else.
     """
 
     def issue(self, now: float) -> str:
@@ -57,7 +59,7 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, server: str) -> No
 
     Raises ConfigurationError for what is no provider.
     """
-    if nonces is not None and not (hasattr(nonces, "issue") and hasattr(nonces, "check")):
+    if nonces is not None and not provides(nonces, "issue", "check"):
         raise ConfigurationError("nonces takes a NonceProvider: HMACNonceProvider(secret)")
     for_server = getattr(nonces, "for_server", None)
     return nonces if for_server is None else for_server(purpose=purpose, server=server)

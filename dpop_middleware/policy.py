@@ -7,7 +7,15 @@ from typing import Literal, get_args
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["SUPPORTED_ALGORITHMS", "DPoPPolicy", "NonceMode", "PolicyFamily", "checked_algorithms"]
+__all__ = [
+    "SUPPORTED_ALGORITHMS",
+    "DPoPPolicy",
+    "NonceMode",
+    "PolicyFamily",
+    "checked_algorithms",
+    "checked_flag",
+    "provides",
+]
 
 NonceMode = Literal["off", "required", "fallback"]
 
@@ -38,6 +46,18 @@ def checked_algorithms(algorithms: object) -> tuple[str, ...]:
                 f"algorithm {name!r} is not supported: choose from {', '.join(SUPPORTED_ALGORITHMS)}"
             )
     return tuple(name for name in SUPPORTED_ALGORITHMS if name in algorithms)
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return the option `value`, or raise ConfigurationError where it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} takes True or False, not {value!r}")
+    return value
+
+
+def provides(part: object, *methods: str) -> bool:
+    """Return whether `part` has `methods` and is an object, not the class of one."""
+    return not isinstance(part, type) and all(callable(getattr(part, method, None)) for method in methods)
 
 
 def _seconds(name: str, value: object, *, minimum: float) -> None:
@@ -73,8 +93,7 @@ class DPoPPolicy:
         object.__setattr__(self, "algorithms", checked_algorithms(self.algorithms))
         _seconds("proof_lifetime", self.proof_lifetime, minimum=1)
         _seconds("clock_skew", self.clock_skew, minimum=0)
-        if not isinstance(self.accept_bearer, bool):
-            raise ConfigurationError(f"accept_bearer takes True or False, not {self.accept_bearer!r}")
+        checked_flag("accept_bearer", self.accept_bearer)
         if self.nonce not in get_args(NonceMode):
             raise ConfigurationError(
                 f"nonce takes one of {', '.join(map(repr, get_args(NonceMode)))}, not {self.nonce!r}"

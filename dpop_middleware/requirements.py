@@ -26,7 +26,7 @@ def _tokens(name: str, values: object) -> tuple[str, ...]:
     return listed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Requirements:
     """What a token must offer for one route.
 
@@ -35,14 +35,16 @@ class Requirements:
     nothing. Raises ConfigurationError.
     """
 
-    scopes: tuple[str, ...] = ()
-    acr_values: tuple[str, ...] = ()
-    max_age: int | None = None
+    scopes: tuple[str, ...]
+    acr_values: tuple[str, ...]
+    max_age: int | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scopes", _tokens("scopes", self.scopes))
-        object.__setattr__(self, "acr_values", _tokens("acr_values", self.acr_values))
-        max_age = self.max_age
+    def __init__(
+        self, *, scopes: Collection[str] = (), acr_values: Collection[str] = (), max_age: int | None = None
+    ) -> None:
+        object.__setattr__(self, "scopes", _tokens("scopes", scopes))
+        object.__setattr__(self, "acr_values", _tokens("acr_values", acr_values))
+        object.__setattr__(self, "max_age", max_age)
         if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
             raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
 

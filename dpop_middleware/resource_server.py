@@ -6,21 +6,21 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, overload
 
-from dpop_middleware.challenges import ErrorResponse, Headers, error_response, nonce_headers
+from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.freshness import issued_nonce
 from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.once import RequestMemory
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
-from dpop_middleware.secure_url import checked_url
+from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import checked_clock, checked_names, warn_of_plain_http
 from dpop_middleware.verdicts import Authentication, VerifiedRequest
 from dpop_middleware.verification import RequestVerification
 
@@ -99,9 +99,11 @@ class ResourceServer:
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
-        audiences = (audience,) if isinstance(audience, str) else tuple(audience or (resource,))
+        one = resource if audience is None else audience
+        audiences = checked_names("audience", (one,) if isinstance(one, str) else one)
         if not isinstance(policy, DPoPPolicy):
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
+        checked_clock(clock)
         self._resource = resource
         if verifier is None:
             if issuer is None:
@@ -116,16 +118,19 @@ class ResourceServer:
                 clock=clock,
                 insecure_http_hosts=insecure_http_hosts,
             )
-        elif not hasattr(verifier, "verify"):
+        elif not provides(verifier, "verify"):
             raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
         elif issuer is not None or audience is not None or jwks is not None:
             raise ConfigurationError(
                 "issuer, audience and jwks make a verifier: leave them out, or leave out verifier"
             )
+        else:
+            # A verifier that is made here has said so.
+            warn_of_plain_http(checked_hosts(insecure_http_hosts))
         self._verification = RequestVerification(
             verifier=verifier,
             store=replay_store,
-            keyspace=ReplayKeyspace("resource server", resource, *sorted(audiences)),
+            keyspace=ReplayKeyspace("resource server", resource, *sorted(set(audiences))),
             public_urls=PublicURLs(
                 origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
             ),
@@ -211,13 +216,7 @@ class ResourceServer:
         try:
             verified = self._authorize(authentication, requirements)
         except DPoPError as error:
-            self._reporter.failed(
-                error,
-                request,
-                jkt=authentication.access_token.jkt,
-                client_id=authentication.access_token.client_id,
-                duration=time.perf_counter() - started,
-            )
+            self._reporter.failed(error, request, duration=time.perf_counter() - started)
             raise
         if not recalled and self._reporter.wants_acceptance:
             self._reporter.accepted(
@@ -280,20 +279,19 @@ class ResourceServer:
             return authentication, False
 
     def _authorize(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
+        token = authentication.access_token
         try:
             if authentication.policy is not self._policy:
                 self._verification.judge_again(authentication, self._policy)
-            requirements.check(authentication.access_token, now=authentication.now)
+            requirements.check(token, now=authentication.now)
         except DPoPError as error:
-            error.scheme = authentication.scheme
+            error.scheme, error.jkt, error.client_id = authentication.scheme, token.jkt, token.client_id
+            error.nonce = error.nonce or self._next_nonce(authentication)
             raise
-        return VerifiedRequest(
-            authentication.access_token, authentication.proof, self._next_nonce(authentication)
-        )
+        nonce = self._next_nonce(authentication)
+        return VerifiedRequest(token, authentication.proof, () if nonce is None else nonce_headers(nonce))
 
-    def _next_nonce(self, authentication: Authentication) -> Headers:
-        if self._policy.nonce == "off" or self._verification.nonces is None or authentication.proof is None:
-            return ()
-        if authentication.nonce is not None and authentication.nonce.current:
-            return ()
-        return nonce_headers(issued_nonce(self._verification.nonces, authentication.now))
+    def _next_nonce(self, authentication: Authentication) -> str | None:
+        if authentication.proof is None:
+            return None
+        return self._verification.next_nonce(authentication.nonce, self._policy, authentication.now)

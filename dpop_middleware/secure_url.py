@@ -57,6 +57,7 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
     Raises ConfigurationError with one sentence that says what to do. That anything answers at the URL is
     not checked.
     """
+    hosts = checked_hosts(insecure_http_hosts)
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
     try:
@@ -65,7 +66,7 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
         raise ConfigurationError(
             f"{name} takes an https URL without user, query and fragment, not {url!r}: {error}"
         ) from error
-    if base.scheme == "https" or is_loopback(base.host) or base.host in checked_hosts(insecure_http_hosts):
+    if base.scheme == "https" or is_loopback(base.host) or base.host in hosts:
         return base
     raise ConfigurationError(
         f"{name} must be an https URL, not {url!r}: to use plain http all the same, "

@@ -18,7 +18,8 @@ from starlette.websockets import WebSocket
 from dpop_middleware.challenges import ErrorResponse
 from dpop_middleware.connection import Connection, adding_headers, authenticate, raw_headers, send_refusal
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import checked_flag, ending_after, is_event_stream, until
+from dpop_middleware.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware.policy import checked_flag
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
@@ -63,8 +64,7 @@ def requires_dpop(
         )
     gate = _Gate(
         resource_server,
-        # What is no collection of strings is refused by Requirements, with a sentence of its own.
-        Requirements(scopes=scopes, acr_values=acr_values, max_age=max_age),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        Requirements(scopes=scopes, acr_values=acr_values, max_age=max_age),
         checked_flag("close_at_expiry", close_at_expiry),
     )
 
@@ -140,7 +140,8 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             return None
         shared = Connection.of(scope)
         if websocket is None:
-            return _ending(await _response(endpoint, args, kwargs, shared), seconds)
+            deadline = deadline_after(seconds)
+            return _ending(await _response(endpoint, args, kwargs, shared), deadline)
         async with ending_after(seconds, scope, websocket.receive, websocket.send) as (receive, send):
             inner = WebSocket(scope, receive, adding_headers(send, shared))
             if name in kwargs:
@@ -196,7 +197,7 @@ def _add_headers(error: HTTPException, shared: Connection) -> None:
     error.headers = Headers(raw=raw_headers((*kept, *shared.response_headers)))
 
 
-def _ending(response: Any, seconds: float | None) -> Any:
-    if seconds is not None and hasattr(response, "body_iterator") and is_event_stream(response.raw_headers):
-        response.body_iterator = until(seconds, response.body_iterator)
+def _ending(response: Any, deadline: float | None) -> Any:
+    if deadline is not None and hasattr(response, "body_iterator") and is_event_stream(response.raw_headers):
+        response.body_iterator = until(deadline, response.body_iterator)
     return response

@@ -1,6 +1,6 @@
 """The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
@@ -20,6 +20,8 @@ class PublicURLs:
     """
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
+        if isinstance(urls, bytes) or not isinstance(urls, Iterable):
+            raise ConfigurationError(f"public_url takes a URL or a sequence of URLs, not {urls!r}")
         listed = (urls,) if isinstance(urls, str) else tuple(urls)
         self._bases = tuple(
             checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed

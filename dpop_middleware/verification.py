@@ -17,12 +17,12 @@ from typing import Protocol
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, InvalidToken, Unavailable
-from dpop_middleware.freshness import acceptance_window, check_freshness, known_nonce
+from dpop_middleware.freshness import acceptance_window, check_freshness, issued_nonce, known_nonce
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.nonces import Nonce, NonceProvider
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
 from dpop_middleware.proof import (
     DPoPProof,
     ProofHeader,
@@ -43,8 +43,14 @@ from dpop_middleware.verdicts import Authentication
 
 __all__ = ["ProofVerification", "RequestVerification", "TargetURIs"]
 
-_MAX_KNOWN_CLIENTS = 4096
-_DAY = 86_400
+_TOKEN_NOT_JUDGED = "the access token can't be verified now"
+# Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
+_PART = 16
+
+# As many as a verifier remembers tokens by default.
+_MAX_KNOWN_CLIENTS = 10_000
+# As far as an access token may outlive its `expires_at`: the largest skew that a verifier may allow.
+_LONGEST_TOKEN_SKEW = 300
 
 
 class TargetURIs(Protocol):
@@ -65,7 +71,7 @@ class ProofVerification:
     nonces: NonceProvider | None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.store, "add"):
+        if not provides(self.store, "add"):
             raise ConfigurationError(
                 "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
                 "MemoryReplayStore() for a single process"
@@ -99,7 +105,7 @@ class ProofVerification:
             now=now,
             useless_after=useless_after,
         )
-        await self.use_up(entry)
+        await self.use_up(entry, nonce, policy)
         return proof, nonce
 
     def judge_proof(
@@ -136,10 +142,26 @@ class ProofVerification:
         )
         return proof, nonce, entry
 
-    async def use_up(self, entry: ReplayEntry) -> None:
-        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time."""
+    def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
+        """Return the nonce for a client's next request, None where its own is the newest or none are used.
+
+        `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
+        """
+        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
+            return None
+        return issued_nonce(self.nonces, now)
+
+    async def use_up(self, entry: ReplayEntry, nonce: Nonce | None, policy: DPoPPolicy) -> None:
+        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
+
+        Where that can't be known, the client is given the newest nonce: a store that lost entries may judge
+        what was made since, and a proof is as old as its nonce.
+        """
         try:
             first = await self.store.add(entry)
+        except Unavailable as error:
+            error.check, error.nonce = Check.JTI, self.next_nonce(nonce, policy, entry.now)
+            raise
         except DPoPError as error:
             error.check = Check.JTI
             raise
@@ -170,6 +192,7 @@ class RequestVerification(ProofVerification):
         Raises `errors.DPoPError`.
         """
         carried = credentials(request.authorization)
+        token: AccessToken | None = None
         try:
             PublicURLs.check_path(request)
             if carried.scheme == "Bearer":
@@ -179,9 +202,11 @@ class RequestVerification(ProofVerification):
             proof_text = one_proof(request.dpop)
             token = await self._access_token(carried)
             authentication, entry = self._judge_dpop(carried, token, proof_text, request, policy, family)
-            await self.use_up(entry)
+            await self.use_up(entry, authentication.nonce, policy)
         except DPoPError as error:
             error.scheme = carried.scheme
+            if token is not None:
+                error.jkt, error.client_id = token.jkt, token.client_id
             raise
         return authentication
 
@@ -237,9 +262,8 @@ class RequestVerification(ProofVerification):
             policy=policy,
             family=family,
             now=now,
-            # By `ath` a proof dies with its token, however far in the future its `iat` is. The day is for
-            # what a verifier may let pass after `expires_at`.
-            useless_after=max(token.expires_at, now) + _DAY,
+            # By `ath` a proof dies with its token, however far in the future its `iat` is.
+            useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW,
         )
         if known is None:
             self.known_clients.remember(header, ath=ath, segment=jws.header)
@@ -248,20 +272,23 @@ class RequestVerification(ProofVerification):
     async def _access_token(self, carried: Credentials) -> AccessToken:
         try:
             token: object = await self.verifier.verify(carried.access_token)
-            if not isinstance(token, AccessToken):
-                raise TypeError("the verifier did not return an AccessToken")  # noqa: TRY301
         except DPoPError:
             raise
-        except Exception as error:  # noqa: BLE001
-            # Anybody's verifier may be behind this door: what it fails with, nobody gets in. The cause goes
-            # to the log, unless it quotes the token.
-            quotes_token = carried.access_token in "".join(traceback.format_exception(error))
-            raise Unavailable(
-                "the access token can't be verified now",
-                check=Check.TOKEN_KEY,
-                actual=type(error).__name__,
-            ) from (None if quotes_token else error)
+        except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, nobody gets in
+            # The cause goes to the log, unless it quotes the token.
+            raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
+                None if _quotes(error, carried.access_token) else error
+            )
+        if not isinstance(token, AccessToken):
+            # A verifier that answers anything else is a bug, and nobody gets in by one.
+            raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
         return token
+
+
+def _quotes(error: Exception, token: str) -> bool:
+    """Whether what would be logged of `error` holds a part of `token` that is worth hiding."""
+    text = "".join(traceback.format_exception(error))
+    return any(token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART), _PART))
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -1,8 +1,10 @@
 """The middleware: who gets through, what it leaves alone, what it tells the application."""
 
 import asyncio
+import gc
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -79,6 +81,28 @@ async def test_a_proof_works_once(world: World) -> None:
     answer = await call(app, scope_of("/", fields))
     assert answer.status == 401
     assert 'error="invalid_dpop_proof"' in answer.challenges[0]
+
+
+@pytest.mark.parametrize("headers", ["none", "replay"])
+async def test_a_refused_request_leaves_nothing_to_the_garbage_collector(world: World, headers: str) -> None:
+    class Held:
+        """Something that a server hangs on a scope."""
+
+    app = DPoPMiddleware(reached, world.server())
+    fields = world.fields("/") if headers == "replay" else []
+    await call(app, scope_of("/", fields))
+    held = Held()
+    alive = weakref.ref(held)
+    scope = scope_of("/", fields, held=held)
+    del held
+    gc.disable()
+    try:
+        assert (await call(app, scope)).status == 401
+        assert alive() is not None
+        del scope
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_starlettes_requires(world: World) -> None:

@@ -9,6 +9,7 @@ import pytest
 from dpop_middleware import errors
 from dpop_middleware.checks import Check
 from dpop_middleware.events import AuthenticationEvent, Reporter
+from dpop_middleware.replay.replies import ServerError
 from tests.support.api import Api, edited, request
 
 
@@ -18,7 +19,7 @@ def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def report(reporter: Reporter, error: errors.DPoPError, **changes: Any) -> None:
-    reporter.failed(error, request(**changes), jkt=None, client_id=None, duration=0.001)
+    reporter.failed(error, request(**changes), duration=0.001)
 
 
 async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
@@ -63,13 +64,14 @@ async def test_a_refused_request_is_one_event(caplog: pytest.LogCaptureFixture) 
         401,
     )
     assert (event.scheme, event.expected, event.actual) == ("DPoP", "POST", "GET")
-    assert (event.jkt, event.client_id) == (None, None)
+    assert (event.jkt, event.client_id) == (api.key.jkt, "my_client")
     (record,) = caplog.records
     assert record.levelname == "INFO"
     message = record.getMessage()
     assert message.startswith(
         "refused: check=htm error=invalid_dpop_proof status=401 scheme=DPoP method='POST'"
     )
+    assert "client_id='my_client'" in message
     assert "expected='POST' actual='GET'" in message
 
 
@@ -120,7 +122,8 @@ async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest
     api.server._reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
     await api.server.authenticate(api.request())
     assert isinstance(await refusal(api, request()), errors.MissingCredentials)
-    assert caplog.text.count("RuntimeError: the metrics are down") == 2
+    assert caplog.text.count("on_event raised RuntimeError: suppressed=0") == 2
+    assert caplog.text.count("RuntimeError: the metrics are down") == 1
 
 
 def test_a_faulty_sink_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,6 +204,60 @@ def test_a_flood_of_refusals_hides_no_outage(caplog: pytest.LogCaptureFixture) -
         report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
     report(reporter, errors.Unavailable("the replay store can't be asked now", check=Check.JTI))
     assert caplog.records[-1].levelname == "WARNING"
+
+
+def outage(cause: Exception) -> errors.Unavailable:
+    error = errors.Unavailable("the replay store can't be asked now", check=Check.JTI)
+    error.__cause__ = cause
+    return error
+
+
+def test_a_long_outage_has_one_traceback_a_minute_for_each_cause(
+    caplog: pytest.LogCaptureFixture, seconds: Callable[[float], None]
+) -> None:
+    reporter = Reporter(None)
+    for _ in range(20):
+        report(reporter, outage(ConnectionError("nobody there")))
+    report(reporter, outage(TimeoutError()))
+    seconds(1)
+    report(reporter, outage(ConnectionError("nobody there")))
+    report(reporter, outage(TimeoutError()))
+    assert [record.exc_info is not None for record in caplog.records] == [True, *[False] * 10, True]
+    caplog.clear()
+    seconds(58.9)
+    report(reporter, outage(ConnectionError("nobody there")))
+    seconds(0.2)
+    report(reporter, outage(ConnectionError("nobody there")))
+    assert [record.exc_info is not None for record in caplog.records] == [False, True]
+
+
+def test_causes_of_other_classes_and_other_checks_have_tracebacks_of_their_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reporter = Reporter(None)
+    keys = errors.Unavailable("the issuer's keys can't be had now", check=Check.TOKEN_KEY)
+    keys.__cause__ = ConnectionError()
+    for error in (outage(ConnectionError()), outage(TimeoutError()), keys, outage(TimeoutError())):
+        report(reporter, error)
+    assert [record.exc_info is not None for record in caplog.records] == [True, True, True, False]
+
+
+def test_each_line_names_the_class_of_the_cause_and_the_code_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reporter = Reporter(None)
+    for _ in range(2):
+        report(reporter, outage(ConnectionError("nobody there")))
+        report(reporter, outage(ServerError("OOM command not allowed")))
+        report(reporter, outage(ServerError("\x1b[2J\n forged")))
+        report(reporter, errors.Unavailable("no", check=Check.JTI))
+    told = [record.getMessage().partition(" hint=")[2] for record in caplog.records]
+    assert told[4:] == [
+        "None cause=ConnectionError suppressed=0",
+        "None cause=ServerError('OOM') suppressed=0",
+        "None cause=ServerError('\\x1b[2J\\n') suppressed=0",
+        "None suppressed=0",
+    ]
 
 
 HOSTILE = 'x\n2026-01-01 ERROR forged\r\n\x1b[31m\x00"\u202e\U0001f600'

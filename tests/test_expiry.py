@@ -1,16 +1,18 @@
 """Connections that end after a while: what the client gets, what the application sees."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from starlette.types import Message, Send
 
-from dpop_middleware.expiry import ending_after, is_event_stream, until
+from dpop_middleware.expiry import deadline_after, ending_after, is_event_stream, until
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
+MANY = 200_000  # more than anybody can do so soon, and no more than a failing test may
 
 
 class Server:
@@ -28,7 +30,8 @@ class Server:
         raise AssertionError
 
     async def send(self, message: Message) -> None:
-        await asyncio.sleep(self._slow)
+        if self._slow:
+            await asyncio.sleep(self._slow)
         self.sent.append(message)
 
 
@@ -152,15 +155,68 @@ async def test_whoever_sends_without_end_holds_up_nobody() -> None:
 
     async def flood(send: Send) -> None:
         await send(START)
-        while True:
+        for _ in range(MANY):
             await send(CHUNK)
 
     async with ending_after(0, http(), server.receive, server.send) as (_, send):
         flooding = asyncio.create_task(flood(send))
+        async with asyncio.timeout(5):
+            while LAST not in server.sent:
+                await asyncio.sleep(SOON)
         await asyncio.sleep(SOON)
         assert not flooding.done()
         flooding.cancel()
     assert server.sent[-1] == LAST
+
+
+@pytest.mark.parametrize("scope", [WEBSOCKET, http("2.4")])
+async def test_whoever_never_waits_is_stopped_too(scope: dict[str, Any]) -> None:
+    server = Server()
+    async with ending_after(SOON, scope, server.receive, server.send) as (_, send):
+        await send(START if scope["type"] == "http" else {"type": "websocket.accept"})
+        chunk = CHUNK if scope["type"] == "http" else {"type": "websocket.send", "text": "tick"}
+
+        async def flood() -> None:
+            for _ in range(MANY):
+                await send(chunk)
+
+        with pytest.raises(OSError, match="expired"):
+            await flood()
+    assert server.sent[-1] == (LAST if scope["type"] == "http" else CLOSE)
+
+
+async def test_whoever_never_waits_and_hears_of_no_error_gives_way() -> None:
+    server = Server()
+    async with ending_after(0, http("2.3"), server.receive, server.send) as (_, send):
+        await send(START)
+        for _ in range(10):
+            await send(CHUNK)
+        assert server.sent == [START, LAST]
+
+
+async def test_whoever_only_receives_and_never_waits_is_stopped_too() -> None:
+    server = Server()
+
+    async def always_ready() -> Message:
+        return {"type": "websocket.receive", "text": "x"}
+
+    async with ending_after(SOON, WEBSOCKET, always_ready, server.send) as (receive, _):
+        received = 0
+        while (await receive())["type"] != "websocket.disconnect":
+            received += 1
+            assert received < MANY
+    assert received > 0
+    assert server.sent == [CLOSE]
+
+
+async def test_a_handshake_that_takes_too_long_is_refused() -> None:
+    server, overdue = Server(), soon(2 * SOON)
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (_, send):
+        while asyncio.get_running_loop().time() < overdue:
+            pass  # the application never waits
+        with pytest.raises(OSError, match="expired"):
+            await send({"type": "websocket.accept"})
+    assert server.sent == [CLOSE]
 
 
 async def test_what_ends_earlier_leaves_nothing_behind() -> None:
@@ -184,7 +240,7 @@ async def test_the_applications_own_timeouts_stay_its_own() -> None:
         with pytest.raises(TimeoutError, match="the server's"):
             await wrapped()
     with pytest.raises(TimeoutError, match="the application's"):
-        await anext(until(60, chunks()))
+        await anext(until(soon(60), chunks()))
 
 
 async def test_a_client_that_has_left_cannot_be_told() -> None:
@@ -195,20 +251,98 @@ async def test_a_client_that_has_left_cannot_be_told() -> None:
         assert (await receive())["type"] == "websocket.disconnect"
 
 
-async def test_chunks_until_a_time() -> None:
-    closed: list[bool] = []
+class Source:
+    """Chunks, and whether their generator was closed."""
 
-    async def chunks(pause: float) -> AsyncIterator[int]:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def chunks(self, pause: float) -> AsyncIterator[int]:
         try:
             yield 1
             await asyncio.sleep(pause)
             yield 2
         finally:
-            closed.append(True)
+            await asyncio.sleep(0)
+            self.closed += 1
 
-    assert [chunk async for chunk in until(SOON, chunks(60))] == [1]
-    assert [chunk async for chunk in until(60, chunks(0))] == [1, 2]
-    assert closed == [True, True]
+    async def endless(self) -> AsyncIterator[int]:
+        try:
+            for number in range(MANY):
+                yield number
+            raise AssertionError("nobody ended it")
+        finally:
+            await asyncio.sleep(0)
+            self.closed += 1
+
+    async def stubborn(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            yield 2
+            yield 3
+        finally:
+            self.closed += 1
+
+
+def soon(seconds: float = SOON) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def test_chunks_until_a_time() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(), source.chunks(60))] == [1]
+    assert source.closed == 1
+    assert [chunk async for chunk in until(soon(60), source.chunks(0))] == [1, 2]
+    assert source.closed == 2
+
+
+async def test_chunks_that_are_always_ready_end_too() -> None:
+    source, deadline = Source(), soon()
+    assert [chunk async for chunk in until(deadline, source.endless())][:2] == [0, 1]
+    assert soon(0) >= deadline
+    assert source.closed == 1
+
+
+async def test_chunks_that_come_too_late_are_not_asked_for() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(0), source.endless())] == []
+    assert [chunk async for chunk in until(soon(-1), source.chunks(0))] == []
+
+
+async def test_chunks_that_resist_are_closed_all_the_same() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(), source.stubborn())] == [1, 2]
+    assert source.closed == 1
+
+
+async def test_chunks_that_nobody_wants_any_more_are_closed() -> None:
+    source = Source()
+    chunks = until(soon(60), source.endless())
+    assert await anext(chunks) == 0
+    await chunks.aclose()
+    assert source.closed == 1
+
+
+async def test_chunks_of_what_is_no_generator() -> None:
+    class Chunks:
+        def __aiter__(self) -> "Chunks":
+            return self
+
+        async def __anext__(self) -> int:
+            return 1
+
+    chunks = until(soon(), Chunks())
+    assert await anext(chunks) == 1
+    assert {chunk async for chunk in chunks} <= {1}
+
+
+async def test_a_deadline_is_in_the_event_loops_time() -> None:
+    assert deadline_after(None) is None
+    deadline = deadline_after(60)
+    assert deadline is not None
+    assert deadline == pytest.approx(soon(60), abs=5)
 
 
 def test_event_streams() -> None:

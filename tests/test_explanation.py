@@ -17,9 +17,10 @@ from dpop_middleware import (
     MemoryReplayStore,
     ResourceServer,
 )
+from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
 from dpop_middleware.explanation import Explanation, Finding, Outcome, explain
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
@@ -66,19 +67,21 @@ def outcomes(explanation: Explanation) -> dict[Check, Outcome]:
     return {finding.check: finding.outcome for finding in explanation.findings}
 
 
-def assert_is_told_in_order(explanation: Explanation) -> None:
+def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = tuple(Check)) -> None:
     """One row for each check, in order; one failure, if any; after it nothing that counts as judged."""
-    assert [finding.check for finding in explanation.findings] == list(Check)
+    assert [finding.check for finding in explanation.findings] == list(checks)
     told = outcomes(explanation)
     failed = [check for check, outcome in told.items() if outcome is Outcome.FAILED]
     error = explanation.error
     if error is None:
         assert failed == []
         assert Outcome.NOT_REACHED not in told.values()
+        assert explanation.status is None
         return
     assert failed == [error.check]
+    assert explanation.status == (400 if checks == CHECKS else error.status)
     unreached = [check for check, outcome in told.items() if outcome is Outcome.NOT_REACHED]
-    order = list(Check)
+    order = list(checks)
     assert {Outcome.PASSED, Outcome.NOT_JUDGED}.isdisjoint(
         told[check] for check in order[order.index(unreached[0]) :] if unreached
     )
@@ -238,18 +241,52 @@ async def test_an_expired_token_stops_at_its_check() -> None:
     assert told[Check.BINDING].outcome is Outcome.NOT_REACHED
 
 
-async def test_without_a_token_the_proof_is_judged_as_at_a_token_endpoint() -> None:
-    explanation = await explained(proof(access_token=None), access_token=None)
-    assert explanation.error is None
-    told = found(explanation)
-    assert told[Check.SIGNATURE].outcome is Outcome.PASSED
-    for check in (Check.AUTHORIZATION, Check.TOKEN_AUD, Check.BINDING, Check.JKT, Check.ATH, Check.SCOPE):
-        assert told[check].outcome is Outcome.NOT_JUDGED
-        assert told[check].hint == "no access token is given"
-    refused = await explained(proof(access_token=None), access_token=None, method="POST")
+TOKEN_URL = "https://auth.example.test/token"
+
+
+async def token_request(*proofs: str, **changes: Any) -> Explanation:
+    return await explained(*proofs, **{"method": "POST", "url": TOKEN_URL, "access_token": None, **changes})
+
+
+async def test_without_a_token_it_is_judged_as_a_token_endpoint_does() -> None:
+    explanation = await token_request(KEY.proof("POST", TOKEN_URL, now=NOW))
+    assert_is_told_in_order(explanation, CHECKS)
+    told = outcomes(explanation)
+    assert {check for check in CHECKS if told[check] is not Outcome.PASSED} == {Check.NONCE, Check.JTI}
+    refused = await token_request(KEY.proof("GET", TOKEN_URL, now=NOW))
     assert refused.error is not None
-    assert refused.error.check is Check.HTM
-    assert_is_told_in_order(refused)
+    assert (refused.error.check, refused.status) == (Check.HTM, 400)
+    assert_is_told_in_order(refused, CHECKS)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name != "replayed"])
+async def test_each_defect_at_a_token_endpoint(name: str) -> None:
+    lines = broken_proof(name, key=KEY, method="POST", url=TOKEN_URL, access_token=TOKEN, now=NOW)
+    explanation = await token_request(*(value for _, value in lines))
+    assert_is_told_in_order(explanation, CHECKS)
+    # Without an access token there is no key to compare the proof's with, and no `ath` is looked at.
+    only_with_a_token = BROKEN_PROOFS[name].check not in CHECKS
+    assert (explanation.error is None) is only_with_a_token
+
+
+async def test_agrees_with_the_token_endpoint() -> None:
+    endpoint = TokenEndpoint(
+        url=TOKEN_URL,
+        replay_store=MemoryReplayStore(),
+        policy=DPoPPolicy(nonce="required"),
+        nonces=NONCES,
+        clock=lambda: NOW,
+    )
+    given = KEY.proof("POST", TOKEN_URL, now=NOW)
+    request = ResourceRequest(method="POST", raw_path="/token", hosts=(), authorization=(), dpop=(given,))
+    with pytest.raises(UseDPoPNonce) as challenge:
+        await endpoint.verify(request)
+    policy = DPoPPolicy(nonce="required")
+    explanation = await token_request(given, policy=policy, nonces=NONCES)
+    assert isinstance(explanation.error, UseDPoPNonce)
+    assert explanation.status == 400
+    answer = KEY.proof("POST", TOKEN_URL, now=NOW, nonce=challenge.value.nonce)
+    assert (await token_request(answer, policy=policy, nonces=NONCES)).error is None
 
 
 async def test_a_nonce_decides_in_place_of_iat() -> None:
@@ -335,8 +372,8 @@ async def test_the_order_of_the_server_is_the_order_of_the_checks() -> None:
 def test_nothing_makes_it_raise_anything_else(
     proofs: tuple[str, ...], token: str | None, method: str, path: str
 ) -> None:
-    explanation = asyncio.run(
-        explain(
+    async def told() -> Explanation:
+        return await explain(
             method=method,
             url=f"https://api.example.test/{path}",
             proofs=proofs,
@@ -344,6 +381,11 @@ def test_nothing_makes_it_raise_anything_else(
             verifier=verifier(),
             now=NOW,
         )
-    )
+
+    try:
+        explanation = asyncio.run(told())
+    except ConfigurationError:
+        assert token is None, "a token endpoint's URL is configured: an impossible one is not the client's"
+        return
     assert explanation.error is not None
-    assert_is_told_in_order(explanation)
+    assert_is_told_in_order(explanation, CHECKS if token is None else tuple(Check))

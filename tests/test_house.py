@@ -24,11 +24,11 @@ ROWS = (
     ("diagnosis", "events"),
     ("tokens", "replay"),
     ("known_clients", "once", "lifecycle", "requirements", "verdicts"),
-    ("verification", "explanation"),
+    ("verification",),
     ("resource_server",),
     ("connection", "expiry"),
     ("asgi", "starlette", "fastapi", "mcp"),
-    ("client", "authorization_server", "testing", "metadata", "cli"),
+    ("client", "authorization_server", "explanation", "testing", "metadata", "cli"),
     ("__init__", "__main__"),
 )
 PURE = {unit for row in ROWS[:3] for unit in row}

@@ -178,7 +178,7 @@ def header_changes(key: Signer) -> Iterator[Change]:
     yield "x", nested(40)
 
 
-def jwk_changes(key: Signer) -> Iterator[Change]:  # noqa: C901, PLR0912
+def jwk_changes(key: Signer) -> Iterator[Change]:  # noqa: C901, PLR0912 - a plain list of changes
     for name in ("kty", "crv", "x", "y", "n", "e"):
         for value in RETYPED:
             yield name, value

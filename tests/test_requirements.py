@@ -93,7 +93,7 @@ def test_max_age_is_a_whole_number_of_seconds(max_age: Any) -> None:
 
 
 def test_lists_become_tuples() -> None:
-    required = Requirements(scopes=["a"], acr_values=["gold"])  # type: ignore[arg-type]
+    required = Requirements(scopes=["a"], acr_values=["gold"])
     assert (required.scopes, required.acr_values) == (("a",), ("gold",))
 
 

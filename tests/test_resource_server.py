@@ -18,6 +18,7 @@ from dpop_middleware import (
     ResourceRequest,
     ResourceServer,
     VerifiedRequest,
+    verification,
 )
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
@@ -26,8 +27,10 @@ from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
     InsufficientUserAuthentication,
+    InvalidDPoPProof,
     UseDPoPNonce,
 )
+from dpop_middleware.proof import parse_header
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import ISSUER, NOW, RESOURCE, SECRET, Api, Clock, Tokens, edited, request
@@ -59,6 +62,14 @@ def build(**changes: Any) -> ResourceServer:
         ({"resource": "api"}, "resource takes an https URL"),
         ({"replay_store": None}, "replay_store takes a replay store: RedisReplayStore"),
         ({"replay_store": {}}, "replay_store takes a replay store"),
+        ({"replay_store": MemoryReplayStore}, "replay_store takes a replay store"),
+        ({"verifier": Tokens, "issuer": ..., "jwks": ...}, "verifier takes an AccessTokenVerifier"),
+        ({"audience": ()}, "audience takes a sequence of non-empty strings"),
+        ({"audience": ""}, "audience takes a sequence of non-empty strings"),
+        ({"audience": 5}, "audience takes a sequence of non-empty strings"),
+        ({"clock": None}, "clock takes a function"),
+        ({"clock": 5.0}, "clock takes a function"),
+        ({"nonces": HMACNonceProvider}, "nonces takes a NonceProvider"),
         ({"public_url": ()}, "public_url is empty"),
         ({"public_url": "http://api.example.test"}, "public_url must be an https URL"),
         ({"policy": "required"}, "policy takes a DPoPPolicy"),
@@ -267,6 +278,18 @@ async def test_off_hands_out_nothing() -> None:
     api = Api()
     for nonce in (None, "x", api.server_nonces.issue(NOW), api.server_nonces.issue(NOW - 120)):
         assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=nonce)))) is None
+
+
+@pytest.mark.parametrize("mode", ["required", "fallback"])
+async def test_who_is_refused_after_the_proof_is_given_the_next_nonce_too(mode: str) -> None:
+    api = Api(nonce=mode)
+    for age, handed in ((0, None), (60, api.server_nonces.issue(NOW))):
+        proof = api.proof(nonce=api.server_nonces.issue(NOW - age))
+        with pytest.raises(InsufficientScope) as caught:
+            await api.server.authenticate(api.request(proof), scopes=["admin"])
+        assert caught.value.nonce == handed
+        headers = api.server.error_response(caught.value).headers
+        assert [value for name, value in headers if name == "dpop-nonce"] == ([handed] if handed else [])
 
 
 async def test_bearer_needs_no_nonce() -> None:
@@ -554,3 +577,123 @@ async def test_authenticate_raises_our_errors_only(
         await api.server.authenticate(asked)
     except DPoPError as error:
         assert api.server.error_response(error).status in {400, 401}
+
+
+async def test_an_audience_named_twice_is_the_same_keyspace() -> None:
+    issuer, key = TestIssuer(ISSUER, audience=RESOURCE), DPoPKey.generate()
+    token = issuer.token(jkt=key.jkt)
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token))
+    store = MemoryReplayStore()
+    for audience, first in ((RESOURCE, True), ((RESOURCE, RESOURCE), False)):
+        server = build(jwks=issuer.jwks(), audience=audience, replay_store=store)
+        if first:
+            assert (await server.authenticate(asked)).access_token.jkt == key.jkt
+        else:
+            with pytest.raises(InvalidDPoPProof, match="used before"):
+                await server.authenticate(asked)
+
+
+# What the server hands to its parts.
+
+
+@pytest.mark.parametrize(
+    ("resource", "public_url"),
+    [("http://API:8000/v1", None), ("http://api", "https://api.example.test"), (RESOURCE, "http://api:8000")],
+)
+async def test_insecure_hosts_are_for_resource_and_public_url(resource: str, public_url: str | None) -> None:
+    key, tokens = DPoPKey.generate(), Tokens()
+    server = ResourceServer(
+        verifier=tokens,
+        resource=resource,
+        replay_store=MemoryReplayStore(),
+        clock=Clock(),
+        public_url=public_url,
+        insecure_http_hosts=["Api"],
+    )
+    token = tokens.issue(key.jkt)
+    proof = key.proof("GET", f"{public_url or 'http://api:8000'}/notes", access_token=token, now=NOW)
+    await server.authenticate(request(token, proof))
+
+
+def test_insecure_hosts_are_for_issuer_and_keys() -> None:
+    hosts = {"issuer": "http://auth:9000", "jwks": "http://keys:9000/jwks"}
+    assert build(**hosts, insecure_http_hosts=["auth", "keys"]).issuers == ("http://auth:9000",)
+    for named in ("auth", "keys"):
+        with pytest.raises(ConfigurationError, match="must be an https URL"):
+            build(**hosts, insecure_http_hosts=[named])
+
+
+async def test_two_resources_of_one_audience_do_not_share_entries() -> None:
+    issuer, key, store = TestIssuer(ISSUER, clock=Clock()), DPoPKey.generate(), MemoryReplayStore()
+    first, second = (
+        build(
+            jwks=issuer.jwks(),
+            resource=f"{RESOURCE}/{name}",
+            audience="everything",
+            replay_store=store,
+            clock=Clock(),
+        )
+        for name in ("first", "second")
+    )
+    token = issuer.token(jkt=key.jkt, audience="everything")
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    for server in (first, second):
+        await server.authenticate(asked)
+    for server in (first, second):
+        with pytest.raises(DPoPError) as caught:
+            await server.authenticate(asked)
+        assert caught.value.check is Check.JTI
+    assert len(store) == 2
+
+
+@pytest.mark.parametrize(
+    ("clock_skew", "late", "accepted"),
+    [(0, 1, False), (15, 14, True), (15, 16, False), (100, 99, True), (100, 101, False)],
+)
+async def test_the_clock_skew_is_for_tokens_too(clock_skew: float, late: int, accepted: bool) -> None:
+    clock = Clock()
+    issuer, key = TestIssuer(ISSUER, clock=clock), DPoPKey.generate()
+    server = build(jwks=issuer.jwks(), policy=DPoPPolicy(clock_skew=clock_skew), clock=clock)
+    token = issuer.token(jkt=key.jkt, audience=RESOURCE, exp=int(NOW) - late)
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    if accepted:
+        await server.authenticate(asked)
+    else:
+        with pytest.raises(DPoPError) as caught:
+            await server.authenticate(asked)
+        assert caught.value.check is Check.TOKEN_TIME
+
+
+async def test_a_server_knows_no_more_clients_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_many_as_tokens = (JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})["max_cached_tokens"]
+    assert as_many_as_tokens == verification._MAX_KNOWN_CLIENTS  # pyright: ignore[reportPrivateUsage]
+    parsed: list[str] = []
+
+    def counting(segment: str, algorithms: Any) -> Any:
+        parsed.append(segment)
+        return parse_header(segment, algorithms)
+
+    monkeypatch.setattr(verification, "_MAX_KNOWN_CLIENTS", 2)
+    monkeypatch.setattr(verification, "parse_header", counting)
+    api = Api()
+
+    async def called(name: str) -> bool:
+        """Send a request with a token of that name; return whether its client was known."""
+        token = api.tokens.issue(api.key.jkt, name=name)
+        proof = api.key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW)
+        before = len(parsed)
+        await api.server.authenticate(request(token, proof))
+        return len(parsed) == before
+
+    assert [await called(name) for name in ("a", "b", "a", "b")] == [False, False, True, True]
+    assert [await called(name) for name in ("c", "b", "c", "a")] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("own_verifier", [False, True])
+def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture, own_verifier: bool) -> None:
+    own: dict[str, Any] = {"verifier": Tokens(), "issuer": ..., "jwks": ...} if own_verifier else {}
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        build(**own, insecure_http_hosts=["B", "a"])
+        assert caplog.messages == ["plain http is allowed for these hosts: a, b"]
+        build(**own)
+    assert len(caplog.messages) == 1

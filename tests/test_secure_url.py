@@ -1,5 +1,7 @@
 """Which URLs may be trusted."""
 
+from typing import Any
+
 import pytest
 
 from dpop_middleware.errors import ConfigurationError
@@ -91,6 +93,12 @@ def test_host_names_are_compared_in_lower_case() -> None:
 def test_hosts_are_a_collection(hosts: object) -> None:
     with pytest.raises(ConfigurationError, match="takes a sequence of host names"):
         checked_hosts(hosts)
+
+
+@pytest.mark.parametrize("hosts", ["auth", 5, ["auth:8080"]])
+def test_hosts_are_checked_where_they_are_not_needed_too(hosts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="insecure_http_hosts"):
+        checked_url("resource", "https://api.example.com", insecure_http_hosts=hosts)
 
 
 @pytest.mark.parametrize("host", ["http://auth", "auth:8080", "auth/x", "", "a b", None, 7, "*", "[auth]"])

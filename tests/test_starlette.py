@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dpop_middleware import DPoPMiddleware, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.starlette import requires_dpop
+from tests.support.api import NOW, Api
 from tests.support.asgi import call
 from tests.support.faces import ORIGIN, World, scope_of
 
@@ -411,6 +413,22 @@ def test_websockets_end_with_their_token(world: World, path: str) -> None:
     assert closed.value.code == 1008
 
 
+async def run(app: Any, scope: dict[str, Any], sent: list[Message]) -> None:
+    """Have `app` answer a client that never leaves, and whose server never makes it wait, into `sent`."""
+    first = [{"type": "websocket.connect"}] if scope["type"] == "websocket" else []
+
+    async def receive() -> Message:
+        if first:
+            return first.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+
+
 async def _ticks(pause: float) -> AsyncIterator[str]:
     yield "data: 1\n\n"
     await asyncio.sleep(pause)
@@ -454,17 +472,111 @@ async def test_event_streams_end_with_their_token(
     endpoint: Any = {"function": function, "method": Method, "class": Endpoint}[kind]
     scope = scope_of("/a", world.fields("/a", exp=world.clock() + expires_in))
     sent: list[Message] = []
-
-    async def receive() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await Starlette(routes=[Route("/a", endpoint)])(scope, receive, send)
+    await run(Starlette(routes=[Route("/a", endpoint)]), scope, sent)
     assert b"".join(message.get("body", b"") for message in sent).count(b"data:") == chunks
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize("kind", ["async function", "sync function", "method", "class"])
+async def test_time_before_the_stream_counts(world: World, kind: str) -> None:
+    """A token of 0.3 seconds is over when an endpoint has worked for half a second."""
+    protect = requires_dpop(world.server(), close_at_expiry=True)
+    asked: list[bool] = []
+
+    async def source() -> AsyncIterator[str]:
+        asked.append(True)
+        async for chunk in _ticks(60):
+            yield chunk
+
+    async def slow(request: Request) -> Response:
+        await asyncio.sleep(0.5)
+        return StreamingResponse(source(), media_type="text/event-stream")
+
+    def blocking(request: Request) -> Response:
+        time.sleep(0.5)
+        return StreamingResponse(source(), media_type="text/event-stream")
+
+    class Method(HTTPEndpoint):
+        @protect
+        async def get(self, request: Request) -> Response:
+            return await slow(request)
+
+    @protect
+    class Endpoint(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return await slow(request)
+
+    endpoints: dict[str, Any] = {
+        "async function": protect(slow),
+        "sync function": protect(blocking),
+        "method": Method,
+        "class": Endpoint,
+    }
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.3))
+    sent: list[Message] = []
+    async with asyncio.timeout(5):
+        await run(Starlette(routes=[Route("/a", endpoints[kind])]), scope, sent)
+    assert sent[0]["status"] == 200
+    # A class's stream is cut on its way out, a function's before it is asked for.
+    assert kind == "class" or not asked
+    assert not any(message.get("body") for message in sent)
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize("kind", ["function", "class"])
+async def test_a_source_that_is_always_ready_ends_too(world: World, kind: str) -> None:
+    protect = requires_dpop(world.server(), close_at_expiry=True)
+    closed: list[bool] = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            for _ in range(1_000_000):
+                yield "data: x\n\n"
+            raise AssertionError("nobody ended it")
+        finally:
+            closed.append(True)
+
+    @protect
+    async def function(request: Request) -> Response:
+        return StreamingResponse(source(), media_type="text/event-stream")
+
+    @protect
+    class Endpoint(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return StreamingResponse(source(), media_type="text/event-stream")
+
+    endpoint: Any = {"function": function, "class": Endpoint}[kind]
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.1))
+    sent: list[Message] = []
+    await run(Starlette(routes=[Route("/a", endpoint)]), scope, sent)
+    assert any(message.get("body") for message in sent)
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    if kind == "function":
+        assert closed == [True]
+
+
+@pytest.mark.parametrize("kind", ["function", "class"])
+async def test_a_slow_handshake_is_refused_when_the_token_has_expired(world: World, kind: str) -> None:
+    protect = requires_dpop(world.server(), close_at_expiry=True)
+
+    @protect
+    async def function(websocket: WebSocket) -> None:
+        await asyncio.sleep(0.3)
+        await websocket.accept()
+
+    @protect
+    class Endpoint(WebSocketEndpoint):
+        async def on_connect(self, websocket: WebSocket) -> None:
+            await asyncio.sleep(0.3)
+            await websocket.accept()
+
+    endpoint: Any = {"function": function, "class": Endpoint}[kind]
+    scope = scope_of("/a", world.fields("/a", exp=world.clock() + 0.1), type="websocket")
+    sent: list[Message] = []
+    # What accepts at last is told that the client has gone, which Starlette says in its own way.
+    with pytest.raises((OSError, RuntimeError)):
+        await run(Starlette(routes=[WebSocketRoute("/a", endpoint)]), scope, sent)
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "the access token has expired"}]
 
 
 async def test_a_response_without_stream_is_left_alone(world: World) -> None:
@@ -510,3 +622,18 @@ async def _async_generator(request: Request) -> Any:
 def test_bad_configuration(world: World, apply: Callable[[Any], Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         apply(world.server())
+
+
+@pytest.mark.parametrize("age", [0, 60])
+async def test_its_own_refusal_carries_the_next_nonce(age: int) -> None:
+    api = Api(nonce="required")
+
+    @requires_dpop(api.server, "admin")
+    async def endpoint(request: Request) -> Response:
+        raise AssertionError("nobody has that scope")
+
+    proof = api.proof(nonce=api.server_nonces.issue(NOW - age))
+    fields = [("authorization", f"DPoP {api.token}"), ("dpop", proof)]
+    answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes", fields))
+    assert answer.status == 403
+    assert answer.values("dpop-nonce") == ([api.server_nonces.issue(NOW)] if age else [])

@@ -127,6 +127,9 @@ def test_a_path_that_can_not(raw_path: str) -> None:
         ("a.example.test", "takes an https URL"),
         ("", "takes an https URL"),
         ((1,), "takes an https URL"),
+        (5, "public_url takes a URL or a sequence of URLs, not 5"),
+        (b"https://a.example.test", "public_url takes a URL or a sequence of URLs, not b'"),
+        (None, "public_url takes a URL or a sequence of URLs, not None"),
     ],
 )
 def test_a_wrong_public_url_is_refused_at_construction(public_url: Any, words: str) -> None:

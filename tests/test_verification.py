@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -269,6 +270,57 @@ async def test_a_verifier_that_fails_lets_nobody_in(fault: Exception, scheme: st
     assert error.__cause__ is fault
 
 
+@pytest.mark.parametrize("mode", ["off", "required", "fallback"])
+async def test_who_can_not_be_judged_is_given_the_newest_nonce(mode: str) -> None:
+    # A store that lost entries can judge what was made since: a proof is as old as its nonce.
+    api = Api(nonce=mode)
+    api.store.answer = Unavailable("lost", retry_after=3)
+    newest = api.server_nonces.issue(NOW)
+    current = await refused(api, api.request(api.proof(nonce=newest)))
+    assert current.nonce is None
+    older = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW - 60))))
+    assert older.nonce == (None if mode == "off" else newest)
+    response = api.server.error_response(older)
+    assert response.status == 503
+    given = [value for name, value in response.headers if name == "dpop-nonce"]
+    assert given == ([] if mode == "off" else [newest])
+    assert ("cache-control", "no-store") in response.headers
+
+
+class Quoting(Exception):
+    """What some HTTP client fails with."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no answer to POST /introspect?token={token}",
+        "no answer to /introspect/{quoted}",
+        "token {token:.40}... is odd",
+        "segment {middle}",
+    ],
+)
+async def test_a_cause_that_quotes_the_token_is_not_passed_on(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = Api()
+    token = "+".join(["abcdefghijklmnopqrstuvwxyz0123456789ABCDE"] * 3)
+    fault = Quoting(text.format(token=token, quoted=quote(token, safe=""), middle=token[30:70]))
+    api.tokens.known[token] = fault
+    error = await refused(api, request(token, api.proof(token=token)))
+    assert (error.actual, error.__cause__) == ("Quoting", None)
+    assert "abcdefghijklmnopqrstuvwxyz" not in caplog.text
+
+
+async def test_a_cause_that_says_something_else_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    fault = Quoting("a short end of it: " + api.token[-3:])
+    api.tokens.known[api.token] = fault
+    error = await refused(api, api.request())
+    assert error.__cause__ is fault
+    assert "a short end of it" in caplog.text
+
+
 @pytest.mark.parametrize("answer", [{}, True, "subject", {"sub": "x"}])
 @pytest.mark.parametrize("scheme", ["DPoP", "Bearer"])
 async def test_a_verifier_must_answer_with_a_token(answer: object, scheme: str) -> None:
@@ -276,7 +328,7 @@ async def test_a_verifier_must_answer_with_a_token(answer: object, scheme: str) 
     api.tokens.known[api.token] = answer
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
     assert isinstance(error, Unavailable)
-    assert (error.check, error.actual) == (Check.TOKEN_KEY, "TypeError")
+    assert (error.check, error.actual) == (Check.TOKEN_KEY, type(answer).__name__)
 
 
 async def test_what_verifier_and_store_refuse_themselves_goes_through() -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from traceback import extract_tb
 from typing import Final, NoReturn
@@ -29,6 +30,17 @@ _INTERNAL: Final = 70
 # What the library logs, the commands tell themselves; without a handler it would come out twice, unescaped.
 _SILENT: Final = logging.NullHandler()
 
+_EPILOG: Final = """\
+examples:
+  dpop-middleware demo
+  dpop-middleware keygen client.jwk
+  dpop-middleware proof GET https://api.example.com/notes --key client.jwk --token @t.txt --curl
+  dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt --token @t.txt
+
+Tokens and proofs are read from standard input with -, from a file with @FILE, so that they stay out of the
+shell's history. Each command has more examples: see dpop-middleware COMMAND --help.
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the whole usage around it."""
@@ -44,15 +56,22 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28)
 
 
+def _version() -> str:
+    try:
+        return metadata.version("dpop_middleware")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROG,
         description="DPoP (RFC 9449) at the keyboard: make keys and proofs, see why a server refuses them.",
-        epilog="Tokens and proofs are read from standard input with -, from a file with @FILE, so that they "
-        "stay out of the shell's history. Each command has examples: see COMMAND --help.",
+        epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"{_PROG} {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
         added = commands.add_parser(
@@ -72,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, by default the process's own, and return its exit status.
 
     0 is success, 1 a refusal or a wrong answer, 2 a wrong use, 3 an answer that can't be had, 70 a fault of
-    the command itself. Raises SystemExit for `--help` only.
+    the command itself. Raises SystemExit for `--help` and `--version` only.
     """
     logging.getLogger("dpop_middleware").addHandler(_SILENT)
     console = Console(sys.stdout, sys.stderr, environ=os.environ)
@@ -90,8 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; the interpreter must not complain at its own last flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001
-        # A traceback is no answer to a person, and may quote a secret.
+    except Exception as error:  # noqa: BLE001 - a traceback is no answer to a person, and may quote a secret
         last = extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
         return _failed(console, f"internal error, please report it: {where}", _INTERNAL)

@@ -11,11 +11,12 @@ from typing import Any, Final
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
-from dpop_middleware.cli.inputs import Inputs, checked_method, parse_time
+from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.target import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.explanation import Explanation, Finding, Outcome, explain
+from dpop_middleware.lifecycle import aclose_parts
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.requirements import Requirements
@@ -24,7 +25,6 @@ __all__ = ["COMMAND", "MEANING"]
 
 _POLICY: Final = DPoPPolicy()
 _TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
-_LATEST: Final = 253_402_300_799
 MEANING: Final[Mapping[Check, str]] = MappingProxyType(
     {
         Check.AUTHORIZATION: "one Authorization field with one token",
@@ -66,7 +66,7 @@ class _OneNonce:
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
 
-    def issue(self, now: float) -> str:  # noqa: ARG002
+    def issue(self, now: float) -> str:  # noqa: ARG002 - the same at any time
         return self._nonce
 
     def check(self, nonce: str, now: float) -> Nonce | None:
@@ -137,9 +137,7 @@ async def _explain(judge: TokenJudge, **request: Any) -> Explanation:
     try:
         return await explain(verifier=judge.verifier, unknown=judge.unknown, **request)
     finally:
-        close = getattr(judge.verifier, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose_parts(judge.verifier)
 
 
 def _verdict(error: DPoPError | None) -> str:
@@ -152,7 +150,7 @@ def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
     error = explanation.error
     return {
         "verdict": _verdict(error),
-        "status": None if error is None else error.status,
+        "status": explanation.status,
         "error": None if error is None else error.code,
         "description": None if error is None else error.description,
         "check": None if error is None else error.check,
@@ -180,7 +178,7 @@ def _print(explanation: Explanation, console: Console, now: float) -> None:
     if error is None:
         console.line("accepted, as far as it can be judged here", style="green")
         return
-    answer = f"{error.status} {error.code or ''}".rstrip()
+    answer = f"{explanation.status} {error.code or ''}".rstrip()
     console.line(f"{_verdict(error)}: {answer}, caught by {error.check}", style="red")
 
 
@@ -214,7 +212,7 @@ def _told(check: Check, value: object, now: float) -> str:
     if check in _TIMES:
         if isinstance(value, tuple):
             return " to ".join(_told(check, end, now) for end in value)
-        if isinstance(value, (int, float)) and 0 <= value <= _LATEST:
+        if isinstance(value, (int, float)) and 0 <= value <= LATEST_TIME:
             moment = datetime.fromtimestamp(value, UTC)
             return f"{value:.0f} ({moment:%Y-%m-%d %H:%M:%S} UTC, {_distance(value - now)})"
     return shown(value)
@@ -230,9 +228,9 @@ COMMAND = Command(
     name="explain",
     summary="judge one request and show every check",
     examples="""\
-  dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt
+  dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt --token @t.txt
   dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt \\
-      --token @token.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
+      --token @t.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
   pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
 
 exit status: 0 accepted as far as it can be judged, 1 refused, 2 wrong use, 3 the issuer's keys can't be had

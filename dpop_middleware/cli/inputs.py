@@ -14,14 +14,16 @@ from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.request import credentials
 
-__all__ = ["Inputs", "checked_method", "checked_token", "parse_time"]
+__all__ = ["LATEST_TIME", "Inputs", "checked_method", "checked_token", "parse_time"]
 
 _MAX_SIZE: Final = 512 * 1024
 _BLANKS: Final = " \t\r\n"
 # Key material given in place of a file name must not come back in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LATEST: Final = 253_402_300_799
+
+LATEST_TIME: Final = 253_402_300_799
+"""The last second of the year 9999, in seconds since the epoch."""
 
 
 class Inputs:
@@ -75,7 +77,7 @@ class Inputs:
             if data.lstrip().startswith(b"-----BEGIN"):
                 opened_by = None if password is None else password.encode("latin-1")
                 return DPoPKey.from_pem(data, algorithm=algorithm, password=opened_by)
-            return DPoPKey.from_jwk(strict_json.parse_object(data), algorithm=algorithm)
+            return DPoPKey.from_jwk(_jwk(option, name, data), algorithm=algorithm)
         except ValueError as error:
             raise CommandError(f"{option} names no usable private key: {error}") from error
 
@@ -86,6 +88,14 @@ class Inputs:
         if sys.stdin is None:
             raise CommandError(f"standard input is closed: name a file for {option}")
         self._stdin_taken_by = option
+
+
+def _jwk(option: str, name: str, data: bytes) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(data)
+    except JOSEError as error:
+        where = "standard input" if name == "-" else name
+        raise CommandError(f"{option}: {where} is neither a JWK nor a PEM private key") from error
 
 
 def _read(name: str) -> bytes:
@@ -114,7 +124,7 @@ def parse_time(text: str) -> float:
 
 
 def _checked_time(seconds: float) -> float:
-    if not math.isfinite(seconds) or not 0 <= seconds <= _LATEST:
+    if not math.isfinite(seconds) or not 0 <= seconds <= LATEST_TIME:
         raise ValueError("no time between 1970 and 9999")
     return seconds
 

@@ -16,7 +16,7 @@ from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
 from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import checked_token_types
 from dpop_middleware.tokens.signed_token import parse_signed_token
@@ -25,7 +25,6 @@ __all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
-_NEVER_DROPPED = ("iss", "exp", "aud")
 _DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
@@ -40,7 +39,7 @@ class TokenJudge:
 def add_token_arguments(parser: ArgumentParser) -> None:
     """Add the options that say how a server verifies access tokens."""
     group = parser.add_argument_group("the access token")
-    group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it the proof alone is judged")
+    group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it, this is a token request")
     group.add_argument(
         "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
     )
@@ -88,7 +87,7 @@ def token_judge(
     }
     required: tuple[str, ...] = _DEFAULTS["required_claims"]
     if args.required_claim is not None:
-        required = tuple(dict.fromkeys((*_NEVER_DROPPED, *args.required_claim)))
+        required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
     if args.jwks is None and args.issuer is None:
         rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
         reader = _Unverified(rules, checked_token_types(types), now)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import httpx
     import httpx2
 
-    # The bases name their own Request and Response; both libraries take this class.
+    # The bases name their own Request and Response, so each complains of the other's.
     class _Auth(httpx2.Auth, httpx.Auth):  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride]
         pass
 else:
@@ -68,7 +68,8 @@ class DPoPAuth(_Auth):
     when a host redirects from http to https. A streamed body can't be sent twice, so its refusal is
     returned; set `requires_request_body = True` on this object to read such bodies into memory first.
 
-    Raises ValueError for an origin that is not an http or https URL (RFC 9449 sections 4, 7.1, 8 and 9).
+    Raises ValueError for an origin that is not an http or https URL, and at a request TypeError where a sync
+    client meets an async `token` (RFC 9449 sections 4, 7.1, 8 and 9).
     """
 
     def __init__(
@@ -227,11 +228,10 @@ def _followed_bare(request: Any) -> Generator[Any, Any, None]:
 
 def _can_repeat(request: Any) -> bool:
     try:
-        request.content  # noqa: B018
+        return isinstance(request.content, bytes)
     except RuntimeError:
         # RequestNotRead, of either library: a stream that may be consumed by its first use.
         return False
-    return True
 
 
 def _error_is_in_body(response: Any) -> bool:

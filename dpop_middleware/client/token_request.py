@@ -1,17 +1,18 @@
 """Asking an authorization server for a token that is bound to our key (RFC 9449 section 5)."""
 
+import base64
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote_plus
 
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "Grant",
     "RefreshToken",
     "TokenRequestError",
+    "TokenRequestOptions",
     "TokenResponse",
     "fetch_token",
     "fetch_token_async",
@@ -105,39 +107,47 @@ class TokenRequestError(Exception):
         self.error = error
 
 
+class TokenRequestOptions(TypedDict):
+    """The keyword arguments of `fetch_token`, where each is described."""
+
+    key: DPoPKey | DPoPAuth
+    client_id: str
+    client_secret: NotRequired[str | None]
+    client_authentication: NotRequired[ClientAuthentication]
+    scopes: NotRequired[Iterable[str]]
+    resource: NotRequired[str | None]
+    parameters: NotRequired[Mapping[str, str]]
+
+
 def fetch_token(
     client: "httpx2.Client | httpx.Client",
     token_endpoint: str,
     grant: Grant,
-    *,
-    key: DPoPKey | DPoPAuth,
-    client_id: str,
-    client_secret: str | None = None,
-    client_authentication: ClientAuthentication = "basic",
-    scopes: Iterable[str] = (),
-    resource: str | None = None,
-    parameters: Mapping[str, str] = NO_PARAMETERS,
+    **options: Unpack[TokenRequestOptions],
 ) -> TokenResponse:
     """Ask `token_endpoint` for an access token that is bound to `key` (RFC 9449 section 5).
 
     - `client`: the httpx2 or httpx client to use, with its time-outs and trust.
+    - `grant`: an `AuthorizationCode`, `ClientCredentials` or `RefreshToken`.
+
+    Of the keyword arguments, `key` and `client_id` are required:
+
     - `key`: the client's key; or a `DPoPAuth` without token, which remembers nonces between calls.
+    - `client_id`: the client's identifier.
     - `client_secret`: of a confidential client, sent as `client_authentication` says: in the
-      `Authorization` header or in the form (RFC 6749 section 2.3.1). Public clients have none.
+      `Authorization` header (`"basic"`, the default) or in the form (`"post"`, RFC 6749 section 2.3.1).
+      Public clients have none.
+    - `scopes`: what to ask for; without any, what the server grants by default.
     - `resource`: the API that the token is for (RFC 8707).
     - `parameters`: more form parameters, such as `client_assertion`.
 
     Redirects are not followed. The token itself is not looked into: that is the API's part.
 
-    Raises TokenRequestError when the server refuses or its answer is not a DPoP token, and what the client
-    raises when the server can't be reached.
+    Raises TokenRequestError when the server refuses or its answer is not a DPoP token, ValueError for a
+    `DPoPAuth` with a token or with `follow_redirects`, and what the client raises when the server can't be
+    reached.
     """
-    more = optional_parameters(scope=" ".join(scopes), resource=resource)
-    data, headers = _form(grant, client_id, client_secret, client_authentication, more)
-    auth: Any = _proofs_only(key)
-    response = client.post(
-        token_endpoint, data=data | dict(parameters), headers=headers, auth=auth, follow_redirects=False
-    )
+    response = client.post(token_endpoint, **_request(grant, **options))
     return _token_response(response.status_code, response.content)
 
 
@@ -145,6 +155,15 @@ async def fetch_token_async(
     client: "httpx2.AsyncClient | httpx.AsyncClient",
     token_endpoint: str,
     grant: Grant,
+    **options: Unpack[TokenRequestOptions],
+) -> TokenResponse:
+    """Do as `fetch_token` does, with an async client."""
+    response = await client.post(token_endpoint, **_request(grant, **options))
+    return _token_response(response.status_code, response.content)
+
+
+def _request(
+    grant: Grant,
     *,
     key: DPoPKey | DPoPAuth,
     client_id: str,
@@ -153,15 +172,28 @@ async def fetch_token_async(
     scopes: Iterable[str] = (),
     resource: str | None = None,
     parameters: Mapping[str, str] = NO_PARAMETERS,
-) -> TokenResponse:
-    """Do as `fetch_token` does, with an async client."""
-    more = optional_parameters(scope=" ".join(scopes), resource=resource)
-    data, headers = _form(grant, client_id, client_secret, client_authentication, more)
-    auth: Any = _proofs_only(key)
-    response = await client.post(
-        token_endpoint, data=data | dict(parameters), headers=headers, auth=auth, follow_redirects=False
-    )
-    return _token_response(response.status_code, response.content)
+) -> dict[str, Any]:
+    """Return the arguments of the client's `post`."""
+    data = {
+        "grant_type": grant.grant_type,
+        **grant.parameters(),
+        **optional_parameters(scope=" ".join(scopes), resource=resource),
+    }
+    headers = {"Accept": "application/json"}
+    if client_secret is None:
+        data["client_id"] = client_id
+    elif client_authentication == "post":
+        data |= {"client_id": client_id, "client_secret": client_secret}
+    else:
+        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
+        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
+    return {
+        "data": data | dict(parameters),
+        "headers": headers,
+        "auth": _proofs_only(key),
+        "follow_redirects": False,
+    }
 
 
 def _proofs_only(key: DPoPKey | DPoPAuth) -> DPoPAuth:
@@ -172,29 +204,6 @@ def _proofs_only(key: DPoPKey | DPoPAuth) -> DPoPAuth:
     if key.follow_redirects:
         raise ValueError("a token request follows no redirect: use DPoPAuth(key) without follow_redirects")
     return key
-
-
-def _form(
-    grant: Grant,
-    client_id: str,
-    client_secret: str | None,
-    client_authentication: ClientAuthentication,
-    more: Mapping[str, str],
-) -> tuple[dict[str, str], dict[str, str]]:
-    data = {"grant_type": grant.grant_type, **grant.parameters(), **more}
-    headers = {"Accept": "application/json"}
-    if client_secret is None:
-        return data | {"client_id": client_id}, headers
-    if client_authentication == "post":
-        return data | {"client_id": client_id, "client_secret": client_secret}, headers
-    # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-    pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-    return data, headers | {"Authorization": f"Basic {_base64(pair)}"}
-
-
-def _base64(text: str) -> str:
-    encoded = base64url.encode(text.encode("ascii")).translate(str.maketrans("-_", "+/"))
-    return encoded + "=" * (-len(encoded) % 4)
 
 
 def _token_response(status: int, content: bytes) -> TokenResponse:

@@ -3,6 +3,7 @@
 `RedisReplayStore` is imported at first use, so that `MemoryReplayStore` needs no Redis client.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dpop_middleware.replay.memory import MemoryReplayStore
@@ -17,7 +18,4 @@ __all__ = ["MemoryReplayStore", "RedisReplayStore", "ReplayEntry", "ReplayStore"
 def __getattr__(name: str) -> Any:
     if name != "RedisReplayStore":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Here and not above: whoever uses another store needs no Redis client.
-    from dpop_middleware.replay.redis import RedisReplayStore  # noqa: PLC0415
-
-    return RedisReplayStore
+    return import_module(f"{__name__}.redis").RedisReplayStore

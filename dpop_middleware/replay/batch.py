@@ -116,7 +116,7 @@ class Batch:
             self._fence.off()
             self._settings.notices.warn(
                 "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
-                "until +get is granted"
+                "until +get is granted and the connection is opened anew"
             )
         self._epoch = epoch
 

@@ -1,5 +1,8 @@
 """One open connection to one server: a batch goes out, its replies come back."""
 
+# redis-py opens the connection, and has no public way to its two streams.
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import contextlib
 from typing import cast
@@ -17,10 +20,8 @@ class Channel:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
-        stream = cast(asyncio.StreamReader, connection._reader)  # pyright: ignore[reportPrivateUsage]
-        writer = cast(asyncio.StreamWriter, connection._writer)  # pyright: ignore[reportPrivateUsage]
-        self._replies = ReplyReader(stream)
-        self._writer = writer
+        self._replies = ReplyReader(cast(asyncio.StreamReader, connection._reader))
+        self._writer = cast(asyncio.StreamWriter, connection._writer)
         self._was_cut = False
 
     def send(self, data: bytes) -> None:
@@ -70,6 +71,6 @@ async def put_away(connection: AbstractConnection) -> None:
 
 def abort(connection: AbstractConnection) -> None:
     """Drop the socket at once: an orderly TLS shutdown would wait half a minute for a peer that hangs."""
-    writer = connection._writer  # pyright: ignore[reportPrivateUsage]
+    writer = connection._writer
     if writer is not None:
         writer.transport.abort()

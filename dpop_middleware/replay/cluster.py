@@ -33,7 +33,13 @@ class Cluster:
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = -SHORTEST_REFRESH
         self._breaker = CircuitBreaker(threshold=1)
+        self._opens = False
         self.closed = False
+
+    def open(self) -> None:
+        """Connect to every master before the first request; what fails is for requests to meet."""
+        self._opens = True
+        self._refresh()
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write` at the master of its slot; it is answered by its deadline."""
@@ -65,15 +71,15 @@ class Cluster:
             write.resolve(unavailable(NO_ANSWER, error))
             return
         if error.code == "MOVED":
-            self.moved(error)
+            self.look_again(error)
             self.resubmit(write)
             return
         _, address = self._place(error)
         write.asking = True
         self._link(address).submit(write)
 
-    def moved(self, error: Exception) -> None:
-        """A slot has another owner, or a node can't be used: look again."""
+    def look_again(self, error: Exception) -> None:
+        """Look at the topology again: a slot has another owner, or a node can't be used."""
         if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
             slot, address = self._place(error)
             self._topology = with_owner(self._topology, slot, address)
@@ -141,8 +147,7 @@ class Cluster:
         error: Exception | None = None
         try:
             self._topology = await self.topology()
-        except Exception as caught:  # noqa: BLE001
-            # As in Link: whatever it was, the topology is not known.
+        except Exception as caught:  # noqa: BLE001 - as in Link: whatever it was, the topology is not known
             error = caught
             self._breaker.failed(self._loop.time())
         else:
@@ -162,6 +167,10 @@ class Cluster:
     async def _tidy(self, topology: Topology) -> None:
         """Close the links to nodes that own nothing any more, and watch those that own something now."""
         masters = set(topology.masters)
+        if self._opens:
+            self._opens = False
+            for address in topology.masters:
+                self._link(address).open()
         for address, link in list(self._links.items()):
             if address in masters:
                 link.watch()
@@ -185,9 +194,9 @@ class Place:
         """See `Cluster.redirect`."""
         self._cluster.redirect(write, error)
 
-    def moved(self, error: Exception) -> None:
-        """See `Cluster.moved`."""
-        self._cluster.moved(error)
+    def look_again(self, error: Exception) -> None:
+        """See `Cluster.look_again`."""
+        self._cluster.look_again(error)
 
     def tag(self) -> bytes | None:
         """See `Cluster.tag`."""

@@ -29,6 +29,7 @@ def connector(target: Target, address: Address | None = None) -> Connect:
 async def opened(connection: AbstractConnection) -> Channel:
     """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
     try:
+        # redis-py has not annotated it.
         await connection.connect()  # type: ignore[no-untyped-call]
         return Channel(connection)
     except BaseException:

@@ -7,11 +7,15 @@ judged any more is each proof that could have been accepted before: one whose `n
 of the change. The first process that misses the epoch writes it anew, with that moment as its value; the
 others learn the moment from it.
 
+A link that opens before the first entry reads the epoch too (`greeting`), so that a worker which was idle
+knows that the server had one; the first entry tells when that was by the entries' clock.
+
 The moment is taken from the entries' `now`; there is no clock here. A server that restarted lost its entries
 when it started, not when we noticed, so where nothing else can have happened the moment is its start. That is
 also what makes a late start harmless: a server that has been up for longer than a proof's age, and was never
 flushed, has lost nothing. A younger one of which we know nothing may be new or wiped. When it started after
-our store was made it counts as wiped; when it was there before, `new_server` decides.
+our store was made it counts as wiped; when it was there before, `new_server` decides. A worker that took it
+for new wrongly is overruled by the first one that saw an epoch there before.
 
 Not seen: single entries that an eviction policy removed, what a proxy between us and the server hides, and a
 partitioned master that still answers.
@@ -19,19 +23,17 @@ partitioned master that still answers.
 
 import math
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Literal
 
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.wire import command, epoch_name
 
-__all__ = ["CLOCK_MARGIN", "Fence", "NewServer"]
+__all__ = ["Fence", "NewServer"]
 
 NewServer = Literal["wait", "accept"]
-
-# As far apart as clocks of workers may be.
-CLOCK_MARGIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,11 @@ class Fence:
         self._new_server = new_server
         self._info: ServerInfo | None = None
         self._known: Known | None = None
+        self._undated: Known | None = None
         self._name = b""
         self._proposal: bytes | None = None
         self._must_propose = False
+        self._overrules = False
         self._older_than_us = False
         self.change = -math.inf
         self.closing = b""
@@ -68,6 +72,11 @@ class Fence:
     def active(self) -> bool:
         """Whether the server lets us watch it."""
         return self._info is not None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the epoch was gone at the last look, and is still to be written anew."""
+        return self._must_propose and self._proposal is not None
 
     def off(self) -> None:
         """The server does not allow what the fence needs: go on without."""
@@ -91,6 +100,7 @@ class Fence:
         self._name = epoch_name(self._prefix, identity.encode(), tag)
         self._proposal = None
         self._must_propose = True
+        self._overrules = False
         # `closing` is the read that ends every batch.
         self.closing = command(b"GET", self._name)
 
@@ -100,7 +110,31 @@ class Fence:
             return b""
         if self._proposal is None:
             self._proposal = _proposal(self._moment(self._info, now))
-        return command(b"SET", self._name, self._proposal, b"NX")
+        return self._proposing(self._proposal)
+
+    def greeting(self) -> bytes:
+        """What to say before `closing` without any entry: the epoch, where its moment is known already."""
+        if not self._must_propose or self._info is None:
+            return b""
+        is_stranger = self._known is None and self._undated is None
+        if self._proposal is None and is_stranger and self._is_taken_for_new(self._info):
+            self._proposal = _proposal(-math.inf)
+        return b"" if self._proposal is None else self._proposing(self._proposal)
+
+    def greeted(self, epoch: bytes | None, at: float) -> None:
+        """Take note of the epoch that was read after a greeting, `at` a moment of the event loop's clock."""
+        if self._info is None or epoch is None:
+            return
+        self._must_propose = self._overrules = False
+        self._undated = Known(self._info.run_id, self._name, epoch, at)
+
+    def date(self, ahead: float) -> None:
+        """The entries' clock is `ahead` seconds before the event loop's: that dates what `greeted` read."""
+        greeted, self._undated = self._undated, None
+        if greeted is None or self._known is not None:
+            return
+        known = self._known = replace(greeted, at=greeted.at + ahead)
+        self.change = max(self.change, min(_moment_of(known.epoch, known.at), known.at))
 
     def observe(self, epoch: bytes | None, now: float) -> None:
         """Take note of the epoch that was read after a batch."""
@@ -113,29 +147,36 @@ class Fence:
             self._proposal = _proposal(self.change)
             self._must_propose = True
             return
+        self._must_propose = self._overrules = False
         if known is None or epoch != known.epoch:
-            self.change = max(self.change, self._learned(epoch, known, self._info, now))
+            told = min(_moment_of(epoch, now), now)
+            learned = self._learned(told, known, self._info, now)
+            self.change = max(self.change, learned)
+            if told == -math.inf < learned:
+                # Whoever wrote that knew less than we: they and the others are to know it too.
+                self._proposal = _proposal(learned)
+                self._must_propose = self._overrules = True
         if known is None or now > known.at or epoch != known.epoch:
             self._known = Known(self._info.run_id, self._name, epoch, now)
-        self._must_propose = False
 
-    def _learned(self, epoch: bytes, known: Known | None, info: ServerInfo, now: float) -> float:
-        """The moment that an epoch new to us tells, by our clock."""
-        moment = min(_moment_of(epoch, now), now)
+    def _learned(self, moment: float, known: Known | None, info: ServerInfo, now: float) -> float:
+        """What the `moment` of an epoch new to us means, by our clock."""
         if known is None:
             return moment
         renamed = known.run_id == info.run_id and known.name != self._name
-        if renamed and moment < known.at - CLOCK_MARGIN:
+        if renamed and moment < known.at - WORKER_CLOCK_MARGIN:
             # The same server under another name, and nothing lost since we last looked.
             return moment
+        if moment == -math.inf:
+            # Somebody took for new what had our epoch: it was lost at some time since we last saw it.
+            return now
         # What we saw kept under the old epoch came before the change, whatever the other's clock said.
         return max(moment, known.at)
 
     def _moment(self, info: ServerInfo, now: float) -> float:
         """When this server, which has no epoch of ours, lost its entries at the latest."""
         known = self._known
-        taken_for_new = self._new_server == "accept" and self._older_than_us and not info.was_replica
-        if known is None and taken_for_new:
+        if known is None and self._is_taken_for_new(info):
             return -math.inf
         if info.was_replica or info.rewriting_commands:
             return now
@@ -144,6 +185,12 @@ class Fence:
             return started
         # It already ran while we still wrote to another server: a replica took over.
         return now
+
+    def _proposing(self, proposal: bytes) -> bytes:
+        return command(b"SET", self._name, proposal, *(() if self._overrules else (b"NX",)))
+
+    def _is_taken_for_new(self, info: ServerInfo) -> bool:
+        return self._new_server == "accept" and self._older_than_us and not info.was_replica
 
 
 def _proposal(moment: float) -> bytes:

@@ -1,14 +1,26 @@
 """What is to be said about a server before trusting it with entries."""
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 
 from redis.exceptions import RedisError
 
-from dpop_middleware.replay.fence import CLOCK_MARGIN
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.wire import command, probe_name
 
-__all__ = ["NodeHealth", "ServerUnfit", "StoreHealth", "examine", "require_fit"]
+__all__ = [
+    "NodeHealth",
+    "ServerUnfit",
+    "StoreHealth",
+    "cause",
+    "examine",
+    "require_fit",
+    "try_out",
+]
 
 OLDEST_WITH_GET = "7.0"
 
@@ -21,7 +33,8 @@ class ServerUnfit(RedisError):
 class NodeHealth:
     """One server as of now.
 
-    `error` is the class name of what kept us from it, None when it answered. `clock_offset` is the server's
+    `error` is what kept us from writing there (the server's error code, a sentence of ours, or the name of an
+    exception's class), None when nothing did. `clock_offset` is the server's
     time minus ours in seconds, None where it isn't told. `fenced` says whether lost entries are noticed
     here. `warnings` are sentences for a person.
     """
@@ -52,15 +65,15 @@ class StoreHealth:
     unavailable_answers: int = 0
 
 
-def examine(address: str, info: ServerInfo | None, now: float) -> NodeHealth:
-    """Read a server's own account at `now`; None where it may not be asked."""
+def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHealth:
+    """Read a server's own account, None where it may not be asked; `now` is the present, if it is known."""
     if info is None:
         sentence = (
             f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go "
             "unnoticed; grant +info and +get"
         )
         return NodeHealth(address=address, warnings=(sentence,))
-    offset = None if info.time is None else info.time - now
+    offset = None if info.time is None or now is None else info.time - now
     fenced = bool(info.run_id) and info.uptime is not None
     warnings: list[str] = []
     if info.role not in {"", "master"}:
@@ -72,9 +85,9 @@ def examine(address: str, info: ServerInfo | None, now: float) -> NodeHealth:
         )
     if info.evicted_keys:
         warnings.append(f"{address}: the server has evicted keys; entries may be among them")
-    if offset is not None and abs(offset) > CLOCK_MARGIN:
+    if offset is not None and abs(offset) > WORKER_CLOCK_MARGIN:
         warnings.append(
-            f"{address}: the server's clock and ours are more than {CLOCK_MARGIN:g} seconds apart; "
+            f"{address}: the server's clock and ours are more than {WORKER_CLOCK_MARGIN:g} seconds apart; "
             "entries allow for less"
         )
     if not info.answers_set_with_get:
@@ -97,9 +110,46 @@ def examine(address: str, info: ServerInfo | None, now: float) -> NodeHealth:
     )
 
 
+def cause(error: BaseException) -> str:
+    """What kept us from a server, in a few words of which none is its own but for an error code."""
+    if isinstance(error, ServerUnfit):
+        return str(error)
+    if isinstance(error, ServerError) and error.code.isidentifier():
+        return error.code
+    return type(error).__name__
+
+
 def require_fit(health: NodeHealth, settings: Settings) -> None:
     """Raise `ServerUnfit` for a server that can't be written to, or must not be with `strict`."""
     if health.role not in {"", "master"}:
         raise ServerUnfit("the server is a replica")
-    if settings.strict and health.maxmemory_policy not in {"", "noeviction"}:
-        raise ServerUnfit("the server's maxmemory-policy is not noeviction")
+    if settings.strict and health.maxmemory_policy != "noeviction":
+        raise ServerUnfit("the server's maxmemory-policy is not known to be noeviction")
+
+
+async def try_out(channel: Channel, health: NodeHealth, settings: Settings, tag: bytes) -> NodeHealth:
+    """Write a key as entries are written, to be forgotten after a second; the health with what that showed.
+
+    `tag` is as in `probe_name`. Raises the server's refusal, and `ServerUnfit` if too few replicas confirm.
+    """
+    name = probe_name(settings.prefix.encode(), secrets.token_hex(4).encode(), tag)
+    await channel.ask(command(b"SET", name, b"1", b"NX", b"PX", b"1000"))
+    if settings.wait_replicas:
+        milliseconds = int(settings.timeout / 2 * 1000) or 1
+        confirmed = await channel.ask(command(b"WAIT", b"%d" % settings.wait_replicas, b"%d" % milliseconds))
+        if not isinstance(confirmed, int) or confirmed < settings.wait_replicas:
+            raise ServerUnfit("too few replicas confirm what is written")
+    if health.fenced:
+        try:
+            await channel.ask(command(b"GET", name))
+        except ServerError:
+            return _unwatched(health)
+    return health
+
+
+def _unwatched(health: NodeHealth) -> NodeHealth:
+    sentence = (
+        f"{health.address}: the user may not GET, so restarts, flushes and failovers that lose entries go "
+        "unnoticed; grant +get"
+    )
+    return replace(health, fenced=False, warnings=(*health.warnings, sentence))

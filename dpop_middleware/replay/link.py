@@ -8,7 +8,6 @@ write whose outcome is unknown is tried once more with the same owner token, wit
 
 import asyncio
 import contextvars
-import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 from dpop_middleware.replay.batch import REDIRECTIONS, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.connecting import Connect, inspect
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.health import ServerUnfit, examine, require_fit
-from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.connecting import Connect
+from dpop_middleware.replay.health import ServerUnfit
+from dpop_middleware.replay.line import Line
 from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, unavailable
 from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.router import Router
@@ -29,8 +27,6 @@ __all__ = ["Link"]
 
 MOST_TRIES = 2
 MOST_IN_BATCH = 512
-# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
-SHORTEST_OPENING = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +47,18 @@ class Link:
 
     def __init__(self, name: str, connect: Connect, settings: Settings, router: Router | None = None) -> None:
         self.name = name
-        self._connect = connect
         self._settings = settings
         self._router = router
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
-        self._channel: Channel | None = None
-        self._opening: asyncio.Task[tuple[Channel, ServerInfo | None]] | None = None
-        self._fence = Fence(settings.prefix.encode(), settings.new_server)
-        self._tag = b""
+        self._line = Line(name, connect, settings, router)
         self._breaker = CircuitBreaker()
-        self._with_get = True
         self._idle: asyncio.Future[None] | None = None
         self._last_error: Exception | None = None
-        self._unwatched = False
-        self._must_renew = False
         self._begun: Flight | None = None
         self._was_alone = False
+        self._has_to_greet = False
         self.closed = False
         # Not in the context of whichever request came first.
         self._task = self._loop.create_task(
@@ -81,13 +71,17 @@ class Link:
         return not self._queue and not self._flying
 
     def watch(self) -> None:
-        """The server owns slots (now): open its connection anew if the fence had nowhere to stand."""
-        self._must_renew = self._must_renew or self._unwatched
+        """The server owns slots (now): see `Line.watch`."""
+        self._line.watch()
 
     @property
     def refuses(self) -> bool:
         """Whether writes are refused now without asking the server."""
         return self._breaker.is_open
+
+    def open(self) -> None:
+        """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
+        self._line.open(self._greet_soon)
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
@@ -107,6 +101,10 @@ class Link:
         self._queue.appendleft(write)
         self._wake()
 
+    def _greet_soon(self) -> None:
+        self._has_to_greet = True
+        self._wake()
+
     async def aclose(self) -> None:
         """Close the connection and answer what still waits: it can't be known."""
         self.closed = True
@@ -123,7 +121,7 @@ class Link:
     async def _run(self) -> None:
         try:
             while True:
-                while self._queue or self._begun is not None:
+                while self._queue or self._begun is not None or self._has_to_greet:
                     await self._turn()
                 self._idle = self._loop.create_future()
                 await self._idle
@@ -135,9 +133,7 @@ class Link:
                 self._begun.timer.cancel()
             self._refuse((*self._flying, *self._queue))
             self._queue.clear()
-            await self._put_away()
-            if self._opening is not None:
-                self._opening.cancel()
+            await self._line.aclose()
 
     async def _turn(self) -> None:
         flight, self._begun = self._begun, None
@@ -146,39 +142,52 @@ class Link:
         writes = self._flying
         if not writes:
             self._breaker.abandoned()
+            await self._greet()
             return
         if self._breaker.is_open:
             self._refuse(writes)
             return
         try:
             if flight is None:
-                flight = self._send(await self._ready(writes), writes)
+                channel = await self._line.ready(deadline=writes[0].deadline, ahead=writes[-1].ahead)
+                flight = self._send(channel, writes)
             try:
                 flight.batch.accept(await flight.channel.receive(flight.replies))
             finally:
                 flight.timer.cancel()
-        except Exception as error:  # noqa: BLE001
-            # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt
-            # and the answers are not known. No error makes them known.
+        except Exception as error:  # noqa: BLE001 - no error makes the answers known
+            # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt.
             await self._failed(writes, error, sent=flight is not None)
         else:
             self._breaker.succeeded()
             self._last_error = None
             await self._settle(flight.batch, writes)
+            # A worker that comes anew must not find the server without the epoch that we miss.
+            self._has_to_greet = self._line.fence.is_missing
         self._was_alone = len(writes) == 1
         self._flying = []
 
+    async def _greet(self) -> None:
+        """See whether the server knows us, for no request; if that fails, the next request meets it again."""
+        if not self._has_to_greet:
+            return
+        self._has_to_greet = False
+        try:
+            # Requests that come meanwhile wait for half of their time at most.
+            await self._line.greet(deadline=self._loop.time() + self._settings.timeout / 2)
+        except Exception:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
+            await self._line.put_away()
+
     def _begin(self) -> None:
         """Send before the task has woken, if the last request was alone too: many had better go together."""
-        channel = self._channel
-        if not self._was_alone or self._must_renew or channel is None or channel.is_stale:
+        channel = self._line.channel if self._was_alone else None
+        if channel is None or self._has_to_greet:
             return
         self._flying = self._take()
         try:
             if self._flying:
                 self._begun = self._send(channel, self._flying)
-        except Exception:  # noqa: BLE001
-            # The task meets it again, and knows what to do.
+        except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
             self._queue.extendleft(reversed(self._flying))
             self._flying = []
 
@@ -186,8 +195,10 @@ class Link:
         # Half of a request's time for one try leaves the other half for the second.
         now = self._loop.time()
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        batch = Batch(writes, self._settings, self._fence, with_get=self._with_get, tag=self._tag)
-        data, replies = batch.compose(now=self._moment(writes[-1]), timeout=deadline - now)
+        line, ahead = self._line, writes[-1].ahead
+        batch = Batch(writes, self._settings, line.fence, with_get=line.with_get, tag=line.tag)
+        line.fence.date(ahead)
+        data, replies = batch.compose(now=now + ahead, timeout=deadline - now)
         channel.send(data)
         # Cheaper than a timeout around the task: the deadline cuts the connection.
         return Flight(channel, batch, replies, self._loop.call_at(deadline, channel.cut))
@@ -195,66 +206,23 @@ class Link:
     def _take(self) -> list[PendingWrite]:
         """The next batch: without those that nobody waits for, or whose time is over."""
         writes: list[PendingWrite] = []
-        queue, time = self._queue, self._loop.time()
+        queue, now = self._queue, self._loop.time()
         while queue and len(writes) < MOST_IN_BATCH:
             write = queue.popleft()
             if write.answer.done():
                 continue
-            if write.deadline <= time:
+            if write.deadline <= now:
                 self._refuse((write,))
             else:
                 writes.append(write)
         return writes
 
-    async def _ready(self, writes: list[PendingWrite]) -> Channel:
-        """The connection, opened anew where there is none or the server has closed it."""
-        if self._channel is not None:
-            # Between batches there is nothing to read: what there is can only be the end, or dirt.
-            if not self._must_renew and not self._channel.is_stale:
-                return self._channel
-            await self._put_away()
-        if self._opening is None:
-            self._opening = self._loop.create_task(self._open(writes[-1]))
-            self._opening.add_done_callback(_retrieve)
-        opening = self._opening
-        await asyncio.wait([opening], timeout=max(0, writes[0].deadline - self._loop.time()))
-        if not opening.done():
-            raise TimeoutError("the connection is not yet open")
-        self._opening = None
-        self._channel, info = opening.result()
-        self._with_get = info is None or info.answers_set_with_get
-        tag = b"" if self._router is None else self._router.tag()
-        self._unwatched, self._must_renew = tag is None, False
-        self._tag = tag or b""
-        lived = time.monotonic() - self._settings.made
-        self._fence.connected(None if tag is None else info, self._tag, lived)
-        return self._channel
-
-    async def _open(self, write: PendingWrite) -> tuple[Channel, ServerInfo | None]:
-        limit = max(self._settings.timeout, SHORTEST_OPENING)
-        async with asyncio.timeout(limit):
-            channel = await self._connect(limit)
-            try:
-                info = await inspect(channel)
-                health = examine(self.name, info, self._moment(write))
-                for sentence in health.warnings:
-                    self._settings.notices.warn(sentence)
-                require_fit(health, self._settings)
-            except BaseException:
-                await channel.put_away()
-                raise
-        return channel, info
-
-    def _moment(self, write: PendingWrite) -> float:
-        """The present by the entries' clock."""
-        return write.now + self._loop.time() - write.started
-
     async def _settle(self, batch: Batch, writes: list[PendingWrite]) -> None:
-        again = batch.settle(self._moment(writes[-1]))
+        again = batch.settle(self._loop.time() + writes[-1].ahead)
         if batch.get_is_unknown:
-            self._with_get = False
+            self._line.with_get = False
         if batch.wrong_server:
-            await self._put_away()
+            await self._line.put_away()
         for write, error in reversed(again):
             if error.code in REDIRECTIONS and self._router is not None:
                 self._router.redirect(write, error)
@@ -262,11 +230,11 @@ class Link:
                 self._again(write, error)
 
     async def _failed(self, writes: list[PendingWrite], error: Exception, *, sent: bool) -> None:
-        await self._put_away()
+        await self._line.put_away()
         self._breaker.failed(self._loop.time())
         self._last_error = error
         if self._router is not None:
-            self._router.moved(error)
+            self._router.look_again(error)
         for write in reversed(writes):
             write.unknown = write.unknown or sent
             self._again(write, error)
@@ -284,17 +252,6 @@ class Link:
         for write in writes:
             write.resolve(unavailable(_description(self._last_error), self._last_error))
 
-    async def _put_away(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.put_away()
-
 
 def _description(error: Exception | None) -> str:
     return REFUSED if isinstance(error, ServerError | ServerUnfit) else NO_ANSWER
-
-
-def _retrieve(task: asyncio.Task[object]) -> None:
-    # An opening that fails while nobody waits for it any more is not a bug to report.
-    if not task.cancelled():
-        task.exception()

@@ -28,14 +28,14 @@ class MemoryReplayStore:
 
     Expiry is exact on the times that the entries carry; the store reads no clock. Safe for several threads
     and event loops of one process. Other processes do not see it: use `RedisReplayStore` for more than one
-    worker. Raises `ConfigurationError` for limits that are not positive.
+    worker. Raises `ConfigurationError` for other limits.
     """
 
     def __init__(self, *, max_entries: int = 200_000, max_share: float = 0.1) -> None:
-        if max_entries < 1:
-            raise ConfigurationError("max_entries must be at least 1")
-        if not 0 < max_share <= 1:
-            raise ConfigurationError("max_share must be above 0 and at most 1")
+        if isinstance(max_entries, bool) or not isinstance(max_entries, int) or max_entries < 1:
+            raise ConfigurationError(f"max_entries takes a whole number of at least 1, not {max_entries!r}")
+        if isinstance(max_share, bool) or not isinstance(max_share, (int, float)) or not 0 < max_share <= 1:
+            raise ConfigurationError(f"max_share takes a number above 0 and at most 1, not {max_share!r}")
         self._max_entries = max_entries
         self._max_per_jkt = max(1, math.floor(max_entries * max_share))
         self._entries: dict[str, tuple[float, str]] = {}
@@ -76,12 +76,10 @@ class MemoryReplayStore:
             return
         self._forget(now, len(self._expiries))
         if len(self._entries) >= self._max_entries:
-            raise Unavailable(
-                "The replay store is full.", retry_after=self._retry_after(now), check=Check.JTI
-            )
+            raise Unavailable("the replay store is full", retry_after=self._retry_after(now), check=Check.JTI)
         if self._per_jkt.get(jkt, 0) >= self._max_per_jkt:
             raise Unavailable(
-                "Too many proofs of this key are in use.", retry_after=self._retry_after(now), check=Check.JTI
+                "too many proofs of this key are in use", retry_after=self._retry_after(now), check=Check.JTI
             )
 
     def _retry_after(self, now: float) -> int:

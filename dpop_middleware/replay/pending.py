@@ -20,11 +20,11 @@ __all__ = [
     "unavailable",
 ]
 
-NO_ANSWER: Final = "The replay store did not answer."
-REFUSED: Final = "The replay store refused the entry."
-CROWDED: Final = "Too many requests wait for the replay store."
-UNREPLICATED: Final = "Too few replicas of the replay store confirmed the entry."
-FENCED: Final = "The replay store lost entries: a newer proof is needed."
+NO_ANSWER: Final = "the replay store did not answer"
+REFUSED: Final = "the replay store refused the entry"
+CROWDED: Final = "too many requests wait for the replay store"
+UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
+FENCED: Final = "the replay store lost entries: a newer proof is needed"
 
 Outcome = bool | Unavailable
 
@@ -80,6 +80,11 @@ class PendingWrite:
         self.asking = False
         # A try was sent and its reply never came: it may have been applied.
         self.unknown = False
+
+    @property
+    def ahead(self) -> float:
+        """By how many seconds the entries' clock is before the event loop's."""
+        return self.now - self.started
 
     def command(self, *, with_get: bool) -> bytes:
         """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""

@@ -6,22 +6,27 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-from redis.exceptions import RedisError
+from typing import Any, Self, Unpack
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.cluster import Cluster
 from dpop_middleware.replay.connecting import Connect, connector, inspect
-from dpop_middleware.replay.fence import NewServer
-from dpop_middleware.replay.health import NodeHealth, StoreHealth, examine, require_fit
+from dpop_middleware.replay.health import (
+    NodeHealth,
+    StoreHealth,
+    cause,
+    examine,
+    require_fit,
+    try_out,
+)
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.pending import Outcome, PendingWrite
 from dpop_middleware.replay.sentinel import sentinel_connector
-from dpop_middleware.replay.settings import OnUnavailable, Settings
+from dpop_middleware.replay.settings import Options, Settings
 from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.replay.target import Target, target_of_client, target_of_url
+from dpop_middleware.replay.topology import tag_of
 
 __all__ = ["RedisReplayStore"]
 
@@ -38,51 +43,35 @@ class RedisReplayStore:
     """Remembers proofs for all workers and machines that share a Redis or Valkey server, or a cluster.
 
     `client` is a `redis.asyncio` client: `Redis`, `Sentinel.master_for()` or `RedisCluster`. Its settings
-    are used, not its connections, and it stays the caller's to close. Connections are opened at the first
-    request of each process and event loop.
+    are used, not its connections, and it stays the caller's to close. Connections are opened by `open`, or at
+    the first request of each process and event loop.
 
-    - `prefix`: put before each key, so that several services can share a server. No braces.
-    - `timeout`: seconds that one `add` may take in all, a retry included.
-    - `max_waiting`: requests that may wait for one server; more are refused.
-    - `wait_replicas`: replicas that must have confirmed an entry (`WAIT`) before it counts.
-    - `strict`: refuse a server whose `maxmemory-policy` is not `noeviction`, instead of warning.
+    - `prefix`: put before each key, so that several services can share a server. No braces. Default `"dpop"`.
+    - `timeout`: seconds that one `add` may take in all, a retry included. Default 0.25.
+    - `max_waiting`: requests that may wait for one server; more are refused. Default 10,000.
+    - `wait_replicas`: replicas that must have confirmed an entry (`WAIT`) before it counts. Default 0.
+    - `strict`: True refuses a server whose `maxmemory-policy` is not `noeviction`, or isn't told, when we
+      connect to it; False, the default, warns.
     - `new_server`: what to think of a server that was there before this store and knows nothing of us.
-      `"accept"` takes it for new. It costs what a restart of the server together with every worker costs: the
-      proofs of the minute before it can come back once. `"wait"` takes it for one that lost its memory, so
-      that a proof which could have been accepted before the server started is answered 503, at a true first
-      start too. A server that started, or was flushed, while this store existed is never taken for new.
-    - `on_unavailable`: `"refuse"` answers 503 while the server can't be asked. `"local"` judges by this
-      process's own memory instead: the same proof is then accepted once by each process.
+      `"accept"`, the default, takes it for new. What that costs: where a server has lost its entries and the
+      first worker to write there afterwards was started since, the proofs of the minute before can come back
+      at such workers, once, until one writes that was there before. `"wait"` takes it for a server that lost
+      its memory, so that a proof which could have been accepted before it started is answered 503, at a true
+      first start too. A server that started, or was flushed, after this store was opened (`open`, which the
+      middleware's lifespan calls) or was first asked is never taken for new.
+    - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` judges
+      by this process's own memory instead: the same proof is then accepted once by each process.
 
     Raises `ConfigurationError` for what can't work. Not checked: entries that the server evicts, and a
     master that a partition has cut off from its replicas (see the README).
     """
 
-    def __init__(
-        self,
-        client: object,
-        *,
-        prefix: str = "dpop",
-        timeout: float = 0.25,
-        max_waiting: int = 10_000,
-        wait_replicas: int = 0,
-        strict: bool = False,
-        new_server: NewServer = "accept",
-        on_unavailable: OnUnavailable = "refuse",
-    ) -> None:
-        self._settings = Settings(
-            prefix=prefix,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            wait_replicas=wait_replicas,
-            strict=strict,
-            new_server=new_server,
-            on_unavailable=on_unavailable,
-        )
+    def __init__(self, client: object, **options: Unpack[Options]) -> None:
+        settings = self._settings = Settings.of(options)
         self._target = client if isinstance(client, Target) else target_of_client(client)
-        self._prefix = prefix.encode()
-        self._timeout = timeout
-        self._local = MemoryReplayStore() if on_unavailable == "local" else None
+        self._prefix = settings.prefix.encode()
+        self._timeout = settings.timeout
+        self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None
         self._local_answers = 0
         self._unavailable_answers = 0
         self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
@@ -90,34 +79,15 @@ class RedisReplayStore:
         self._looks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def from_url(
-        cls,
-        url: str,
-        *,
-        prefix: str = "dpop",
-        timeout: float = 0.25,
-        max_waiting: int = 10_000,
-        wait_replicas: int = 0,
-        strict: bool = False,
-        new_server: NewServer = "accept",
-        on_unavailable: OnUnavailable = "refuse",
-    ) -> Self:
-        """The store at `url`; see the class for the rest.
+    def from_url(cls, url: str, **options: Unpack[Options]) -> Self:
+        """The store at `url`; the options are those of the class.
 
         `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path?db=0`,
         `redis+sentinel://host:26379,host:26379/service-name/0`, `redis+cluster://host:6379,host:6379`, the
-        last two also with `rediss`. Query options are redis-py's, such as `ssl_ca_certs`.
+        last two also with `rediss`. `valkey` and `valkeys` mean `redis` and `rediss`. Query options are
+        redis-py's, such as `ssl_ca_certs`. Raises `ConfigurationError`.
         """
-        return cls(
-            target_of_url(url),
-            prefix=prefix,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            wait_replicas=wait_replicas,
-            strict=strict,
-            new_server=new_server,
-            on_unavailable=on_unavailable,
-        )
+        return cls(target_of_url(url), **options)
 
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry`; True the first time, False when its proof was presented before.
@@ -133,15 +103,15 @@ class RedisReplayStore:
         raise outcome
 
     async def health(self) -> StoreHealth:
-        """Ask every server that takes writes how it is, on connections of their own: for readiness probes."""
+        """Ask every server that takes writes how it is, and write a key there that lives for a second.
+
+        For readiness probes: on connections of their own, within twice the `timeout`.
+        """
         try:
             async with asyncio.timeout(self._timeout * 2):
-                connects = await self._connects()
-                nodes = await asyncio.gather(
-                    *(self._node(name, connect) for name, connect in connects.items())
-                )
-        except (RedisError, OSError, TimeoutError) as error:
-            nodes = [NodeHealth(address=self._name(), error=type(error).__name__)]
+                nodes = await asyncio.gather(*(self._node(*server) for server in await self._servers()))
+        except Exception as error:  # noqa: BLE001 - as in `_node`
+            nodes = [NodeHealth(address=self._name(), error=cause(error))]
         return StoreHealth(
             ok=all(node.error is None for node in nodes),
             nodes=tuple(nodes),
@@ -150,15 +120,23 @@ class RedisReplayStore:
         )
 
     async def open(self) -> None:
-        """Look at every server in the background, and log what is wrong before a request finds out."""
-        look = asyncio.get_running_loop().create_task(self._warn(), name="dpop replay store check")
+        """Connect to every server in the background, and log what is wrong before a request finds out.
+
+        A worker that did so notices what happens to its servers from then on, one that didn't from its first
+        request on.
+        """
+        loop = asyncio.get_running_loop()
+        self._session(loop).writer.open()
+        look = loop.create_task(self._warn(), name="dpop replay store check")
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
 
     async def _warn(self) -> None:
         for node in (await self.health()).nodes:
             if node.error is not None:
-                self._settings.notices.warn(f"{node.address}: the replay store can't be used ({node.error})")
+                self._settings.notices.warn(
+                    f"{node.address}: the replay store can't be used ({node.error})", again_after=60
+                )
             for sentence in node.warnings:
                 self._settings.notices.warn(sentence)
 
@@ -178,11 +156,8 @@ class RedisReplayStore:
 
     async def _ask(self, entry: ReplayEntry) -> Outcome:
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.writer.closed or session.pid != os.getpid():
-            session = self._new_session(loop)
         write = PendingWrite(entry, self._prefix, self._timeout, loop)
-        session.writer.submit(write)
+        self._session(loop).writer.submit(write)
         return await write.answer
 
     async def _add_with_local(self, entry: ReplayEntry, local: MemoryReplayStore) -> bool:
@@ -202,9 +177,16 @@ class RedisReplayStore:
         self._local_answers += 1
         self._settings.notices.warn(
             "the replay store can't be asked: this process judges replays by its own memory "
-            "(on_unavailable='local')"
+            "(on_unavailable='local')",
+            again_after=60,
         )
         return known
+
+    def _session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        session = self._sessions.get(loop)
+        if session is None or session.writer.closed or session.pid != os.getpid():
+            return self._new_session(loop)
+        return session
 
     def _new_session(self, loop: asyncio.AbstractEventLoop) -> Session:
         pid = os.getpid()
@@ -227,28 +209,29 @@ class RedisReplayStore:
             sentinel_connector(self._target) if self._target.kind == "sentinel" else connector(self._target)
         )
 
-    async def _connects(self) -> Mapping[str, Connect]:
+    async def _servers(self) -> list[tuple[str, Connect, bytes]]:
+        """Each server that takes writes: its name, what connects to it, the hash tag of a slot of its own."""
         if self._target.kind != "cluster":
-            return {self._name(): self._connect()}
+            return [(self._name(), self._connect(), b"")]
         topology = await Cluster(self._target, self._settings).topology()
-        return {f"{host}:{port}": connector(self._target, (host, port)) for host, port in topology.masters}
+        return [
+            (f"{host}:{port}", connector(self._target, (host, port)), tag_of(topology, (host, port)) or b"")
+            for host, port in topology.masters
+        ]
 
-    async def _node(self, name: str, connect: Connect) -> NodeHealth:
+    async def _node(self, name: str, connect: Connect, tag: bytes) -> NodeHealth:
+        health = NodeHealth(address=name)
         try:
             channel = await connect(self._timeout)
             try:
-                info = await inspect(channel)
+                # The one place that reads a clock: nobody hands in the time of a health check.
+                health = examine(name, await inspect(channel), time.time())
+                require_fit(health, self._settings)
+                return await try_out(channel, health, self._settings, tag)
             finally:
                 await channel.put_away()
-        except (RedisError, OSError) as error:
-            return NodeHealth(address=name, error=type(error).__name__)
-        # The one place that reads a clock: nobody hands in the time of a health check.
-        health = examine(name, info, time.time())
-        try:
-            require_fit(health, self._settings)
-        except RedisError as error:
-            return dataclasses.replace(health, error=type(error).__name__)
-        return health
+        except Exception as error:  # noqa: BLE001 - a credential provider may raise anything; it is the verdict
+            return dataclasses.replace(health, error=cause(error))
 
     def _name(self) -> str:
         options: Mapping[str, Any] = self._target.options

@@ -51,6 +51,8 @@ class ReplyReader:
                         replies.append(reply)
             except Incomplete:
                 pass
+            except ValueError as error:
+                raise InvalidResponse("the server's reply has a number that can't be read") from error
             self._data = data[position:]
             position = 0
             if len(replies) == count:
@@ -66,6 +68,7 @@ class ReplyReader:
     @property
     def is_clean(self) -> bool:
         """Whether the stream is open and every byte that came belonged to a reply that was asked for."""
+        # No public method of a stream looks without taking.
         unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
         return not (self._data or unread or self._stream.at_eof() or self._stream.exception())
 

@@ -19,8 +19,8 @@ class Router(Protocol):
         """Follow a redirection, MOVED or ASK."""
         ...
 
-    def moved(self, error: Exception) -> None:
-        """A server could not be used or has lost a slot: look at the topology again."""
+    def look_again(self, error: Exception) -> None:
+        """Look at the topology again: a server could not be used or has lost a slot."""
         ...
 
     def tag(self) -> bytes | None:

@@ -24,10 +24,11 @@ def sentinel_connector(target: Target) -> Connect:
 async def _master(target: Target, sentinel: Address, timeout: float) -> Address | None:
     connect = functools.partial(_connect, target, sentinel)
     reply = await ask(connect, timeout, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", target.service.encode())
-    if not isinstance(reply, list):
-        return None
-    host, port = reply
-    return host.decode(), int(port)
+    match reply:
+        case [bytes(host), bytes(port)] if port.isdigit():
+            return host.decode(), int(port)
+        case _:
+            return None
 
 
 async def _connect(target: Target, sentinel: Address, timeout: float) -> Channel:

@@ -4,13 +4,14 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self, TypedDict, get_args
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.fence import NewServer
 
-__all__ = ["Notices", "OnUnavailable", "Settings"]
+__all__ = ["Notices", "OnUnavailable", "Options", "Settings"]
 
 OnUnavailable = Literal["refuse", "local"]
 
@@ -18,24 +19,41 @@ logger = logging.getLogger("dpop_middleware.replay")
 
 
 class Notices:
-    """Warnings that are worth one line each in a process, not one a request."""
+    """Warnings that are worth a line now and then, not one a request."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._said: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def warn(self, sentence: str) -> None:
-        """Log `sentence` as a warning unless that was done before."""
+    def warn(self, sentence: str, *, again_after: float = math.inf) -> None:
+        """Log `sentence` as a warning, unless that was done in the last `again_after` seconds.
+
+        By default it is said once, as is right for what stays as it is until somebody changes it. What comes
+        and goes, such as an outage, is given the seconds after which it is worth saying again.
+        """
+        now = time.monotonic()
         with self._lock:
-            if sentence in self._said:
+            if now - self._said.get(sentence, -math.inf) < again_after:
                 return
-            self._said.add(sentence)
+            self._said[sentence] = now
         logger.warning(sentence)
+
+
+class Options(TypedDict, total=False):
+    """The options of `RedisReplayStore`, where each is described; `Settings` has the defaults."""
+
+    prefix: str
+    timeout: float
+    max_waiting: int
+    wait_replicas: int
+    strict: bool
+    new_server: NewServer
+    on_unavailable: OnUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """See `RedisReplayStore` for what each means; raises `ConfigurationError` for what can't work.
+    """The options of a store, and what its parts share; raises `ConfigurationError` for what can't work.
 
     `made` is when the store was made, by the monotonic clock: it tells a server that started later.
     """
@@ -47,22 +65,52 @@ class Settings:
     strict: bool = False
     new_server: NewServer = "accept"
     on_unavailable: OnUnavailable = "refuse"
-    notices: Notices = field(default_factory=Notices)
-    made: float = field(default_factory=time.monotonic)
+    notices: Notices = field(init=False, default_factory=Notices)
+    made: float = field(init=False, default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The settings that `options` name; raises `ConfigurationError` for what is no option too."""
+        for name in options:
+            if name not in Options.__annotations__:
+                known = ", ".join(Options.__annotations__)
+                raise ConfigurationError(
+                    f"RedisReplayStore takes the options {known}: {name} is none of them"
+                )
+        return cls(**options)
 
     def __post_init__(self) -> None:
-        if not self.prefix or not self.prefix.isprintable() or any(mark in self.prefix for mark in "{} "):
-            raise ConfigurationError(
-                "prefix must be a name without braces and spaces: a hash tag would put every entry on one "
-                "node of a cluster"
-            )
-        if isinstance(self.timeout, bool) or not math.isfinite(self.timeout) or self.timeout <= 0:
+        _check_prefix(self.prefix)
+        if not _is_number(self.timeout) or not math.isfinite(self.timeout) or self.timeout <= 0:
             raise ConfigurationError("timeout must be a number of seconds above 0, such as 0.25")
-        if self.max_waiting < 1:
-            raise ConfigurationError("max_waiting must be at least 1")
-        if self.wait_replicas < 0:
-            raise ConfigurationError("wait_replicas must be 0 or the number of replicas to wait for")
-        if self.new_server not in {"wait", "accept"}:
+        if not _is_count(self.max_waiting) or self.max_waiting < 1:
+            raise ConfigurationError("max_waiting must be a whole number of requests, at least 1")
+        if not _is_count(self.wait_replicas) or self.wait_replicas < 0:
+            raise ConfigurationError("wait_replicas must be 0, or the whole number of replicas to wait for")
+        if not isinstance(self.strict, bool):
+            raise ConfigurationError("strict must be True or False")
+        if self.new_server not in get_args(NewServer):
             raise ConfigurationError('new_server must be "wait" or "accept"')
-        if self.on_unavailable not in {"refuse", "local"}:
+        if self.on_unavailable not in get_args(OnUnavailable):
             raise ConfigurationError('on_unavailable must be "refuse" or "local"')
+
+
+def _check_prefix(prefix: object) -> None:
+    if not isinstance(prefix, str) or not prefix:
+        raise ConfigurationError('prefix must be a name that is not empty, such as "dpop"')
+    if "{" in prefix or "}" in prefix:
+        raise ConfigurationError(
+            "prefix must be a name without braces: a hash tag would put every entry on one node of a cluster"
+        )
+    if not prefix.isprintable() or " " in prefix:
+        raise ConfigurationError("prefix must be a name without spaces and control characters")
+    if prefix.endswith(":"):
+        raise ConfigurationError("prefix must not end in a colon: the store puts one after it")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -3,35 +3,25 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from typing import Any
 
 import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.url import OF_SENTINELS, Address, Kind, parse_store_url, shown
 
 __all__ = ["Address", "Target", "target_of_client", "target_of_url"]
 
-Address = tuple[str, int]
-Kind = Literal["standalone", "sentinel", "cluster"]
-
-SCHEMES: Mapping[str, tuple[str, Kind]] = {
-    "redis": ("redis", "standalone"),
-    "rediss": ("rediss", "standalone"),
-    "valkey": ("redis", "standalone"),
-    "valkeys": ("rediss", "standalone"),
-    "unix": ("unix", "standalone"),
-    "redis+sentinel": ("redis", "sentinel"),
-    "rediss+sentinel": ("rediss", "sentinel"),
-    "redis+cluster": ("redis", "cluster"),
-    "rediss+cluster": ("rediss", "cluster"),
-}
-DEFAULT_PORTS: Mapping[Kind, int] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 # Of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its owner.
 FOREIGN_OPTIONS = frozenset(
     {
@@ -50,6 +40,15 @@ FOREIGN_OPTIONS = frozenset(
         "timeout",
     }
 )
+# What a URL may say of a pool and its retries: our one connection has neither.
+OF_POOLS = frozenset({"max_connections", "health_check_interval", "retry_on_timeout"})
+CONNECTION_CLASSES: Mapping[str, type[AbstractConnection]] = {
+    "redis": Connection,
+    "rediss": SSLConnection,
+    "unix": UnixDomainSocketConnection,
+}
+# What redis-py raises for options that it doesn't know, and for files that it can't read.
+UNUSABLE = (ValueError, TypeError, AttributeError, OSError, redis.RedisError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,75 +165,52 @@ def _own(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def target_of_url(url: str) -> Target:
-    """The target that a URL names; raises `ConfigurationError` when it can't be read.
+def target_of_url(url: object) -> Target:
+    """The target that a URL names; raises `ConfigurationError` when it can't be used.
 
-    `redis://` and `rediss://` (TLS), `unix://`, `redis+sentinel://host:port,host:port/service/db` and
-    `redis+cluster://host:port,host:port`, the last two with `rediss` too; user, password and redis-py's
-    query options as in redis-py. For Sentinels, `sentinel_username` and `sentinel_password` are theirs.
+    `redis://` and `rediss://` (TLS), also spelled `valkey://` and `valkeys://`, `unix://`,
+    `redis+sentinel://host:port,host:port/service/db` and `redis+cluster://host:port,host:port`, the last two
+    with `rediss` too; user, password and redis-py's query options as in redis-py, but for its timeouts. What
+    is about pools and retries means nothing here. For Sentinels, `sentinel_username` and `sentinel_password`
+    are theirs.
     """
+    parsed = parse_store_url(url)
+    options = {name: value for name, value in parsed.options.items() if name not in OF_POOLS}
+    connection_class = CONNECTION_CLASSES[parsed.scheme]
+    if connection_class is SSLConnection:
+        # The default of newer versions of redis-py, and ours with any.
+        options.setdefault("ssl_check_hostname", True)
+    if parsed.sentinel_options and parsed.kind != "sentinel":
+        raise ConfigurationError("options that begin with sentinel_ belong into a redis+sentinel:// URL")
+    for name, value in options.items():
+        _check(connection_class, name, value, shown(name, parsed.query))
+    for name, value in parsed.sentinel_options.items():
+        _check(connection_class, name, value, shown(OF_SENTINELS + name, parsed.query))
     try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError("the URL of the replay store can't be read") from error
-    if parts.scheme not in SCHEMES:
-        raise ConfigurationError(f"the scheme of the replay store's URL must be one of {', '.join(SCHEMES)}")
-    scheme, kind = SCHEMES[parts.scheme]
-    if kind == "standalone":
-        return _parsed(kind, scheme + url[len(parts.scheme) :])
-    userinfo, _, hosts = parts.netloc.rpartition("@")
-    addresses = tuple(_address(host, DEFAULT_PORTS[kind]) for host in hosts.split(","))
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-    service, _, database = parts.path.strip("/").partition("/")
-    if kind == "cluster":
-        if service not in {"", "0"}:
-            raise ConfigurationError("a cluster has database 0 only: leave the path of its URL empty")
-        service = ""
-    elif not service:
-        raise ConfigurationError("a Sentinel URL names the master: redis+sentinel://host:26379/service-name")
-    sentinel_options = {
-        name: query.pop(f"sentinel_{name}")
-        for name in ("username", "password")
-        if f"sentinel_{name}" in query
-    }
-    netloc = f"{userinfo}@{_host(hosts)}" if userinfo else _host(hosts)
-    target = _parsed(kind, urlunsplit((scheme, netloc, f"/{database}", urlencode(query), "")))
-    secure = {name: value for name, value in target.options.items() if name.startswith("ssl_")}
+        connection = _connection(connection_class, options, math.inf, None)
+        if isinstance(connection, SSLConnection):
+            connection.ssl_context.get()
+    except UNUSABLE as error:
+        raise ConfigurationError(
+            "the URL of the replay store has options that don't go together, or names a file that holds no "
+            "certificate or key in PEM form"
+        ) from error
+    secure = {name: value for name, value in options.items() if name.startswith("ssl_")}
     return Target(
-        kind=kind,
-        connection_class=target.connection_class,
-        options=target.options,
-        addresses=addresses,
-        service=service,
-        sentinel_class=target.connection_class,
-        sentinel_options={**secure, **sentinel_options},
+        kind=parsed.kind,
+        connection_class=connection_class,
+        options=options,
+        addresses=parsed.addresses,
+        service=parsed.service,
+        sentinel_class=connection_class,
+        sentinel_options={**secure, **parsed.sentinel_options} if parsed.kind == "sentinel" else {},
     )
 
 
-def _parsed(kind: Kind, url: str) -> Target:
+def _check(kind: type[AbstractConnection], name: str, value: Any, called: str) -> None:
     try:
-        options: dict[str, Any] = dict(parse_url(url))
-        connection_class = options.get("connection_class", Connection)
-        if connection_class is SSLConnection:
-            # The default of newer versions of redis-py, and ours with any.
-            options.setdefault("ssl_check_hostname", True)
-        target = Target(kind=kind, connection_class=connection_class, options=_own(options))
-        target.connection(math.inf)
-    except (ValueError, TypeError, redis.RedisError) as error:
-        raise ConfigurationError("the URL of the replay store has a part that can't be used") from error
-    return target
-
-
-def _host(hosts: str) -> str:
-    return hosts.partition(",")[0]
-
-
-def _address(text: str, default_port: int) -> Address:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError("a host in the replay store's URL has a port that can't be read") from error
-    if not host:
-        raise ConfigurationError("the replay store's URL lacks a host")
-    return host, default_port if port is None else port
+        kind(**{name: value})
+    except UNUSABLE as error:
+        raise ConfigurationError(
+            f"the URL of the replay store has an option that can't be used: {called}"
+        ) from error

@@ -1,10 +1,11 @@
 """Which node of a cluster owns which slot."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.connecting import ask, connector
 from dpop_middleware.replay.racing import first_answer
@@ -42,25 +43,30 @@ async def _ask(target: Target, node: Address, timeout: float) -> Topology | None
     return _parse(reply, node, target) if isinstance(reply, list) and reply else None
 
 
-def _parse(reply: Sequence[Sequence[object]], asked: Address, target: Target) -> Topology:
+def _parse(reply: list[object], asked: Address, target: Target) -> Topology:
     owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
     masters: list[Address] = []
     replicas: list[Address] = []
-    for first, last, master, *others in reply:
-        assert isinstance(first, int)  # noqa: S101
-        assert isinstance(last, int)  # noqa: S101
-        owner = _address(master, asked, target)
-        masters.append(owner)
-        replicas.extend(_address(other, asked, target) for other in others)
-        owners[first : last + 1] = [owner] * (last + 1 - first)
+    for slots in reply:
+        match slots:
+            case [int(first), int(last), master, *others] if 0 <= first <= last < len(owners):
+                owner = _address(master, asked, target)
+                masters.append(owner)
+                replicas.extend(_address(other, asked, target) for other in others)
+                owners[first : last + 1] = [owner] * (last + 1 - first)
+            case _:
+                raise InvalidResponse("the server's account of the cluster's slots can't be read")
     return Topology(tuple(owners), tuple(dict.fromkeys((*masters, *replicas))))
 
 
 def _address(node: object, asked: Address, target: Target) -> Address:
-    host, port = node[0], node[1]  # type: ignore[index]
-    # A node that doesn't know its own address leaves it empty: it is the one that we reached.
-    address = (host.decode() if host else asked[0], int(port))
-    return address if target.remap is None else target.remap(address)
+    match node:
+        case [bytes() | None as host, int(port), *_]:
+            # A node that doesn't know its own address leaves it empty: it is the one that we reached.
+            address = (host.decode() if host else asked[0], port)
+            return address if target.remap is None else target.remap(address)
+        case _:
+            raise InvalidResponse("the server's account of a cluster node can't be read")
 
 
 def with_owner(topology: Topology, slot: int, owner: Address) -> Topology:

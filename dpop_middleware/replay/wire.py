@@ -2,7 +2,16 @@
 
 import math
 
-__all__ = ["ASKING", "command", "entry_name", "epoch_name", "lifetime", "set_if_absent", "set_once"]
+__all__ = [
+    "ASKING",
+    "command",
+    "entry_name",
+    "epoch_name",
+    "lifetime",
+    "probe_name",
+    "set_if_absent",
+    "set_once",
+]
 
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 SHORTEST_LIFETIME_MS = 1000
@@ -38,6 +47,11 @@ def entry_name(prefix: bytes, key: str) -> bytes:
 def epoch_name(prefix: bytes, identity: bytes, tag: bytes) -> bytes:
     """The name of the fence's own key; `tag` pins it to a slot of one cluster node, else it is empty."""
     return b"%b::epoch:%b%b" % (prefix, identity, tag)
+
+
+def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
+    """The name of a key that a health check writes, never that of an entry; `tag` is as in `epoch_name`."""
+    return b"%b::health:%b%b" % (prefix, number, tag)
 
 
 def lifetime(now: float, expires_at: float) -> bytes:

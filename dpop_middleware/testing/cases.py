@@ -18,15 +18,16 @@ __all__ = ["CASES", "Case", "Session"]
 
 Headers: TypeAlias = list[tuple[str, str]]
 
-_PLACEHOLDER: Final = "replaced"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One request and the answer that it must get.
 
-    `status` is None where the application must answer, with any status below 400. `error` is the error code
-    that the challenge must name, and the JSON body if it names any; None for a challenge without one.
+    - `request`: makes its header lines; None where the target has nothing to make them of.
+    - `status`: None where the application must answer, with any status below 400.
+    - `error`: the error code that the challenge must name, and the JSON body if it names any; None for a
+      challenge without one.
+    - `presentations`, `by_time`: as in `BrokenProof`.
     """
 
     name: str
@@ -86,11 +87,7 @@ def _htu(change: Callable[[str], str | None]) -> Request:
 
 def _in_upper_case(url: str) -> str:
     parts = urlsplit(url)
-    return (
-        parts._replace(scheme=_PLACEHOLDER, netloc=parts.netloc.upper())
-        .geturl()
-        .replace(_PLACEHOLDER, parts.scheme.upper(), 1)
-    )
+    return parts._replace(scheme=parts.scheme.upper(), netloc=parts.netloc.upper()).geturl()
 
 
 def _with_default_port(url: str) -> str | None:

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -108,16 +108,7 @@ def _another(honest: HonestProof) -> DPoPKey:
 
 
 def _by_another_key(honest: HonestProof) -> Fields:
-    return (
-        HonestProof(
-            key=_another(honest),
-            method=honest.method,
-            url=honest.url,
-            access_token=honest.access_token,
-            nonce=honest.nonce,
-            now=honest.now,
-        ).encode(),
-    )
+    return (replace(honest, key=_another(honest)).encode(),)
 
 
 def _altered_signature(honest: HonestProof) -> Fields:

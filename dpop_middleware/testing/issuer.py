@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TestIssuer"]
 
+_ISSUER = "https://auth.example.test"
+
 
 class TestIssuer:
     """Issues access tokens of any shape, signed with a key of its own (RFC 9068, RFC 9449 section 6.1).
@@ -35,7 +37,7 @@ class TestIssuer:
 
     def __init__(
         self,
-        issuer: str = "https://auth.example.test",
+        issuer: str = _ISSUER,
         *,
         audience: str | list[str] = "https://api.example.test",
         algorithm: str = "ES256",
@@ -58,7 +60,7 @@ class TestIssuer:
 
         Of several issuers or audiences it takes the first.
         """
-        issuers = production.issuers or ("https://auth.example.test",)
+        issuers = production.issuers or (_ISSUER,)
         return cls(issuers[0], audience=audiences_of(production)[0], algorithm=algorithm, clock=clock)
 
     @property

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.known_clients import KnownClients
-from dpop_middleware.policy import PolicyFamily
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
@@ -50,9 +49,7 @@ def stand_in(
         clock=clock,
         known_clients=KnownClients(max_clients=_MAX_KNOWN_CLIENTS),
     )
-    server._family = PolicyFamily(production.policy)
-    for policy in production._family:
-        server._family.add(policy)
+    server._family = copy.copy(production._family)
     server._reporter = Reporter(on_event)
     return server
 

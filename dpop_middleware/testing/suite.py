@@ -8,6 +8,7 @@ import json
 import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 import httpx2
@@ -20,6 +21,16 @@ __all__ = ["CASES", "Case", "Outcome", "run_case"]
 
 Verdict = Literal["passed", "failed", "skipped"]
 
+# What the target lacks, so that a case can't be made.
+_NO_TOKENS: Final = (
+    "it needs a token of another shape, which the issuer signs: in your tests, Target.of makes it"
+)
+_LACKING: Final = MappingProxyType(
+    {
+        "htu_with_default_port": "the URL names a port already",
+        "unknown_nonce": "the server gives no nonces",
+    }
+)
 _ERROR: Final = re.compile(r'\berror="([^"]*)"')
 
 
@@ -53,7 +64,7 @@ async def run_case(case: Case, target: Target) -> Outcome:
             return _skipped(case, "the server judges by its nonce")
         headers = case.request(session)
         if headers is None:
-            return _skipped(case, "the target has nothing to make it of")
+            return _skipped(case, _LACKING.get(case.name, _NO_TOKENS))
         for _ in range(case.presentations - 1):
             first = await session.send(headers)
             if first.status_code >= 400:

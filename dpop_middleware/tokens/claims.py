@@ -18,7 +18,10 @@ from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 
-__all__ = ["ClaimRules", "judge_claims"]
+__all__ = ["NEVER_DROPPED", "ClaimRules", "judge_claims"]
+
+NEVER_DROPPED = ("iss", "exp", "aud")
+"""The claims without which no token says whose it is, until when, and for whom."""
 
 # RFC 6749 section 3.3.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")

@@ -32,11 +32,12 @@ def issuer_keys(
     Nothing is fetched yet. Raises ConfigurationError for a set without a usable key and for a URL by which
     keys must not travel.
     """
+    context = checked_ssl_context(ssl_context)
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
     if jwks is not None and not isinstance(jwks, str):
         raise ConfigurationError(f"jwks takes a JWK Set as a mapping, its URL or None, not {jwks!r}")
-    fetcher = Fetcher(ssl_context=checked_ssl_context(ssl_context))
+    fetcher = Fetcher(ssl_context=context)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
 
     def fetch() -> KeySet:

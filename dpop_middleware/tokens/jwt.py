@@ -1,7 +1,6 @@
 """Access tokens that are signed JWTs (RFC 9068): the steps of a verification, in their order."""
 
 import hashlib
-import logging
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,20 +11,24 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
-from dpop_middleware.tokens.options import checked_count, checked_names, checked_seconds, checked_token_types
+from dpop_middleware.tokens.options import (
+    checked_clock,
+    checked_count,
+    checked_names,
+    checked_seconds,
+    checked_token_types,
+    warn_of_plain_http,
+)
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
 from dpop_middleware.tokens.token_cache import TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
-logger = logging.getLogger(__name__)
-
 _MAX_TOKEN_SIZE = 16 * 1024
-_NEVER_DROPPED = ("iss", "exp", "aud")
 _DAY = 86400.0
 
 
@@ -58,7 +61,7 @@ class JWTAccessTokenVerifier:
     ConfigurationError.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
         self,
         *,
         issuer: str,
@@ -83,7 +86,7 @@ class JWTAccessTokenVerifier:
         checked_url("issuer", issuer, insecure_http_hosts=hosts)
         self._algorithms = checked_algorithms(algorithms)
         self._token_types = checked_token_types(token_types)
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
             audiences=frozenset(
@@ -110,8 +113,7 @@ class JWTAccessTokenVerifier:
             insecure_http_hosts=hosts,
             ssl_context=ssl_context,
         )
-        if hosts:
-            logger.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))
+        warn_of_plain_http(hosts)
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -175,6 +177,6 @@ class JWTAccessTokenVerifier:
 
 def _checked_required_claims(claims: object) -> tuple[str, ...]:
     names = checked_names("required_claims", claims)
-    if not set(_NEVER_DROPPED).issubset(names):
+    if not set(NEVER_DROPPED).issubset(names):
         raise ConfigurationError("required_claims must name iss, exp and aud: add them")
     return names

@@ -1,11 +1,21 @@
 """Checks of what a verifier is configured with; each message says what to change."""
 
+import logging
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["checked_count", "checked_names", "checked_seconds", "checked_token_types"]
+__all__ = [
+    "checked_clock",
+    "checked_count",
+    "checked_names",
+    "checked_seconds",
+    "checked_token_types",
+    "warn_of_plain_http",
+]
+
+_LOG = logging.getLogger("dpop_middleware")
 
 
 def checked_names(option: str, value: object) -> tuple[str, ...]:
@@ -27,6 +37,13 @@ def checked_seconds(option: str, value: object, *, minimum: float, maximum: floa
     return value
 
 
+def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
+    """Return the option `clock` if it can be called, or raise ConfigurationError."""
+    if not callable(clock):
+        raise ConfigurationError("clock takes a function that returns seconds since the epoch: time.time")
+    return clock
+
+
 def checked_count(option: str, value: object) -> int:
     """Return `value` if it is a whole number of at least 0, or raise ConfigurationError."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -46,3 +63,9 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
             "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
         )
     return tuple(None if name is None else name.lower() for name in types)
+
+
+def warn_of_plain_http(hosts: Collection[str]) -> None:
+    """Name in the log what the option `insecure_http_hosts` allows; nothing where it is empty."""
+    if hosts:
+        _LOG.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))

@@ -191,8 +191,7 @@ class RemoteKeySource:
         if state is seen:
             try:
                 state = _State(keys=self._fetch(), fetched=self._now(), attempted=self._now())
-            # Whatever goes wrong here, the flight must land, or requests would wait for it for ever.
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - whatever it was, the flight must land
                 state = self._failed(state, str(error) or type(error).__name__)
         self._land(flight, state)
 

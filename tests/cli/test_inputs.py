@@ -87,7 +87,7 @@ def test_a_secret_is_not_taken_from_the_command_line() -> None:
 def test_standard_input_serves_one_option() -> None:
     ran = run("proof", "GET", URL, "--key", "-", "--token", "-", stdin="{}")
     assert ran.status == 2
-    assert "names no usable private key" in ran.err
+    assert "--key names no usable private key" in ran.err
     key = DPoPKey.generate().to_pem()
     ran = run("proof", "GET", URL, "--key", "-", "--token", "-", stdin=key)
     assert ran.err == ("dpop-middleware: standard input is read for --key already: name a file for --token\n")
@@ -132,16 +132,25 @@ def test_json_that_is_no_object(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "data", [b"", b"nothing", b"[]", b"{", b"eyJ9.eyJ9.e", b"\xff\xfe", DPoPKey.generate().jkt.encode()]
+)
+def test_files_that_hold_no_key(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "file").write_bytes(data)
+    ran = run("proof", "GET", URL, "--key", str(tmp_path / "file"))
+    assert ran.err == f"dpop-middleware: --key: {tmp_path}/file is neither a JWK nor a PEM private key\n"
+    ran = run("proof", "GET", URL, "--key", "-", stdin=data)
+    assert ran.err == "dpop-middleware: --key: standard input is neither a JWK nor a PEM private key\n"
+
+
+@pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"nothing",
         b"{}",
         b'{"kty": []}',
         b'{"kty": "EC", "crv": "P-256", "d": 1, "x": 2, "y": 3}',
         b'{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}',
         b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-        b"\xff\xfe",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ],
 )
 def test_keys_that_are_none(tmp_path: Path, data: bytes) -> None:

@@ -5,6 +5,8 @@ import os
 import re
 import runpy
 import sys
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,35 @@ def test_help_names_every_command() -> None:
     assert ran.status == 0
     for command in COMMANDS:
         assert re.search(rf"^    {command}\b", ran.out, re.MULTILINE)
+
+
+def test_help_has_an_example_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    assert leaving.value.code == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 110
+    examples = re.findall(r"^  dpop-middleware (\w+)(.*)$", out, re.MULTILINE)
+    assert [command for command, _ in examples] == ["demo", "keygen", "proof", "explain"]
+    assert run("demo").status == 0
+
+
+@pytest.mark.parametrize(
+    ("installed", "version"), [(lambda _: "1.2.3", "1.2.3"), (metadata.version, None)], ids=["wheel", "here"]
+)
+def test_version(
+    installed: Callable[[str], str],
+    version: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dpop_middleware.cli.metadata.version", installed)
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(r"dpop-middleware ([0-9.]+|\(not installed\))\n", out)
+    assert version is None or version in out
 
 
 @pytest.mark.parametrize("command", COMMANDS)

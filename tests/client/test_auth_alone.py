@@ -104,4 +104,4 @@ def test_the_front_door_has_these_names() -> None:
     ]  # fmt: skip
     assert all(hasattr(module, name) for name in module.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        module.nothing  # noqa: B018
+        _ = module.nothing

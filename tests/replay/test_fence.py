@@ -21,11 +21,23 @@ class Memory:
         """What happens around one batch of writes."""
         opening = fence.opening(now)
         if opening:
-            _, _, _, _, name, _, value, *_ = opening.split(b"\r\n")
-            self.keys.setdefault(name, value)
+            self.keep(opening)
         closing = fence.closing
         if closing:
             fence.observe(self.keys.get(closing.split(b"\r\n")[4]), now)
+
+    def greeting(self, fence: Fence, at: float) -> None:
+        """What happens when a link opens before any entry; `at` is the event loop's time."""
+        greeting = fence.greeting()
+        if greeting:
+            self.keep(greeting)
+        fence.greeted(self.keys.get(fence.closing.split(b"\r\n")[4]), at)
+
+    def keep(self, command: bytes) -> None:
+        """`SET name value`, with `NX` or without."""
+        _, _, _, _, name, _, value, *rest = command.split(b"\r\n")
+        if b"NX" not in rest or name not in self.keys:
+            self.keys[name] = value
 
 
 def connected(
@@ -190,9 +202,100 @@ def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -
     memory, ours = Memory(), connected(OLD_SERVER)
     memory.batch(ours, NOW)
     memory.keys.clear()
-    memory.batch(connected(OLD_SERVER, "accept"), NOW + 1)
-    memory.batch(ours, NOW + 2)
-    assert ours.change == NOW
+    theirs = connected(OLD_SERVER, "accept")
+    memory.batch(theirs, NOW + 1)
+    assert theirs.change == -math.inf
+    # What others wrote since we last looked is gone too.
+    memory.batch(ours, NOW + 20)
+    assert ours.change == NOW + 20
+    assert ours.is_missing
+    memory.batch(ours, NOW + 21)
+    assert ours.change == NOW + 20
+    assert not ours.is_missing
+    memory.batch(theirs, NOW + 22)
+    assert theirs.change == NOW + 20
+    assert not theirs.is_missing
+    memory.batch(ours, NOW + 60)
+    assert ours.change == NOW + 20
+
+
+def test_a_link_that_was_opened_knows_that_the_server_knew_us() -> None:
+    memory, busy, idle = Memory(), connected(OLD_SERVER, "accept"), connected(OLD_SERVER, "accept")
+    memory.batch(busy, NOW)
+    memory.greeting(idle, at=3)
+    memory.keys.clear()
+    # The event loop's clock says 13, the entries' NOW + 10.
+    idle.date(NOW + 10 - 13)
+    memory.batch(idle, NOW + 10)
+    assert idle.change == NOW + 10
+
+
+def test_a_link_that_was_opened_learns_what_was_noticed_before() -> None:
+    memory, first, idle = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+    memory.batch(first, NOW)
+    memory.keys.clear()
+    memory.batch(first, NOW + 5)
+    memory.batch(first, NOW + 6)
+    memory.greeting(idle, at=3)
+    idle.date(NOW + 7 - 3)
+    assert idle.change == NOW + 5
+    memory.batch(idle, NOW + 8)
+    assert idle.change == NOW + 5
+
+
+def test_a_link_that_was_opened_first_takes_the_server_for_new() -> None:
+    memory, fence = Memory(), connected(OLD_SERVER, "accept")
+    memory.greeting(fence, at=3)
+    fence.date(NOW)
+    memory.batch(fence, NOW + 5)
+    assert fence.change == -math.inf
+    memory.keys.clear()
+    memory.batch(fence, NOW + 6)
+    assert fence.change == NOW + 6
+
+
+@pytest.mark.parametrize(
+    ("info", "new_server", "lived"),
+    [(NEW_SERVER, "wait", 0), (NEW_SERVER, "accept", 2)],
+    ids=["not to be taken for new", "younger than we"],
+)
+def test_what_needs_an_entrys_clock_is_not_said_in_a_greeting(
+    info: ServerInfo, new_server: NewServer, lived: float
+) -> None:
+    memory, fence = Memory(), connected(info, new_server, lived=lived)
+    assert fence.greeting() == b""
+    memory.greeting(fence, at=3)
+    fence.date(NOW)
+    assert memory.keys == {}
+    memory.batch(fence, NOW)
+    assert fence.change == NOW
+
+
+def test_a_restart_after_the_greeting_is_a_restart() -> None:
+    memory, fence = Memory(), connected(OLD_SERVER, "accept")
+    memory.greeting(fence, at=0)
+    memory.keys.clear()
+    # So soon after the store was made that uptime says nothing.
+    fence.connected(dataclasses.replace(NEW_SERVER, uptime=0), b"", 1)
+    assert fence.greeting() == b""
+    fence.date(NOW)
+    memory.batch(fence, NOW + 1)
+    assert fence.change == NOW + 1
+
+
+def test_a_link_that_has_seen_entries_needs_no_greeting() -> None:
+    memory, fence = Memory(), connected(OLD_SERVER)
+    memory.batch(fence, NOW)
+    assert fence.greeting() == b""
+    memory.greeting(fence, at=NOW + 1)
+    fence.date(0)
+    memory.keys.clear()
+    memory.batch(fence, NOW + 2)
+    assert fence.change == NOW + 2
+    memory.greeting(fence, at=NOW + 3)
+    assert not fence.is_missing
+    memory.batch(connected(OLD_SERVER), NOW + 4)
+    assert [value.split()[0] for value in memory.keys.values()] == [repr(NOW + 2).encode()]
 
 
 @pytest.mark.parametrize("value", [b"", b"soon", b"nan x", b"inf x", b"1e300 x", b"\xff"])
@@ -217,8 +320,10 @@ def test_an_epoch_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
 def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> None:
     fence = connected(info)
     assert not fence.active
-    assert fence.opening(NOW) == fence.closing == b""
+    assert fence.opening(NOW) == fence.greeting() == fence.closing == b""
     fence.observe(None, NOW)
+    fence.greeted(b"1.0 x", 0)
+    fence.date(0)
     assert fence.change == -math.inf
 
 
@@ -235,6 +340,6 @@ def test_batches_answered_out_of_order_move_nothing_back() -> None:
     memory.batch(fence, NOW + 5)
     memory.batch(fence, NOW)
     memory.keys.clear()
-    memory.batch(connected(OLD_SERVER, "accept"), NOW + 6)
+    memory.batch(connected(OLD_SERVER), NOW + 6)
     memory.batch(fence, NOW + 7)
     assert fence.change == NOW + 5

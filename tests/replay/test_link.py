@@ -19,7 +19,7 @@ from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
 
 
-def pending(timeout: float = 0.25) -> PendingWrite:
+def pending(timeout: float = 2.0) -> PendingWrite:
     return PendingWrite(entry(), b"dpop", timeout, asyncio.get_running_loop())
 
 
@@ -69,7 +69,7 @@ def test_an_idle_connection_that_was_reset_is_opened_anew(
 
 async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
         first = pending()
         writer.submit(first)
         assert await first.answer is True
@@ -90,7 +90,7 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: 
 
 async def test_a_write_whose_time_is_over_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
         late, fresh = pending(timeout=-1.0), pending()
         writer.submit(late)
         writer.submit(fresh)
@@ -102,7 +102,7 @@ async def test_a_write_whose_time_is_over_is_not_sent() -> None:
 
 async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
         gone, fresh = pending(), pending()
         writer.submit(gone)
         writer.submit(fresh)
@@ -114,7 +114,7 @@ async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
 
 async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings())
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
         for _ in range(2):
             first = pending()
             writer.submit(first)
@@ -148,14 +148,35 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
             await delay.wait()
             return await connect(timeout)
 
-        writer = Link("slow", slowly, Settings(timeout=0.1))  # type: ignore[arg-type]
-        early = pending(timeout=0.1)
+        writer = Link("slow", slowly, Settings(timeout=0.2))  # type: ignore[arg-type]
+        early = pending(timeout=0.2)
         writer.submit(early)
         outcome = await early.answer
         assert isinstance(outcome, Unavailable)
         assert outcome.actual == "TimeoutError"
         delay.set()
-        late = pending(timeout=0.1)
+        late = pending()
         writer.submit(late)
         assert await late.answer is True
         await writer.aclose()
+
+
+async def test_closing_gives_up_an_opening() -> None:
+    begun, given_up = asyncio.Event(), asyncio.Event()
+
+    async def never(timeout: float) -> Channel:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        raise AssertionError
+
+    writer = Link("silent", never, Settings(timeout=10.0))
+    write = pending(timeout=10.0)
+    writer.submit(write)
+    await begun.wait()
+    await writer.aclose()
+    assert isinstance(await write.answer, Unavailable)
+    async with asyncio.timeout(5):
+        await given_up.wait()

@@ -2,6 +2,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -157,12 +158,32 @@ def test_threads_with_loops_of_their_own_share_it() -> None:
     assert sum(wins) == 300
 
 
-@pytest.mark.parametrize(
-    "options", [{"max_entries": 0}, {"max_share": 0.0}, {"max_share": 1.5}, {"max_share": float("nan")}]
-)
-def test_limits_that_make_no_sense_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError):
-        MemoryReplayStore(**options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("max_entries", [0, -1, "5", 5.0, True, None, float("nan")])
+def test_max_entries_is_a_whole_number_above_0(max_entries: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_entries takes a whole number of at least 1, not "):
+        MemoryReplayStore(max_entries=max_entries)
+
+
+@pytest.mark.parametrize("max_share", [0, 0.0, -1, 1.5, float("nan"), "a", True, None])
+def test_max_share_is_a_part_of_the_whole(max_share: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_share takes a number above 0 and at most 1, not "):
+        MemoryReplayStore(max_share=max_share)
+
+
+def test_max_share_may_be_all() -> None:
+    MemoryReplayStore(max_share=1)
+
+
+async def test_its_refusals_are_said_as_all_others_are() -> None:
+    store = MemoryReplayStore(max_entries=2, max_share=0.5)
+    await store.add(entry(jkt="a", now=NOW))
+    greedy = await answer(store, entry(jkt="a", now=NOW))
+    assert isinstance(greedy, Unavailable)
+    assert greedy.description == "too many proofs of this key are in use"
+    await store.add(entry(jkt="b", now=NOW))
+    full = await answer(store, entry(jkt="c", now=NOW))
+    assert isinstance(full, Unavailable)
+    assert full.description == "the replay store is full"
 
 
 def test_it_needs_no_redis_client() -> None:

@@ -1,7 +1,9 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import trustme
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
@@ -22,11 +24,18 @@ def test_a_plain_url(scheme: str) -> None:
     assert int(connection.protocol) == 2
 
 
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return path
+
+
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-def test_a_tls_url(scheme: str) -> None:
-    target = target_of_url(f"{scheme}://db.example?ssl_ca_certs=/etc/ca.pem")
+def test_a_tls_url(scheme: str, ca_file: Path) -> None:
+    target = target_of_url(f"{scheme}://db.example?ssl_ca_certs={ca_file}")
     assert target.connection_class is SSLConnection
-    assert target.options["ssl_ca_certs"] == "/etc/ca.pem"
+    assert target.options["ssl_ca_certs"] == str(ca_file)
     assert target.options["ssl_check_hostname"] is True
     assert target_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
 
@@ -37,10 +46,10 @@ def test_a_unix_socket_url() -> None:
     assert dict(target.options) == {"path": "/run/redis.sock", "db": 2}
 
 
-def test_a_sentinel_url() -> None:
+def test_a_sentinel_url(ca_file: Path) -> None:
     target = target_of_url(
         "rediss+sentinel://u:p@s1:26380,s2,[::1]:26381/proofs/2"
-        "?ssl_ca_certs=/ca.pem&sentinel_username=su&sentinel_password=sp"
+        f"?ssl_ca_certs={ca_file}&sentinel_username=su&sentinel_password=sp"
     )
     assert target.kind == "sentinel"
     assert target.addresses == (("s1", 26380), ("s2", 26379), ("::1", 26381))
@@ -49,7 +58,7 @@ def test_a_sentinel_url() -> None:
     assert target.options["username"] == "u"
     assert target.options["db"] == 2
     assert dict(target.sentinel_options) == {
-        "ssl_ca_certs": "/ca.pem",
+        "ssl_ca_certs": str(ca_file),
         "ssl_check_hostname": True,
         "username": "su",
         "password": "sp",
@@ -65,26 +74,45 @@ def test_a_cluster_url() -> None:
     assert vars(target.connection(1.0, ("n2", 7001)))["port"] == 7001
 
 
+def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:
+    query = "max_connections=3&health_check_interval=5&retry_on_timeout=yes"
+    assert target_of_url(f"redis://h?{query}") == target_of_url("redis://h")
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("http://localhost", "scheme"),
-        ("localhost:6379", "scheme"),
-        ("", "scheme"),
-        ("redis://[::1", "read"),
-        ("redis://localhost:port", "can't be used"),
-        ("redis://localhost?db=x", "can't be used"),
-        ("redis://localhost?colour=red", "can't be used"),
-        ("redis+sentinel://h:26379", "names the master"),
-        ("redis+sentinel://h:x/proofs", "port"),
-        ("redis+sentinel:///proofs", "lacks a host"),
-        ("redis+cluster://h:7000/1", "database 0"),
-        ("redis+cluster://h:7000?db=one", "can't be used"),
+        ("redis://h?colour=red", "an option that can't be used: colour$"),
+        ("redis://h?protocol=4", "an option that can't be used: protocol$"),
+        ("redis://h?retry=often", "an option that can't be used: retry$"),
+        ("redis://h?ssl_check_hostname=no", "an option that can't be used: ssl_check_hostname$"),
+        ("rediss://h?ssl_cert_reqs=bogus", "an option that can't be used: ssl_cert_reqs$"),
+        ("redis://h?password=ab&cd=ef", "an option that can't be used: one that is not named here"),
+        ("redis+sentinel://h/s?sentinel_password=a&sentinel_usename=b", "sentinel_usename$"),
+        ("redis+sentinel://h/s?sentinel_usename=b", "an option that can't be used: sentinel_usename$"),
+        ("redis://h?sentinel_password=a", r"belong into a redis\+sentinel:// URL"),
     ],
 )
-def test_a_url_that_can_not_be_used_is_refused_with_a_sentence(url: str, sentence: str) -> None:
-    with pytest.raises(ConfigurationError, match=sentence):
+def test_an_option_that_can_not_be_used_is_named(url: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as refused:
         RedisReplayStore.from_url(url)
+    assert "cd" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options", [("ssl_ca_certs",), ("ssl_certfile", "ssl_keyfile")])
+def test_a_file_that_holds_no_certificate(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("not a certificate")
+    query = "&".join(f"{option}={tmp_path / 'x.pem'}" for option in options)
+    with pytest.raises(ConfigurationError, match="a file that holds no certificate or key in PEM form"):
+        RedisReplayStore.from_url(f"rediss://h?{query}")
+
+
+def test_certificate_and_key_may_be_files_of_their_own(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("api.example")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "chain.pem"))
+    both = f"ssl_certfile={tmp_path / 'chain.pem'}&ssl_keyfile={tmp_path / 'key.pem'}"
+    assert target_of_url(f"rediss://h?{both}").options["ssl_keyfile"]
 
 
 async def test_a_client_gives_its_settings() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,14 @@ async def events(request: Request) -> Response:
             await asyncio.sleep(0.05)
 
     return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+async def flood(request: Request) -> Response:
+    async def always_ready() -> AsyncIterator[str]:
+        while True:
+            yield "data: tick\n\n"
+
+    return StreamingResponse(always_ready(), media_type="text/event-stream")
 
 
 async def echo(websocket: WebSocket) -> None:
@@ -102,6 +111,8 @@ def application(world: World, origin: str, **options: Any) -> DPoPMiddleware:
         Route("/files/{name:path}", whoami),
         Route("/shout", Shout(), methods=["POST"]),
         Route("/events", events),
+        Route("/flood", flood),
+        Route("/public/flood", requires_dpop(api, close_at_expiry=True)(flood)),
         Route("/nonce", nonce(whoami)),
         Route("/public", lambda request: PlainTextResponse("public")),
         Mount("/mounted", Starlette(routes=[Route("/a", whoami)])),
@@ -109,7 +120,10 @@ def application(world: World, origin: str, **options: Any) -> DPoPMiddleware:
         WebSocketRoute("/nonce-ws", nonce(echo)),
     ]
     return DPoPMiddleware(
-        Starlette(routes=routes), api, public_paths=["/public", "/below/*"], close_at_expiry=True
+        Starlette(routes=routes),
+        api,
+        public_paths=["/public", "/public/flood", "/below/*"],
+        close_at_expiry=True,
     )
 
 
@@ -313,6 +327,17 @@ def test_events_end_with_their_token(served: Served) -> None:
     assert 1 <= answer.text.count("data:") < 100
 
 
+@pytest.mark.parametrize("path", ["/flood", "/public/flood"])
+def test_events_that_are_always_ready_end_with_their_token(served: Served, path: str) -> None:
+    """By the middleware, and by the decorator alone."""
+    headers = served.headers(path, exp=served.world.clock() + 0.2)
+    deadline = time.monotonic() + 5
+    with httpx2.stream("GET", served.url(path), headers=headers, trust_env=False) as answer:
+        assert answer.status_code == 200
+        for _ in answer.iter_raw():
+            assert time.monotonic() < deadline
+
+
 # --- where requests come from
 
 
@@ -407,6 +432,43 @@ def test_http_2(certificate: Certificate) -> None:
             headers=world.headers(f"{origin}/shout", method="POST"),
         )
         assert shouted.text == "ONE TWO"
+
+
+def test_http_2_with_several_public_urls(certificate: Certificate) -> None:
+    """Over HTTP/2 it is `:authority` that selects one of them; hypercorn hands it on as Host."""
+    world = World()
+
+    def several(origin: str) -> DPoPMiddleware:
+        port = origin.rpartition(":")[2]
+        urls = (origin, f"https://localhost:{port}/v1", "https://api.example.test")
+        return application(world, origin, public_url=urls)
+
+    with (
+        serving("hypercorn", several, certificate=certificate) as origin,
+        httpx2.Client(http2=True, verify=certificate.trust, trust_env=False) as client,
+    ):
+        by_name = origin.replace("127.0.0.1", "localhost")
+
+        def ask(url: str, proven: str, **headers: str) -> httpx2.Response:
+            answer = client.get(url, headers={**world.headers(proven), **headers})
+            assert answer.http_version == "HTTP/2"
+            return answer
+
+        assert ask(f"{origin}/a", f"{origin}/a").json() == {"user": "user123", "version": "2"}
+        assert ask(f"{by_name}/a", f"{by_name}/v1/a").status_code == 200
+        public = "https://api.example.test/a"
+        assert ask(f"{origin}/a", public, Host="api.example.test").status_code == 200
+        for url, proven, headers in (
+            (origin, f"{by_name}/v1", {}),
+            (origin, "https://api.example.test", {}),
+            (by_name, origin, {}),
+            (by_name, by_name, {}),
+            (origin, origin, {"Host": "api.example.test"}),
+            (origin, origin, {"Host": "evil.example.test"}),
+            (origin, "https://evil.example.test", {"Host": "evil.example.test"}),
+        ):
+            refused = ask(f"{url}/a", f"{proven}/a", **headers)
+            assert (refused.status_code, refused.json()["error"]) == (401, "invalid_dpop_proof")
 
 
 def test_tls_without_a_proxy(certificate: Certificate) -> None:

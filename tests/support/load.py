@@ -1,85 +1,162 @@
-"""Requests of many clients at once, some of them thieves, and what they were told."""
+"""Requests of many clients at once, some of them thieves: what they were told, and how long it took."""
 
 import asyncio
 import random
+import secrets
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import ReplayEntry, ReplayStore
 from tests.support.replay import answer, entry
+from tests.support.valkey import until
 
-__all__ = ["Load"]
+__all__ = ["RECOVERY", "SLACK", "TIMEOUT", "Load", "eventually", "recovery", "stolen"]
+
+# A store is back within so many seconds of its server.
+RECOVERY = 1.0
+# A store's default: what one request may take.
+TIMEOUT = 0.25
+# What a busy machine may add to a deadline before a test calls it missed.
+SLACK = 0.25
 
 # Proofs that a thief would try again, the newest.
 KEPT = 500
 
 
-class Load:
-    """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered."""
+def stolen(items: Iterable[ReplayEntry]) -> list[ReplayEntry]:
+    """The same proofs, presented now."""
+    return [replace(item, now=time.time()) for item in items]
 
-    def __init__(self, store: ReplayStore, *, clients: int = 20, pause: float = 0.005) -> None:
+
+async def eventually(condition: Callable[[], object], *, within: float = 20.0) -> None:
+    """As `until`, without holding up the event loop."""
+    await asyncio.to_thread(until, condition, within=within)
+
+
+async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = entry) -> float:
+    """Seconds until a fresh proof is accepted again, asked for as often as a busy service would."""
+    begin = time.monotonic()
+    while await answer(store, fresh()) is not True:
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - begin < 10
+    return time.monotonic() - begin
+
+
+class Load:
+    """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered.
+
+    With `tags` each client asks in the slot of one of these hash tags only, as many clients in each.
+
+    The times are in seconds. `longest_wait` is the longest that any request took. `longest_outage` is the
+    longest for which a client got nothing but 503, from the request that was refused first to the acceptance
+    that ended it, or to the end of the load.
+    """
+
+    def __init__(
+        self,
+        store: ReplayStore,
+        *,
+        clients: int = 20,
+        pause: float = 0.005,
+        tags: Sequence[str] = (),
+    ) -> None:
         self._store = store
         self._clients = clients
         self._pause = pause
+        self._tags = tags
         self._tasks: list[asyncio.Task[None]] = []
         self._used: list[ReplayEntry] = []
+        self._refused_since: dict[int, float] = {}
+        self._accepted_at = [0.0] * clients
         self.accepted = 0
         self.replays_refused = 0
         self.replays_accepted = 0
         self.fresh_called_replays = 0
         self.unavailable = 0
         self.last_acceptance = 0.0
+        self.longest_wait = 0.0
+        self.longest_outage = 0.0
 
     async def until_accepted_after(self, moment: float) -> None:
-        """Wait until a fresh proof that was presented after `moment` (monotonic) has been accepted."""
+        """Wait until a fresh proof was accepted after `moment` (monotonic)."""
         async with asyncio.timeout(30):
             while self.last_acceptance <= moment:
                 await asyncio.sleep(0.005)
 
+    async def until_a_replay_is_refused(self) -> None:
+        """Wait until a proof that was accepted before is called a replay."""
+        count = self.replays_refused
+        async with asyncio.timeout(30):
+            while self.replays_refused == count:
+                await asyncio.sleep(0.005)
+
+    async def until_accepted_by_all(self) -> None:
+        """Wait until each client has had a fresh proof accepted from now on."""
+        moment = time.monotonic()
+        async with asyncio.timeout(30):
+            while min(self._accepted_at) <= moment:
+                await asyncio.sleep(0.005)
+
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.ensure_future(self._client()) for _ in range(self._clients)]
+        self._tasks = [asyncio.ensure_future(self._client(number)) for number in range(self._clients)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for number in tuple(self._refused_since):
+            self._end_outage(number)
         for task in self._tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
 
-    async def _client(self) -> None:
+    async def _client(self, number: int) -> None:
         while True:
             if self._used and random.random() < 0.5:
                 await self._steal(random.choice(self._used))
             else:
-                await self._ask(entry())
+                await self._ask(number)
             await asyncio.sleep(random.uniform(0, 2 * self._pause))
 
-    async def _ask(self, item: ReplayEntry) -> None:
-        outcome = await answer(self._store, item)
+    async def _ask(self, number: int) -> None:
+        item, begin = self._fresh(number), time.monotonic()
+        outcome = await self._answer(item)
         if outcome is True:
             self.accepted += 1
-            self.last_acceptance = time.monotonic()
+            self.last_acceptance = self._accepted_at[number] = time.monotonic()
+            self._end_outage(number)
             self._used.append(item)
             del self._used[:-KEPT]
         elif isinstance(outcome, Unavailable):
             self.unavailable += 1
+            self._refused_since.setdefault(number, begin)
         else:
             self.fresh_called_replays += 1
 
+    def _fresh(self, number: int) -> ReplayEntry:
+        if not self._tags:
+            return entry()
+        return entry(f"{{{self._tags[number % len(self._tags)]}}}{secrets.token_urlsafe(16)}")
+
+    def _end_outage(self, number: int) -> None:
+        now = time.monotonic()
+        self.longest_outage = max(self.longest_outage, now - self._refused_since.pop(number, now))
+
+    async def _answer(self, item: ReplayEntry) -> bool | Unavailable:
+        begin = time.monotonic()
+        outcome = await answer(self._store, item)
+        self.longest_wait = max(self.longest_wait, time.monotonic() - begin)
+        return outcome
+
     async def _steal(self, item: ReplayEntry) -> None:
-        stolen = ReplayEntry(
-            key=item.key,
-            jkt=item.jkt,
-            now=time.time(),
-            not_before=item.not_before,
-            expires_at=item.expires_at,
-        )
-        outcome = await answer(self._store, stolen)
+        (again,) = stolen((item,))
+        outcome = await self._answer(again)
         if outcome is True:
             self.replays_accepted += 1
         elif isinstance(outcome, Unavailable):

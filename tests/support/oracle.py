@@ -134,7 +134,7 @@ def jkt_of(jwk: Mapping[str, Any]) -> str:
     return b64(hashlib.sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest())
 
 
-def key_of(jwk: Any, alg: str) -> Any:  # noqa: C901, PLR0912
+def key_of(jwk: Any, alg: str) -> Any:  # noqa: C901, PLR0912 - a plain list of questions
     """Return a key of cryptography, or raise Wrong."""
     if not isinstance(jwk, dict):
         raise Wrong
@@ -287,7 +287,7 @@ def is_time(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 253402300799
 
 
-def proof_faults(  # noqa: C901, PLR0912
+def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     proof: str, asked: Asked, world: World, token: str
 ) -> set[str]:
     found: set[str] = set()

@@ -29,14 +29,18 @@ def info(version: str = "7.2.0") -> bytes:
 class ScriptedServer:
     """Keeps keys like a server would, but first asks `script` for a reply to each command's words.
 
-    Where `script` has none, it answers from its keys. Every command is remembered in `commands`.
+    Where `script` has none, it answers from its keys. Every command is remembered in `commands`; `open` says
+    how many connections are open now.
     """
 
     def __init__(self, script: Callable[[Words], Reply] = lambda words: None) -> None:
         self.script = script
         self.commands: list[Words] = []
         self.keys: dict[bytes, bytes] = {}
+        self.open = 0
         self._writers: list[asyncio.StreamWriter] = []
+        self._held = b""
+        self._released = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -51,8 +55,19 @@ class ScriptedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        self.release()
         self.cut()
         await asyncio.sleep(0.01)
+
+    def hold(self, name: bytes) -> None:
+        """From now on the reply to each command `name`, and what follows on its connection, waits."""
+        self._held = name
+        self._released.clear()
+
+    def release(self) -> None:
+        """Say everything that was held."""
+        self._held = b""
+        self._released.set()
 
     def cut(self) -> None:
         """Break every connection."""
@@ -67,6 +82,7 @@ class ScriptedServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
+        self.open += 1
         try:
             while True:
                 count = int((await reader.readline())[1:])
@@ -75,10 +91,14 @@ class ScriptedServer:
                     size = int((await reader.readline())[1:])
                     words.append((await reader.readexactly(size + 2))[:-2])
                 self.commands.append(tuple(words))
+                if words[0] == self._held:
+                    await self._released.wait()
                 reply = self.script(tuple(words))
                 writer.write(self._reply(tuple(words)) if reply is None else reply)
         except (OSError, ValueError, asyncio.IncompleteReadError):
             writer.transport.abort()
+        finally:
+            self.open -= 1
 
     def _reply(self, words: Words) -> bytes:
         match words:

@@ -1,9 +1,12 @@
 """Each broken proof is broken in its one way: the library's own checks, in order, catch it where it says."""
 
+import json
+
 import jwt
 import pytest
 
 from dpop_middleware import DPoPPolicy, MemoryReplayStore, ResourceRequest, ResourceServer, errors
+from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof
@@ -49,6 +52,23 @@ async def test_is_caught_by_the_check_it_names(name: str, algorithm: str) -> Non
         await api.authenticate(request(token, lines))
     assert caught.value.check is defect.check
     assert (caught.value.status, caught.value.code) == (defect.status, defect.error)
+
+
+@pytest.mark.parametrize("name", [name for name, one in BROKEN_PROOFS.items() if not one.needs_token])
+async def test_is_caught_at_a_token_endpoint_too(name: str) -> None:
+    defect, url = BROKEN_PROOFS[name], "https://auth.example.test/token"
+    endpoint = TokenEndpoint(url=url, replay_store=MemoryReplayStore(), clock=ISSUER.clock)
+    lines = broken_proof(name, key=KEYS["ES256"], method="POST", url=url, now=NOW)
+    asked = ResourceRequest(
+        method="POST", raw_path="/token", hosts=(), authorization=(), dpop=tuple(value for _, value in lines)
+    )
+    for _ in range(defect.presentations - 1):
+        await endpoint.verify(asked)
+    with pytest.raises(errors.DPoPError) as caught:
+        await endpoint.verify(asked)
+    answer = endpoint.error_response(caught.value)
+    assert caught.value.check is defect.check
+    assert (answer.status, json.loads(answer.body)["error"]) == (400, defect.error)
 
 
 @pytest.mark.parametrize("name", BROKEN_PROOFS)

@@ -372,6 +372,11 @@ def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.messages == []
 
 
+def test_insecure_hosts_are_for_issuer_and_keys() -> None:
+    judge = verifier(issuer="http://auth:8080", jwks="http://keys/jwks", insecure_http_hosts=["Auth", "keys"])
+    assert judge.issuers == ("http://auth:8080",)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -379,6 +384,7 @@ def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
         ({"issuer": "as"}, "issuer takes an https URL"),
         ({"audience": ""}, "audience takes a sequence"),
         ({"audience": []}, "audience takes a sequence"),
+        ({"audience": 5}, "audience takes a sequence of non-empty strings, not 5"),
         ({"jwks": {"keys": []}}, "jwks holds no usable key"),
         ({"jwks": "http://as.example.com/jwks"}, "jwks must be an https URL"),
         ({"algorithms": ["HS256"]}, "HS256"),
@@ -391,7 +397,10 @@ def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
         ({"required_claims": []}, "required_claims takes a sequence"),
         ({"clock_skew": -1}, "clock_skew must be at least 0 and at most 300 seconds"),
         ({"clock_skew": 301}, "clock_skew must be"),
+        ({"clock": 5}, "clock takes a function that returns seconds since the epoch: time.time"),
+        ({"clock": None}, "clock takes a function"),
         ({"insecure_http_hosts": "auth"}, "insecure_http_hosts takes a sequence"),
+        ({"jwks": "http://keys/jwks", "insecure_http_hosts": ["auth"]}, "jwks must be an https URL"),
         ({"max_cached_tokens": -1}, "max_cached_tokens takes a whole number"),
         ({"jwks_lifetime": 0}, "jwks_lifetime must be at least 1"),
         ({"jwks_max_age": 86401}, "jwks_max_age must be at least 300 and at most 86400 seconds"),
@@ -399,6 +408,7 @@ def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
         ({"jwks_cooldown": 0}, "jwks_cooldown must be at least 1"),
         ({"jwks_timeout": 0}, r"jwks_timeout must be at least 0\.1 and at most 60 seconds"),
         ({"jwks": None, "ssl_context": "yes"}, "ssl_context takes"),
+        ({"ssl_context": "yes"}, "ssl_context takes"),
     ],
 )
 def test_what_can_not_be_configured(options: dict[str, Any], message: str) -> None:

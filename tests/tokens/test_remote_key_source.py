@@ -357,8 +357,8 @@ async def test_closing_waits_a_moment_and_leaves_the_source_usable() -> None:
     world.passes(300)
     world.open.clear()
     world.source.current()
-    threading.Timer(0.05, world.open.set).start()
     world.answer = second = KeySet(())
+    threading.Timer(0.05, world.open.set).start()
     await world.source.aclose()
     assert world.source.current() is second
     assert world.fetches == 2

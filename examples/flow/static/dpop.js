@@ -3,12 +3,12 @@
 const ES256 = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 const encoder = new TextEncoder();
 
-export function base64url(bytes) {
+function base64url(bytes) {
   const text = String.fromCharCode(...new Uint8Array(bytes));
   return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-export function fromBase64url(text) {
+function fromBase64url(text) {
   const bytes = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
   return new TextDecoder().decode(Uint8Array.from(bytes, (letter) => letter.charCodeAt(0)));
 }

@@ -41,7 +41,7 @@ function copyButton(text, what) {
 }
 
 /** A request as a line for the shell, to copy and to read. */
-export function curl(request) {
+function curl(request) {
   const line = asCurl(request);
   return element("div", { class: "curl" },
     copyButton(line, "as curl"),

@@ -1,0 +1,142 @@
+"""The connection to one server: opened when it is wanted, thrown away after any doubt, never used again then.
+
+With it goes what is known of the server at its other end: its version, and the fence that tells whether it
+still remembers what it was told.
+"""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+
+from dpop_middleware.replay.channel import Channel
+from dpop_middleware.replay.connecting import Connect, inspect
+from dpop_middleware.replay.fence import Fence
+from dpop_middleware.replay.health import examine, require_fit
+from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.router import Router
+from dpop_middleware.replay.settings import Settings
+
+__all__ = ["Line"]
+
+# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
+SHORTEST_OPENING = 0.5
+
+Opening = asyncio.Task[tuple[Channel, ServerInfo | None]]
+
+
+class Line:
+    """One server's connection. Belongs to one event loop.
+
+    `ahead`, here and there, is by how many seconds the entries' clock is before the event loop's, None where
+    no entry has told it. `with_get` says whether the server knows `SET … NX GET`; `tag` is the hash tag of a
+    slot that it owns, empty without a cluster.
+    """
+
+    def __init__(self, name: str, connect: Connect, settings: Settings, router: Router | None) -> None:
+        self._name = name
+        self._connect = connect
+        self._settings = settings
+        self._router = router
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel | None = None
+        self._opening: Opening | None = None
+        self._unwatched = False
+        self._must_renew = False
+        self.fence = Fence(settings.prefix.encode(), settings.new_server)
+        self.with_get = True
+        self.tag = b""
+
+    @property
+    def channel(self) -> Channel | None:
+        """The connection, if it can be used as it is."""
+        # Between batches there is nothing to read: what there is can only be the end, or dirt.
+        if self._channel is None or self._must_renew or self._channel.is_stale:
+            return None
+        return self._channel
+
+    def watch(self) -> None:
+        """The server owns slots (now): open its connection anew if the fence had nowhere to stand."""
+        self._must_renew = self._must_renew or self._unwatched
+
+    def open(self, then: Callable[[], None]) -> None:
+        """Begin to connect, if that was not begun, and call `then` when it is over, well or not."""
+        if self._channel is None and self._opening is None:
+            self._start_opening(None).add_done_callback(lambda _: then())
+
+    async def ready(self, *, deadline: float, ahead: float | None) -> Channel:
+        """The connection, opened anew where none can be used; raises `TimeoutError` after `deadline`."""
+        channel = self.channel
+        if channel is not None:
+            return channel
+        await self.put_away()
+        opening = self._opening or self._start_opening(ahead)
+        await asyncio.wait([opening], timeout=max(0, deadline - self._loop.time()))
+        if not opening.done():
+            raise TimeoutError("the connection is not yet open")
+        self._opening = None
+        channel, info = opening.result()
+        self._channel = channel
+        self.with_get = info is None or info.answers_set_with_get
+        tag = b"" if self._router is None else self._router.tag()
+        self._unwatched, self._must_renew = tag is None, False
+        self.tag = tag or b""
+        self.fence.connected(
+            None if tag is None else info, self.tag, lived=time.monotonic() - self._settings.made
+        )
+        return channel
+
+    async def greet(self, *, deadline: float) -> None:
+        """Read the epoch without any entry, and write it where its moment is known; raises like `ready`."""
+        channel = await self.ready(deadline=deadline, ahead=None)
+        greeting, closing = self.fence.greeting(), self.fence.closing
+        if not closing:
+            return
+        channel.send(greeting + closing)
+        timer = self._loop.call_at(deadline, channel.cut)
+        try:
+            replies = await channel.receive(1 + bool(greeting))
+        finally:
+            timer.cancel()
+        epoch = replies[-1]
+        self.fence.greeted(epoch if isinstance(epoch, bytes) else None, at=self._loop.time())
+
+    async def put_away(self) -> None:
+        """Throw the connection away."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.put_away()
+
+    async def aclose(self) -> None:
+        """Throw the connection away, and give up opening one."""
+        await self.put_away()
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def _start_opening(self, ahead: float | None) -> Opening:
+        # Not in the context of whichever request wants it.
+        opening = self._loop.create_task(self._open(ahead), context=contextvars.Context())
+        opening.add_done_callback(_retrieve)
+        self._opening = opening
+        return opening
+
+    async def _open(self, ahead: float | None) -> tuple[Channel, ServerInfo | None]:
+        limit = max(self._settings.timeout, SHORTEST_OPENING)
+        async with asyncio.timeout(limit):
+            channel = await self._connect(limit)
+            try:
+                info = await inspect(channel)
+                health = examine(self._name, info, None if ahead is None else self._loop.time() + ahead)
+                for sentence in health.warnings:
+                    self._settings.notices.warn(sentence)
+                require_fit(health, self._settings)
+            except BaseException:
+                await channel.put_away()
+                raise
+        return channel, info
+
+
+def _retrieve(opening: Opening) -> None:
+    # An opening that fails while nobody waits for it any more is not a bug to report.
+    if not opening.cancelled():
+        opening.exception()

@@ -1,0 +1,169 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from tests.support.replay import answer, entry
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST, Cluster, Server, free_port
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+def epochs(server: Server) -> list[str]:
+    return [server.run("GET", name) for name in server.run("KEYS", "dpop::epoch:*")]
+
+
+def reads(server: Server) -> int:
+    """How often `server` was asked for a key."""
+    return int(server.run("INFO", "commandstats")["cmdstat_get"]["calls"])
+
+
+def again(item: ReplayEntry) -> ReplayEntry:
+    """The same proof, presented later."""
+    return replace(item, now=time.time())
+
+
+async def opened(server: ScriptedServer) -> RedisReplayStore:
+    """A store that has connected and asked for the epoch, without any entry."""
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while not any(words[0] == b"GET" and b"epoch" in words[1] for words in server.commands):
+            await asyncio.sleep(0.01)
+    return store
+
+
+async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) -> None:
+    busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    item = entry()
+    assert await busy.add(item) is True
+    await idle.open()
+    async with asyncio.timeout(10):
+        # The entry's, the greeting's, the health check's.
+        while reads(server) < 3:
+            await asyncio.sleep(0.01)
+    server.run("FLUSHALL")
+    assert isinstance(await answer(idle, again(item)), Unavailable)
+    assert await idle.add(entry()) is True
+    await busy.aclose()
+    await idle.aclose()
+
+
+async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
+    old = RedisReplayStore.from_url(server.url, timeout=2.0)
+    lost, other = entry(), entry()
+    assert await old.add(lost) is True
+    assert await old.add(other) is True
+    server.run("FLUSHALL")
+    assert isinstance(await answer(old, again(lost)), Unavailable)
+    async with asyncio.timeout(10):
+        while not epochs(server):
+            await asyncio.sleep(0.01)
+    fresh = RedisReplayStore.from_url(server.url, timeout=2.0)
+    assert isinstance(await answer(fresh, again(other)), Unavailable)
+    assert await fresh.add(entry()) is True
+    await old.aclose()
+    await fresh.aclose()
+
+
+async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) -> None:
+    old, fresh = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    lost, other = entry(), entry()
+    assert await old.add(lost) is True
+    assert await old.add(other) is True
+    server.run("FLUSHALL")
+    assert await fresh.add(entry()) is True
+    assert epochs(server)[0].startswith("-inf ")
+    assert isinstance(await answer(old, again(lost)), Unavailable)
+    async with asyncio.timeout(10):
+        while epochs(server)[0].startswith("-inf "):
+            await asyncio.sleep(0.01)
+    assert isinstance(await answer(fresh, again(other)), Unavailable)
+    assert await fresh.add(entry()) is True
+    await old.aclose()
+    await fresh.aclose()
+
+
+async def test_every_master_is_greeted(implementation: str) -> None:
+    with Cluster(masters=3, replicas=0, implementation=implementation) as cluster:
+        store = RedisReplayStore.from_url(cluster.url, timeout=2.0)
+        await store.open()
+        async with asyncio.timeout(10):
+            while [len(epochs(server)) for server in cluster.servers] != [1, 1, 1]:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
+
+async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
+    store = await opened(scripted)
+    await store.open()
+    assert await store.add(entry()) is True
+    links = [words for words in scripted.commands if words[0] == b"GET" and b"epoch" in words[1]]
+    # One for the greeting, one for the entry.
+    assert len(links) == 2
+    await store.aclose()
+
+
+async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implementation: str) -> None:
+    server = Server(implementation=implementation)
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    await store.open()
+    await asyncio.sleep(0.1)
+    with server:
+        async with asyncio.timeout(10):
+            while await answer(store, entry()) is not True:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
+
+async def test_a_request_does_not_wait_for_a_greeting_that_nobody_answers(scripted: ScriptedServer) -> None:
+    scripted.hold(b"GET")
+    store = RedisReplayStore.from_url(scripted.url, timeout=1.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while not any(words[0] == b"GET" for words in scripted.commands):
+            await asyncio.sleep(0.01)
+    asking = asyncio.ensure_future(answer(store, entry()))
+    await asyncio.sleep(0.6)
+    # The greeting was cut off after half of a request's time; the request has the other half.
+    scripted.release()
+    assert await asking is True
+    await store.aclose()
+
+
+async def test_an_epoch_that_may_not_be_read_is_no_epoch(scripted: ScriptedServer) -> None:
+    scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"GET" else None
+    store = await opened(scripted)
+    item = entry()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    await store.aclose()
+
+
+async def test_a_server_that_can_not_be_watched_is_not_greeted(scripted: ScriptedServer) -> None:
+    scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"INFO" else None
+    store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while [words[0] for words in scripted.commands].count(b"INFO") < 2:
+            await asyncio.sleep(0.01)
+    assert await store.add(entry()) is True
+    assert not any(words[0] == b"GET" for words in scripted.commands)
+    await store.aclose()
+
+
+async def test_closing_gives_up_opening() -> None:
+    store = RedisReplayStore.from_url(f"redis://{HOST}:{free_port()}", timeout=2.0)
+    await store.open()
+    await store.aclose()
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await store.aclose()
