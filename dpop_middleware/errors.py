@@ -142,7 +142,10 @@ class InsufficientUserAuthentication(DPoPError):
 
 
 class Unavailable(DPoPError):
-    """The verdict can't be known now; `retry_after` is in whole seconds (RFC 9110 section 10.2.3)."""
+    """The verdict can't be known now; `retry_after` is in whole seconds (RFC 9110 section 10.2.3).
+
+    `newer_proof` says that a proof made later, or with a newer nonce, could be judged: a store lost entries.
+    """
 
     status = 503
     code = None
@@ -152,8 +155,10 @@ class Unavailable(DPoPError):
         description: str,
         *,
         retry_after: int = 1,
+        newer_proof: bool = False,
         check: Check | None = None,
         actual: object = None,
     ) -> None:
         super().__init__(description, check=check, actual=actual)
         self.retry_after = retry_after
+        self.newer_proof = newer_proof

@@ -154,16 +154,16 @@ class ProofVerification:
     async def use_up(self, entry: ReplayEntry, nonce: Nonce | None, policy: DPoPPolicy) -> None:
         """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
 
-        Where that can't be known, the client is given the newest nonce: a store that lost entries may judge
-        what was made since, and a proof is as old as its nonce.
+        Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
+        since a proof is as old as its nonce.
         """
         try:
             first = await self.store.add(entry)
-        except Unavailable as error:
-            error.check, error.nonce = Check.JTI, self.next_nonce(nonce, policy, entry.now)
-            raise
         except DPoPError as error:
             error.check = Check.JTI
+            if isinstance(error, Unavailable) and error.newer_proof:
+                error.nonce = self.next_nonce(nonce, policy, entry.now)
+                error.retry_after = error.retry_after if error.nonce is None else 1
             raise
         except Exception as error:
             # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.

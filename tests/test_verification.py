@@ -274,17 +274,21 @@ async def test_a_verifier_that_fails_lets_nobody_in(fault: Exception, scheme: st
 async def test_who_can_not_be_judged_is_given_the_newest_nonce(mode: str) -> None:
     # A store that lost entries can judge what was made since: a proof is as old as its nonce.
     api = Api(nonce=mode)
-    api.store.answer = Unavailable("lost", retry_after=3)
-    newest = api.server_nonces.issue(NOW)
-    current = await refused(api, api.request(api.proof(nonce=newest)))
-    assert current.nonce is None
-    older = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW - 60))))
-    assert older.nonce == (None if mode == "off" else newest)
-    response = api.server.error_response(older)
-    assert response.status == 503
-    given = [value for name, value in response.headers if name == "dpop-nonce"]
-    assert given == ([] if mode == "off" else [newest])
-    assert ("cache-control", "no-store") in response.headers
+    newest, older = (api.server_nonces.issue(NOW - age) for age in (0, 60))
+    for newer_proof, nonce, handed in (
+        (True, newest, False),
+        (True, older, mode != "off"),
+        (False, older, False),
+    ):
+        api.store.answer = Unavailable("lost", retry_after=3, newer_proof=newer_proof)
+        error = await refused(api, api.request(api.proof(nonce=nonce)))
+        response = api.server.error_response(error)
+        assert response.status == 503
+        headers = [field for field in response.headers if field[0] in {"dpop-nonce", "retry-after"}]
+        assert headers == (
+            [("dpop-nonce", newest), ("retry-after", "1")] if handed else [("retry-after", "3")]
+        )
+        assert ("cache-control", "no-store") in response.headers
 
 
 class Quoting(Exception):

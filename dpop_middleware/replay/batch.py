@@ -138,7 +138,8 @@ class Batch:
             if outcome is True and not replicated:
                 outcome = unavailable(UNREPLICATED)
             elif outcome is True and write.not_before < change:
-                outcome = unavailable(FENCED, retry_after=math.ceil(change - write.not_before))
+                seconds = math.ceil(change - write.not_before)
+                outcome = unavailable(FENCED, retry_after=seconds, newer_proof=True)
             write.resolve(outcome)
         return again
 

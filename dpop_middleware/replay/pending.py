@@ -29,11 +29,18 @@ FENCED: Final = "the replay store lost entries: a newer proof is needed"
 Outcome = bool | Unavailable
 
 
-def unavailable(description: str, cause: BaseException | None = None, *, retry_after: int = 1) -> Unavailable:
+def unavailable(
+    description: str,
+    cause: BaseException | None = None,
+    *,
+    retry_after: int = 1,
+    newer_proof: bool = False,
+) -> Unavailable:
     """The error for one request; of `cause` the log sees the server's error code or the class."""
     error = Unavailable(
         description,
         retry_after=retry_after,
+        newer_proof=newer_proof,
         check=Check.JTI,
         actual=None if cause is None else getattr(cause, "code", type(cause).__name__),
     )
