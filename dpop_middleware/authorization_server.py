@@ -27,12 +27,12 @@ from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof, parse_header, split_proof
+from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest, one_proof
 from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.options import warn_of_plain_http
 from dpop_middleware.uri import normalize
-from dpop_middleware.verification import ProofVerification
 
 __all__ = [
     "CHECKS",

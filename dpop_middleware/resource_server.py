@@ -284,14 +284,14 @@ class ResourceServer:
             if authentication.policy is not self._policy:
                 self._verification.judge_again(authentication, self._policy)
             requirements.check(token, now=authentication.now)
+            nonce = None
+            if authentication.proof is not None:
+                nonce = self._verification.next_nonce(authentication.nonce, self._policy, authentication.now)
         except DPoPError as error:
             error.scheme, error.jkt, error.client_id = authentication.scheme, token.jkt, token.client_id
-            error.nonce = error.nonce or self._next_nonce(authentication)
+            if authentication.proof is not None and error.nonce is None:
+                error.nonce = self._verification.offered_nonce(
+                    authentication.nonce, self._policy, authentication.now
+                )
             raise
-        nonce = self._next_nonce(authentication)
-        return VerifiedRequest(token, authentication.proof, () if nonce is None else nonce_headers(nonce))
-
-    def _next_nonce(self, authentication: Authentication) -> str | None:
-        if authentication.proof is None:
-            return None
-        return self._verification.next_nonce(authentication.nonce, self._policy, authentication.now)
+        return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())

@@ -1,47 +1,32 @@
 """One request, judged: the one place that orders the checks and awaits the outside.
 
-    credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt -> claims
-    -> htm, htu, ath -> signature -> freshness -> replay store
+    credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt
+    -> what `proof_verification` does, the replay store last
 
-The store comes last: nothing that failed before writes to it. What is between the token and the store awaits
-nothing. The clock is read once, when the token is known. What follows the proof's header is the same at a
-token endpoint: `ProofVerification`.
+What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
+follows the proof's header is the same at a token endpoint: `ProofVerification`.
 """
 
 import hashlib
-import math
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, InvalidToken, Unavailable
-from dpop_middleware.freshness import acceptance_window, check_freshness, issued_nonce, known_nonce
+from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
+from dpop_middleware.freshness import check_freshness
 from dpop_middleware.jose import base64url
-from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.known_clients import KnownClients
-from dpop_middleware.nonces import Nonce, NonceProvider
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
-from dpop_middleware.proof import (
-    DPoPProof,
-    ProofHeader,
-    check_algorithm,
-    check_ath,
-    check_htm,
-    check_htu,
-    check_signature,
-    parse_claims,
-    parse_header,
-    split_proof,
-)
-from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.proof import check_algorithm, parse_header, split_proof
+from dpop_middleware.proof_verification import ProofVerification
+from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.verdicts import Authentication
 
-__all__ = ["ProofVerification", "RequestVerification", "TargetURIs"]
+__all__ = ["RequestVerification"]
 
 _TOKEN_NOT_JUDGED = "the access token can't be verified now"
 # Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
@@ -51,127 +36,6 @@ _PART = 16
 _MAX_KNOWN_CLIENTS = 10_000
 # As far as an access token may outlive its `expires_at`: the largest skew that a verifier may allow.
 _LONGEST_TOKEN_SKEW = 300
-
-
-class TargetURIs(Protocol):
-    """Knows by which URI a client called us."""
-
-    def target_uri(self, request: ResourceRequest) -> str:
-        """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProofVerification:
-    """What any server needs to judge proofs, and the order of their checks (RFC 9449 section 4.3)."""
-
-    store: ReplayStore
-    keyspace: ReplayKeyspace
-    public_urls: TargetURIs
-    nonces: NonceProvider | None
-
-    def __post_init__(self) -> None:
-        if not provides(self.store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
-
-    async def verify_proof(
-        self,
-        jws: CompactJWS,
-        header: ProofHeader,
-        *,
-        request: ResourceRequest,
-        ath: str | None,
-        policy: DPoPPolicy,
-        family: Iterable[DPoPPolicy],
-        now: float,
-        useless_after: float = math.inf,
-    ) -> tuple[DPoPProof, Nonce | None]:
-        """Verify the proof `jws` of `request`, whose `header` was read, and use it up for all of `family`.
-
-        `ath` is the hash of the access token that came with it, None where none is presented. The proof isn't
-        remembered for longer than until `useless_after`, in seconds since the epoch. Returns the proof, and
-        what is known of its nonce. Raises `errors.DPoPError`.
-        """
-        proof, nonce, entry = self.judge_proof(
-            jws,
-            header,
-            request=request,
-            ath=ath,
-            policy=policy,
-            family=family,
-            now=now,
-            useless_after=useless_after,
-        )
-        await self.use_up(entry, nonce, policy)
-        return proof, nonce
-
-    def judge_proof(
-        self,
-        jws: CompactJWS,
-        header: ProofHeader,
-        *,
-        request: ResourceRequest,
-        ath: str | None,
-        policy: DPoPPolicy,
-        family: Iterable[DPoPPolicy],
-        now: float,
-        useless_after: float,
-    ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
-        """Make every check of `verify_proof` but the last: the store is still to be asked about the entry.
-
-        Nothing is awaited and nothing written. Raises `errors.DPoPError`.
-        """
-        proof = parse_claims(jws.payload, header)
-        check_htm(proof, request.method)
-        check_htu(proof, self.public_urls.target_uri(request))
-        if ath is not None:
-            check_ath(proof, ath)
-        check_signature(jws, header)
-        nonce = known_nonce(proof, self.nonces, now)
-        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
-        not_before, expires_at = acceptance_window(proof, family, nonce)
-        entry = ReplayEntry(
-            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
-            jkt=proof.jkt,
-            now=now,
-            not_before=not_before,
-            expires_at=min(expires_at, useless_after),
-        )
-        return proof, nonce, entry
-
-    def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
-        """Return the nonce for a client's next request, None where its own is the newest or none are used.
-
-        `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
-        """
-        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
-            return None
-        return issued_nonce(self.nonces, now)
-
-    async def use_up(self, entry: ReplayEntry, nonce: Nonce | None, policy: DPoPPolicy) -> None:
-        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
-
-        Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
-        since a proof is as old as its nonce.
-        """
-        try:
-            first = await self.store.add(entry)
-        except DPoPError as error:
-            error.check = Check.JTI
-            if isinstance(error, Unavailable) and error.newer_proof:
-                error.nonce = self.next_nonce(nonce, policy, entry.now)
-                error.retry_after = error.retry_after if error.nonce is None else 1
-            raise
-        except Exception as error:
-            # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
-            raise Unavailable(
-                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
-            ) from error
-        if first is not True:
-            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +103,10 @@ class RequestVerification(ProofVerification):
         if token.jkt is None:
             raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
         now = self.clock()
+        if token.expires_at + _LONGEST_TOKEN_SKEW <= now:
+            raise InvalidToken(
+                "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
+            )
         ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
         jws = split_proof(proof_text)
         known = self.known_clients.header(ath=ath, segment=jws.header)
@@ -288,7 +156,9 @@ class RequestVerification(ProofVerification):
 def _quotes(error: Exception, token: str) -> bool:
     """Whether what would be logged of `error` holds a part of `token` that is worth hiding."""
     text = "".join(traceback.format_exception(error))
-    return any(token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART), _PART))
+    return any(
+        token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
+    )
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from dpop_middleware import DPoPPolicy, DPoPProof, HMACNonceProvider, Nonce
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, Unavailable, UseDPoPNonce
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Unavailable, UseDPoPNonce
 from dpop_middleware.freshness import (
     Window,
     acceptance_window,
@@ -294,7 +294,20 @@ async def test_a_distant_future_does_not_fill_the_store() -> None:
     assert api.store.entries[-1].expires_at == NOW + 600 + 300
 
 
-@pytest.mark.parametrize("expires_in", [-10_000, 0, 30, 10_000])
+async def test_whatever_a_verifier_says_a_token_ends_300_seconds_after_its_expiry() -> None:
+    # Until then the store remembers its proofs.
+    api = Api()
+    api.tokens.issue(api.key.jkt, expires_in=-300)
+    with pytest.raises(InvalidToken) as caught:
+        await api.server.authenticate(api.request())
+    assert (caught.value.check, caught.value.description) == (
+        Check.TOKEN_TIME,
+        "the access token has expired",
+    )
+    assert api.store.entries == []
+
+
+@pytest.mark.parametrize("expires_in", [-299, 0, 30, 10_000])
 async def test_a_verifier_that_is_wrong_about_expiry_shortens_nothing(expires_in: float) -> None:
     api = Api()
     api.tokens.issue(api.key.jkt, expires_in=expires_in)

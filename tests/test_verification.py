@@ -6,11 +6,12 @@ from urllib.parse import quote
 
 import pytest
 
-from dpop_middleware import DPoPPolicy, ResourceRequest
+from dpop_middleware import Nonce, ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
     DPoPError,
+    InsufficientScope,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
@@ -18,10 +19,7 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
-from dpop_middleware.proof import parse_header, split_proof
-from dpop_middleware.replay.store import ReplayKeyspace
-from dpop_middleware.target import PublicURLs
-from dpop_middleware.verification import ProofVerification
+from dpop_middleware.proof import parse_header
 from tests.support.api import NOW, Api, edited, request
 
 HOUR = 3600
@@ -291,6 +289,41 @@ async def test_who_can_not_be_judged_is_given_the_newest_nonce(mode: str) -> Non
         assert ("cache-control", "no-store") in response.headers
 
 
+async def test_what_a_store_says_to_one_client_is_not_told_to_another() -> None:
+    api = Api(nonce="required")
+    api.store.answer = shared = Unavailable("lost", retry_after=30, newer_proof=True)
+    first = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW - 60))))
+    assert isinstance(first, Unavailable)
+    assert (first.retry_after, first.nonce) == (1, api.server_nonces.issue(NOW))
+    assert first.__cause__ is shared
+    second = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW))))
+    assert isinstance(second, Unavailable)
+    assert (second.retry_after, second.nonce) == (30, None)
+
+
+class Silent:
+    """A provider that knows every nonce and has none to give."""
+
+    def issue(self, now: float) -> str:
+        raise OSError("no entropy")
+
+    def check(self, nonce: str, now: float) -> Nonce:
+        return Nonce(issued_at=now - 60, expires_at=now + 60, current=False)
+
+
+async def test_a_refusal_needs_no_nonce() -> None:
+    api = Api(nonce="required", nonces=Silent())
+    with pytest.raises(InsufficientScope) as caught:
+        await api.server.authenticate(api.request(api.proof(nonce="x")), scopes=["admin"])
+    assert (caught.value.nonce, caught.value.scheme) == (None, "DPoP")
+    api.store.answer = Unavailable("lost", retry_after=30, newer_proof=True)
+    assert await refused(api, api.request(api.proof(nonce="x"))) is api.store.answer
+    api.store.answer = None
+    unknown = await refused(api, api.request(api.proof(nonce="x")))
+    assert isinstance(unknown, Unavailable)
+    assert (unknown.scheme, unknown.jkt) == ("DPoP", api.key.jkt)
+
+
 class Quoting(Exception):
     """What some HTTP client fails with."""
 
@@ -314,6 +347,13 @@ async def test_a_cause_that_quotes_the_token_is_not_passed_on(
     error = await refused(api, request(token, api.proof(token=token)))
     assert (error.actual, error.__cause__) == ("Quoting", None)
     assert "abcdefghijklmnopqrstuvwxyz" not in caplog.text
+
+
+async def test_the_end_of_a_short_token_is_a_part_too() -> None:
+    api = Api()
+    token = "abcdefghijklmnopqrstuvwxyz012345"
+    api.tokens.known[token] = Quoting(f"odd: {token[1:]}")
+    assert (await refused(api, request(token, api.proof(token=token)))).__cause__ is None
 
 
 async def test_a_cause_that_says_something_else_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -358,29 +398,6 @@ async def test_two_schemes_or_none() -> None:
     error = await refused(api, two)
     assert isinstance(error, InvalidRequest)
     assert error.scheme is None
-
-
-async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None:
-    api = Api()
-    part = ProofVerification(
-        store=api.store,
-        keyspace=ReplayKeyspace("token endpoint"),
-        public_urls=PublicURLs("https://auth.example.test", insecure_http_hosts=()),
-        nonces=None,
-    )
-    jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
-    policy = DPoPPolicy(clock_skew=2 * HOUR)
-    proof, nonce = await part.verify_proof(
-        jws,
-        parse_header(jws.header, policy.algorithms),
-        request=request(method="POST", raw_path="/token"),
-        ath=None,
-        policy=policy,
-        family=(policy,),
-        now=NOW,
-    )
-    assert (proof.ath, nonce) == (None, None)
-    assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5
 
 
 async def test_jti_of_two_keys_and_of_one() -> None:

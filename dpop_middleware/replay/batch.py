@@ -17,7 +17,7 @@ from dpop_middleware.replay.pending import (
     PendingWrite,
     unavailable,
 )
-from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.replies import FORBIDDEN, ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import ASKING, command
 
@@ -26,7 +26,6 @@ __all__ = ["REDIRECTIONS", "Batch"]
 # The server is not, or no longer, the one to write to: another connection may lead to the right one.
 WRONG_SERVER = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
 REDIRECTIONS = frozenset({"MOVED", "ASK"})
-FORBIDDEN = "NOPERM"
 # Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001

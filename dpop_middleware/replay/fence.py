@@ -121,11 +121,12 @@ class Fence:
             self._proposal = _proposal(-math.inf)
         return b"" if self._proposal is None else self._proposing(self._proposal)
 
-    def greeted(self, epoch: bytes | None, at: float) -> None:
+    def greeted(self, epoch: bytes, at: float) -> None:
         """Take note of the epoch that was read after a greeting, `at` a moment of the event loop's clock."""
-        if self._info is None or epoch is None:
+        if self._info is None:
             return
-        self._must_propose = self._overrules = False
+        if epoch == self._proposal or not self._overrules:
+            self._must_propose = self._overrules = False
         self._undated = Known(self._info.run_id, self._name, epoch, at)
 
     def date(self, ahead: float) -> None:
@@ -147,15 +148,13 @@ class Fence:
             self._proposal = _proposal(self.change)
             self._must_propose = True
             return
-        self._must_propose = self._overrules = False
+        told = min(_moment_of(epoch, now), now)
         if known is None or epoch != known.epoch:
-            told = min(_moment_of(epoch, now), now)
-            learned = self._learned(told, known, self._info, now)
-            self.change = max(self.change, learned)
-            if told == -math.inf < learned:
-                # Whoever wrote that knew less than we: they and the others are to know it too.
-                self._proposal = _proposal(learned)
-                self._must_propose = self._overrules = True
+            self.change = max(self.change, self._learned(told, known, self._info, now))
+        # Whoever took the server for new knew less than we: they and the others are to know it too.
+        self._must_propose = self._overrules = told == -math.inf < self.change
+        if self._overrules:
+            self._proposal = _proposal(self.change)
         if known is None or now > known.at or epoch != known.epoch:
             self._known = Known(self._info.run_id, self._name, epoch, now)
 
@@ -163,6 +162,9 @@ class Fence:
         """What the `moment` of an epoch new to us means, by our clock."""
         if known is None:
             return moment
+        if moment == -math.inf and info.rewriting_commands:
+            # Somebody took for new what had our epoch, and what may have emptied it was seen.
+            return now
         renamed = known.run_id == info.run_id and known.name != self._name
         if renamed and moment < known.at - WORKER_CLOCK_MARGIN:
             # The same server under another name, and nothing lost since we last looked.

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.replies import FORBIDDEN, ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import command, probe_name
 
@@ -142,7 +142,9 @@ async def try_out(channel: Channel, health: NodeHealth, settings: Settings, tag:
     if health.fenced:
         try:
             await channel.ask(command(b"GET", name))
-        except ServerError:
+        except ServerError as error:
+            if error.code != FORBIDDEN:
+                raise
             return _unwatched(health)
     return health
 

@@ -99,7 +99,11 @@ class Line:
         finally:
             timer.cancel()
         epoch = replies[-1]
-        self.fence.greeted(epoch if isinstance(epoch, bytes) else None, at=self._loop.time())
+        if isinstance(epoch, bytes):
+            self.fence.greeted(epoch, at=self._loop.time())
+        else:
+            # Nothing vouches for what happens from now on: the first entry must see the server as it is then.
+            await self.put_away()
 
     async def put_away(self) -> None:
         """Throw the connection away."""
@@ -110,8 +114,14 @@ class Line:
     async def aclose(self) -> None:
         """Throw the connection away, and give up opening one."""
         await self.put_away()
-        if self._opening is not None:
-            self._opening.cancel()
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            channel, _ = opening.result()
+            await channel.put_away()
 
     def _start_opening(self, ahead: float | None) -> Opening:
         # Not in the context of whichever request wants it.

@@ -110,6 +110,7 @@ class Link:
         self.closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self._line.aclose()
         # What the task refuses at its end, in case it had not yet begun.
         self._refuse(self._queue)
 

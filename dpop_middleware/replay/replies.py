@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
-__all__ = ["ReplyReader", "ServerError"]
+__all__ = ["FORBIDDEN", "ReplyReader", "ServerError"]
+
+# The code of an error reply to what the user may not do.
+FORBIDDEN = "NOPERM"
 
 READ_SIZE = 65_536
 

@@ -210,7 +210,8 @@ def target_of_url(url: object) -> Target:
 def _check(kind: type[AbstractConnection], name: str, value: Any, called: str) -> None:
     try:
         kind(**{name: value})
-    except UNUSABLE as error:
+    except UNUSABLE:
+        # The cause would name what `called` leaves out.
         raise ConfigurationError(
             f"the URL of the replay store has an option that can't be used: {called}"
-        ) from error
+        ) from None

@@ -61,8 +61,9 @@ def parse_store_url(url: object) -> StoreURL:
         raise ConfigurationError("from_url takes a URL as a string, such as redis://localhost:6379/0")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError("the URL of the replay store can't be read: check its brackets") from error
+    except ValueError:
+        # Here and below the cause is left out: it quotes what may be a piece of a password.
+        raise ConfigurationError("the URL of the replay store can't be read: check its brackets") from None
     if parts.scheme not in _SCHEMES or "://" not in url:
         raise ConfigurationError(f"the scheme of the replay store's URL must be one of {', '.join(_SCHEMES)}")
     if "#" in url:
@@ -115,10 +116,10 @@ def _address(text: str, default_port: int) -> Address:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+    except ValueError:
         raise ConfigurationError(
             f"a host in the replay store's URL has a port that can't be read; {_IN_A_PASSWORD}"
-        ) from error
+        ) from None
     if not host:
         raise ConfigurationError("the replay store's URL lacks a host")
     if port == 0:
@@ -151,15 +152,16 @@ def _user(parts: SplitResult) -> dict[str, str]:
 def _query(text: str, options: dict[str, Any]) -> dict[str, Any]:
     """`options`, and those of the query."""
     for name, value in parse_qsl(text, keep_blank_values=True):
-        if name in _DEADLINES:
+        plain = name.removeprefix(OF_SENTINELS)
+        if plain in _DEADLINES:
             raise ConfigurationError(f"leave {name} out of the URL: the store has its own timeout=")
         if name in options:
             raise ConfigurationError(f"the URL of the replay store says an option twice: {shown(name, text)}")
         try:
-            options[name] = URL_QUERY_ARGUMENT_PARSERS.get(name, str)(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"the URL of the replay store has no usable value for {name}") from error
-        if name in _FILES and not Path(value).is_file():
+            options[name] = URL_QUERY_ARGUMENT_PARSERS.get(plain, str)(value)
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"the URL of the replay store has no usable value for {name}") from None
+        if plain in _FILES and not Path(value).is_file():
             raise ConfigurationError(
                 f"{name} in the replay store's URL names a file that isn't there: {value}"
             )
@@ -169,6 +171,7 @@ def _query(text: str, options: dict[str, Any]) -> dict[str, Any]:
 def shown(name: str, query: str) -> str:
     """What a message calls an option: its name, unless that may be what follows an `&` in a password."""
     suspicious = "password" in query or "@" in query
-    if suspicious and not name.startswith(_UNLIKELY_IN_A_PASSWORD):
+    is_harmless = name.startswith(_UNLIKELY_IN_A_PASSWORD) and name.isidentifier()
+    if suspicious and not is_harmless:
         return f"one that is not named here, because it may be a piece of a password; {_IN_A_PASSWORD}"
     return name

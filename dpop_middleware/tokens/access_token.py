@@ -13,8 +13,9 @@ class AccessToken:
 
     `claims` is everything the issuer said, read-only; a JWT's are decoded anew at each look, so for many of
     them take `dict(claims.items())` once. `scopes` are the granted ones. `expires_at` is in seconds since the
-    epoch. `jkt` is the RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449
-    section 6.1), None for an unbound token.
+    epoch, infinite where the issuer tells none; 300 seconds after it a resource server refuses the token,
+    whatever its verifier says. `jkt` is the RFC 7638 thumbprint of the key that the token is bound to
+    (`cnf.jkt`, RFC 9449 section 6.1), None for an unbound token.
     """
 
     claims: Mapping[str, Any] = field(repr=False)

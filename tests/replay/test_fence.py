@@ -31,7 +31,9 @@ class Memory:
         greeting = fence.greeting()
         if greeting:
             self.keep(greeting)
-        fence.greeted(self.keys.get(fence.closing.split(b"\r\n")[4]), at)
+        epoch = self.keys.get(fence.closing.split(b"\r\n")[4])
+        if epoch is not None:
+            fence.greeted(epoch, at)
 
     def keep(self, command: bytes) -> None:
         """`SET name value`, with `NX` or without."""
@@ -343,3 +345,53 @@ def test_batches_answered_out_of_order_move_nothing_back() -> None:
     memory.batch(connected(OLD_SERVER), NOW + 6)
     memory.batch(fence, NOW + 7)
     assert fence.change == NOW + 5
+
+
+def overruling() -> tuple[Memory, Fence, Fence]:
+    """A server that was flushed, one that took it for new, and one that is about to overrule that."""
+    memory, ours, theirs = Memory(), connected(OLD_SERVER, "accept"), connected(OLD_SERVER, "accept")
+    memory.batch(ours, NOW)
+    memory.keys.clear()
+    memory.batch(theirs, NOW + 1)
+    memory.batch(ours, NOW + 2)
+    assert ours.is_missing
+    return memory, ours, theirs
+
+
+def test_an_overruling_survives_a_broken_connection() -> None:
+    memory, ours, theirs = overruling()
+    ours.connected(dataclasses.replace(OLD_SERVER, uptime=1002), b"", 100)
+    memory.batch(ours, NOW + 3)
+    memory.batch(ours, NOW + 4)
+    memory.batch(theirs, NOW + 5)
+    assert (ours.change, theirs.change) == (NOW + 3, NOW + 2)
+
+
+def test_an_overruling_that_was_refused_is_tried_again() -> None:
+    memory, ours, theirs = overruling()
+    assert ours.greeting()
+    # The server answered the SET with an error, and the GET with what it had.
+    (epoch,) = memory.keys.values()
+    ours.greeted(epoch, 5)
+    assert ours.is_missing
+    memory.greeting(ours, 6)
+    assert not ours.is_missing
+    memory.batch(theirs, NOW + 5)
+    assert ours.change == theirs.change == NOW + 2
+
+
+def test_another_name_hides_no_flush() -> None:
+    memory, ours = Memory(), connected(OLD_SERVER, "accept")
+    memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 100)
+    memory.keys.clear()
+    renamed = dataclasses.replace(
+        OLD_SERVER,
+        replication_id="t" * 40,
+        uptime=1200,
+        rewriting_commands=frozenset({"flushall"}),
+    )
+    memory.batch(connected(renamed, "accept"), NOW + 150)
+    ours.connected(renamed, b"", 1200)
+    memory.batch(ours, NOW + 160)
+    assert ours.change == NOW + 160

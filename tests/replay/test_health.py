@@ -55,6 +55,11 @@ async def test_a_user_who_may_not_read_is_not_fenced(server: Server) -> None:
     assert "the user may not GET" in node.warnings[-1]
 
 
+async def test_a_server_that_can_not_be_read_is_not_well() -> None:
+    async with ScriptedServer(lambda words: b"-LOADING wait\r\n" if words[0] == b"GET" else None) as scripted:
+        assert (await health(scripted.url)).error == "LOADING"
+
+
 async def test_the_readmes_user_is_well(server: Server) -> None:
     node = await health(user(server, "~dpop:*", "+set", "+get", "+info"))
     assert (node.error, node.fenced, node.warnings) == (None, True, ())

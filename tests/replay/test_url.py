@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,31 @@ def test_a_piece_of_a_password_is_not_shown(query: str) -> None:
     assert "cd" not in shown("cd", query)
     assert shown("ssl_cd", query) == "ssl_cd"
     assert shown("cd", "cd=1") == "cd"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://api:SECRET/xyz@h",
+        "redis://:p\u2100SECRET@host",
+        "redis://:a[SECRET]b@h",
+        "redis://h?password=abc&SECRET",
+        "redis://h?password=abc&SECRET=1",
+        "redis://h?password=a&db=SECRET",
+        "redis://u:12?ssl_SECRET@h:6379/0",
+    ],
+)
+def test_no_traceback_shows_a_piece_of_a_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisReplayStore.from_url(url)
+    error = caught.value
+    told = "".join(traceback.format_exception(error.with_traceback(None)))
+    assert "SECRET" not in told
+
+
+def test_options_of_sentinels_are_read_like_the_others() -> None:
+    url = "rediss+sentinel://h/proofs?sentinel_ssl_check_hostname=false&ssl_check_hostname=false"
+    parts = parse_store_url(url)
+    assert parts.options["ssl_check_hostname"] is parts.sentinel_options["ssl_check_hostname"] is False
+    with pytest.raises(ConfigurationError, match="leave sentinel_socket_timeout out"):
+        parse_store_url("redis+sentinel://h/proofs?sentinel_socket_timeout=3")

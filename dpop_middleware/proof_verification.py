@@ -1,0 +1,164 @@
+"""One proof, judged and used up, at a resource server as at a token endpoint (RFC 9449 section 4.3).
+
+    claims -> htm, htu, ath -> signature -> freshness -> replay store
+
+The store comes last: nothing that failed before writes to it, and what comes before awaits nothing. The
+proof's header was read earlier, and the time is an argument.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Unavailable
+from dpop_middleware.freshness import acceptance_window, check_freshness, issued_nonce, known_nonce
+from dpop_middleware.jose.compact import CompactJWS
+from dpop_middleware.nonces import Nonce, NonceProvider
+from dpop_middleware.policy import DPoPPolicy, provides
+from dpop_middleware.proof import (
+    DPoPProof,
+    ProofHeader,
+    check_ath,
+    check_htm,
+    check_htu,
+    check_signature,
+    parse_claims,
+)
+from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
+from dpop_middleware.request import ResourceRequest
+
+__all__ = ["ProofVerification", "TargetURIs"]
+
+
+class TargetURIs(Protocol):
+    """Knows by which URI a client called us."""
+
+    def target_uri(self, request: ResourceRequest) -> str:
+        """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofVerification:
+    """What any server needs to judge proofs, and the order of their checks (RFC 9449 section 4.3)."""
+
+    store: ReplayStore
+    keyspace: ReplayKeyspace
+    public_urls: TargetURIs
+    nonces: NonceProvider | None
+
+    def __post_init__(self) -> None:
+        if not provides(self.store, "add"):
+            raise ConfigurationError(
+                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
+                "MemoryReplayStore() for a single process"
+            )
+
+    async def verify_proof(
+        self,
+        jws: CompactJWS,
+        header: ProofHeader,
+        *,
+        request: ResourceRequest,
+        ath: str | None,
+        policy: DPoPPolicy,
+        family: Iterable[DPoPPolicy],
+        now: float,
+        useless_after: float = math.inf,
+    ) -> tuple[DPoPProof, Nonce | None]:
+        """Verify the proof `jws` of `request`, whose `header` was read, and use it up for all of `family`.
+
+        `ath` is the hash of the access token that came with it, None where none is presented. The proof isn't
+        remembered for longer than until `useless_after`, in seconds since the epoch. Returns the proof, and
+        what is known of its nonce. Raises `errors.DPoPError`.
+        """
+        proof, nonce, entry = self.judge_proof(
+            jws,
+            header,
+            request=request,
+            ath=ath,
+            policy=policy,
+            family=family,
+            now=now,
+            useless_after=useless_after,
+        )
+        await self.use_up(entry, nonce, policy)
+        return proof, nonce
+
+    def judge_proof(
+        self,
+        jws: CompactJWS,
+        header: ProofHeader,
+        *,
+        request: ResourceRequest,
+        ath: str | None,
+        policy: DPoPPolicy,
+        family: Iterable[DPoPPolicy],
+        now: float,
+        useless_after: float,
+    ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
+        """Make every check of `verify_proof` but the last: the store is still to be asked about the entry.
+
+        Nothing is awaited and nothing written. Raises `errors.DPoPError`.
+        """
+        proof = parse_claims(jws.payload, header)
+        check_htm(proof, request.method)
+        check_htu(proof, self.public_urls.target_uri(request))
+        if ath is not None:
+            check_ath(proof, ath)
+        check_signature(jws, header)
+        nonce = known_nonce(proof, self.nonces, now)
+        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
+        not_before, expires_at = acceptance_window(proof, family, nonce)
+        entry = ReplayEntry(
+            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
+            jkt=proof.jkt,
+            now=now,
+            not_before=not_before,
+            expires_at=min(expires_at, useless_after),
+        )
+        return proof, nonce, entry
+
+    def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
+        """Return the nonce for a client's next request, None where its own is the newest or none are used.
+
+        `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
+        """
+        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
+            return None
+        return issued_nonce(self.nonces, now)
+
+    def offered_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
+        """Return what `next_nonce` returns, for a refusal: None also when the provider fails."""
+        try:
+            return self.next_nonce(nonce, policy, now)
+        except Unavailable:
+            return None
+
+    async def use_up(self, entry: ReplayEntry, nonce: Nonce | None, policy: DPoPPolicy) -> None:
+        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
+
+        Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
+        since a proof is as old as its nonce.
+        """
+        try:
+            first = await self.store.add(entry)
+        except DPoPError as error:
+            error.check = Check.JTI
+            offered = self.offered_nonce(nonce, policy, entry.now)
+            if offered is None or not isinstance(error, Unavailable) or not error.newer_proof:
+                raise
+            sooner = Unavailable(
+                error.description, retry_after=1, newer_proof=True, check=Check.JTI, actual=error.actual
+            )
+            sooner.nonce = offered
+            raise sooner from error
+        except Exception as error:
+            # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
+            raise Unavailable(
+                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
+            ) from error
+        if first is not True:
+            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)

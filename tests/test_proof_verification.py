@@ -1,0 +1,33 @@
+"""The part of a verdict that a token endpoint shares."""
+
+from dpop_middleware import DPoPPolicy
+from dpop_middleware.proof import parse_header, split_proof
+from dpop_middleware.proof_verification import ProofVerification
+from dpop_middleware.replay.store import ReplayKeyspace
+from dpop_middleware.target import PublicURLs
+from tests.support.api import NOW, Api, request
+
+HOUR = 3600
+
+
+async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None:
+    api = Api()
+    part = ProofVerification(
+        store=api.store,
+        keyspace=ReplayKeyspace("token endpoint"),
+        public_urls=PublicURLs("https://auth.example.test", insecure_http_hosts=()),
+        nonces=None,
+    )
+    jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
+    policy = DPoPPolicy(clock_skew=2 * HOUR)
+    proof, nonce = await part.verify_proof(
+        jws,
+        parse_header(jws.header, policy.algorithms),
+        request=request(method="POST", raw_path="/token"),
+        ath=None,
+        policy=policy,
+        family=(policy,),
+        now=NOW,
+    )
+    assert (proof.ath, nonce) == (None, None)
+    assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5
