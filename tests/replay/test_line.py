@@ -123,9 +123,10 @@ async def test_every_master_is_greeted(implementation: str) -> None:
         store = RedisReplayStore.from_url(cluster.url, timeout=2.0)
         await store.open()
         async with asyncio.timeout(10):
-            while [len(epochs(server)) for server in cluster.servers] != [1, 1, 1]:
+            while not all(epochs(server) for server in cluster.servers):
                 await asyncio.sleep(0.01)
         await store.aclose()
+        assert [len(epochs(server)) for server in cluster.servers] == [1, 1, 1]
 
 
 async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
@@ -147,6 +148,7 @@ async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implem
         async with asyncio.timeout(10):
             while await answer(store, entry()) is not True:
                 await asyncio.sleep(0.01)
+        assert len(epochs(server)) == 1
         await store.aclose()
 
 
