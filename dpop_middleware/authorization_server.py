@@ -150,9 +150,10 @@ class TokenEndpoint:
         now = self._clock()
         jws = split_proof(one_proof(request.dpop))
         header = parse_header(jws.header, self._policy.algorithms)
-        proof, _ = await self._verification.verify_proof(
+        proof, nonce, entry = self._verification.judge_proof(
             jws, header, request=request, ath=None, policy=self._policy, family=(self._policy,), now=now
         )
+        await self._verification.use_up(entry, nonce, self._policy)
         return proof
 
     def response_headers(self, proof: DPoPProof | None) -> Headers:

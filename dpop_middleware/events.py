@@ -215,8 +215,7 @@ class Reporter:
             return
         try:
             self._on_event(event)
-        # An operator's faulty sink must not decide who gets in, nor turn a verdict into a 500.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - a faulty sink must not decide who gets in, nor make a 500
             now = time.monotonic()
             suppressed = self._limit.admit("on_event", now)
             if suppressed is not None:

@@ -56,37 +56,6 @@ class ProofVerification:
                 "MemoryReplayStore() for a single process"
             )
 
-    async def verify_proof(
-        self,
-        jws: CompactJWS,
-        header: ProofHeader,
-        *,
-        request: ResourceRequest,
-        ath: str | None,
-        policy: DPoPPolicy,
-        family: Iterable[DPoPPolicy],
-        now: float,
-        useless_after: float = math.inf,
-    ) -> tuple[DPoPProof, Nonce | None]:
-        """Verify the proof `jws` of `request`, whose `header` was read, and use it up for all of `family`.
-
-        `ath` is the hash of the access token that came with it, None where none is presented. The proof isn't
-        remembered for longer than until `useless_after`, in seconds since the epoch. Returns the proof, and
-        what is known of its nonce. Raises `errors.DPoPError`.
-        """
-        proof, nonce, entry = self.judge_proof(
-            jws,
-            header,
-            request=request,
-            ath=ath,
-            policy=policy,
-            family=family,
-            now=now,
-            useless_after=useless_after,
-        )
-        await self.use_up(entry, nonce, policy)
-        return proof, nonce
-
     def judge_proof(
         self,
         jws: CompactJWS,
@@ -97,11 +66,14 @@ class ProofVerification:
         policy: DPoPPolicy,
         family: Iterable[DPoPPolicy],
         now: float,
-        useless_after: float,
+        useless_after: float = math.inf,
     ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
-        """Make every check of `verify_proof` but the last: the store is still to be asked about the entry.
+        """Judge the proof `jws` of `request`, whose `header` was read; what is left is to use it up.
 
-        Nothing is awaited and nothing written. Raises `errors.DPoPError`.
+        `ath` is the hash of the access token that came with it, None where none is presented. Returns the
+        proof, what is known of its nonce, and the entry for `use_up`: to be remembered for all of `family`,
+        but not for longer than until `useless_after`, in seconds since the epoch. Nothing is awaited and
+        nothing written. Raises `errors.DPoPError`.
         """
         proof = parse_claims(jws.payload, header)
         check_htm(proof, request.method)

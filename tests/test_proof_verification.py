@@ -20,7 +20,7 @@ async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None
     )
     jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
     policy = DPoPPolicy(clock_skew=2 * HOUR)
-    proof, nonce = await part.verify_proof(
+    proof, nonce, entry = part.judge_proof(
         jws,
         parse_header(jws.header, policy.algorithms),
         request=request(method="POST", raw_path="/token"),
@@ -29,5 +29,6 @@ async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None
         family=(policy,),
         now=NOW,
     )
+    await part.use_up(entry, nonce, policy)
     assert (proof.ath, nonce) == (None, None)
     assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5
