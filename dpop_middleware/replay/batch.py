@@ -21,7 +21,7 @@ from dpop_middleware.replay.replies import FORBIDDEN, ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import ASKING, command
 
-__all__ = ["REDIRECTIONS", "Batch"]
+__all__ = ["REDIRECTIONS", "Again", "Batch"]
 
 # The server is not, or no longer, the one to write to: another connection may lead to the right one.
 WRONG_SERVER = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
@@ -31,74 +31,73 @@ WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
 
 
+Again = list[tuple[PendingWrite, ServerError]]
+
+
 class Batch:
     """`writes` in one exchange; `fence` and `settings` are the link's.
 
     `with_get` says whether the server knows `SET … NX GET`. `tag` is the hash tag of a slot that the server
-    owns, empty without a cluster.
+    owns, empty without a cluster. `outcome` is None until the replies are there: then the writes that need
+    another try, each with what stood in its way, or what kept the replies away.
     """
 
     def __init__(
-        self,
-        writes: Sequence[PendingWrite],
-        settings: Settings,
-        fence: Fence,
-        *,
-        with_get: bool,
-        tag: bytes,
+        self, writes: Sequence[PendingWrite], settings: Settings, fence: Fence, *, with_get: bool, tag: bytes
     ) -> None:
         self._writes = writes
         self._settings = settings
         self._fence = fence
         self._with_get = with_get
         self._tag = tag
-        self._replies: list[object] = []
-        self._epoch: object = None
+        self._opening = self._touching = self._waiting = self._closing = b""
+        self._epoch: bytes | None = None
         self._acknowledged = 0
         self._asking = [index for index, write in enumerate(writes) if write.asking]
-        self._has_opening = self._has_closing = self._has_waiting = self._touches = False
         self.get_is_unknown = False
         self.wrong_server = False
+        self.outcome: Again | Exception | None = None
 
     def compose(self, *, now: float, timeout: float) -> tuple[bytes, int]:
         """What to send, and how many replies it gets; `timeout` in seconds is for `WAIT`."""
-        writes, with_get = self._writes, self._with_get
-        opening, closing, waiting = self._fence.opening(now), self._fence.closing, self._waiting(timeout)
-        commands = [write.command(with_get=with_get) for write in writes]
+        self._opening, self._closing = self._fence.opening(now), self._fence.closing
+        if self._settings.wait_replicas:
+            self._wait(timeout)
+        with_get = self._with_get
+        commands = [write.try_command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        for write in writes:
-            write.tries += 1
-        self._has_opening, self._has_closing, self._has_waiting = bool(opening), bool(closing), bool(waiting)
-        count = len(commands) + bool(opening) + bool(closing) + bool(waiting) + self._touches
-        return b"".join((opening, *commands, waiting, closing)), count
+        around = [part for part in (self._opening, self._touching, self._waiting, self._closing) if part]
+        data = b"".join((self._opening, *commands, self._touching, self._waiting, self._closing))
+        return data, len(commands) + len(around)
 
-    def accept(self, replies: list[object]) -> None:
-        """Take the replies to what was composed; raises one that puts the connection in doubt."""
-        if self._has_closing:
+    def land(self, replies: list[object], now: float) -> None:
+        """Take the replies to what was composed, and answer what is known at `now`, by the entries' clock.
+
+        Raises one that puts the connection in doubt.
+        """
+        if self._closing:
             self._read_epoch(replies.pop())
-        if self._has_waiting:
+        if self._waiting:
             self._read_waiting(replies.pop())
-        if self._touches:
+        if self._touching:
             replies.pop()
-        if self._has_opening:
+        if self._opening:
             del replies[0]
         for index in self._asking:
             del replies[index]
-        self._replies = replies
+        if self._fence.active:
+            self._fence.observe(self._epoch, now)
+        self.outcome = self._settled(replies)
 
-    def _waiting(self, timeout: float) -> bytes:
-        if not self._settings.wait_replicas:
-            return b""
+    def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
         # write nothing, so that there would be nothing to wait for.
-        touch = b""
-        self._touches = any(write.unknown for write in self._writes)
-        if self._touches:
+        if any(write.unknown for write in self._writes):
             name = b"%b::wait%b" % (self._settings.prefix.encode(), self._tag)
-            touch = command(b"SET", name, b"1", b"PX", b"1000")
+            self._touching = command(b"SET", name, b"1", b"PX", b"1000")
         milliseconds = max(SHORTEST_WAIT, timeout - WAIT_GRANULARITY) * 1000
-        return touch + command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
+        self._waiting = command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
 
     def _read_waiting(self, reply: object) -> None:
         if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
@@ -117,16 +116,15 @@ class Batch:
                 "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
                 "until +get is granted and the connection is opened anew"
             )
-        self._epoch = epoch
+        elif isinstance(epoch, bytes):
+            self._epoch = epoch
 
-    def settle(self, now: float) -> list[tuple[PendingWrite, ServerError]]:
-        """Resolve what is known at `now` (the entries' clock); return the rest with what stood in its way."""
-        if self._fence.active:
-            self._fence.observe(self._epoch if isinstance(self._epoch, bytes) else None, now)
+    def _settled(self, replies: list[object]) -> Again:
+        """Resolve what is known; return the rest with what stood in its way."""
         change = self._fence.change if self._fence.active else -math.inf
         replicated = self._acknowledged >= self._settings.wait_replicas
-        again: list[tuple[PendingWrite, ServerError]] = []
-        for write, reply in zip(self._writes, self._replies, strict=True):
+        again: Again = []
+        for write, reply in zip(self._writes, replies, strict=True):
             if isinstance(reply, ServerError):
                 if self._is_for_another_try(write, reply):
                     again.append((write, reply))

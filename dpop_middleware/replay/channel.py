@@ -1,65 +1,150 @@
-"""One open connection to one server: a batch goes out, its replies come back."""
+"""One open connection to one server: a batch goes out, its replies come back.
 
-# redis-py opens the connection, and has no public way to its two streams.
+redis-py opens and authenticates it; from then on its transport is ours. Replies are judged in the very moment
+in which the last of them arrives, before anybody is woken: a task in between would cost each request one more
+turn of the event loop.
+"""
+
+# redis-py has no public way to a connection's two streams, nor a stream one to what it has not yet given out.
 # pyright: reportPrivateUsage=false
 
 import asyncio
 import contextlib
+import contextvars
+import math
+from collections.abc import Callable
 from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError
 
-from dpop_middleware.replay.replies import ReplyReader, ServerError
+from dpop_middleware.replay.replies import Replies, ServerError
 
 __all__ = ["Channel", "put_away"]
 
+Landed = Callable[[list[object] | Exception], None]
 
-class Channel:
-    """A connection that redis-py has opened and authenticated."""
+# The coarsest event loops count in milliseconds.
+CLOCK_STEP = 0.001
+
+
+class Channel(asyncio.Protocol):
+    """A connection that redis-py has opened and authenticated. Times are of the event loop's clock."""
 
     def __init__(self, connection: AbstractConnection) -> None:
+        reader = cast(asyncio.StreamReader, connection._reader)
         self._connection = connection
-        self._replies = ReplyReader(cast(asyncio.StreamReader, connection._reader))
-        self._writer = cast(asyncio.StreamWriter, connection._writer)
-        self._was_cut = False
+        self._loop = asyncio.get_running_loop()
+        self._transport = cast(asyncio.StreamWriter, connection._writer).transport
+        self._replies = Replies()
+        self._landed: Landed | None = None
+        self._deadline = math.inf
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self._end: Exception | None = None
+        self._transport.set_protocol(self)
+        if self._transport.is_closing() or reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]
+            self._break(RedisConnectionError("the connection ended, or went on, before it was used"))
 
-    def send(self, data: bytes) -> None:
-        """Send `data` at once; if the connection is gone, `receive` tells."""
-        # uvloop raises RuntimeError from a write after the connection's end; `receive` tells it better.
-        if not self._writer.transport.is_closing():
-            self._writer.write(data)
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._end is not None
 
-    async def receive(self, count: int) -> list[object]:
-        """Read the `count` replies to what was sent; after any exception the channel is in doubt."""
-        try:
-            return await self._replies.read(count)
-        except (RedisError, OSError) as error:
-            if self._was_cut:
-                raise TimeoutError("the server did not answer in time") from error
-            raise
+    def exchange(self, data: bytes, count: int, landed: Landed, *, deadline: float) -> None:
+        """Send `data`; `landed` is called with its `count` replies as soon as the last of them is there.
 
-    def cut(self) -> None:
-        """Break the connection: what is being received ends with `TimeoutError`."""
-        self._was_cut = True
-        abort(self._connection)
+        Or with what kept them away, such as `TimeoutError` when they are not there by `deadline`; after that
+        the channel is in doubt. Raises what has ended the connection before; then nothing was sent.
+        """
+        if self._end is not None:
+            raise self._end
+        self._transport.write(data)
+        self._replies.expect(count)
+        self._landed = landed
+        self._watch(deadline)
+
+    async def replies(self, data: bytes, count: int, *, deadline: float = math.inf) -> list[object]:
+        """Send `data` and return its `count` replies; raises what `exchange` tells or raises."""
+        waiting: asyncio.Future[list[object] | Exception] = self._loop.create_future()
+
+        def landed(replies: list[object] | Exception) -> None:
+            if not waiting.done():
+                waiting.set_result(replies)
+
+        self.exchange(data, count, landed, deadline=deadline)
+        replies = await waiting
+        if isinstance(replies, Exception):
+            raise replies
+        return replies
 
     async def ask(self, data: bytes) -> object:
         """One command's reply; raises it when it is an error."""
-        self.send(data)
-        (reply,) = await self.receive(1)
+        (reply,) = await self.replies(data, 1)
         if isinstance(reply, ServerError):
             raise reply
         return reply
 
-    @property
-    def is_stale(self) -> bool:
-        """Whether there is something to read although nothing was asked: the connection's end, or dirt."""
-        return not self._replies.is_clean
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport."""
+        try:
+            replies = self._replies.feed(data)
+        except InvalidResponse as error:
+            self._break(error)
+            return
+        if replies is not None:
+            self._finish(replies)
+
+    def eof_received(self) -> None:
+        """Called by the transport."""
+        self.connection_lost(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport."""
+        self._break(exc or RedisConnectionError("the server closed the connection"))
 
     async def put_away(self) -> None:
         """Close without a word."""
+        self._break(RedisConnectionError("the connection was put away"))
         await put_away(self._connection)
+
+    def _finish(self, replies: list[object] | Exception) -> None:
+        landed, self._landed = self._landed, None
+        if landed is not None:
+            landed(replies)
+
+    def _break(self, error: Exception) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._end is None:
+            self._end = error
+            abort(self._connection)
+        self._finish(self._end)
+
+    def _watch(self, deadline: float) -> None:
+        """See that the connection ends at `deadline` if the replies are not there.
+
+        The alarm rings on after an exchange that is over: setting one for each would cost more than that.
+        """
+        self._deadline = deadline
+        if self._alarm is not None and self._rings_at > deadline:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and deadline < math.inf:
+            self._rings_at = deadline
+            # Not in the context of whichever request is on its way.
+            self._alarm = self._loop.call_at(deadline, self._ring, context=contextvars.Context())
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._landed is None:
+            return
+        if self._loop.time() < self._deadline - CLOCK_STEP:
+            self._watch(self._deadline)
+        else:
+            self._break(TimeoutError("the server did not answer in time"))
 
 
 async def put_away(connection: AbstractConnection) -> None:

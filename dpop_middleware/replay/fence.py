@@ -36,7 +36,7 @@ __all__ = ["Fence", "NewServer"]
 NewServer = Literal["wait", "accept"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Known:
     """The last epoch that we read, on which server and under which name, and when it last stood there."""
 
@@ -142,6 +142,9 @@ class Fence:
         if self._info is None:
             return
         known = self._known
+        if known is not None and epoch == known.epoch and not self._must_propose:
+            known.at = max(known.at, now)
+            return
         if epoch is None:
             # Flushed: nothing before this moment can be vouched for.
             self.change = max(self.change, now)

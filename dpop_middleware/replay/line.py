@@ -50,8 +50,7 @@ class Line:
     @property
     def channel(self) -> Channel | None:
         """The connection, if it can be used as it is."""
-        # Between batches there is nothing to read: what there is can only be the end, or dirt.
-        if self._channel is None or self._must_renew or self._channel.is_stale:
+        if self._channel is None or self._must_renew or self._channel.has_ended:
             return None
         return self._channel
 
@@ -92,13 +91,7 @@ class Line:
         greeting, closing = self.fence.greeting(), self.fence.closing
         if not closing:
             return
-        channel.send(greeting + closing)
-        timer = self._loop.call_at(deadline, channel.cut)
-        try:
-            replies = await channel.receive(1 + bool(greeting))
-        finally:
-            timer.cancel()
-        epoch = replies[-1]
+        epoch = (await channel.replies(greeting + closing, 1 + bool(greeting), deadline=deadline))[-1]
         if isinstance(epoch, bytes):
             self.fence.greeted(epoch, at=self._loop.time())
         else:

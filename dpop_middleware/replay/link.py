@@ -10,9 +10,9 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 
-from dpop_middleware.replay.batch import REDIRECTIONS, Batch
+from dpop_middleware.replay.batch import REDIRECTIONS, Again, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import Connect
@@ -27,16 +27,6 @@ __all__ = ["Link"]
 
 MOST_TRIES = 2
 MOST_IN_BATCH = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A batch that was sent on a channel, how many replies it gets, and what cuts it off if they are late."""
-
-    channel: Channel
-    batch: Batch
-    replies: int
-    timer: asyncio.TimerHandle
 
 
 class Link:
@@ -54,10 +44,10 @@ class Link:
         self._flying: list[PendingWrite] = []
         self._line = Line(name, connect, settings, router)
         self._breaker = CircuitBreaker()
+        self._batch: Batch | None = None
         self._idle: asyncio.Future[None] | None = None
         self._last_error: Exception | None = None
-        self._begun: Flight | None = None
-        self._was_alone = False
+        self._may_begin = False
         self._has_to_greet = False
         self.closed = False
         # Not in the context of whichever request came first.
@@ -89,9 +79,9 @@ class Link:
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
-        else:
+        elif not (self._may_begin and self._begin(write)):
             self._queue.append(write)
-            self._wake()
+            self._next()
 
     def resubmit(self, write: PendingWrite) -> None:
         """Queue `write` before those that came later."""
@@ -99,7 +89,7 @@ class Link:
             self._refuse((write,))
             return
         self._queue.appendleft(write)
-        self._wake()
+        self._next()
 
     def _greet_soon(self) -> None:
         self._has_to_greet = True
@@ -114,64 +104,67 @@ class Link:
         # What the task refuses at its end, in case it had not yet begun.
         self._refuse(self._queue)
 
+    def _next(self) -> None:
+        """Something waits: the task sends it, unless a batch is on its way."""
+        if self._batch is None:
+            self._wake()
+
     def _wake(self) -> None:
         if self._idle is not None and not self._idle.done():
-            self._begin()
             self._idle.set_result(None)
+
+    def _begin(self, write: PendingWrite) -> bool:
+        """Send `write` without waiting for the task, if that can be done; return whether it was."""
+        channel = self._line.channel
+        if channel is None:
+            return False
+        try:
+            self._send(channel, [write])
+        except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
+            self._flying = []
+            return False
+        return True
 
     async def _run(self) -> None:
         try:
             while True:
-                while self._queue or self._begun is not None or self._has_to_greet:
+                if self._batch is None:
                     await self._turn()
-                self._idle = self._loop.create_future()
-                await self._idle
-                self._idle = None
+                elif self._batch.outcome is None:
+                    await self._sleep()
+                else:
+                    await self._deal_with(self._batch, self._batch.outcome)
         finally:
             # The loop ends or the store is closed. A later request gets another link.
             self.closed = True
-            if self._begun is not None:
-                self._begun.timer.cancel()
             self._refuse((*self._flying, *self._queue))
             self._queue.clear()
             await self._line.aclose()
 
+    async def _sleep(self) -> None:
+        self._idle = self._loop.create_future()
+        await self._idle
+        self._idle = None
+
     async def _turn(self) -> None:
-        flight, self._begun = self._begun, None
-        if flight is None:
-            self._flying = self._take()
-        writes = self._flying
-        if not writes:
+        self._may_begin = False
+        self._flying = self._take()
+        if not self._flying:
             self._breaker.abandoned()
-            await self._greet()
-            return
-        if self._breaker.is_open:
-            self._refuse(writes)
-            return
-        try:
-            if flight is None:
-                channel = await self._line.ready(deadline=writes[0].deadline, ahead=writes[-1].ahead)
-                flight = self._send(channel, writes)
-            try:
-                flight.batch.accept(await flight.channel.receive(flight.replies))
-            finally:
-                flight.timer.cancel()
-        except Exception as error:  # noqa: BLE001 - no error makes the answers known
-            # Whatever a socket, TLS, the parser or a credential provider raises: the connection is in doubt.
-            await self._failed(writes, error, sent=flight is not None)
+            await (self._greet() if self._has_to_greet else self._sleep())
+        elif self._breaker.is_open:
+            self._refuse(self._flying)
+            self._flying = []
         else:
-            self._breaker.succeeded()
-            self._last_error = None
-            await self._settle(flight.batch, writes)
-            # A worker that comes anew must not find the server without the epoch that we miss.
-            self._has_to_greet = self._line.fence.is_missing
-        self._was_alone = len(writes) == 1
-        self._flying = []
+            try:
+                first, last = self._flying[0], self._flying[-1]
+                channel = await self._line.ready(deadline=first.deadline, ahead=last.ahead)
+                self._send(channel, self._flying)
+            except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
+                await self._failed(error, sent=False)
 
     async def _greet(self) -> None:
         """See whether the server knows us, for no request; if that fails, the next request meets it again."""
-        if not self._has_to_greet:
-            return
         self._has_to_greet = False
         try:
             # Requests that come meanwhile wait for half of their time at most.
@@ -179,30 +172,43 @@ class Link:
         except Exception:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
             await self._line.put_away()
 
-    def _begin(self) -> None:
-        """Send before the task has woken, if the last request was alone too: many had better go together."""
-        channel = self._line.channel if self._was_alone else None
-        if channel is None or self._has_to_greet:
-            return
-        self._flying = self._take()
-        try:
-            if self._flying:
-                self._begun = self._send(channel, self._flying)
-        except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
-            self._queue.extendleft(reversed(self._flying))
-            self._flying = []
-
-    def _send(self, channel: Channel, writes: list[PendingWrite]) -> Flight:
+    def _send(self, channel: Channel, writes: list[PendingWrite]) -> None:
+        self._may_begin = False
+        self._flying, line = writes, self._line
         # Half of a request's time for one try leaves the other half for the second.
-        now = self._loop.time()
+        now, ahead = self._loop.time(), writes[-1].ahead
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        line, ahead = self._line, writes[-1].ahead
         batch = Batch(writes, self._settings, line.fence, with_get=line.with_get, tag=line.tag)
         line.fence.date(ahead)
         data, replies = batch.compose(now=now + ahead, timeout=deadline - now)
-        channel.send(data)
-        # Cheaper than a timeout around the task: the deadline cuts the connection.
-        return Flight(channel, batch, replies, self._loop.call_at(deadline, channel.cut))
+        channel.exchange(data, replies, partial(self._land, batch), deadline=deadline)
+        self._batch = batch
+
+    def _land(self, batch: Batch, replies: list[object] | Exception) -> None:
+        """Answer those who wait; the task is woken only where there is more to do than that."""
+        writes = self._flying
+        if isinstance(replies, Exception):
+            batch.outcome = replies
+        else:
+            try:
+                batch.land(replies, self._loop.time() + writes[-1].ahead)
+            except Exception as error:  # noqa: BLE001 - no error makes the answers known
+                batch.outcome = error
+        if batch.outcome:
+            self._wake()
+            return
+        self._succeeded()
+        if self._queue or self._has_to_greet:
+            self._wake()
+        else:
+            # Where several came at once, several are to be expected: they had better wait for each other.
+            self._may_begin = len(writes) == 1
+
+    def _succeeded(self) -> None:
+        self._batch, self._flying, self._last_error = None, [], None
+        self._breaker.succeeded()
+        # A worker that comes anew must not find the server without the epoch that we miss.
+        self._has_to_greet = self._line.fence.is_missing
 
     def _take(self) -> list[PendingWrite]:
         """The next batch: without those that nobody waits for, or whose time is over."""
@@ -218,24 +224,30 @@ class Link:
                 writes.append(write)
         return writes
 
-    async def _settle(self, batch: Batch, writes: list[PendingWrite]) -> None:
-        again = batch.settle(self._loop.time() + writes[-1].ahead)
+    async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
+        """Some writes of `batch` need another try, or all of them do."""
+        if isinstance(outcome, Exception):
+            await self._failed(outcome, sent=True)
+            return
         if batch.get_is_unknown:
             self._line.with_get = False
         if batch.wrong_server:
             await self._line.put_away()
-        for write, error in reversed(again):
+        self._succeeded()
+        for write, error in reversed(outcome):
             if error.code in REDIRECTIONS and self._router is not None:
                 self._router.redirect(write, error)
             else:
                 self._again(write, error)
 
-    async def _failed(self, writes: list[PendingWrite], error: Exception, *, sent: bool) -> None:
+    async def _failed(self, error: Exception, *, sent: bool) -> None:
+        """The connection is in doubt, and so is what was sent on it."""
         await self._line.put_away()
         self._breaker.failed(self._loop.time())
         self._last_error = error
         if self._router is not None:
             self._router.look_again(error)
+        writes, self._flying, self._batch = self._flying, [], None
         for write in reversed(writes):
             write.unknown = write.unknown or sent
             self._again(write, error)

@@ -93,8 +93,9 @@ class PendingWrite:
         """By how many seconds the entries' clock is before the event loop's."""
         return self.now - self.started
 
-    def command(self, *, with_get: bool) -> bytes:
-        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
+    def try_command(self, *, with_get: bool) -> bytes:
+        """One more try, as the server is to see it; `with_get` where it knows `SET … NX GET`."""
+        self.tries += 1
         if with_get:
             return set_once(self.name, self.owner, self.milliseconds)
         return set_if_absent(self.name, self.owner, self.milliseconds)

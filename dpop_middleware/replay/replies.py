@@ -1,21 +1,22 @@
 """Reads a server's replies, RESP2 and RESP3, many at a time.
 
-redis-py opens the connection (TLS, HELLO, AUTH) and owns it; only the replies to batches are read here, for a
-coroutine for each of them would cost more than all the rest of a request.
+redis-py opens the connection (TLS, HELLO, AUTH); what comes then is read here, for a coroutine for each reply
+would cost more than all the rest of a request.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
-__all__ = ["FORBIDDEN", "ReplyReader", "ServerError"]
+__all__ = ["FORBIDDEN", "Replies", "ServerError"]
 
 # The code of an error reply to what the user may not do.
 FORBIDDEN = "NOPERM"
 
-READ_SIZE = 65_536
+# What almost every entry gets. RESP2 has another for it, which takes the long way.
+NIL = b"_\r\n"
+# A lone entry gets its own reply and the fence's, nearly always the same two: they are remembered.
+LONE = 2
 
 
 class ServerError(RedisError):
@@ -30,50 +31,57 @@ class Incomplete(Exception):
     """The reply goes on in bytes that have not arrived."""
 
 
-class ReplyReader:
-    """The replies on one stream, in order. Pushes are left out: nothing here asks for any."""
+class Replies:
+    """The replies on one connection, in order. Pushes are left out: nothing here asks for any."""
 
-    def __init__(self, stream: asyncio.StreamReader) -> None:
-        self._stream = stream
-        self._data = b""
+    def __init__(self) -> None:
+        self._unread = b""
+        self._wanted = 0
+        self._usual: bytes | None = None
+        self._usual_replies: tuple[object, ...] = ()
 
-    async def read(self, count: int) -> list[object]:
-        """The next `count` replies, errors among them as `ServerError`.
+    def expect(self, count: int) -> None:
+        """Something was sent that gets `count` replies, at least one."""
+        self._wanted = count
 
-        Raises redis-py's `ConnectionError` when the stream ends first, `InvalidResponse` when it is not RESP
-        or goes on after the last of them.
+    def feed(self, data: bytes) -> list[object] | None:
+        """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
+
+        Raises redis-py's `InvalidResponse` when it is not RESP or goes on after the last of them.
         """
-        replies: list[object] = []
-        position = 0
-        while True:
-            data = self._data
+        data = self._unread + data
+        if data == self._usual and self._wanted == LONE:
+            replies = [*self._usual_replies]
+        else:
             try:
-                while len(replies) < count:
-                    kind, reply, position = _parse(data, position)
-                    if kind not in b">|":
-                        replies.append(reply)
+                replies = _parse_all(data, self._wanted)
             except Incomplete:
-                pass
-            except ValueError as error:
-                raise InvalidResponse("the server's reply has a number that can't be read") from error
-            self._data = data[position:]
-            position = 0
-            if len(replies) == count:
-                if self._data:
-                    # Who sends one too many may have sent it first: none of them is sure.
-                    raise InvalidResponse("the server sent more replies than there were questions")
-                return replies
-            more = await self._stream.read(READ_SIZE)
-            if not more:
-                raise RedisConnectionError("the server closed the connection")
-            self._data += more
+                self._unread = data
+                return None
+            except (ValueError, RecursionError) as error:
+                raise InvalidResponse("the server's reply can't be read") from error
+            if len(replies) == LONE and all(reply is None or isinstance(reply, bytes) for reply in replies):
+                self._usual, self._usual_replies = data, tuple(replies)
+        self._unread, self._wanted = b"", 0
+        return replies
 
-    @property
-    def is_clean(self) -> bool:
-        """Whether the stream is open and every byte that came belonged to a reply that was asked for."""
-        # No public method of a stream looks without taking.
-        unread: bytearray = self._stream._buffer  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
-        return not (self._data or unread or self._stream.at_eof() or self._stream.exception())
+
+def _parse_all(data: bytes, count: int) -> list[object]:
+    """The `count` replies that `data` consists of."""
+    replies: list[object] = []
+    position = 0
+    while len(replies) < count:
+        if data.startswith(NIL, position):
+            replies.append(None)
+            position += len(NIL)
+            continue
+        kind, reply, position = _parse(data, position)
+        if kind not in b">|":
+            replies.append(reply)
+    if position < len(data):
+        # Who sends one too many may have sent it first: none of them is sure.
+        raise InvalidResponse("the server sent more replies than there were questions")
+    return replies
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:

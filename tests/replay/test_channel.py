@@ -1,15 +1,21 @@
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.target import target_of_url
 from dpop_middleware.replay.wire import command
 from tests.support.scripted import ScriptedServer
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
 
 
 async def opened(server: ScriptedServer) -> Channel:
@@ -19,13 +25,16 @@ async def opened(server: ScriptedServer) -> Channel:
     return channel
 
 
-async def _sends_nothing_once_cut() -> None:
+async def _sends_nothing_once_its_time_was_over() -> None:
     async with ScriptedServer() as server:
         channel = await opened(server)
-        channel.cut()
-        channel.send(command(b"PING"))
+        server.hold(b"PING")
         with pytest.raises(TimeoutError, match="did not answer in time"):
-            await channel.receive(1)
+            await channel.replies(command(b"PING"), 1, deadline=soon(0.05))
+        assert channel.has_ended
+        server.commands.clear()
+        with pytest.raises(TimeoutError, match="did not answer in time"):
+            await channel.ask(command(b"PING"))
         assert server.commands == []
         await channel.put_away()
 
@@ -34,30 +43,123 @@ async def _sends_nothing_once_put_away() -> None:
     async with ScriptedServer() as server:
         channel = await opened(server)
         await channel.put_away()
-        channel.send(command(b"PING"))
         with pytest.raises(RedisConnectionError):
-            await channel.receive(1)
+            await channel.ask(command(b"PING"))
         assert server.commands == []
 
 
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-@pytest.mark.parametrize("check", [_sends_nothing_once_cut, _sends_nothing_once_put_away])
-def test_a_connection_that_has_ended_says_so_when_read(
-    run: Callable[..., None], check: Callable[[], object]
-) -> None:
-    run(check())
+async def _ends_with_the_server() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        server.cut()
+        async with asyncio.timeout(5):
+            while not channel.has_ended:
+                await asyncio.sleep(0.001)
+        with pytest.raises((RedisConnectionError, OSError)):
+            await channel.ask(command(b"PING"))
+        await channel.put_away()
 
 
-async def test_what_is_being_received_ends_when_the_connection_is_cut() -> None:
+async def _ends_when_the_server_speaks_unasked() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        server.push(b"+OK\r\n")
+        async with asyncio.timeout(5):
+            while not channel.has_ended:
+                await asyncio.sleep(0.001)
+        with pytest.raises(InvalidResponse):
+            await channel.ask(command(b"PING"))
+        assert server.commands == []
+        await channel.put_away()
+
+
+async def _tells_who_waits_of_the_end() -> None:
     async with ScriptedServer() as server:
         channel = await opened(server)
         server.hold(b"PING")
-        channel.send(command(b"PING"))
-        receiving = asyncio.ensure_future(channel.receive(1))
+        waiting = asyncio.ensure_future(channel.ask(command(b"PING")))
         async with asyncio.timeout(5):
             while not server.commands:
                 await asyncio.sleep(0.001)
-        channel.cut()
-        with pytest.raises(TimeoutError, match="did not answer in time"):
-            await receiving
+        server.cut()
+        with pytest.raises((RedisConnectionError, OSError)):
+            await waiting
+        await channel.put_away()
+
+
+async def _is_dirty_before_its_first_use() -> None:
+    async with ScriptedServer() as server:
+        connection: Any = target_of_url(server.url).connection(5.0)
+        await connection.connect()
+        server.push(b"+OK\r\n")
+        async with asyncio.timeout(5):
+            while not connection._reader._buffer:
+                await asyncio.sleep(0.001)
+        channel = Channel(connection)
+        with pytest.raises(RedisConnectionError, match="before it was used"):
+            await channel.ask(command(b"PING"))
+        await channel.put_away()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize(
+    "check",
+    [
+        _sends_nothing_once_its_time_was_over,
+        _sends_nothing_once_put_away,
+        _ends_with_the_server,
+        _ends_when_the_server_speaks_unasked,
+        _tells_who_waits_of_the_end,
+        _is_dirty_before_its_first_use,
+    ],
+)
+def test_a_connection(run: Callable[..., None], check: Callable[[], object]) -> None:
+    run(check())
+
+
+async def test_one_alarm_serves_several_exchanges_each_with_its_own_deadline() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        begin = asyncio.get_running_loop().time()
+        # The alarm of the first rings during the second, and is no longer meant.
+        assert await channel.replies(command(b"PING"), 1, deadline=soon(0.05)) == [b"OK"]
+        server.hold(b"PING")
+        with pytest.raises(TimeoutError):
+            await channel.replies(command(b"PING"), 1, deadline=soon(0.15))
+        assert asyncio.get_running_loop().time() >= begin + 0.14
+        await channel.put_away()
+
+
+async def test_an_earlier_deadline_is_not_kept_waiting_by_a_later_alarm() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        assert await channel.replies(command(b"PING"), 1, deadline=soon(60)) == [b"OK"]
+        server.hold(b"PING")
+        async with asyncio.timeout(30):
+            with pytest.raises(TimeoutError, match="did not answer in time"):
+                await channel.replies(command(b"PING"), 1, deadline=soon(0.05))
+        await channel.put_away()
+
+
+async def test_an_alarm_rings_for_nothing_where_nothing_is_awaited() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        assert await channel.replies(command(b"PING"), 1, deadline=soon(0.02)) == [b"OK"]
+        await asyncio.sleep(0.1)
+        assert not channel.has_ended
+        assert await channel.ask(command(b"PING")) == b"OK"
+        await channel.put_away()
+
+
+async def test_who_has_left_is_not_told() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        server.hold(b"PING")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await channel.ask(command(b"PING"))
+        server.release()
+        await asyncio.sleep(0.05)
+        assert not channel.has_ended
+        assert await channel.ask(command(b"GET", b"nothing")) is None
         await channel.put_away()

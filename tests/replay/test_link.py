@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -73,15 +74,14 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: 
         first = pending()
         writer.submit(first)
         assert await first.answer is True
-        send, refusals = Channel.send, iter([True])
+        exchange, refusals = Channel.exchange, iter([True])
 
-        def refuse_once(channel: Channel, data: bytes) -> None:
+        def refuse_once(channel: Channel, *arguments: Any, **options: Any) -> None:
             if next(refusals, False):
                 raise RuntimeError("unable to perform operation on a closed transport")
-            send(channel, data)
+            exchange(channel, *arguments, **options)
 
-        monkeypatch.setattr(Channel, "send", refuse_once)
-        await asyncio.sleep(0)
+        monkeypatch.setattr(Channel, "exchange", refuse_once)
         second = pending()
         writer.submit(second)
         assert await second.answer is True
@@ -115,26 +115,35 @@ async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
 async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
     async with ScriptedServer() as server:
         writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        first = pending()
+        writer.submit(first)
+        assert first.tries == 0
+        assert await first.answer is True
         for _ in range(2):
-            first = pending()
-            writer.submit(first)
-            assert await first.answer is True
-            await asyncio.sleep(0)
-        alone, gone = pending(), pending()
-        writer.submit(alone)
-        assert not writer.is_quiet
-        assert alone.tries == 1
-        assert await alone.answer is True
-        await asyncio.sleep(0)
-        gone.answer.cancel()
-        writer.submit(gone)
-        assert gone.tries == 0
-        await asyncio.sleep(0.01)
+            alone = pending()
+            writer.submit(alone)
+            assert not writer.is_quiet
+            assert alone.tries == 1
+            assert await alone.answer is True
+            assert writer.is_quiet
         last = pending()
         writer.submit(last)
-        # Sent, and closed before the task has seen it.
+        # Sent, and closed before its answer came.
         await writer.aclose()
         assert isinstance(await last.answer, Unavailable)
+
+
+async def test_requests_that_come_together_go_together() -> None:
+    async with ScriptedServer() as server:
+        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        for size, reads in ((3, 1), (4, 2), (1, 3), (1, 4), (3, 6)):
+            writes = [pending() for _ in range(size)]
+            for write in writes:
+                writer.submit(write)
+            assert [await write.answer for write in writes] == [True] * size
+            # The fence is read once for each batch; of the last three the first went ahead.
+            assert sum(words[0] == b"GET" for words in server.commands) == reads
+        await writer.aclose()
 
 
 async def test_a_connection_that_opens_late_serves_those_who_come_later() -> None:
