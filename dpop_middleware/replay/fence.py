@@ -142,9 +142,10 @@ class Fence:
         if self._info is None:
             return
         known = self._known
-        if known is not None and epoch == known.epoch and not self._must_propose:
+        if known is not None and epoch == known.epoch:
             known.at = max(known.at, now)
-            return
+            if not self._must_propose:
+                return
         if epoch is None:
             # Flushed: nothing before this moment can be vouched for.
             self.change = max(self.change, now)
@@ -154,12 +155,11 @@ class Fence:
         told = min(_moment_of(epoch, now), now)
         if known is None or epoch != known.epoch:
             self.change = max(self.change, self._learned(told, known, self._info, now))
+            self._known = Known(self._info.run_id, self._name, epoch, now)
         # Whoever took the server for new knew less than we: they and the others are to know it too.
         self._must_propose = self._overrules = told == -math.inf < self.change
         if self._overrules:
             self._proposal = _proposal(self.change)
-        if known is None or now > known.at or epoch != known.epoch:
-            self._known = Known(self._info.run_id, self._name, epoch, now)
 
     def _learned(self, moment: float, known: Known | None, info: ServerInfo, now: float) -> float:
         """What the `moment` of an epoch new to us means, by our clock."""
