@@ -4,6 +4,7 @@ A part that can't be used is named, and none is left out in silence. Of values a
 files only: anything else that was misread may be a piece of a password.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _SCHEMES: Final[Mapping[str, tuple[str, Kind]]] = {
     "redis+cluster": ("redis", "cluster"),
     "rediss+cluster": ("rediss", "cluster"),
 }
+# Not urlsplit: what it makes of several hosts, one of them an IPv6 address, changes with Python's version.
+_URL: Final = re.compile(r"([A-Za-z+]+)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 _DEFAULT_PORTS: Final[Mapping[Kind, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 OF_SENTINELS: Final = "sentinel_"
 _DEADLINES: Final = ("timeout", "socket_timeout", "socket_connect_timeout")
@@ -59,15 +62,12 @@ def parse_store_url(url: object) -> StoreURL:
     """Read a URL; raises `ConfigurationError` that names the part which can't be used."""
     if not isinstance(url, str):
         raise ConfigurationError("from_url takes a URL as a string, such as redis://localhost:6379/0")
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        # Here and below the cause is left out: it quotes what may be a piece of a password.
-        raise ConfigurationError("the URL of the replay store can't be read: check its brackets") from None
-    if parts.scheme not in _SCHEMES or "://" not in url:
+    match = _URL.fullmatch(url.strip())
+    if match is None or match[1].lower() not in _SCHEMES:
         raise ConfigurationError(f"the scheme of the replay store's URL must be one of {', '.join(_SCHEMES)}")
     if "#" in url:
         raise ConfigurationError(f"the URL of the replay store has a fragment; {_IN_A_PASSWORD}")
+    parts = SplitResult(match[1].lower(), match[2], match[3], match[4] or "", "")
     scheme, kind = _SCHEMES[parts.scheme]
     addresses: tuple[Address, ...] = ()
     service = ""
@@ -117,8 +117,9 @@ def _address(text: str, default_port: int) -> Address:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
+        # Here and below the cause is left out: it quotes what may be a piece of a password.
         raise ConfigurationError(
-            f"a host in the replay store's URL has a port that can't be read; {_IN_A_PASSWORD}"
+            f"a host in the replay store's URL has brackets or a port that can't be read; {_IN_A_PASSWORD}"
         ) from None
     if not host:
         raise ConfigurationError("the replay store's URL lacks a host")

@@ -13,7 +13,6 @@ import gc
 import platform
 import subprocess
 import sys
-import sysconfig
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from dpop_middleware import (
 )
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.replay.store import ReplayStore
+from tests.benchmarks.floor import straight
 from tests.benchmarks.rounds import Samples, Yardstick, measure
 from tests.benchmarks.workload import KNOWN_CLIENTS, Making, Scope, StubStore, Workload
 
@@ -59,6 +59,12 @@ async def accepted_in_flight(api: ResourceServer, scopes: list[Scope]) -> None:
             await api.authenticate(ResourceRequest.from_scope(scope))
 
     await asyncio.gather(*[worker() for _ in range(IN_FLIGHT)])
+
+
+async def straight_through(api: ResourceServer, scopes: list[Scope]) -> None:
+    """Every request is let in by one function that does nothing but the work."""
+    for scope in scopes:
+        await straight(api, scope)
 
 
 async def refused(api: ResourceServer, scopes: list[Scope]) -> None:
@@ -117,7 +123,9 @@ def cases() -> list[Case]:
     return [
         Case("known client", usual, usual.known, accepted, KNOWN_BAR),
         Case(f"known client, {IN_FLIGHT} in flight", usual, usual.known, accepted_in_flight),
+        Case("known client, one straight function", usual, usual.known, straight_through),
         Case("nothing cached", usual, usual.unknown, accepted, UNKNOWN_BAR),
+        Case("nothing cached, one straight function", usual, usual.unknown, straight_through),
         Case("nothing cached, RS256 token", rsa, rsa.unknown, accepted),
         Case("refused: no DPoP field", usual, usual.missing_proof, refused, CHEAP_BAR),
         Case("refused: wrong typ", usual, usual.wrong_typ, refused, CHEAP_BAR),
@@ -203,11 +211,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="batches for each case and store")
     parser.add_argument("--size", type=int, default=100, help="requests in a batch")
     options = parser.parse_args()
-    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    build = "optimised" if "--enable-optimizations" in arguments else "plain"
     microseconds = min(Yardstick().seconds(500) for _ in range(10)) * 1e6
     print(
-        f"Python {platform.python_version()} ({build} build), cryptography {cryptography.__version__}; "
+        f"Python {platform.python_version()}, cryptography {cryptography.__version__}; "
         f"one ES256 verification: {microseconds:.1f} µs\n"
         f"{options.rounds} batches of {options.size} requests, each between two batches of verifications:\n"
         "the median of the quotients, then the fastest batch's time for one request. The middleware's rows\n"

@@ -161,7 +161,8 @@ def endless_interim(_asked: Asked) -> Script:
 @pytest.mark.parametrize("handler", [endless, endless_interim])
 def test_endless_answers_end_at_the_byte_limit(server: IssuerServer, handler: Any) -> None:
     server.handlers["/jwks"] = handler
-    with pytest.raises(FetchError, match="larger than the limit"):
+    # Newer versions of http.client count interim answers themselves.
+    with pytest.raises(FetchError, match="larger than the limit|more than 100 interim responses"):
         get(f"{server.origin}/jwks")
 
 
