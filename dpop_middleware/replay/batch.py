@@ -7,10 +7,13 @@ before the connection broke is tried again like the others, and recognised by it
 import math
 from collections.abc import Sequence
 
+from redis.exceptions import InvalidResponse
+
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.pending import (
     FENCED,
     NO_ANSWER,
+    OWNER_SIZE,
     REFUSED,
     UNREPLICATED,
     Outcome,
@@ -64,7 +67,7 @@ class Batch:
         if self._settings.wait_replicas:
             self._wait(timeout)
         with_get = self._with_get
-        commands = [write.try_command(with_get=with_get) for write in self._writes]
+        commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
         around = [part for part in (self._opening, self._touching, self._waiting, self._closing) if part]
@@ -86,6 +89,8 @@ class Batch:
             del replies[0]
         for index in self._asking:
             del replies[index]
+        if not all(map(self._can_be_a_reply, replies)):
+            raise InvalidResponse("a reply is none that an entry can get")
         if self._fence.active:
             self._fence.observe(self._epoch, now)
         self.outcome = self._settled(replies)
@@ -139,6 +144,14 @@ class Batch:
                 outcome = unavailable(FENCED, retry_after=seconds, newer_proof=True)
             write.resolve(outcome)
         return again
+
+    def _can_be_a_reply(self, reply: object) -> bool:
+        """Whether a server says this to an entry: what was stray on the connection may be taken for it."""
+        if reply is None or isinstance(reply, ServerError):
+            return True
+        if self._with_get:
+            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
+        return reply == b"OK"
 
     def _judge(self, write: PendingWrite, reply: object) -> Outcome:
         if self._with_get:

@@ -56,10 +56,13 @@ class Channel(asyncio.Protocol):
         """Send `data`; `landed` is called with its `count` replies as soon as the last of them is there.
 
         Or with what kept them away, such as `TimeoutError` when they are not there by `deadline`; after that
-        the channel is in doubt. Raises what has ended the connection before; then nothing was sent.
+        the channel is in doubt. Raises what has ended the connection before, and RuntimeError while other
+        replies are awaited; then nothing was sent.
         """
         if self._end is not None:
             raise self._end
+        if self._landed is not None:
+            raise RuntimeError("the replies to something else are still awaited")
         self._transport.write(data)
         self._replies.expect(count)
         self._landed = landed

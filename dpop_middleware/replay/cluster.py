@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+from functools import partial
 
 from redis.crc import key_slot
 
@@ -67,9 +68,13 @@ class Cluster:
         """Follow MOVED or ASK; neither counts as a try, the server did nothing."""
         write.tries -= 1
         write.redirects += 1
-        if write.redirects > MOST_REDIRECTS:
+        if self.closed or write.redirects > MOST_REDIRECTS:
             write.resolve(unavailable(NO_ANSWER, error))
             return
+        if write.redirects == 1:
+            # Elsewhere it waits behind others, whose time is over later.
+            late = partial(write.resolve, unavailable(NO_ANSWER, error))
+            self._loop.call_at(write.deadline, late, context=contextvars.Context())
         if error.code == "MOVED":
             self.look_again(error)
             self.resubmit(write)

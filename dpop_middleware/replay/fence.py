@@ -62,6 +62,8 @@ class Fence:
         self._undated: Known | None = None
         self._name = b""
         self._proposal: bytes | None = None
+        # The epoch that the last batch found, where that left nothing to do.
+        self._agreed: bytes | None = None
         self._must_propose = False
         self._overrules = False
         self._older_than_us = False
@@ -99,6 +101,7 @@ class Fence:
         self._older_than_us = info.uptime + 1 > lived
         self._name = epoch_name(self._prefix, identity.encode(), tag)
         self._proposal = None
+        self._agreed = None
         self._must_propose = True
         self._overrules = False
         # `closing` is the read that ends every batch.
@@ -109,7 +112,8 @@ class Fence:
         if not self._must_propose or self._info is None:
             return b""
         if self._proposal is None:
-            self._proposal = _proposal(self._moment(self._info, now))
+            # What we know to be lost is lost for all, whatever this server says of itself.
+            self._proposal = _proposal(max(self.change, self._moment(self._info, now)))
         return self._proposing(self._proposal)
 
     def greeting(self) -> bytes:
@@ -127,6 +131,7 @@ class Fence:
             return
         if epoch == self._proposal or not self._overrules:
             self._must_propose = self._overrules = False
+        self._agreed = None
         self._undated = Known(self._info.run_id, self._name, epoch, at)
 
     def date(self, ahead: float) -> None:
@@ -142,24 +147,27 @@ class Fence:
         if self._info is None:
             return
         known = self._known
-        if known is not None and epoch == known.epoch:
+        if known is not None and epoch is not None and epoch == self._agreed:
             known.at = max(known.at, now)
-            if not self._must_propose:
-                return
+            return
         if epoch is None:
             # Flushed: nothing before this moment can be vouched for.
             self.change = max(self.change, now)
             self._proposal = _proposal(self.change)
             self._must_propose = True
+            self._agreed = None
             return
         told = min(_moment_of(epoch, now), now)
         if known is None or epoch != known.epoch:
             self.change = max(self.change, self._learned(told, known, self._info, now))
             self._known = Known(self._info.run_id, self._name, epoch, now)
+        else:
+            known.at = max(known.at, now)
         # Whoever took the server for new knew less than we: they and the others are to know it too.
         self._must_propose = self._overrules = told == -math.inf < self.change
         if self._overrules:
             self._proposal = _proposal(self.change)
+        self._agreed = None if self._overrules else epoch
 
     def _learned(self, moment: float, known: Known | None, info: ServerInfo, now: float) -> float:
         """What the `moment` of an epoch new to us means, by our clock."""
@@ -184,6 +192,9 @@ class Fence:
         if known is None and self._is_taken_for_new(info):
             return -math.inf
         if info.was_replica or info.rewriting_commands:
+            return now
+        if known is not None and (known.run_id, known.name) == (info.run_id, self._name):
+            # Where this is written at all, the epoch that we saw there is gone, and nobody knows since when.
             return now
         started = now - max(0, (info.uptime or 0) - 1)
         if known is None or known.run_id == info.run_id or started > known.at:

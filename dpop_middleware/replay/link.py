@@ -183,6 +183,8 @@ class Link:
         data, replies = batch.compose(now=now + ahead, timeout=deadline - now)
         channel.exchange(data, replies, partial(self._land, batch), deadline=deadline)
         self._batch = batch
+        for write in writes:
+            write.tries += 1
 
     def _land(self, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer those who wait; the task is woken only where there is more to do than that."""

@@ -13,6 +13,7 @@ __all__ = [
     "CROWDED",
     "FENCED",
     "NO_ANSWER",
+    "OWNER_SIZE",
     "REFUSED",
     "UNREPLICATED",
     "Outcome",
@@ -25,6 +26,8 @@ REFUSED: Final = "the replay store refused the entry"
 CROWDED: Final = "too many requests wait for the replay store"
 UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
 FENCED: Final = "the replay store lost entries: a newer proof is needed"
+
+OWNER_SIZE: Final = 16
 
 Outcome = bool | Unavailable
 
@@ -75,7 +78,7 @@ class PendingWrite:
         self, entry: ReplayEntry, prefix: bytes, timeout: float, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.name = entry_name(prefix, entry.key)
-        self.owner = os.urandom(16)
+        self.owner = os.urandom(OWNER_SIZE)
         self.milliseconds = lifetime(entry.now, entry.expires_at)
         self.now = entry.now
         self.not_before = entry.not_before
@@ -93,9 +96,8 @@ class PendingWrite:
         """By how many seconds the entries' clock is before the event loop's."""
         return self.now - self.started
 
-    def try_command(self, *, with_get: bool) -> bytes:
-        """One more try, as the server is to see it; `with_get` where it knows `SET … NX GET`."""
-        self.tries += 1
+    def command(self, *, with_get: bool) -> bytes:
+        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
         if with_get:
             return set_once(self.name, self.owner, self.milliseconds)
         return set_if_absent(self.name, self.owner, self.milliseconds)

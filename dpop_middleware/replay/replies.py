@@ -32,7 +32,10 @@ class Incomplete(Exception):
 
 
 class Replies:
-    """The replies on one connection, in order. Pushes are left out: nothing here asks for any."""
+    """The replies on one connection, in order.
+
+    Pushes before the last expected reply are left out; nothing here asks for any. Any other is dirt.
+    """
 
     def __init__(self) -> None:
         self._unread = b""

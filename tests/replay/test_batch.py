@@ -85,6 +85,26 @@ class TestServersBefore7:
         await store.aclose()
 
 
+@pytest.mark.parametrize(
+    ("version", "stray"), [("7.2.0", b"+OK\r\n"), ("7.2.0", b":1\r\n"), ("6.2.0", b":1\r\n")]
+)
+async def test_what_no_entry_can_get_is_no_answer(version: str, stray: bytes) -> None:
+    """It was said to something else: neither a first time nor a replay."""
+    async with ScriptedServer() as scripted:
+
+        def script(words: tuple[bytes, ...]) -> bytes | None:
+            if words[0] == b"SET" and b"epoch" not in words[1]:
+                return stray
+            return info(version) if words[0] == b"INFO" else None
+
+        scripted.script = script
+        store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
+        outcome = await answer(store, entry())
+        assert isinstance(outcome, Unavailable)
+        assert outcome.actual == "InvalidResponse"
+        await store.aclose()
+
+
 class TestPermissions:
     """The minimal ACL of the README, and less."""
 

@@ -151,6 +151,20 @@ async def test_an_alarm_rings_for_nothing_where_nothing_is_awaited() -> None:
         await channel.put_away()
 
 
+async def test_one_exchange_at_a_time() -> None:
+    async with ScriptedServer() as server:
+        channel = await opened(server)
+        server.hold(b"PING")
+        waiting = asyncio.ensure_future(channel.ask(command(b"PING")))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="still awaited"):
+            await channel.ask(command(b"GET", b"nothing"))
+        server.release()
+        assert await waiting == b"OK"
+        assert await channel.ask(command(b"GET", b"nothing")) is None
+        await channel.put_away()
+
+
 async def test_who_has_left_is_not_told() -> None:
     async with ScriptedServer() as server:
         channel = await opened(server)

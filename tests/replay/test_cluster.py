@@ -63,6 +63,9 @@ async def promoted(server: Server) -> float:
     return time.monotonic()
 
 
+CLUSTER_SLOTS = (b"CLUSTER", b"SLOTS")
+
+
 def sent(server: ScriptedServer, item: ReplayEntry) -> int:
     """How often `server` was asked to write `item`."""
     name = f"dpop:{item.key}".encode()
@@ -174,6 +177,33 @@ class TestOddClusters:
         assert outcome.actual == "MOVED"
         assert len([words for words in scripted.commands if words[0] == b"SET" and b"NX" in words]) < 10
         await store.aclose()
+
+    @pytest.mark.slow
+    async def test_a_redirected_write_is_answered_in_its_own_time(self, scripted: ScriptedServer) -> None:
+        async with ScriptedServer() as busy:
+            low = self.slots(scripted, (0, 8191))(CLUSTER_SLOTS)
+            high = self.slots(busy, (8192, 16383))(CLUSTER_SLOTS)
+            assert low is not None
+            assert high is not None
+            both = b"*2\r\n" + low.removeprefix(b"*1\r\n") + high.removeprefix(b"*1\r\n")
+            ask = b"-ASK 1 127.0.0.1:%d\r\n" % busy.port
+            replies = {b"CLUSTER": both}
+            scripted.script = busy.script = lambda words: replies.get(words[0])
+            store = self.store(scripted, timeout=1.0)
+            assert await answers(store, [*in_slots(0, 8191, 1), *in_slots(8192, 16383, 1)]) == {True: 2}
+            scripted.script = lambda words: ask if words[0] == b"SET" else None
+            scripted.hold(b"SET")
+            busy.hold(b"SET")
+            begin = time.monotonic()
+            redirected = asyncio.ensure_future(answer(store, in_slots(0, 8191, 1)[0]))
+            await asyncio.sleep(0.4)
+            others = [asyncio.ensure_future(answer(store, item)) for item in in_slots(8192, 16383, 2)]
+            await asyncio.sleep(0.05)
+            scripted.release()
+            assert isinstance(await redirected, Unavailable)
+            assert time.monotonic() - begin < 1.25
+            await store.aclose()
+            assert all(isinstance(outcome, Unavailable) for outcome in await asyncio.gather(*others))
 
     async def test_more_waiting_for_the_topology_than_may(self, scripted: ScriptedServer) -> None:
         scripted.script = self.slots(scripted, (0, 16383))

@@ -367,6 +367,45 @@ def test_an_overruling_survives_a_broken_connection() -> None:
     assert (ours.change, theirs.change) == (NOW + 3, NOW + 2)
 
 
+def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
+    memory, away, idle = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+    memory.batch(away, NOW)
+    memory.batch(idle, NOW)
+    memory.keys.clear()
+    away.connected(OLD_SERVER, b"", 2)
+    memory.batch(away, NOW + 13)
+    memory.batch(idle, NOW + 14)
+    newcomer = connected(OLD_SERVER)
+    memory.batch(newcomer, NOW + 15)
+    assert away.change == idle.change == newcomer.change == NOW + 13
+
+
+def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
+    memory, fence = Memory(), connected(OLD_SERVER, "accept", lived=1)
+    fence.observe(None, NOW + 12)
+    fence.connected(OLD_SERVER, b"", 2)
+    memory.batch(fence, NOW + 13)
+    newcomer = connected(OLD_SERVER, "accept", lived=1)
+    memory.batch(newcomer, NOW + 14)
+    assert newcomer.change == fence.change == NOW + 12
+
+
+def test_an_overruling_survives_an_epoch_that_could_not_be_written() -> None:
+    memory, fence = Memory(), connected(OLD_SERVER, "accept", lived=1)
+    # The server refuses the epoch, as when it is full, and before it is written anew the connection breaks.
+    assert fence.opening(NOW + 1)
+    fence.observe(None, NOW + 1)
+    fence.connected(OLD_SERVER, b"", 2)
+    newcomer = connected(OLD_SERVER, "accept", lived=1)
+    memory.batch(newcomer, NOW + 2)
+    memory.greeting(fence, at=2)
+    fence.date(NOW)
+    memory.batch(fence, NOW + 3)
+    memory.batch(fence, NOW + 4)
+    memory.batch(newcomer, NOW + 5)
+    assert newcomer.change >= NOW + 1
+
+
 def test_an_overruling_that_was_refused_is_tried_again() -> None:
     memory, ours, theirs = overruling()
     assert ours.greeting()
