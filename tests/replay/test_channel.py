@@ -158,7 +158,8 @@ async def test_one_exchange_at_a_time() -> None:
         waiting = asyncio.ensure_future(channel.ask(command(b"PING")))
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="still awaited"):
-            await channel.ask(command(b"GET", b"nothing"))
+            async with asyncio.timeout(5):
+                await channel.ask(command(b"GET", b"nothing"))
         server.release()
         assert await waiting == b"OK"
         assert await channel.ask(command(b"GET", b"nothing")) is None

@@ -12,6 +12,7 @@ from dpop_middleware.replay.cluster import Cluster
 from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.pending import PendingWrite
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.target import target_of_url
 from tests.support.proxy import Proxy
@@ -41,6 +42,15 @@ async def test_what_was_closed_refuses(kind: Callable[[], Link | Cluster]) -> No
         write = pending()
         submit(write)
         assert isinstance(await write.answer, Unavailable)
+
+
+async def test_a_closed_cluster_follows_no_redirection() -> None:
+    writer = cluster()
+    await writer.aclose()
+    write = pending()
+    writer.redirect(write, ServerError(f"ASK 1 {HOST}:1"))
+    assert isinstance(await write.answer, Unavailable)
+    assert not vars(writer)["_links"]
 
 
 async def test_a_link_without_work_ends_quietly() -> None:
@@ -74,17 +84,19 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: 
         first = pending()
         writer.submit(first)
         assert await first.answer is True
-        exchange, refusals = Channel.exchange, iter([True])
+        exchange, refusals = Channel.exchange, iter([True, True])
 
-        def refuse_once(channel: Channel, *arguments: Any, **options: Any) -> None:
+        def refuse_twice(channel: Channel, *arguments: Any, **options: Any) -> None:
             if next(refusals, False):
                 raise RuntimeError("unable to perform operation on a closed transport")
             exchange(channel, *arguments, **options)
 
-        monkeypatch.setattr(Channel, "exchange", refuse_once)
+        monkeypatch.setattr(Channel, "exchange", refuse_twice)
         second = pending()
         writer.submit(second)
         assert await second.answer is True
+        # What was not sent was not tried.
+        assert second.tries == 1
         await writer.aclose()
 
 
