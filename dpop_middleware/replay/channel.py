@@ -44,6 +44,7 @@ class Channel(asyncio.Protocol):
         self._rings_at = math.inf
         self._end: Exception | None = None
         self._transport.set_protocol(self)
+        # No public method of a stream looks without taking.
         if self._transport.is_closing() or reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]
             self._break(RedisConnectionError("the connection ended, or went on, before it was used"))
 

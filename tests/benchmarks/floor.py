@@ -46,8 +46,10 @@ def _verify(key: Any, signing_input: bytes, signature: bytes) -> None:
         raise Refused from error
 
 
+# One long function on purpose: what it would cost to take it apart is what `judge` measures.
 async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noqa: C901, PLR0912, PLR0915
     """Judge one request with the caches, the keys and the store of `api`."""
+    # The very caches that it is compared with, which are nobody else's business.
     part: Any = api._verification  # pyright: ignore[reportPrivateUsage]
     tokens, clients, keys = part.verifier._cache, part.known_clients, part.verifier._source.current()
     authorization, proofs = [], []

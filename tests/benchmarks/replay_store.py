@@ -134,6 +134,7 @@ async def take_turns(
         for cost, operation in zip(costs, operations, strict=True):
             for server in servers:
                 # At once: what a server frees in the background would be charged to what is measured next.
+                # redis-py has not annotated it.
                 await server.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
             await measure(cost, operation, in_flight, n // ROUNDS, cpu)
     return costs
