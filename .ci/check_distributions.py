@@ -1,5 +1,6 @@
 """Builds wheel and sdist, looks at what is in them, and uses the wheel in an empty environment."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,6 +50,16 @@ def check_wheel(wheel: Path) -> None:
     assert len(licences) == 1
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
+    check_page(metadata.get_payload())
+
+
+def check_page(page: object) -> None:
+    """On the index's page no link leads to a file, or to a heading, that isn't there."""
+    assert isinstance(page, str)
+    assert page.startswith(f"# {PACKAGE}\n")
+    targets = re.findall(r"\]\(([^)]*)\)", page)
+    assert targets
+    assert all(target.startswith("https://") for target in targets), targets
 
 
 def check_sdist(sdist: Path) -> None:

@@ -1,18 +1,20 @@
-"""The README's blocks of code, by heading and language."""
+"""The README's and the chapters' blocks of code, by document, heading and language."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["README", "Block", "blocks"]
+__all__ = ["CHAPTERS", "ROOT", "Block", "blocks", "text_of"]
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+CHAPTERS = tuple(sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/README.md")))
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: the heading above it, its language, its first line's number, its text."""
+    """One fenced block: document, heading above it, language, first line's number, text."""
 
+    document: str
     heading: str
     language: str
     line: int
@@ -25,11 +27,16 @@ class Block:
         return None if match is None else match[1]
 
 
-def blocks(language: str) -> list[Block]:
-    """The blocks of one language, `""` for those that name none."""
+def text_of(document: str) -> str:
+    """The text of a document, by its path below the checkout."""
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(language: str, document: str = "README.md") -> list[Block]:
+    """The blocks of one language in `document`, `""` for those that name none."""
     found: list[Block] = []
     heading, fence, start = "", None, 0
-    lines = README.split("\n")
+    lines = text_of(document).split("\n")
     for number, line in enumerate(lines):
         if fence is None and (match := re.match(r"#+ (.*)", line)):
             heading = match[1]
@@ -39,6 +46,7 @@ def blocks(language: str) -> list[Block]:
             fence, start = line.removeprefix("```"), number + 1
             continue
         if fence == language:
-            found.append(Block(heading, fence, start + 1, "\n".join(lines[start:number]) + "\n"))
+            text = "\n".join(lines[start:number]) + "\n"
+            found.append(Block(document, heading, fence, start + 1, text))
         fence = None
     return found

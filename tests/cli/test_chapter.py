@@ -1,4 +1,4 @@
-"""The commands in the README's section on debugging do what is printed there."""
+"""The commands in the chapter on the command line do what is printed there."""
 
 import re
 import shlex
@@ -8,24 +8,19 @@ import pytest
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
-from tests.support.command import ROOT, run
+from tests.support.command import run
+from tests.support.readme import text_of
 
 PROMPT = "$ dpop-middleware "
 URL = "https://api.example.com/notes"
 
 
-def section() -> str:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^## Debugging\n(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
-    if found is None:
-        pytest.skip("the README has no section on debugging")
-    return found[1]
-
-
 def sessions() -> list[tuple[str, list[str]]]:
     """Each command with the lines that are printed under it."""
     told: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```$", section(), re.MULTILINE | re.DOTALL):
+    for block in re.findall(
+        r"^```console\n(.*?)^```$", text_of("examples/command_line/README.md"), re.MULTILINE | re.DOTALL
+    ):
         for line in block.splitlines():
             if line.startswith(PROMPT):
                 told.append((line.removeprefix(PROMPT), []))

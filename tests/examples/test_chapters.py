@@ -1,0 +1,256 @@
+"""Every Python snippet of the chapters runs as it stands, and does to requests what the text says."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
+from dpop_middleware.client import DPoPAuth, DPoPKey
+from tests.support.reader import (
+    API,
+    ISSUER,
+    Scenario,
+    World,
+    ask,
+    driven,
+    follow,
+    readers_app,
+    replay,
+    world_of,
+)
+from tests.support.readme import CHAPTERS, Block, blocks
+from tests.support.replay import entry
+
+CLIENT_CHAPTER = "examples/client_and_authorization_server/README.md"
+STORE_CHAPTER = "examples/replay_store/README.md"
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+    async with world_of(monkeypatch, tmp_path) as world:
+        yield world
+
+
+async def rate_limit(names: dict[str, Any], world: World) -> None:
+    now = [1000.0]
+    names["time"] = SimpleNamespace(monotonic=lambda: now[0])
+    ann, bob = world.auth(client_id="ann"), world.auth(client_id="bob")
+
+    async def statuses(auth: DPoPAuth, count: int) -> list[int]:
+        return [(await ask(names["app"], "GET", "/notes", auth=auth)).status_code for _ in range(count)]
+
+    assert await statuses(ann, 101) == [*[200] * 100, 429]
+    assert await statuses(bob, 1) == [200]
+    answer = await ask(names["app"], "GET", "/notes", auth=ann)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
+    now[0] += 1
+    assert await statuses(ann, 1) == [200]
+    public = DPoPMiddleware(names["RateLimit"](readers_app(), rate=0), names["api"], public_paths=["/health"])
+    assert (await ask(public, "GET", "/health")).json()["subject"] is None
+
+
+async def redis_in_production(names: dict[str, Any], world: World) -> None:
+    assert world.server is not None
+    acls = [
+        line
+        for block in blocks("", STORE_CHAPTER)
+        for line in block.text.splitlines()
+        if line.startswith("ACL ")
+    ]
+    assert len(acls) == 1
+    world.server.run(*acls[0].split())
+    store = names["stores"][0]
+    item = entry()
+    assert [await store.add(item), await store.add(item)] == [True, False]
+    health = await store.health()
+    (node,) = health.nodes
+    assert (health.ok, node.fenced, node.warnings) == (True, True, ())
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert await replay(app, "GET", "/notes", world.auth()) == [200, 401]
+    own_client = names["stores"][-1]
+    assert own_client.__class__ is RedisReplayStore
+
+
+async def public_urls(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    for url in (f"{API}/v1", "https://api.example.org"):
+        # What the client calls, and what the proxy passes on.
+        passed = url.replace("/v1", "") + "/notes%2F1"
+        key = DPoPKey.generate()
+        token = world.issuers[ISSUER].token(jkt=key.jkt)
+        proof = key.proof("GET", f"{url}/notes%2F1", access_token=token)
+        fields = {"Authorization": f"DPoP {token}", "DPoP": proof}
+        answer = await ask(app, "GET", passed, headers=fields)
+        assert answer.json()["path"] == "/notes%2F1"
+    assert (await ask(app, "GET", "https://evil.example/notes", auth=world.auth())).status_code == 401
+
+
+async def cors(names: dict[str, Any], world: World) -> None:
+    preflight = {
+        "Origin": "https://app.example.com",
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "authorization, dpop",
+    }
+    answer = await ask(names["app"], "OPTIONS", "/notes", headers=preflight)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+    refused = await ask(names["app"], "GET", "/notes", headers={"Origin": "https://app.example.com"})
+    assert refused.status_code == 401
+    assert refused.headers["Access-Control-Expose-Headers"] == "DPoP-Nonce, WWW-Authenticate"
+    let_in = await ask(names["app"], "GET", "/notes", auth=world.auth())
+    assert let_in.status_code == 404, "the snippet's application has no routes"
+
+
+async def nonces(names: dict[str, Any], world: World) -> None:
+    auth = world.auth()
+    assert (await ask(names["app"], "GET", "/notes", auth=auth)).status_code == 200
+    key = DPoPKey.generate()
+    token = world.issuers[ISSUER].token(jkt=key.jkt)
+    without = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
+    challenge = await ask(names["app"], "GET", "/notes", headers=without)
+    assert challenge.status_code == 401
+    assert 'error="use_dpop_nonce"' in challenge.headers["WWW-Authenticate"]
+    assert challenge.headers["DPoP-Nonce"]
+
+
+async def routes(names: dict[str, Any], world: World) -> None:
+    issuer = world.issuers[ISSUER]
+    ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
+    assert (await ask(names["app"], "POST", "/pay", auth=ann)).text == "paid by ann"
+    assert (await ask(names["app"], "POST", "/pay", auth=world.auth())).status_code == 403
+    late = world.auth(scopes=["payments:write"], auth_time=int(issuer.clock()) - 600)
+    assert (await ask(names["app"], "POST", "/pay", auth=late)).status_code == 401
+    assert (await ask(names["app"], "GET", "/legacy")).status_code == 401
+    bearer = {"Authorization": f"Bearer {issuer.token()}"}
+    assert (await ask(names["app"], "GET", "/legacy", headers=bearer)).text == "as ever"
+    assert (await ask(names["app"], "POST", "/pay", headers=bearer)).status_code == 401
+
+
+async def moving_from_bearer(names: dict[str, Any], world: World) -> None:
+    issuer = world.issuers[ISSUER]
+    unbound = {"Authorization": f"Bearer {issuer.token(client_id='old')}"}
+    assert (await ask(names["app"], "GET", "/notes", headers=unbound)).status_code == 200
+    bound = {"Authorization": f"Bearer {issuer.token(jkt=DPoPKey.generate().jkt)}"}
+    assert (await ask(names["app"], "GET", "/notes", headers=bound)).status_code == 401
+    assert (await ask(names["app"], "GET", "/notes", auth=world.auth(client_id="new"))).status_code == 200
+    assert names["schemes"] == {("Bearer", "old"): 1, ("DPoP", "new"): 1}
+    challenges = (await ask(names["app"], "GET", "/notes")).headers.get_list("WWW-Authenticate")
+    assert sorted(challenge.split()[0] for challenge in challenges) == ["Bearer", "DPoP"]
+
+
+async def events(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert await replay(app, "GET", "/notes", world.auth()) == [200, 401]
+    assert names["verdicts"] == {("accepted", "all"): 1, ("refused", "jti"): 1}
+
+
+def authorization_server(names: dict[str, Any], world: World) -> Starlette:
+    """The README's token endpoint, with what it leaves to the reader: how tokens are signed."""
+
+    def sign(claims: dict[str, Any]) -> str:
+        return world.issuers[ISSUER].token(**claims, scopes=["notes:read"])
+
+    names["sign"] = sign
+    return Starlette(routes=[Route("/token", names["token"], methods=["POST"])])
+
+
+async def token_endpoint(names: dict[str, Any], world: World) -> None:
+    app, url, key = authorization_server(names, world), f"{ISSUER}/token", DPoPKey.generate()
+    proof = {"DPoP": key.proof("POST", url)}
+    answer = await ask(app, "POST", url, headers=proof)
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    told = answer.json()
+    assert told["token_type"] == "DPoP"
+    api = ResourceServer(issuer=ISSUER, resource=API, replay_store=MemoryReplayStore())
+    await world.stack.enter_async_context(api)
+    auth = DPoPAuth(key, told["access_token"])
+    assert (await ask(DPoPMiddleware(readers_app(), api), "GET", "/notes", auth=auth)).status_code == 200
+    replayed = await ask(app, "POST", url, headers=proof)
+    assert (replayed.status_code, replayed.headers["Cache-Control"]) == (400, "no-store")
+    assert replayed.json()["error"] == "invalid_dpop_proof"
+    # Put behind nonces, the same handler hands out a new one before the old one expires.
+    fresh = {"dpop-nonce": "n-2", "cache-control": "no-store"}
+    names["endpoint"] = SimpleNamespace(
+        verify=names["endpoint"].verify, response_headers=lambda proof: tuple(fresh.items())
+    )
+    answer = await ask(app, "POST", url, headers={"DPoP": key.proof("POST", url)})
+    assert (answer.status_code, answer.headers["DPoP-Nonce"]) == (200, "n-2")
+
+
+async def client(names: dict[str, Any], world: World) -> None:
+    """The README's client against the README's token endpoint, and an API."""
+    (snippet,) = [block for block in blocks("python", CLIENT_CHAPTER) if "TokenEndpoint(" in block.text]
+    token_server = authorization_server(await world.run(snippet), world)
+    api = ResourceServer(issuer=ISSUER, resource=API, replay_store=MemoryReplayStore())
+    await world.stack.enter_async_context(api)
+    hosts: dict[str, ASGIApp] = {
+        "auth.example.com": token_server,
+        "api.example.com": DPoPMiddleware(readers_app(), api),
+    }
+    loop = asyncio.get_running_loop()
+
+    class Network(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            return asyncio.run_coroutine_threadsafe(self.carried(request), loop).result(10)
+
+        async def carried(self, request: httpx2.Request) -> httpx2.Response:
+            answer = await ask(
+                hosts[request.url.host],
+                request.method,
+                str(request.url),
+                headers=request.headers,
+                content=request.read(),
+            )
+            return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    class OnTheNetwork(httpx2.Client):
+        def __init__(self) -> None:
+            super().__init__(transport=Network())
+
+    world.patch.setattr(httpx2, "Client", OnTheNetwork)
+    notes = await asyncio.to_thread(names["read_notes"], names["key"])
+    assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
+
+
+SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
+    "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
+    "browsers": {"Browsers and CORS": [cors]},
+    "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
+    "events": {"Events": [events]},
+    "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
+    "nonces": {"Nonces": [nonces]},
+    "replay_store": {
+        "Redis in production": [redis_in_production],
+        "A rate limit for each client": [rate_limit],
+    },
+    "routes": {"Rules of one route": [routes]},
+}
+
+
+def scenarios_of(document: str) -> dict[str, list[Scenario]]:
+    return SCENARIOS.get(Path(document).parent.name, {})
+
+
+@pytest.mark.parametrize(
+    ("snippet", "scenario"),
+    [case for document in CHAPTERS for case in driven(document, scenarios_of(document))],
+)
+async def test_each_snippet_does_what_the_text_says(
+    snippet: Block, scenario: Scenario | None, world: World
+) -> None:
+    await follow(snippet, scenario, world)
+
+
+@pytest.mark.parametrize("document", CHAPTERS)
+def test_every_scenario_has_its_snippet(document: str) -> None:
+    told = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
+    assert told == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]

@@ -1,0 +1,154 @@
+"""What is around the code that a document shows: issuers, a server for its URLs, and the network."""
+
+import re
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import trustme
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dpop_middleware import RedisReplayStore, ResourceServer
+from dpop_middleware.client import DPoPAuth
+from dpop_middleware.testing import TestIssuer
+from dpop_middleware.tokens.fetch import Endpoint, Fetcher
+from tests.support.readme import Block, blocks
+from tests.support.valkey import HOST, Server, implementations
+
+__all__ = [
+    "API",
+    "ISSUER",
+    "Scenario",
+    "World",
+    "ask",
+    "driven",
+    "follow",
+    "readers_app",
+    "replay",
+    "world_of",
+]
+
+API = "https://api.example.com"
+ISSUER = "https://auth.example.com"
+
+
+async def _who(request: Request) -> JSONResponse:
+    """Stands for the reader's application: it says who calls, and by which path."""
+    verified = request.scope.get("dpop")
+    subject = None if verified is None else verified.access_token.subject
+    return JSONResponse({"subject": subject, "path": request.scope["raw_path"].decode()})
+
+
+def readers_app() -> Starlette:
+    return Starlette(routes=[Route("/{path:path}", _who, methods=["GET", "POST"])])
+
+
+@dataclass
+class World:
+    """What is around the reader's code: issuers, a server where the URLs lead to, and the network."""
+
+    patch: pytest.MonkeyPatch
+    folder: Path
+    stack: AsyncExitStack
+    issuers: dict[str, TestIssuer] = field(default_factory=dict)
+    stores: list[RedisReplayStore] = field(default_factory=list)
+    server: Server | None = None
+
+    def __post_init__(self) -> None:
+        for issuer in (ISSUER, f"{ISSUER}/realms/main"):
+            self.issuers[issuer] = TestIssuer(issuer, audience=API)
+        self.patch.setattr(Fetcher, "get", self._fetched)
+        trustme.CA().cert_pem.write_to_path(str(self.folder / "ca.pem"))
+        from_url = RedisReplayStore.from_url
+
+        def redirected(url: str, **options: Any) -> RedisReplayStore:
+            store = from_url(self.here(url), **options)
+            self.stores.append(store)
+            return store
+
+        self.patch.setattr(RedisReplayStore, "from_url", redirected)
+
+    def _fetched(self, endpoint: Endpoint, **_: object) -> dict[str, Any]:
+        """What the issuers publish."""
+        for issuer, published in self.issuers.items():
+            if endpoint.url == f"{issuer}/jwks":
+                return published.jwks()
+        issuer = endpoint.url.replace("/.well-known/oauth-authorization-server", "")
+        return {"issuer": issuer, "jwks_uri": f"{issuer}/jwks"}
+
+    def here(self, url: str) -> str:
+        """`url` with the address of our own server, and with a file that is there."""
+        if self.server is None:
+            self.server = self.stack.enter_context(Server())
+        address = f"{HOST}:{self.server.port}"
+        own = re.sub(r"localhost:6379|redis\.internal:6379", address, url)
+        return own.replace("/etc/ssl/redis-ca.pem", str(self.folder / "ca.pem"))
+
+    def auth(self, **arguments: Any) -> DPoPAuth:
+        """Another client with a token of the issuer."""
+        return self.issuers[ISSUER].auth(**arguments)
+
+    async def run(self, snippet: Block) -> dict[str, Any]:
+        """Execute `snippet` and return its names; what it opened is closed at the end."""
+        names: dict[str, Any] = {
+            "app": readers_app(),
+            "__name__": f"{Path(snippet.document).parent.name}_line_{snippet.line}",
+        }
+        exec(compile("\n" * (snippet.line - 1) + snippet.text, snippet.document, "exec"), names)
+        for value in names.values():
+            if isinstance(value, ResourceServer):
+                await self.stack.enter_async_context(value)
+        return names
+
+
+@asynccontextmanager
+async def world_of(patch: pytest.MonkeyPatch, folder: Path) -> AsyncGenerator[World]:
+    """Yield the world for one snippet."""
+    async with AsyncExitStack() as stack:
+        world = World(patch, folder, stack)
+        yield world
+        for store in world.stores:
+            await store.aclose()
+
+
+async def ask(app: ASGIApp, method: str, url: str, **options: Any) -> httpx2.Response:
+    """Make one request to `app`; a path alone is asked of the API."""
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=API) as client:
+        return await client.request(method, url, **options)
+
+
+async def replay(app: ASGIApp, method: str, url: str, auth: DPoPAuth) -> list[int]:
+    """The statuses of a request and of its replay by a thief."""
+    honest = await ask(app, method, url, auth=auth)
+    sent = {name: honest.request.headers[name] for name in ("Authorization", "DPoP")}
+    return [honest.status_code, (await ask(app, method, url, headers=sent)).status_code]
+
+
+Scenario = Callable[[dict[str, Any], World], Coroutine[Any, Any, None]]
+
+
+def driven(document: str, scenarios: dict[str, list[Scenario]]) -> Iterator[Any]:
+    """Each Python snippet of `document` that is no file of its own, with what drives it."""
+    left = {heading: iter(all_of_them) for heading, all_of_them in scenarios.items()}
+    for snippet in blocks("python", document):
+        if snippet.file is None:
+            scenario = next(left.get(snippet.heading, iter(())), None)
+            yield pytest.param(snippet, scenario, id=f"{document} line {snippet.line}")
+
+
+async def follow(snippet: Block, scenario: Scenario | None, world: World) -> None:
+    """Run `snippet`, then do to it what its scenario says."""
+    assert scenario is not None, "give the new snippet a scenario that drives it"
+    if "from_url" in snippet.text:
+        if not implementations():
+            pytest.skip("neither Valkey nor Redis is installed")
+        world.here("")
+    await scenario(await world.run(snippet), world)
