@@ -27,7 +27,7 @@ from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof, parse_header, split_proof
-from dpop_middleware.proof_verification import ProofVerification
+from dpop_middleware.proof_verification import Presentation, ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest, one_proof
 from dpop_middleware.secure_url import checked_hosts, checked_url
@@ -134,7 +134,7 @@ class TokenEndpoint:
     async def verify(self, request: ResourceRequest | Request, *, required: bool) -> DPoPProof | None: ...
 
     async def verify(self, request: ResourceRequest | Request, *, required: bool = True) -> DPoPProof | None:
-        """Verify the proof of one token request and use it up.
+        """Verify the proof of one token request and mark it as used.
 
         `request` is a Starlette (or FastAPI) request, or a `ResourceRequest`. With `required=False`, for
         clients that may have Bearer tokens too, a request without any `DPoP` field returns None; a bad proof
@@ -150,11 +150,12 @@ class TokenEndpoint:
         now = self._clock()
         jws = split_proof(one_proof(request.dpop))
         header = parse_header(jws.header, self._policy.algorithms)
-        proof, nonce, entry = self._verification.judge_proof(
-            jws, header, request=request, ath=None, policy=self._policy, family=(self._policy,), now=now
+        presented = Presentation(
+            request=request, ath=None, policy=self._policy, policies=(self._policy,), now=now
         )
-        await self._verification.use_up(entry, nonce, self._policy)
-        return proof
+        judged = self._verification.judge(jws, header, presented)
+        await self._verification.mark_as_used(judged, self._policy)
+        return judged.proof
 
     def response_headers(self, proof: DPoPProof | None) -> Headers:
         """Return the header fields for the answer to a verified request.

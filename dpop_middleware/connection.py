@@ -1,22 +1,25 @@
 """One ASGI connection: its request as the resource server sees it, its verdicts, its answer.
 
-What every face does alike is here, and nothing is decided: a connection scope becomes a `ResourceRequest`, an
-error becomes messages.
+What every framework adapter does alike is here, and nothing is decided: a connection scope becomes a
+`ResourceRequest`, an error becomes messages.
 """
 
-from dataclasses import replace
+import asyncio
+from dataclasses import dataclass, replace
 
 from starlette.authentication import AuthCredentials, BaseUser
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
+from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.once import RequestMemory
+from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.verdicts import VerifiedRequest
+from dpop_middleware.verdicts import Authentication, VerifiedRequest
+from dpop_middleware.verification import RequestVerification
 
 __all__ = [
     "Connection",
@@ -55,13 +58,26 @@ class DPoPUser(BaseUser):
         return self.access_token.subject
 
 
-class Connection:
-    """What the faces of one connection share: past verdicts, and header fields for its response."""
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    request: ResourceRequest
+    policy: DPoPPolicy
+    outcome: Authentication | DPoPError
 
-    __slots__ = ("_memories", "_root_path", "middleware", "response_headers")
+
+class Connection:
+    """What the framework adapters of one connection share: past verdicts, and header fields for its response.
+
+    A request is verified once: a second time would be a replay. What was found out is remembered for a
+    resource server and its siblings, and for the path on which the request is routed: what rewrites a path
+    may leave `raw_path` as it was, and the verdict on one path is none on another.
+    """
+
+    __slots__ = ("_outcomes", "_root_path", "_turns", "middleware", "response_headers")
 
     def __init__(self) -> None:
-        self._memories: dict[str, RequestMemory] = {}
+        self._outcomes: dict[tuple[RequestVerification, str], _Remembered] = {}
+        self._turns: dict[tuple[RequestVerification, str], asyncio.Event] = {}
         self._root_path: str | None = None
         self.middleware: list[ResourceServer] = []
         self.response_headers: Headers = ()
@@ -75,7 +91,7 @@ class Connection:
         return connection
 
     def request(self, scope: Scope) -> ResourceRequest:
-        """Return the request of `scope`, at the root path that the first face saw.
+        """Return the request of `scope`, at the root path that the first adapter saw.
 
         Frameworks change `root_path` on the way inside; for the client it stays one request.
         """
@@ -86,15 +102,49 @@ class Connection:
             request if request.root_path == self._root_path else replace(request, root_path=self._root_path)
         )
 
-    def memory(self, scope: Scope) -> RequestMemory:
-        """Return what was found out about the path on which `scope` is routed.
+    async def verify(
+        self, resource_server: ResourceServer, request: ResourceRequest, path: str
+    ) -> tuple[Authentication, bool]:
+        """Verify a request unless that was done; return the evidence, and whether it was there already.
 
-        What rewrites a path may leave `raw_path` as it was: the verdict on one path is none on another.
+        `path` is the one on which the request is routed. Adapters that run at the same time wait for one
+        another. Raises `errors.DPoPError`, also that of a request which was refused before.
         """
-        path = scope["path"]
-        if path not in self._memories:
-            self._memories[path] = RequestMemory()
-        return self._memories[path]
+        key = (resource_server.verification, path)
+        while (turn := self._turns.get(key)) is not None:
+            await turn.wait()
+        remembered = self._recall(key, request, resource_server.policy)
+        if remembered is not None:
+            return remembered, True
+        turn = self._turns[key] = asyncio.Event()
+        outcome: Authentication | DPoPError
+        try:
+            outcome = await resource_server.verify(request)
+        except DPoPError as error:
+            self._outcomes[key] = _Remembered(request, resource_server.policy, error)
+            raise
+        finally:
+            del self._turns[key]
+            turn.set()
+        self._outcomes[key] = _Remembered(request, resource_server.policy, outcome)
+        return outcome, False
+
+    def _recall(
+        self, key: tuple[RequestVerification, str], request: ResourceRequest, policy: DPoPPolicy
+    ) -> Authentication | None:
+        """Return the evidence for an equal request, None when it must be verified.
+
+        What one policy refused is verified under another, unless the replay store was asked: until then
+        nothing was written, after that a second question would be a replay.
+        """
+        remembered = self._outcomes.get(key)
+        if remembered is None or remembered.request != request:
+            return None
+        if isinstance(remembered.outcome, Authentication):
+            return remembered.outcome
+        if remembered.outcome.check is Check.JTI or remembered.policy == policy:
+            raise remembered.outcome
+        return None
 
 
 async def authenticate(
@@ -106,9 +156,10 @@ async def authenticate(
     """
     connection = Connection.of(scope)
     try:
-        verified = await resource_server.authenticate(
-            connection.request(scope), requirements=requirements, memory=connection.memory(scope)
+        authentication, recalled = await connection.verify(
+            resource_server, connection.request(scope), scope["path"]
         )
+        verified = resource_server.authorize(authentication, requirements, recalled=recalled)
     except DPoPError as error:
         if error.nonce is not None:
             connection.response_headers = nonce_headers(error.nonce)

@@ -14,6 +14,7 @@ _FAR_AWAY = 100_000_000_000
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
     {
+        Check.JTI: "sent twice, by a retry, a proxy or a thief? each request needs a new proof",
         Check.ATH: "a proof for another token, from before a refresh? ath is the token's SHA-256, base64url",
         Check.SIGNATURE: "signed by another key than the one in jwk? or an ECDSA signature in DER form?",
     }
@@ -54,11 +55,15 @@ def _of_htu(expected: str, actual: str) -> str | None:
     return None
 
 
+def _of_claims(name: object, actual: object) -> str | None:
+    if isinstance(actual, (int, float)) and actual > _FAR_AWAY:
+        return f"{name} is in milliseconds? it must be in seconds"
+    return None
+
+
 def _of_iat(expected: object, actual: object) -> str | None:
     if not isinstance(actual, (int, float)):
         return None
-    if actual > _FAR_AWAY:
-        return "iat is in milliseconds? it must be in seconds"
     if not isinstance(expected, tuple):
         return None
     earliest, latest = expected
@@ -94,10 +99,8 @@ def _of_proof(error: DPoPError) -> str | None:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
         return _of_header(check, error.actual)
-    if check is Check.FORMAT and "JSON" not in str(error.actual):
+    if check in (Check.FORMAT, Check.CLAIMS) and "JSON" not in str(error.actual):
         return "is it whole: three base64url parts with dots between, no padding, no line break?"
-    if check is Check.JTI and error.description.endswith("used before"):
-        return "sent twice, by a retry, a proxy or a thief? each request needs a new proof"
     return None if check is None else _OF_ANY_PROOF.get(check)
 
 
@@ -131,6 +134,8 @@ def guess(error: DPoPError) -> str | None:
         return _of_htu(error.expected, error.actual)
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
+    if error.check is Check.CLAIMS and error.expected is not None:
+        return _of_claims(error.expected, error.actual)
     if error.check is Check.HTM and isinstance(error.actual, str) and error.actual.upper() == error.expected:
         return "methods are case-sensitive: sign the method in upper case"
     if isinstance(error, UseDPoPNonce):

@@ -12,7 +12,8 @@ DPoPError
 ConfigurationError(ValueError)    construction only
 """
 
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 from dpop_middleware.checks import Check
 
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidToken",
     "MissingCredentials",
+    "Refusal",
     "Unavailable",
     "UseDPoPNonce",
 ]
@@ -36,23 +38,36 @@ class ConfigurationError(ValueError):
     """The library was set up wrongly; the message says what to change."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a server knew of the request that it refused.
+
+    `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.
+    `jkt` and `client_id` are the access token's, None where it wasn't verified. `nonce` is to be handed to
+    the client with the answer (RFC 9449 section 8.2), None for none.
+    """
+
+    scheme: Scheme | None = None
+    jkt: str | None = None
+    client_id: str | None = None
+    nonce: str | None = None
+
+
+_NOTHING_KNOWN = Refusal()
+
+
 class DPoPError(Exception):
     """A request that may not reach the application.
 
     `status` is the HTTP status of the answer, `code` its OAuth error code, None for an answer without one.
     `description` is a fixed sentence that the client may read. `check` is the check that failed, None where
     that can't be told. `expected` and `actual` are for logs and events only: they can hold what the request
-    carried, but never a token or a proof. `scheme` is the authentication scheme that the request used, None
-    where it used none or it can't be told. `jkt` and `client_id` are the access token's, None where it wasn't
-    verified. `nonce` is to be handed to the client with the answer (RFC 9449 section 8.2), None for none.
+    carried, but never a token or a proof. `refusal` is what was known of the request; `scheme`, `jkt`,
+    `client_id` and `nonce` are its fields. An error never changes after it was raised.
     """
 
     status: ClassVar[int]
     code: ClassVar[str | None]
-    scheme: Scheme | None = None
-    jkt: str | None = None
-    client_id: str | None = None
-    nonce: str | None = None
 
     def __init__(
         self,
@@ -61,12 +76,46 @@ class DPoPError(Exception):
         check: Check | None = None,
         expected: object = None,
         actual: object = None,
+        refusal: Refusal = _NOTHING_KNOWN,
     ) -> None:
         super().__init__(description)
         self.description = description
         self.check = check
         self.expected = expected
         self.actual = actual
+        self.refusal = refusal
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """The authentication scheme that the request used, None where it used none or it can't be told."""
+        return self.refusal.scheme
+
+    @property
+    def jkt(self) -> str | None:
+        """The thumbprint that the access token is bound to, None where the token wasn't verified."""
+        return self.refusal.jkt
+
+    @property
+    def client_id(self) -> str | None:
+        """The client of the access token, None where the token wasn't verified."""
+        return self.refusal.client_id
+
+    @property
+    def nonce(self) -> str | None:
+        """The nonce for the client (RFC 9449 section 8.2), None for none."""
+        return self.refusal.nonce
+
+    def restated(self, *, check: Check | None = None, refusal: Refusal | None = None) -> Self:
+        """Return this error as whoever knows more of the request raises it, from the same cause.
+
+        `check` and `refusal` replace what the error holds, None keeps it.
+        """
+        error = type(self).__new__(type(self))
+        error.args = self.args
+        error.__dict__.update(self.__dict__)
+        error.check = self.check if check is None else check
+        error.refusal = self.refusal if refusal is None else refusal
+        return error
 
 
 class MissingCredentials(DPoPError):
@@ -106,8 +155,9 @@ class UseDPoPNonce(DPoPError):
     def __init__(
         self, description: str, *, nonce: str, expected: object = None, actual: object = None
     ) -> None:
-        super().__init__(description, check=Check.NONCE, expected=expected, actual=actual)
-        self.nonce = nonce
+        super().__init__(
+            description, check=Check.NONCE, expected=expected, actual=actual, refusal=Refusal(nonce=nonce)
+        )
 
 
 class InsufficientScope(DPoPError):
@@ -158,7 +208,8 @@ class Unavailable(DPoPError):
         newer_proof: bool = False,
         check: Check | None = None,
         actual: object = None,
+        refusal: Refusal = _NOTHING_KNOWN,
     ) -> None:
-        super().__init__(description, check=check, actual=actual)
+        super().__init__(description, check=check, actual=actual, refusal=refusal)
         self.retry_after = retry_after
         self.newer_proof = newer_proof

@@ -2,8 +2,7 @@
 
 The verdict is that of the code which judges the request in a server, here with an empty replay store: of
 `verification`, or of `TokenEndpoint` for a token request. How far it came is told from the check that failed:
-the checks are made in the order of `Check`, but for the types of the proof's claims, which are read at
-`Check.CLAIMS` and bear the names of the claims.
+the checks are made in the order of `Check`.
 """
 
 import re
@@ -19,8 +18,9 @@ from dpop_middleware.checks import Check
 from dpop_middleware.diagnosis import guess
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.nonces import NonceProvider
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import parse_claims, parse_header, split_proof
+from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayKeyspace
 from dpop_middleware.request import ResourceRequest, one_proof
@@ -71,14 +71,6 @@ class Explanation:
     findings: tuple[Finding, ...]
     error: DPoPError | None
     status: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What a proof says as far as it can be read, and whether its claims can't."""
-
-    says: Mapping[Check, object]
-    bad_claims: bool = False
 
 
 async def explain(
@@ -133,14 +125,17 @@ async def explain(
     else:
         verification = RequestVerification(
             verifier=verifier,
-            store=MemoryReplayStore(),
-            keyspace=ReplayKeyspace("explanation"),
-            public_urls=PublicURLs(origin, insecure_http_hosts=hosts),
-            nonces=nonces,
+            proofs=ProofVerification(
+                store=MemoryReplayStore(),
+                keyspace=ReplayKeyspace("explanation"),
+                public_urls=PublicURLs(origin, insecure_http_hosts=hosts),
+                nonces=nonces,
+            ),
             clock=lambda: now,
+            policies=(policy,),
         )
         try:
-            token = (await verification.verify(request, policy, PolicyFamily(policy))).access_token
+            token = (await verification.verify(request, policy)).access_token
             requirements.check(token, now=now)
         except DPoPError as refused:
             error, status = refused, refused.status
@@ -159,12 +154,13 @@ def _origin_and_path(url: str) -> tuple[str, str]:
     raise ConfigurationError("the URL must be absolute, such as https://api.example.com/notes")
 
 
-def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> _Reading:
+def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> Mapping[Check, object]:
+    """What a proof says, as far as it can be read."""
     try:
         jws = split_proof(one_proof(proofs))
         header = parse_header(jws.header, policy.algorithms)
     except DPoPError:
-        return _Reading({})
+        return {}
     says: dict[Check, object] = {
         Check.TYP: "dpop+jwt",
         Check.ALG: header.algorithm.name,
@@ -174,9 +170,9 @@ def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> _Reading:
     try:
         proof = parse_claims(jws.payload, header)
     except DPoPError:
-        return _Reading(says, bad_claims=True)
+        return says
     claims = {Check.HTM: proof.htm, Check.HTU: proof.htu, Check.IAT: proof.iat}
-    return _Reading(says | claims | {Check.ATH: proof.ath, Check.NONCE: proof.nonce, Check.JTI: proof.jti})
+    return says | claims | {Check.ATH: proof.ath, Check.NONCE: proof.nonce, Check.JTI: proof.jti}
 
 
 def _not_judged(
@@ -195,22 +191,15 @@ def _not_judged(
     return reasons
 
 
-def _stands_at(error: DPoPError, reading: _Reading) -> int:
-    """The position in the order of the checks up to which the request came."""
-    position = _ORDER[error.check or Check.AUTHORIZATION]
-    of_claims = error.check is Check.FORMAT or position > _ORDER[Check.CLAIMS]
-    return _ORDER[Check.CLAIMS] if reading.bad_claims and of_claims else position
-
-
 def _findings(
     checks: tuple[Check, ...],
     error: DPoPError | None,
-    reading: _Reading,
+    reading: Mapping[Check, object],
     token: AccessToken | None,
     unknown: Mapping[Check, str],
 ) -> tuple[Finding, ...]:
-    end = len(_ORDER) if error is None else _stands_at(error, reading)
-    says = {**reading.says, **({} if token is None else _said_by(token))}
+    end = len(_ORDER) if error is None else _ORDER[error.check or Check.AUTHORIZATION]
+    says = {**reading, **({} if token is None else _said_by(token))}
     findings = []
     for check in checks:
         if error is not None and check is (error.check or Check.AUTHORIZATION):

@@ -1,7 +1,6 @@
 """What a resource server asks of proofs and tokens: checked once, then frozen."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +10,6 @@ __all__ = [
     "SUPPORTED_ALGORITHMS",
     "DPoPPolicy",
     "NonceMode",
-    "PolicyFamily",
     "checked_algorithms",
     "checked_flag",
     "provides",
@@ -98,21 +96,3 @@ class DPoPPolicy:
             raise ConfigurationError(
                 f"nonce takes one of {', '.join(map(repr, get_args(NonceMode)))}, not {self.nonce!r}"
             )
-
-
-class PolicyFamily:
-    """The policies of one resource server: its own and those of its `with_policy`.
-
-    What they share is judged for all of them; two servers are siblings when they have the same family.
-    """
-
-    def __init__(self, policy: DPoPPolicy) -> None:
-        self._policies: tuple[DPoPPolicy, ...] = (policy,)
-
-    def __iter__(self) -> Iterator[DPoPPolicy]:
-        return iter(self._policies)
-
-    def add(self, policy: DPoPPolicy) -> None:
-        """Let `policy` belong to the family."""
-        if policy not in self._policies:
-            self._policies = (*self._policies, policy)

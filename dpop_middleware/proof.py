@@ -75,11 +75,11 @@ def split_proof(proof: str) -> CompactJWS:
         ) from error
 
 
-def _json_object(segment: str, description: str) -> dict[str, Any]:
+def _json_object(segment: str, description: str, check: Check) -> dict[str, Any]:
     try:
         return strict_json.parse_object(base64url.decode(segment))
     except JOSEError as error:
-        raise InvalidDPoPProof(description, check=Check.FORMAT, actual=str(error)) from error
+        raise InvalidDPoPProof(description, check=check, actual=str(error)) from error
 
 
 def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
@@ -96,7 +96,7 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
 
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
-    header = _json_object(segment, "the header of the DPoP proof is not a JSON object")
+    header = _json_object(segment, "the header of the DPoP proof is not a JSON object", Check.FORMAT)
     typ = header.get("typ")
     if typ != "dpop+jwt":
         raise InvalidDPoPProof(
@@ -119,34 +119,36 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
         ) from error
 
 
-def _bad_claim(check: Check, fault: str = "missing or malformed") -> InvalidDPoPProof:
-    return InvalidDPoPProof(f"the {check} of the DPoP proof is {fault}", check=check)
+def _bad_claim(name: str, fault: str = "missing or malformed", actual: object = None) -> InvalidDPoPProof:
+    return InvalidDPoPProof(
+        f"the {name} of the DPoP proof is {fault}", check=Check.CLAIMS, expected=name, actual=actual
+    )
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidDPoPProof(f"the {name} of the DPoP proof is missing or malformed", check=Check.IAT)
+        raise _bad_claim(name)
     if not 0 <= value <= _LATEST_TIME:
-        raise InvalidDPoPProof(f"the {name} of the DPoP proof is not a time", check=Check.IAT, actual=value)
+        raise _bad_claim(name, "not a time", value)
     return value
 
 
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
-    claims = _json_object(segment, "the payload of the DPoP proof is not a JSON object")
+    claims = _json_object(segment, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS)
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
     ath, nonce = claims.get("ath"), claims.get("nonce")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
-        raise _bad_claim(Check.JTI)
+        raise _bad_claim("jti")
     if not isinstance(htm, str) or not htm:
-        raise _bad_claim(Check.HTM)
+        raise _bad_claim("htm")
     if not isinstance(htu, str) or not htu:
-        raise _bad_claim(Check.HTU)
+        raise _bad_claim("htu")
     if not isinstance(ath, str) and "ath" in claims:
-        raise _bad_claim(Check.ATH, "malformed")
+        raise _bad_claim("ath", "malformed")
     if not isinstance(nonce, str) and "nonce" in claims:
-        raise _bad_claim(Check.NONCE, "malformed")
+        raise _bad_claim("nonce", "malformed")
     return DPoPProof(
         jti=jti,
         htm=htm,

@@ -1,4 +1,4 @@
-"""One proof, judged and used up, at a resource server as at a token endpoint (RFC 9449 section 4.3).
+"""One proof, judged and marked as used, at a resource server as at a token endpoint (RFC 9449 section 4.3).
 
     claims -> htm, htu, ath -> signature -> freshness -> replay store
 
@@ -9,10 +9,10 @@ proof's header was read earlier, and the time is an argument.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Refusal, Unavailable
 from dpop_middleware.freshness import acceptance_window, check_freshness, issued_nonce, known_nonce
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
@@ -29,7 +29,7 @@ from dpop_middleware.proof import (
 from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest
 
-__all__ = ["ProofVerification", "TargetURIs"]
+__all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]
 
 
 class TargetURIs(Protocol):
@@ -38,6 +38,32 @@ class TargetURIs(Protocol):
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """With what a proof came, and by what it is judged.
+
+    - `request`: the request that carried it; `ath`: the hash of the access token beside it, None where there
+      is none.
+    - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again.
+    - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its `iat`.
+    """
+
+    request: ResourceRequest
+    ath: str | None
+    policy: DPoPPolicy
+    policies: Iterable[DPoPPolicy]
+    now: float
+    useless_after: float = math.inf
+
+
+class JudgedProof(NamedTuple):
+    """A proof that passed every check but the store's, what is known of its nonce, and the store's entry."""
+
+    proof: DPoPProof
+    nonce: Nonce | None
+    entry: ReplayEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,42 +82,30 @@ class ProofVerification:
                 "MemoryReplayStore() for a single process"
             )
 
-    def judge_proof(
-        self,
-        jws: CompactJWS,
-        header: ProofHeader,
-        *,
-        request: ResourceRequest,
-        ath: str | None,
-        policy: DPoPPolicy,
-        family: Iterable[DPoPPolicy],
-        now: float,
-        useless_after: float = math.inf,
-    ) -> tuple[DPoPProof, Nonce | None, ReplayEntry]:
-        """Judge the proof `jws` of `request`, whose `header` was read; what is left is to use it up.
+    def judge(self, jws: CompactJWS, header: ProofHeader, presented: Presentation) -> JudgedProof:
+        """Judge the proof `jws`, whose `header` was read; what is left is to mark it as used.
 
-        `ath` is the hash of the access token that came with it, None where none is presented. Returns the
-        proof, what is known of its nonce, and the entry for `use_up`: to be remembered for all of `family`,
-        but not for longer than until `useless_after`, in seconds since the epoch. Nothing is awaited and
-        nothing written. Raises `errors.DPoPError`.
+        Its entry is for all of the policies by which it may be judged again. Nothing is awaited and nothing
+        written. Raises `errors.DPoPError`.
         """
         proof = parse_claims(jws.payload, header)
-        check_htm(proof, request.method)
-        check_htu(proof, self.public_urls.target_uri(request))
-        if ath is not None:
-            check_ath(proof, ath)
+        check_htm(proof, presented.request.method)
+        check_htu(proof, self.public_urls.target_uri(presented.request))
+        if presented.ath is not None:
+            check_ath(proof, presented.ath)
         check_signature(jws, header)
+        now = presented.now
         nonce = known_nonce(proof, self.nonces, now)
-        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
-        not_before, expires_at = acceptance_window(proof, family, nonce)
+        check_freshness(proof, presented.policy, nonces=self.nonces, nonce=nonce, now=now)
+        not_before, expires_at = acceptance_window(proof, presented.policies, nonce)
         entry = ReplayEntry(
             key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
             jkt=proof.jkt,
             now=now,
             not_before=not_before,
-            expires_at=min(expires_at, useless_after),
+            expires_at=min(expires_at, presented.useless_after),
         )
-        return proof, nonce, entry
+        return JudgedProof(proof, nonce, entry)
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.
@@ -109,28 +123,35 @@ class ProofVerification:
         except Unavailable:
             return None
 
-    async def use_up(self, entry: ReplayEntry, nonce: Nonce | None, policy: DPoPPolicy) -> None:
+    async def mark_as_used(self, judged: JudgedProof, policy: DPoPPolicy) -> None:
         """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
 
         Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
         since a proof is as old as its nonce.
         """
         try:
-            first = await self.store.add(entry)
+            first = await self.store.add(judged.entry)
+        except Unavailable as error:
+            raise self._unavailable(error, judged, policy) from error.__cause__
         except DPoPError as error:
-            error.check = Check.JTI
-            offered = self.offered_nonce(nonce, policy, entry.now)
-            if offered is None or not isinstance(error, Unavailable) or not error.newer_proof:
-                raise
-            sooner = Unavailable(
-                error.description, retry_after=1, newer_proof=True, check=Check.JTI, actual=error.actual
-            )
-            sooner.nonce = offered
-            raise sooner from error
+            raise error.restated(check=Check.JTI) from error.__cause__
         except Exception as error:
-            # Anybody's store may be behind this door: when it fails, nobody knows, and nobody gets in.
+            # The store may be anybody's: when it fails, nobody knows, and the request is refused.
             raise Unavailable(
                 "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
             ) from error
         if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
+
+    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> Unavailable:
+        offered = self.offered_nonce(judged.nonce, policy, judged.entry.now) if error.newer_proof else None
+        if offered is None:
+            return error.restated(check=Check.JTI)
+        return Unavailable(
+            error.description,
+            retry_after=1,
+            newer_proof=True,
+            check=Check.JTI,
+            actual=error.actual,
+            refusal=Refusal(nonce=offered),
+        )

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    DPoPError,
     InvalidDPoPProof,
     InvalidRequest,
     InvalidToken,
     MissingCredentials,
+    Refusal,
     Scheme,
 )
 
@@ -87,9 +87,8 @@ class Credentials:
     access_token: str = field(repr=False)
 
 
-def _of_scheme(scheme: Scheme, error: DPoPError) -> DPoPError:
-    error.scheme = scheme
-    return error
+def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
+    return InvalidRequest(description, check=Check.AUTHORIZATION, refusal=Refusal(scheme=scheme))
 
 
 def credentials(authorization: tuple[str, ...]) -> Credentials:
@@ -113,26 +112,18 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
     access_token = rest.lstrip(" ")
     if len(access_token) > MAX_TOKEN_SIZE:
-        raise _of_scheme(
-            scheme,
-            InvalidToken(
-                "the access token is too large",
-                check=Check.AUTHORIZATION,
-                expected=MAX_TOKEN_SIZE,
-                actual=len(access_token),
-            ),
+        raise InvalidToken(
+            "the access token is too large",
+            check=Check.AUTHORIZATION,
+            expected=MAX_TOKEN_SIZE,
+            actual=len(access_token),
+            refusal=Refusal(scheme=scheme),
         )
     if not access_token:
-        raise _of_scheme(
-            scheme,
-            InvalidRequest("the Authorization field has no access token", check=Check.AUTHORIZATION),
-        )
+        raise _invalid_request("the Authorization field has no access token", scheme)
     octets = access_token.rstrip("=").encode("utf-8", "surrogatepass")
     if not octets or octets.translate(None, _TOKEN68):
-        raise _of_scheme(
-            scheme,
-            InvalidRequest("the access token has illegal characters", check=Check.AUTHORIZATION),
-        )
+        raise _invalid_request("the access token has illegal characters", scheme)
     return Credentials(scheme, access_token)
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dpop_middleware.errors import ConfigurationError, InsufficientScope, InsufficientUserAuthentication
 from dpop_middleware.tokens.access_token import AccessToken
@@ -47,10 +47,6 @@ class Requirements:
         object.__setattr__(self, "max_age", max_age)
         if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
             raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
-
-    def with_scopes(self, scopes: Collection[str]) -> "Requirements":
-        """Return requirements that ask for `scopes` too. Raises ConfigurationError."""
-        return replace(self, scopes=(*self.scopes, *_tokens("scopes", scopes)))
 
     def check(self, token: AccessToken, *, now: float) -> None:
         """Raise InsufficientScope or InsufficientUserAuthentication unless `token` offers all of it."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Self, overload
 
 from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError, Refusal
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
-from dpop_middleware.once import RequestMemory
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
+from dpop_middleware.policy import DPoPPolicy, provides
+from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
@@ -129,21 +129,23 @@ class ResourceServer:
             warn_of_plain_http(checked_hosts(insecure_http_hosts))
         self._verification = RequestVerification(
             verifier=verifier,
-            store=replay_store,
-            keyspace=ReplayKeyspace("resource server", resource, *sorted(set(audiences))),
-            public_urls=PublicURLs(
-                origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
+            proofs=ProofVerification(
+                store=replay_store,
+                keyspace=ReplayKeyspace("resource server", resource, *sorted(set(audiences))),
+                public_urls=PublicURLs(
+                    origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
+                ),
+                nonces=nonces_for(nonces, purpose="resource server", server=resource),
             ),
-            nonces=nonces_for(nonces, purpose="resource server", server=resource),
             clock=clock,
+            policies=(policy,),
         )
         self._reporter = Reporter(on_event)
         self._check_nonces(policy)
         self._policy = policy
-        self._family = PolicyFamily(policy)
 
     def _check_nonces(self, policy: DPoPPolicy) -> None:
-        if policy.nonce != "off" and self._verification.nonces is None:
+        if policy.nonce != "off" and self._verification.proofs.nonces is None:
             raise ConfigurationError(
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
             )
@@ -166,7 +168,7 @@ class ResourceServer:
     @property
     def issues_nonces(self) -> bool:
         """Whether a response of this server or a sibling may carry a nonce."""
-        return self._verification.nonces is not None
+        return self._verification.proofs.nonces is not None
 
     def with_policy(self, **changes: Any) -> "ResourceServer":
         """Return the same server, with its caches, store and verifier, under a changed policy.
@@ -180,47 +182,69 @@ class ResourceServer:
         except TypeError as error:
             raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
         self._check_nonces(policy)
-        self._family.add(policy)
+        self._verification.add(policy)
         sibling = copy.copy(self)
         sibling._policy = policy
         return sibling
 
     def is_sibling_of(self, other: "ResourceServer") -> bool:
         """Whether the two are one server under two policies."""
-        return self._family is other._family
+        return self._verification is other._verification
+
+    @property
+    def verification(self) -> RequestVerification:
+        """What this server and its siblings have in common."""
+        return self._verification
 
     async def authenticate(
-        self,
-        request: ResourceRequest,
-        *,
-        scopes: Collection[str] = (),
-        requirements: Requirements = _NOTHING_REQUIRED,
-        memory: RequestMemory | None = None,
+        self, request: ResourceRequest, *, scopes: Collection[str] = ()
     ) -> VerifiedRequest:
         """Judge one request; `scopes` must all be granted by its token.
 
-        `requirements` are what else the route asks of the token. With a `memory`, a request that this
-        server or a sibling judged before isn't verified again; what is judged again are its scopes, and a
-        policy that differs.
-
-        Raises `errors.DPoPError`, which `error_response` renders. A proof is used up by the first call that
-        succeeds without a memory.
+        It is `verify`, then `authorize`. Raises `errors.DPoPError`, which `error_response` renders. The first
+        call that succeeds marks the proof as used.
         """
-        if scopes:
-            requirements = requirements.with_scopes(scopes)
+        requirements = Requirements(scopes=scopes) if scopes else _NOTHING_REQUIRED
+        return self.authorize(await self.verify(request), requirements)
+
+    async def verify(self, request: ResourceRequest) -> Authentication:
+        """Verify the access token and the proof of one request, and mark the proof as used.
+
+        Returns the evidence, which `authorize` takes as often as it must; scopes are not looked at. Raises
+        `errors.DPoPError`. A second call with the same request is a replay.
+        """
         started = time.perf_counter()
-        if memory is None:
-            authentication, recalled = await self._verify(request, started), False
-        else:
-            authentication, recalled = await self._verify_once(request, started, memory)
         try:
-            verified = self._authorize(authentication, requirements)
+            return await self._verification.verify(request, self._policy, started=started)
         except DPoPError as error:
             self._reporter.failed(error, request, duration=time.perf_counter() - started)
             raise
+
+    def authorize(
+        self,
+        authentication: Authentication,
+        requirements: Requirements = _NOTHING_REQUIRED,
+        *,
+        recalled: bool = False,
+    ) -> VerifiedRequest:
+        """Judge whether a verified request may do what a route does.
+
+        - `authentication`: what `verify` returned, here or at a sibling. What was verified under another
+          policy is judged by this one too; the replay store isn't asked again.
+        - `requirements`: what the route asks of the token.
+        - `recalled`: whether the request was authorized before, so that its acceptance is no news.
+
+        Raises `errors.DPoPError`.
+        """
+        started = time.perf_counter() if recalled else authentication.started
+        try:
+            verified = self._judge(authentication, requirements)
+        except DPoPError as error:
+            self._reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
+            raise
         if not recalled and self._reporter.wants_acceptance:
             self._reporter.accepted(
-                request,
+                authentication.request,
                 scheme=authentication.scheme,
                 jkt=authentication.access_token.jkt,
                 client_id=authentication.access_token.client_id,
@@ -242,11 +266,11 @@ class ResourceServer:
 
     async def open(self) -> None:
         """Let the replay store look at its server now, in the background; requests connect without this."""
-        await open_part(self._verification.store)
+        await open_part(self._verification.proofs.store)
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
-        await aclose_parts(self._verification.verifier, self._verification.store)
+        await aclose_parts(self._verification.verifier, self._verification.proofs.store)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -255,43 +279,21 @@ class ResourceServer:
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
-    async def _verify(self, request: ResourceRequest, started: float) -> Authentication:
-        try:
-            return await self._verification.verify(request, self._policy, self._family)
-        except DPoPError as error:
-            self._reporter.failed(error, request, duration=time.perf_counter() - started)
-            raise
-
-    async def _verify_once(
-        self, request: ResourceRequest, started: float, memory: RequestMemory
-    ) -> tuple[Authentication, bool]:
-        """Return the evidence, and whether `memory` had it already; what it recalls is not reported again."""
-        async with memory.lock:
-            authentication = memory.recall(self._family, request, self._policy)
-            if authentication is not None:
-                return authentication, True
-            try:
-                authentication = await self._verify(request, started)
-            except DPoPError as error:
-                memory.remember(self._family, request, self._policy, error)
-                raise
-            memory.remember(self._family, request, self._policy, authentication)
-            return authentication, False
-
-    def _authorize(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
-        token = authentication.access_token
+    def _judge(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
+        token, proofs = authentication.access_token, self._verification.proofs
         try:
             if authentication.policy is not self._policy:
                 self._verification.judge_again(authentication, self._policy)
             requirements.check(token, now=authentication.now)
             nonce = None
             if authentication.proof is not None:
-                nonce = self._verification.next_nonce(authentication.nonce, self._policy, authentication.now)
+                nonce = proofs.next_nonce(authentication.nonce, self._policy, authentication.now)
         except DPoPError as error:
-            error.scheme, error.jkt, error.client_id = authentication.scheme, token.jkt, token.client_id
-            if authentication.proof is not None and error.nonce is None:
-                error.nonce = self._verification.offered_nonce(
-                    authentication.nonce, self._policy, authentication.now
-                )
-            raise
+            offered = error.nonce
+            if offered is None and authentication.proof is not None:
+                offered = proofs.offered_nonce(authentication.nonce, self._policy, authentication.now)
+            refusal = Refusal(
+                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
+            )
+            raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())

@@ -7,6 +7,7 @@ from dpop_middleware.errors import Scheme
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof
+from dpop_middleware.request import ResourceRequest
 from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["Authentication", "VerifiedRequest"]
@@ -17,6 +18,7 @@ class Authentication:
     """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
 
     `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
+    `now` is in seconds since the epoch; `started` is when the verification began, by `time.perf_counter`.
     """
 
     access_token: AccessToken
@@ -24,6 +26,8 @@ class Authentication:
     nonce: Nonce | None
     policy: DPoPPolicy
     now: float
+    request: ResourceRequest
+    started: float
 
     @property
     def scheme(self) -> Scheme:

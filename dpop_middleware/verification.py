@@ -10,17 +10,15 @@ follows the proof's header is the same at a token endpoint: `ProofVerification`.
 import hashlib
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidToken, Refusal, Unavailable
 from dpop_middleware.freshness import check_freshness
 from dpop_middleware.jose import base64url
 from dpop_middleware.known_clients import KnownClients
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily
+from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import check_algorithm, parse_header, split_proof
-from dpop_middleware.proof_verification import ProofVerification
-from dpop_middleware.replay.store import ReplayEntry
+from dpop_middleware.proof_verification import JudgedProof, Presentation, ProofVerification
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
@@ -38,22 +36,37 @@ _MAX_KNOWN_CLIENTS = 10_000
 _LONGEST_TOKEN_SKEW = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestVerification(ProofVerification):
-    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 7)."""
+class RequestVerification:
+    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 7).
 
-    verifier: AccessTokenVerifier
-    clock: Callable[[], float]
-    known_clients: KnownClients = field(
-        default_factory=lambda: KnownClients(max_clients=_MAX_KNOWN_CLIENTS), repr=False
-    )
+    Two servers are siblings when they have the same verification.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: AccessTokenVerifier,
+        proofs: ProofVerification,
+        clock: Callable[[], float],
+        policies: tuple[DPoPPolicy, ...],
+    ) -> None:
+        self.verifier = verifier
+        self.proofs = proofs
+        self.clock = clock
+        self.policies = policies
+        self._known_clients = KnownClients(max_clients=_MAX_KNOWN_CLIENTS)
+
+    def add(self, policy: DPoPPolicy) -> None:
+        """From now on remember proofs for `policy` too."""
+        if policy not in self.policies:
+            self.policies = (*self.policies, policy)
 
     async def verify(
-        self, request: ResourceRequest, policy: DPoPPolicy, family: PolicyFamily
+        self, request: ResourceRequest, policy: DPoPPolicy, *, started: float = 0.0
     ) -> Authentication:
-        """Verify `request` under `policy`; its proof is remembered for all policies of `family`.
+        """Verify `request` under `policy`; its proof is remembered for all policies of the server.
 
-        Raises `errors.DPoPError`.
+        `started` is kept with the evidence. Raises `errors.DPoPError`.
         """
         carried = credentials(request.authorization)
         token: AccessToken | None = None
@@ -62,17 +75,15 @@ class RequestVerification(ProofVerification):
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried)
-                return self._judge_bearer(token, policy)
+                _check_unbound(token)
+                return Authentication(token, None, None, policy, self.clock(), request, started)
             proof_text = one_proof(request.dpop)
             token = await self._access_token(carried)
-            authentication, entry = self._judge_dpop(carried, token, proof_text, request, policy, family)
-            await self.use_up(entry, authentication.nonce, policy)
+            judged = self._judge_dpop(carried, token, proof_text, request, policy)
+            await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            error.scheme = carried.scheme
-            if token is not None:
-                error.jkt, error.client_id = token.jkt, token.client_id
-            raise
-        return authentication
+            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
+        return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
 
     def judge_again(self, authentication: Authentication, policy: DPoPPolicy) -> None:
         """Judge what was verified under another policy by this one too; the store is not asked.
@@ -84,12 +95,9 @@ class RequestVerification(ProofVerification):
             _check_bearer_accepted(policy)
             return
         check_algorithm(proof.algorithm, policy.algorithms)
-        check_freshness(proof, policy, nonces=self.nonces, nonce=authentication.nonce, now=authentication.now)
-
-    def _judge_bearer(self, token: AccessToken, policy: DPoPPolicy) -> Authentication:
-        if token.jkt is not None or "cnf" in token.claims:
-            raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
-        return Authentication(token, None, None, policy, self.clock())
+        check_freshness(
+            proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
+        )
 
     def _judge_dpop(
         self,
@@ -98,8 +106,7 @@ class RequestVerification(ProofVerification):
         proof_text: str,
         request: ResourceRequest,
         policy: DPoPPolicy,
-        family: PolicyFamily,
-    ) -> tuple[Authentication, ReplayEntry]:
+    ) -> JudgedProof:
         if token.jkt is None:
             raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
         now = self.clock()
@@ -109,7 +116,7 @@ class RequestVerification(ProofVerification):
             )
         ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
         jws = split_proof(proof_text)
-        known = self.known_clients.header(ath=ath, segment=jws.header)
+        known = self._known_clients.header(ath=ath, segment=jws.header)
         if known is None:
             header = parse_header(jws.header, policy.algorithms)
         else:
@@ -122,33 +129,32 @@ class RequestVerification(ProofVerification):
                 expected=token.jkt,
                 actual=header.jkt,
             )
-        proof, nonce, entry = self.judge_proof(
-            jws,
-            header,
+        presented = Presentation(
             request=request,
             ath=ath,
             policy=policy,
-            family=family,
+            policies=self.policies,
             now=now,
             # By `ath` a proof dies with its token, however far in the future its `iat` is.
             useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW,
         )
+        judged = self.proofs.judge(jws, header, presented)
         if known is None:
-            self.known_clients.remember(header, ath=ath, segment=jws.header)
-        return Authentication(token, proof, nonce, policy, now), entry
+            self._known_clients.remember(header, ath=ath, segment=jws.header)
+        return judged
 
     async def _access_token(self, carried: Credentials) -> AccessToken:
         try:
             token: object = await self.verifier.verify(carried.access_token)
         except DPoPError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, nobody gets in
+        except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, the request is refused
             # The cause goes to the log, unless it quotes the token.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
                 None if _quotes(error, carried.access_token) else error
             )
         if not isinstance(token, AccessToken):
-            # A verifier that answers anything else is a bug, and nobody gets in by one.
+            # A verifier that answers anything else has a bug, and a bug must let no request through.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
         return token
 
@@ -159,6 +165,20 @@ def _quotes(error: Exception, token: str) -> bool:
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
     )
+
+
+def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
+    return Refusal(
+        scheme=carried.scheme,
+        jkt=None if token is None else token.jkt,
+        client_id=None if token is None else token.client_id,
+        nonce=error.nonce,
+    )
+
+
+def _check_unbound(token: AccessToken) -> None:
+    if token.jkt is not None or "cnf" in token.claims:
+        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -20,6 +20,8 @@ from dpop_middleware.errors import (
     InvalidRequest,
     InvalidToken,
     MissingCredentials,
+    Refusal,
+    Scheme,
     Unavailable,
     UseDPoPNonce,
 )
@@ -29,9 +31,8 @@ MIXED = DPoPPolicy(algorithms=("ES256", "EdDSA"), accept_bearer=True)
 ALGS = 'algs="ES256 EdDSA"'
 
 
-def used(error: DPoPError, scheme: str | None) -> DPoPError:
-    error.scheme = scheme  # type: ignore[assignment]
-    return error
+def used(error: DPoPError, scheme: Scheme | None) -> DPoPError:
+    return error.restated(refusal=Refusal(scheme=scheme, nonce=error.nonce))
 
 
 def values(response: ErrorResponse, name: str) -> list[str]:
@@ -91,7 +92,7 @@ def test_the_error_stands_on_both_when_it_is_ambiguous() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "DPoP", None])
-def test_one_scheme_has_one_challenge(scheme: str | None) -> None:
+def test_one_scheme_has_one_challenge(scheme: Scheme | None) -> None:
     assert challenges(used(InvalidToken("m"), scheme), STRICT) == [
         f'DPoP error="invalid_token", error_description="m", {ALGS}'
     ]

@@ -1,4 +1,4 @@
-"""What the faces of one connection share."""
+"""What the framework adapters of one connection share."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ from dpop_middleware.connection import (
     raw_headers,
     send_refusal,
 )
-from tests.support.faces import scope_of
+from dpop_middleware.errors import InvalidDPoPProof
+from tests.support.faces import World, scope_of
 
 REFUSAL = ErrorResponse(401, (("www-authenticate", "Bearer"), ("www-authenticate", "DPoP")), b"{}")
 
@@ -44,13 +45,18 @@ def test_the_root_path_is_the_one_that_was_seen_first() -> None:
     assert connection.request({**scope, "raw_path": b"/b"}) != first
 
 
-def test_a_memory_for_each_path() -> None:
-    scope = scope_of("/a")
+async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
+    world = World()
+    server = world.server()
+    scope = scope_of("/a", world.fields("/a"))
     connection = Connection.of(scope)
-    memory = connection.memory(scope)
-    assert connection.memory({**scope, "root_path": "/mount"}) is memory
-    assert connection.memory({**scope, "path": "/b"}) is not memory
-    assert connection.memory(scope) is memory
+    asked = connection.request(scope)
+    _, recalled = await connection.verify(server, asked, "/a")
+    assert not recalled
+    with pytest.raises(InvalidDPoPProof, match="used before"):
+        await connection.verify(server, asked, "/b")
+    _, recalled = await connection.verify(server, asked, "/a")
+    assert recalled
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept", "websocket.http.response.start"])

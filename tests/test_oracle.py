@@ -342,12 +342,11 @@ async def test_the_oracle_is_no_yes_man() -> None:
         "crit",
         "alg",
         "jwk",
-        "jti",
+        "claims",
         "htm",
         "htu",
         "iat",
         "ath",
-        "nonce",
         "signature",
     }
 

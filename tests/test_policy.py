@@ -9,7 +9,7 @@ import pytest
 from dpop_middleware import DPoPPolicy
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS, PolicyFamily
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
 
 def test_defaults() -> None:
@@ -68,13 +68,3 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
 def test_one_sentence_says_what_to_do(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         DPoPPolicy(**changes)
-
-
-def test_a_family_holds_each_policy_once_and_never_forgets_one() -> None:
-    first, second = DPoPPolicy(), DPoPPolicy(nonce="required")
-    family = PolicyFamily(first)
-    assert list(family) == [first]
-    family.add(second)
-    family.add(DPoPPolicy())
-    assert list(family) == [first, second]
-    assert family != PolicyFamily(first)

@@ -83,7 +83,7 @@ def test_three_segments(text: str) -> None:
 @pytest.mark.parametrize("octets", [b"", b"[]", b"{", b"null", b'{"a":1,"a":2}', b"\xff", b'{"a":NaN}'])
 def test_two_json_objects(octets: bytes) -> None:
     refused(Check.FORMAT, parse_header, segment(octets), SUPPORTED_ALGORITHMS)
-    refused(Check.FORMAT, parse_claims, segment(octets), parsed_header())
+    refused(Check.CLAIMS, parse_claims, segment(octets), parsed_header())
     refused(Check.FORMAT, parse_header, segment(HEADER) + "=", SUPPORTED_ALGORITHMS)
 
 
@@ -137,23 +137,26 @@ def test_the_jwk_is_an_acceptable_public_key(jwk: object) -> None:
     assert isinstance(error.actual, str), "the log says what is wrong with it"
 
 
-@pytest.mark.parametrize(("name", "check"), [("jti", Check.JTI), ("htm", Check.HTM), ("htu", Check.HTU)])
+@pytest.mark.parametrize("name", ["jti", "htm", "htu"])
 @pytest.mark.parametrize("value", [..., None, "", 1, True, [], {}, ["x"]])
-def test_required_texts(name: str, check: Check, value: object) -> None:
-    assert refused(check, parsed, **{name: value}).description == (
-        f"the {name} of the DPoP proof is missing or malformed"
-    )
+def test_required_texts(name: str, value: object) -> None:
+    error = refused(Check.CLAIMS, parsed, **{name: value})
+    assert error.description == f"the {name} of the DPoP proof is missing or malformed"
+    assert error.expected == name
 
 
 def test_a_jti_has_at_most_128_characters() -> None:
     assert parsed(jti="é" * 128).jti == "é" * 128
-    refused(Check.JTI, parsed, jti="x" * 129)
+    refused(Check.CLAIMS, parsed, jti="x" * 129)
 
 
-@pytest.mark.parametrize(("name", "check"), [("ath", Check.ATH), ("nonce", Check.NONCE)])
+@pytest.mark.parametrize("name", ["ath", "nonce"])
 @pytest.mark.parametrize("value", [None, 1, True, [], {}])
-def test_optional_texts(name: str, check: Check, value: object) -> None:
-    assert refused(check, parsed, **{name: value}).description == f"the {name} of the DPoP proof is malformed"
+def test_optional_texts(name: str, value: object) -> None:
+    assert (
+        refused(Check.CLAIMS, parsed, **{name: value}).description
+        == f"the {name} of the DPoP proof is malformed"
+    )
 
 
 @pytest.mark.parametrize("name", ["iat", "exp", "nbf"])
@@ -161,7 +164,7 @@ def test_optional_texts(name: str, check: Check, value: object) -> None:
     "value", [None, "1800000000", True, False, [], {}, -1, -0.5, 253_402_300_800, 10**300]
 )
 def test_times(name: str, value: object) -> None:
-    refused(Check.IAT, parsed, **{name: value})
+    refused(Check.CLAIMS, parsed, **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1.5, 253_402_300_799])
@@ -170,7 +173,7 @@ def test_times_that_are_times(value: float) -> None:
 
 
 def test_iat_is_required() -> None:
-    refused(Check.IAT, parsed, iat=...)
+    refused(Check.CLAIMS, parsed, iat=...)
 
 
 def test_a_method_is_compared_as_it_is() -> None:

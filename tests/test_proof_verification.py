@@ -2,7 +2,7 @@
 
 from dpop_middleware import DPoPPolicy
 from dpop_middleware.proof import parse_header, split_proof
-from dpop_middleware.proof_verification import ProofVerification
+from dpop_middleware.proof_verification import Presentation, ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace
 from dpop_middleware.target import PublicURLs
 from tests.support.api import NOW, Api, request
@@ -20,15 +20,14 @@ async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None
     )
     jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
     policy = DPoPPolicy(clock_skew=2 * HOUR)
-    proof, nonce, entry = part.judge_proof(
-        jws,
-        parse_header(jws.header, policy.algorithms),
+    presented = Presentation(
         request=request(method="POST", raw_path="/token"),
         ath=None,
         policy=policy,
-        family=(policy,),
+        policies=(policy,),
         now=NOW,
     )
-    await part.use_up(entry, nonce, policy)
-    assert (proof.ath, nonce) == (None, None)
+    judged = part.judge(jws, parse_header(jws.header, policy.algorithms), presented)
+    await part.mark_as_used(judged, policy)
+    assert (judged.proof.ath, judged.nonce) == (None, None)
     assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5

@@ -95,10 +95,3 @@ def test_max_age_is_a_whole_number_of_seconds(max_age: Any) -> None:
 def test_lists_become_tuples() -> None:
     required = Requirements(scopes=["a"], acr_values=["gold"])
     assert (required.scopes, required.acr_values) == (("a",), ("gold",))
-
-
-def test_more_scopes_leave_the_rest_as_it_was() -> None:
-    required = Requirements(scopes=("a",), acr_values=("gold",), max_age=60)
-    assert required.with_scopes(["b"]) == Requirements(scopes=("a", "b"), acr_values=("gold",), max_age=60)
-    with pytest.raises(ConfigurationError, match="scopes takes a sequence"):
-        required.with_scopes("notes:read")

@@ -183,13 +183,14 @@ async def test_the_error_response_is_by_the_servers_own_policy() -> None:
     ]
 
 
-async def test_scopes_and_requirements_add_up() -> None:
+async def test_a_route_asks_for_all_that_it_requires() -> None:
     api = Api(scopes=("a",))
+    authentication = await api.server.verify(api.request())
     with pytest.raises(InsufficientScope) as caught:
-        await api.server.authenticate(api.request(), scopes=["a"], requirements=Requirements(scopes=("b",)))
+        api.server.authorize(authentication, Requirements(scopes=("b", "a")))
     assert caught.value.scopes == ("b", "a")
     with pytest.raises(InsufficientUserAuthentication):
-        await api.server.authenticate(api.request(), scopes=["a"], requirements=Requirements(max_age=1))
+        api.server.authorize(authentication, Requirements(scopes=("a",), max_age=1))
     with pytest.raises(ConfigurationError, match="scopes takes a sequence"):
         await api.server.authenticate(api.request(), scopes="a")
 
@@ -299,12 +300,19 @@ async def test_bearer_needs_no_nonce() -> None:
 
 
 async def test_each_sibling_hands_out_nonces_by_its_own_policy() -> None:
-    from dpop_middleware.once import RequestMemory
+    api = Api(nonce="fallback")
+    authentication = await api.server.verify(api.request())
+    assert given_nonce(api.server.authorize(authentication)) is not None
+    assert given_nonce(api.server.with_policy(nonce="off").authorize(authentication)) is None
 
-    api, memory = Api(nonce="fallback"), RequestMemory()
-    asked = api.request()
-    assert given_nonce(await api.server.authenticate(asked, memory=memory)) is not None
-    assert given_nonce(await api.server.with_policy(nonce="off").authenticate(asked, memory=memory)) is None
+
+async def test_the_two_steps_of_authenticate_are_one_event() -> None:
+    api = Api()
+    authentication = await api.server.verify(api.request())
+    assert api.events == []
+    api.server.authorize(authentication)
+    api.server.authorize(authentication, recalled=True)
+    assert [event.outcome for event in api.events] == ["accepted"]
 
 
 async def test_a_secret_is_replaced_without_refusing_anybody() -> None:

@@ -58,7 +58,7 @@ FAULTS: list[tuple[Check, Callable[[Api, dict[str, Any]], None]]] = [
     (Check.ATH, lambda api, made: made["claims"].update(ath="x")),
     (Check.HTU, lambda api, made: made["claims"].update(htu="https://evil.example/")),
     (Check.HTM, lambda api, made: made["claims"].update(htm="DELETE")),
-    (Check.JTI, lambda api, made: made["claims"].update(jti="")),
+    (Check.CLAIMS, lambda api, made: made["claims"].update(jti="")),
     (Check.JKT, lambda api, made: made.update(key=STRANGER)),
     (Check.JWK, lambda api, made: made["header"].update(jwk={})),
     (Check.ALG, lambda api, made: made["header"].update(alg="none")),
@@ -295,7 +295,7 @@ async def test_what_a_store_says_to_one_client_is_not_told_to_another() -> None:
     first = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW - 60))))
     assert isinstance(first, Unavailable)
     assert (first.retry_after, first.nonce) == (1, api.server_nonces.issue(NOW))
-    assert first.__cause__ is shared
+    assert (shared.check, shared.nonce) == (None, None), "an error is never written into"
     second = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW))))
     assert isinstance(second, Unavailable)
     assert (second.retry_after, second.nonce) == (30, None)
@@ -317,7 +317,9 @@ async def test_a_refusal_needs_no_nonce() -> None:
         await api.server.authenticate(api.request(api.proof(nonce="x")), scopes=["admin"])
     assert (caught.value.nonce, caught.value.scheme) == (None, "DPoP")
     api.store.answer = Unavailable("lost", retry_after=30, newer_proof=True)
-    assert await refused(api, api.request(api.proof(nonce="x"))) is api.store.answer
+    lost = await refused(api, api.request(api.proof(nonce="x")))
+    assert isinstance(lost, Unavailable)
+    assert (lost.retry_after, lost.nonce) == (30, None)
     api.store.answer = None
     unknown = await refused(api, api.request(api.proof(nonce="x")))
     assert isinstance(unknown, Unavailable)
@@ -379,9 +381,13 @@ async def test_what_verifier_and_store_refuse_themselves_goes_through() -> None:
     api = Api()
     own = Unavailable("later", retry_after=9)
     api.store.answer = own
-    assert await refused(api, api.request()) is own
+    refused_by_store = await refused(api, api.request())
     api.tokens.known[api.token] = own
-    assert await refused(api, api.request()) is own
+    refused_by_verifier = await refused(api, api.request())
+    for error in (refused_by_store, refused_by_verifier):
+        assert isinstance(error, Unavailable)
+        assert (error.description, error.retry_after, error.scheme) == ("later", 9, "DPoP")
+    assert (own.check, own.scheme) == (None, None), "an error is never written into"
     assert (await refused(api, request("unknown", api.proof()))).description == "the access token is unknown"
 
 

@@ -164,8 +164,8 @@ _TABLE: Final = (
     BrokenProof(name="oversized", fields=_claims(padding="x" * _OVERSIZED), check=Check.ONE_HEADER),
     BrokenProof(name="no_jwt", fields=lambda _: ("proof",), check=Check.FORMAT),
     BrokenProof(name="five_segments", fields=lambda proof: (f"{proof.encode()}.a.b",), check=Check.FORMAT),
-    BrokenProof(name="padded", fields=_padded, check=Check.FORMAT),
-    BrokenProof(name="duplicate_member", fields=_duplicate_member, check=Check.FORMAT),
+    BrokenProof(name="padded", fields=_padded, check=Check.CLAIMS),
+    BrokenProof(name="duplicate_member", fields=_duplicate_member, check=Check.CLAIMS),
     BrokenProof(name="no_typ", fields=_header(typ=ABSENT), check=Check.TYP),
     BrokenProof(name="typ_jwt", fields=_header(typ="JWT"), check=Check.TYP),
     BrokenProof(name="crit", fields=_header(crit=["b64"], b64=True), check=Check.CRIT),
@@ -189,12 +189,12 @@ _TABLE: Final = (
         error="invalid_token",
         needs_token=True,
     ),
-    BrokenProof(name="no_jti", fields=_claims(jti=ABSENT), check=Check.JTI),
-    BrokenProof(name="no_htm", fields=_claims(htm=ABSENT), check=Check.HTM),
-    BrokenProof(name="no_htu", fields=_claims(htu=ABSENT), check=Check.HTU),
-    BrokenProof(name="no_iat", fields=_claims(iat=ABSENT), check=Check.IAT),
+    BrokenProof(name="no_jti", fields=_claims(jti=ABSENT), check=Check.CLAIMS),
+    BrokenProof(name="no_htm", fields=_claims(htm=ABSENT), check=Check.CLAIMS),
+    BrokenProof(name="no_htu", fields=_claims(htu=ABSENT), check=Check.CLAIMS),
+    BrokenProof(name="no_iat", fields=_claims(iat=ABSENT), check=Check.CLAIMS),
     BrokenProof(
-        name="iat_string", fields=lambda proof: _claims(iat=str(int(proof.now)))(proof), check=Check.IAT
+        name="iat_string", fields=lambda proof: _claims(iat=str(int(proof.now)))(proof), check=Check.CLAIMS
     ),
     BrokenProof(name="wrong_htm", fields=_claims(htm="PURGE"), check=Check.HTM),
     BrokenProof(

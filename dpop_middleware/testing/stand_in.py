@@ -11,15 +11,13 @@ from urllib.parse import urlsplit
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.verification import RequestVerification
 
 __all__ = ["audiences_of", "stand_in"]
-
-_MAX_KNOWN_CLIENTS = 64
 
 
 def audiences_of(production: ResourceServer) -> tuple[str, ...]:
@@ -42,14 +40,13 @@ def stand_in(
     if not isinstance(production, ResourceServer):
         raise ConfigurationError("resource_server takes the production ResourceServer")
     server = copy.copy(production)
-    server._verification = replace(
-        production._verification,
+    theirs = production._verification
+    server._verification = RequestVerification(
         verifier=_verifier(production, issuer=issuer, jwks=jwks, clock=clock),
-        store=MemoryReplayStore(max_share=1),
+        proofs=replace(theirs.proofs, store=MemoryReplayStore(max_share=1)),
         clock=clock,
-        known_clients=KnownClients(max_clients=_MAX_KNOWN_CLIENTS),
+        policies=theirs.policies,
     )
-    server._family = copy.copy(production._family)
     server._reporter = Reporter(on_event)
     return server
 

@@ -51,7 +51,7 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
     """Judge one request with the caches, the keys and the store of `api`."""
     # The very caches that it is compared with, which are nobody else's business.
     part: Any = api._verification  # pyright: ignore[reportPrivateUsage]
-    tokens, clients, keys = part.verifier._cache, part.known_clients, part.verifier._source.current()
+    tokens, clients, keys = part.verifier._cache, part._known_clients, part.verifier._source.current()
     authorization, proofs = [], []
     for name, value in scope["headers"]:
         lowered = name.lower()
@@ -150,13 +150,13 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
     if not iat - 15 <= now <= iat + 75:
         raise Refused
     entry = ReplayEntry(
-        key=part.keyspace.key(jkt=client.jkt, jti=jti),
+        key=part.proofs.keyspace.key(jkt=client.jkt, jti=jti),
         jkt=client.jkt,
         now=now,
         not_before=iat - 15,
         expires_at=iat + 80,
     )
-    if not await part.store.add(entry):
+    if not await part.proofs.store.add(entry):
         raise Refused
     proof = DPoPProof(
         jti=jti,

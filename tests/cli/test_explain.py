@@ -262,7 +262,7 @@ def test_hostile_claims_are_escaped_and_cut(tmp_path: Path) -> None:
 def test_huge_times() -> None:
     ran = explained("--proof", proof(now=10**300))
     assert ran.status == 1
-    assert "caught by iat" in ran.out
+    assert "caught by claims" in ran.out
     milliseconds = explained("--proof", proof(now=NOW * 1000))
     assert "iat is in milliseconds? it must be in seconds" in milliseconds.out
 

@@ -317,7 +317,7 @@ def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     try:
         claims = json_object(unb64(segments[1]))
     except Wrong:
-        found.add("format")
+        found.add("claims")
     else:
         found |= claims_faults(claims, asked, world, token)
     if key is not None:
@@ -331,11 +331,21 @@ def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     return found
 
 
+def claims_of_a_wrong_type(claims: dict[str, Any]) -> set[str]:
+    texts = [claims.get(name) for name in ("jti", "htm", "htu")]
+    texts += [claims[name] for name in ("ath", "nonce") if name in claims]
+    times = [claims.get("iat"), *(claims[name] for name in ("exp", "nbf") if name in claims)]
+    well_formed = (
+        all(isinstance(text, str) for text in texts)
+        and all(texts[:3])
+        and len(texts[0] or "") <= 128
+        and all(map(is_time, times))
+    )
+    return set() if well_formed else {"claims"}
+
+
 def claims_faults(claims: dict[str, Any], asked: Asked, world: World, token: str) -> set[str]:
-    found = set()
-    jti = claims.get("jti")
-    if not isinstance(jti, str) or not 1 <= len(jti) <= 128:
-        found.add("jti")
+    found = claims_of_a_wrong_type(claims)
     if claims.get("htm") != asked.method or not asked.method:
         found.add("htm")
     try:
@@ -346,8 +356,6 @@ def claims_faults(claims: dict[str, Any], asked: Asked, world: World, token: str
         found.add("htu")
     if claims.get("ath") != b64(hashlib.sha256(token.encode()).digest()):
         found.add("ath")
-    if "nonce" in claims and not isinstance(claims["nonce"], str):
-        found.add("nonce")
     iat, now = claims.get("iat"), world.now
     if not is_time(iat) or not now - world.lifetime - world.skew <= iat <= now + world.skew:  # type: ignore[operator]
         found.add("iat")
