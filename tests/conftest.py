@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("dpop_middleware.testing.store_contract")
+
 import_root = str(Path(__file__).parents[1])
 if import_root not in sys.path:
     sys.path.append(import_root)  # appended: what is installed comes first

@@ -455,6 +455,7 @@ def test_a_pushed_request_that_names_another_key_is_refused() -> None:
         "\ud800",
         base64url.encode(hashlib.sha512(b"").digest()),
     ],
+    ids=lambda _: "text",  # a key of each run would give each run other names
 )
 @pytest.mark.parametrize("proof", [None, a_proof()])
 def test_a_dpop_jkt_that_is_no_thumbprint_is_refused(dpop_jkt: str, proof: DPoPProof | None) -> None:

@@ -132,7 +132,16 @@ def test_json_that_is_no_object(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"nothing", b"[]", b"{", b"eyJ9.eyJ9.e", b"\xff\xfe", DPoPKey.generate().jkt.encode()]
+    "data",
+    [
+        b"",
+        b"nothing",
+        b"[]",
+        b"{",
+        b"eyJ9.eyJ9.e",
+        b"\xff\xfe",
+        b"NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+    ],
 )
 def test_files_that_hold_no_key(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)

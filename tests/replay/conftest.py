@@ -6,8 +6,6 @@ import pytest
 
 from tests.support.valkey import Server, implementations, missing
 
-pytest.register_assert_rewrite("dpop_middleware.testing.store_contract")
-
 
 def pytest_report_header() -> list[str]:
     return [

@@ -47,7 +47,7 @@ from dpop_middleware.replay.settings import Notices, Settings
         ),
         ({"notices": Notices()}, "notices is none of them"),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_what_can_not_work_is_refused_with_a_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):

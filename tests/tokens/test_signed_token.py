@@ -135,6 +135,7 @@ HEADER, PAYLOAD, SIGNATURE = KEY.token().split(".")
         KEY.sign('{"typ":"at+jwt","alg":"ES256","x":NaN}', {}),
         base64url.encode(b'\xff{"typ":"at+jwt","alg":"ES256"}') + f".{PAYLOAD}.{SIGNATURE}",
     ],
+    ids=lambda _: "token",  # a key of each run would give each run other names
 )
 def test_what_is_no_signed_jwt(token: str) -> None:
     error = refused(token)
