@@ -7,12 +7,15 @@ descriptions of somebody else's verifier or store are cleaned first.
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
     InsufficientUserAuthentication,
+    Scheme,
     Unavailable,
 )
 from dpop_middleware.policy import DPoPPolicy
@@ -22,6 +25,7 @@ __all__ = ["ErrorResponse", "Headers", "error_response", "nonce_headers"]
 Headers = tuple[tuple[str, str], ...]
 
 _CHALLENGED = frozenset({400, 401, 403})
+_KINDS = 256
 # RFC 6750 section 3: what an error_description may not hold, and what would end its quoted string.
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
@@ -40,36 +44,54 @@ def nonce_headers(nonce: str) -> Headers:
     return (("dpop-nonce", nonce), ("cache-control", "no-store"))
 
 
-def _error_parameters(error: DPoPError) -> list[tuple[str, str]]:
-    if error.code is None:
-        return []
-    parameters = [
-        ("error", error.code),
-        ("error_description", _NOT_IN_DESCRIPTION.sub("?", error.description)),
-    ]
+def _parameters(error: DPoPError) -> tuple[tuple[str, str], ...]:
+    """What a challenge says beyond the error: of an error that asks for more than a better try."""
     if isinstance(error, InsufficientScope):
-        parameters.append(("scope", " ".join(error.scopes)))
-    if isinstance(error, InsufficientUserAuthentication):
-        if error.acr_values:
-            parameters.append(("acr_values", " ".join(error.acr_values)))
-        if error.max_age is not None:
-            parameters.append(("max_age", str(error.max_age)))
-    return parameters
+        return (("scope", " ".join(error.scopes)),)
+    if not isinstance(error, InsufficientUserAuthentication):
+        return ()
+    acr_values = (("acr_values", " ".join(error.acr_values)),) if error.acr_values else ()
+    max_age = () if error.max_age is None else (("max_age", str(error.max_age)),)
+    return acr_values + max_age
 
 
 def _challenge(scheme: str, parameters: Collection[tuple[str, str]]) -> str:
     return " ".join((scheme, ", ".join(f'{name}="{value}"' for name, value in parameters))).rstrip()
 
 
-def _challenges(error: DPoPError, policy: DPoPPolicy) -> list[str]:
-    parameters = _error_parameters(error)
-    algorithms = ("algs", " ".join(policy.algorithms))
-    if not policy.accept_bearer:
+class _Kind(NamedTuple):
+    """All that the fixed part of a response depends on, so that it is written once for each kind of error."""
+
+    status: int
+    code: str | None
+    description: str
+    parameters: tuple[tuple[str, str], ...]
+    scheme: Scheme | None
+    policy: DPoPPolicy
+
+
+def _challenges(kind: _Kind) -> list[str]:
+    parameters: list[tuple[str, str]] = []
+    if kind.code is not None:
+        description = _NOT_IN_DESCRIPTION.sub("?", kind.description)
+        parameters = [("error", kind.code), ("error_description", description), *kind.parameters]
+    algorithms = ("algs", " ".join(kind.policy.algorithms))
+    if not kind.policy.accept_bearer:
         return [_challenge("DPoP", [*parameters, algorithms])]
-    bearer = _challenge("Bearer", parameters if error.scheme in ("Bearer", None) else [])
-    dpop = _challenge("DPoP", [*(parameters if error.scheme in ("DPoP", None) else []), algorithms])
+    bearer = _challenge("Bearer", parameters if kind.scheme in ("Bearer", None) else [])
+    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), algorithms])
     # Some clients look only at the beginning of what the lines are folded into.
-    return [dpop, bearer] if error.scheme == "DPoP" else [bearer, dpop]
+    return [dpop, bearer] if kind.scheme == "DPoP" else [bearer, dpop]
+
+
+@lru_cache(maxsize=_KINDS)
+def _response(kind: _Kind) -> ErrorResponse:
+    headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+    if kind.status in _CHALLENGED:
+        headers += [("www-authenticate", challenge) for challenge in _challenges(kind)]
+    content = {"error": kind.code} if kind.code is not None else {}
+    body = json.dumps(content | {"error_description": kind.description}).encode()
+    return ErrorResponse(kind.status, (*headers, ("content-length", str(len(body)))), body)
 
 
 def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
@@ -79,13 +101,9 @@ def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
     neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
     first.
     """
-    headers = [("content-type", "application/json"), ("cache-control", "no-store")]
-    if error.status in _CHALLENGED:
-        headers += [("www-authenticate", challenge) for challenge in _challenges(error, policy)]
-    if error.nonce is not None:
-        headers.append(("dpop-nonce", error.nonce))
+    parameters = _parameters(error)
+    response = _response(_Kind(error.status, error.code, error.description, parameters, error.scheme, policy))
+    added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)
     if isinstance(error, Unavailable):
-        headers.append(("retry-after", str(error.retry_after)))
-    content = {"error": error.code} if error.code is not None else {}
-    body = json.dumps(content | {"error_description": error.description}).encode()
-    return ErrorResponse(error.status, (*headers, ("content-length", str(len(body)))), body)
+        added += (("retry-after", str(error.retry_after)),)
+    return response if not added else replace(response, headers=response.headers + added)
