@@ -18,7 +18,7 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "policy"),
+    ("checks", "errors", "_options", "policy"),
     ("jose", "uri", "secure_url", "public_paths"),
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
     ("diagnosis", "events"),

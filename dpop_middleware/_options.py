@@ -1,0 +1,99 @@
+"""Checks of what the library is set up with, all in one grammar: "X takes …, not 'value'".
+
+Each function takes the option's name and its value, returns the value, and raises ConfigurationError with one
+sentence that says what the option takes and what it was given.
+"""
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeVar
+
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["choice", "clock", "flag", "names", "provides", "seconds", "share", "tokens", "whole_number"]
+
+Choice = TypeVar("Choice", bound=str)
+
+# RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+def _refused(name: str, takes: str, value: object) -> ConfigurationError:
+    return ConfigurationError(f"{name} takes {takes}, not {value!r}")
+
+
+def _between(minimum: float, maximum: float) -> str:
+    if maximum == math.inf:
+        return f"at least {minimum:g}"
+    return f"from {minimum:g} to {maximum:g}"
+
+
+def provides(part: object, *methods: str) -> bool:
+    """Return whether `part` has `methods` and is an object, not the class of one."""
+    return not isinstance(part, type) and all(callable(getattr(part, method, None)) for method in methods)
+
+
+def flag(name: str, value: object) -> bool:
+    """Return an option that is True or False."""
+    if not isinstance(value, bool):
+        raise _refused(name, "True or False", value)
+    return value
+
+
+def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
+    """Return an option that is one of `choices`."""
+    for one in choices:
+        if one == value:
+            return one
+    raise _refused(name, f"one of {', '.join(map(repr, choices))}", value)
+
+
+def seconds(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
+    """Return an option that is a finite number of seconds within the bounds."""
+    takes = f"a finite number of seconds, {_between(minimum, maximum)}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _refused(name, takes, value)
+    if not minimum <= value <= maximum:
+        raise _refused(name, takes, value)
+    return value
+
+
+def share(name: str, value: object) -> float:
+    """Return an option that is a part of a whole: above 0, at most 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise _refused(name, "a number above 0 and at most 1", value)
+    return value
+
+
+def whole_number(name: str, value: object, *, minimum: int = 0, of: str = "") -> int:
+    """Return an option that is a whole number of at least `minimum`; `of` says of what: " of bytes"."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise _refused(name, f"a whole number{of} of at least {minimum}", value)
+    return value
+
+
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return an option that is at least one non-empty string, as a tuple."""
+    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
+    if not listed or not all(isinstance(one, str) and one for one in listed):
+        raise _refused(name, "a sequence of non-empty strings", value)
+    return listed
+
+
+def tokens(name: str, values: object) -> tuple[str, ...]:
+    """Return an option that is any number of scope tokens, or of what is written like them, as a tuple."""
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise _refused(name, "a sequence of strings, such as ('notes:read',)", values)
+    for value in values:
+        if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
+            raise _refused(name, "strings without spaces, quotes and backslashes", value)
+    return tuple(values)
+
+
+def clock(value: Any) -> Callable[[], float]:
+    """Return the option `clock`, which is a function that returns seconds since the epoch."""
+    if not callable(value):
+        raise _refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
+    function: Callable[[], float] = value
+    return function

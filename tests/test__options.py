@@ -1,0 +1,87 @@
+"""Options are checked in one grammar, always with the value that was given."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+
+from dpop_middleware import _options as options
+from dpop_middleware.errors import ConfigurationError
+
+
+def test_what_is_right_comes_back() -> None:
+    assert options.flag("strict", False) is False
+    assert options.choice("nonce", "off", ("off", "required")) == "off"
+    assert options.seconds("lifetime", 1.5, minimum=1, maximum=2) == 1.5
+    assert options.share("max_share", 1) == 1
+    assert options.whole_number("entries", 0) == 0
+    assert options.names("audience", ["a", "b"]) == ("a", "b")
+    assert options.tokens("scopes", ["a:b"]) == ("a:b",)
+    assert options.tokens("scopes", ()) == ()
+    assert options.clock(lambda: 1.0)() == 1.0
+
+
+class Part:
+    def add(self) -> None: ...
+
+
+def test_an_object_provides_its_methods_and_its_class_does_not() -> None:
+    assert options.provides(Part(), "add")
+    assert not options.provides(Part(), "add", "verify")
+    assert not options.provides(Part, "add")
+
+
+@pytest.mark.parametrize("value", [None, True, "60", math.nan, math.inf, 0.5, 301, [60]])
+def test_seconds_outside_their_bounds(value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        options.seconds("skew", value, minimum=1, maximum=300)
+    assert str(caught.value) == f"skew takes a finite number of seconds, from 1 to 300, not {value!r}"
+
+
+def test_seconds_without_an_upper_bound() -> None:
+    with pytest.raises(ConfigurationError, match="a finite number of seconds, at least 1, not 0"):
+        options.seconds("lifetime", 0, minimum=1)
+
+
+NAMES = "a sequence of non-empty strings"
+STRINGS = "strings without spaces, quotes and backslashes"
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "takes"),
+    [
+        (options.flag, "yes", "True or False"),
+        (partial(options.choice, choices=("off", "required")), "on", "one of 'off', 'required'"),
+        (partial(options.choice, choices=("off",)), ["off"], "one of 'off'"),
+        (options.share, 0, "a number above 0 and at most 1"),
+        (options.share, True, "a number above 0 and at most 1"),
+        (options.share, "1", "a number above 0 and at most 1"),
+        (partial(options.whole_number, of=" of bytes"), -1, "a whole number of bytes of at least 0"),
+        (options.whole_number, 1.0, "a whole number of at least 0"),
+        (partial(options.whole_number, minimum=1), True, "a whole number of at least 1"),
+        (options.names, "a", NAMES),
+        (options.names, [], NAMES),
+        (options.names, [""], NAMES),
+        (options.names, 5, NAMES),
+        (options.tokens, "a", "a sequence of strings, such as ('notes:read',)"),
+    ],
+)
+def test_the_sentence_says_what_the_option_takes_and_what_it_was_given(
+    check: Any, value: Any, takes: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check("the_option", value)
+    assert str(caught.value) == f"the_option takes {takes}, not {value!r}"
+
+
+@pytest.mark.parametrize("value", ["a b", 'a"b', "", 1])
+def test_of_several_tokens_the_wrong_one_is_named(value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        options.tokens("scopes", ["right", value])
+    assert str(caught.value) == f"scopes takes {STRINGS}, not {value!r}"
+
+
+def test_a_clock_is_a_function() -> None:
+    with pytest.raises(ConfigurationError, match=r"^clock takes a function .*, such as time.time, not 5$"):
+        options.clock(5)
