@@ -126,11 +126,12 @@ def _key(jwk: Mapping[str, Any], algorithm: Algorithm) -> PublicKey:
 def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     """Return the public key that `jwk` describes, for `algorithm` only (RFC 9449 section 4.2, RFC 7517).
 
-    Refuses the names of private members before it builds anything, whatever their values, a `kty` or `crv` of another algorithm, a contradicting
-    `use`, `key_ops` or `alg`, members that aren't canonical base64url of the exact length, points that aren't
-    on the curve, RSA keys outside 2048 to 4096 bits or with an exponent other than odd and 3 to 65537, and
-    Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm. An empty array or null says "not
-    set". Unknown members are ignored, certificates and `kid` among them. Whether an Ed25519 key is on its curve shows only when it verifies.
+    Refuses the names of private members before it builds anything, whatever their values, a `kty` or `crv` of
+    another algorithm, a contradicting `use`, `key_ops` or `alg`, members that aren't canonical base64url of
+    the exact length, points that aren't on the curve, RSA keys outside 2048 to 4096 bits or with an exponent
+    other than odd and 3 to 65537, and Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm.
+    An empty array or null says "not set". Unknown members are ignored, certificates and `kid` among them.
+    Whether an Ed25519 key is on its curve shows only when it verifies.
 
     Raises JOSEError (`Check.JWK`).
     """
