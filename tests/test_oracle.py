@@ -101,6 +101,11 @@ HTUS = [
     "ｈttps://api.example.test/notes", "https://api.example.test/notes;x", "https://api.example.test/notes%3B",
     "https://api%2Eexample.test/notes", "https://api.example.test/note%C5%BF",
     "https://api.example.test/noteſ", "javascript://api.example.test/notes",
+    "https://api.example.test/notes?q=ü", "https://api.example.test/notes#\u2028 \n\\",
+    "https://api.example.test/notes?q=%zz", "https://api.example.test/x\xe4/../notes",
+    "https://api.example.test/notes\xa0", "https://api.example.test/notes\x85",
+    "https://\xe4pi.example.test/notes", "https://api\u3002example.test/notes",
+    "https://api.example.test\uff0fnotes", "https://api.example.test?/notes",
 ]  # fmt: skip
 
 
@@ -108,7 +113,7 @@ def claim_changes(key: Signer) -> Iterator[Change]:
     for name in ("jti", "htm", "htu", "iat", "ath", "exp", "nbf", "nonce", "iss", "sub", "aud", "cnf", "x"):
         for value in RETYPED:
             yield name, value
-    for length in (1, 127, 128, 129, 5000):
+    for length in (1, 128, 129, 511, 512, 513, 5000):
         yield "jti", "j" * length
     for htm in ("get", "Get", "GET ", " GET", "POST", "GE", "GETX", "*", "G\u0395T"):
         yield "htm", htm
@@ -158,6 +163,12 @@ def header_changes(key: Signer) -> Iterator[Change]:
         "at+jwt",
         "dpop jwt",
         "dpop",
+        "Application/DPoP+JWT",
+        "application/application/dpop+jwt",
+        "application/dpop+jwt;v=1",
+        "x/dpop+jwt",
+        "dpop+jw\u017f",
+        "application/",
     ):
         yield "typ", typ
     for alg in (
@@ -195,7 +206,7 @@ def jwk_changes(key: Signer) -> Iterator[Change]:  # noqa: C901, PLR0912 - a pla
     for name in ("d", "p", "q", "dp", "dq", "qi", "oth", "k"):
         for value in ("AA", "", None, 1):
             yield name, value
-    for value in ("sig", "enc", "", None, ["sig"], 1):
+    for value in ("sig", "enc", "", None, [], ["sig"], 1, False):
         yield "use", value
     for value in (
         ["verify"],
@@ -209,7 +220,7 @@ def jwk_changes(key: Signer) -> Iterator[Change]:  # noqa: C901, PLR0912 - a pla
         ["encrypt"],
     ):
         yield "key_ops", value
-    for alg in (*ALGORITHMS, "none", None, 1, [key.alg], ""):
+    for alg in (*ALGORITHMS, "none", None, [], 1, [key.alg], ""):
         yield "alg", alg
     for name in ("kid", "x5c", "x5t", "ext", "iat", "unknown"):
         for value in ("x", 1, ["x"], None):

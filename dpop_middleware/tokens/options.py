@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Iterable
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose.typ import media_type
 
 __all__ = [
     "checked_clock",
@@ -52,7 +53,7 @@ def checked_count(option: str, value: object) -> int:
 
 
 def checked_token_types(types: object) -> tuple[str | None, ...]:
-    """Return the option `token_types` in lower case, or raise ConfigurationError."""
+    """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
         isinstance(types, str)
         or not isinstance(types, Collection)
@@ -62,7 +63,7 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
         raise ConfigurationError(
             "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
         )
-    return tuple(None if name is None else name.lower() for name in types)
+    return tuple(dict.fromkeys(media_type(name) for name in types))
 
 
 def warn_of_plain_http(hosts: Collection[str]) -> None:
