@@ -689,7 +689,8 @@ async def test_the_tokens_skew_is_for_nbf_and_iat_too() -> None:
         server = build(jwks=issuer.jwks(), clock=clock, **options)
         for claim in ("nbf", "iat"):
             for seconds, accepted in ((early, True), (early + 1, False)):
-                token = issuer.token(jkt=key.jkt, audience=RESOURCE, **{claim: int(NOW) + seconds})
+                claims: dict[str, Any] = {claim: int(NOW) + seconds}
+                token = issuer.token(jkt=key.jkt, audience=RESOURCE, **claims)
                 asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
                 if accepted:
                     await server.authenticate(asked)
@@ -718,7 +719,8 @@ def test_a_verifier_of_ones_own_has_its_own_skew() -> None:
     late = Clock(token.expires_at + 10)
     assert build(**own, clock=late).seconds_left(token) == 5
     assert build(**own | {"verifier": Lenient()}, clock=late).seconds_left(token) == 50
-    for skew in (301, -1, "60", None, math.nan):
+    wrong: list[Any] = [301, -1, "60", None, math.nan]
+    for skew in wrong:
         Lenient.clock_skew = skew
         with pytest.raises(ConfigurationError, match="the verifier's clock_skew"):
             build(**own | {"verifier": Lenient()})

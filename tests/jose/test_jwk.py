@@ -158,7 +158,8 @@ def test_the_member_at_fault_is_named(changes: dict[str, Any], algorithm: str, m
 
 
 def test_where_no_single_member_is_at_fault_none_is_named() -> None:
-    for jwk in ([], P256 | {"x": P256["y"], "y": P256["x"]}):
+    jwks: list[Any] = [[], P256 | {"x": P256["y"], "y": P256["x"]}]
+    for jwk in jwks:
         with pytest.raises(JOSEError) as caught:
             public_key(jwk, ALGORITHMS["ES256"])
         assert caught.value.member is None
