@@ -24,6 +24,7 @@ from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.verdicts import Authentication
 
 __all__ = ["RequestVerification"]
@@ -150,6 +151,8 @@ class RequestVerification(ProofVerification):
         if not isinstance(token, AccessToken):
             # A verifier that answers anything else is a bug, and nobody gets in by one.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
+        if not token.subject and not token.client_id:
+            raise speaks_for_nobody("subject", "client_id")
         return token
 
 
