@@ -106,7 +106,8 @@ def test_a_token_that_speaks_for_nobody() -> None:
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, ("sub", "client_id", "azp"))
     assert error.description == "the access token names neither a subject nor a client"
     # Left out is one thing, empty or null another.
-    for wrong in ("", None, [], 0):
+    empty: list[Any] = ["", None, [], 0]
+    for wrong in empty:
         assert refused(rules, sub=wrong).expected == "sub"
         assert refused(rules, sub=..., client_id=wrong, azp="x").expected == "client_id"
 
