@@ -49,13 +49,13 @@ class DPoPUser(BaseUser):
 
     @property
     def display_name(self) -> str:
-        """The token's subject."""
-        return self.access_token.subject
+        """Whom the token speaks for: the same as `identity`."""
+        return self.access_token.identity
 
     @property
     def identity(self) -> str:
-        """The token's subject."""
-        return self.access_token.subject
+        """The token's subject, or `client:` and its client where it has none: `AccessToken.identity`."""
+        return self.access_token.identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
+from dpop_middleware.jose.typ import media_type
+from dpop_middleware.misplaced import misplaced
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.request import ResourceRequest
 
 __all__ = ["guess"]
 
@@ -37,6 +41,18 @@ def _parts(uri: str) -> tuple[str, str, str]:
     return scheme, authority, "/" + path
 
 
+def _of_path(ours: str, theirs: str) -> str | None:
+    """What differs between two paths of one origin, both in normal form."""
+    decoded, our_decoded = unquote_to_bytes(theirs), unquote_to_bytes(ours)
+    if decoded == our_decoded:
+        return "only percent-encoding differs: sign the path as it is sent, %40 and @ are two paths"
+    if decoded == ours.encode() or our_decoded == theirs.encode():
+        return "one of the paths is percent-encoded twice: sign the path as it is sent"
+    if decoded.lower() == our_decoded.lower():
+        return "only upper and lower case differ, and they are two paths: sign the path as it is sent"
+    return None
+
+
 def _of_htu(expected: str, actual: str) -> str | None:
     if "://" not in actual:
         return "the client must sign the absolute URL that it calls"
@@ -46,6 +62,10 @@ def _of_htu(expected: str, actual: str) -> str | None:
         return f"scheme differs ({scheme}, not {our_scheme}): TLS ends at a proxy? set public_url"
     if scheme == our_scheme and path == our_path:
         return f"host differs: clients call {authority}? set public_url"
+    if (scheme, authority) == (our_scheme, our_authority):
+        differs = _of_path(our_path, path)
+        if differs is not None:
+            return differs
     if path.rstrip("/") == our_path.rstrip("/"):
         return "trailing slash, or scheme or host, differs: sign the URL that is sent, after redirects"
     if path.endswith(our_path):
@@ -120,6 +140,12 @@ def _of_token(error: DPoPError) -> str | None:
         return _of_token_time(error.expected, error.actual)
     if check is Check.TOKEN_CLAIMS and isinstance(error.expected, str) and error.actual is None:
         return f"the issuer leaves out {error.expected}? name the others in required_claims"
+    if check is Check.TOKEN_CLAIMS and isinstance(error.expected, tuple):
+        return "does the issuer name the client elsewhere, as in azp or cid? name it in client_id_claims"
+    if check is Check.TOKEN_TYP and media_type(str(error.actual).strip("'\"")) == "dpop+jwt":
+        return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+    if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
+        return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
     if check is Check.TOKEN_ISS and isinstance(error.expected, str) and isinstance(error.actual, str):
         same = error.actual.strip("'\"").rstrip("/") == error.expected.rstrip("/")
         return "only a trailing slash differs: name the issuer as it names itself" if same else None
@@ -128,8 +154,13 @@ def _of_token(error: DPoPError) -> str | None:
     return None if check is None else _OF_ANY_TOKEN.get(check)
 
 
-def guess(error: DPoPError) -> str | None:
-    """Return a likely cause of `error` in one sentence, None where there is none to name."""
+def guess(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
+    """Return a likely cause of `error` in one sentence, None where there is none to name.
+
+    `request` is what was refused; without it, what stands in a wrong place isn't looked for.
+    """
+    if request is not None and (found := misplaced(error, request)) is not None:
+        return found
     if error.check is Check.HTU and isinstance(error.expected, str) and isinstance(error.actual, str):
         return _of_htu(error.expected, error.actual)
     if error.check is Check.IAT:

@@ -176,7 +176,7 @@ class Reporter:
             duration=duration,
             expected=error.expected,
             actual=error.actual,
-            hint=guess(error),
+            hint=guess(error, request),
         )
         self._deliver(event)
         if logged:

@@ -141,7 +141,9 @@ async def explain(
             error, status = refused, refused.status
     says = _read(proofs, policy)
     unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
-    return Explanation(findings=_findings(checks, error, says, token, unknown), error=error, status=status)
+    return Explanation(
+        findings=_findings(request, checks, error, says, token, unknown), error=error, status=status
+    )
 
 
 def _origin_and_path(url: str) -> tuple[str, str]:
@@ -184,7 +186,7 @@ def _not_judged(
     }
     if nonces is None or policy.nonce == "off":
         reasons[Check.NONCE] = "the server's nonce is not given"
-    else:
+    elif policy.iat_limit_with_nonce is None:
         reasons[Check.IAT] = "the nonce decides"
     if not requirements.scopes:
         reasons[Check.SCOPE] = "no scope is asked for"
@@ -192,6 +194,7 @@ def _not_judged(
 
 
 def _findings(
+    request: ResourceRequest,
     checks: tuple[Check, ...],
     error: DPoPError | None,
     reading: Mapping[Check, object],
@@ -208,7 +211,7 @@ def _findings(
                 outcome=Outcome.FAILED,
                 expected=error.expected,
                 actual=error.actual,
-                hint=guess(error),
+                hint=guess(error, request),
             )
         elif _ORDER[check] >= end:
             finding = Finding(check=check, outcome=Outcome.NOT_REACHED)

@@ -62,6 +62,26 @@ def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
     return proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew
 
 
+def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
+    """The time in which `policy` lets the `iat` of a proof with a nonce pass."""
+    limit = math.inf if policy.iat_limit_with_nonce is None else policy.iat_limit_with_nonce
+    return proof.iat - limit, proof.iat + limit
+
+
+def _check_limit(proof: DPoPProof, policy: DPoPPolicy, now: float) -> None:
+    limit = policy.iat_limit_with_nonce
+    if limit is None:
+        return
+    earliest, latest = _limited_window(proof, policy)
+    if not earliest <= now <= latest:
+        raise InvalidDPoPProof(
+            "the iat of the DPoP proof is not recent",
+            check=Check.IAT,
+            expected=(now - limit, now + limit),
+            actual=proof.iat,
+        )
+
+
 def _check_validity(proof: DPoPProof, now: float, clock_skew: float) -> None:
     if proof.exp is not None and now >= proof.exp + clock_skew:
         raise InvalidDPoPProof("the DPoP proof has expired", check=Check.IAT, expected=now, actual=proof.exp)
@@ -76,12 +96,14 @@ def check_freshness(
 ) -> None:
     """A proof with a nonce is fresh by the nonce alone, one without by `iat` alone (check 11, section 8).
 
-    Where `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. Where it is the
+    Where `policy.iat_limit_with_nonce` is set, the `iat` of a proof with a nonce must be within it too. Where
+    `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. Where it is the
     client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
     4.1). Raises InvalidDPoPProof and UseDPoPNonce.
     """
     if policy.nonce != "off" and nonces is not None:
         if nonce is not None:
+            _check_limit(proof, policy, now)
             return
         if proof.nonce is not None:
             raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
@@ -113,7 +135,8 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
         if nonce is None or policy.nonce == "off":
             earliest, latest = _iat_window(proof, policy)
         else:
-            earliest, latest = nonce.issued_at, nonce.expires_at
+            earliest, latest = _limited_window(proof, policy)
+            earliest, latest = max(earliest, nonce.issued_at), min(latest, nonce.expires_at)
         not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
     if nonce is not None:
         not_before = max(not_before, nonce.issued_at)

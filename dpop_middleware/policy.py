@@ -71,21 +71,25 @@ class DPoPPolicy:
 
     - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only.
     - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`.
-    - `clock_skew`: seconds by which a client's clock may differ from ours, both ways.
+    - `clock_skew`: seconds by which a client's clock may differ from ours, both ways. It is for proofs:
+      tokens have a skew of their own.
     - `accept_bearer`: also let unbound tokens in as Bearer. It costs what DPoP gives: such a token works
       for whoever steals it. Bound tokens never pass as Bearer.
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
       `"fallback"` only when its `iat` is outside the window; with either, a proof that carries a nonce
       is judged by the nonce alone. `"fallback"` doesn't stop proofs made in advance (section 11.2).
+    - `iat_limit_with_nonce`: seconds by which the `iat` of a proof with a nonce may differ from our clock,
+      both ways; None for any (section 11.1). Without effect where `nonce` is `"off"`.
 
     Raises ConfigurationError for anything else.
     """
 
     algorithms: tuple[str, ...] = SUPPORTED_ALGORITHMS
     proof_lifetime: float = 60
-    clock_skew: float = 15
+    clock_skew: float = 30
     accept_bearer: bool = False
     nonce: NonceMode = "off"
+    iat_limit_with_nonce: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "algorithms", checked_algorithms(self.algorithms))
@@ -96,3 +100,5 @@ class DPoPPolicy:
             raise ConfigurationError(
                 f"nonce takes one of {', '.join(map(repr, get_args(NonceMode)))}, not {self.nonce!r}"
             )
+        if self.iat_limit_with_nonce is not None:
+            _seconds("iat_limit_with_nonce", self.iat_limit_with_nonce, minimum=1)

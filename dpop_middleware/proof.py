@@ -15,6 +15,7 @@ from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.typ import media_type
 from dpop_middleware.uri import URIError, normalize
 
 __all__ = [
@@ -30,9 +31,10 @@ __all__ = [
     "split_proof",
 ]
 
-MAX_JTI_LENGTH = 128
+MAX_JTI_LENGTH = 512
 _LATEST_TIME = 253_402_300_799
-_CRITICAL_MEMBERS = ("crit", "b64", "zip")
+_TYP = "dpop+jwt"
+_EXTENSIONS = ("crit", "b64", "zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,13 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
     header = _json_object(segment, "the header of the DPoP proof is not a JSON object", Check.FORMAT)
     typ = header.get("typ")
-    if typ != "dpop+jwt":
+    if media_type(typ) != _TYP:
         raise InvalidDPoPProof(
-            "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected="dpop+jwt", actual=typ
+            "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )
-    for member in _CRITICAL_MEMBERS:
-        if member in header:
+    for member in _EXTENSIONS:
+        # `b64` true is how every JWS is encoded anyway (RFC 7797 section 3).
+        if member in header and (member != "b64" or header[member] is not True):
             raise InvalidDPoPProof(
                 "the DPoP proof uses a JOSE extension that is not supported", check=Check.CRIT, actual=member
             )

@@ -4,7 +4,8 @@ Two spellings come together here: the `htu` that a client signed, and the target
 own configuration and the request's raw path. Both must end in the same string exactly when they name the
 same resource. The rules that keep it so:
 
-- ASCII and our own grammar only. No URL library takes part: they strip tabs, fold Unicode or keep dots.
+- Our own grammar only. No URL library takes part: they strip tabs, fold Unicode or keep dots. What is not
+  ASCII is its UTF-8, percent-encoded, in a path, and refused in an authority: nothing is folded or composed.
 - A path is never resolved against a base, only put behind an origin: `//x/p` stays a path.
 - `htu` is normalised; a request's own path that would need dot segments removed is refused instead, since
   servers and frameworks disagree on what it names.
@@ -50,9 +51,11 @@ _DECODED: Final = {
 _NORMAL_PATH: Final = re.compile(rf"(?:/(?!\.\.?(?:/|\Z))[{_PCHAR}]*)+")
 _NORMAL_URI: Final = re.compile(rf"https?://[a-z0-9._-]+{_NORMAL_PATH.pattern}")
 
-_URI: Final = re.compile(r"([A-Za-z]+)://([^/?#]*)([^?#]*)(?:[?#].*)?")
+_URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
-_NOT_VISIBLE_ASCII: Final = re.compile(r"[^\x21-\x7e]")
+# No surrogates: half a character has no UTF-8.
+_NOT_VISIBLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|\Z)")
 
 
@@ -134,15 +137,18 @@ def _without_dot_segments(path: str) -> str:
 
 
 def _split(uri: str) -> tuple[str, str, str]:
-    """Return scheme, authority and path in normal form."""
-    if _NOT_VISIBLE_ASCII.search(uri):
-        raise URIError("a URI is visible ASCII")
+    """Return scheme, authority and path of a URI without query and fragment, in normal form."""
+    if _NOT_VISIBLE.search(uri):
+        raise URIError("a URI is visible ASCII, characters of other scripts in its path aside")
     match = _URI.fullmatch(uri)
     if match is None:
         raise URIError("the URI is not absolute")
     scheme, path = match[1].lower(), match[3]
     if "\\" in path:
         raise URIError("the path has a backslash")
+    if not path.isascii():
+        # RFC 3987 section 3.1, without normalisation: the octets are those that a client would send.
+        path = path.encode("utf-8").decode("latin-1")
     return scheme, authority(match[2], scheme=scheme), _without_dot_segments(_encoded(path)) or "/"
 
 
@@ -151,26 +157,29 @@ def normalize(uri: str) -> str:
 
     Scheme and host in lower case, no default or empty port, IPv6 in its short form; `/` for an empty path,
     dot segments removed, unreserved characters decoded, all other percent-encodings in upper case, characters
-    that a path can't hold encoded (RFC 3986 sections 6.2.2 and 6.2.3). Normalising twice changes nothing.
+    that a path can't hold encoded, non-ASCII ones as UTF-8 (RFC 3986 sections 6.2.2 and 6.2.3, RFC 3987
+    section 3.1). Normalising twice changes nothing. Query and fragment are cut off before anything is judged.
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control and non-ASCII characters anywhere.
+    control characters and lone surrogates.
     """
     if _NORMAL_URI.fullmatch(uri):
         return uri
-    scheme, host_and_port, path = _split(uri)
+    scheme, host_and_port, path = _split(_QUERY.sub("", uri, count=1))
     return f"{scheme}://{host_and_port}{path}"
 
 
 def parse_base_url(url: str) -> BaseURL:
     """Return the parts of a base URL in normal form (RFC 3986 section 6.2).
 
-    Raises URIError for whatever `normalize` refuses, for a query or fragment, even an empty one, and for a
-    path with an empty segment.
+    Raises URIError for whatever `normalize` refuses, for a query or fragment, even an empty one, for a path
+    with an empty segment, and for non-ASCII characters: it is configured, so it can be written as it is sent.
     """
     if "?" in url or "#" in url:
         raise URIError("a base URL has no query and no fragment")
+    if not url.isascii():
+        raise URIError("a base URL is ASCII: percent-encode the path")
     scheme, host_and_port, path = _split(url)
     if "//" in path:
         raise URIError("the path of a base URL has no empty segment")

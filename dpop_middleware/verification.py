@@ -22,6 +22,7 @@ from dpop_middleware.proof_verification import JudgedProof, Presentation, ProofV
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.verdicts import Authentication
 
 __all__ = ["RequestVerification"]
@@ -156,6 +157,8 @@ class RequestVerification:
         if not isinstance(token, AccessToken):
             # A verifier that answers anything else has a bug, and a bug must let no request through.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
+        if not token.subject and not token.client_id:
+            raise speaks_for_nobody("subject", "client_id")
         return token
 
 

@@ -20,7 +20,13 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dpop_middleware import AccessToken, DPoPMiddleware, MemoryReplayStore, ResourceServer
+from dpop_middleware import (
+    AccessToken,
+    DPoPMiddleware,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    ResourceServer,
+)
 from dpop_middleware.errors import ConfigurationError
 from tests.support.asgi import call
 from tests.support.faces import ORIGIN, World, reached, scope_of
@@ -63,6 +69,33 @@ async def test_the_user_is_the_tokens_subject(world: World) -> None:
     await call(DPoPMiddleware(reached, world.server()), scope)
     assert scope["user"].identity == "alice"
     assert scope["user"].access_token is scope["dpop"].access_token
+
+
+@pytest.mark.parametrize(
+    ("claims", "identity"),
+    [
+        ({"sub": None, "client_id": "abc"}, "client:abc"),
+        ({"sub": "client:abc", "client_id": "abc"}, "subject:client:abc"),
+        ({"sub": "abc", "client_id": "abc"}, "abc"),
+    ],
+)
+async def test_a_client_that_acts_for_itself_is_no_user(
+    world: World, claims: dict[str, Any], identity: str
+) -> None:
+    verifier = JWTAccessTokenVerifier(
+        issuer=world.issuer.issuer,
+        audience=ORIGIN,
+        jwks=world.issuer.jwks(),
+        clock=world.clock,
+        required_claims=("iss", "exp", "aud", "client_id"),
+    )
+    server = ResourceServer(
+        verifier=verifier, resource=ORIGIN, replay_store=MemoryReplayStore(), clock=world.clock
+    )
+    scope = scope_of("/", world.fields("/", **claims))
+    assert (await call(DPoPMiddleware(reached, server), scope)).status == 200
+    assert (scope["user"].identity, scope["user"].display_name) == (identity, identity)
+    assert scope["user"].access_token.subject == claims["sub"]
 
 
 async def test_refuses_with_challenge_and_body(world: World) -> None:

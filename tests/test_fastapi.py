@@ -28,11 +28,11 @@ def notes_app(api: ResourceServer, **options: Any) -> FastAPI:
 
     @app.get("/notes")
     async def notes(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]) -> dict[str, str]:
-        return {"user": token.subject}
+        return {"user": token.identity}
 
     @app.post("/notes")
     def write(token: Annotated[AccessToken, Security(dpop, scopes=["notes:write"])]) -> dict[str, str]:
-        return {"user": token.subject}
+        return {"user": token.identity}
 
     @app.get("/me")
     def me(request: Request, token: Annotated[AccessToken, Depends(dpop)]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def test_dependency_overrides(world: World) -> None:
 
     @app.get("/me")
     async def me(token: Annotated[AccessToken, Security(dpop, scopes=["me"])]) -> str:
-        return token.subject
+        return token.identity
 
     somebody = AccessToken(
         claims={}, issuer="i", subject="tester", client_id="c", scopes=frozenset(), expires_at=0, jkt=None
@@ -176,7 +176,7 @@ def mixed(api: ResourceServer) -> FastAPI:
     strict = DPoPSecurity(api.with_policy(algorithms=("ES256",)))
 
     async def user(token: Annotated[AccessToken, Security(dpop, scopes=["b"])]) -> str:
-        return token.subject
+        return token.identity
 
     router = APIRouter(prefix="/v1", dependencies=[Security(dpop, scopes=["a"])])
 
@@ -218,7 +218,7 @@ def test_concurrent_dependencies_ask_once(world: World) -> None:
         from fastapi.security import SecurityScopes
 
         tokens = await asyncio.gather(*(dpop(request, SecurityScopes([])) for _ in range(5)))
-        return [token.subject for token in tokens if token]
+        return [token.identity for token in tokens if token]
 
     @app.get("/")
     async def endpoint(names: Annotated[list[str], Depends(gather)]) -> list[str]:
@@ -243,11 +243,11 @@ def test_two_servers_two_audiences(world: World) -> None:
 
     @app.get("/ours")
     async def of_ours(token: Annotated[AccessToken, Security(ours)]) -> str:
-        return token.subject
+        return token.identity
 
     @app.get("/both", dependencies=[Security(other)])
     async def of_both(token: Annotated[AccessToken, Security(ours)]) -> str:
-        return token.subject
+        return token.identity
 
     client = browser(app)
     assert client.get("/ours", headers=world.headers("/ours")).status_code == 200
@@ -274,7 +274,7 @@ def test_optional_authentication(world: World) -> None:
 
     @app.get("/hello")
     async def hello(token: Annotated[AccessToken | None, Security(dpop, scopes=["hello"])]) -> str:
-        return token.subject if token else "stranger"
+        return token.identity if token else "stranger"
 
     for client in (browser(app), browser(DPoPMiddleware(app, api, required=False))):
         assert client.get("/hello").json() == "stranger"
@@ -291,7 +291,7 @@ def test_step_up(world: World) -> None:
 
     @app.get("/pay")
     async def pay(token: Annotated[AccessToken, Security(dpop)]) -> str:
-        return token.subject
+        return token.identity
 
     client = browser(app)
     fresh = world.headers("/pay", acr="gold", auth_time=int(world.clock()))
@@ -363,7 +363,7 @@ def socket_app(api: ResourceServer) -> FastAPI:
     @app.websocket("/ws")
     async def ws(websocket: WebSocket, token: Annotated[AccessToken, Security(dpop, scopes=["ws"])]) -> None:
         await websocket.accept()
-        await websocket.send_text(token.subject)
+        await websocket.send_text(token.identity)
         await websocket.close()
 
     return app

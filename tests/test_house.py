@@ -21,7 +21,7 @@ ROWS = (
     ("checks", "errors", "_options", "policy"),
     ("jose", "uri", "secure_url", "public_paths"),
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
-    ("diagnosis", "events"),
+    ("misplaced", "diagnosis", "events"),
     ("tokens", "replay"),
     ("proof_verification", "known_clients", "lifecycle", "requirements", "verdicts"),
     ("verification",),

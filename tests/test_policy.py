@@ -18,9 +18,10 @@ def test_defaults() -> None:
         *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
         *("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"),
     )
-    assert (policy.proof_lifetime, policy.clock_skew) == (60, 15)
+    assert (policy.proof_lifetime, policy.clock_skew) == (60, 30)
     assert policy.accept_bearer is False
     assert policy.nonce == "off"
+    assert policy.iat_limit_with_nonce is None
 
 
 def test_a_policy_is_frozen_and_equal_by_value() -> None:
@@ -63,6 +64,12 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
         ({"nonce": True}, "nonce takes one of 'off', 'required', 'fallback'"),
         ({"nonce": "Required"}, "nonce takes one of"),
         ({"nonce": []}, "nonce takes one of"),
+        ({"iat_limit_with_nonce": 0}, "iat_limit_with_nonce must be at least 1"),
+        ({"iat_limit_with_nonce": -300}, "iat_limit_with_nonce must be at least 1"),
+        ({"iat_limit_with_nonce": math.inf}, "iat_limit_with_nonce takes a finite number"),
+        ({"iat_limit_with_nonce": math.nan}, "iat_limit_with_nonce takes a finite number"),
+        ({"iat_limit_with_nonce": True}, "iat_limit_with_nonce takes a finite number"),
+        ({"iat_limit_with_nonce": "300"}, "iat_limit_with_nonce takes a finite number"),
     ],
 )
 def test_one_sentence_says_what_to_do(changes: dict[str, Any], words: str) -> None:

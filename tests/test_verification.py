@@ -1,6 +1,7 @@
 """The order of the checks, and the doors to the outside."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -42,8 +43,8 @@ async def test_an_honest_request() -> None:
     assert (entry.jkt, entry.now, entry.not_before, entry.expires_at) == (
         api.key.jkt,
         NOW,
-        NOW - 15,
-        NOW + 80,
+        NOW - 30,
+        NOW + 95,
     )
     assert verified.proof.jti not in entry.key
 
@@ -375,6 +376,21 @@ async def test_a_verifier_must_answer_with_a_token(answer: object, scheme: str) 
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
     assert isinstance(error, Unavailable)
     assert (error.check, error.actual) == (Check.TOKEN_KEY, type(answer).__name__)
+
+
+@pytest.mark.parametrize("subject", [None, ""])
+@pytest.mark.parametrize("scheme", ["DPoP", "Bearer"])
+async def test_a_verifiers_token_speaks_for_somebody(subject: str | None, scheme: str) -> None:
+    api = Api(accept_bearer=True)
+    jkt = api.key.jkt if scheme == "DPoP" else None
+    api.tokens.issue(jkt)
+    anonymous = replace(api.tokens.known[api.token], subject=subject)
+    api.tokens.known[api.token] = anonymous
+    asked = request(api.token, api.proof(), scheme=scheme)
+    assert (await api.server.authenticate(asked)).access_token.identity == "client:my_client"
+    api.tokens.known[api.token] = replace(anonymous, client_id="")
+    error = await refused(api, request(api.token, api.proof(), scheme=scheme))
+    assert (error.code, error.check) == ("invalid_token", Check.TOKEN_CLAIMS)
 
 
 async def test_what_verifier_and_store_refuse_themselves_goes_through() -> None:

@@ -90,6 +90,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_token_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
     policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
+    policy.add_argument("--iat-limit-with-nonce", type=float, metavar="SECONDS")
     policy.add_argument("--proof-lifetime", type=float, default=_POLICY.proof_lifetime, metavar="SECONDS")
     policy.add_argument("--clock-skew", type=float, default=_POLICY.clock_skew, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -107,10 +108,11 @@ def _run(args: Namespace, console: Console) -> int:
         proof_lifetime=args.proof_lifetime,
         clock_skew=args.clock_skew,
         nonce="off" if args.nonce is None else "required",
+        iat_limit_with_nonce=args.iat_limit_with_nonce,
     )
     token = None if args.token is None else inputs.text("--token", args.token)
     proofs = tuple(inputs.text("--proof", value) for value in args.proof)
-    judge = token_judge(args, inputs, token, policy=policy, now=now)
+    judge = token_judge(args, inputs, token, now=now)
     explanation = asyncio.run(
         _explain(
             judge,

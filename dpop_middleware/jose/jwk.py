@@ -18,9 +18,10 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import Algorithm, PublicKey
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["public_key", "thumbprint"]
+__all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
 
-_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
+"""The members that hold private or symmetric key material (RFC 7518 sections 6.2.2, 6.3.2 and 6.4)."""
 
 _RSA_BITS: Final = range(2048, 4096 + 1)
 _RSA_EXPONENTS: Final = range(3, 65537 + 1, 2)
@@ -43,37 +44,48 @@ _REQUIRED: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def _refused(description: str) -> JOSEError:
-    return JOSEError(description, check=Check.JWK)
+def _refused(description: str, member: str | None = None) -> JOSEError:
+    if member is not None:
+        description = f"{description}: {member}"
+    return JOSEError(description, check=Check.JWK, member=member)
+
+
+def without_unset(jwk: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of `jwk` that say something: an empty array or null says "not set" (RFC 7517).
+
+    Some serialisers write every member that they know, whether it has a value or not.
+    """
+    return {name: value for name, value in jwk.items() if value not in (None, [], ())}
 
 
 def _octets(jwk: Mapping[str, Any], name: str) -> bytes:
     value = jwk.get(name)
     if not isinstance(value, str):
-        raise _refused("the JWK lacks a required member")
+        raise _refused("the JWK lacks a required member", name)
     try:
         return base64url.decode(value)
     except JOSEError as error:
-        raise _refused("a member of the JWK is not canonical base64url") from error
+        raise _refused("a member of the JWK is not canonical base64url", name) from error
 
 
 def _check_purpose(jwk: Mapping[str, Any], algorithm: Algorithm) -> None:
     if "use" in jwk and jwk["use"] != "sig":
-        raise _refused("the JWK is not for signatures")
+        raise _refused("the JWK is not for signatures", "use")
     if "key_ops" in jwk:
         operations = jwk["key_ops"]
         if not isinstance(operations, list) or "verify" not in operations:
-            raise _refused("the JWK is not for verifying")
+            raise _refused("the JWK is not for verifying", "key_ops")
     names = _ED25519_NAMES if algorithm.name in _ED25519_NAMES else (algorithm.name,)
     if "alg" in jwk and jwk["alg"] not in names:
-        raise _refused("the JWK is for another algorithm")
+        raise _refused("the JWK is for another algorithm", "alg")
 
 
 def _ec(jwk: Mapping[str, Any], curve: EllipticCurve) -> EllipticCurvePublicKey:
     length = (curve.key_size + 7) // 8
     x, y = _octets(jwk, "x"), _octets(jwk, "y")
-    if len(x) != length or len(y) != length:
-        raise _refused("a coordinate of the JWK has the wrong length")
+    for name, octets in (("x", x), ("y", y)):
+        if len(octets) != length:
+            raise _refused("a coordinate of the JWK has the wrong length", name)
     try:
         return EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + x + y)
     except ValueError as error:
@@ -82,23 +94,24 @@ def _ec(jwk: Mapping[str, Any], curve: EllipticCurve) -> EllipticCurvePublicKey:
 
 def _rsa(jwk: Mapping[str, Any]) -> RSAPublicKey:
     n_octets, e_octets = _octets(jwk, "n"), _octets(jwk, "e")
-    if n_octets[:1] in (b"", b"\0") or e_octets[:1] in (b"", b"\0"):
-        raise _refused("an RSA member of the JWK is empty or starts with a zero octet")
+    for name, octets in (("n", n_octets), ("e", e_octets)):
+        if octets[:1] in (b"", b"\0"):
+            raise _refused("an RSA member of the JWK is empty or starts with a zero octet", name)
     n, e = int.from_bytes(n_octets, "big"), int.from_bytes(e_octets, "big")
     if n.bit_length() not in _RSA_BITS or n % 2 == 0:
-        raise _refused("the RSA modulus must be odd and have 2048 to 4096 bits")
+        raise _refused("the RSA modulus must be odd and have 2048 to 4096 bits", "n")
     if e not in _RSA_EXPONENTS:
-        raise _refused("the RSA exponent must be odd and at most 65537")
+        raise _refused("the RSA exponent must be odd and at most 65537", "e")
     return RSAPublicNumbers(e, n).public_key()
 
 
 def _ed25519(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
     octets = _octets(jwk, "x")
     if len(octets) != _ED25519_LENGTH:
-        raise _refused("the Ed25519 key must have 32 octets")
+        raise _refused("the Ed25519 key must have 32 octets", "x")
     y = int.from_bytes(octets, "little") & (2**255 - 1)
     if y >= _ED25519_PRIME or y in _SMALL_ORDER:
-        raise _refused("the Ed25519 key is not canonical or has a small order")
+        raise _refused("the Ed25519 key is not canonical or has a small order", "x")
     return Ed25519PublicKey.from_public_bytes(octets)
 
 
@@ -113,22 +126,25 @@ def _key(jwk: Mapping[str, Any], algorithm: Algorithm) -> PublicKey:
 def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     """Return the public key that `jwk` describes, for `algorithm` only (RFC 9449 section 4.2, RFC 7517).
 
-    Refuses private members before it builds anything, a `kty` or `crv` of another algorithm, a contradicting
-    `use`, `key_ops` or `alg`, members that aren't canonical base64url of the exact length, points that aren't
-    on the curve, RSA keys outside 2048 to 4096 bits or with an exponent other than odd and 3 to 65537, and
-    Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm. Unknown members are ignored,
-    certificates and `kid` among them. Whether an Ed25519 key is on its curve shows only when it verifies.
+    Refuses the names of private members before it builds anything, whatever their values, a `kty` or `crv` of
+    another algorithm, a contradicting `use`, `key_ops` or `alg`, members that aren't canonical base64url of
+    the exact length, points that aren't on the curve, RSA keys outside 2048 to 4096 bits or with an exponent
+    other than odd and 3 to 65537, and Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm.
+    An empty array or null says "not set". Unknown members are ignored, certificates and `kid` among them.
+    Whether an Ed25519 key is on its curve shows only when it verifies.
 
     Raises JOSEError (`Check.JWK`).
     """
     if not isinstance(jwk, dict):
         raise _refused("the JWK is not a JSON object")
-    if not _PRIVATE.isdisjoint(jwk):
-        raise _refused("the JWK holds private or symmetric key material")
+    for name in PRIVATE_MEMBERS:
+        if name in jwk:
+            raise _refused("the JWK holds private or symmetric key material", name)
+    jwk = without_unset(jwk)
     if jwk.get("kty") != algorithm.kty:
-        raise _refused("the JWK has another key type than the algorithm")
+        raise _refused("the JWK has another key type than the algorithm", "kty")
     if algorithm.crv is not None and jwk.get("crv") != algorithm.crv:
-        raise _refused("the JWK has another curve than the algorithm")
+        raise _refused("the JWK has another curve than the algorithm", "crv")
     _check_purpose(jwk, algorithm)
     try:
         return _key(jwk, algorithm)
@@ -146,11 +162,11 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     kty = jwk.get("kty")
     names = _REQUIRED.get(kty) if isinstance(kty, str) else None
     if names is None:
-        raise _refused("the JWK has an unknown key type")
+        raise _refused("the JWK has an unknown key type", "kty")
     members = []
     for name in names:
         value = jwk.get(name)
         if not isinstance(value, str) or not _PLAIN.fullmatch(value):
-            raise _refused("the JWK lacks a required member")
+            raise _refused("the JWK lacks a required member", name)
         members.append(f'"{name}":"{value}"')
     return base64url.encode(hashlib.sha256(f"{{{','.join(members)}}}".encode("ascii")).digest())

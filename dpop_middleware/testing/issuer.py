@@ -75,7 +75,7 @@ class TestIssuer:
     def token(
         self,
         *,
-        sub: str = "user123",
+        sub: str | None = "user123",
         client_id: str = "my_client",
         scopes: Iterable[str] = (),
         audience: str | list[str] | None = None,
@@ -87,8 +87,9 @@ class TestIssuer:
     ) -> str:
         """Return an access token that RFC 9068 describes, changed as asked.
 
-        `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. `expires_in` is
-        in seconds from now, negative for an expired token. `claims` and `header` change or add single
+        `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. With `sub` None it
+        has no subject: some issuers make such for clients that act for themselves. `expires_in` is in seconds
+        from now, negative for an expired token. `claims` and `header` change or add single
         members, ABSENT removes one: `token(exp=ABSENT, header={"typ": "JWT"})`. `key` signs in place of the
         issuer's: a stranger's key, bytes for HMAC-SHA256, ABSENT for no signature.
         """
@@ -97,7 +98,7 @@ class TestIssuer:
         usual_header = {"typ": "at+jwt", "alg": self.key.algorithm, "kid": self.kid}
         usual_claims = {
             "iss": self.issuer,
-            "sub": sub,
+            "sub": ABSENT if sub is None else sub,
             "aud": self.audience if audience is None else audience,
             "client_id": client_id,
             "iat": now,
@@ -111,7 +112,7 @@ class TestIssuer:
     def auth(
         self,
         *,
-        sub: str = "user123",
+        sub: str | None = "user123",
         client_id: str = "my_client",
         scopes: Iterable[str] = (),
         key: DPoPKey | None = None,

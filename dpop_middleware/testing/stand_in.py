@@ -13,7 +13,6 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.verification import RequestVerification
 
@@ -41,8 +40,10 @@ def stand_in(
         raise ConfigurationError("resource_server takes the production ResourceServer")
     server = copy.copy(production)
     theirs = production._verification
+    verifier = _verifier(production, issuer=issuer, jwks=jwks, clock=clock)
+    server._token_clock_skew = verifier.clock_skew
     server._verification = RequestVerification(
-        verifier=_verifier(production, issuer=issuer, jwks=jwks, clock=clock),
+        verifier=verifier,
         proofs=replace(theirs.proofs, store=MemoryReplayStore(max_share=1)),
         clock=clock,
         policies=theirs.policies,
@@ -53,7 +54,7 @@ def stand_in(
 
 def _verifier(
     production: ResourceServer, *, issuer: str, jwks: Mapping[str, Any], clock: Callable[[], float]
-) -> AccessTokenVerifier:
+) -> JWTAccessTokenVerifier:
     audience = audiences_of(production)
     host = urlsplit(issuer).hostname
     hosts = (host,) if issuer.startswith("http:") and host is not None else ()
@@ -71,7 +72,7 @@ def _verifier(
         scope_claims=theirs._rules.scope_claims,
         client_id_claims=theirs._rules.client_id_claims,
         required_claims=theirs._rules.required,
-        clock_skew=theirs._rules.clock_skew,
+        clock_skew=theirs.clock_skew,
         clock=clock,
         insecure_http_hosts=hosts,
     )

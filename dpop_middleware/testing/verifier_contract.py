@@ -44,6 +44,9 @@ class AccessTokenVerifierContract:
         assert isinstance(verified.scopes, frozenset)
         assert math.isfinite(verified.expires_at)
         assert verified.jkt is None or len(verified.jkt) == _JKT_LENGTH
+        assert verified.subject is None or isinstance(verified.subject, str)
+        assert isinstance(verified.client_id, str)
+        assert verified.subject or verified.client_id
 
     async def test_the_claims_are_read_only(self, verifier: AccessTokenVerifier, token: str) -> None:
         claims = (await verifier.verify(token)).claims

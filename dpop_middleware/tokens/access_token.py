@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 __all__ = ["AccessToken", "AccessTokenVerifier"]
+
+_CLIENT: Final = "client:"
+_SUBJECT: Final = "subject:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,25 +15,40 @@ class AccessToken:
     """An access token whose signature and claims were verified (RFC 9068 section 4).
 
     `claims` is everything the issuer said, read-only; a JWT's are decoded anew at each look, so for many of
-    them take `dict(claims.items())` once. `scopes` are the granted ones. `expires_at` is in seconds since the
-    epoch, infinite where the issuer tells none; 300 seconds after it a resource server refuses the token,
-    whatever its verifier says. `jkt` is the RFC 7638 thumbprint of the key that the token is bound to
-    (`cnf.jkt`, RFC 9449 section 6.1), None for an unbound token.
+    them take `dict(claims.items())` once. `subject` is None for a token without one: some issuers make such
+    for clients that act for themselves. `client_id` is empty where none is named; a token has one of the two.
+    `scopes` are the granted ones. `expires_at` is in seconds since the epoch, infinite where the issuer tells
+    none; 300 seconds after it a resource server refuses the token, whatever its verifier says. `jkt` is the
+    RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449 section 6.1), None for an
+    unbound token.
     """
 
     claims: Mapping[str, Any] = field(repr=False)
     issuer: str
-    subject: str
+    subject: str | None
     client_id: str
     scopes: frozenset[str]
     expires_at: float
     jkt: str | None
 
+    @property
+    def identity(self) -> str:
+        """Whom the token speaks for: its `subject`, or `client:` and its `client_id` where it has none.
+
+        No two of these are the same (RFC 9700 section 4.15): `subject:` goes before a subject that begins
+        with `client:` or `subject:`. Whether an issuer lets clients choose a `sub` isn't checked: it can't be
+        told here.
+        """
+        if not self.subject:
+            return _CLIENT + self.client_id
+        return _SUBJECT + self.subject if self.subject.startswith((_CLIENT, _SUBJECT)) else self.subject
+
 
 class AccessTokenVerifier(Protocol):
     """Turns the string that a client sent into a verified `AccessToken`.
 
-    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end.
+    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end, and `clock_skew`:
+    for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it doesn't say).
     """
 
     @property

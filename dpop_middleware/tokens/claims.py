@@ -18,7 +18,7 @@ from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 
-__all__ = ["NEVER_DROPPED", "ClaimRules", "judge_claims"]
+__all__ = ["NEVER_DROPPED", "ClaimRules", "judge_claims", "speaks_for_nobody"]
 
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims without which no token says whose it is, until when, and for whom."""
@@ -54,8 +54,10 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
     except JOSEError as error:
         raise InvalidToken("the access token's claims are malformed", check=Check.TOKEN_CLAIMS) from error
     _require(claims, rules)
-    subject = _text(claims, "sub")
+    subject = _text(claims, "sub") or None
     client_id = next((_text(claims, name) for name in rules.client_id_claims if name in claims), "")
+    if subject is None and not client_id:
+        raise speaks_for_nobody("sub", *rules.client_id_claims)
     _text(claims, "jti")
     scopes = _scopes(claims, rules.scope_claims)
     expires_at = _time(claims, "exp", default=math.inf)
@@ -80,6 +82,13 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
         jkt=_confirmation(claims),
     )
     return VerifiedToken(access_token=access_token, not_before=not_before, key_identity=key_identity)
+
+
+def speaks_for_nobody(*names: str) -> InvalidToken:
+    """Return the error for a token that has neither a subject nor a client; `names` are where they'd be."""
+    return InvalidToken(
+        "the access token names neither a subject nor a client", check=Check.TOKEN_CLAIMS, expected=names
+    )
 
 
 def _malformed(name: str, actual: object) -> InvalidToken:

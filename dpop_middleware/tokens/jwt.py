@@ -15,6 +15,8 @@ from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claim
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.options import (
+    LONGEST_CLOCK_SKEW,
+    TOKEN_CLOCK_SKEW,
     checked_clock,
     checked_count,
     checked_names,
@@ -40,9 +42,9 @@ class JWTAccessTokenVerifier:
     - `jwks`: the issuer's JWK Set (a mapping) or its https URL; None discovers the URL from the issuer's
       metadata (RFC 8414, then OpenID Connect Discovery) at each fetch.
     - `algorithms`: the JWS algorithms that a token may use.
-    - `token_types`: what the header's `typ` may be, in any case. For issuers that differ from RFC 9068 add
-      `"JWT"`, or None for a token without `typ`; then other JWTs of the issuer, such as ID tokens, are told
-      apart by their audience only.
+    - `token_types`: what the header's `typ` may name, in any case, with or without `application/` (RFC 7515
+      section 4.1.9). For issuers that differ from RFC 9068 add `"JWT"`, or None for a token without `typ`;
+      then other JWTs of the issuer, such as ID tokens, are told apart by their audience only.
     - `scope_claims`: the claims that hold scopes, as a string with blanks between or as an array.
     - `client_id_claims`: the claims to read the client's identifier from; the first one present counts.
     - `required_claims`: the claims that a token must have. Name fewer for an issuer that leaves some out;
@@ -72,7 +74,7 @@ class JWTAccessTokenVerifier:
         scope_claims: Sequence[str] = ("scope",),
         client_id_claims: Sequence[str] = ("client_id",),
         required_claims: Sequence[str] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
-        clock_skew: float = 15,
+        clock_skew: float = TOKEN_CLOCK_SKEW,
         clock: Callable[[], float] = time.time,
         insecure_http_hosts: Collection[str] = (),
         max_cached_tokens: int = 10_000,
@@ -95,7 +97,7 @@ class JWTAccessTokenVerifier:
             required=_checked_required_claims(required_claims),
             scope_claims=checked_names("scope_claims", scope_claims),
             client_id_claims=checked_names("client_id_claims", client_id_claims),
-            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=300),
+            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
         self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
         lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
@@ -119,6 +121,11 @@ class JWTAccessTokenVerifier:
     def issuers(self) -> tuple[str, ...]:
         """The one issuer whose tokens are accepted."""
         return (self._rules.issuer,)
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
+        return self._rules.clock_skew
 
     async def verify(self, token: str) -> AccessToken:
         """Verify the signature and the claims of one token (RFC 9068 section 4).

@@ -3,10 +3,14 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose.typ import media_type
 
 __all__ = [
+    "LONGEST_CLOCK_SKEW",
+    "TOKEN_CLOCK_SKEW",
     "checked_clock",
     "checked_count",
     "checked_names",
@@ -14,6 +18,12 @@ __all__ = [
     "checked_token_types",
     "warn_of_plain_http",
 ]
+
+TOKEN_CLOCK_SKEW: Final = 15.0
+"""Seconds by which the clocks of issuer and verifier may differ, where nothing else is said."""
+
+LONGEST_CLOCK_SKEW: Final = 300.0
+"""The most that a verifier may allow; after that a resource server refuses the token by itself."""
 
 _LOG = logging.getLogger("dpop_middleware")
 
@@ -52,7 +62,7 @@ def checked_count(option: str, value: object) -> int:
 
 
 def checked_token_types(types: object) -> tuple[str | None, ...]:
-    """Return the option `token_types` in lower case, or raise ConfigurationError."""
+    """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
         isinstance(types, str)
         or not isinstance(types, Collection)
@@ -62,7 +72,7 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
         raise ConfigurationError(
             "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
         )
-    return tuple(None if name is None else name.lower() for name in types)
+    return tuple(dict.fromkeys(media_type(name) for name in types))
 
 
 def warn_of_plain_http(hosts: Collection[str]) -> None:

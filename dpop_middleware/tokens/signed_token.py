@@ -13,6 +13,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url, compact, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose.typ import media_type
 from dpop_middleware.tokens.jwks import Candidates, VerificationKey
 
 __all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
@@ -56,7 +57,7 @@ def parse_signed_token(
 ) -> SignedToken:
     """Split and decode a token and judge its header (RFC 9068 section 4); raises InvalidToken.
 
-    - `token_types`: the accepted values of `typ` in lower case, None for a header without it.
+    - `token_types`: the accepted media types as `media_type` writes them, None for a header without `typ`.
     - `algorithms`: the accepted values of `alg`, all of them in `jose.algorithms.ALGORITHMS`.
     """
     if token.count(".") == _JWE_DOTS:
@@ -81,7 +82,8 @@ def parse_signed_token(
 
 def _judge_members(header: Mapping[str, Any]) -> None:
     for name in _UNSUPPORTED_MEMBERS:
-        if name in header:
+        # `b64` true is how every JWS is encoded anyway (RFC 7797 section 3).
+        if name in header and (name != "b64" or header[name] is not True):
             raise InvalidToken(
                 "the access token's header asks for something that is not supported",
                 check=Check.TOKEN_FORMAT,
@@ -93,12 +95,8 @@ def _judge_members(header: Mapping[str, Any]) -> None:
 
 def _judge_typ(header: Mapping[str, Any], token_types: Collection[str | None]) -> None:
     typ = header.get("typ")
-    if isinstance(typ, str):
-        # ASCII first: lower() makes a "k" of the Kelvin sign.
-        accepted = typ.isascii() and typ.lower() in token_types
-    else:
-        accepted = "typ" not in header and None in token_types
-    if not accepted:
+    named = media_type(typ)
+    if named not in token_types or (named is None and "typ" in header):
         raise InvalidToken(
             "the access token's typ is not accepted",
             check=Check.TOKEN_TYP,

@@ -24,7 +24,7 @@ async def notes(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     verified = scope.get("dpop")  # absent on public paths
-    body = f"notes of {verified.access_token.subject}" if verified else "in good health"
+    body = f"notes of {verified.access_token.identity}" if verified else "in good health"
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body.encode()})

@@ -31,11 +31,11 @@ notes: dict[str, list[str]] = {}
 @app.get("/notes")
 async def read_notes(token: Reader) -> list[str]:
     """Return the caller's notes."""
-    return notes.get(token.subject, [])
+    return notes.get(token.identity, [])
 
 
 @app.post("/notes", status_code=201)
 async def write_note(text: str, token: Writer) -> list[str]:
     """Add a note, and return them all."""
-    notes.setdefault(token.subject, []).append(text)
-    return notes[token.subject]
+    notes.setdefault(token.identity, []).append(text)
+    return notes[token.identity]

@@ -19,7 +19,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.jose import base64url, compact, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -87,6 +87,10 @@ def test_public_key_has_the_numbers_of_the_jwk() -> None:
         {"alg": "ES256"},
         {"kid": 1, "x5c": "x", "x5u": [], "ext": True, "unknown": {"d": 1}},
         {"n": "AQAB", "e": "AQAB"},
+        # Some serialisers write every member that they know: RFC 7517 has no null, and no key for nothing.
+        {"key_ops": []},
+        {"use": None, "key_ops": None, "alg": None, "kid": None, "x5c": [], "x5t": None},
+        {"use": [], "key_ops": [], "alg": []},
     ],
 )
 def test_other_members_are_ignored_or_agree(members: dict[str, Any]) -> None:
@@ -97,6 +101,17 @@ def test_other_members_are_ignored_or_agree(members: dict[str, Any]) -> None:
 @pytest.mark.parametrize("alg", ["EdDSA", "Ed25519"])
 def test_both_names_of_ed25519_mean_the_same(name: str, alg: str) -> None:
     assert ALGORITHMS[name].accepts(public_key(ED25519 | {"alg": alg}, ALGORITHMS[name]))
+
+
+@pytest.mark.parametrize("unset", [None, [], ()])
+def test_what_says_nothing_is_as_good_as_left_out(unset: object) -> None:
+    members = dict.fromkeys(("use", "key_ops", "alg", "oth", "x5c", "kid"), unset)
+    assert without_unset(P256 | members) == P256
+    told = {"kid": "", "ext": False, "iat": 0, "x": {}, "key_ops": [None]}
+    assert without_unset(told) == told
+    for member in ("x", "y", "crv", "kty"):
+        with pytest.raises(JOSEError):
+            public_key(P256 | {member: unset}, ALGORITHMS["ES256"])
 
 
 # Refused whatever the key type
@@ -111,7 +126,43 @@ def test_a_jwk_is_an_object(jwk: object) -> None:
 @pytest.mark.parametrize("name", ["ES256", "EdDSA", "RS256"])
 @pytest.mark.parametrize("value", ["AQAB", "", None, [], 1])
 def test_private_members_are_refused(member: str, name: str, value: object) -> None:
-    refuse(JWKS[name] | {member: value}, name, "private or symmetric")
+    refuse(JWKS[name] | {member: value}, name, f"private or symmetric key material: {member}$")
+
+
+@pytest.mark.parametrize(
+    ("changes", "algorithm", "member"),
+    [
+        ({"d": []}, "ES256", "d"),
+        ({"oth": []}, "RS256", "oth"),
+        ({"kty": "oct"}, "ES256", "kty"),
+        ({"crv": "P-384"}, "ES256", "crv"),
+        ({"use": "enc"}, "ES256", "use"),
+        ({"key_ops": ["sign"]}, "ES256", "key_ops"),
+        ({"alg": "ES384"}, "ES256", "alg"),
+        ({"y": None}, "ES256", "y"),
+        ({"x": "A="}, "ES256", "x"),
+        ({"y": "AAAA"}, "ES256", "y"),
+        ({"n": ""}, "RS256", "n"),
+        ({"n": "AQAB"}, "RS256", "n"),
+        ({"e": "AAEAAQ"}, "RS256", "e"),
+        ({"e": "AQ"}, "RS256", "e"),
+        ({"x": "AAAA"}, "EdDSA", "x"),
+        ({"x": "A" * 43}, "EdDSA", "x"),
+    ],
+)
+def test_the_member_at_fault_is_named(changes: dict[str, Any], algorithm: str, member: str) -> None:
+    with pytest.raises(JOSEError, match=f": {member}$") as caught:
+        public_key(JWKS[algorithm] | changes, ALGORITHMS[algorithm])
+    assert caught.value.member == member
+    assert caught.value.description == str(caught.value)
+
+
+def test_where_no_single_member_is_at_fault_none_is_named() -> None:
+    jwks: list[Any] = [[], P256 | {"x": P256["y"], "y": P256["x"]}]
+    for jwk in jwks:
+        with pytest.raises(JOSEError) as caught:
+            public_key(jwk, ALGORITHMS["ES256"])
+        assert caught.value.member is None
 
 
 def test_private_members_are_refused_before_anything_is_built() -> None:
@@ -149,17 +200,19 @@ def test_every_algorithm_takes_its_own_keys_only() -> None:
             refuse(jwk, name, "another key type|another curve")
 
 
-@pytest.mark.parametrize("use", ["enc", "", None, 1, ["sig"], "SIG"])
+@pytest.mark.parametrize("use", ["enc", "", 0, False, 1, ["sig"], [[]], {}, "SIG"])
 def test_use(use: object) -> None:
     refuse(P256 | {"use": use}, "ES256", "not for signatures")
 
 
-@pytest.mark.parametrize("key_ops", [[], ["sign"], "verify", None, {"verify": 1}, 1, [["verify"]]])
+@pytest.mark.parametrize(
+    "key_ops", [["sign"], "verify", "", {}, {"verify": 1}, 0, False, 1, [[]], [None], [["verify"]]]
+)
 def test_key_ops(key_ops: object) -> None:
     refuse(P256 | {"key_ops": key_ops}, "ES256", "not for verifying")
 
 
-@pytest.mark.parametrize("alg", ["ES384", "none", "", None, 1, ["ES256"], "es256", "EdDSA"])
+@pytest.mark.parametrize("alg", ["ES384", "none", "", 0, False, 1, ["ES256"], "es256", "EdDSA"])
 def test_alg(alg: object) -> None:
     refuse(P256 | {"alg": alg}, "ES256", "another algorithm")
     refuse(RSA | {"alg": "PS256"}, "RS256", "another algorithm")

@@ -1,13 +1,14 @@
 """A second judge of requests, written apart from the library: slow, plain, and without a line of it.
 
-It reads RFC 9449 sections 4.3 and 7 (with RFCs 3986, 6750, 7515, 7517, 7518, 7638 and 8037) as a list of
-things that may be wrong, and finds all of them that can be found. A request is good when nothing is wrong
-with it.
+It reads RFC 9449 sections 4.3 and 7 (with RFCs 3986, 3987, 6750, 7515, 7517, 7518, 7638, 7797 and
+8037) as a list of things that may be wrong, and finds all of them that can be found. A request is good when
+nothing is wrong with it.
 """
 
 import base64
 import hashlib
 import ipaddress
+import itertools
 import json
 import math
 import re
@@ -53,7 +54,7 @@ class World:
     tokens: Mapping[str, str | None]
     algorithms: Sequence[str]
     lifetime: float = 60
-    skew: float = 15
+    skew: float = 30
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,10 @@ def key_of(jwk: Any, alg: str) -> Any:  # noqa: C901, PLR0912 - a plain list of 
         raise Wrong
     if set(jwk) & {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}:
         raise Wrong
+    for name in ("use", "alg", "key_ops"):
+        # Neither null nor an empty array is a value of any of them (RFC 7517 section 4).
+        if name in jwk and (jwk[name] is None or (isinstance(jwk[name], list) and not jwk[name])):
+            jwk = {other: value for other, value in jwk.items() if other != name}
     same = {"EdDSA", "Ed25519"} if alg in {"EdDSA", "Ed25519"} else {alg}
     if "use" in jwk and jwk["use"] != "sig":
         raise Wrong
@@ -237,14 +242,28 @@ def without_dots(path: str) -> str:
     return output
 
 
+def octets_of(path: str) -> str:
+    """RFC 3987 section 3.1, step 2: each character that isn't ASCII is its UTF-8 octets, percent-encoded."""
+    written = ""
+    for character in path:
+        number = ord(character)
+        if number <= 0x20 or 0x7F <= number < 0xA0 or 0xD800 <= number < 0xE000:
+            raise Wrong
+        written += character if number < 0x80 else "".join(f"%{octet:02X}" for octet in character.encode())
+    return written
+
+
 def normal_uri(uri: str) -> str:
-    if any(not 0x21 <= ord(character) <= 0x7E for character in uri):
-        raise Wrong
+    for mark in "#?":
+        uri = uri[: uri.index(mark)] if mark in uri else uri
     scheme, separator, rest = uri.partition("://")
-    scheme = scheme.lower()
-    if not separator or scheme not in {"http", "https"}:
+    if not separator or scheme not in {
+        "".join(letters)
+        for name in ("http", "https")
+        for letters in itertools.product(*((letter, letter.upper()) for letter in name))
+    }:
         raise Wrong
-    rest = rest.partition("#")[0].partition("?")[0]
+    scheme = scheme.lower()
     authority, slash, path = rest.partition("/")
     path = slash + path
     host, port = authority, ""
@@ -266,7 +285,7 @@ def normal_uri(uri: str) -> str:
         host += f":{int(port)}"
     if "\\" in path:
         raise Wrong
-    return f"{scheme}://{host.lower()}{without_dots(normal_path(path)) or '/'}"
+    return f"{scheme}://{host.lower()}{without_dots(normal_path(octets_of(path))) or '/'}"
 
 
 def target_of(asked: Asked, world: World) -> str:
@@ -287,6 +306,13 @@ def is_time(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 253402300799
 
 
+def is_proof_type(typ: Any) -> bool:
+    """RFC 7515 section 4.1.9: a media type in any case, with or without application/."""
+    if not isinstance(typ, str):
+        return False
+    return bool(re.fullmatch(r"(application/)?dpop\+jwt", typ, re.ASCII | re.IGNORECASE)) and typ.isascii()
+
+
 def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     proof: str, asked: Asked, world: World, token: str
 ) -> set[str]:
@@ -300,9 +326,10 @@ def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     except Wrong:
         found.add("format")
     else:
-        if header.get("typ") != "dpop+jwt":
+        if not is_proof_type(header.get("typ")):
             found.add("typ")
-        if {"crit", "b64", "zip"} & set(header):
+        # RFC 7797 section 3: true is the default, and says nothing.
+        if {"crit", "zip"} & set(header) or header.get("b64", True) is not True:
             found.add("crit")
         alg = header.get("alg")
         if not isinstance(alg, str) or alg not in world.algorithms:
@@ -338,7 +365,7 @@ def claims_of_a_wrong_type(claims: dict[str, Any]) -> set[str]:
     well_formed = (
         all(isinstance(text, str) for text in texts)
         and all(texts[:3])
-        and len(texts[0] or "") <= 128
+        and len(texts[0] or "") <= 512
         and all(map(is_time, times))
     )
     return set() if well_formed else {"claims"}

@@ -82,7 +82,7 @@ def fastapi(server: ResourceServer) -> Any:
 
     @app.get("/notes")
     async def read(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]) -> str:
-        return token.subject
+        return token.identity
 
     return app
 

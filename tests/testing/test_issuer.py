@@ -60,7 +60,7 @@ def protected(api: ResourceServer) -> Starlette:
     @requires_dpop(api, "notes:read")
     async def notes(request: Request) -> JSONResponse:
         token = request.scope["dpop"].access_token
-        return JSONResponse({"sub": token.subject, "scopes": sorted(token.scopes)})
+        return JSONResponse({"sub": token.identity, "scopes": sorted(token.scopes)})
 
     return Starlette(routes=[Route("/notes", notes)])
 

@@ -79,10 +79,10 @@ def test_texts(name: str, value: Any) -> None:
 
 def test_claims_that_an_issuer_leaves_out() -> None:
     rules = replace(RULES, required=("iss", "exp", "aud"))
-    verified = judge(rules, sub=..., client_id=..., iat=..., jti=..., scope=..., cnf=...)
+    verified = judge(rules, client_id=..., iat=..., jti=..., scope=..., cnf=...)
     token = verified.access_token
     assert (token.subject, token.client_id, token.scopes, token.jkt) == (
-        "",
+        "someone@example.com",
         "",
         frozenset(),
         None,
@@ -90,6 +90,26 @@ def test_claims_that_an_issuer_leaves_out() -> None:
     assert verified.not_before == float("-inf")
     # Left out is one thing, wrong another.
     assert refused(rules, jti=5).check is Check.TOKEN_CLAIMS
+
+
+def test_a_token_without_subject_speaks_for_its_client() -> None:
+    rules = replace(RULES, required=("iss", "exp", "aud"), client_id_claims=("client_id", "azp"))
+    token = judge(rules, sub=...).access_token
+    assert (token.subject, token.client_id, token.identity) == (None, "s6BhdRkqt3", "client:s6BhdRkqt3")
+    assert judge(rules, sub=..., client_id=..., azp="x").access_token.identity == "client:x"
+    assert refused(RULES, sub=...).expected == "sub"
+
+
+def test_a_token_that_speaks_for_nobody() -> None:
+    rules = replace(RULES, required=("iss", "exp", "aud"), client_id_claims=("client_id", "azp"))
+    error = refused(rules, sub=..., client_id=...)
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, ("sub", "client_id", "azp"))
+    assert error.description == "the access token names neither a subject nor a client"
+    # Left out is one thing, empty or null another.
+    empty: list[Any] = ["", None, [], 0]
+    for wrong in empty:
+        assert refused(rules, sub=wrong).expected == "sub"
+        assert refused(rules, sub=..., client_id=wrong, azp="x").expected == "client_id"
 
 
 def test_other_claims_can_be_required() -> None:

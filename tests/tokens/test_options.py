@@ -46,6 +46,7 @@ def test_counts() -> None:
 
 def test_token_types() -> None:
     assert checked_token_types(["AT+JWT", "JWT", None]) == ("at+jwt", "jwt", None)
+    assert checked_token_types(["application/at+jwt", "at+jwt", "x/y"]) == ("at+jwt", "x/y")
 
 
 @pytest.mark.parametrize("types", ["at+jwt", [], None, 5, [""], [5], ["\u212a"]])

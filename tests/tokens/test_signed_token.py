@@ -49,7 +49,11 @@ def test_accepted_types(typ: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typ", ["JWT", "dpop+jwt", "at-jwt", " at+jwt", "at+jwt ", "", None, 1, ["at+jwt"], {}, True, ...]
+    "typ",
+    [
+        *("JWT", "dpop+jwt", "at-jwt", " at+jwt", "at+jwt ", "at+jwt;v=1", "x/at+jwt", "", None, 1),
+        *("application/application/at+jwt", "application/", ["at+jwt"], {}, True, ...),
+    ],
 )
 def test_types_that_are_refused(typ: Any) -> None:
     error = refused(KEY.token(header={"typ": typ}))
@@ -59,6 +63,7 @@ def test_types_that_are_refused(typ: Any) -> None:
 def test_types_of_issuers_that_differ() -> None:
     types = ("jwt", None)
     assert parse(KEY.token(header={"typ": "JWT"}), token_types=types).kid == "key-1"
+    assert parse(KEY.token(header={"typ": "application/JWT"}), token_types=types).kid == "key-1"
     assert parse(KEY.token(header={"typ": ...}), token_types=types).kid == "key-1"
     for typ in ("at+jwt", None, 1):
         assert refused(KEY.token(header={"typ": typ}), token_types=types).check is Check.TOKEN_TYP
@@ -76,14 +81,21 @@ def test_algorithms_that_are_refused(alg: Any) -> None:
     assert (error.check, error.description) == (Check.TOKEN_ALG, "the access token's alg is not accepted")
 
 
+def test_b64_true_says_what_is_so_anyway_rfc_7797_3() -> None:
+    assert parse(KEY.token(header={"b64": True})).kid == "key-1"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("crit", ["b64"]),
         ("crit", []),
         ("crit", None),
-        ("b64", True),
+        ("b64", False),
+        ("b64", None),
         ("b64", 0),
+        ("b64", 1),
+        ("b64", "true"),
         ("zip", "DEF"),
         ("enc", "x"),
     ],

@@ -1,0 +1,201 @@
+"""Hints for what stands in a wrong place: the token, the proof, the scheme."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import DPoPError
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.jose import base64url
+from dpop_middleware.testing import ABSENT, TestIssuer
+from tests.support.api import NOW, RESOURCE, Api, request
+
+KEY = DPoPKey.generate()
+ISSUER = TestIssuer(audience=RESOURCE, clock=lambda: NOW)
+TOKEN = ISSUER.token(jkt=KEY.jkt)
+UNBOUND = ISSUER.token()
+PROOF = KEY.proof("GET", f"{RESOURCE}/notes", access_token=TOKEN, now=NOW)
+
+
+async def event_of(asked: ResourceRequest, **options: Any) -> AuthenticationEvent:
+    """Return what an operator reads of a refused request."""
+    events: list[AuthenticationEvent] = []
+    server = ResourceServer(
+        issuer=ISSUER.issuer,
+        resource=RESOURCE,
+        jwks=ISSUER.jwks(),
+        replay_store=MemoryReplayStore(),
+        clock=lambda: NOW,
+        on_event=events.append,
+        **options,
+    )
+    with pytest.raises(DPoPError) as caught:
+        await server.authenticate(asked)
+    told = json.dumps([caught.value.description, caught.value.code])
+    hint = events[0].hint
+    assert hint is None or hint not in told
+    for secret in (TOKEN, UNBOUND, PROOF):
+        assert secret[:16] not in str(hint)
+    return events[0]
+
+
+def asking(authorization: str | None, *dpop: str) -> ResourceRequest:
+    fields = () if authorization is None else (authorization,)
+    return ResourceRequest(
+        method="GET", raw_path="/notes", hosts=(), authorization=fields, dpop=dpop, root_path=""
+    )
+
+
+IS_BOUND = "the token is bound to a key: send it with the scheme DPoP, not Bearer"
+IS_PROOF = "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+IS_TOKEN = "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
+TWICE = "the scheme stands twice: send Authorization: DPoP <token>"
+ALONE = "the DPoP field takes the proof alone: no scheme before it"
+NO_SCHEME = "a token without a scheme? send it as Authorization: DPoP <token>"
+NO_TOKEN = "did the client have no token yet, and send that in its place?"
+REFRESH = "a refresh token? it is for the token endpoint only: send the access token"
+ID_TOKEN = "an ID token? it is for the client only: send the access token"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "dpop", "hint"),
+    [
+        (f"Bearer {TOKEN}", [PROOF], IS_BOUND),
+        (f"bearer {TOKEN}", [], IS_BOUND),
+        (f"Bearer {TOKEN}", ["garbage"], IS_BOUND),
+        (f"Bearer {UNBOUND}", [], None),
+        (
+            f"Bearer {UNBOUND}",
+            [PROOF],
+            "a proof came along, so is the token bound? send it with the scheme DPoP",
+        ),
+        ("Bearer opaque", [PROOF], "a proof came along, so is the token bound? send it with the scheme DPoP"),
+        ("Bearer opaque", [], None),
+        (f"DPoP {PROOF}", [PROOF], IS_PROOF),
+        (f"DPoP {PROOF}", [], IS_PROOF),
+        (f"Bearer {PROOF}", [], IS_PROOF),
+        (f"Bearer {PROOF}", [TOKEN], IS_PROOF),
+        (f"DPoP {TOKEN}", [], "the client sent no DPoP field, or a proxy dropped it?"),
+        (f"DPoP {TOKEN}", [TOKEN], IS_TOKEN),
+        (f"DPoP {TOKEN}", [UNBOUND], IS_TOKEN),
+        (f"DPoP {TOKEN}", [f"DPoP {PROOF}"], ALONE),
+        (f"DPoP {TOKEN}", [f"Bearer {TOKEN}"], ALONE),
+        (f"DPoP Bearer {TOKEN}", [PROOF], TWICE),
+        (f"Bearer DPoP {TOKEN}", [PROOF], TWICE),
+        (f"DPoP dpop {TOKEN}", [PROOF], TWICE),
+        (f'DPoP "{TOKEN}"', [PROOF], "the token stands in quotes: send it without"),
+        (f"DPoP '{TOKEN}'", [PROOF], "the token stands in quotes: send it without"),
+        ("DPoP [object Object]", [PROOF], None),
+        ("DPoP", [PROOF], None),
+        ("DPoP ", [PROOF], None),
+        ("DPoP undefined", [PROOF], NO_TOKEN),
+        ("Bearer null", [], NO_TOKEN),
+        (TOKEN, [PROOF], NO_SCHEME),
+        ("Basic dXNlcjpwYXNz", [], None),
+        (None, [PROOF], "a proof without its token: did a proxy drop Authorization?"),
+        (None, [], None),
+        ("Bearer a.b.c", [], None),
+        ("DPoP a.b.c", [PROOF], "an opaque or an encrypted token, or one that was cut short?"),
+        ("DPoP ...", ["..."], "an opaque or an encrypted token, or one that was cut short?"),
+        (f"DPoP {TOKEN}", ["a.b.c"], "is it whole"),
+    ],
+)
+async def test_a_field_that_holds_something_else(
+    authorization: str | None, dpop: list[str], hint: str | None
+) -> None:
+    found = (await event_of(asking(authorization, *dpop))).hint
+    assert (found is None) if hint is None else (found is not None and hint in found)
+
+
+async def test_an_opaque_token_in_the_dpop_field() -> None:
+    api = Api()
+    with pytest.raises(DPoPError):
+        await api.server.authenticate(request(api.token, api.token))
+    assert api.events[-1].hint == IS_TOKEN
+
+
+async def test_a_bound_token_as_bearer_where_bearer_is_accepted() -> None:
+    api = Api(accept_bearer=True)
+    with pytest.raises(DPoPError):
+        await api.server.authenticate(request(api.token, scheme="Bearer"))
+    assert api.events[-1].hint == IS_BOUND, "though the token is opaque: it was verified"
+
+
+async def test_an_unbound_token_on_a_route_that_wants_dpop() -> None:
+    api = Api(accept_bearer=True)
+    api.tokens.issue(None, name="unbound")
+    asked = request("unbound", scheme="Bearer")
+    with pytest.raises(DPoPError):
+        await api.server.with_policy(accept_bearer=False).authenticate(asked)
+    assert api.events[-1].hint is None
+
+
+async def test_a_verifier_of_ones_own_that_was_given_a_proof() -> None:
+    api = Api()
+    with pytest.raises(DPoPError):
+        await api.server.authenticate(request(PROOF, api.proof()))
+    assert api.events[-1].hint == IS_PROOF
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"header": {"typ": "JWT"}, "typ": "Refresh", "aud": ISSUER.issuer}, REFRESH),
+        ({"header": {"typ": "JWT", "alg": "HS512"}, "key": b"k" * 64, "typ": "Offline"}, REFRESH),
+        ({"header": {"alg": "HS256"}, "key": b"k" * 32}, "a token that only its issuer can verify"),
+        ({"header": {"typ": "JWT"}, "at_hash": "x", "aud": "my_client"}, ID_TOKEN),
+        ({"header": {"typ": "JWT"}, "nonce": "x", "aud": "my_client"}, ID_TOKEN),
+        ({"nonce": "x", "aud": "my_client"}, ID_TOKEN),
+        ({"header": {"typ": "JWT"}}, "name its typ in token_types"),
+        ({"nonce": "x", "expires_in": -300}, "it expired 300 s ago"),
+    ],
+)
+async def test_another_token_than_the_access_token(changes: dict[str, Any], hint: str) -> None:
+    token = ISSUER.token(**changes)
+    assert hint in str((await event_of(asking(f"DPoP {token}", PROOF))).hint)
+
+
+async def test_a_token_that_speaks_for_nobody() -> None:
+    events: list[AuthenticationEvent] = []
+    server = ResourceServer(
+        verifier=JWTAccessTokenVerifier(
+            issuer=ISSUER.issuer,
+            audience=RESOURCE,
+            jwks=ISSUER.jwks(),
+            clock=lambda: NOW,
+            required_claims=("iss", "exp", "aud"),
+        ),
+        resource=RESOURCE,
+        replay_store=MemoryReplayStore(),
+        clock=lambda: NOW,
+        on_event=events.append,
+    )
+    nobody: dict[str, Any] = {"client_id": ABSENT, "cid": "x"}
+    token = ISSUER.token(sub=None, **nobody)
+    with pytest.raises(DPoPError, match="neither a subject nor a client"):
+        await server.authenticate(asking(f"DPoP {token}", PROOF))
+    assert "name it in client_id_claims" in str(events[0].hint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "..", "....", "é.é.é", "\ud800.\ud800.x", "A.A.A", "=.=.=", "a" * 100_000, "." * 100_000, "\0"],
+)
+async def test_whatever_stands_there_no_hint_costs_or_breaks_anything(text: str) -> None:
+    for authorization in (f"DPoP {text}", f"Bearer {text}", f" {text}", f"DPoP {TOKEN}"):
+        await event_of(asking(authorization, text))
+
+
+async def test_only_the_beginning_is_looked_at() -> None:
+    def jwt(header: dict[str, str], payload: dict[str, str]) -> str:
+        return ".".join(base64url.encode(json.dumps(part).encode()) for part in (header, payload)) + ".x"
+
+    far = jwt({"typ": "at+jwt"}, {"a": "x" * 9000, "jkt": "x"})
+    near = jwt({"typ": "at+jwt"}, {"jkt": "x", "a": "x" * 9000})
+    assert (await event_of(asking(f"Bearer {near}"))).hint == IS_BOUND
+    assert (await event_of(asking(f"Bearer {far}"))).hint is None
+    late = jwt({"a": "x" * 2000, "typ": "dpop+jwt"}, {})
+    assert (await event_of(asking(f"Bearer {late}"))).hint is None
