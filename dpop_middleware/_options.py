@@ -11,12 +11,24 @@ from typing import Any, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["choice", "clock", "flag", "names", "provides", "seconds", "share", "tokens", "whole_number"]
+__all__ = [
+    "choice",
+    "clock",
+    "flag",
+    "names",
+    "namespace",
+    "provides",
+    "seconds",
+    "share",
+    "tokens",
+    "whole_number",
+]
 
 Choice = TypeVar("Choice", bound=str)
 
 # RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_LONGEST_NAMESPACE = 200
 
 
 def _refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -89,6 +101,13 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
         if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
             raise _refused(name, "strings without spaces, quotes and backslashes", value)
     return tuple(values)
+
+
+def namespace(name: str, value: object) -> str:
+    """Return an option that is a text of at most 200 characters, maybe empty."""
+    if not isinstance(value, str) or len(value) > _LONGEST_NAMESPACE or not value.isprintable():
+        raise _refused(name, f"a printable text of at most {_LONGEST_NAMESPACE} characters", value)
+    return value
 
 
 def clock(value: Any) -> Callable[[], float]:

@@ -12,6 +12,7 @@ from typing import Final, Literal, overload
 
 from starlette.requests import Request
 
+from dpop_middleware._options import namespace
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -88,11 +89,12 @@ class TokenEndpoint:
 
     - `url`: the endpoint's own https URL, whole and as clients call it. Each URL needs a `TokenEndpoint` of
       its own: the endpoint for pushed authorization requests (section 10.1) is another.
-    - `replay_store`: where presented proofs are remembered, apart from those of other servers and endpoints.
-      `MemoryReplayStore()` is for a single process.
+    - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
+    - `replay_namespace`: which endpoints share what is remembered, and their nonces: those with the same text
+      in the same store. All endpoints of one server share one.
     - `policy`: see `DPoPPolicy`; `accept_bearer` means nothing here.
-    - `nonces`: issues and checks nonces, where the policy asks for them. They count at all endpoints of one
-      origin, and nowhere else.
+    - `nonces`: issues and checks nonces, where the policy asks for them. They count at all
+      endpoints of one `replay_namespace`, and nowhere else.
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be addressed by plain http, besides loopback ones.
 
@@ -104,12 +106,13 @@ class TokenEndpoint:
         *,
         url: str,
         replay_store: ReplayStore,
+        replay_namespace: str = "token endpoint",
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
         clock: Callable[[], float] = time.time,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
-        origin = checked_url("url", url, insecure_http_hosts=insecure_http_hosts).origin
+        checked_url("url", url, insecure_http_hosts=insecure_http_hosts)
         if policy.nonce != "off" and nonces is None:
             raise ConfigurationError(
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
@@ -118,10 +121,10 @@ class TokenEndpoint:
         self._clock = clock
         self._verification = ProofVerification(
             store=replay_store,
-            keyspace=ReplayKeyspace("token endpoint", normalize(url)),
+            keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
             public_urls=_OneURL(url),
             # A client remembers nonces by origin (section 8.2): its endpoints must agree on them.
-            nonces=nonces_for(nonces, purpose="token endpoint", server=origin),
+            nonces=nonces_for(nonces, purpose="token endpoint", namespace=replay_namespace),
         )
         warn_of_plain_http(checked_hosts(insecure_http_hosts))
 

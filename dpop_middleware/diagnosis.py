@@ -18,7 +18,8 @@ _FAR_AWAY = 100_000_000_000
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
     {
-        Check.JTI: "sent twice, by a retry, a proxy or a thief? each request needs a new proof",
+        Check.JTI: "sent twice, by a retry, a proxy or a thief? each request needs a new proof; two servers "
+        "that judge the same request on one store need a replay_namespace each",
         Check.ATH: "a proof for another token, from before a refresh? ath is the token's SHA-256, base64url",
         Check.SIGNATURE: "signed by another key than the one in jwk? or an ECDSA signature in DER form?",
     }

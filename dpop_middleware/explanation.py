@@ -127,7 +127,7 @@ async def explain(
             verifier=verifier,
             proofs=ProofVerification(
                 store=MemoryReplayStore(),
-                keyspace=ReplayKeyspace("explanation"),
+                keyspace=ReplayKeyspace(""),
                 public_urls=PublicURLs(origin, insecure_http_hosts=hosts),
                 nonces=nonces,
             ),

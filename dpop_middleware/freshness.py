@@ -11,8 +11,16 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import DPoPProof
 
-__all__ = ["Window", "acceptance_window", "check_freshness", "issued_nonce", "known_nonce"]
+__all__ = [
+    "Window",
+    "acceptance_window",
+    "check_can_be_remembered",
+    "check_freshness",
+    "issued_nonce",
+    "known_nonce",
+]
 
+_FARTHEST_IAT = 86_400
 _NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
 _NOT_ISSUED = "a nonce can't be issued now"
 # RFC 9449 section 8.1
@@ -124,19 +132,35 @@ def check_freshness(
     )
 
 
+def check_can_be_remembered(proof: DPoPProof, *, now: float, useless_after: float) -> None:
+    """A proof whose `iat` counts again one day must be remembered until then, which can't be for ever.
+
+    One with a nonce may be dated as it likes (section 8), and whoever judges it by its `iat` later must find
+    it used. So it is refused when its `iat` is more than a day ahead, unless it is useless by then, as with a
+    token that has expired. `useless_after` is in seconds since the epoch. Raises InvalidDPoPProof.
+    """
+    latest = now + _FARTHEST_IAT
+    if proof.iat > latest and useless_after > latest:
+        raise InvalidDPoPProof(
+            "the iat of the DPoP proof is too far in the future",
+            check=Check.IAT,
+            expected=(-math.inf, latest),
+            actual=proof.iat,
+        )
+
+
 def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
     """Return the time in which any of `policies` could accept the proof; the workers' margin is at its end.
 
     A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
-    another's `iat` window, nor the other way round. It is no older than its nonce.
+    another's `iat` window, nor the other way round: while a change is rolled out, two workers may differ in
+    whether nonces count. It is no older than its nonce.
     """
     not_before, expires_at = math.inf, -math.inf
     for policy in policies:
-        if nonce is None or policy.nonce == "off":
-            earliest, latest = _iat_window(proof, policy)
-        else:
-            earliest, latest = _limited_window(proof, policy)
-            earliest, latest = max(earliest, nonce.issued_at), min(latest, nonce.expires_at)
+        earliest, latest = _iat_window(proof, policy)
+        if nonce is not None:
+            earliest, latest = min(earliest, nonce.issued_at), max(latest, nonce.expires_at)
         not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
     if nonce is not None:
         not_before = max(not_before, nonce.issued_at)

@@ -41,8 +41,8 @@ class NonceProvider(Protocol):
     """Issues nonces and knows its own again; `now` is in seconds since the epoch.
 
     What a provider raises is answered 503. It may also have
-    `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once to get nonces that
-    count nowhere else.
+    `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once, with its
+    `replay_namespace` as `server`, to get nonces that count nowhere else.
     """
 
     def issue(self, now: float) -> str:
@@ -54,15 +54,15 @@ class NonceProvider(Protocol):
         ...
 
 
-def nonces_for(nonces: NonceProvider | None, *, purpose: str, server: str) -> NonceProvider | None:
-    """Return `nonces` for one purpose at one server, as far as the provider can tell them apart.
+def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) -> NonceProvider | None:
+    """Return `nonces` for one purpose in one namespace, as far as the provider can tell them apart.
 
     Raises ConfigurationError for what is no provider.
     """
     if nonces is not None and not provides(nonces, "issue", "check"):
         raise ConfigurationError("nonces takes a NonceProvider: HMACNonceProvider(secret)")
     for_server = getattr(nonces, "for_server", None)
-    return nonces if for_server is None else for_server(purpose=purpose, server=server)
+    return nonces if for_server is None else for_server(purpose=purpose, server=namespace)
 
 
 class HMACNonceProvider:

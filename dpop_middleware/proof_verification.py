@@ -13,7 +13,13 @@ from typing import NamedTuple, Protocol
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Refusal, Unavailable
-from dpop_middleware.freshness import acceptance_window, check_freshness, issued_nonce, known_nonce
+from dpop_middleware.freshness import (
+    acceptance_window,
+    check_can_be_remembered,
+    check_freshness,
+    issued_nonce,
+    known_nonce,
+)
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy, provides
@@ -48,6 +54,7 @@ class Presentation:
       is none.
     - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again.
     - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its `iat`.
+    - `speaks_for`: whom the access token speaks for, empty without one.
     """
 
     request: ResourceRequest
@@ -56,6 +63,7 @@ class Presentation:
     policies: Iterable[DPoPPolicy]
     now: float
     useless_after: float = math.inf
+    speaks_for: str = ""
 
 
 class JudgedProof(NamedTuple):
@@ -97,6 +105,7 @@ class ProofVerification:
         now = presented.now
         nonce = known_nonce(proof, self.nonces, now)
         check_freshness(proof, presented.policy, nonces=self.nonces, nonce=nonce, now=now)
+        check_can_be_remembered(proof, now=now, useless_after=presented.useless_after)
         not_before, expires_at = acceptance_window(proof, presented.policies, nonce)
         entry = ReplayEntry(
             key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
@@ -104,6 +113,7 @@ class ProofVerification:
             now=now,
             not_before=not_before,
             expires_at=min(expires_at, presented.useless_after),
+            speaks_for=presented.speaks_for,
         )
         return JudgedProof(proof, nonce, entry)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, overload
 
+from dpop_middleware._options import namespace
 from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError, Refusal
 from dpop_middleware.events import EventSink, Reporter
@@ -36,6 +37,9 @@ class ResourceServer:
       `AccessTokenVerifier`. Exactly one of the two.
     - `resource`: this API's resource identifier, an https URL (RFC 9728).
     - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
+    - `replay_namespace`: which servers share what is remembered of proofs, and their nonces: those with the
+      same text in the same store. Two servers that must each judge one request, such as a gateway and the API
+      behind it, need two. Whatever else is configured makes no difference.
     - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
     - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
       only.
@@ -59,6 +63,7 @@ class ResourceServer:
         issuer: str,
         resource: str,
         replay_store: ReplayStore,
+        replay_namespace: str = "",
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
         token_clock_skew: float | None = None,
@@ -77,6 +82,7 @@ class ResourceServer:
         verifier: AccessTokenVerifier,
         resource: str,
         replay_store: ReplayStore,
+        replay_namespace: str = "",
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = ...,
         nonces: NonceProvider | None = None,
@@ -92,6 +98,7 @@ class ResourceServer:
         verifier: AccessTokenVerifier | None = None,
         resource: str,
         replay_store: ReplayStore,
+        replay_namespace: str = "",
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
         token_clock_skew: float | None = None,
@@ -122,11 +129,11 @@ class ResourceServer:
             verifier=verifier,
             proofs=ProofVerification(
                 store=replay_store,
-                keyspace=ReplayKeyspace("resource server", resource, *sorted(set(audiences))),
+                keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
                 public_urls=PublicURLs(
                     origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
                 ),
-                nonces=nonces_for(nonces, purpose="resource server", server=resource),
+                nonces=nonces_for(nonces, purpose="resource server", namespace=replay_namespace),
             ),
             clock=clock,
             policies=(policy,),

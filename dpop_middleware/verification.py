@@ -8,6 +8,7 @@ follows the proof's header is the same at a token endpoint: `ProofVerification`.
 """
 
 import hashlib
+import math
 import traceback
 from collections.abc import Callable
 
@@ -55,6 +56,8 @@ class RequestVerification:
         self.proofs = proofs
         self.clock = clock
         self.policies = policies
+        # Where a token may last longer each time it is asked about, no proof dies with it.
+        self._expiry_is_final = getattr(verifier, "expiry_is_final", False) is True
         self._known_clients = KnownClients(max_clients=_MAX_KNOWN_CLIENTS)
 
     def add(self, policy: DPoPPolicy) -> None:
@@ -137,7 +140,10 @@ class RequestVerification:
             policies=self.policies,
             now=now,
             # By `ath` a proof dies with its token, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW,
+            useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW
+            if self._expiry_is_final
+            else math.inf,
+            speaks_for=f"{token.issuer} {token.identity}",
         )
         judged = self.proofs.judge(jws, header, presented)
         if known is None:

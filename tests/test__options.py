@@ -19,6 +19,8 @@ def test_what_is_right_comes_back() -> None:
     assert options.names("audience", ["a", "b"]) == ("a", "b")
     assert options.tokens("scopes", ["a:b"]) == ("a:b",)
     assert options.tokens("scopes", ()) == ()
+    assert options.namespace("replay_namespace", "") == ""
+    assert options.namespace("replay_namespace", "gäteway 1") == "gäteway 1"
     assert options.clock(lambda: 1.0)() == 1.0
 
 
@@ -64,6 +66,10 @@ STRINGS = "strings without spaces, quotes and backslashes"
         (options.names, [], NAMES),
         (options.names, [""], NAMES),
         (options.names, 5, NAMES),
+        (options.namespace, None, "a printable text of at most 200 characters"),
+        (options.namespace, b"x", "a printable text of at most 200 characters"),
+        (options.namespace, "x" * 201, "a printable text of at most 200 characters"),
+        (options.namespace, "a\nb", "a printable text of at most 200 characters"),
         (options.tokens, "a", "a sequence of strings, such as ('notes:read',)"),
     ],
 )

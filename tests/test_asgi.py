@@ -364,7 +364,7 @@ async def test_the_nonce_of_the_server_that_asks_for_it_is_delivered(world: Worl
 
 async def test_another_server_verifies_afresh(world: World) -> None:
     outer = world.server()
-    inner = world.server(audience="https://other.example.test")
+    inner = world.server(audience="https://other.example.test", replay_namespace="inner")
     assert (await call(DPoPMiddleware(reached, inner), scope_of("/", world.fields("/")))).status == 401
     app = DPoPMiddleware(DPoPMiddleware(reached, inner), outer)
     answer = await call(app, scope_of("/", world.fields("/")))

@@ -237,14 +237,19 @@ async def test_a_resource_servers_entries_are_other_entries(clock: Clock, store:
     assert len(store) == 2
 
 
-async def test_endpoints_are_apart(clock: Clock, store: MemoryReplayStore) -> None:
+async def test_endpoints_share_what_is_used_unless_their_namespaces_differ(
+    clock: Clock, store: MemoryReplayStore
+) -> None:
     par = TokenEndpoint(url=PAR_URL, replay_store=store, clock=clock)
+    apart = TokenEndpoint(url=PAR_URL, replay_store=store, clock=clock, replay_namespace="pushed")
     endpoint = TokenEndpoint(url=URL, replay_store=store, clock=clock)
     same = TokenEndpoint(url="https://AUTH.example.test:443/token", replay_store=store, clock=clock)
-    await par.verify(token_request(proof_text(jti="same", url=PAR_URL)))
+    await apart.verify(token_request(proof_text(jti="same", url=PAR_URL)))
     await endpoint.verify(token_request(proof_text(jti="same")))
     with pytest.raises(errors.InvalidDPoPProof):
         await same.verify(token_request(proof_text(jti="same")))
+    with pytest.raises(errors.InvalidDPoPProof):
+        await par.verify(token_request(proof_text(jti="same", url=PAR_URL)))
 
 
 class FailingStore:
@@ -343,7 +348,7 @@ async def test_nonces_count_at_this_server_only(clock: Clock) -> None:
     for foreign in (
         provider.issue(NOW),
         provider.for_server(purpose="resource server", server=origin).issue(NOW),
-        provider.for_server(purpose="token endpoint", server="https://other.example.test").issue(NOW),
+        provider.for_server(purpose="token endpoint", server="another namespace").issue(NOW),
         "nonsense",
     ):
         with pytest.raises(errors.UseDPoPNonce):

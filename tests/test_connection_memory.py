@@ -194,7 +194,7 @@ async def test_a_store_that_says_unavailable_itself_is_not_asked_again_either() 
     assert len(api.store.entries) == 1
 
 
-async def test_another_server_verifies_afresh_under_its_own_prefix() -> None:
+async def test_another_server_verifies_afresh_in_its_own_namespace() -> None:
     api, other = Api(), Api()
     other.tokens, other.store = api.tokens, api.store
     from dpop_middleware import DPoPPolicy, ResourceServer
@@ -204,6 +204,7 @@ async def test_another_server_verifies_afresh_under_its_own_prefix() -> None:
         resource="https://second.example.test",
         public_url="https://api.example.test",
         replay_store=api.store,
+        replay_namespace="second",
         policy=DPoPPolicy(),
         clock=api.clock,
     )

@@ -238,7 +238,7 @@ def test_fastapis_own_root_path_is_no_other_request(world: World) -> None:
 
 def test_two_servers_two_audiences(world: World) -> None:
     ours = DPoPSecurity(world.server())
-    other = DPoPSecurity(world.server(audience="https://other.example.test"))
+    other = DPoPSecurity(world.server(audience="https://other.example.test", replay_namespace="other"))
     app = FastAPI()
 
     @app.get("/ours")

@@ -160,5 +160,5 @@ def test_the_secret_shows_nowhere() -> None:
 def test_a_provider_issues_and_checks(half: str) -> None:
     provider: Any = type("Half", (), {half: HMACNonceProvider.issue})()
     with pytest.raises(ConfigurationError, match="nonces takes a NonceProvider"):
-        nonces_for(provider, purpose="p", server="s")
-    assert nonces_for(None, purpose="p", server="s") is None
+        nonces_for(provider, purpose="p", namespace="s")
+    assert nonces_for(None, purpose="p", namespace="s") is None

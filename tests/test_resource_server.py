@@ -31,6 +31,7 @@ from dpop_middleware.errors import (
     InvalidDPoPProof,
     UseDPoPNonce,
 )
+from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.proof import parse_header
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.testing import TestIssuer
@@ -319,14 +320,14 @@ async def test_the_two_steps_of_authenticate_are_one_event() -> None:
 async def test_a_secret_is_replaced_without_refusing_anybody() -> None:
     old, new = SECRET, bytes(reversed(SECRET))
     api = Api(nonce="required", nonces=HMACNonceProvider((new, old)))
-    before = HMACNonceProvider(old).for_server(purpose="resource server", server=RESOURCE)
+    before = HMACNonceProvider(old).for_server(purpose="resource server", server="")
     handed = given_nonce(await api.server.authenticate(api.request(api.proof(nonce=before.issue(NOW)))))
     assert handed == api.server_nonces.issue(NOW)
     assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=handed)))) is None
 
 
 @pytest.mark.parametrize(
-    ("purpose", "server"), [("authorization server", RESOURCE), ("resource server", f"{RESOURCE}/other")]
+    ("purpose", "server"), [("authorization server", ""), ("resource server", "gateway")]
 )
 async def test_nonces_of_elsewhere_do_not_count(purpose: str, server: str) -> None:
     api = Api(nonce="required")
@@ -632,27 +633,54 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
             build(**hosts, insecure_http_hosts=[named])
 
 
-async def test_two_resources_of_one_audience_do_not_share_entries() -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"audience": "everything"}, {"audience": ["everything", "more"]}),
+        ({"audience": ["more", "everything"]}, {"audience": ["everything", "more", "everything"]}),
+        ({"resource": RESOURCE}, {"resource": f"{RESOURCE}/"}),
+        ({"resource": f"{RESOURCE}/first"}, {"resource": f"{RESOURCE}/second"}),
+        ({"public_url": RESOURCE}, {"public_url": [RESOURCE, "https://api.example.org"]}),
+        (
+            {"policy": DPoPPolicy(algorithms=("ES256",))},
+            {"policy": DPoPPolicy(algorithms=("ES256", "RS256"))},
+        ),
+        ({"nonces": HMACNonceProvider(SECRET)}, {"nonces": None}),
+        ({"token_clock_skew": 0}, {"token_clock_skew": 300}),
+    ],
+)
+async def test_workers_that_are_configured_differently_share_what_is_used(one: Any, other: Any) -> None:
     issuer, key, store = TestIssuer(ISSUER, clock=Clock()), DPoPKey.generate(), MemoryReplayStore()
-    first, second = (
-        build(
-            jwks=issuer.jwks(),
-            resource=f"{RESOURCE}/{name}",
-            audience="everything",
-            replay_store=store,
-            clock=Clock(),
-        )
-        for name in ("first", "second")
-    )
+    usual = {"resource": RESOURCE, "audience": "everything", "public_url": RESOURCE}
+    workers = [
+        build(jwks=issuer.jwks(), replay_store=store, clock=Clock(), **(usual | options))
+        for options in (one, other)
+    ]
     token = issuer.token(jkt=key.jkt, audience="everything")
-    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
-    for server in (first, second):
-        await server.authenticate(asked)
-    for server in (first, second):
+    for first, second in (workers, reversed(workers)):
+        asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+        await first.authenticate(asked)
         with pytest.raises(DPoPError) as caught:
-            await server.authenticate(asked)
+            await second.authenticate(asked)
         assert caught.value.check is Check.JTI
     assert len(store) == 2
+
+
+async def test_servers_that_must_each_judge_a_request_have_a_namespace_each() -> None:
+    issuer, key, store = TestIssuer(ISSUER, clock=Clock()), DPoPKey.generate(), MemoryReplayStore()
+    events: list[AuthenticationEvent] = []
+    api = build(jwks=issuer.jwks(), replay_store=store, clock=Clock(), on_event=events.append)
+    gateway = build(jwks=issuer.jwks(), replay_store=store, clock=Clock(), replay_namespace="gateway")
+    token = issuer.token(jkt=key.jkt, audience=RESOURCE)
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    for server in (gateway, api):
+        await server.authenticate(asked)
+    with pytest.raises(DPoPError):
+        await api.authenticate(asked)
+    assert events[-1].hint is not None
+    assert "need a replay_namespace each" in events[-1].hint
+    with pytest.raises(ConfigurationError, match="replay_namespace takes a printable text"):
+        build(jwks=issuer.jwks(), replay_store=store, replay_namespace=None)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_both_challenges_on_lines_of_their_own(world: World) -> None:
 def test_two_audiences_in_one_application(world: World) -> None:
     audiences = {"notes": f"{ORIGIN}/notes", "files": f"{ORIGIN}/files"}
     servers = {
-        name: world.server(resource=audience, public_url=ORIGIN) for name, audience in audiences.items()
+        name: world.server(resource=audience, public_url=ORIGIN, replay_namespace=name)
+        for name, audience in audiences.items()
     }
 
     def endpoint(name: str) -> Callable[..., Any]:

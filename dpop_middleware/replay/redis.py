@@ -27,6 +27,7 @@ from dpop_middleware.replay.settings import Options, Settings
 from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.replay.target import Target, target_of_client, target_of_url
 from dpop_middleware.replay.topology import tag_of
+from dpop_middleware.replay.transport_security import check_transport
 
 __all__ = ["RedisReplayStore"]
 
@@ -61,6 +62,8 @@ class RedisReplayStore:
       middleware's lifespan calls) or was first asked is never taken for new.
     - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` judges
       by this process's own memory instead: the same proof is then accepted once by each process.
+    - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
+      stands between this process and the server can say that no proof was used before, and read the password.
 
     Raises `ConfigurationError` for what can't work. Not checked: entries that the server evicts, and a
     master that a partition has cut off from its replicas (see the README).
@@ -69,6 +72,7 @@ class RedisReplayStore:
     def __init__(self, client: object, **options: Unpack[Options]) -> None:
         settings = self._settings = Settings.of(options)
         self._target = client if isinstance(client, Target) else target_of_client(client)
+        check_transport(self._target, settings)
         self._prefix = settings.prefix.encode()
         self._timeout = settings.timeout
         self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict, get_args
 
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.fence import NewServer
 
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     strict: bool
     new_server: NewServer
     on_unavailable: OnUnavailable
+    unverified_tls: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class Settings:
     strict: bool = False
     new_server: NewServer = "accept"
     on_unavailable: OnUnavailable = "refuse"
+    unverified_tls: bool = False
     notices: Notices = field(init=False, default_factory=Notices)
     made: float = field(init=False, default_factory=time.monotonic)
 
@@ -87,8 +90,8 @@ class Settings:
             raise ConfigurationError("max_waiting must be a whole number of requests, at least 1")
         if not _is_count(self.wait_replicas) or self.wait_replicas < 0:
             raise ConfigurationError("wait_replicas must be 0, or the whole number of replicas to wait for")
-        if not isinstance(self.strict, bool):
-            raise ConfigurationError("strict must be True or False")
+        flag("strict", self.strict)
+        flag("unverified_tls", self.unverified_tls)
         if self.new_server not in get_args(NewServer):
             raise ConfigurationError('new_server must be "wait" or "accept"')
         if self.on_unavailable not in get_args(OnUnavailable):

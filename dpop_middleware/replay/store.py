@@ -15,11 +15,13 @@ _KEY_SIZE = 16
 class ReplayEntry:
     """One presentation of a proof, to be remembered until it can't be accepted any more.
 
-    `key` names the proof: an ASCII digest over the server, the key's thumbprint and the `jti`, with
-    nothing of the request in clear. `jkt` is the thumbprint of the proof's key, for shares per client.
-    `now`, `not_before` and `expires_at` are seconds since the epoch by the server's clock: the moment of
-    this request, the first moment at which the proof could have been accepted, and the last at which it
-    could be, with the margin for clocks that differ between workers.
+    `key` names the proof: an ASCII digest over the namespace, the key's thumbprint and the `jti`, with
+    nothing of the request in clear. `jkt` is the thumbprint of the proof's key. `now`, `not_before` and
+    `expires_at` are seconds since the epoch by the server's clock: the moment of this request, the first
+    moment at which the proof could have been accepted, and the last at which it could be, with the margin for
+    clocks that differ between workers. `speaks_for` is whom the access token speaks for, its issuer and its
+    subject or client: a store that gives each client a share counts by it, since keys are free. It is empty
+    where no token came with the proof.
     """
 
     key: str
@@ -27,6 +29,7 @@ class ReplayEntry:
     now: float
     not_before: float
     expires_at: float
+    speaks_for: str = ""
 
 
 class ReplayStore(Protocol):
@@ -47,16 +50,17 @@ def _length_prefixed(text: str) -> bytes:
 
 
 class ReplayKeyspace:
-    """The keys of one server's entries, apart from those of any other server in the same store.
+    """The keys of one namespace's entries, apart from those of any other in the same store.
 
-    `server` is what tells this server from others, the same in all its workers.
+    `namespace` is the user's. Nothing else of a server's configuration takes part: two workers of one service
+    may differ in it while a change is rolled out, and a proof must still be used once.
     """
 
-    def __init__(self, *server: str) -> None:
-        self._server = hashlib.sha256(b"".join(map(_length_prefixed, server)))
+    def __init__(self, namespace: str) -> None:
+        self._namespace = hashlib.sha256(_length_prefixed(namespace))
 
     def key(self, *, jkt: str, jti: str) -> str:
-        """Return the key of a proof: 128 bits of SHA-256 over server, `jkt` and `jti`, in 22 characters."""
-        digest = self._server.copy()
+        """Return the key of a proof, 22 characters: 128 bits of SHA-256 over namespace, `jkt` and `jti`."""
+        digest = self._namespace.copy()
         digest.update(f"{len(jkt)}:{jkt}{jti}".encode())
         return base64url.encode(digest.digest()[:_KEY_SIZE])

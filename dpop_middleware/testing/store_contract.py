@@ -29,6 +29,7 @@ def entry(
     key: str | None = None,
     *,
     jkt: str = "jkt",
+    speaks_for: str = "",
     now: float | None = None,
     age: float = 0.0,
     lifetime: float = 80.0,
@@ -41,6 +42,7 @@ def entry(
         now=now,
         not_before=now - age,
         expires_at=now + lifetime,
+        speaks_for=speaks_for,
     )
 
 

@@ -63,6 +63,9 @@ class JWTAccessTokenVerifier:
     ConfigurationError.
     """
 
+    expiry_is_final = True
+    """The `exp` of a signed token never changes."""
+
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
         self,
         *,

@@ -82,6 +82,22 @@ async def test_one_key_can_not_take_more_than_its_share() -> None:
     assert await store.add(entry(jkt="greedy", now=NOW + 81)) is True
 
 
+async def test_a_client_with_many_keys_has_one_share() -> None:
+    store = MemoryReplayStore(max_entries=100, max_share=0.1)
+    greedy = [
+        await answer(store, entry(jkt=f"key {number % 10}", speaks_for="issuer greedy", now=NOW))
+        for number in range(30)
+    ]
+    assert greedy.count(True) == 10
+    assert await store.add(entry(jkt="key 1", speaks_for="issuer modest", now=NOW)) is True
+
+
+async def test_two_clients_of_one_key_have_a_share_each() -> None:
+    store = MemoryReplayStore(max_entries=100, max_share=0.01)
+    assert await store.add(entry(jkt="shared", speaks_for="issuer a", now=NOW)) is True
+    assert await store.add(entry(jkt="shared", speaks_for="issuer b", now=NOW)) is True
+
+
 async def test_what_expired_frees_the_share() -> None:
     store = MemoryReplayStore(max_entries=100, max_share=0.01)
     for step in range(5):
@@ -179,7 +195,7 @@ async def test_its_refusals_are_said_as_all_others_are() -> None:
     await store.add(entry(jkt="a", now=NOW))
     greedy = await answer(store, entry(jkt="a", now=NOW))
     assert isinstance(greedy, Unavailable)
-    assert greedy.description == "too many proofs of this key are in use"
+    assert greedy.description == "too many proofs of this client are in use"
     await store.add(entry(jkt="b", now=NOW))
     full = await answer(store, entry(jkt="c", now=NOW))
     assert isinstance(full, Unavailable)

@@ -42,7 +42,8 @@ class Tokens:
 
     issuers = (ISSUER,)
 
-    def __init__(self) -> None:
+    def __init__(self, *, expiry_is_final: bool = False) -> None:
+        self.expiry_is_final = expiry_is_final
         self.known: dict[str, Any] = {}
         self.asked: list[str] = []
 
@@ -136,10 +137,11 @@ class Api:
         nonces: NonceProvider | None = None,
         public_url: Any = None,
         scopes: Iterable[str] = ("notes:read",),
+        expiry_is_final: bool = False,
         **policy: Any,
     ) -> None:
         self.clock = Clock()
-        self.tokens = Tokens()
+        self.tokens = Tokens(expiry_is_final=expiry_is_final)
         self.store = Store()
         self.events: list[AuthenticationEvent] = []
         self.key = key or DPoPKey.generate()
@@ -160,7 +162,7 @@ class Api:
     def server_nonces(self) -> HMACNonceProvider:
         """What the server itself issues and knows."""
         assert isinstance(self.nonces, HMACNonceProvider)
-        return self.nonces.for_server(purpose="resource server", server=RESOURCE)
+        return self.nonces.for_server(purpose="resource server", server="")
 
     def proof(
         self,
