@@ -71,8 +71,8 @@ class LeftOut:
     meant: bool = False
 
     def __str__(self) -> str:
-        name = f"key {self.position} of the JWK Set" + ("" if self.kid is None else f", kid {_shown(self.kid)},")
-        return f"{name} is left out: {self.reason}"
+        name = "" if self.kid is None else f", kid {_shown(self.kid)},"
+        return f"key {self.position} of the JWK Set{name} is left out: {self.reason}"
 
 
 class KeySet:
@@ -82,6 +82,11 @@ class KeySet:
         self.keys = keys
         self.left_out = left_out
         self.identities = frozenset(key.identity for key in keys)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence about each key that isn't used although it isn't meant for something else."""
+        return tuple(str(key) for key in self.left_out if not key.meant)
 
     def why_not(self, kid: str | None) -> str:
         """Return the sentence about the key of this name that the set has but that isn't used, or ""."""
@@ -205,7 +210,7 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
         raise _UnusableError(f"it is malformed: no key has this {' and '.join(names)}") from error
     if isinstance(key, RSAPublicKey) and not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
         raise _UnusableError(
-            f"its n, the RSA modulus, has {key.key_size} bits: {_MIN_RSA_BITS} to {_MAX_RSA_BITS} are accepted"
+            f"its n, the RSA modulus, has {key.key_size} bits, not {_MIN_RSA_BITS} to {_MAX_RSA_BITS}"
         )
     if isinstance(key, Ed25519PublicKey):
         _check_order(key)

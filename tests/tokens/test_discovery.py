@@ -93,8 +93,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
-        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we were "
-        f"told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
+        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we "
+        f"were told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
         f"{server.origin}{OPENID}: the status is 302, not 200"
     )
 
@@ -151,7 +151,7 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
 )
 def test_both_issuers_are_named_and_what_differs(told: str, says: object, hint: str | None) -> None:
     message = refused({"issuer": says}, told)
-    start = f"the metadata is another issuer's: it says {ascii(says)}, and we were told '{told}'"
+    start = f"the metadata is another issuer's: it says {says!a}, and we were told '{told}'"
     assert message == (start if hint is None else f"{start}; {hint}'{says}'")
     assert message.isascii()
     assert message.isprintable()
