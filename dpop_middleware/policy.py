@@ -73,7 +73,8 @@ class DPoPPolicy:
 
     - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only.
     - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`.
-    - `clock_skew`: seconds by which a client's clock may differ from ours, both ways.
+    - `clock_skew`: seconds by which a client's clock may differ from ours, both ways. It is for proofs:
+      tokens have a skew of their own.
     - `accept_bearer`: also let unbound tokens in as Bearer. It costs what DPoP gives: such a token works
       for whoever steals it. Bound tokens never pass as Bearer.
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
@@ -85,7 +86,7 @@ class DPoPPolicy:
 
     algorithms: tuple[str, ...] = SUPPORTED_ALGORITHMS
     proof_lifetime: float = 60
-    clock_skew: float = 15
+    clock_skew: float = 30
     accept_bearer: bool = False
     nonce: NonceMode = "off"
 

@@ -12,15 +12,15 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.once import RequestMemory
-from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
+from dpop_middleware.policy import DPoPPolicy, PolicyFamily
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
-from dpop_middleware.secure_url import checked_hosts, checked_url
+from dpop_middleware.secure_url import checked_url
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import checked_clock, checked_names, warn_of_plain_http
+from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.options import checked_clock, checked_names
 from dpop_middleware.verdicts import Authentication, VerifiedRequest
 from dpop_middleware.verification import RequestVerification
 
@@ -39,6 +39,8 @@ class ResourceServer:
     - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
     - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
       only.
+    - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
+      for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
@@ -59,6 +61,7 @@ class ResourceServer:
         replay_store: ReplayStore,
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
+        token_clock_skew: float | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = ...,
         nonces: NonceProvider | None = None,
@@ -82,7 +85,7 @@ class ResourceServer:
         insecure_http_hosts: Collection[str] = (),
     ) -> None: ...
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
         self,
         *,
         issuer: str | None = None,
@@ -91,6 +94,7 @@ class ResourceServer:
         replay_store: ReplayStore,
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
+        token_clock_skew: float | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
@@ -105,28 +109,15 @@ class ResourceServer:
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
         checked_clock(clock)
         self._resource = resource
-        if verifier is None:
-            if issuer is None:
-                raise ConfigurationError(
-                    "ResourceServer takes exactly one of issuer and verifier: none is given"
-                )
-            verifier = JWTAccessTokenVerifier(
-                issuer=issuer,
-                audience=audiences,
-                jwks=jwks,
-                clock_skew=policy.clock_skew,
-                clock=clock,
-                insecure_http_hosts=insecure_http_hosts,
-            )
-        elif not provides(verifier, "verify"):
-            raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
-        elif issuer is not None or audience is not None or jwks is not None:
-            raise ConfigurationError(
-                "issuer, audience and jwks make a verifier: leave them out, or leave out verifier"
-            )
-        else:
-            # A verifier that is made here has said so.
-            warn_of_plain_http(checked_hosts(insecure_http_hosts))
+        verifier = configured_verifier(
+            verifier,
+            issuer=issuer,
+            audience=audiences,
+            options={"audience": audience, "jwks": jwks, "token_clock_skew": token_clock_skew},
+            clock=clock,
+            insecure_http_hosts=insecure_http_hosts,
+        )
+        self._token_clock_skew = clock_skew_of(verifier)
         self._verification = RequestVerification(
             verifier=verifier,
             store=replay_store,
@@ -235,10 +226,11 @@ class ResourceServer:
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.
 
-        That is until it expires; for a token that was let in after that, until `clock_skew` is used up.
+        That is until it expires; for a token that was let in after that, until the tokens' clock skew is used
+        up.
         """
         left = access_token.expires_at - self._verification.clock()
-        return left if left > 0 else max(0.0, left + self._policy.clock_skew)
+        return left if left > 0 else max(0.0, left + self._token_clock_skew)
 
     async def open(self) -> None:
         """Let the replay store look at its server now, in the background; requests connect without this."""

@@ -114,7 +114,7 @@ def claim_changes(key: Signer) -> Iterator[Change]:
         yield "htm", htm
     for htu in HTUS:
         yield "htu", htu
-    for time in (75, 75.01, 74.9, 60, 61, 0, -15, -15.01, -14.9, -3600, 3600):
+    for time in (90, 90.01, 89.9, 75, 60, 61, 0, -15, -16, -30, -30.01, -29.9, -3600, 3600):
         yield "iat", NOW - time
         yield "exp", NOW - time
         yield "nbf", NOW - time
@@ -455,7 +455,7 @@ URIS = st.builds(
         st.sampled_from(["jti", "htm", "iat", "exp", "nbf", "ath", "nonce", "x"]), JSON, max_size=2
     )
     | st.fixed_dictionaries({"htu": URIS})
-    | st.fixed_dictionaries({"iat": st.floats(NOW - 80, NOW + 20)}),
+    | st.fixed_dictionaries({"iat": st.floats(NOW - 95, NOW + 35)}),
 )
 async def test_whatever_else_a_client_may_sign(header: Any, jwk: Any, claims: Any) -> None:
     judges = Judges(signer("ES256"))

@@ -18,7 +18,7 @@ def test_defaults() -> None:
         *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
         *("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"),
     )
-    assert (policy.proof_lifetime, policy.clock_skew) == (60, 15)
+    assert (policy.proof_lifetime, policy.clock_skew) == (60, 30)
     assert policy.accept_bearer is False
     assert policy.nonce == "off"
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_how_long_a_token_is_still_good() -> None:
     for second in (0, 59, 60, 65, 70, 99):
         api.clock.now = NOW + second
         left.append(api.server.seconds_left(token))
-    assert left == [60, 1, 10, 5, 0, 0]
+    assert left == [60, 1, 15, 10, 5, 0]
 
 
 async def test_closing_goes_on_after_a_fault() -> None:
@@ -647,21 +648,94 @@ async def test_two_resources_of_one_audience_do_not_share_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clock_skew", "late", "accepted"),
-    [(0, 1, False), (15, 14, True), (15, 16, False), (100, 99, True), (100, 101, False)],
+    ("options", "late", "accepted"),
+    [
+        ({}, 14, True),
+        ({}, 15, False),
+        ({"policy": DPoPPolicy(clock_skew=300)}, 14, True),
+        ({"policy": DPoPPolicy(clock_skew=300)}, 15, False),
+        ({"policy": DPoPPolicy(clock_skew=300)}, 290, False),
+        ({"policy": DPoPPolicy(clock_skew=0)}, 14, True),
+        ({"token_clock_skew": 0}, 0, False),
+        ({"token_clock_skew": 0.5}, 0, True),
+        ({"token_clock_skew": 100}, 99, True),
+        ({"token_clock_skew": 100}, 100, False),
+        ({"token_clock_skew": 300, "policy": DPoPPolicy(clock_skew=0)}, 299, True),
+        ({"token_clock_skew": 300, "policy": DPoPPolicy(clock_skew=0)}, 300, False),
+    ],
 )
-async def test_the_clock_skew_is_for_tokens_too(clock_skew: float, late: int, accepted: bool) -> None:
+async def test_tokens_have_a_clock_skew_of_their_own(
+    options: dict[str, Any], late: int, accepted: bool
+) -> None:
+    # RFC 9068 section 4 leaves the token's leeway to us, RFC 9449 section 11.1 the proof's.
     clock = Clock()
     issuer, key = TestIssuer(ISSUER, clock=clock), DPoPKey.generate()
-    server = build(jwks=issuer.jwks(), policy=DPoPPolicy(clock_skew=clock_skew), clock=clock)
+    server = build(jwks=issuer.jwks(), clock=clock, **options)
     token = issuer.token(jkt=key.jkt, audience=RESOURCE, exp=int(NOW) - late)
     asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
     if accepted:
+        verified = await server.authenticate(asked)
+        assert server.seconds_left(verified.access_token) == options.get("token_clock_skew", 15) - late
+        clock.now += server.seconds_left(verified.access_token)
+    with pytest.raises(DPoPError) as caught:
         await server.authenticate(asked)
-    else:
-        with pytest.raises(DPoPError) as caught:
-            await server.authenticate(asked)
-        assert caught.value.check is Check.TOKEN_TIME
+    assert caught.value.check is Check.TOKEN_TIME
+
+
+async def test_the_tokens_skew_is_for_nbf_and_iat_too() -> None:
+    clock = Clock()
+    issuer, key = TestIssuer(ISSUER, clock=clock), DPoPKey.generate()
+    for early, options in ((15, {"policy": DPoPPolicy(clock_skew=0)}), (40, {"token_clock_skew": 40})):
+        server = build(jwks=issuer.jwks(), clock=clock, **options)
+        for claim in ("nbf", "iat"):
+            for seconds, accepted in ((early, True), (early + 1, False)):
+                token = issuer.token(jkt=key.jkt, audience=RESOURCE, **{claim: int(NOW) + seconds})
+                asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+                if accepted:
+                    await server.authenticate(asked)
+                    continue
+                with pytest.raises(DPoPError) as caught:
+                    await server.authenticate(asked)
+                assert caught.value.check is Check.TOKEN_TIME
+
+
+@pytest.mark.parametrize("skew", [-1, 301, math.nan, math.inf, True, "15", [15]])
+def test_a_token_clock_skew_is_0_to_300_seconds(skew: Any) -> None:
+    with pytest.raises(ConfigurationError, match="token_clock_skew"):
+        build(token_clock_skew=skew)
+
+
+def test_a_verifier_of_ones_own_has_its_own_skew() -> None:
+    own: dict[str, Any] = {"issuer": ..., "jwks": ..., "verifier": Tokens()}
+    for skew in (0, 15, 300):
+        with pytest.raises(ConfigurationError, match="token_clock_skew make a verifier"):
+            build(**own, token_clock_skew=skew)
+
+    class Lenient(Tokens):
+        clock_skew: Any = 60
+
+    token = Api().tokens.known["access-token"]
+    late = Clock(token.expires_at + 10)
+    assert build(**own, clock=late).seconds_left(token) == 5
+    assert build(**own | {"verifier": Lenient()}, clock=late).seconds_left(token) == 50
+    for skew in (301, -1, "60", None, math.nan):
+        Lenient.clock_skew = skew
+        with pytest.raises(ConfigurationError, match="the verifier's clock_skew"):
+            build(**own | {"verifier": Lenient()})
+    jwt = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, clock_skew=40)
+    assert jwt.clock_skew == 40
+    assert build(**own | {"verifier": jwt}, clock=late).seconds_left(token) == 30
+
+
+async def test_a_stand_in_for_the_issuer_keeps_the_skew() -> None:
+    clock = Clock()
+    production = build(token_clock_skew=120)
+    issuer, key = TestIssuer.of(production, clock=clock), DPoPKey.generate()
+    server = issuer.resource_server(production)
+    token = issuer.token(jkt=key.jkt, exp=int(NOW) - 100)
+    proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW)
+    verified = await server.authenticate(request(token, proof))
+    assert server.seconds_left(verified.access_token) == 20
 
 
 async def test_a_server_knows_no_more_clients_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:

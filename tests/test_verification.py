@@ -42,8 +42,8 @@ async def test_an_honest_request() -> None:
     assert (entry.jkt, entry.now, entry.not_before, entry.expires_at) == (
         api.key.jkt,
         NOW,
-        NOW - 15,
-        NOW + 80,
+        NOW - 30,
+        NOW + 95,
     )
     assert verified.proof.jti not in entry.key
 

@@ -110,7 +110,7 @@ def _run(args: Namespace, console: Console) -> int:
     )
     token = None if args.token is None else inputs.text("--token", args.token)
     proofs = tuple(inputs.text("--proof", value) for value in args.proof)
-    judge = token_judge(args, inputs, token, policy=policy, now=now)
+    judge = token_judge(args, inputs, token, now=now)
     explanation = asyncio.run(
         _explain(
             judge,

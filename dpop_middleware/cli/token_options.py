@@ -13,7 +13,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
@@ -46,6 +46,13 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--issuer", metavar="URL", help="its iss; without --jwks its metadata is fetched")
     group.add_argument("--audience", action="append", metavar="AUD", help="the server's audience; repeatable")
     group.add_argument("--scope", action="append", metavar="SCOPE", help="a scope that the route asks for")
+    group.add_argument(
+        "--token-clock-skew",
+        type=float,
+        default=_DEFAULTS["clock_skew"],
+        metavar="SECONDS",
+        help="by which the issuer's clock may differ (default: %(default)g)",
+    )
     differs = parser.add_argument_group("tokens that differ from RFC 9068, each repeatable")
     differs.add_argument("--token-type", action="append", metavar="TYP", help="another typ; none for no typ")
     differs.add_argument("--scope-claim", action="append", metavar="NAME", help="where scopes are, as in scp")
@@ -61,9 +68,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def token_judge(
-    args: Namespace, inputs: Inputs, token: str | None, *, policy: DPoPPolicy, now: float
-) -> TokenJudge:
+def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge:
     """Return what verifies `token` as the options say; `now` is in seconds since the epoch.
 
     Where issuer or audience are not named the token's own are taken, and the check is not made. Raises
@@ -83,7 +88,7 @@ def token_judge(
     shared: dict[str, Any] = {
         "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
         "client_id_claims": (*_DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
-        "clock_skew": policy.clock_skew,
+        "clock_skew": args.token_clock_skew,
     }
     required: tuple[str, ...] = _DEFAULTS["required_claims"]
     if args.required_claim is not None:

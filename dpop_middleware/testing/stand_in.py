@@ -14,7 +14,6 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 
 __all__ = ["audiences_of", "stand_in"]
@@ -42,9 +41,11 @@ def stand_in(
     if not isinstance(production, ResourceServer):
         raise ConfigurationError("resource_server takes the production ResourceServer")
     server = copy.copy(production)
+    verifier = _verifier(production, issuer=issuer, jwks=jwks, clock=clock)
+    server._token_clock_skew = verifier.clock_skew
     server._verification = replace(
         production._verification,
-        verifier=_verifier(production, issuer=issuer, jwks=jwks, clock=clock),
+        verifier=verifier,
         store=MemoryReplayStore(max_share=1),
         clock=clock,
         known_clients=KnownClients(max_clients=_MAX_KNOWN_CLIENTS),
@@ -56,7 +57,7 @@ def stand_in(
 
 def _verifier(
     production: ResourceServer, *, issuer: str, jwks: Mapping[str, Any], clock: Callable[[], float]
-) -> AccessTokenVerifier:
+) -> JWTAccessTokenVerifier:
     audience = audiences_of(production)
     host = urlsplit(issuer).hostname
     hosts = (host,) if issuer.startswith("http:") and host is not None else ()
@@ -74,7 +75,7 @@ def _verifier(
         scope_claims=theirs._rules.scope_claims,
         client_id_claims=theirs._rules.client_id_claims,
         required_claims=theirs._rules.required,
-        clock_skew=theirs._rules.clock_skew,
+        clock_skew=theirs.clock_skew,
         clock=clock,
         insecure_http_hosts=hosts,
     )

@@ -30,7 +30,8 @@ class AccessToken:
 class AccessTokenVerifier(Protocol):
     """Turns the string that a client sent into a verified `AccessToken`.
 
-    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end.
+    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end, and `clock_skew`:
+    for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it doesn't say).
     """
 
     @property

@@ -16,6 +16,8 @@ from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import Candidates, VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import (
+    LONGEST_CLOCK_SKEW,
+    TOKEN_CLOCK_SKEW,
     checked_clock,
     checked_count,
     checked_names,
@@ -79,7 +81,7 @@ class JWTAccessTokenVerifier:
         scope_claims: Sequence[str] = ("scope",),
         client_id_claims: Sequence[str] = ("client_id",),
         required_claims: Sequence[str] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
-        clock_skew: float = 15,
+        clock_skew: float = TOKEN_CLOCK_SKEW,
         clock: Callable[[], float] = time.time,
         insecure_http_hosts: Collection[str] = (),
         max_cached_tokens: int = 10_000,
@@ -102,7 +104,7 @@ class JWTAccessTokenVerifier:
             required=_checked_required_claims(required_claims),
             scope_claims=checked_names("scope_claims", scope_claims),
             client_id_claims=checked_names("client_id_claims", client_id_claims),
-            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=300),
+            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
         self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
         lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
@@ -126,6 +128,11 @@ class JWTAccessTokenVerifier:
     def issuers(self) -> tuple[str, ...]:
         """The one issuer whose tokens are accepted."""
         return (self._rules.issuer,)
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
+        return self._rules.clock_skew
 
     async def verify(self, token: str) -> AccessToken:
         """Verify the signature and the claims of one token (RFC 9068 section 4).

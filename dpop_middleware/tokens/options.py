@@ -3,10 +3,13 @@
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
+    "LONGEST_CLOCK_SKEW",
+    "TOKEN_CLOCK_SKEW",
     "checked_clock",
     "checked_count",
     "checked_names",
@@ -14,6 +17,12 @@ __all__ = [
     "checked_token_types",
     "warn_of_plain_http",
 ]
+
+TOKEN_CLOCK_SKEW: Final = 15.0
+"""Seconds by which the clocks of issuer and verifier may differ, where nothing else is said."""
+
+LONGEST_CLOCK_SKEW: Final = 300.0
+"""The most that a verifier may allow; after that a resource server refuses the token by itself."""
 
 _LOG = logging.getLogger("dpop_middleware")
 

@@ -147,14 +147,14 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
     ):
         raise Refused
     _verify(client.key, proofs[0].rpartition(".")[0].encode(), base64url.decode(segments[2]))
-    if not iat - 15 <= now <= iat + 75:
+    if not iat - 30 <= now <= iat + 90:
         raise Refused
     entry = ReplayEntry(
         key=part.keyspace.key(jkt=client.jkt, jti=jti),
         jkt=client.jkt,
         now=now,
-        not_before=iat - 15,
-        expires_at=iat + 80,
+        not_before=iat - 30,
+        expires_at=iat + 95,
     )
     if not await part.store.add(entry):
         raise Refused

@@ -132,7 +132,8 @@ def test_issuers_that_differ_are_named_as_the_verifier_names_them(jwks: str) -> 
 
 def test_the_clock_skew_is_the_servers() -> None:
     token = ISSUER.token(jkt=KEY.jkt, expires_in=-16)
-    assert explained(token, "--clock-skew", "30").status == 0
+    assert explained(token, "--token-clock-skew", "30").status == 0
+    assert failed(explained(token, "--json", "--clock-skew", "300")) == "token_time"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,10 @@ def test_the_clock_skew_is_the_servers() -> None:
         (("--jwks", "http://auth.internal/jwks"), "jwks must be an https URL"),
         (("--token-type", ""), "token_types takes the accepted values"),
         (("--insecure-http-host", "a/b"), "insecure_http_hosts names hosts"),
-        (("--issuer", ISSUER.issuer, "--clock-skew", "900"), "clock_skew must be at least 0 and at most 300"),
+        (
+            ("--issuer", ISSUER.issuer, "--token-clock-skew", "900"),
+            "clock_skew must be at least 0 and at most 300",
+        ),
     ],
 )
 def test_wrong_uses(options: tuple[str, ...], words: str) -> None:
@@ -162,10 +166,9 @@ def test_who_reads_without_keys_names_the_issuer_that_the_token_names() -> None:
 
     from dpop_middleware.cli.inputs import Inputs
     from dpop_middleware.cli.token_options import token_judge
-    from dpop_middleware.policy import DPoPPolicy
 
     names = ("jwks", "issuer", "audience", "scope", "token_type", "scope_claim", "client_id_claim",
              "required_claim", "insecure_http_host")  # fmt: skip
-    args = Namespace(**dict.fromkeys(names))
-    judge = token_judge(args, Inputs(), ISSUER.token(), policy=DPoPPolicy(), now=NOW)
+    args = Namespace(**dict.fromkeys(names), token_clock_skew=15)
+    judge = token_judge(args, Inputs(), ISSUER.token(), now=NOW)
     assert judge.verifier.issuers == (ISSUER.issuer,)

@@ -53,7 +53,7 @@ class World:
     tokens: Mapping[str, str | None]
     algorithms: Sequence[str]
     lifetime: float = 60
-    skew: float = 15
+    skew: float = 30
 
 
 @dataclass(frozen=True)

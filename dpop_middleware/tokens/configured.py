@@ -1,0 +1,71 @@
+"""The verifier that the options of a resource server ask for."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.policy import provides
+from dpop_middleware.secure_url import checked_hosts
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import (
+    LONGEST_CLOCK_SKEW,
+    TOKEN_CLOCK_SKEW,
+    checked_seconds,
+    warn_of_plain_http,
+)
+
+__all__ = ["clock_skew_of", "configured_verifier"]
+
+
+def configured_verifier(
+    verifier: AccessTokenVerifier | None,
+    *,
+    issuer: str | None,
+    audience: tuple[str, ...],
+    options: Mapping[str, Any],
+    clock: Callable[[], float],
+    insecure_http_hosts: Collection[str],
+) -> AccessTokenVerifier:
+    """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
+
+    - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
+      `audience` as it was given, `jwks` and `token_clock_skew`.
+
+    Raises ConfigurationError.
+    """
+    if verifier is None:
+        if issuer is None:
+            raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")
+        skew = options["token_clock_skew"]
+        return JWTAccessTokenVerifier(
+            issuer=issuer,
+            audience=audience,
+            jwks=options["jwks"],
+            clock_skew=TOKEN_CLOCK_SKEW if skew is None else _checked_skew("token_clock_skew", skew),
+            clock=clock,
+            insecure_http_hosts=insecure_http_hosts,
+        )
+    if not provides(verifier, "verify"):
+        raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
+    if issuer is not None or any(value is not None for value in options.values()):
+        raise ConfigurationError(
+            "issuer, audience, jwks and token_clock_skew make a verifier: leave them out, or leave out "
+            "verifier"
+        )
+    # A verifier that is made here has said so.
+    warn_of_plain_http(checked_hosts(insecure_http_hosts))
+    return verifier
+
+
+def clock_skew_of(verifier: AccessTokenVerifier) -> float:
+    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
+
+    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
+    seconds.
+    """
+    return _checked_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
+def _checked_skew(option: str, value: object) -> float:
+    return checked_seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
