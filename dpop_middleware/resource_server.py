@@ -9,7 +9,8 @@ from typing import Any, Self, overload
 from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.lifecycle import aclose_parts, open_part
+from dpop_middleware.health import HealthCheck, ServerHealth
+from dpop_middleware.lifecycle import aclose_parts, open_parts
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.once import RequestMemory
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
@@ -128,6 +129,7 @@ class ResourceServer:
             nonces=nonces_for(nonces, purpose="resource server", server=resource),
             clock=clock,
         )
+        self._health = HealthCheck(verifier=verifier, store=replay_store)
         self._reporter = Reporter(on_event)
         self._check_nonces(policy)
         self._policy = policy
@@ -233,8 +235,15 @@ class ResourceServer:
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 
     async def open(self) -> None:
-        """Let the replay store look at its server now, in the background; requests connect without this."""
-        await open_part(self._verification.store)
+        """Fetch the issuer's keys and let the store look at its server now, in the background.
+
+        What is wrong there is logged. Requests fetch and connect without this.
+        """
+        await open_parts(self._verification.verifier, self._verification.store)
+
+    async def health(self) -> ServerHealth:
+        """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""
+        return await self._health.health()
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""

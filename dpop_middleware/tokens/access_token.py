@@ -32,6 +32,10 @@ class AccessTokenVerifier(Protocol):
 
     A verifier may also have `async def aclose(self) -> None`, which is awaited at the end, and `clock_skew`:
     for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it doesn't say).
+
+    And `async def open(self) -> None`, awaited at the start, which should not wait for anybody; and
+    `async def health(self) -> object`, which says whether tokens can be verified now, for readiness probes:
+    by a bool or an attribute `ok`, otherwise they can unless it raises.
     """
 
     @property
