@@ -61,7 +61,7 @@ class JWTAccessTokenVerifier:
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
     - `jwks_cooldown`: seconds, at least 1, in which at most two fetches are made for keys that tokens name
-      and the set lacks; for as long such a key is remembered as missing. With more than 1.5, some requests
+      and the set lacks; such a key is remembered as missing for half of it. With more than 1.5, some requests
       are answered 503 while keys rotate.
     - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
     - `ssl_context`: for private CAs; it must check certificates and host names.

@@ -9,8 +9,9 @@ What happens to them, in the order of their age:
 - older than `max_age`, or nothing held: requests wait for a fetch, and fail when it fails.
 
 A request that needs a key which the set lacks waits for a set that was fetched after it came. Such fetches
-begin half a `cooldown` apart, so that half of what a request may wait is left for the fetch itself; what was
-looked for in a set in vain is not looked for again for a `cooldown`.
+begin half a `cooldown` apart, so that half of what a request may wait is left for the fetch itself. What was
+looked for in a set in vain is known to be missing for as long, and no longer: a stranger may name a key
+before the issuer has it.
 
 No request waits longer than a second; the fetch goes on without it.
 
@@ -56,8 +57,8 @@ class Lifetimes:
 
     - `lifetime`: after which they are fetched again, in the background.
     - `max_age`: after which they are no longer used although the issuer doesn't answer.
-    - `cooldown`: in which at most two fetches are made for keys that tokens name and the set lacks, and for
-      which such a key is remembered as missing.
+    - `cooldown`: in which at most two fetches are made for keys that tokens name and the set lacks; such a
+      key is remembered as missing for half of it.
     - `timeout`: in which one fetch, discovery included, must be over.
     """
 
@@ -174,7 +175,7 @@ class RemoteKeySource:
         if state.fetched.monotonic >= since:
             self._missing.add(wanted, keys)
             return keys
-        if self._age(state.fetched) < self._lifetimes.cooldown and self._missing.has(wanted, keys):
+        if self._age(state.fetched) < self._lifetimes.cooldown / 2 and self._missing.has(wanted, keys):
             return keys
         with self._room.place() as admitted:
             if admitted:

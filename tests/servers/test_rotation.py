@@ -5,7 +5,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -85,7 +85,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def asking(asks: list[Any]) -> AsyncIterator[None]:
+async def asking(asks: list[Any]) -> AsyncGenerator[None]:
     tasks = [asyncio.create_task(ask) for ask in asks]
     try:
         yield
