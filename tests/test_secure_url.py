@@ -34,7 +34,8 @@ def test_hosts_that_are_this_machine(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["example.com", "localhost.example.com", "10.0.0.1", "::2", "::ffff:a00:1", "1.example", "0xg", ""]
+    "host",
+    ["example.com", "localhost.example.com", "10.0.0.1", "::2", "::ffff:a00:1", "1.example", "0xg", ""],
 )
 def test_hosts_that_are_another_machine(host: str) -> None:
     assert not is_this_machine(host)

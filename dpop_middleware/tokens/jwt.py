@@ -180,10 +180,7 @@ class JWTAccessTokenVerifier:
         bad signature under a key that it did name: a new key has a new name (OpenID Connect Core 10.1.1), and
         whoever forges a signature shall not make us fetch.
         """
-        keys = self._source.current()
-        if keys is None:
-            self._check_worth_waiting(signed)
-            keys = await self._source.load()
+        keys = self._source.current() or await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
         key = signed.signer(candidates)
         wanted = digest if candidates.keys else _digest(signed)
