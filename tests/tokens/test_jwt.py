@@ -256,6 +256,19 @@ async def test_the_issuer_is_down_from_the_beginning() -> None:
     assert (await refused(judge, "x.y.z")).check is Check.TOKEN_FORMAT
 
 
+async def test_the_issuer_hangs_from_the_beginning(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [10.0]
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    begun = time.monotonic()
+    outcomes = await asyncio.gather(
+        *(judge.verify(KEY.token(jti=str(number))) for number in range(50)), return_exceptions=True
+    )
+    # Less than the fetch may take, by far: nobody waits for its end.
+    assert time.monotonic() - begun < 4
+    assert {(type(outcome), getattr(outcome, "retry_after", 0)) for outcome in outcomes} == {(Unavailable, 1)}
+    assert len(server.asked) == 1
+
+
 async def test_garbage_makes_no_fetch(server: IssuerServer) -> None:
     judge = verifier(jwks=f"{server.origin}/jwks")
     for token in ("", "x.y.z", KEY.token(header={"alg": "HS256"}), KEY.token(header={"typ": "JWT"})):

@@ -17,6 +17,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet, parse_key_set
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
+from dpop_middleware.tokens.waiting import MAX_WAITING
 from tests.support.issuer_tokens import issuer_key, key_set
 
 LIFETIMES = Lifetimes(lifetime=300, max_age=86400, cooldown=10, timeout=5)
@@ -575,6 +576,19 @@ async def test_an_issuer_that_hangs_from_the_beginning() -> None:
     await world.settled()
     assert world.fetches == 1
     assert world.source.current() is world.answer
+
+
+async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
+    world = World()
+    world.open.clear()
+    waiting = [asyncio.create_task(world.source.load()) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    # Answered at once: the loop isn't given up.
+    with pytest.raises(Unavailable):
+        world.source.load().send(None)
+    world.open.set()
+    assert set(await asyncio.gather(*waiting)) == {world.answer}
+    assert world.fetches == 1
 
 
 async def test_two_who_saw_the_same_state_fetch_once() -> None:
