@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any, Self, overload
 
 from dpop_middleware._options import namespace
-from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
-from dpop_middleware.errors import ConfigurationError, DPoPError, Refusal
+from dpop_middleware.challenges import ErrorResponse, error_response
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.lifecycle import aclose_parts, open_part
+from dpop_middleware.health import HealthCheck, ServerHealth
+from dpop_middleware.lifecycle import aclose_parts, open_parts
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof_verification import ProofVerification
@@ -138,6 +139,7 @@ class ResourceServer:
             clock=clock,
             policies=(policy,),
         )
+        self._health = HealthCheck(verifier=verifier, store=replay_store)
         self._reporter = Reporter(on_event)
         self._check_nonces(policy)
         self._policy = policy
@@ -236,7 +238,7 @@ class ResourceServer:
         """
         started = time.perf_counter() if recalled else authentication.started
         try:
-            verified = self._judge(authentication, requirements)
+            verified = self._verification.authorize(authentication, requirements, self._policy)
         except DPoPError as error:
             self._reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
             raise
@@ -264,8 +266,15 @@ class ResourceServer:
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 
     async def open(self) -> None:
-        """Let the replay store look at its server now, in the background; requests connect without this."""
-        await open_part(self._verification.proofs.store)
+        """Fetch the issuer's keys and let the store look at its server now, in the background.
+
+        What is wrong there is logged. Requests fetch and connect without this.
+        """
+        await open_parts(self._verification.verifier, self._verification.proofs.store)
+
+    async def health(self) -> ServerHealth:
+        """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""
+        return await self._health.health()
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
@@ -277,22 +286,3 @@ class ResourceServer:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
-
-    def _judge(self, authentication: Authentication, requirements: Requirements) -> VerifiedRequest:
-        token, proofs = authentication.access_token, self._verification.proofs
-        try:
-            if authentication.policy is not self._policy:
-                self._verification.judge_again(authentication, self._policy)
-            requirements.check(token, now=authentication.now)
-            nonce = None
-            if authentication.proof is not None:
-                nonce = proofs.next_nonce(authentication.nonce, self._policy, authentication.now)
-        except DPoPError as error:
-            offered = error.nonce
-            if offered is None and authentication.proof is not None:
-                offered = proofs.offered_nonce(authentication.nonce, self._policy, authentication.now)
-            refusal = Refusal(
-                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
-            )
-            raise error.restated(refusal=refusal) from error.__cause__
-        return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())

@@ -11,9 +11,10 @@ from collections.abc import Collection
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.uri import BaseURL, URIError, parse_base_url
 
-__all__ = ["checked_hosts", "checked_url", "is_loopback"]
+__all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine"]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
 def is_loopback(host: str) -> bool:
@@ -24,6 +25,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether `host` leads to this machine: loopback in any spelling, `*.localhost`, the address 0.
+
+    Wider than `is_loopback`, which tells what may be trusted: this tells what somebody else's document must
+    not name. That a name's address is this machine's isn't found out.
+    """
+    name = host.lower().removesuffix(".")
+    if is_loopback(name) or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        # inet_aton's spellings (127.1, 2130706433, 0x7f.1), which a resolver may take for an address.
+        return _NUMBERS.fullmatch(name) is not None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_unspecified
 
 
 def checked_hosts(hosts: object) -> frozenset[str]:

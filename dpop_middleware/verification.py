@@ -12,6 +12,7 @@ import math
 import traceback
 from collections.abc import Callable
 
+from dpop_middleware.challenges import nonce_headers
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidToken, Refusal, Unavailable
 from dpop_middleware.freshness import check_freshness
@@ -21,10 +22,11 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware.proof_verification import JudgedProof, Presentation, ProofVerification
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware.requirements import Requirements
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import speaks_for_nobody
-from dpop_middleware.verdicts import Authentication
+from dpop_middleware.verdicts import Authentication, VerifiedRequest
 
 __all__ = ["RequestVerification"]
 
@@ -89,11 +91,31 @@ class RequestVerification:
             raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
         return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
 
-    def judge_again(self, authentication: Authentication, policy: DPoPPolicy) -> None:
-        """Judge what was verified under another policy by this one too; the store is not asked.
+    def authorize(
+        self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy
+    ) -> VerifiedRequest:
+        """Judge what was verified by what a route requires, and by `policy` where another let it in.
 
-        Raises `errors.DPoPError`.
+        The store is not asked again. Raises `errors.DPoPError`.
         """
+        token, nonce = authentication.access_token, None
+        try:
+            if authentication.policy is not policy:
+                self._judge_again(authentication, policy)
+            requirements.check(token, now=authentication.now)
+            if authentication.proof is not None:
+                nonce = self.proofs.next_nonce(authentication.nonce, policy, authentication.now)
+        except DPoPError as error:
+            offered = error.nonce
+            if offered is None and authentication.proof is not None:
+                offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
+            refusal = Refusal(
+                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
+            )
+            raise error.restated(refusal=refusal) from error.__cause__
+        return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
+
+    def _judge_again(self, authentication: Authentication, policy: DPoPPolicy) -> None:
         proof = authentication.proof
         if proof is None:
             _check_bearer_accepted(policy)

@@ -23,7 +23,7 @@ ROWS = (
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
     ("misplaced", "diagnosis", "events"),
     ("tokens", "replay"),
-    ("proof_verification", "known_clients", "lifecycle", "requirements", "verdicts"),
+    ("proof_verification", "known_clients", "lifecycle", "health", "requirements", "verdicts"),
     ("verification",),
     ("resource_server",),
     ("connection", "expiry"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.secure_url import checked_hosts, checked_url, is_loopback
+from dpop_middleware.secure_url import checked_hosts, checked_url, is_loopback, is_this_machine
 from dpop_middleware.uri import BaseURL
 
 
@@ -20,6 +20,25 @@ def test_loopback_hosts(host: str) -> None:
 )
 def test_other_hosts(host: str) -> None:
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1", "::", "0.0.0.0", "::ffff:7f00:1"),
+        *("127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0"),
+    ],
+)
+def test_hosts_that_are_this_machine(host: str) -> None:
+    assert is_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "localhost.example.com", "10.0.0.1", "::2", "::ffff:a00:1", "1.example", "0xg", ""],
+)
+def test_hosts_that_are_another_machine(host: str) -> None:
+    assert not is_this_machine(host)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import heapq
 import math
 import threading
+import time
 from dataclasses import dataclass
 
 from dpop_middleware._options import share, whole_number
@@ -10,7 +11,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.store import ReplayEntry
 
-__all__ = ["MemoryReplayStore"]
+__all__ = ["MemoryReplayStore", "MemoryStoreHealth"]
 
 # An entry whose lifetime is nil or negative is still kept for a moment: a store never answers "first" twice
 # for two presentations that arrive together.
@@ -27,6 +28,15 @@ class _Share:
 
     name: str
     entries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStoreHealth:
+    """The memory store as of now: `ok` while it has room. `entries` counts expired ones not yet forgotten."""
+
+    ok: bool
+    entries: int
+    max_entries: int
 
 
 class MemoryReplayStore:
@@ -62,6 +72,14 @@ class MemoryReplayStore:
         """
         with self._lock:
             return self._add(entry)
+
+    async def health(self) -> MemoryStoreHealth:
+        """Return whether there is room for another proof, for readiness probes."""
+        with self._lock:
+            entries = len(self._entries)
+            # What has expired makes room at the next `add`. Nobody hands in the time of a probe.
+            ok = entries < self._max_entries or self._expiries[0][0] < time.time()
+        return MemoryStoreHealth(ok=ok, entries=entries, max_entries=self._max_entries)
 
     def _add(self, entry: ReplayEntry) -> bool:
         key, now = entry.key, entry.now

@@ -10,6 +10,7 @@ From the top down:
     issuer_keys.py        the key source that the option `jwks` asks for
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh
+    waiting.py            how many may wait for them, and what strangers can't make us do
     jwks.py               a JWK Set and which of its keys fit (RFC 7517)
     discovery.py          from the issuer to its keys' URL (RFC 8414, OpenID Connect Discovery)
     fetch.py              one bounded HTTP GET

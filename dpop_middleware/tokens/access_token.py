@@ -47,10 +47,16 @@ class AccessToken:
 class AccessTokenVerifier(Protocol):
     """Turns the string that a client sent into a verified `AccessToken`.
 
-    A verifier may also have `async def aclose(self) -> None`, which is awaited at the end; `clock_skew`: for
-    how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it doesn't say); and
-    `expiry_is_final`: True where the `expires_at` of a token never changes, so that proofs may be forgotten
-    with their token.
+    A verifier may also have, each of them optional:
+
+    - `async def open(self) -> None`, awaited at the start, which should not wait for anybody; and
+      `async def aclose(self) -> None`, awaited at the end.
+    - `async def health(self) -> object`, which says whether tokens can be verified now, for readiness probes:
+      by a bool or an attribute `ok`, otherwise they can unless it raises.
+    - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
+      doesn't say).
+    - `expiry_is_final`: True where the `expires_at` of a token never changes, so that proofs may be forgotten
+      with their token.
     """
 
     @property

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.secure_url import checked_url
+from dpop_middleware.secure_url import checked_url, is_this_machine
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
+from dpop_middleware.tokens.signed_token import shown
 
 __all__ = ["discover", "jwks_endpoint", "metadata_urls"]
 
@@ -28,15 +29,41 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
 def jwks_endpoint(metadata: dict[str, Any], *, issuer: str, insecure_http_hosts: Collection[str]) -> Endpoint:
     """Return where the keys are, from a metadata document whose `issuer` must be ours (RFC 8414 section 3.3).
 
+    Keys may be on another https origin than the issuer. They may be on this machine itself, or be fetched by
+    plain http from there, only where the issuer is on this machine too or is a host of `insecure_http_hosts`:
+    what a document from elsewhere says must not make us trust whoever listens here.
+
     Raises FetchError for another issuer's document, a missing `jwks_uri`, and one that is no acceptable URL.
     `signed_metadata` is not looked at.
     """
-    if metadata.get("issuer") != issuer:
-        raise FetchError("the metadata is another issuer's")
+    named = metadata.get("issuer")
+    if named != issuer:
+        raise FetchError(_another_issuer(named, issuer))
     try:
-        return checked_endpoint("jwks_uri", metadata.get("jwks_uri"), insecure_http_hosts=insecure_http_hosts)
+        endpoint = checked_endpoint(
+            "jwks_uri", metadata.get("jwks_uri"), insecure_http_hosts=insecure_http_hosts
+        )
     except ConfigurationError as error:
         raise FetchError(f"the metadata is of no use: {error}") from error
+    if is_this_machine(endpoint.host) and endpoint.host not in insecure_http_hosts:
+        host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
+        if not is_this_machine(host) and host not in insecure_http_hosts:
+            raise FetchError(
+                f"the metadata names {shown(endpoint.url)} for the keys, which is this machine and not the "
+                "issuer's: mend jwks_uri there, or give jwks= the URL if it is right"
+            )
+    return endpoint
+
+
+def _another_issuer(named: object, issuer: str) -> str:
+    sentence = f"the metadata is another issuer's: it says {shown(named)}, and we were told {shown(issuer)}"
+    if not isinstance(named, str):
+        return sentence
+    if named.rstrip("/") == issuer.rstrip("/"):
+        return f"{sentence}; only a trailing slash differs, so set issuer={shown(named)}"
+    if named.rstrip("/").lower() == issuer.rstrip("/").lower():
+        return f"{sentence}; only upper and lower case differ, so set issuer={shown(named)}"
+    return sentence
 
 
 def discover(

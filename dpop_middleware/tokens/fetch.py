@@ -35,7 +35,7 @@ _TOO_LARGE = "the answer is larger than the limit"
 
 
 class FetchError(Exception):
-    """A document could not be had; the message is for logs."""
+    """A document could not be fetched; the message is for logs."""
 
 
 class Deadline:

@@ -8,14 +8,22 @@ from typing import Any
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.tokens.discovery import discover
-from dpop_middleware.tokens.fetch import Deadline, Fetcher, checked_endpoint, checked_ssl_context
-from dpop_middleware.tokens.jwks import KeySet, parse_key_set
+from dpop_middleware.tokens.fetch import (
+    Deadline,
+    Fetcher,
+    FetchError,
+    checked_endpoint,
+    checked_ssl_context,
+)
+from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
 from dpop_middleware.tokens.key_source import KeySource, StaticKeySource
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = ["issuer_keys"]
 
 _JWKS_LIMIT = 512 * 1024
+_MAX_NOTICES = 256
+_MAX_REASONS = 5
 
 
 def issuer_keys(
@@ -29,8 +37,9 @@ def issuer_keys(
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
-    Nothing is fetched yet. Raises ConfigurationError for a set without a usable key and for a URL by which
-    keys must not travel.
+    Nothing is fetched yet. A fetched set without a usable key counts as no answer: the keys before it serve
+    on. What is left out of fetched sets is logged once for each key. Raises ConfigurationError for a set
+    without a usable key and for a URL by which keys must not travel.
     """
     context = checked_ssl_context(ssl_context)
     if isinstance(jwks, Mapping):
@@ -40,14 +49,46 @@ def issuer_keys(
     fetcher = Fetcher(ssl_context=context)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
 
+    report = _Once()
+
     def fetch() -> KeySet:
         deadline = Deadline(lifetimes.timeout)
         endpoint = given or discover(
             issuer, fetcher=fetcher, deadline=deadline, insecure_http_hosts=insecure_http_hosts
         )
-        return parse_key_set(fetcher.get(endpoint, deadline=deadline, limit=_JWKS_LIMIT))
+        document = fetcher.get(endpoint, deadline=deadline, limit=_JWKS_LIMIT)
+        try:
+            keys = parse_key_set(document, report=report)
+        except JOSEError as error:
+            raise FetchError(f"{endpoint.url}: {error}") from error
+        if not keys.keys:
+            raise FetchError(f"{endpoint.url}: the JWK Set holds no usable key{_reasons(keys)}")
+        return keys
 
     return RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
+
+
+class _Once:
+    """Logs each key that is left out once; of a set whose keys are new at each fetch, not without end."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[str | None, str]] = set()
+
+    def __call__(self, key: LeftOut) -> None:
+        if (key.kid, key.reason) in self._said or len(self._said) >= _MAX_NOTICES:
+            return
+        self._said.add((key.kid, key.reason))
+        log_left_out(key)
+
+
+def _reasons(keys: KeySet) -> str:
+    """Return why the first few keys are left out, as the rest of a sentence."""
+    if not keys.left_out:
+        return ": it is empty"
+    reasons = [str(key) for key in keys.left_out[:_MAX_REASONS]]
+    if len(keys.left_out) > _MAX_REASONS:
+        reasons.append(f"and {len(keys.left_out) - _MAX_REASONS} more")
+    return ": " + "; ".join(reasons)
 
 
 def _static_keys(jwks: Mapping[str, Any]) -> KeySet:
@@ -57,6 +98,7 @@ def _static_keys(jwks: Mapping[str, Any]) -> KeySet:
         raise ConfigurationError("jwks takes a JWK Set: a mapping whose 'keys' is a list of JWKs") from error
     if not keys.keys:
         raise ConfigurationError(
-            "jwks holds no usable key: give a public RSA, P-256, P-384, P-521 or Ed25519 key for signatures"
+            f"jwks holds no usable key{_reasons(keys)}. "
+            "Give a public RSA, P-256, P-384, P-521 or Ed25519 key for signatures"
         )
     return keys

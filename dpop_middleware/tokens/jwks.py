@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key
 
-__all__ = ["Candidates", "KeySet", "VerificationKey", "parse_key_set"]
+__all__ = ["Candidates", "KeySet", "LeftOut", "VerificationKey", "log_left_out", "parse_key_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,12 @@ _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_MATERIAL = {"EC": ("x", "y"), "OKP": ("x",), "RSA": ("n", "e")}
 _EDDSA = ("EdDSA", "Ed25519")
+_ENCRYPTION = frozenset(
+    {"encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"}  # RFC 7517 section 4.3
+)
+_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +57,40 @@ class Candidates:
     named: bool
 
 
-class KeySet:
-    """The usable keys of one JWK Set."""
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A key of a JWK Set that isn't used, and why: in words that are ASCII, short and without key material.
 
-    def __init__(self, keys: tuple[VerificationKey, ...]) -> None:
+    `kid` is None where the key has none, or none that is a string. `meant` says that the key names another
+    purpose than signatures itself, as it may.
+    """
+
+    position: int
+    kid: str | None
+    reason: str
+    meant: bool = False
+
+    def __str__(self) -> str:
+        name = "" if self.kid is None else f", kid {_shown(self.kid)},"
+        return f"key {self.position} of the JWK Set{name} is left out: {self.reason}"
+
+
+class KeySet:
+    """The usable keys of one JWK Set, and what is to be said of the others."""
+
+    def __init__(self, keys: tuple[VerificationKey, ...], left_out: tuple[LeftOut, ...] = ()) -> None:
         self.keys = keys
+        self.left_out = left_out
         self.identities = frozenset(key.identity for key in keys)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence about each key that isn't used although it isn't meant for something else."""
+        return tuple(str(key) for key in self.left_out if not key.meant)
+
+    def why_not(self, kid: str | None) -> str:
+        """Return the sentence about the key of this name that the set has but that isn't used, or ""."""
+        return next((str(key) for key in self.left_out if kid is not None and key.kid == kid), "")
 
     def candidates(self, *, kid: str | None, algorithm: str) -> Candidates:
         """Return the keys to try for a token with this `kid` (None: it has none) and this `alg`.
@@ -74,42 +107,59 @@ class KeySet:
         return Candidates(tried[:MAX_TRIES], named)
 
 
-def parse_key_set(document: Mapping[str, Any]) -> KeySet:
+def log_left_out(key: LeftOut) -> None:
+    """Log a key that isn't used: a WARNING, but for one that is meant for something else."""
+    logger.log(logging.DEBUG if key.meant else logging.WARNING, "%s", key)
+
+
+def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], None] = log_left_out) -> KeySet:
     """Return the keys of a JWK Set that can verify an asymmetric signature (RFC 7517 section 5).
 
-    Left out, each with a log line: symmetric keys and keys with private members, unknown types and curves,
-    keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits, and what follows the first 128.
-    One odd key doesn't spoil the set. Raises JOSEError when the document has no `keys` array. That the
-    set is not empty isn't checked.
+    Left out, and each handed to `report`: symmetric keys and keys with private members, unknown types and
+    curves, keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits. What follows the first
+    128 isn't looked at. A member that is null or an empty array counts as not set. One odd key doesn't spoil
+    the set. Raises JOSEError when the document has no `keys` array. That the set is not empty isn't checked.
     """
     members = document.get("keys")
-    if not isinstance(members, Sequence) or isinstance(members, str):
+    if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
         raise JOSEError("the document has no array 'keys', so it is no JWK Set", check=Check.JWK)
     if len(members) > MAX_KEYS:
         logger.warning("the JWK Set has %d keys: only the first %d are used", len(members), MAX_KEYS)
     keys: list[VerificationKey] = []
+    left_out: list[LeftOut] = []
     for position, jwk in enumerate(members[:MAX_KEYS]):
         try:
             keys.append(_verification_key(jwk))
-        except _UnusableError as reason:
-            logger.log(reason.level, "key %d of the JWK Set is left out: %s", position, reason)
-    return KeySet(tuple(keys))
+        except _UnusableError as error:
+            kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
+            kid = kid if isinstance(kid, str) else None
+            left_out.append(LeftOut(position, kid, str(error), meant=error.meant))
+            report(left_out[-1])
+    return KeySet(tuple(keys), tuple(left_out))
 
 
 class _UnusableError(Exception):
-    def __init__(self, reason: str, *, level: int = logging.DEBUG) -> None:
+    def __init__(self, reason: str, *, meant: bool = False) -> None:
         super().__init__(reason)
-        self.level = level
+        self.meant = meant
 
 
-def _verification_key(jwk: object) -> VerificationKey:
-    if not isinstance(jwk, Mapping):
-        raise _UnusableError("it is not an object", level=logging.WARNING)
-    if not _PRIVATE_MEMBERS.isdisjoint(jwk):
-        raise _UnusableError("it holds private or symmetric key material", level=logging.WARNING)
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...(cut)"
+
+
+def _verification_key(document: object) -> VerificationKey:
+    if not isinstance(document, Mapping):
+        raise _UnusableError("it is not an object")
+    # Some serializers write every member that they know: null or [] says that it isn't set.
+    jwk = {name: value for name, value in document.items() if value is not None and value not in ([], ())}
+    private = sorted(_PRIVATE_MEMBERS.intersection(jwk))
+    if private:
+        raise _UnusableError(f"it holds private or symmetric key material, in its {', '.join(private)}")
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
-        raise _UnusableError("its kid is not a string", level=logging.WARNING)
+        raise _UnusableError(f"its kid is {_shown(kid)}, not a string")
     algorithms = _algorithms(jwk)
     key = _public_key(jwk)
     # The octets are those of the key itself, so another spelling of the same key changes nothing.
@@ -119,34 +169,49 @@ def _verification_key(jwk: object) -> VerificationKey:
 
 
 def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
-    if jwk.get("use", "sig") != "sig":
-        raise _UnusableError("it is not for signatures")
+    use = jwk.get("use", "sig")
+    if use != "sig":
+        raise _UnusableError(f"its use is {_shown(use)}, not 'sig'", meant=use == "enc")
     operations = jwk.get("key_ops", ["verify"])
-    if not isinstance(operations, (list, tuple)) or "verify" not in operations:
-        raise _UnusableError("it is not for verifying")
+    if not isinstance(operations, (list, tuple)):
+        raise _UnusableError(f"its key_ops is {_shown(operations)}, not an array")
+    if "verify" not in operations:
+        encryption = all(isinstance(name, str) and name in _ENCRYPTION for name in operations)
+        raise _UnusableError(f"its key_ops are {_shown(operations)}, without 'verify'", meant=encryption)
     kty = jwk.get("kty")
     crv = None if kty == "RSA" else jwk.get("crv")
     fitting = frozenset(name for name, row in ALGORITHMS.items() if (row.kty, row.crv) == (kty, crv))
     if not fitting:
-        raise _UnusableError("its type or curve is not supported")
+        curve = "" if crv is None else f" with the crv {_shown(crv)}"
+        raise _UnusableError(f"its kty {_shown(kty)}{curve} is not supported")
     if "alg" not in jwk:
         return fitting
     # RFC 9864 gave EdDSA over Ed25519 a name of its own: a key that says either may verify both.
     names = _EDDSA if jwk["alg"] in _EDDSA else (jwk["alg"],)
     allowed = frozenset(name for name in fitting if name in names)
     if not allowed:
-        raise _UnusableError("its alg is not supported or is for another type of key")
+        raise _UnusableError(
+            f"its alg is {_shown(jwk['alg'])}, which is not supported or for another type of key"
+        )
     return allowed
 
 
 def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
+    names = _MATERIAL[jwk["kty"]]
+    for name in names:
+        if not isinstance(jwk.get(name), str):
+            raise _UnusableError(
+                f"its {name} is {_shown(jwk[name])}, not a string" if name in jwk else f"it lacks {name}"
+            )
     try:
         key: PublicKey = jwt.PyJWK({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}).key
     # PyJWT lets KeyError, TypeError, AttributeError and more out for odd members.
     except Exception as error:
-        raise _UnusableError("it is malformed", level=logging.WARNING) from error
+        raise _UnusableError(f"it is malformed: no key has this {' and '.join(names)}") from error
     if isinstance(key, RSAPublicKey) and not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
-        raise _UnusableError("its RSA modulus is too short or too long", level=logging.WARNING)
+        raise _UnusableError(
+            f"its n, the RSA modulus, has {key.key_size} bits, not {_MIN_RSA_BITS} to {_MAX_RSA_BITS}"
+        )
     if isinstance(key, Ed25519PublicKey):
         _check_order(key)
     return key
@@ -158,4 +223,4 @@ def _check_order(key: Ed25519PublicKey) -> None:
     try:
         public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
     except JOSEError as error:
-        raise _UnusableError("it is an Ed25519 key of small order", level=logging.WARNING) from error
+        raise _UnusableError("its x is an Ed25519 key of small order") from error

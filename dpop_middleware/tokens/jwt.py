@@ -13,7 +13,8 @@ from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.issuer_keys import issuer_keys
-from dpop_middleware.tokens.jwks import VerificationKey
+from dpop_middleware.tokens.jwks import Candidates, VerificationKey
+from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import (
     LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
@@ -32,6 +33,10 @@ __all__ = ["JWTAccessTokenVerifier"]
 
 _MAX_TOKEN_SIZE = 16 * 1024
 _DAY = 86400.0
+# Claims that may be looked at before their signature was: parsing these costs less than the verification.
+_SHORT = 4096
+_SIMPLE = 100
+_STRUCTURE = (b"{", b"[", b",", b"\\")
 
 
 class JWTAccessTokenVerifier:
@@ -55,7 +60,9 @@ class JWTAccessTokenVerifier:
     - `max_cached_tokens`: how many verified tokens are remembered, 0 for none. One takes about 2 KB.
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
-    - `jwks_cooldown`: least seconds between two fetches for keys that tokens name and the set lacks.
+    - `jwks_cooldown`: seconds, at least 1, in which at most two fetches are made for keys that tokens name
+      and the set lacks; such a key is remembered as missing for half of it. With more than 1.5, some requests
+      are answered 503 while keys rotate.
     - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
     - `ssl_context`: for private CAs; it must check certificates and host names.
 
@@ -83,7 +90,7 @@ class JWTAccessTokenVerifier:
         max_cached_tokens: int = 10_000,
         jwks_lifetime: float = 300,
         jwks_max_age: float = _DAY,
-        jwks_cooldown: float = 10,
+        jwks_cooldown: float = 1,
         jwks_timeout: float = 5,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
@@ -136,7 +143,8 @@ class JWTAccessTokenVerifier:
         A token that was verified before costs a lookup; its times and its key are judged again.
 
         Raises `errors.InvalidToken` when it isn't valid here and `errors.Unavailable` when the issuer's keys
-        can't be had now. Who presents the token is not checked: compare `jkt` with the key of the proof.
+        can't be fetched now, for which it waits a second at most. Who presents the token is not checked:
+        compare `jkt` with the key of the proof.
         """
         if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
@@ -147,32 +155,49 @@ class JWTAccessTokenVerifier:
             if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
                 return known.access_token
             self._cache.discard(digest)
+        since = time.monotonic()
         signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
-        key = await self._signer(signed)
+        key = await self._signer(signed, digest, since)
         verified = judge_claims(
             signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
         )
         self._cache.put(digest, verified)
         return verified.access_token
 
+    async def open(self) -> None:
+        """Begin to fetch the issuer's keys in the background, and log what is wrong with them."""
+        self._source.open()
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how the issuer's keys are, for readiness probes; it waits for a second at most."""
+        return await self._source.health()
+
     async def aclose(self) -> None:
         """Let a fetch that is under way end, for a second at most; the verifier may be used again."""
         await self._source.aclose()
 
-    async def _signer(self, signed: SignedToken) -> VerificationKey:
-        """Return the issuer's key that signed the token.
+    async def _signer(self, signed: SignedToken, digest: bytes, since: float) -> VerificationKey:
+        """Return the issuer's key that signed the token, which came at `since`.
 
-        Where the token's `kid` named no key of the set, the set may be old: it is fetched once more. Not so
-        after a bad signature under a key that it did name.
+        Where the token named no key of the set, the set may be old: a newer one is asked for. Not so after a
+        bad signature under a key that it did name: a new key has a new name (OpenID Connect Core 10.1.1), and
+        whoever forges a signature shall not make us fetch.
         """
         keys = self._source.current() or await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
         key = signed.signer(candidates)
-        if key is None and not candidates.named:
-            newer = await self._source.newer_than(keys)
-            if newer is not keys:
-                candidates = newer.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
-                key = signed.signer(candidates)
+        wanted = digest if candidates.keys else _digest(signed)
+        tried = {candidate.identity for candidate in candidates.keys}
+        while key is None and self._source.renewable and not (candidates.named and candidates.keys):
+            self._check_worth_waiting(signed)
+            newer = await self._source.newer_than(keys, since=since, wanted=wanted)
+            if newer is keys:
+                break
+            keys = newer
+            candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
+            untried = tuple(candidate for candidate in candidates.keys if candidate.identity not in tried)
+            tried.update(candidate.identity for candidate in untried)
+            key = signed.signer(Candidates(untried, candidates.named))
         if key is not None:
             return key
         if not candidates.keys:
@@ -180,9 +205,24 @@ class JWTAccessTokenVerifier:
                 "the issuer has no key that fits the access token",
                 check=Check.TOKEN_KEY,
                 expected=signed.algorithm.name,
-                actual=shown(signed.kid),
+                actual=keys.why_not(signed.kid) or shown(signed.kid),
             )
         raise InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
+
+    def _check_worth_waiting(self, signed: SignedToken) -> None:
+        """Raise InvalidToken for what no key could make acceptable, where that costs little to find out.
+
+        Nobody waits and nothing is fetched for a token of another issuer, or one that has expired.
+        """
+        payload = signed.payload
+        if len(payload) <= _SHORT and sum(map(payload.count, _STRUCTURE)) <= _SIMPLE:
+            judge_claims(payload, rules=self._rules, now=self._clock(), key_identity="")
+
+
+def _digest(signed: SignedToken) -> bytes:
+    """What is looked for on behalf of all tokens that name the same key."""
+    named = f"{signed.algorithm.name} {signed.kid}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(named).digest()
 
 
 def _checked_required_claims(claims: object) -> tuple[str, ...]:

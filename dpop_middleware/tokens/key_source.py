@@ -1,14 +1,34 @@
 """Where a verifier gets an issuer's keys, and the keys that are given once."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["KeySource", "StaticKeySource"]
+__all__ = ["IssuerKeysHealth", "KeySource", "StaticKeySource"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerKeysHealth:
+    """An issuer's keys as of now: `ok` when there are some by which tokens are verified.
+
+    - `keys`: how many. `age`: seconds since they were fetched, None for keys that were given.
+    - `error`: why the last fetch failed, or that none came to an end yet; None where all is well. With `ok`,
+      older keys serve in the meantime.
+    - `warnings`: sentences for a person, about keys of the issuer that aren't used.
+    """
+
+    ok: bool
+    keys: int
+    age: float | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class KeySource(Protocol):
-    """Where a verifier gets the issuer's keys."""
+    """Where a verifier gets the issuer's keys. `renewable` says whether they can ever change."""
+
+    renewable: bool
 
     def current(self) -> KeySet | None:
         """Return the keys to use now, None if they must be waited for; never blocks."""
@@ -18,11 +38,23 @@ class KeySource(Protocol):
         """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
         ...
 
-    async def newer_than(self, keys: KeySet) -> KeySet:
-        """Return a newer set than `keys`, which lacks a key that is wanted, or `keys` if they are new.
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+        """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
-        Raises `errors.Unavailable` when it can't be known whether the issuer has such a key.
+        - `keys`: the set that lacks what is wanted. `since`: when the request came, by the monotonic clock.
+        - `wanted`: a digest of what is looked for, the same for all who look for the same.
+
+        A newer set may lack it too: ask again. Raises `errors.Unavailable` when it can't be known whether the
+        issuer has such a key.
         """
+        ...
+
+    def open(self) -> None:
+        """Begin to get the keys, if there are none; never blocks."""
+        ...
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how the keys are; waits for them for a second at most."""
         ...
 
     async def aclose(self) -> None:
@@ -32,6 +64,8 @@ class KeySource(Protocol):
 
 class StaticKeySource:
     """Keys that were given once and never change."""
+
+    renewable = False
 
     def __init__(self, keys: KeySet) -> None:
         self._keys = keys
@@ -44,9 +78,16 @@ class StaticKeySource:
         """Return the keys."""
         return self._keys
 
-    async def newer_than(self, keys: KeySet) -> KeySet:
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:  # noqa: ARG002
         """Return the same keys: there are no newer ones."""
         return keys
+
+    def open(self) -> None:
+        """Do nothing."""
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how many keys there are."""
+        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
 
     async def aclose(self) -> None:
         """Do nothing."""

@@ -8,9 +8,17 @@ What happens to them, in the order of their age:
   so that a key withdrawn hours ago isn't trusted once more.
 - older than `max_age`, or nothing held: requests wait for a fetch, and fail when it fails.
 
-Each attempt replaces the whole set, so a key that left it stops being trusted. After a failure the next
-attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it runs in a
-daemon thread, and what it found out is one immutable value that the thread puts in place before it ends.
+A request that needs a key which the set lacks waits for a set that was fetched after it came. Such fetches
+begin half a `cooldown` apart, so that half of what a request may wait is left for the fetch itself. What was
+looked for in a set in vain is known to be missing for as long, and no longer: a stranger may name a key
+before the issuer has it.
+
+No request waits longer than a second; the fetch goes on without it.
+
+Each fetch that succeeds replaces the whole set, so a key that left it stops being trusted. After a failure
+the next attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it
+runs in a daemon thread, and what it found out is one immutable value that the thread puts in place before it
+ends.
 """
 
 import asyncio
@@ -27,15 +35,19 @@ from dataclasses import dataclass, replace
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet
+from dpop_middleware.tokens.key_source import IssuerKeysHealth
+from dpop_middleware.tokens.waiting import MissingKeys, WaitingRoom
 
 __all__ = ["Lifetimes", "RemoteKeySource"]
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_DELAY = 60.0
-_LONGEST_DELAY_WITHOUT_KEYS = 5.0
-# The thread ends by its own deadline; this is for name resolution, which has none, and for a busy machine.
-_GRACE = 1.0
+# Where requests can't be judged before the issuer answers again.
+_LONGEST_DELAY_WHEN_WANTED = 5.0
+# For how long a request waits, and what must be left of that when a fetch begins.
+_PATIENCE = 1.0
+_FOR_THE_FETCH = 0.25
 _CLOSING_TIME = 1.0
 
 
@@ -45,13 +57,14 @@ class Lifetimes:
 
     - `lifetime`: after which they are fetched again, in the background.
     - `max_age`: after which they are no longer used although the issuer doesn't answer.
-    - `cooldown`: least time between fetches for keys that a token names and the set lacks.
+    - `cooldown`: in which at most two fetches are made for keys that tokens name and the set lacks; such a
+      key is remembered as missing for half of it.
     - `timeout`: in which one fetch, discovery included, must be over.
     """
 
     lifetime: float = 300.0
     max_age: float = 86400.0
-    cooldown: float = 10.0
+    cooldown: float = 1.0
     timeout: float = 5.0
 
 
@@ -63,7 +76,10 @@ class _Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _State:
-    """What the last attempts came to. `failures` counts those since the last success."""
+    """What the last attempts came to. `failures` counts those since the last success.
+
+    `fetched` is when the fetch of `keys` began, `attempted` when the last one ended.
+    """
 
     keys: KeySet | None = None
     fetched: _Moment = _Moment(-math.inf, -math.inf)
@@ -86,6 +102,8 @@ class RemoteKeySource:
       clock set back makes nothing last longer, and neither does a machine that slept.
     """
 
+    renewable = True
+
     def __init__(
         self,
         fetch: Callable[[], KeySet],
@@ -101,6 +119,16 @@ class RemoteKeySource:
         self._state = _State()
         # By process: a flight that was under way when a process forked never lands in the child.
         self._flights: dict[int, _Flight] = {}
+        # When the last fetch began that was for a missing key.
+        self._wanted = _Moment(-math.inf, -math.inf)
+        self._missing = MissingKeys()
+        self._room = WaitingRoom()
+
+    def open(self) -> None:
+        """Begin to fetch, if there are no keys yet; no request waits for it."""
+        state = self._state
+        if state.keys is None and self._delay(state) <= 0:
+            self._start(state)
 
     def current(self) -> KeySet | None:
         """Return the keys to use now, None if they must be waited for; starts a fetch when one is due."""
@@ -112,11 +140,11 @@ class RemoteKeySource:
             return state.keys
         if self._delay(state) <= 0:
             self._start(state)
-        idle = self._age(state.attempted) >= 2 * self._lifetimes.lifetime
+        idle = self._age(state.attempted) >= 2 * self._lifetimes.lifetime and not self._hangs()
         return None if idle or age >= self._lifetimes.max_age else state.keys
 
     async def load(self) -> KeySet:
-        """Return the keys to use now and wait for a fetch if need be.
+        """Return the keys to use now and wait for a fetch if need be, for a second at most.
 
         Raises Unavailable when there are none and the issuer gives none.
         """
@@ -124,26 +152,51 @@ class RemoteKeySource:
         if keys is not None:
             return keys
         state = self._state
-        if self._delay(state) <= 0:
-            await self._landing(self._start(state))
+        if self._delay(state, wanted=True) <= 0:
+            flight = self._start(state)
+            with self._room.place() as admitted:
+                if admitted:
+                    await self._landing(flight, patience=_PATIENCE)
         state = self._state
         if state.keys is None or self._age(state.fetched) >= self._lifetimes.max_age:
             raise self._unavailable(state)
         return state.keys
 
-    async def newer_than(self, keys: KeySet) -> KeySet:
-        """Return a newer set than `keys`, or `keys` when they were fetched less than `cooldown` ago.
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+        """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
-        Raises Unavailable when the issuer doesn't answer: it may have the key or not.
+        Known is what was fetched after `since`, which is when the request came, and what was looked for in
+        `keys` a moment ago. `keys` are returned too where too many wait, or too many were told that it can't
+        be known. Raises Unavailable when the issuer doesn't answer within a second: it may have the key.
         """
         state = self._state
-        if state.keys is keys and self._age(state.fetched) >= self._lifetimes.cooldown:
-            if self._delay(state) <= 0:
-                await self._landing(self._start(state))
-            state = self._state
-            if state.keys is keys:
-                raise self._unavailable(state)
+        if state.keys is not keys and state.keys is not None:
+            return state.keys
+        if state.fetched.monotonic >= since:
+            self._missing.add(wanted, keys)
+            return keys
+        if self._age(state.fetched) < self._lifetimes.cooldown / 2 and self._missing.has(wanted, keys):
+            return keys
+        with self._room.place() as admitted:
+            if admitted:
+                await self._change_of(keys, patience=_PATIENCE - (self._monotonic() - since))
+        state = self._state
+        if state.keys is keys and self._room.may_be_unavailable(self._monotonic()):
+            raise self._unavailable(state)
         return state.keys or keys
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how the keys are; waits for a fetch for a second at most where there are none to use."""
+        with contextlib.suppress(Unavailable):
+            await self.load()
+        state = self._state
+        age = self._age(state.fetched)
+        error = state.reason if state.keys is None or state.failures else None
+        if state.keys is None or age >= self._lifetimes.max_age:
+            return IssuerKeysHealth(ok=False, keys=0, error=error)
+        return IssuerKeysHealth(
+            ok=True, keys=len(state.keys.keys), age=age, error=error, warnings=state.keys.warnings
+        )
 
     async def aclose(self) -> None:
         """Wait a moment for a fetch under way; a slower one ends by its own time limit in its thread."""
@@ -151,21 +204,47 @@ class RemoteKeySource:
         if flight is not None:
             await self._landing(flight, patience=_CLOSING_TIME)
 
+    async def _change_of(self, keys: KeySet, *, patience: float) -> None:
+        """Wait until there are other keys, or it is seen that none will come in time."""
+        clock = asyncio.get_running_loop().time
+        time_is_up = clock() + patience
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(time_is_up):
+                while self._state.keys is keys:
+                    state = self._state
+                    flight = self._flights.get(os.getpid())
+                    if flight is None:
+                        pause = self._pause(state)
+                        if clock() + pause > time_is_up - _FOR_THE_FETCH:
+                            return
+                        if pause > 0:
+                            await asyncio.sleep(pause)
+                            continue
+                        self._wanted = self._now()
+                        flight = self._start(state)
+                    await asyncio.wrap_future(flight.landed)
+
+    def _pause(self, state: _State) -> float:
+        """Return for how many seconds no attempt may be made for a key that the set lacks."""
+        if state.failures:
+            return self._delay(state, wanted=True)
+        return self._lifetimes.cooldown / 2 - self._age(self._wanted)
+
     def _age(self, moment: _Moment) -> float:
         return max(self._clock() - moment.wall, self._monotonic() - moment.monotonic)
 
-    def _delay(self, state: _State) -> float:
-        """Return for how many seconds no attempt may be made."""
+    def _delay(self, state: _State, *, wanted: bool = False) -> float:
+        """Return for how many seconds no attempt may be made; fewer where requests can't do without."""
         if not state.failures:
             return 0.0
-        longest = _LONGEST_DELAY_WITHOUT_KEYS if state.keys is None else _LONGEST_DELAY
+        longest = _LONGEST_DELAY_WHEN_WANTED if wanted or state.keys is None else _LONGEST_DELAY
         # The exponent is bounded, since 2.0 ** 1024 overflows.
         return min(2.0 ** min(state.failures - 1, 10), longest) - self._age(state.attempted)
 
     def _unavailable(self, state: _State) -> Unavailable:
         return Unavailable(
-            "the keys of the access token's issuer can't be had now",
-            retry_after=max(1, math.ceil(self._delay(state))),
+            "the keys of the access token's issuer can't be fetched now",
+            retry_after=1 if os.getpid() in self._flights else math.ceil(max(self._pause(state), 1)),
             check=Check.TOKEN_KEY,
             actual=state.reason,
         )
@@ -190,7 +269,8 @@ class RemoteKeySource:
         state = self._state
         if state is seen:
             try:
-                state = _State(keys=self._fetch(), fetched=self._now(), attempted=self._now())
+                begun = self._now()
+                state = _State(keys=self._fetch(), fetched=begun, attempted=self._now())
             except Exception as error:  # noqa: BLE001 - whatever it was, the flight must land
                 state = self._failed(state, str(error) or type(error).__name__)
         self._land(flight, state)
@@ -207,10 +287,12 @@ class RemoteKeySource:
     def _now(self) -> _Moment:
         return _Moment(self._clock(), self._monotonic())
 
-    async def _landing(self, flight: _Flight, *, patience: float | None = None) -> None:
-        """Wait for the flight until it should be over."""
-        if patience is None:
-            patience = flight.started + self._lifetimes.timeout + _GRACE - self._monotonic()
+    def _hangs(self) -> bool:
+        """Whether a fetch is under way for which requests have waited already."""
+        flight = self._flights.get(os.getpid())
+        return flight is not None and self._monotonic() - flight.started >= _PATIENCE
+
+    async def _landing(self, flight: _Flight, *, patience: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(patience, 0)):
+            async with asyncio.timeout(patience):
                 await asyncio.wrap_future(flight.landed)

@@ -2,6 +2,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import dpop_middleware
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.replay import MemoryReplayStore, ReplayEntry, ReplayStore
+from dpop_middleware.replay.memory import MemoryStoreHealth
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.replay import answer, entry
 
@@ -222,3 +224,18 @@ def test_other_names_are_not_there() -> None:
     with pytest.raises(AttributeError, match="SQLReplayStore"):
         dpop_middleware.replay.SQLReplayStore  # noqa: B018
     assert ReplayEntry.__name__ == "ReplayEntry"
+
+
+async def test_health_tells_whether_there_is_room() -> None:
+    store = MemoryReplayStore(max_entries=2, max_share=1)
+    assert await store.health() == MemoryStoreHealth(ok=True, entries=0, max_entries=2)
+    for name in ("a", "b"):
+        await store.add(entry(name, now=time.time()))
+    assert await store.health() == MemoryStoreHealth(ok=False, entries=2, max_entries=2)
+
+
+async def test_a_store_full_of_what_has_expired_has_room() -> None:
+    # Otherwise a worker that is not ready, and so is sent nothing, would never be ready again.
+    store = MemoryReplayStore(max_entries=1, max_share=1)
+    await store.add(entry("old", now=1000.0))
+    assert await store.health() == MemoryStoreHealth(ok=True, entries=1, max_entries=1)

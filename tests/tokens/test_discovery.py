@@ -93,7 +93,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
-        f"{server.origin}{METADATA}: the metadata is another issuer's; "
+        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we "
+        f"were told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
         f"{server.origin}{OPENID}: the status is 302, not 200"
     )
 
@@ -127,3 +128,85 @@ def test_keys_may_be_at_a_named_http_host() -> None:
         insecure_http_hosts=("keys",),
     )
     assert (place.secure, place.host) == (False, "keys")
+
+
+def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) -> str:
+    with pytest.raises(FetchError) as caught:
+        jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=hosts)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "says", "hint"),
+    [
+        ("https://a.example", "https://a.example/", "only a trailing slash differs, so set issuer="),
+        ("https://a.example/", "https://a.example", "only a trailing slash differs, so set issuer="),
+        ("https://a.example/x", "https://a.example/X/", "only upper and lower case differ, so set issuer="),
+        ("https://a.example", "https://b.example", None),
+        ("https://a.example", "http://a.example", None),
+        ("https://a.example", None, None),
+        ("https://a.example", ["https://a.example"], None),
+        ("https://a.example", "https://a.example/\r\n\u202e", None),
+    ],
+)
+def test_both_issuers_are_named_and_what_differs(told: str, says: object, hint: str | None) -> None:
+    message = refused({"issuer": says}, told)
+    start = f"the metadata is another issuer's: it says {says!a}, and we were told '{told}'"
+    assert message == (start if hint is None else f"{start}; {hint}'{says}'")
+    assert message.isascii()
+    assert message.isprintable()
+
+
+def test_what_another_issuer_says_is_cut_short() -> None:
+    assert len(refused({"issuer": "https://a.example/" + "x" * 10_000}, "https://a.example")) < 400
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://localhost/jwks",
+        "http://127.0.0.1:8080/jwks",
+        "http://[::1]/jwks",
+        "https://localhost/jwks",
+        "https://LOCALHOST./jwks",
+        "https://issuer.localhost/jwks",
+        "https://127.9.9.9/jwks",
+        "https://127.1/jwks",
+        "https://2130706433/jwks",
+        "https://0x7f000001/jwks",
+        "https://0.0.0.0/jwks",
+        "https://[::]/jwks",
+        "https://[::ffff:127.0.0.1]/jwks",
+    ],
+)
+def test_an_issuer_elsewhere_does_not_send_us_to_this_machine(uri: str) -> None:
+    issuer = "https://as.example.com"
+    assert "names" in refused({"issuer": issuer, "jwks_uri": uri}, issuer)
+    assert "which is this machine and not the issuer's" in refused(
+        {"issuer": issuer, "jwks_uri": uri}, issuer, ("keys",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("issuer", "uri", "hosts"),
+    [
+        ("http://localhost:9000", "http://localhost:9001/jwks", ()),
+        ("http://127.0.0.1:9000", "http://[::1]/jwks", ()),
+        ("https://localhost", "http://localhost/jwks", ()),
+        ("http://auth:8080", "http://localhost/jwks", ("auth",)),
+        ("https://as.example.com", "http://localhost/jwks", ("localhost",)),
+        ("https://as.example.com", "https://keys.example.net/jwks", ()),
+        ("https://as.example.com", "https://localhost.example.com/jwks", ()),
+        ("https://as.example.com", "https://10.0.0.7/jwks", ()),
+        ("https://as.example.com", "https://[fd00::7]/jwks", ()),
+    ],
+)
+def test_where_keys_may_be(issuer: str, uri: str, hosts: tuple[str, ...]) -> None:
+    place = jwks_endpoint({"issuer": issuer, "jwks_uri": uri}, issuer=issuer, insecure_http_hosts=hosts)
+    assert place.url == uri
+
+
+def test_an_issuer_here_may_not_send_us_elsewhere_by_plain_http() -> None:
+    issuer = "http://localhost:9000"
+    message = refused({"issuer": issuer, "jwks_uri": "http://as.example.com/jwks"}, issuer)
+    assert "jwks_uri must be an https URL, not 'http://as.example.com/jwks'" in message

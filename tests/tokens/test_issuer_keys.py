@@ -1,6 +1,7 @@
 """Where the option `jwks` makes keys come from, over real sockets."""
 
 import json
+import logging
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, 
 from tests.support.issuer_tokens import issuer_key, key_set
 
 JWKS = key_set(issuer_key())
+NO_KTY = "its kty None is not supported"
 
 
 @pytest.fixture
@@ -86,9 +88,86 @@ async def test_a_document_that_is_no_set(server: IssuerServer, document: Any) ->
     assert "no JWK Set" in str(caught.value.actual)
 
 
-async def test_an_empty_set_is_an_answer(server: IssuerServer) -> None:
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ([], "it is empty"),
+        (
+            [{"kty": "x", "kid": "a\r\n"}, JWKS["keys"][0] | {"use": "enc"}],
+            (
+                "key 0 of the JWK Set, kid 'a\\r\\n', is left out: its kty 'x' is not supported; "
+                "key 1 of the JWK Set, kid 'key-1', is left out: its use is 'enc', not 'sig'"
+            ),
+        ),
+        (
+            [{}] * 7,
+            "; ".join([f"key {n} of the JWK Set is left out: {NO_KTY}" for n in range(5)] + ["and 2 more"]),
+        ),
+    ],
+)
+async def test_a_set_without_a_usable_key_is_no_answer(server: IssuerServer, keys: Any, reason: str) -> None:
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": keys})
+    with pytest.raises(Unavailable) as caught:
+        await source(f"{server.origin}/jwks").load()
+    assert caught.value.actual == f"{server.origin}/jwks: the JWK Set holds no usable key: {reason}"
+    assert caught.value.retry_after == 1
+
+
+async def test_the_keys_before_a_set_without_a_usable_key_serve_on(server: IssuerServer) -> None:
+    moments = [0.0]
+    server.handlers["/jwks"] = lambda _: json_answer(JWKS)
+    keys = source(f"{server.origin}/jwks", clock=lambda: moments[0])
+    await kids(keys)
     server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
-    assert await kids(source(f"{server.origin}/jwks")) == []
+    moments[0] = 80000.0
+    assert await kids(keys) == ["key-1"]
+    health = await keys.health()
+    assert (health.ok, health.keys, health.error) == (
+        True,
+        1,
+        f"{server.origin}/jwks: the JWK Set holds no usable key: it is empty",
+    )
+    moments[0] = 86400.0
+    with pytest.raises(Unavailable):
+        await keys.load()
+
+
+async def test_a_key_that_is_left_out_is_warned_about_once(
+    server: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = [0.0]
+    odd = [{"kty": "x", "kid": "odd"}]
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": [*JWKS["keys"], *odd]})
+    keys = source(f"{server.origin}/jwks", clock=lambda: moments[0])
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        for _ in range(3):
+            await kids(keys)
+            moments[0] += 1000
+        assert caplog.messages == [
+            "key 1 of the JWK Set, kid 'odd', is left out: its kty 'x' is not supported"
+        ]
+        odd.append({"kty": "y", "kid": "new"})
+        await kids(keys)
+        assert len(caplog.messages) == 2
+
+
+async def test_warnings_about_keys_end(server: IssuerServer, caplog: pytest.LogCaptureFixture) -> None:
+    moments = [0.0]
+    rounds = iter(range(10))
+    server.handlers["/jwks"] = lambda _: json_answer(
+        {
+            "keys": [
+                *JWKS["keys"],
+                *({"kid": f"{round_}.{n}"} for round_ in [next(rounds)] for n in range(100)),
+            ]
+        }
+    )
+    keys = source(f"{server.origin}/jwks", clock=lambda: moments[0])
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        for _ in range(4):
+            await kids(keys)
+            moments[0] += 1000
+    assert len(caplog.messages) == 256
 
 
 async def test_the_size_of_a_set_is_limited(server: IssuerServer) -> None:
@@ -111,10 +190,32 @@ def test_a_mapping_that_is_no_set(jwks: Any) -> None:
         source(jwks)
 
 
-@pytest.mark.parametrize("jwks", [{"keys": []}, {"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}])
-def test_a_mapping_without_a_usable_key(jwks: Any) -> None:
-    with pytest.raises(ConfigurationError, match="jwks holds no usable key"):
-        source(jwks)
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ([], "it is empty"),
+        (
+            [{"kty": "oct", "k": "c2VjcmV0"}],
+            "key 0 of the JWK Set is left out: it holds private or symmetric",
+        ),
+        (
+            [JWKS["keys"][0] | {"kid": "\n", "use": "enc"}],
+            r"key 0 of the JWK Set, kid '\n', is left out: its use",
+        ),
+        (
+            [5, JWKS["keys"][0] | {"alg": "none"}],
+            "key 1 of the JWK Set, kid 'key-1', is left out: its alg is 'none'",
+        ),
+    ],
+)
+def test_a_mapping_without_a_usable_key(keys: Any, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        source({"keys": keys})
+    message = str(caught.value)
+    assert message.startswith("jwks holds no usable key: ")
+    assert reason in message
+    assert "c2VjcmV0" not in message
+    assert message.endswith(". Give a public RSA, P-256, P-384, P-521 or Ed25519 key for signatures")
 
 
 @pytest.mark.parametrize("jwks", [5, [JWKS["keys"][0]], b"https://as.example.com/jwks"])

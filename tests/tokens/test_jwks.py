@@ -67,14 +67,13 @@ OKP = issuer_key("EdDSA").jwk
         EC | {"kid": 1},
         EC | {"kid": ["key-1"]},
         EC | {"use": "enc"},
-        EC | {"use": None},
+        EC | {"use": ""},
+        EC | {"key_ops": [[]]},
         EC | {"key_ops": ["sign"]},
         EC | {"key_ops": "verify"},
-        EC | {"key_ops": None},
         EC | {"alg": "ES384"},
         EC | {"alg": "RS256"},
         EC | {"alg": "ECDH-ES"},
-        EC | {"alg": None},
         EC | {"alg": ["ES256"]},
         EC | {"alg": {}},
         EC | {"kty": "ec"},
@@ -112,16 +111,67 @@ def test_an_odd_key_is_left_out_and_spoils_nothing(jwk: Any) -> None:
     assert [key.kid for key in keys.keys] == ["other"]
 
 
-def test_private_members_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("nothing", [None, [], ()], ids=["null", "empty", "tuple"])
+def test_null_and_an_empty_array_say_that_a_member_is_not_set(nothing: Any) -> None:
+    # As the serializers of .NET write them: every member that they know.
+    unset = dict.fromkeys(("use", "key_ops", "alg", "oth", "x5c", "x5t", "x5u", "d", "p", "k"), nothing)
+    for jwk in (EC, RSA, OKP):
+        assert [key.identity for key in only(jwk | unset).keys] == [only(jwk).keys[0].identity]
+    assert only(EC | {"kid": nothing}).keys[0].kid is None
+
+
+@pytest.mark.parametrize(
+    ("jwk", "reason"),
+    [
+        (EC | {"d": "c2VjcmV0LXZhbHVl"}, "it holds private or symmetric key material, in its d"),
+        (EC | {"use": "tls"}, "its use is 'tls', not 'sig'"),
+        (EC | {"key_ops": ["sign"]}, "its key_ops are ['sign'], without 'verify'"),
+        (EC | {"key_ops": "verify"}, "its key_ops is 'verify', not an array"),
+        (EC | {"alg": "ES256K"}, "its alg is 'ES256K', which is not supported or for another type of key"),
+        (EC | {"alg": "\n" + "x" * 200}, f"its alg is '\\n{'x' * 97}...(cut), which is not supported or"),
+        (EC | {"crv": "secp256k1"}, "its kty 'EC' with the crv 'secp256k1' is not supported"),
+        (EC | {"kty": "AKP", "crv": None}, "its kty 'AKP' is not supported"),
+        (EC | {"x": None}, "it lacks x"),
+        (EC | {"x": 5}, "its x is 5, not a string"),
+        (EC | {"y": "AA"}, "it is malformed: no key has this x and y"),
+        (RSA | {"n": number(3 << 1022 | 1)}, "its n, the RSA modulus, has 1024 bits, not 2048 to 8192"),
+        (
+            OKP | {"x": "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},
+            "its x is an Ed25519 key of small order",
+        ),
+    ],
+)
+def test_a_key_that_is_left_out_is_warned_about(
+    jwk: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
-        only(EC | {"d": "c2VjcmV0LXZhbHVl"})
-    assert caplog.messages == ["key 0 of the JWK Set is left out: it holds private or symmetric key material"]
+        keys = parse_key_set({"keys": [jwk]})
+    (message,) = caplog.messages
+    assert message.startswith(f"key 0 of the JWK Set, kid 'key-1', is left out: {reason}")
+    assert message == str(keys.left_out[0]) == keys.why_not("key-1")
+    assert message.isascii()
+    assert len(message) < 300
+    assert keys.why_not("key-2") == ""
+    assert keys.why_not(None) == ""
 
 
-def test_an_encryption_key_is_nothing_to_warn_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_without_a_name_goes_by_its_position(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        parse_key_set({"keys": [5, {"kid": 1, "kty": "EC"}]})
+    assert caplog.messages == [
+        "key 0 of the JWK Set is left out: it is not an object",
+        "key 1 of the JWK Set is left out: its kid is 1, not a string",
+    ]
+
+
+@pytest.mark.parametrize("meant", [{"use": "enc"}, {"key_ops": ["encrypt", "wrapKey"]}])
+def test_an_encryption_key_is_nothing_to_warn_about(
+    meant: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "dpop_middleware"):
-        only(RSA | {"use": "enc"})
+        keys = only(RSA | meant)
     assert caplog.messages == []
+    assert keys.left_out[0].meant
 
 
 def test_the_longest_and_the_shortest_rsa_modulus() -> None:

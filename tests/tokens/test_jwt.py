@@ -256,6 +256,19 @@ async def test_the_issuer_is_down_from_the_beginning() -> None:
     assert (await refused(judge, "x.y.z")).check is Check.TOKEN_FORMAT
 
 
+async def test_the_issuer_hangs_from_the_beginning(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [10.0]
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    begun = time.monotonic()
+    outcomes = await asyncio.gather(
+        *(judge.verify(KEY.token(jti=str(number))) for number in range(50)), return_exceptions=True
+    )
+    # Less than the fetch may take, by far: nobody waits for its end.
+    assert time.monotonic() - begun < 4
+    assert {(type(outcome), getattr(outcome, "retry_after", 0)) for outcome in outcomes} == {(Unavailable, 1)}
+    assert len(server.asked) == 1
+
+
 async def test_garbage_makes_no_fetch(server: IssuerServer) -> None:
     judge = verifier(jwks=f"{server.origin}/jwks")
     for token in ("", "x.y.z", KEY.token(header={"alg": "HS256"}), KEY.token(header={"typ": "JWT"})):
@@ -263,37 +276,142 @@ async def test_garbage_makes_no_fetch(server: IssuerServer) -> None:
     assert server.asked == []
 
 
-async def test_a_new_key_is_found_and_a_flood_of_unknown_ones_is_not(server: IssuerServer) -> None:
-    clock = Clock()
+async def test_a_key_is_found_as_soon_as_it_is_published(server: IssuerServer) -> None:
     new = issuer_key("ES256", number=2, kid="key-2")
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    await judge.verify(KEY.token())
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, new))
+    tokens = [new.token(jti=str(number)) for number in range(50)]
+    assert {token.jkt for token in await asyncio.gather(*map(judge.verify, tokens))} == {JKT}
+    assert len(server.asked) == 2
+    newest = issuer_key("ES384", kid="key-3")
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(new, newest))
+    assert (await judge.verify(newest.token())).jkt == JKT
+    assert len(server.asked) == 3
+
+
+async def test_an_unknown_key_is_looked_for_once(server: IssuerServer) -> None:
+    clock = Clock()
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
     judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
     await judge.verify(KEY.token())
-    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, new))
-    assert (await refused(judge, new.token())).check is Check.TOKEN_KEY
     clock.now += 10
-    assert (await judge.verify(new.token())).jkt == JKT
+    for number in range(20):
+        error = await refused(judge, KEY.token(header={"kid": "other"}, jti=str(number)))
+        assert (error.check, error.actual, error.expected) == (Check.TOKEN_KEY, "'other'", "ES256")
     assert len(server.asked) == 2
-    clock.now += 10
-    unknown = [KEY.token(header={"kid": f"random-{number}"}) for number in range(50)]
-    outcomes = await asyncio.gather(*map(judge.verify, unknown), return_exceptions=True)
-    assert all(isinstance(outcome, InvalidToken) for outcome in outcomes)
+    # As another algorithm's it may be found.
+    assert (await refused(judge, issuer_key("ES384", kid="other").token())).check is Check.TOKEN_KEY
     assert len(server.asked) == 3
     # Nothing was evicted by them.
-    assert remembered(judge) == 2
+    assert remembered(judge) == 1
+
+
+async def test_a_name_whose_key_does_not_fit_is_looked_for_too(server: IssuerServer) -> None:
+    renewed = issuer_key("ES384", kid="key-1")
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    await judge.verify(KEY.token())
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(renewed))
+    assert (await judge.verify(renewed.token())).jkt == JKT
+
+
+async def test_a_flood_of_unknown_keys_makes_few_fetches(server: IssuerServer) -> None:
+    clock = Clock()
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    await judge.verify(KEY.token())
+    clock.now += 10
+    unknown = [KEY.token(header={"kid": f"random-{number}"}) for number in range(300)]
+    outcomes = await asyncio.gather(*map(judge.verify, unknown), return_exceptions=True)
+    assert all(isinstance(outcome, InvalidToken) for outcome in outcomes)
+    assert len(server.asked) in (2, 3)
+
+
+async def test_a_token_that_no_key_could_save_makes_no_fetch(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    await judge.verify(KEY.token())
+    unknown = {"kid": "unknown"}
+    for token in (
+        KEY.token(header=unknown, iss="https://other.example"),
+        KEY.token(header=unknown, exp=int(time.time()) - 1000),
+        KEY.token(aud="other"),
+    ):
+        await refused(judge, token)
+    assert len(server.asked) == 1
+    # Unless looking would cost more than a verification.
+    large = KEY.token(header=unknown, aud="other", roles=["x"] * 200)
+    assert (await refused(judge, large)).check is Check.TOKEN_KEY
+    assert len(server.asked) == 2
+
+
+async def test_a_key_that_is_left_out_is_named_in_the_log(server: IssuerServer) -> None:
+    odd = issuer_key("ES384", kid="odd").jwk | {"key_ops": ["sign"]}
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": [KEY.jwk, odd]})
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    error = await refused(judge, issuer_key("ES384", kid="odd").token())
+    assert error.check is Check.TOKEN_KEY
+    assert error.actual == (
+        "key 1 of the JWK Set, kid 'odd', is left out: its key_ops are ['sign'], without 'verify'"
+    )
+
+
+async def test_a_set_without_a_usable_key_for_a_moment(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    clock = Clock()
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    with pytest.raises(Unavailable) as caught:
+        await judge.verify(KEY.token())
+    assert caught.value.retry_after == 1
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
+    clock.now += 1
+    token = KEY.token()
+    await judge.verify(token)
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    clock.now += 400
+    await judge.verify(token)
+    await judge.aclose()
+    # The keys before it serve on, and nobody can know about any other.
+    assert (await judge.verify(KEY.token(jti="another"))).jkt == JKT
+    with pytest.raises(Unavailable):
+        await judge.verify(KEY.token(header={"kid": "unknown"}))
+
+
+async def test_opening_fetches_and_logs_what_is_wrong(
+    server: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.publish(key_set(KEY), issuer=f"{server.origin}/")
+    judge = verifier(issuer=server.origin, jwks=None)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        await judge.open()
+        await judge.aclose()
+    (message,) = caplog.messages
+    assert f"it says '{server.origin}/', and we were told '{server.origin}'" in message
+    assert "only a trailing slash differs" in message
+    health = await judge.health()
+    assert (health.ok, health.keys) == (False, 0)
+    assert health.error is not None
+    assert "only a trailing slash differs" in health.error
+    with pytest.raises(Unavailable) as caught:
+        await judge.verify(KEY.token(iss=server.origin))
+    assert server.origin not in caught.value.description
+    assert "only a trailing slash differs" in str(caught.value.actual)
 
 
 async def test_rotation_in_a_set_without_names(server: IssuerServer) -> None:
-    clock = Clock()
-    old, new = (issuer_key("ES256", number=number, kid=None) for number in (5, 6))
+    old, new, newest = (issuer_key("ES256", number=number, kid=None) for number in (5, 6, 7))
     server.handlers["/jwks"] = lambda _: json_answer(key_set(old))
-    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
+    judge = verifier(jwks=f"{server.origin}/jwks")
     await judge.verify(old.token())
     server.handlers["/jwks"] = lambda _: json_answer(key_set(new))
-    assert (await refused(judge, new.token())).check is Check.TOKEN_SIGNATURE
-    clock.now += 10
+    # One stranger's token without name says nothing about the next one.
+    assert (await refused(judge, newest.token())).check is Check.TOKEN_SIGNATURE
     assert (await judge.verify(new.token())).jkt == JKT
-    assert (await refused(judge, old.token())).check is Check.TOKEN_SIGNATURE
+    server.handlers["/jwks"] = lambda _: json_answer(key_set(new, newest))
+    assert (await judge.verify(newest.token())).jkt == JKT
+    assert (await refused(judge, old.token(jti="another"))).check is Check.TOKEN_SIGNATURE
 
 
 async def test_a_bad_signature_under_a_known_name_makes_no_fetch(server: IssuerServer) -> None:

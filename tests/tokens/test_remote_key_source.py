@@ -8,27 +8,34 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.tokens.jwks import KeySet
+from dpop_middleware.tokens.jwks import KeySet, parse_key_set
+from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
+from dpop_middleware.tokens.waiting import MAX_WAITING
+from tests.support.issuer_tokens import issuer_key, key_set
 
 LIFETIMES = Lifetimes(lifetime=300, max_age=86400, cooldown=10, timeout=5)
+KEY = b"a key that is wanted"
 
 
 class World:
     """An issuer and two clocks.
 
-    `answer` is what the issuer gives, or raises; while `open` is clear it keeps one waiting.
+    `answer` is what the issuer gives, or raises, after each of `answers`; while `open` is clear it keeps one
+    waiting.
     """
 
     def __init__(self, lifetimes: Lifetimes = LIFETIMES) -> None:
         self.now = 1_800_000_000.0
         self.uptime = 5000.0
         self.answer: KeySet | Exception = KeySet(())
+        self.answers: list[KeySet] = []
         self.fetches = 0
         self.open = threading.Event()
         self.open.set()
@@ -42,6 +49,8 @@ class World:
     def fetch(self) -> KeySet:
         self.fetches += 1
         assert self.open.wait(10)
+        if self.answers:
+            return self.answers.pop(0)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -49,6 +58,11 @@ class World:
     def passes(self, seconds: float) -> None:
         self.now += seconds
         self.uptime += seconds
+
+    async def newer_than(self, keys: KeySet, *, wanted: bytes = KEY) -> KeySet:
+        """Ask for what a request wants that comes a moment after whatever was fetched."""
+        self.uptime += 1e-6
+        return await searched(self.source, keys, since=self.uptime, wanted=wanted)
 
     async def settled(self) -> None:
         """Wait until no fetch is under way."""
@@ -59,6 +73,13 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+async def searched(source: RemoteKeySource, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+    """The newest set that a request gets to see which finds `wanted` in none."""
+    while (newer := await source.newer_than(keys, since=since, wanted=wanted)) is not keys:
+        keys = newer
+    return keys
 
 
 async def refused(waiting: Awaitable[KeySet]) -> Unavailable:
@@ -162,7 +183,7 @@ async def test_without_keys_a_failure_is_remembered_for_seconds() -> None:
     for attempt in range(1, 6):
         error = await refused(world.source.load())
         assert world.fetches == attempt
-        assert str(error) == "the keys of the access token's issuer can't be had now"
+        assert str(error) == "the keys of the access token's issuer can't be fetched now"
         retries.append(error.retry_after)
         await refused(world.source.load())
         assert world.fetches == attempt
@@ -187,19 +208,119 @@ async def test_an_exception_without_words_has_a_name() -> None:
     assert (await refused(world.source.load())).actual == "ZeroDivisionError"
 
 
-async def test_an_unknown_key_is_asked_for_once_in_a_while() -> None:
+async def test_a_set_that_was_fetched_after_the_request_came_is_new_enough() -> None:
+    world = World()
+    since = world.uptime
+    first = await world.source.load()
+    assert await world.source.newer_than(first, since=since, wanted=KEY) is first
+    assert world.fetches == 1
+
+
+async def test_an_unknown_key_makes_a_fetch_at_once() -> None:
     world = World()
     first = await world.source.load()
-    assert await world.source.newer_than(first) is first
-    world.passes(9.9)
-    assert await world.source.newer_than(first) is first
-    assert world.fetches == 1
     world.passes(0.1)
     world.answer = second = KeySet(())
-    assert await world.source.newer_than(first) is second
+    assert await world.newer_than(first) is second
     assert world.fetches == 2
-    assert await world.source.newer_than(first) is second
-    assert await world.source.newer_than(second) is second
+    # A request that came before that fetch is content with it, one that came after it is not.
+    assert await searched(world.source, first, since=world.uptime - 0.1, wanted=b"other") is second
+    assert world.fetches == 2
+    world.passes(5)
+    world.answer = third = KeySet(())
+    assert await world.newer_than(second, wanted=b"third") is third
+    assert world.fetches == 3
+
+
+async def test_a_key_that_a_fresh_set_lacked_is_remembered_for_half_the_cooldown() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(100)
+    world.answer = second = KeySet(())
+    assert await world.newer_than(first) is second
+    world.passes(4.9)
+    for _ in range(100):
+        assert await world.newer_than(second) is second
+    assert world.fetches == 2
+    world.passes(0.1)
+    world.answer = third = KeySet(())
+    assert await world.newer_than(second) is third
+    assert world.fetches == 3
+
+
+async def test_a_newer_set_is_searched_for_what_an_older_one_lacked() -> None:
+    world = World()
+    await world.source.load()
+    world.passes(100)
+    first = await world.source.load()
+    world.answer = KeySet(())
+    second = await world.newer_than(first)
+    world.passes(5)
+    world.answer = third = KeySet(())
+    assert await world.newer_than(second, wanted=b"another") is third
+    # As if the key that the second set lacked had been published meanwhile.
+    world.passes(5)
+    world.answer = fourth = KeySet(())
+    assert await world.newer_than(third) is fourth
+
+
+async def test_fetches_for_unknown_keys_begin_half_a_cooldown_apart() -> None:
+    world = World(Lifetimes(cooldown=1))
+    keys = await world.source.load()
+    for number in range(20):
+        world.passes(0.1)
+        task = asyncio.create_task(world.newer_than(keys, wanted=bytes([number])))
+        await asyncio.sleep(0)
+        await world.settled()
+        task.cancel()
+    assert world.fetches == 1 + 4
+
+
+async def test_a_request_waits_for_the_next_fetch() -> None:
+    world = World()
+    source = RemoteKeySource(world.fetch, lifetimes=Lifetimes(cooldown=0.2))
+    keys = await source.load()
+    for number in range(3):
+        world.answer = newer = KeySet(())
+        wanted = bytes([number])
+        assert await searched(source, keys, since=time.monotonic(), wanted=wanted) is newer
+        keys = newer
+    assert world.fetches == 4
+
+
+async def test_requests_that_come_during_a_fetch_wait_for_the_one_after_it() -> None:
+    world = World()
+    source = RemoteKeySource(world.fetch, lifetimes=Lifetimes(cooldown=0.1))
+    first = await source.load()
+    world.open.clear()
+    early = asyncio.create_task(searched(source, first, since=time.monotonic(), wanted=KEY))
+    await until(lambda: world.fetches == 2)
+    late = [
+        asyncio.create_task(searched(source, first, since=time.monotonic(), wanted=b"late"))
+        for _ in range(50)
+    ]
+    await asyncio.sleep(0)
+    second, third = KeySet(()), KeySet(())
+    world.answers = [second, third]
+    world.open.set()
+    assert await early is second
+    assert {await task for task in late} == {third}
+    assert world.fetches == 3
+
+
+async def test_what_comes_during_a_fetch_is_served_by_it_if_it_brings_the_key() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(100)
+    world.open.clear()
+    world.source.current()
+    early = asyncio.create_task(world.newer_than(first))
+    await until(lambda: world.fetches == 2)
+    late = asyncio.create_task(world.source.newer_than(first, since=world.uptime + 1, wanted=KEY))
+    await asyncio.sleep(0)
+    world.answer = second = KeySet(())
+    world.open.set()
+    assert await late is await early is second
     assert world.fetches == 2
 
 
@@ -208,11 +329,146 @@ async def test_an_unknown_key_during_an_outage() -> None:
     first = await world.source.load()
     world.passes(10)
     world.answer = OSError("down")
-    error = await refused(world.source.newer_than(first))
-    assert (error.check, error.retry_after) == (Check.TOKEN_KEY, 1)
-    await refused(world.source.newer_than(first))
+    error = await refused(world.newer_than(first))
+    assert (error.check, error.retry_after, error.actual) == (Check.TOKEN_KEY, 1, "down")
+    await refused(world.newer_than(first))
     assert world.fetches == 2
     assert world.source.current() is first
+    # The longer it is down, the longer until the next attempt, but never longer than five seconds.
+    for _ in range(10):
+        world.passes((await refused(world.newer_than(first))).retry_after)
+    assert (await refused(world.newer_than(first))).retry_after == 5
+    world.passes(5)
+    world.answer = second = KeySet(())
+    assert await world.newer_than(first) is second
+
+
+async def test_an_outage_makes_so_many_503_and_no_more() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(10)
+    world.answer = OSError("down")
+    outcomes = [
+        await asyncio.gather(world.newer_than(first, wanted=b"%d" % number), return_exceptions=True)
+        for number in range(500)
+    ]
+    assert [isinstance(outcome, Unavailable) for (outcome,) in outcomes] == [True] * 100 + [False] * 400
+    assert outcomes[-1][0] is first
+    assert world.fetches == 2
+
+
+async def test_an_issuer_that_hangs_holds_a_request_for_a_second_at_most() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(10)
+    world.open.clear()
+    begun = time.monotonic()
+    error = await refused(world.newer_than(first))
+    assert 0.9 < time.monotonic() - begun < 4
+    assert error.retry_after == 1
+    assert world.source.current() is first
+    world.answer = second = KeySet(())
+    world.open.set()
+    await world.settled()
+    # The fetch went on, and the next request finds what it brought.
+    assert world.source.current() is second
+    assert world.fetches == 2
+
+
+async def test_a_cancelled_wait_for_an_unknown_key_harms_nobody() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(10)
+    world.open.clear()
+    tasks = [
+        asyncio.create_task(searched(world.source, first, since=world.uptime, wanted=KEY)) for _ in range(10)
+    ]
+    await until(lambda: world.fetches == 2)
+    for task in tasks[:9]:
+        task.cancel()
+    world.answer = second = KeySet(())
+    world.open.set()
+    assert await tasks[9] is second
+    assert world.fetches == 2
+
+
+async def test_opening_fetches_in_the_background_and_once() -> None:
+    world = World()
+    world.open.clear()
+    for _ in range(3):
+        world.source.open()
+    assert world.source.current() is None
+    world.open.set()
+    await world.settled()
+    assert world.source.current() is world.answer
+    world.source.open()
+    await world.settled()
+    assert world.fetches == 1
+
+
+async def test_opening_leaves_an_issuer_alone_that_has_just_failed() -> None:
+    world = World()
+    world.answer = OSError("down")
+    for _ in range(3):
+        world.source.open()
+        await world.settled()
+    assert world.fetches == 1
+
+
+async def test_health_before_and_after_the_first_answer() -> None:
+    world = World()
+    world.answer = OSError("down")
+    unwell = IssuerKeysHealth(ok=False, keys=0, error="down")
+    assert [await world.source.health() for _ in range(100)] == [unwell] * 100
+    assert world.fetches == 1
+    world.passes(1)
+    world.answer = parse_key_set(key_set(issuer_key(), issuer_key("ES256", kid="b")))
+    assert await world.source.health() == IssuerKeysHealth(ok=True, keys=2, age=0)
+
+
+async def test_cached_keys_stay_ready_while_the_issuer_is_down() -> None:
+    world = World()
+    document: dict[str, Any] = {"keys": [issuer_key().jwk, {"kty": "x", "kid": "odd"}, {"use": "enc"}]}
+    world.answer = parse_key_set(document)
+    await world.source.load()
+    odd = "key 1 of the JWK Set, kid 'odd', is left out: its kty 'x' is not supported"
+    world.answer = OSError("down")
+    world.passes(300)
+    await world.source.health()
+    await world.settled()
+    assert await world.source.health() == IssuerKeysHealth(
+        ok=True, keys=1, age=300, error="down", warnings=(odd,)
+    )
+    world.passes(86099)
+    assert (await world.source.health()).ok
+    await world.settled()
+    world.passes(1)
+    assert await world.source.health() == IssuerKeysHealth(ok=False, keys=0, error="down")
+
+
+async def test_health_waits_a_second_for_an_issuer_that_hangs() -> None:
+    world = World()
+    world.open.clear()
+    healths = await asyncio.gather(*(world.source.health() for _ in range(100)))
+    assert set(healths) == {IssuerKeysHealth(ok=False, keys=0, error="the issuer has not answered yet")}
+    assert world.fetches == 1
+    world.open.set()
+    await world.settled()
+
+
+async def test_after_idle_hours_an_issuer_that_hangs_holds_requests_up_for_a_second() -> None:
+    world = World()
+    first = await world.source.load()
+    world.passes(600)
+    world.open.clear()
+    assert world.source.current() is None
+    assert await world.source.load() is first
+    world.passes(1)
+    # Those that come after that don't wait for the same fetch.
+    assert world.source.current() is first
+    world.open.set()
+    await world.settled()
+    assert world.fetches == 2
 
 
 async def test_a_wall_clock_set_back_makes_nothing_last_longer() -> None:
@@ -307,22 +563,32 @@ def test_a_loop_that_ends_during_a_fetch_harms_nobody() -> None:
     assert world.fetches == 1
 
 
-async def test_a_fetch_that_comes_late_is_not_waited_for() -> None:
-    world = World(Lifetimes(timeout=0.1))
+async def test_an_issuer_that_hangs_from_the_beginning() -> None:
+    world = World()
     world.open.clear()
     begun = time.monotonic()
-    error = await refused(world.source.load())
-    assert 1.0 < time.monotonic() - begun < 3
-    assert (error.retry_after, error.actual) == (1, "the issuer has not answered yet")
-    # The same fetch is still under way, and its time is over.
-    world.passes(2)
-    begun = time.monotonic()
-    await refused(world.source.load())
-    assert time.monotonic() - begun < 0.5
+    errors = [await refused(asyncio.shield(world.source.load())) for _ in range(2)]
+    assert 1.8 < time.monotonic() - begun < 6
+    assert [(error.retry_after, error.actual) for error in errors] == [
+        (1, "the issuer has not answered yet")
+    ] * 2
     world.open.set()
     await world.settled()
     assert world.fetches == 1
     assert world.source.current() is world.answer
+
+
+async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
+    world = World()
+    world.open.clear()
+    waiting = [asyncio.create_task(world.source.load()) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    # Answered at once: the loop isn't given up.
+    with pytest.raises(Unavailable):
+        world.source.load().send(None)
+    world.open.set()
+    assert set(await asyncio.gather(*waiting)) == {world.answer}
+    assert world.fetches == 1
 
 
 async def test_two_who_saw_the_same_state_fetch_once() -> None:
@@ -373,7 +639,9 @@ async def test_closing_does_not_wait_for_a_slow_issuer() -> None:
     await world.source.aclose()
     assert time.monotonic() - begun < 3
     world.open.set()
-    assert await load is world.answer
+    await asyncio.gather(load, return_exceptions=True)
+    await world.settled()
+    assert world.source.current() is world.answer
 
 
 FORKING = """

@@ -1,0 +1,106 @@
+"""How a resource server is: one value for readiness probes, whatever verifier and store it has.
+
+api.health() -> one look for all who ask within a second -> the parts' own `health()`, bounded in time
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+__all__ = ["HealthCheck", "PartHealth", "ServerHealth"]
+
+_PATIENCE = 2.0
+_GOOD_FOR = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHealth:
+    """One part of a resource server as of now.
+
+    - `ok`: whether requests can be judged with it; True for a part that has no `health()` to ask.
+    - `error`: what is wrong, for logs; with `ok` it is something that doesn't keep requests out yet.
+    - `details`: what the part says of itself, None where it says nothing: `IssuerKeysHealth` for the keys of
+      an issuer, `StoreHealth` and `MemoryStoreHealth` for the stores of this package.
+    """
+
+    ok: bool
+    error: str | None = None
+    details: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerHealth:
+    """A resource server as of now: `ready` when requests can be judged.
+
+    `issuer_keys` is the access token verifier's part: it is ok while cached keys serve, even if the issuer is
+    down. `replay_store` is the store's. What they hold beside `ok` is for operators, not for the public.
+    """
+
+    ready: bool
+    issuer_keys: PartHealth
+    replay_store: PartHealth
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    loop: asyncio.AbstractEventLoop
+    begun: float
+    look: asyncio.Task[ServerHealth]
+
+    def is_over(self, now: float) -> bool:
+        return self.look.done() and (self.look.cancelled() or now - self.begun >= _GOOD_FOR)
+
+
+class HealthCheck:
+    """Asks the parts of one resource server how they are, for all probes of a second together."""
+
+    def __init__(self, *, verifier: object, store: object) -> None:
+        self._verifier = verifier
+        self._store = store
+        self._latest: _Latest | None = None
+
+    async def health(self) -> ServerHealth:
+        """Return the health, at most a second old, within two seconds; never raises."""
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        latest = self._latest
+        if latest is None or latest.loop is not loop or latest.is_over(now):
+            look = loop.create_task(self._look(), name="dpop health check")
+            latest = self._latest = _Latest(loop, now, look)
+        # A probe that gives up doesn't take the answer from the others.
+        return await asyncio.shield(latest.look)
+
+    async def _look(self) -> ServerHealth:
+        keys, store = await asyncio.gather(_health_of(self._verifier), _health_of(self._store))
+        return ServerHealth(ready=keys.ok and store.ok, issuer_keys=keys, replay_store=store)
+
+
+async def _health_of(part: object) -> PartHealth:
+    ask = getattr(part, "health", None)
+    if ask is None:
+        return PartHealth(ok=True)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            details = await ask()
+        return PartHealth(ok=_ok(details), error=_error(details), details=details)
+    except Exception as error:  # noqa: BLE001 - whatever a part of the user's own fails with is the verdict
+        words = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+        return PartHealth(ok=False, error=f"{type(error).__name__}: {words}".removesuffix(": "))
+
+
+def _ok(details: object) -> bool:
+    """Whether a part says that it is well: by an attribute `ok`, by a bool, or else by not raising."""
+    if hasattr(details, "ok"):
+        return bool(details.ok)
+    return details is not False
+
+
+def _error(details: object) -> str | None:
+    """Return what a part says is wrong; a store of several servers says it of each."""
+    error = getattr(details, "error", None)
+    if error is not None:
+        return str(error)
+    nodes = getattr(details, "nodes", ())
+    if not isinstance(nodes, tuple):
+        return None
+    found = ((getattr(node, "address", ""), getattr(node, "error", None)) for node in nodes)
+    return "; ".join(f"{address}: {error}" for address, error in found if error is not None) or None

@@ -1,0 +1,214 @@
+"""How a resource server is, for readiness probes: whatever verifier and store it has."""
+
+import asyncio
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import dpop_middleware.health
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ReplayEntry, ResourceServer
+from dpop_middleware.health import PartHealth, ServerHealth
+from dpop_middleware.replay.health import NodeHealth, StoreHealth
+from dpop_middleware.replay.memory import MemoryStoreHealth
+from dpop_middleware.testing.lifespan import lifespan
+from dpop_middleware.tokens.key_source import IssuerKeysHealth
+from tests.support.api import RESOURCE, Tokens
+from tests.support.issuer_server import IssuerServer, answer
+from tests.support.issuer_tokens import issuer_key, key_set
+
+ROOM = MemoryStoreHealth(ok=True, entries=0, max_entries=200_000)
+
+
+class Part(Tokens):
+    """A verifier or store of somebody's own; `says` is what it says of itself, or raises."""
+
+    def __init__(self, says: object = True) -> None:
+        super().__init__()
+        self.says = says
+        self.asked_how = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        raise NotImplementedError
+
+    async def health(self) -> object:
+        self.asked_how += 1
+        await self.gate.wait()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+class SilentStore:
+    async def add(self, entry: ReplayEntry) -> bool:
+        raise NotImplementedError
+
+
+def server(verifier: Any = None, store: Any = None) -> ResourceServer:
+    return ResourceServer(
+        verifier=Tokens() if verifier is None else verifier,
+        resource=RESOURCE,
+        replay_store=MemoryReplayStore() if store is None else store,
+    )
+
+
+@pytest.fixture
+def issuer() -> Iterator[IssuerServer]:
+    with IssuerServer() as issuer:
+        issuer.publish(key_set(issuer_key()))
+        yield issuer
+
+
+def server_of(issuer: IssuerServer) -> ResourceServer:
+    return ResourceServer(issuer=issuer.origin, resource=RESOURCE, replay_store=MemoryReplayStore())
+
+
+async def test_parts_that_say_nothing_keep_nobody_out() -> None:
+    health = await server(Tokens(), SilentStore()).health()
+    assert health == ServerHealth(
+        ready=True, issuer_keys=PartHealth(ok=True), replay_store=PartHealth(ok=True)
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        health.ready = False  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_given_keys_and_the_memory_store() -> None:
+    api = ResourceServer(
+        issuer="https://as.example.com",
+        jwks=key_set(issuer_key()),
+        resource=RESOURCE,
+        replay_store=MemoryReplayStore(),
+    )
+    health = await api.health()
+    assert health == ServerHealth(
+        ready=True,
+        issuer_keys=PartHealth(ok=True, details=IssuerKeysHealth(ok=True, keys=1)),
+        replay_store=PartHealth(ok=True, details=ROOM),
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(health)))["replay_store"]["details"]["entries"] == 0
+
+
+async def test_the_keys_are_there_when_a_probe_asks_first(issuer: IssuerServer) -> None:
+    health = await server_of(issuer).health()
+    assert health.ready
+    assert health.issuer_keys.error is None
+
+
+async def test_not_ready_without_keys(issuer: IssuerServer) -> None:
+    issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
+    health = await server_of(issuer).health()
+    assert (health.ready, health.issuer_keys.ok, health.replay_store.ok) == (False, False, True)
+    assert "the status is 500, not 200" in str(health.issuer_keys.error)
+
+
+async def test_an_open_server_has_looked_at_its_issuer(
+    issuer: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.publish(key_set(issuer_key()), issuer=f"{issuer.origin}/")
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        async with lifespan(DPoPMiddleware(lifespan_only, server_of(issuer))):
+            pass
+    (message,) = caplog.messages
+    assert f"it says '{issuer.origin}/', and we were told '{issuer.origin}'" in message
+    assert "only a trailing slash differs" in message
+
+
+async def lifespan_only(scope: Any, receive: Any, send: Any) -> None:
+    for step in ("startup", "shutdown"):
+        assert (await receive())["type"] == f"lifespan.{step}"
+        await send({"type": f"lifespan.{step}.complete"})
+
+
+@pytest.mark.parametrize(
+    ("says", "ok", "error"),
+    [
+        (True, True, None),
+        (None, True, None),
+        ({"status": "fine"}, True, None),
+        (False, False, None),
+        (IssuerKeysHealth(ok=False, keys=0, error="down"), False, "down"),
+        (
+            StoreHealth(ok=False, nodes=(NodeHealth(address="a:1", error="OOM"), NodeHealth(address="b:1"))),
+            False,
+            "a:1: OOM",
+        ),
+        (StoreHealth(ok=True, nodes=(NodeHealth(address="a:1"),)), True, None),
+        (OSError("gone"), False, "OSError: gone"),
+        (ZeroDivisionError(), False, "ZeroDivisionError"),
+        (TimeoutError(), False, "TimeoutError: no answer in time"),
+    ],
+)
+async def test_what_parts_of_the_users_own_may_say(says: object, ok: bool, error: str | None) -> None:
+    details = None if isinstance(says, Exception) else says
+    expected = PartHealth(ok=ok, error=error, details=details)
+    health = await server(Part(says)).health()
+    assert (health.ready, health.issuer_keys) == (ok, expected)
+    health = await server(None, Part(says)).health()
+    assert (health.ready, health.replay_store) == (ok, expected)
+
+
+async def test_nodes_that_are_something_else() -> None:
+    @dataclasses.dataclass
+    class Odd:
+        ok: bool = True
+        nodes: int = 3
+
+    assert (await server(Part(Odd())).health()).ready
+
+
+async def test_a_part_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpop_middleware.health, "_PATIENCE", 0.01)
+    part = Part()
+    part.gate.clear()
+    health = await server(part).health()
+    assert health.issuer_keys == PartHealth(ok=False, error="TimeoutError: no answer in time")
+    assert not health.ready
+
+
+async def test_many_probes_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part()
+    part.gate.clear()
+    api = server(part)
+    siblings = [api, api.with_policy(accept_bearer=True)]
+    probes = [asyncio.create_task(siblings[number % 2].health()) for number in range(200)]
+    while not part.asked_how:
+        await asyncio.sleep(0)
+    # A probe that gives up takes the answer from nobody.
+    for probe in probes[:50]:
+        probe.cancel()
+    part.gate.set()
+    assert all(health.ready for health in await asyncio.gather(*probes[50:]))
+    assert part.asked_how == 1
+    assert (await api.health()).ready
+    assert part.asked_how == 1
+    monkeypatch.setattr(dpop_middleware.health, "_GOOD_FOR", 0.0)
+    part.says = False
+    assert not (await api.health()).ready
+    assert part.asked_how == 2
+
+
+async def test_a_look_that_was_cancelled_is_not_the_answer() -> None:
+    part = Part()
+    part.gate.clear()
+    api = server(part)
+    probe = asyncio.create_task(api.health())
+    while not part.asked_how:
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    part.gate.set()
+    assert (await api.health()).ready
+
+
+def test_each_event_loop_looks_for_itself() -> None:
+    part = Part()
+    api = server(part)
+    for count in (1, 2):
+        assert asyncio.run(api.health()).ready
+        assert part.asked_how == count
