@@ -11,6 +11,7 @@ __all__ = ["HealthCheck", "PartHealth", "ServerHealth"]
 
 _PATIENCE = 2.0
 _GOOD_FOR = 1.0
+_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +90,8 @@ async def _health_of(part: object) -> PartHealth:
 
 def _ok(details: object) -> bool:
     """Whether a part says that it is well: by an attribute `ok`, by a bool, or else by not raising."""
-    if hasattr(details, "ok"):
-        return bool(details.ok)
-    return details is not False
+    said = getattr(details, "ok", _NOTHING)
+    return details is not False if said is _NOTHING else bool(said)
 
 
 def _error(details: object) -> str | None:
