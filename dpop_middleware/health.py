@@ -11,6 +11,7 @@ __all__ = ["HealthCheck", "PartHealth", "ServerHealth"]
 
 _PATIENCE = 2.0
 _GOOD_FOR = 1.0
+_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +62,24 @@ class HealthCheck:
 
     async def health(self) -> ServerHealth:
         """Return the health, at most a second old, within two seconds; never raises."""
+        while True:
+            look = self._latest_look()
+            try:
+                # A probe that gives up doesn't take the answer from the others.
+                return await asyncio.shield(look)
+            except asyncio.CancelledError:
+                probe = asyncio.current_task()
+                if not look.cancelled() or probe is None or probe.cancelling():
+                    raise
+                # It was the look that somebody cancelled, with whatever else ran.
+
+    def _latest_look(self) -> asyncio.Task[ServerHealth]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         latest = self._latest
         if latest is None or latest.loop is not loop or latest.is_over(now):
             look = loop.create_task(self._look(), name="dpop health check")
             latest = self._latest = _Latest(loop, now, look)
-        # A probe that gives up doesn't take the answer from the others.
-        return await asyncio.shield(latest.look)
+        return latest.look
 
     async def _look(self) -> ServerHealth:
         keys, store = await asyncio.gather(_health_of(self._verifier), _health_of(self._store))
@@ -89,9 +101,8 @@ async def _health_of(part: object) -> PartHealth:
 
 def _ok(details: object) -> bool:
     """Whether a part says that it is well: by an attribute `ok`, by a bool, or else by not raising."""
-    if hasattr(details, "ok"):
-        return bool(details.ok)
-    return details is not False
+    said = getattr(details, "ok", _NOTHING)
+    return details is not False if said is _NOTHING else bool(said)
 
 
 def _error(details: object) -> str | None:

@@ -2,15 +2,14 @@
 
 from contextlib import AsyncExitStack
 
-__all__ = ["aclose_parts", "open_parts"]
+__all__ = ["aclose_parts", "open_part"]
 
 
-async def open_parts(*parts: object) -> None:
-    """Await `part.open()` of each part that has it: it then begins to connect, and doesn't wait for it."""
-    for part in parts:
-        start = getattr(part, "open", None)
-        if start is not None:
-            await start()
+async def open_part(part: object) -> None:
+    """Await `part.open()`, if it has that: it then begins to connect, and doesn't wait for it."""
+    start = getattr(part, "open", None)
+    if start is not None:
+        await start()
 
 
 async def aclose_parts(*parts: object) -> None:

@@ -11,7 +11,7 @@ from dpop_middleware.challenges import ErrorResponse, error_response
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
-from dpop_middleware.lifecycle import aclose_parts, open_parts
+from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof_verification import ProofVerification
@@ -270,7 +270,8 @@ class ResourceServer:
 
         What is wrong there is logged. Requests fetch and connect without this.
         """
-        await open_parts(self._verification.verifier, self._verification.proofs.store)
+        await open_part(self._verification.verifier)
+        await open_part(self._verification.proofs.store)
 
     async def health(self) -> ServerHealth:
         """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""

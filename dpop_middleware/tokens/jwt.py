@@ -186,6 +186,8 @@ class JWTAccessTokenVerifier:
         keys = self._source.current() or await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
         key = signed.signer(candidates)
+        if key is not None:
+            return key
         wanted = digest if candidates.keys else _digest(signed)
         tried = {candidate.identity for candidate in candidates.keys}
         while key is None and self._source.renewable and not (candidates.named and candidates.keys):
@@ -221,7 +223,7 @@ class JWTAccessTokenVerifier:
 
 def _digest(signed: SignedToken) -> bytes:
     """What is looked for on behalf of all tokens that name the same key."""
-    named = f"{signed.algorithm.name} {signed.kid}".encode("utf-8", "surrogatepass")
+    named = f"{signed.algorithm.name} {signed.kid!r}".encode("utf-8", "surrogatepass")
     return hashlib.sha256(named).digest()
 
 
