@@ -25,7 +25,22 @@ SEED = os.environ.get("MUTATIONS_SEED") or str(secrets.randbits(32))
 MUTATIONS = int(os.environ.get("MUTATIONS", "24000"))
 # Signing by RSA takes ten times as long as all the rest.
 ALGORITHMS = ("ES256",) * 10 + ("EdDSA", "Ed25519", "ES384", "RS256", "PS256")
-PATHS = ("/notes", "/", "/a@b.c", "/a%40b.c", "/caf%C3%A9", "/a//b/", "/a%2Fb", "/~x;y=z", "/%E6%97%A5/.x")
+PATHS = (
+    *("/notes", "/", "/a@b.c", "/a%40b.c", "/a//b/", "/~x;y=z", "/%E6%97%A5/.x", "/caf%C3%A9", "/e%CC%81"),
+    *(
+        "/a%2Fb",
+        "/a%20b",
+        "/a%5Cb",
+        "/a%3Fb",
+        "/a%23b",
+        "/a%0Ab",
+        "/a%00",
+        "/a%C2%85",
+        "/a%7F",
+        "/%252e",
+        "/a%FF",
+    ),
+)
 METHODS = ("GET", "POST", "DELETE", "PROPFIND")
 SHOWN = 5
 

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 __all__ = ["Mutator"]
 
@@ -91,7 +92,7 @@ class Mutator:
         rng = self.rng
         for _ in range(rng.choice([1, 1, 2, 3])):
             at = rng.randint(0, len(uri))
-            kind = rng.randrange(7)
+            kind = rng.randrange(8)
             if kind == 0:
                 uri = uri[:at] + rng.choice(PIECES) + uri[at:]
             elif kind == 1 and at < len(uri):
@@ -107,6 +108,9 @@ class Mutator:
                 host = uri.find("/", 8)
                 host = len(uri) if host < 0 else host
                 uri = uri[:host] + rng.choice([":443", ":", ":0443", ":444", ".", "é", ":80"]) + uri[host:]
+            elif kind == 6:
+                # As it stands in an address bar.
+                uri = unquote(uri, errors="replace")
             else:
                 uri = self.text(uri)
         return uri
