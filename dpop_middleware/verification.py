@@ -25,6 +25,7 @@ from dpop_middleware.request import Credentials, ResourceRequest, credentials, o
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import speaks_for_nobody
+from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 from dpop_middleware.verdicts import Authentication
 
 __all__ = ["RequestVerification"]
@@ -35,8 +36,6 @@ _PART = 16
 
 # As many as a verifier remembers tokens by default.
 _MAX_KNOWN_CLIENTS = 10_000
-# As far as an access token may outlive its `expires_at`: the largest skew that a verifier may allow.
-_LONGEST_TOKEN_SKEW = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +103,7 @@ class RequestVerification(ProofVerification):
         if token.jkt is None:
             raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
         now = self.clock()
-        if token.expires_at + _LONGEST_TOKEN_SKEW <= now:
+        if token.expires_at + LONGEST_CLOCK_SKEW <= now:
             raise InvalidToken(
                 "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
             )
@@ -132,7 +131,7 @@ class RequestVerification(ProofVerification):
             family=family,
             now=now,
             # By `ath` a proof dies with its token, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW,
+            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW,
         )
         if known is None:
             self.known_clients.remember(header, ath=ath, segment=jws.header)
