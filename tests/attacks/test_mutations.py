@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def asked(proof: str | bytes, *, method: str = "GET", path: str | bytes = "/note
     return Asked(method, raw, [HOST, AUTHORIZATION, (b"dpop", field)])
 
 
-def honest(mutator: Mutator, key: Signer) -> tuple[str, str, dict[str, object]]:
+def honest(mutator: Mutator, key: Signer) -> tuple[str, str, dict[str, Any]]:
     """Return a method, a path and the claims of an honest proof for them."""
     method, path = mutator.rng.choice(METHODS), mutator.rng.choice(PATHS)
     return method, path, key.claims(method, RESOURCE + path, token=TOKEN, now=NOW)
@@ -128,7 +129,7 @@ def requests_around_an_honest_proof(mutator: Mutator, key: Signer) -> Asked:
     return Asked(method, sent, [HOST, *senders, *((rng.choice([b"dpop", b"DPoP"]), one) for one in fields)])
 
 
-def spelled(mutator: Mutator, members: dict[str, object]) -> str | bytes:
+def spelled(mutator: Mutator, members: dict[str, Any]) -> str | bytes:
     return mutator.json(members).encode("utf-8", "surrogatepass")
 
 

@@ -222,7 +222,7 @@ class TestLoading:
     def test_members_of_a_jwk_that_are_not_set(self, made: str) -> None:
         # As .NET writes them.
         key = key_for(made)
-        unset = {"use": None, "key_ops": [], "oth": [], "x5c": [], "k": None, "kid": None}
+        unset: dict[str, Any] = {"use": None, "key_ops": [], "oth": [], "x5c": [], "k": None, "kid": None}
         assert DPoPKey.from_jwk(key.private_jwk() | unset).jkt == key.jkt
         with pytest.raises(ValueError, match="no private part"):
             DPoPKey.from_jwk(key.private_jwk() | {"d": None})
