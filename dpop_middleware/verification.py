@@ -26,6 +26,7 @@ from dpop_middleware.requirements import Requirements
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import speaks_for_nobody
+from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 from dpop_middleware.verdicts import Authentication, VerifiedRequest
 
 __all__ = ["RequestVerification"]
@@ -36,8 +37,6 @@ _PART = 16
 
 # As many as a verifier remembers tokens by default.
 _MAX_KNOWN_CLIENTS = 10_000
-# As far as an access token may outlive its `expires_at`: the largest skew that a verifier may allow.
-_LONGEST_TOKEN_SKEW = 300
 
 
 class RequestVerification:
@@ -136,7 +135,7 @@ class RequestVerification:
         if token.jkt is None:
             raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
         now = self.clock()
-        if token.expires_at + _LONGEST_TOKEN_SKEW <= now:
+        if token.expires_at + LONGEST_CLOCK_SKEW <= now:
             raise InvalidToken(
                 "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
             )
@@ -162,7 +161,7 @@ class RequestVerification:
             policies=self.policies,
             now=now,
             # By `ath` a proof dies with its token, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + _LONGEST_TOKEN_SKEW
+            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
             if self._expiry_is_final
             else math.inf,
             speaks_for=f"{token.issuer} {token.identity}",

@@ -10,60 +10,12 @@ from hypothesis import strategies as st
 
 from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
 from dpop_middleware.errors import DPoPError
-from tests.support.api import NOW, RESOURCE, Clock, Store, Tokens
-from tests.support.oracle import Asked, World, b64, faults
+from tests.support.api import NOW, RESOURCE, Clock, Tokens
+from tests.support.judges import AUTHORIZATION, TOKEN, URL, Judges
+from tests.support.oracle import Asked, b64, faults
 from tests.support.signer import ALGORITHMS, Signer, encoded, signer
 
-TOKEN, UNBOUND, OF_ANOTHER = "the-token", "unbound", "of-another"
-URL = f"{RESOURCE}/notes"
-AUTHORIZATION = (b"authorization", b"DPoP the-token")
-HOST = (b"host", b"api.example.test")
-
 Change = tuple[str, Any]
-
-
-class Judges:
-    """The library and the oracle, in the same world."""
-
-    def __init__(self, key: Signer) -> None:
-        self.key = key
-        tokens, store = Tokens(), Store()
-        store.answer = True
-        for name, jkt in ((TOKEN, key.jkt), (UNBOUND, None), (OF_ANOTHER, "0" * 43)):
-            tokens.issue(jkt, name=name)
-        self.server = ResourceServer(verifier=tokens, resource=RESOURCE, replay_store=store, clock=Clock())
-        self.world = World(
-            base=RESOURCE,
-            now=NOW,
-            tokens={name: token.jkt for name, token in tokens.known.items()},
-            algorithms=ALGORITHMS,
-        )
-
-    async def disagree(self, asked: Asked) -> str | None:
-        """Return what the judges don't agree about; None when they do."""
-        expected = faults(asked, self.world)
-        scope = {
-            "type": "http",
-            "method": asked.method,
-            "path": "/never-looked-at",
-            "raw_path": asked.raw_path,
-            "headers": asked.headers,
-        }
-        try:
-            await self.server.authenticate(ResourceRequest.from_scope(scope))
-        except DPoPError as error:
-            check = "token" if error.check is None else str(error.check)
-            return (
-                None
-                if check in expected
-                else f"we found {check} ({error}), the oracle {expected or 'nothing'}"
-            )
-        return f"we found nothing, the oracle {expected}" if expected else None
-
-    async def disagree_on(self, proof: str) -> str | None:
-        return await self.disagree(
-            Asked("GET", b"/notes", [HOST, AUTHORIZATION, (b"dpop", proof.encode("latin-1"))])
-        )
 
 
 RETYPED: list[Any] = [

@@ -18,7 +18,7 @@ from jwt.exceptions import PyJWTError
 from dpop_middleware.client.target import target_of
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.jose.jwk import public_key, thumbprint
+from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 
 __all__ = ["DPoPKey"]
 
@@ -92,6 +92,7 @@ class DPoPKey:
         `algorithm` defaults to the key's `alg` member, else to the usual one of its type: ES256, ES384,
         ES512 by curve, EdDSA, RS256. Raises ValueError for a public, incomplete or unsupported key.
         """
+        jwk = without_unset(jwk)
         usual = _usual_algorithm(jwk)
         if "d" not in jwk:
             raise ValueError("the JWK has no private part: its member d is missing")

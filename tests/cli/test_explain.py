@@ -88,6 +88,19 @@ def test_an_old_capture_can_be_judged_at_its_own_time() -> None:
     assert explained("--proof", old, "--proof-lifetime", "600").status == 0
 
 
+def test_a_limit_beside_the_nonce() -> None:
+    late = proof(access_token=None, now=NOW - 303, nonce="n")
+    assert explained("--proof", late, "--nonce", "n").status == 0
+    ran = explained("--proof", late, "--nonce", "n", "--iat-limit-with-nonce", "300")
+    assert ran.status == 1
+    assert "iat is 3 s too early" in ran.out
+    good = explained(
+        "--proof", proof(access_token=None, nonce="n"), "--nonce", "n", "--iat-limit-with-nonce", "300"
+    )
+    assert good.status == 0
+    assert "the nonce decides" not in good.out
+
+
 def test_the_clock_of_this_machine_is_the_default() -> None:
     assert explained("--proof", proof(now=None), now=None).status == 0
 

@@ -218,6 +218,15 @@ class TestLoading:
         key = DPoPKey.from_pem(pem(RSA, serialization.PrivateFormat.TraditionalOpenSSL), algorithm="PS256")
         assert key.jkt == DPoPKey(RSA, algorithm="RS256").jkt
 
+    @pytest.mark.parametrize("made", ["ES256", "RS256", "EdDSA"])
+    def test_members_of_a_jwk_that_are_not_set(self, made: str) -> None:
+        # As .NET writes them.
+        key = key_for(made)
+        unset: dict[str, Any] = {"use": None, "key_ops": [], "oth": [], "x5c": [], "k": None, "kid": None}
+        assert DPoPKey.from_jwk(key.private_jwk() | unset).jkt == key.jkt
+        with pytest.raises(ValueError, match="no private part"):
+            DPoPKey.from_jwk(key.private_jwk() | {"d": None})
+
     def test_reads_an_rsa_jwk_without_its_primes(self) -> None:
         jwk = key_for("RS256").private_jwk()
         short = {name: jwk[name] for name in ("kty", "n", "e", "d")}

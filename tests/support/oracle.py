@@ -25,6 +25,12 @@ __all__ = ["Asked", "World", "b64", "faults", "jkt_of", "normal_uri"]
 
 UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 IN_PATH = UNRESERVED + "!$&'()*+,;=:@/"
+# In any case, but in ASCII: there are other characters whose lower case is one of these letters.
+SCHEMES = {
+    "".join(letters)
+    for name in ("http", "https")
+    for letters in itertools.product(*((letter, letter.upper()) for letter in name))
+}
 CURVES: dict[str, tuple[str, type[ec.EllipticCurve], int]] = {
     "ES256": ("P-256", ec.SECP256R1, 32),
     "ES384": ("P-384", ec.SECP384R1, 48),
@@ -257,11 +263,7 @@ def normal_uri(uri: str) -> str:
     for mark in "#?":
         uri = uri[: uri.index(mark)] if mark in uri else uri
     scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in {
-        "".join(letters)
-        for name in ("http", "https")
-        for letters in itertools.product(*((letter, letter.upper()) for letter in name))
-    }:
+    if not separator or scheme not in SCHEMES:
         raise Wrong
     scheme = scheme.lower()
     authority, slash, path = rest.partition("/")
