@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.testing import ABSENT
 from tests.support.reader import (
     API,
     ISSUER,
@@ -122,6 +123,29 @@ async def nonces(names: dict[str, Any], world: World) -> None:
     assert challenge.headers["DPoP-Nonce"]
 
 
+async def clocks(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    key = DPoPKey.generate()
+    token = world.issuers[ISSUER].token(jkt=key.jkt)
+    fields = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
+    nonce = (await ask(app, "GET", "/notes", headers=fields)).headers["DPoP-Nonce"]
+    for late, status in ((290, 200), (310, 401)):
+        now = world.issuers[ISSUER].clock() - late
+        fields["DPoP"] = key.proof("GET", f"{API}/notes", access_token=token, nonce=nonce, now=now)
+        assert (await ask(app, "GET", "/notes", headers=fields)).status_code == status
+
+
+async def readiness(names: dict[str, Any], world: World) -> None:
+    assert (await ask(names["app"], "GET", "/ready")).json() == {"ready": True}
+    assert (await ask(names["app"], "GET", "/other")).status_code == 401
+
+
+async def tokens_without_a_subject(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    auth = world.auth(sub=ABSENT, client_id="my_client")
+    assert (await ask(app, "GET", "/notes", auth=auth)).json()["subject"] is None
+
+
 async def routes(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[ISSUER]
     ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
@@ -226,8 +250,10 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
+    "health": {"Readiness and liveness": [readiness]},
+    "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
-    "nonces": {"Nonces": [nonces]},
+    "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
     "replay_store": {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
