@@ -1,7 +1,8 @@
 """By which request methods an HTTPEndpoint is reached (RFC 9110 section 9, RFC 5789).
 
-Starlette before 1.1 dispatches to whatever attribute is called like the request method in lower case: `RENDER`
-reaches a helper named `render`. What `requires_dpop` decorates is guarded against that at every version.
+Starlette before 1.1 dispatches to whatever attribute is called like the request method in lower case:
+`RENDER` reaches a helper named `render`. What `requires_dpop` decorates is guarded against that at every
+version.
 """
 
 import inspect
@@ -17,13 +18,14 @@ __all__ = ["guard_class_of", "is_unreachable", "mark", "not_allowed"]
 
 # What every class may answer, by handlers of its own choice.
 _USUAL = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-# What else is a method of HTTP, as RFC 9110 and the IANA registry have it: only a handler that we protect says
-# that the class answers it. `search` and `update` are good names for helpers too.
-_DECLARED = frozenset(
-    "ACL BIND CHECKIN CHECKOUT CONNECT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF "
-    "MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK "
-    "UNLOCK UPDATE UPDATEREDIRECTREF".split()
-)
+# What else is a method of HTTP, by RFC 9110 and the IANA registry: only a handler that we protect says that the
+# class answers it. `search` and `update` are good names for helpers too.
+_DECLARED = frozenset({
+    "ACL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY",
+    "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH",
+    "QUERY", "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE",
+    "UPDATEREDIRECTREF",
+})  # fmt: skip
 _MARK = "__requires_dpop__"
 _GUARD = "__requires_dpop_guard__"
 

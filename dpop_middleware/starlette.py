@@ -57,9 +57,9 @@ def requires_dpop(
 
     A nonce for the client's next request goes on the `Response` that the endpoint returns and on an
     HTTPException that it raises; what returns no Response leaves that to the middleware. A class with
-    something decorated is reached by HTTP's own methods only (RFC 9110 section 9, RFC 5789): by what Starlette
-    lists, and by any other registered one that has a decorated handler. Raises ConfigurationError when it is
-    applied to something else.
+    something decorated is reached by HTTP's own methods only (RFC 9110 section 9, RFC 5789): by those that
+    Starlette lists, and by any other registered one that has a decorated handler. Raises ConfigurationError
+    when it is applied to something else.
     """
     if not isinstance(resource_server, ResourceServer):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Request methods: what is decorated can't be reached by one that isn't HTTP's, as early Starlette lets it."""
+"""Request methods: what is decorated can't be reached by one that isn't HTTP's, whatever Starlette does."""
 
 import asyncio
 import functools
