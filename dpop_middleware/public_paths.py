@@ -3,15 +3,16 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["PublicPaths"]
 
 # What a router, a proxy or a file system could read in another way than the comparison below does: a dot
-# segment, an empty segment, a backslash, a control character, a percent sign that is left after decoding.
-_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\%\x00-\x1f\x7f]")
+# segment, an empty segment, a backslash, a control character, a percent sign that is left after decoding,
+# half of a surrogate pair.
+_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
 # The same before decoding: an encoded dot, slash, percent sign or backslash; what some cut off as a fragment.
 _AMBIGUOUS_RAW = re.compile(rb"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\#]|%2e|%2f|%25|%5c", re.IGNORECASE)
 # A root path that looks the same decoded and percent-encoded, and that every router takes off alike.
@@ -51,6 +52,8 @@ class PublicPaths:
         self._exact = frozenset(path for path in checked if not path.endswith("/*"))
         self._prefixes = tuple(path[:-1] for path in checked if path.endswith("/*"))
         self._inner_root_paths = tuple(inner_root_paths)
+        self._exact_raw = frozenset(raw for path in self._exact for raw in _spellings(path))
+        self._prefixes_raw = tuple(raw for prefix in self._prefixes for raw in _spellings(prefix))
 
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
         """Whether the path on which the application of this ASGI scope routes is public, however it does."""
@@ -58,8 +61,9 @@ class PublicPaths:
         path: str = scope["path"]
         return (
             self.covers(path[len(root_path) :])
-            and not _ambiguous(scope, root_path)
+            and not _is_ambiguous(scope)
             and self._doubt(scope, root_path) is None
+            and self._is_spelled_plainly(scope, root_path)
         )
 
     def covers(self, path: str) -> bool:
@@ -76,9 +80,18 @@ class PublicPaths:
         doubt = self._doubt(scope, root_path)
         if doubt is None or not any(map(self.covers, _readings(scope["path"], root_path))):
             return None
-        if _is_plain(root_path) and _ambiguous(scope, ""):
-            return None
-        return doubt
+        return None if _is_plain(root_path) and _is_ambiguous(scope) else doubt
+
+    def _is_spelled_plainly(self, scope: Mapping[str, Any], root_path: str) -> bool:
+        """Whether what is listed stands in `raw_path` too: not every router decodes what it compares."""
+        raw_path = scope.get("raw_path")
+        if raw_path is None:
+            return True
+        path, _, _ = raw_path.partition(b"?")
+        below = path.removeprefix(root_path.encode())
+        if root_path and below == path:
+            return False
+        return below in self._exact_raw or below.startswith(self._prefixes_raw)
 
     def _doubt(self, scope: Mapping[str, Any], root_path: str) -> str | None:
         path: str = scope["path"]
@@ -117,19 +130,20 @@ def _decoded(raw_path: bytes) -> str | None:
         return None
 
 
-def _ambiguous(scope: Mapping[str, Any], root_path: str) -> bool:
-    """Whether the client spelled its path so that it can be read in two ways."""
+def _spellings(path: str) -> tuple[bytes, bytes]:
+    """Return how clients send this path: encoded where RFC 3986 section 3.3 wants it, or not at all."""
+    return quote(path, safe="/!$&'()*+,;=:@").encode(), path.encode()
+
+
+def _is_ambiguous(scope: Mapping[str, Any]) -> bool:
+    """Whether the client wrote a path that can be read in two ways."""
     if _AMBIGUOUS.search(scope["path"]):
         return True
     raw_path = scope.get("raw_path")
     if raw_path is None:
         return False
     path, _, _ = raw_path.partition(b"?")
-    return (
-        _AMBIGUOUS_RAW.search(path) is not None
-        or not path.startswith(root_path.encode("utf-8", "surrogatepass"))
-        or _decoded(path) is None
-    )
+    return _AMBIGUOUS_RAW.search(path) is not None or _decoded(path) is None
 
 
 def _readings(path: str, root_path: str) -> Iterator[str]:

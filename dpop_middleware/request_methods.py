@@ -18,8 +18,8 @@ __all__ = ["guard_class_of", "is_unreachable", "mark", "not_allowed"]
 
 # What every class may answer, by handlers of its own choice.
 _USUAL = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-# What else is a method of HTTP, by RFC 9110 and the IANA registry: only a handler that we protect says that the
-# class answers it. `search` and `update` are good names for helpers too.
+# What else is a method of HTTP, by RFC 9110 and the IANA registry: only a handler that we protect says that
+# the class answers it. `search` and `update` are good names for helpers too.
 _DECLARED = frozenset({
     "ACL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY",
     "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH",
@@ -47,11 +47,12 @@ def is_unreachable(endpoint: HTTPEndpoint, method: str) -> bool:
 
 async def not_allowed(endpoint: HTTPEndpoint) -> Response:
     """Return the endpoint's own answer to a method that it doesn't have, or raise what it raises."""
-    answer: Callable[[Request], Any] = endpoint.method_not_allowed
+    answer: Any = endpoint.method_not_allowed
     request = Request(endpoint.scope, endpoint.receive)
-    if inspect.iscoroutinefunction(answer):
-        return await answer(request)  # type: ignore[no-any-return]
-    return await run_in_threadpool(answer, request)
+    given: Any = (
+        answer(request) if inspect.iscoroutinefunction(answer) else run_in_threadpool(answer, request)
+    )
+    return await given  # type: ignore[no-any-return]
 
 
 class _Guard:
@@ -59,8 +60,8 @@ class _Guard:
 
     def __set_name__(self, owner: type, name: str) -> None:
         delattr(owner, name)
-        own = owner.__dict__.get("dispatch")
-        if not issubclass(owner, HTTPEndpoint) and hasattr(owner, "dispatch"):
+        own = vars(owner).get("dispatch")
+        if hasattr(owner, "dispatch") and HTTPEndpoint not in owner.__mro__:
             return  # another framework's
 
         async def dispatch(endpoint: Any) -> None:
@@ -71,9 +72,10 @@ class _Guard:
                 await own(endpoint)
             else:
                 # Not the base class's: in a mixin, what comes next is the HTTPEndpoint.
-                await super(owner, endpoint).dispatch()  # type: ignore[misc]
+                following: Any = super(owner, endpoint)
+                await following.dispatch()
 
-        owner.dispatch = dispatch  # type: ignore[attr-defined]
+        setattr(owner, "dispatch", dispatch)  # noqa: B010
 
 
 def guard_class_of(endpoint: Callable[..., Any]) -> None:

@@ -96,7 +96,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         raise ConfigurationError(
             f"@requires_dpop goes on an HTTPEndpoint or a WebSocketEndpoint, unlike {endpoint.__name__}"
         )
-    dispatch = endpoint.dispatch
+    dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
         try:

@@ -183,14 +183,15 @@ async def test_an_anonymous_request_keeps_no_evidence_of_dpop_that_something_out
 ) -> None:
     proved = scope_of("/", world.fields("/"))
     await call(DPoPMiddleware(reached, world.server()), proved)
-    left = {name: proved[name] for name in ("user", "auth", "dpop")}
+    left: dict[str, Any] = {name: proved[name] for name in ("user", "auth", "dpop")}
     app = DPoPMiddleware(reached, world.server(), **options)
     scope = scope_of("/", **left)
     assert (await call(app, scope)).status == 200
     assert "dpop" not in scope
     assert not scope["user"].is_authenticated
     assert scope["auth"].scopes == []
-    scope = scope_of("/", **{**left, "user": SESSION_USER})
+    left["user"] = SESSION_USER
+    scope = scope_of("/", **left)
     assert (await call(app, scope)).status == 200
     assert "dpop" not in scope
     assert scope["user"] is SESSION_USER

@@ -25,9 +25,10 @@ def scope(raw_path: str, **changes: Any) -> dict[str, Any]:
         "/static/dir/",
         "/static/.well-known",
         "/static/..app",
-        "/%68ealth",
         "/na%C3%AFve",
         "/a%20b/c",
+        "/static/%61pp.js",
+        "/static/a%20b",
     ],
 )
 def test_public(raw_path: str) -> None:
@@ -70,6 +71,9 @@ def test_public(raw_path: str) -> None:
         "/static/a%0a",
         "/static/%7f",
         "/static/%ff",
+        "/%68ealth",  # BlackSheep compares what was sent
+        "/%73tatic/app.js",
+        "/a+b/c",
         "/static/a#b",
         "http://api.example.test/health",
     ],
@@ -286,6 +290,15 @@ def test_what_is_listed() -> None:
     assert not PATHS.covers_all_below("/health/")
 
 
+def test_a_root_path_that_no_url_can_hold() -> None:
+    assert scope("/svc/health", root_path="/\ud800") not in PATHS
+
+
+def test_a_path_that_was_sent_without_any_encoding() -> None:
+    raw_path = "/na\u00efve".encode()
+    assert {"path": "/na\u00efve", "raw_path": raw_path} in PATHS
+
+
 def test_no_public_paths() -> None:
     assert scope("/") not in PublicPaths([])
     assert scope("/health") not in PublicPaths(())
@@ -312,6 +325,7 @@ def test_no_public_paths() -> None:
         (["/a//b"], "decoded path or a prefix"),
         (["/a\\b"], "decoded path or a prefix"),
         (["/../*"], "decoded path or a prefix"),
+        (["/\ud800"], "decoded path or a prefix"),
     ],
 )
 def test_bad_configuration(paths: Any, sentence: str) -> None:

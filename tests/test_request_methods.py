@@ -1,7 +1,7 @@
 """Request methods: what is decorated can't be reached by one that isn't HTTP's, whatever Starlette does."""
 
-import asyncio
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +25,8 @@ class EarlyEndpoint(HTTPEndpoint):
     async def dispatch(self) -> None:
         request = Request(self.scope, receive=self.receive)
         name = "get" if request.method == "HEAD" and not hasattr(self, "head") else request.method.lower()
-        handler = getattr(self, name, self.method_not_allowed)
-        if asyncio.iscoroutinefunction(handler):
+        handler: Any = getattr(self, name, self.method_not_allowed)
+        if inspect.iscoroutinefunction(handler):
             response = await handler(request)
         else:
             response = await run_in_threadpool(handler, request)
@@ -56,7 +56,7 @@ def with_a_decorated_method(api: ResourceServer, reached: list[str], base: type[
         @requires_dpop(api)
         async def get(self, request: Request) -> Response:
             reached.append("get")
-            return await self.render(request)  # type: ignore[no-any-return]
+            return await self.render(request)
 
         async def render(self, request: Request) -> Response:
             reached.append("render")
@@ -136,7 +136,7 @@ def below_another_decorator(api: ResourceServer, reached: list[str], base: type[
     def other(function: Any) -> Any:
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            assert asyncio.iscoroutinefunction(function)
+            assert inspect.iscoroutinefunction(function)
             return await function(*args, **kwargs)
 
         return wrapper
