@@ -309,6 +309,17 @@ async def test_a_view_that_is_no_endpoint_is_left_alone(world: World) -> None:
     assert (await call(app, scope_of("/notes", good, method="RENDER"))).body == b"notes"
 
 
+async def test_a_method_that_is_decorated_after_its_class_was_made(world: World, reached: list[str]) -> None:
+    class Notes(EarlyEndpoint):
+        async def listing(self, request: Request) -> Response:
+            reached.append("listing")
+            return PlainTextResponse("secret")
+
+    Notes.listing = requires_dpop(world.server())(Notes.listing)  # type: ignore[method-assign]
+    assert (await ask(Notes, "LISTING", world.fields("/notes", method="LISTING"))).status == 405
+    assert reached == []
+
+
 def test_nothing_is_left_in_the_class(world: World) -> None:
     made = with_a_decorated_method(world.server(), [], HTTPEndpoint)
     assert not [name for name in vars(made) if "guard" in name]
