@@ -277,7 +277,7 @@ def test_no_way_around(served: Served, target: str) -> None:
 
 def test_public_paths(served: Served) -> None:
     assert served.raw("/public")[1].endswith(b"public")
-    assert served.raw("/%70ublic")[1].endswith(b"public")
+    assert served.raw("/%70ublic")[0] == 401  # some routers compare what was sent, undecoded
     assert served.raw("/below/x")[0] == 404
 
 
