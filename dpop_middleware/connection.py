@@ -7,13 +7,13 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 import asyncio
 from dataclasses import dataclass, replace
 
-from starlette.authentication import AuthCredentials, BaseUser
+from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.requirements import Requirements
@@ -25,8 +25,10 @@ __all__ = [
     "Connection",
     "DPoPUser",
     "adding_headers",
+    "anonymize",
     "authenticate",
     "can_deny",
+    "check_scope_type",
     "has_credentials",
     "raw_headers",
     "send_refusal",
@@ -147,13 +149,36 @@ class Connection:
         return None
 
 
+def check_scope_type(scope: Scope) -> None:
+    """Raise ConfigurationError for a scope that is none of a request or a WebSocket handshake.
+
+    DPoP (RFC 9449) says how these two are authenticated, and of nothing else.
+    """
+    kind = scope.get("type")
+    if kind not in ("http", "websocket"):
+        raise ConfigurationError(
+            f"the ASGI scope type {ascii(kind)[:80]} can't be authenticated by DPoP: only http and websocket "
+            "can; serve it by an application outside the protection"
+        )
+
+
+def anonymize(scope: Scope) -> None:
+    """Let nothing that DPoP proved be seen in `scope`; whom something else has authenticated stays."""
+    scope.pop("dpop", None)
+    if "user" not in scope or isinstance(scope["user"], DPoPUser):
+        scope["user"] = UnauthenticatedUser()
+        scope["auth"] = AuthCredentials()
+
+
 async def authenticate(
     resource_server: ResourceServer, scope: Scope, requirements: Requirements
 ) -> VerifiedRequest:
     """Authenticate the connection of `scope` once, and show the application who it is.
 
-    Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Raises `errors.DPoPError`.
+    Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Raises `errors.DPoPError`, and
+    ConfigurationError for a scope that is neither a request's nor a WebSocket's.
     """
+    check_scope_type(scope)
     connection = Connection.of(scope)
     try:
         authentication, recalled = await connection.verify(

@@ -19,6 +19,7 @@ from dpop_middleware.connection import (
     Connection,
     authenticate,
     can_deny,
+    check_scope_type,
     has_credentials,
     raw_headers,
     send_refusal,
@@ -114,6 +115,7 @@ class DPoPSecurity(SecurityBase):
 
         Raises `DPoPHTTPException`, or WebSocketException for a handshake that the server can only close.
         """
+        check_scope_type(connection.scope)
         self._check_nonces_are_delivered(connection)
         if not self._required and not has_credentials(connection.scope):
             return None

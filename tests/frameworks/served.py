@@ -1,0 +1,87 @@
+"""The houses under granian and daphne, which want a process of their own: it ends when its stdin does."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+__all__ = ["main", "serving_apart"]
+
+HOUSE = Path(__file__).parents[2]
+
+
+@contextmanager
+def serving_apart(kind: str, root_path: str) -> Generator[str]:
+    """Serve `every_house()` by `kind` at `root_path` in another process; yield the origin."""
+    code = (
+        f"import sys; sys.path.append({str(HOUSE)!r}); "
+        f"from tests.frameworks.served import main; main({kind!r}, {root_path!r})"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
+
+
+def main(kind: str, root_path: str) -> None:
+    """Serve until stdin ends; say on which port."""
+    from tests.frameworks.houses import every_house
+
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    (_granian if kind == "granian" else _daphne)(every_house(), root_path)
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def _say(port: int) -> None:
+    print(port, flush=True)  # noqa: T201
+
+
+def _granian(app: ASGIApp, root_path: str) -> None:
+    from granian.constants import Interfaces
+    from granian.server.embed import Server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+
+    async def serve() -> None:
+        server = Server(
+            app, port=port, interface=Interfaces.ASGI, url_path_prefix=root_path or None, log_enabled=False
+        )
+        serving = asyncio.create_task(server.serve())
+        while not await asyncio.to_thread(_listens, port):
+            await asyncio.sleep(0.02)
+        _say(port)
+        await serving
+
+    asyncio.run(serve())
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _daphne(app: ASGIApp, root_path: str) -> None:
+    from daphne.server import Server
+
+    server: Any = Server(app, endpoints=["tcp:port=0:interface=127.0.0.1"], root_path=root_path)
+    server.ready_callable = lambda: _say(server.listening_addresses[0][1])
+    server.run()
