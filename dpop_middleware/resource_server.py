@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Self, overload
 
 from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
+from dpop_middleware.clock import system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.lifecycle import aclose_parts, open_part
@@ -94,7 +95,7 @@ class ResourceServer:
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
