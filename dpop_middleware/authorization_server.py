@@ -6,7 +6,6 @@ refresh token (`refresh_jkt`, `check_refresh_binding`). The server that uses the
 """
 
 import json
-import time
 from collections.abc import Callable, Collection
 from typing import Final, Literal, overload
 
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from dpop_middleware._options import namespace
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware.checks import Check
+from dpop_middleware.clock import system_time
 from dpop_middleware.errors import (
     ConfigurationError,
     DPoPError,
@@ -109,7 +109,7 @@ class TokenEndpoint:
         replay_namespace: str = "token endpoint",
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         checked_url("url", url, insecure_http_hosts=insecure_http_hosts)

@@ -8,6 +8,7 @@ from typing import Any, Self, overload
 
 from dpop_middleware._options import namespace
 from dpop_middleware.challenges import ErrorResponse, error_response
+from dpop_middleware.clock import system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
@@ -106,7 +107,7 @@ class ResourceServer:
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:

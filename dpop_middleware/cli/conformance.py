@@ -1,7 +1,6 @@
 """`dpop-middleware conformance`: the conformance suite against a running server."""
 
 import asyncio
-import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Coroutine
 from importlib import import_module
@@ -11,6 +10,7 @@ from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token
 from dpop_middleware.client.target import origin_of
+from dpop_middleware.clock import system_time
 from dpop_middleware.secure_url import is_loopback
 from dpop_middleware.testing.target import Target
 from dpop_middleware.uri import parse_base_url
@@ -44,7 +44,9 @@ def _run(args: Namespace, console: Console) -> int:
         # The suite needs httpx2, which the other commands do without.
         drive: Drive = import_module("dpop_middleware.cli.drive").drive
     except ModuleNotFoundError as error:
-        raise CommandError("this command needs httpx2: pip install 'dpop_middleware[client]'") from error
+        raise CommandError(
+            "this command needs httpx2: in a checkout of dpop_middleware, python -m pip install '.[client]'"
+        ) from error
     inputs = Inputs()
     key = inputs.key("--key", args.key, password=inputs.secret("--password", args.password))
     target = Target(
@@ -53,7 +55,7 @@ def _run(args: Namespace, console: Console) -> int:
         key=key,
         access_token=checked_token("--token", inputs.text("--token", args.token)),
         leave_out=args.leave_out or (),
-        clock=time.time,
+        clock=system_time,
     )
     _check_url(args.url, insecure_http=args.insecure_http)
     return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))

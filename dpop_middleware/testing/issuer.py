@@ -1,12 +1,12 @@
 """An authorization server's keys and tokens, without the server: for tests only."""
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dpop_middleware import client
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.clock import system_time
 from dpop_middleware.events import EventSink
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
@@ -41,7 +41,7 @@ class TestIssuer:
         *,
         audience: str | list[str] = "https://api.example.test",
         algorithm: str = "ES256",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         self.issuer = issuer
         self.audience = audience
@@ -54,7 +54,7 @@ class TestIssuer:
         production: ResourceServer,
         *,
         algorithm: str = "ES256",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> Self:
         """Make a stand-in for the issuer of `production`, with its identifier and tokens for its audience.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from dpop_middleware.checks import Check
+from dpop_middleware.clock import system_time
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.secure_url import checked_hosts, checked_url
@@ -85,7 +86,7 @@ class JWTAccessTokenVerifier:
         client_id_claims: Sequence[str] = ("client_id",),
         required_claims: Sequence[str] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
         clock_skew: float = TOKEN_CLOCK_SKEW,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         insecure_http_hosts: Collection[str] = (),
         max_cached_tokens: int = 10_000,
         jwks_lifetime: float = 300,

@@ -33,6 +33,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from dpop_middleware.checks import Check
+from dpop_middleware.clock import system_time
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
@@ -109,7 +110,7 @@ class RemoteKeySource:
         fetch: Callable[[], KeySet],
         *,
         lifetimes: Lifetimes,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch

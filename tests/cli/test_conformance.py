@@ -178,4 +178,7 @@ def test_without_httpx2(key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "dpop_middleware.cli.drive", raising=False)
     ran = driven("https://api.example.test/", key_file)
     assert ran.status == 2
-    assert ran.err == "dpop-middleware: this command needs httpx2: pip install 'dpop_middleware[client]'\n"
+    assert ran.err == (
+        "dpop-middleware: this command needs httpx2: "
+        "in a checkout of dpop_middleware, python -m pip install '.[client]'\n"
+    )
