@@ -6,7 +6,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.secure_url import checked_url
-from dpop_middleware.uri import BaseURL, URIError, authority, request_path, target_uri
+from dpop_middleware.uri import BaseURL, URIError, authority, check_request_path, target_uri
 
 __all__ = ["PublicURLs"]
 
@@ -52,7 +52,7 @@ class PublicURLs:
     def check_path(request: ResourceRequest) -> None:
         """Raise InvalidRequest for a path that servers and frameworks could read in different ways."""
         try:
-            request_path(request.raw_path)
+            check_request_path(request.raw_path)
         except URIError as error:
             raise InvalidRequest(
                 "the path of the request is malformed or has dot segments",

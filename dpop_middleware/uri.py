@@ -14,6 +14,7 @@ same resource. The rules that keep it so:
 
 import ipaddress
 import re
+from binascii import a2b_qp
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,7 @@ __all__ = [
     "BaseURL",
     "URIError",
     "authority",
+    "check_request_path",
     "normalize",
     "parse_base_url",
     "request_path",
@@ -31,6 +33,10 @@ __all__ = [
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 _MAX_PATH: Final = 8 * 1024
+# How much of a path may have to be rewritten: a kilobyte of UTF-8, all of it percent-encoded or none.
+_MAX_REWRITTEN: Final = 1024
+# Removing dot segments is a loop over the segments.
+_MAX_DOTTED: Final = 256
 
 _HEX: Final = "0123456789ABCDEFabcdef"
 _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
@@ -46,14 +52,18 @@ _DECODED: Final = {
     for digits in (high + low for high in _HEX for low in _HEX)
 }
 
-# What is in normal form already and can be told so at one glance: no percent-encoding, no dot segment.
-_NORMAL_PATH: Final = re.compile(rf"(?:/(?!\.\.?(?:/|\Z))[{_PCHAR}]*)+")
-_NORMAL_URI: Final = re.compile(rf"https?://[a-z0-9._-]+{_NORMAL_PATH.pattern}")
+# A path of these octets alone is in normal form, if it has no dot segment.
+_KEPT: Final = bytes(octet for octet in range(256) if re.fullmatch(rf"[{_PCHAR}/]", chr(octet)))
+_PERCENT: Final = b"%"
+# Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets another
+# octet, and so does a slash, that an encoded one is not taken for it.
+_QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
+_DECODED_DOTS: Final = (b"\0.\0", b"\0..\0")
+_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/?#]*)([^?#]*)(?:[?#].*)?")
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 _NOT_VISIBLE_ASCII: Final = re.compile(r"[^\x21-\x7e]")
-_DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|\Z)")
 
 
 class URIError(ValueError):
@@ -105,23 +115,46 @@ def authority(value: str, *, scheme: str) -> str:
     return host if port in (None, _DEFAULT_PORTS[scheme]) else f"{host}:{port}"
 
 
+def _octets(path: str) -> bytes:
+    try:
+        return path.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise URIError("the path is not a string of octets") from error
+
+
+def _to_rewrite(octets: bytes) -> bytes:
+    """Return the octets that keep a path from being normal, or raise URIError for too many of them."""
+    rewritten = octets.translate(None, _KEPT)
+    if len(rewritten) > _MAX_REWRITTEN:
+        raise URIError("the path has too many characters that are or must be percent-encoded")
+    return rewritten
+
+
 def _encoded(path: str) -> str:
-    path = path.translate(_ENCODED)
-    if not path.isascii():
-        raise URIError("the path is not a string of octets")
-    if "%" not in path:
+    rewritten = _to_rewrite(_octets(path))
+    if not rewritten:
         return path
+    if rewritten.strip(_PERCENT):
+        path = path.translate(_ENCODED)
     first, *others = path.split("%")
     try:
-        return first + "".join([_DECODED[other[:2]] + other[2:] for other in others])
+        return first + "".join(
+            [_DECODED[other] if len(other) == 2 else _DECODED[other[:2]] + other[2:] for other in others]
+        )
     except KeyError as error:
         raise URIError("the percent-encoding is malformed") from error
 
 
+def _has_dot_segment(path: str) -> bool:
+    return "/." in path and ("/./" in path or "/../" in path or path.endswith(("/.", "/..")))
+
+
 def _without_dot_segments(path: str) -> str:
-    if not _DOT_SEGMENT.search(path):
+    if not _has_dot_segment(path):
         return path
     segments = path.split("/")[1:]
+    if len(segments) > _MAX_DOTTED:
+        raise URIError("the path has dot segments and too many segments")
     kept: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -146,6 +179,11 @@ def _split(uri: str) -> tuple[str, str, str]:
     return scheme, authority(match[2], scheme=scheme), _without_dot_segments(_encoded(path)) or "/"
 
 
+def _is_normal(path: str) -> bool:
+    """Whether a path that starts with a slash is in normal form at one glance: nothing is percent-encoded."""
+    return path.isascii() and not path.encode().translate(None, _KEPT) and not _has_dot_segment(path)
+
+
 def normalize(uri: str) -> str:
     """Return an absolute http or https URI in normal form, without query and fragment (RFC 9449 section 4.3).
 
@@ -155,9 +193,11 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control and non-ASCII characters anywhere.
+    control and non-ASCII characters anywhere. Also for a path of which over 1,024 characters are or must be
+    percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
-    if _NORMAL_URI.fullmatch(uri):
+    origin = _NORMAL_ORIGIN.match(uri)
+    if origin is not None and _is_normal(uri[origin.end() :]):
         return uri
     scheme, host_and_port, path = _split(uri)
     return f"{scheme}://{host_and_port}{path}"
@@ -184,6 +224,24 @@ def parse_base_url(url: str) -> BaseURL:
     )
 
 
+def check_request_path(raw_path: str) -> None:
+    """Raise URIError for the paths for which `request_path` does; what it costs depends on the length alone."""
+    if len(raw_path) > _MAX_PATH:
+        raise URIError("the request's path is too long")
+    if not raw_path.startswith("/"):
+        raise URIError("the request's path doesn't start with a slash")
+    octets = _octets(raw_path.partition("?")[0])
+    decoded = octets.translate(_QUOTED_PRINTABLE)
+    if _to_rewrite(octets):
+        decoded = a2b_qp(decoded)
+        if len(octets) - len(decoded) != 2 * octets.count(_PERCENT):
+            raise URIError("the percent-encoding is malformed")
+    if b"\0." in decoded and (
+        any(dots in decoded for dots in _DECODED_DOTS) or decoded.endswith((b"\0.", b"\0.."))
+    ):
+        raise URIError("the request's path has a dot segment")
+
+
 def request_path(raw_path: str) -> str:
     """Return a request's own path in normal form, without query (RFC 3986 section 6.2.2).
 
@@ -192,18 +250,11 @@ def request_path(raw_path: str) -> str:
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
     fragment: a request has none, and servers route by what follows it.
 
-    Raises URIError also when the path doesn't start with a slash and for malformed percent-encoding.
+    Raises URIError also when the path doesn't start with a slash, for malformed percent-encoding, for more
+    than 8 KiB, and where over 1,024 characters are or must be percent-encoded.
     """
-    if len(raw_path) > _MAX_PATH:
-        raise URIError("the request's path is too long")
-    if _NORMAL_PATH.fullmatch(raw_path):
-        return raw_path
-    if not raw_path.startswith("/"):
-        raise URIError("the request's path doesn't start with a slash")
-    path = _encoded(raw_path.partition("?")[0])
-    if _DOT_SEGMENT.search(path):
-        raise URIError("the request's path has a dot segment")
-    return path
+    check_request_path(raw_path)
+    return _encoded(raw_path.partition("?")[0])
 
 
 def strip_root_path(path: str, root_path: str) -> str:
