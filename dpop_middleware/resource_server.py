@@ -9,8 +9,9 @@ from typing import Any, Self, overload
 from dpop_middleware.challenges import ErrorResponse, error_response, nonce_headers
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.lifecycle import aclose_parts, open_part
-from dpop_middleware.nonces import NonceProvider, nonces_for
+from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.once import RequestMemory
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily, provides
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
@@ -45,6 +46,7 @@ class ResourceServer:
     - `clock`: returns seconds since the epoch.
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
+    - `max_known_clients`, `max_known_bytes`: how many clients' proof headers are remembered, 0 for none.
 
     Raises ConfigurationError. A proof covers method and URL: the query, the other header fields and the body
     of a request are not protected by it.
@@ -65,6 +67,8 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = ...,
+        max_known_bytes: int = ...,
     ) -> None: ...
 
     @overload
@@ -80,6 +84,8 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = ...,
+        max_known_bytes: int = ...,
     ) -> None: ...
 
     def __init__(
@@ -97,6 +103,8 @@ class ResourceServer:
         clock: Callable[[], float] = time.time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = MAX_KNOWN_CLIENTS,
+        max_known_bytes: int = MAX_KNOWN_BYTES,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         one = resource if audience is None else audience
@@ -136,17 +144,12 @@ class ResourceServer:
             ),
             nonces=nonces_for(nonces, purpose="resource server", server=resource),
             clock=clock,
+            known_clients=KnownClients(max_clients=max_known_clients, max_bytes=max_known_bytes),
         )
         self._reporter = Reporter(on_event)
-        self._check_nonces(policy)
+        check_nonces(policy, self._verification.nonces)
         self._policy = policy
         self._family = PolicyFamily(policy)
-
-    def _check_nonces(self, policy: DPoPPolicy) -> None:
-        if policy.nonce != "off" and self._verification.nonces is None:
-            raise ConfigurationError(
-                f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
-            )
 
     @property
     def policy(self) -> DPoPPolicy:
@@ -179,7 +182,7 @@ class ResourceServer:
             policy = replace(self._policy, **changes)
         except TypeError as error:
             raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
-        self._check_nonces(policy)
+        check_nonces(policy, self._verification.nonces)
         self._family.add(policy)
         sibling = copy.copy(self)
         sibling._policy = policy

@@ -16,7 +16,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
 from dpop_middleware.freshness import check_freshness
 from dpop_middleware.jose import base64url
-from dpop_middleware.known_clients import KnownClients
+from dpop_middleware.known_clients import MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.policy import DPoPPolicy, PolicyFamily
 from dpop_middleware.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware.proof_verification import ProofVerification
@@ -32,8 +32,6 @@ _TOKEN_NOT_JUDGED = "the access token can't be verified now"
 # Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
 _PART = 16
 
-# As many as a verifier remembers tokens by default.
-_MAX_KNOWN_CLIENTS = 10_000
 # As far as an access token may outlive its `expires_at`: the largest skew that a verifier may allow.
 _LONGEST_TOKEN_SKEW = 300
 
@@ -45,7 +43,7 @@ class RequestVerification(ProofVerification):
     verifier: AccessTokenVerifier
     clock: Callable[[], float]
     known_clients: KnownClients = field(
-        default_factory=lambda: KnownClients(max_clients=_MAX_KNOWN_CLIENTS), repr=False
+        default_factory=lambda: KnownClients(max_clients=MAX_KNOWN_CLIENTS), repr=False
     )
 
     async def verify(

@@ -21,7 +21,7 @@ ROWS = (
     ("checks", "errors", "policy"),
     ("jose", "uri", "secure_url", "public_paths"),
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
-    ("diagnosis", "events"),
+    ("diagnosis", "events", "bounded_cache"),
     ("tokens", "replay"),
     ("proof_verification", "known_clients", "once", "lifecycle", "requirements", "verdicts"),
     ("verification",),

@@ -24,7 +24,7 @@ from dpop_middleware.tokens.options import (
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
-from dpop_middleware.tokens.token_cache import TokenCache
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
@@ -51,6 +51,7 @@ class JWTAccessTokenVerifier:
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be reached by plain http besides the loopback ones.
     - `max_cached_tokens`: how many verified tokens are remembered, 0 for none. One takes about 2 KB.
+    - `max_cached_bytes`: how many bytes they may take in all.
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
     - `jwks_cooldown`: least seconds between two fetches for keys that tokens name and the set lacks.
@@ -76,6 +77,7 @@ class JWTAccessTokenVerifier:
         clock: Callable[[], float] = time.time,
         insecure_http_hosts: Collection[str] = (),
         max_cached_tokens: int = 10_000,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
         jwks_lifetime: float = 300,
         jwks_max_age: float = _DAY,
         jwks_cooldown: float = 10,
@@ -97,7 +99,10 @@ class JWTAccessTokenVerifier:
             client_id_claims=checked_names("client_id_claims", client_id_claims),
             clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=300),
         )
-        self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
+        self._cache = TokenCache(
+            max_tokens=checked_count("max_cached_tokens", max_cached_tokens),
+            max_bytes=checked_count("max_cached_bytes", max_cached_bytes),
+        )
         lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -142,7 +147,7 @@ class JWTAccessTokenVerifier:
         verified = judge_claims(
             signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
         )
-        self._cache.put(digest, verified)
+        self._cache.put(digest, verified, payload=len(signed.payload))
         return verified.access_token
 
     async def aclose(self) -> None:
