@@ -13,7 +13,7 @@ from starlette.types import Message, Scope, Send
 from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.once import RequestMemory
-from dpop_middleware.request import ResourceRequest
+from dpop_middleware.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.verdicts import VerifiedRequest
@@ -122,8 +122,9 @@ async def authenticate(
 
 
 def has_credentials(scope: Scope) -> bool:
-    """Whether the request of `scope` has an `Authorization` field, of whatever kind."""
-    return any(name.lower() == b"authorization" for name, _ in scope["headers"])
+    """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one."""
+    fields = list(scope["headers"])
+    return len(fields) > MAX_FIELDS or any(name.lower() == b"authorization" for name, _ in fields)
 
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:

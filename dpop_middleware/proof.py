@@ -77,7 +77,7 @@ def split_proof(proof: str) -> CompactJWS:
 
 def _json_object(segment: str, description: str) -> dict[str, Any]:
     try:
-        return strict_json.parse_object(base64url.decode(segment))
+        return strict_json.parse_strangers_object(base64url.decode(segment))
     except JOSEError as error:
         raise InvalidDPoPProof(description, check=Check.FORMAT, actual=str(error)) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.freshness import check_freshness
 from dpop_middleware.jose import base64url
 from dpop_middleware.known_clients import MAX_KNOWN_CLIENTS, KnownClients
@@ -21,7 +21,7 @@ from dpop_middleware.policy import DPoPPolicy, PolicyFamily
 from dpop_middleware.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.store import ReplayEntry
-from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.verdicts import Authentication
@@ -53,6 +53,13 @@ class RequestVerification(ProofVerification):
 
         Raises `errors.DPoPError`.
         """
+        if request.fields > MAX_FIELDS:
+            raise InvalidRequest(
+                "the request has too many header fields",
+                check=Check.AUTHORIZATION,
+                expected=MAX_FIELDS,
+                actual=request.fields,
+            )
         carried = credentials(request.authorization)
         token: AccessToken | None = None
         try:
