@@ -33,8 +33,8 @@ __all__ = [
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
 _MAX_PATH: Final = 8 * 1024
-# How much of a path may have to be rewritten: a kilobyte of UTF-8, all of it percent-encoded or none.
-_MAX_REWRITTEN: Final = 1024
+# How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
+_MAX_REWRITTEN: Final = 512
 # Removing dot segments is a loop over the segments.
 _MAX_DOTTED: Final = 256
 
@@ -55,8 +55,8 @@ _DECODED: Final = {
 # A path of these octets alone is in normal form, if it has no dot segment.
 _KEPT: Final = bytes(octet for octet in range(256) if re.fullmatch(rf"[{_PCHAR}/]", chr(octet)))
 _PERCENT: Final = b"%"
-# Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets another
-# octet, and so does a slash, that an encoded one is not taken for it.
+# Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets
+# another octet, and so does a slash, that an encoded one is not taken for it.
 _QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
 _DECODED_DOTS: Final = (b"\0.\0", b"\0..\0")
 _NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
@@ -193,7 +193,7 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control and non-ASCII characters anywhere. Also for a path of which over 1,024 characters are or must be
+    control and non-ASCII characters anywhere. Also for a path of which over 512 characters are or must be
     percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
@@ -225,7 +225,7 @@ def parse_base_url(url: str) -> BaseURL:
 
 
 def check_request_path(raw_path: str) -> None:
-    """Raise URIError for the paths for which `request_path` does; what it costs depends on the length alone."""
+    """Raise URIError for the paths that `request_path` refuses; the cost depends on the length alone."""
     if len(raw_path) > _MAX_PATH:
         raise URIError("the request's path is too long")
     if not raw_path.startswith("/"):
@@ -251,7 +251,7 @@ def request_path(raw_path: str) -> str:
     fragment: a request has none, and servers route by what follows it.
 
     Raises URIError also when the path doesn't start with a slash, for malformed percent-encoding, for more
-    than 8 KiB, and where over 1,024 characters are or must be percent-encoded.
+    than 8 KiB, and where over 512 characters are or must be percent-encoded.
     """
     check_request_path(raw_path)
     return _encoded(raw_path.partition("?")[0])

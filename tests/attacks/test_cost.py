@@ -55,7 +55,7 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
         normalize(f"https://api.example.com/{path}")
 
 
-@pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 340, "a/" * 4000, "\xe4" * 1000])
+@pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 170, "a/" * 4000, "\xe4" * 500])
 def test_an_honest_long_path_passes(path: str) -> None:
     check_request_path(f"/{path}")
 
