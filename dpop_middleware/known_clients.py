@@ -15,7 +15,7 @@ MAX_KNOWN_BYTES: Final = 32 * 1024 * 1024
 
 # A longer header than any without certificates is kept as its hash: padding buys no memory.
 _LONGEST_KEPT: Final = 1024
-# `ath`, the header's value and its thumbprint, and the key inside OpenSSL: 2 KB for a P-256 key, RSA's is less.
+# `ath`, the header's value and thumbprint, and the key inside OpenSSL: about 2 KB for P-256.
 _SIZE: Final = 2600
 
 

@@ -88,7 +88,7 @@ class ResourceServer:
         max_known_bytes: int = ...,
     ) -> None: ...
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
         self,
         *,
         issuer: str | None = None,
