@@ -15,7 +15,7 @@ from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.request import ResourceRequest
+from dpop_middleware.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.verdicts import Authentication, VerifiedRequest
@@ -198,8 +198,9 @@ async def authenticate(
 
 
 def has_credentials(scope: Scope) -> bool:
-    """Whether the request of `scope` has an `Authorization` field, of whatever kind."""
-    return any(name.lower() == b"authorization" for name, _ in scope["headers"])
+    """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one."""
+    fields = list(scope["headers"])
+    return len(fields) > MAX_FIELDS or any(name.lower() == b"authorization" for name, _ in fields)
 
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -61,7 +61,7 @@ EventSink = Callable[[AuthenticationEvent], object]
 
 
 def _escaped(value: object) -> str:
-    text = ascii(value)
+    text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
 
 

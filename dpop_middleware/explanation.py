@@ -17,6 +17,7 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import Check
 from dpop_middleware.diagnosis import guess
 from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import parse_claims, parse_header, split_proof
@@ -133,6 +134,7 @@ async def explain(
             ),
             clock=lambda: now,
             policies=(policy,),
+            known_clients=KnownClients(max_clients=0, max_bytes=0),
         )
         try:
             token = (await verification.verify(request, policy)).access_token

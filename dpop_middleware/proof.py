@@ -79,7 +79,7 @@ def split_proof(proof: str) -> CompactJWS:
 
 def _json_object(segment: str, description: str, check: Check) -> dict[str, Any]:
     try:
-        return strict_json.parse_object(base64url.decode(segment))
+        return strict_json.parse_strangers_object(base64url.decode(segment))
     except JOSEError as error:
         raise InvalidDPoPProof(description, check=check, actual=str(error)) from error
 

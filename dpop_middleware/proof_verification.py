@@ -41,6 +41,10 @@ __all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]
 class TargetURIs(Protocol):
     """Knows by which URI a client called us."""
 
+    def is_target(self, uri: str, request: ResourceRequest) -> bool:
+        """Whether `uri` is the request's target URI letter by letter; raises InvalidDPoPProof."""
+        ...
+
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
         ...
@@ -98,7 +102,8 @@ class ProofVerification:
         """
         proof = parse_claims(jws.payload, header)
         check_htm(proof, presented.request.method)
-        check_htu(proof, self.public_urls.target_uri(presented.request))
+        if not self.public_urls.is_target(proof.htu, presented.request):
+            check_htu(proof, self.public_urls.target_uri(presented.request))
         if presented.ath is not None:
             check_ath(proof, presented.ath)
         check_signature(jws, header)

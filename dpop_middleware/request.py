@@ -18,15 +18,28 @@ from dpop_middleware.errors import (
     Scheme,
 )
 
-__all__ = ["MAX_PROOF_SIZE", "MAX_TOKEN_SIZE", "Credentials", "ResourceRequest", "credentials", "one_proof"]
+__all__ = [
+    "MAX_FIELDS",
+    "MAX_PROOF_SIZE",
+    "MAX_TOKEN_SIZE",
+    "Credentials",
+    "ResourceRequest",
+    "credentials",
+    "one_proof",
+]
 
 MAX_TOKEN_SIZE = 16 * 1024
 MAX_PROOF_SIZE = 8 * 1024
+# No browser, proxy or library sends half as many header fields.
+MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+_LONGEST_SCHEME = len("bearer")
 _SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
+# A longer path is refused, whatever follows.
+_MAX_QUOTED = 8 * 1024 + 1
 _UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
@@ -38,6 +51,7 @@ class ResourceRequest:
     - `raw_path`: the path as sent, still percent-encoded, without the query.
     - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
     - `root_path`: the path, decoded, at which the server mounts the application.
+    - `fields`: how many header fields there were; of more than 256 none is read.
     """
 
     method: str
@@ -46,6 +60,8 @@ class ResourceRequest:
     authorization: tuple[str, ...] = field(repr=False)
     dpop: tuple[str, ...] = field(repr=False)
     root_path: str = ""
+    # What is between two faces of a connection may add header fields; it stays one request.
+    fields: int = field(default=0, compare=False)
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
@@ -53,7 +69,8 @@ class ResourceRequest:
         hosts: list[str] = []
         authorization: list[str] = []
         dpop: list[str] = []
-        for name, value in scope["headers"]:
+        fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
+        for name, value in fields if len(fields) <= MAX_FIELDS else ():
             length = len(name)
             if length == 13:
                 if name.lower() == b"authorization":
@@ -68,7 +85,7 @@ class ResourceRequest:
         return cls(
             method=scope["method"] if scope["type"] == "http" else "GET",
             raw_path=(
-                quote(scope["path"], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
+                quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
                 if raw_path is None
                 else raw_path.partition(b"?")[0].decode("latin-1")
             ),
@@ -76,6 +93,7 @@ class ResourceRequest:
             authorization=tuple(authorization),
             dpop=tuple(dpop),
             root_path=scope.get("app_root_path", scope.get("root_path", "")),
+            fields=len(fields),
         )
 
 
@@ -107,7 +125,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
             actual=len(authorization),
         )
     name, _, rest = authorization[0].partition(" ")
-    scheme = _SCHEMES.get(name.lower()) if name.isascii() else None
+    scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
     if scheme is None:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
     access_token = rest.lstrip(" ")

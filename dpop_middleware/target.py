@@ -6,7 +6,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
 from dpop_middleware.request import ResourceRequest
 from dpop_middleware.secure_url import checked_url
-from dpop_middleware.uri import BaseURL, URIError, authority, request_path, target_uri
+from dpop_middleware.uri import BaseURL, URIError, authority, check_request_path, sent_uri, target_uri
 
 __all__ = ["PublicURLs"]
 
@@ -52,7 +52,7 @@ class PublicURLs:
     def check_path(request: ResourceRequest) -> None:
         """Raise InvalidRequest for a path that servers and frameworks could read in different ways."""
         try:
-            request_path(request.raw_path)
+            check_request_path(request.raw_path)
         except URIError as error:
             raise InvalidRequest(
                 "the path of the request is malformed or has dot segments",
@@ -60,10 +60,25 @@ class PublicURLs:
                 actual=str(error),
             ) from error
 
+    def is_target(self, uri: str, request: ResourceRequest) -> bool:
+        """Whether `uri` is the request's target URI, without its query and letter by letter.
+
+        False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
+        """
+        return uri == sent_uri(self._base(request.hosts), request.raw_path)
+
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.
 
-        Raises InvalidDPoPProof where `Host` selects none of several base URLs. The path must have passed
-        `check_path`.
+        Raises InvalidDPoPProof where `Host` selects none of several base URLs, and for a path of which too
+        much would have to be rewritten. The path must have passed `check_path`.
         """
-        return target_uri(self._base(request.hosts), request.raw_path, request.root_path)
+        base = self._base(request.hosts)
+        try:
+            return target_uri(base, request.raw_path, request.root_path)
+        except URIError as error:
+            raise InvalidDPoPProof(
+                "the htu of the DPoP proof is not the URI of the request, letter by letter",
+                check=Check.HTU,
+                actual=str(error),
+            ) from error

@@ -18,49 +18,37 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from dpop_middleware.paths import (
+    URIError,
+    check_request_path,
+    encoded,
+    is_normal,
+    is_plain,
+    without_dot_segments,
+)
+
 __all__ = [
     "BaseURL",
     "URIError",
     "authority",
+    "check_request_path",
     "normalize",
     "parse_base_url",
     "request_path",
+    "sent_uri",
     "strip_root_path",
     "target_uri",
 ]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
-_MAX_PATH: Final = 8 * 1024
-
-_HEX: Final = "0123456789ABCDEFabcdef"
-_UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-_PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
-
-# What a path can't hold, by its octet, and how it is written instead.
-_ENCODED: Final = {
-    octet: f"%{octet:02X}" for octet in range(256) if not re.fullmatch(rf"[{_PCHAR}/%]", chr(octet))
-}
-# The two digits after a percent sign, and what both become.
-_DECODED: Final = {
-    digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
-    for digits in (high + low for high in _HEX for low in _HEX)
-}
-
-# What is in normal form already and can be told so at one glance: no percent-encoding, no dot segment.
-_NORMAL_PATH: Final = re.compile(rf"(?:/(?!\.\.?(?:/|\Z))[{_PCHAR}]*)+")
-_NORMAL_URI: Final = re.compile(rf"https?://[a-z0-9._-]+{_NORMAL_PATH.pattern}")
+_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 # No surrogates: half a character has no UTF-8.
 _NOT_VISIBLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
-_DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|\Z)")
-
-
-class URIError(ValueError):
-    """A URI, a path or a `Host` field that can't be accepted; the message is a fixed sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,34 +96,6 @@ def authority(value: str, *, scheme: str) -> str:
     return host if port in (None, _DEFAULT_PORTS[scheme]) else f"{host}:{port}"
 
 
-def _encoded(path: str) -> str:
-    path = path.translate(_ENCODED)
-    if not path.isascii():
-        raise URIError("the path is not a string of octets")
-    if "%" not in path:
-        return path
-    first, *others = path.split("%")
-    try:
-        return first + "".join([_DECODED[other[:2]] + other[2:] for other in others])
-    except KeyError as error:
-        raise URIError("the percent-encoding is malformed") from error
-
-
-def _without_dot_segments(path: str) -> str:
-    if not _DOT_SEGMENT.search(path):
-        return path
-    segments = path.split("/")[1:]
-    kept: list[str] = []
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment != ".":
-            kept.append(segment)
-    if segments[-1] in (".", ".."):
-        kept.append("")
-    return "/" + "/".join(kept)
-
-
 def _split(uri: str) -> tuple[str, str, str]:
     """Return scheme, authority and path of a URI without query and fragment, in normal form."""
     if _NOT_VISIBLE.search(uri):
@@ -149,7 +109,7 @@ def _split(uri: str) -> tuple[str, str, str]:
     if not path.isascii():
         # RFC 3987 section 3.1, without normalisation: the octets are those that a client would send.
         path = path.encode("utf-8").decode("latin-1")
-    return scheme, authority(match[2], scheme=scheme), _without_dot_segments(_encoded(path)) or "/"
+    return scheme, authority(match[2], scheme=scheme), without_dot_segments(encoded(path)) or "/"
 
 
 def normalize(uri: str) -> str:
@@ -162,9 +122,11 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control characters and lone surrogates.
+    control characters and lone surrogates. Also for a path of which over 512 characters are or must be
+    percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
-    if _NORMAL_URI.fullmatch(uri):
+    origin = _NORMAL_ORIGIN.match(uri)
+    if origin is not None and is_normal(uri[origin.end() :]):
         return uri
     scheme, host_and_port, path = _split(_QUERY.sub("", uri, count=1))
     return f"{scheme}://{host_and_port}{path}"
@@ -201,18 +163,21 @@ def request_path(raw_path: str) -> str:
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
     fragment: a request has none, and servers route by what follows it.
 
-    Raises URIError also when the path doesn't start with a slash and for malformed percent-encoding.
+    Raises URIError as `check_request_path` does, and for more than 512 characters to percent-encode.
     """
-    if len(raw_path) > _MAX_PATH:
-        raise URIError("the request's path is too long")
-    if _NORMAL_PATH.fullmatch(raw_path):
-        return raw_path
-    if not raw_path.startswith("/"):
-        raise URIError("the request's path doesn't start with a slash")
-    path = _encoded(raw_path.partition("?")[0])
-    if _DOT_SEGMENT.search(path):
-        raise URIError("the request's path has a dot segment")
-    return path
+    check_request_path(raw_path)
+    return encoded(raw_path.partition("?")[0])
+
+
+def sent_uri(base: BaseURL, raw_path: str) -> str | None:
+    """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
+
+    A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
+    path can hold, and under a base URL without a path. The path must have passed `check_request_path`.
+    """
+    if base.path or not is_plain(raw_path):
+        return None
+    return base.origin + raw_path
 
 
 def strip_root_path(path: str, root_path: str) -> str:
@@ -224,7 +189,7 @@ def strip_root_path(path: str, root_path: str) -> str:
     """
     # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
     octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
-    root = _encoded(octets.decode("latin-1"))
+    root = encoded(octets.decode("latin-1"))
     rest = path.removeprefix(root)
     return path if rest[:1] not in ("", "/") else rest
 
@@ -232,9 +197,9 @@ def strip_root_path(path: str, root_path: str) -> str:
 def target_uri(base: BaseURL, raw_path: str, root_path: str) -> str:
     """Return the target URI of a request, in normal form and without query (RFC 9449 section 4.3).
 
-    Scheme and authority are `base`'s. Where `base` has no path, the raw path follows; where it has one, a
-    proxy stripped that prefix: `root_path` is removed from the raw path (`strip_root_path`), then the prefix
-    put before it. Both in normal form. Raises URIError as `request_path` does.
+    Scheme and authority are `base`'s. Where `base` has a path, a proxy stripped that prefix: `root_path` is
+    removed from the raw path (`strip_root_path`), then the prefix put before it. Raises URIError as
+    `request_path` does.
     """
     path = request_path(raw_path)
     if not base.path:

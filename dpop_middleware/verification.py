@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 from dpop_middleware.challenges import nonce_headers
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidToken, Refusal, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
 from dpop_middleware.freshness import check_freshness
 from dpop_middleware.jose import base64url
 from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware.proof_verification import JudgedProof, Presentation, ProofVerification
-from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.requirements import Requirements
 from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
@@ -34,9 +34,6 @@ __all__ = ["RequestVerification"]
 _TOKEN_NOT_JUDGED = "the access token can't be verified now"
 # Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
 _PART = 16
-
-# As many as a verifier remembers tokens by default.
-_MAX_KNOWN_CLIENTS = 10_000
 
 
 class RequestVerification:
@@ -52,6 +49,7 @@ class RequestVerification:
         proofs: ProofVerification,
         clock: Callable[[], float],
         policies: tuple[DPoPPolicy, ...],
+        known_clients: KnownClients,
     ) -> None:
         self.verifier = verifier
         self.proofs = proofs
@@ -59,7 +57,7 @@ class RequestVerification:
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = getattr(verifier, "expiry_is_final", False) is True
-        self._known_clients = KnownClients(max_clients=_MAX_KNOWN_CLIENTS)
+        self._known_clients = known_clients
 
     def add(self, policy: DPoPPolicy) -> None:
         """From now on remember proofs for `policy` too."""
@@ -73,6 +71,13 @@ class RequestVerification:
 
         `started` is kept with the evidence. Raises `errors.DPoPError`.
         """
+        if request.fields > MAX_FIELDS:
+            raise InvalidRequest(
+                "the request has too many header fields",
+                check=Check.AUTHORIZATION,
+                expected=MAX_FIELDS,
+                actual=request.fields,
+            )
         carried = credentials(request.authorization)
         token: AccessToken | None = None
         try:

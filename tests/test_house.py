@@ -19,9 +19,9 @@ PACKAGE = HOUSE / "dpop_middleware"
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
     ("checks", "clock", "errors", "_options", "policy"),
-    ("jose", "uri", "secure_url", "public_paths"),
+    ("jose", "paths", "uri", "secure_url", "public_paths"),
     ("request", "proof", "nonces", "freshness", "target", "challenges"),
-    ("misplaced", "diagnosis", "events"),
+    ("misplaced", "diagnosis", "events", "bounded_cache"),
     ("tokens", "replay"),
     ("proof_verification", "known_clients", "lifecycle", "health", "requirements", "verdicts"),
     ("verification",),

@@ -37,10 +37,10 @@ def test_a_known_header_is_not_replaced_by_its_double() -> None:
     assert known.header(ath="token", segment=segment) is parsed
 
 
-def test_the_oldest_goes_first() -> None:
+def test_the_one_not_used_for_longest_goes_first() -> None:
     segment, parsed = header()
     known = KnownClients(max_clients=2)
     for ath in ("one", "two", "one", "three"):
         known.remember(parsed, ath=ath, segment=segment)
     held = [ath for ath in ("one", "two", "three") if known.header(ath=ath, segment=segment)]
-    assert held == ["two", "three"]
+    assert held == ["one", "three"]
