@@ -122,7 +122,7 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control characters and lone surrogates. Also for a path of which over 512 characters are or must be
+    control characters and lone surrogates. Also for a path of which over 384 characters are or must be
     percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
@@ -163,7 +163,7 @@ def request_path(raw_path: str) -> str:
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
     fragment: a request has none, and servers route by what follows it.
 
-    Raises URIError as `check_request_path` does, and for more than 512 characters to percent-encode.
+    Raises URIError as `check_request_path` does, and for more than 384 characters to percent-encode.
     """
     check_request_path(raw_path)
     return encoded(raw_path.partition("?")[0])
