@@ -6,27 +6,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, overload
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._judge.challenges import ErrorResponse, error_response
+from dpop_middleware._judge.lifecycle import aclose_parts, open_part
+from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._options import namespace
-from dpop_middleware.challenges import ErrorResponse, error_response
-from dpop_middleware.clock import system_time
+from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
+from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
-from dpop_middleware.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
-from dpop_middleware.lifecycle import aclose_parts, open_part
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.request import ResourceRequest
-from dpop_middleware.requirements import Requirements
-from dpop_middleware.secure_url import checked_url
-from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
 from dpop_middleware.tokens.options import checked_clock, checked_names
-from dpop_middleware.verdicts import Authentication, VerifiedRequest
-from dpop_middleware.verification import RequestVerification
 
 __all__ = ["ResourceServer"]
 

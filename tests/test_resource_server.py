@@ -19,8 +19,10 @@ from dpop_middleware import (
     ResourceRequest,
     ResourceServer,
     VerifiedRequest,
-    verification,
 )
+from dpop_middleware._judge import request as verification
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._proof.proof import parse_header
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
@@ -32,8 +34,6 @@ from dpop_middleware.errors import (
     UseDPoPNonce,
 )
 from dpop_middleware.events import AuthenticationEvent
-from dpop_middleware.proof import parse_header
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import ISSUER, NOW, RESOURCE, SECRET, Api, Clock, Store, Tokens, edited, request
 from tests.support.asgi import call

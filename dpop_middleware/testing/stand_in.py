@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
-from dpop_middleware.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.verification import RequestVerification
 
 __all__ = ["audiences_of", "stand_in"]
 

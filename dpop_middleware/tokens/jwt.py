@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
-from dpop_middleware.clock import system_time
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.issuer_keys import issuer_keys

@@ -10,7 +10,7 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
-from dpop_middleware.bounded_cache import BoundedCache
+from dpop_middleware._bounded_cache import BoundedCache
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.jwks import KeySet
 

@@ -3,10 +3,10 @@
 import hashlib
 import tracemalloc
 
+from dpop_middleware._proof.known_clients import KnownClients
+from dpop_middleware._proof.proof import parse_header
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.known_clients import KnownClients
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.proof import parse_header
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware._adapter.connection import has_credentials
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import MAX_FIELDS
+from dpop_middleware._request.uri import URIError, check_request_path, normalize
 from dpop_middleware.checks import Check
-from dpop_middleware.connection import has_credentials
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidRequest
 from dpop_middleware.events import _escaped  # pyright: ignore[reportPrivateUsage]
-from dpop_middleware.request import MAX_FIELDS
-from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.signed_token import shown
-from dpop_middleware.uri import URIError, check_request_path, normalize
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set

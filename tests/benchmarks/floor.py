@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from dpop_middleware import DPoPProof, ReplayEntry, ResourceServer, VerifiedRequest
+from dpop_middleware._proof.proof import ProofHeader
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.proof import ProofHeader
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 from tests.benchmarks.workload import RESOURCE, Scope
