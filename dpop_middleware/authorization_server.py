@@ -80,6 +80,9 @@ class _OneURL:
     def __init__(self, url: str) -> None:
         self._url = normalize(url)
 
+    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
+        return request
+
     def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002 - the same for every request
         return self._url
 

@@ -23,7 +23,6 @@ from dpop_middleware.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware.proof_verification import JudgedProof, Presentation, ProofVerification
 from dpop_middleware.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.requirements import Requirements
-from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
@@ -76,7 +75,7 @@ class RequestVerification:
         carried = credentials(request.authorization)
         token: AccessToken | None = None
         try:
-            PublicURLs.check_path(request)
+            request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried)

@@ -26,7 +26,7 @@ ROWS = (
     ("proof_verification", "known_clients", "lifecycle", "health", "requirements", "verdicts"),
     ("verification",),
     ("resource_server",),
-    ("connection", "expiry", "layers", "request_methods"),
+    ("connection", "origin_form", "expiry", "layers", "request_methods"),
     ("asgi", "starlette", "fastapi", "mcp"),
     ("client", "authorization_server", "explanation", "testing", "metadata", "cli"),
     ("__init__", "__main__"),
