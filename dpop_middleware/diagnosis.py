@@ -36,8 +36,8 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
 )
 
 _STRIPPED = (
-    "a proxy strips the prefix and tells nobody? with several in public_url it must pass the prefix on, or the "
-    "server be told by its root path"
+    "a proxy strips the prefix and tells nobody? with several in public_url it must pass the prefix on, or "
+    "the server be told by its root path"
 )
 
 
