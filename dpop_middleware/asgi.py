@@ -16,6 +16,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
+from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware.errors import ConfigurationError, DPoPError
@@ -39,7 +40,8 @@ class DPoPMiddleware:
     - `public_paths`: paths that need no credentials: exact ones, or prefixes that end in `/*`, as the
       application's router sees them. What could be read in two ways is never public: a path with a dot
       segment, an empty segment, a backslash or an encoded slash; where a root path is set, a path that
-      doesn't start with it or holds it twice; a `raw_path` that is another path; an absolute URL. The first
+      doesn't start with it or holds it twice; a `raw_path` that is another path; a
+      request target in absolute form. The first
       request that this locks out is a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       refused all the same.
@@ -125,6 +127,9 @@ class DPoPMiddleware:
             await self.app(scope, until_then_receive, until_then_send)
 
     def _anonymous(self, scope: Scope) -> bool:
+        if is_not_origin_form(scope):
+            known = to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
+            return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
         if scope in self._public_paths:
             return True
         if not self._has_told_who_is_locked_out:

@@ -49,7 +49,8 @@ class ResourceServer:
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
       for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
-      only hosts that end at this application.
+      only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
+      host are told apart by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
     - `clock`: returns seconds since the epoch.
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.

@@ -90,6 +90,9 @@ class Connection:
         connection = scope.get(_CONNECTION)
         if connection is None:
             connection = scope[_CONNECTION] = cls()
+            # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
+            # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
+            scope["headers"] = list(scope["headers"])
         return connection
 
     def request(self, scope: Scope) -> ResourceRequest:

@@ -35,6 +35,11 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
     }
 )
 
+_STRIPPED = (
+    "a proxy strips the prefix and tells nobody? with several in public_url it must pass the prefix on, or "
+    "the server be told by its root path"
+)
+
 
 def _parts(uri: str) -> tuple[str, str, str]:
     scheme, _, rest = uri.partition("://")
@@ -162,8 +167,8 @@ def guess(error: DPoPError, request: ResourceRequest | None = None) -> str | Non
     """
     if request is not None and (found := misplaced(error, request)) is not None:
         return found
-    if error.check is Check.HTU and isinstance(error.expected, str) and isinstance(error.actual, str):
-        return _of_htu(error.expected, error.actual)
+    if error.check is Check.HTU and isinstance(error.actual, str):
+        return _of_htu(error.expected, error.actual) if isinstance(error.expected, str) else _STRIPPED
     if error.check is Check.IAT:
         return _of_iat(error.expected, error.actual)
     if error.check is Check.CLAIMS and error.expected is not None:

@@ -19,7 +19,6 @@ from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.known_clients import KnownClients
 from dpop_middleware._proof.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import JudgedProof, Presentation, ProofVerification
-from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
@@ -81,7 +80,7 @@ class RequestVerification:
         carried = credentials(request.authorization)
         token: AccessToken | None = None
         try:
-            PublicURLs.check_path(request)
+            request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried)

@@ -41,6 +41,10 @@ __all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]
 class TargetURIs(Protocol):
     """Knows by which URI a client called us."""
 
+    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
+        """Return the request with its target in origin form, or raise InvalidRequest."""
+        ...
+
     def is_target(self, uri: str, request: ResourceRequest) -> bool:
         """Whether `uri` is the request's target URI letter by letter; raises InvalidDPoPProof."""
         ...

@@ -30,11 +30,13 @@ from dpop_middleware._request.paths import (
 __all__ = [
     "BaseURL",
     "URIError",
+    "absolute_form",
     "authority",
     "check_request_path",
     "normalize",
     "parse_base_url",
     "request_path",
+    "root_prefix",
     "sent_uri",
     "strip_root_path",
     "target_uri",
@@ -45,6 +47,7 @@ _MAX_PORT: Final = 65535
 _NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
+_ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 # No surrogates: half a character has no UTF-8.
@@ -180,6 +183,29 @@ def sent_uri(base: BaseURL, raw_path: str) -> str | None:
     return base.origin + raw_path
 
 
+def absolute_form(target: str) -> tuple[str, str] | None:
+    """Return the origin, in normal form, and the rest of a request target in absolute form, None for another.
+
+    RFC 9112 section 3.2.2. `target` is what stood in the request line; the rest, as it was sent, is empty or
+    starts with a slash or a question mark. Raises URIError for user information and a malformed authority.
+    """
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        return None
+    scheme = match[1].lower()
+    return f"{scheme}://{authority(match[2], scheme=scheme)}", match[3]
+
+
+def root_prefix(root_path: str) -> str:
+    """Return an ASGI `root_path` in the normal form of paths, without trailing slashes.
+
+    `root_path` is decoded, as ASGI has it.
+    """
+    # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
+    octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
+    return encoded(octets.decode("latin-1"))
+
+
 def strip_root_path(path: str, root_path: str) -> str:
     """Return `path` without the ASGI `root_path` that stands before it, else `path` itself.
 
@@ -187,10 +213,7 @@ def strip_root_path(path: str, root_path: str) -> str:
     count. It is removed at a segment boundary only: `/svc` from `/svc/x`, never from `/svcs/x`. What is left
     starts with a slash or is empty (`/svc` from `/svc`), so that it can be put behind a prefix as it is.
     """
-    # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
-    octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
-    root = encoded(octets.decode("latin-1"))
-    rest = path.removeprefix(root)
+    rest = path.removeprefix(root_prefix(root_path))
     return path if rest[:1] not in ("", "/") else rest
 
 

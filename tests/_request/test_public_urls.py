@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware._judge.hints import guess
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
@@ -88,7 +89,8 @@ def test_any_other_host_selects_none(hosts: tuple[str, ...]) -> None:
     "raw_path", ["/", "/notes", "/.notes", "/a%2Fb", "//a", "/a..b", "/ä", "/a\\b", "/..."]
 )
 def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
-    PublicURLs.check_path(request(raw_path=raw_path))
+    asked = request(raw_path=raw_path)
+    assert urls("https://api.example.test").origin_form(asked) is asked
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,27 @@ def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
         "*",
         "notes",
         "http://api.example.test/notes",
+        "https://evil.example.test/notes",
+        "https://api.example.test:8443/notes",
+        "https://api.example.test./notes",
+        "https://api.example.test@evil.example.test/notes",
+        "https://evil.example.test@api.example.test/notes",
+        "https://@api.example.test/notes",
+        "https://api.example.test\\@evil.example.test/notes",
+        "https://api.example.test#/notes",
+        "https://api.example.test%2fnotes",
+        "https://api.example.test:99999/notes",
+        "https://api.example.test\n/notes",
+        "https://api.example.test/notes/../admin",
+        "https://api.example.test/%2e%2e",
+        "https:///notes",
+        "https:/notes",
+        "https:notes",
+        "https//api.example.test/notes",
+        "http\u017f://api.example.test/notes",
+        "wss://api.example.test/notes",
+        "api.example.test:443",
+        " https://api.example.test/notes",
         "/.",
         "/..",
         "/a/../b",
@@ -112,7 +135,7 @@ def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
 )
 def test_a_path_that_can_not(raw_path: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        PublicURLs.check_path(request(raw_path=raw_path))
+        urls("https://api.example.test").origin_form(request(raw_path=raw_path))
     assert caught.value.check is Check.TARGET
 
 
@@ -120,7 +143,11 @@ def test_a_path_that_can_not(raw_path: str) -> None:
     ("public_url", "words"),
     [
         ((), "public_url is empty"),
-        (("https://a.example.test", "https://A.example.test:443/v1"), "names one host twice"),
+        (
+            ("https://a.example.test/v1", "https://A.example.test:443/%761/"),
+            "names https://a.example.test/v1 twice",
+        ),
+        (("https://localhost", "http://localhost/v1"), "names localhost with http and with https"),
         ("http://a.example.test", "must be an https URL"),
         ("https://a.example.test/?q", "without user, query and fragment"),
         ("https://user@a.example.test", "without user, query and fragment"),
@@ -140,3 +167,100 @@ def test_a_wrong_public_url_is_refused_at_construction(public_url: Any, words: s
 def test_http_is_for_named_hosts_only() -> None:
     base = urls("http://a.example.test", hosts=("a.example.test",))
     assert base.target_uri(request()) == "http://a.example.test/notes"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        ("https://api.example.test/notes", "/notes", "api.example.test"),
+        ("HTTPS://API.Example.TEST:443/Notes", "/Notes", "api.example.test"),
+        ("https://api.example.test:/notes", "/notes", "api.example.test"),
+        ("https://api.example.test", "/", "api.example.test"),
+        ("https://api.example.test?x=1", "/?x=1", "api.example.test"),
+        ("https://api.example.test//evil.test/", "//evil.test/", "api.example.test"),
+        ("https://b.example.test:8443/v1", "/v1", "b.example.test:8443"),
+    ],
+)
+def test_absolute_form_is_judged_as_its_origin_form_and_its_authority_stands(
+    target: str, path: str, host: str
+) -> None:
+    """RFC 9112 section 3.2.2: Host is ignored then, whatever it says."""
+    ours = urls("https://api.example.test", "https://b.example.test:8443")
+    for hosts in ((), ("api.example.test",), ("b.example.test:8443",), ("evil.test", "x")):
+        seen = ours.origin_form(request(raw_path=target, hosts=hosts))
+        assert (seen.raw_path, seen.hosts) == (path, (host,))
+
+
+VERSIONS = ("https://h.test/v1", "https://h.test/v2", "https://h.test/v1/beta")
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "public"),
+    [
+        # The application receives the whole path.
+        ("/v1/notes", "", "/v1/notes"),
+        ("/v2/notes", "", "/v2/notes"),
+        ("/v1/beta/notes", "", "/v1/beta/notes"),
+        ("/v1", "", "/v1"),
+        ("/%761/notes", "", "/v1/notes"),
+        ("/v1/v2/notes", "", "/v1/v2/notes"),
+        # A proxy strips the prefix, and the server is told: uvicorn puts it back, others don't.
+        ("/v1/notes", "/v1", "/v1/notes"),
+        ("/notes", "/v1", "/v1/notes"),
+        ("/notes", "/v2/", "/v2/notes"),
+        ("/v2/notes", "/v1", "/v1/v2/notes"),
+        ("/notes", "/v1/beta", "/v1/beta/notes"),
+        ("/notes", "/v1/inner", "/v1/inner/notes"),
+        ("/v1", "/v1", "/v1"),
+        # The server's own root path has nothing to do with the prefixes.
+        ("/svc/v1/notes", "/svc", "/v1/notes"),
+        ("/v1/notes", "/svc", "/v1/notes"),
+    ],
+)
+def test_several_prefixes_of_one_host(raw_path: str, root_path: str, public: str) -> None:
+    asked = request(raw_path=raw_path, root_path=root_path, hosts=("evil.test",))
+    assert urls(*VERSIONS).target_uri(asked) == f"https://h.test{public}"
+    assert urls(*reversed(VERSIONS)).target_uri(asked) == f"https://h.test{public}"
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path"),
+    [
+        ("/notes", ""),
+        ("/v10/notes", ""),
+        ("/V1/notes", ""),
+        ("/", ""),
+        ("/notes", "/svc"),
+        ("/v1%2Fnotes", ""),
+    ],
+)
+def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> None:
+    with pytest.raises(InvalidDPoPProof, match="begins with no prefix") as caught:
+        urls(*VERSIONS).target_uri(request(raw_path=raw_path, root_path=root_path))
+    assert caught.value.check is Check.HTU
+    assert caught.value.expected == VERSIONS
+    assert "a proxy strips the prefix and tells nobody" in str(guess(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "public"),
+    [("/notes", "", "/notes"), ("/v1/notes", "", "/v1/notes"), ("/notes", "/svc", "/notes"),
+     ("/svc/notes", "/svc", "/svc/notes"), ("/notes", "/v1", "/v1/notes")],
+)  # fmt: skip
+def test_prefixes_and_the_whole_host(raw_path: str, root_path: str, public: str) -> None:
+    ours = urls("https://h.test", "https://h.test/v1")
+    assert ours.target_uri(request(raw_path=raw_path, root_path=root_path)) == f"https://h.test{public}"
+
+
+@pytest.mark.parametrize(
+    ("host", "raw_path", "root_path", "target"),
+    [
+        ("h.test", "/v1/notes", "", "https://h.test/v1/notes"),
+        ("h.test", "/notes", "/v2", "https://h.test/v2/notes"),
+        ("i.test", "/v1/notes", "", "https://i.test/v1/notes"),
+        ("j.test", "/notes", "", "https://j.test/only/notes"),
+    ],
+)
+def test_hosts_and_prefixes(host: str, raw_path: str, root_path: str, target: str) -> None:
+    ours = urls("https://h.test/v1", "https://i.test", "https://h.test/v2", "https://j.test/only")
+    assert ours.target_uri(request(hosts=(host,), raw_path=raw_path, root_path=root_path)) == target

@@ -1,6 +1,7 @@
-"""The houses under granian and daphne, which want a process of their own: it ends when its stdin does."""
+"""Applications under granian and daphne, which want a process of their own: it ends when its stdin does."""
 
 import asyncio
+import importlib
 import os
 import socket
 import subprocess
@@ -19,11 +20,21 @@ HOUSE = Path(__file__).parents[2]
 
 
 @contextmanager
-def serving_apart(kind: str, root_path: str) -> Generator[str]:
-    """Serve `every_house()` by `kind` at `root_path` in another process; yield the origin."""
+def serving_apart(
+    kind: str,
+    root_path: str,
+    *,
+    factory: str = "tests.frameworks.houses:every_house",
+    arguments: tuple[str, ...] = (),
+    certificate: tuple[str, str] | None = None,
+) -> Generator[str]:
+    """Serve what `factory(*arguments)` returns by `kind` at `root_path` in another process; yield the origin.
+
+    `certificate` names the files of a chain and its key: granian serves https then.
+    """
     code = (
-        f"import sys; sys.path.append({str(HOUSE)!r}); "
-        f"from tests.frameworks.served import main; main({kind!r}, {root_path!r})"
+        f"import sys; sys.path.append({str(HOUSE)!r}); from tests.frameworks.served import main; "
+        f"main({kind!r}, {root_path!r}, {factory!r}, {arguments!r}, {certificate!r})"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -31,17 +42,22 @@ def serving_apart(kind: str, root_path: str) -> Generator[str]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{int(process.stdout.readline())}"
         finally:
             process.stdin.close()
 
 
-def main(kind: str, root_path: str) -> None:
+def main(
+    kind: str, root_path: str, factory: str, arguments: tuple[str, ...], certificate: tuple[str, str] | None
+) -> None:
     """Serve until stdin ends; say on which port."""
-    from tests.frameworks.houses import every_house
-
+    module, _, name = factory.partition(":")
+    app = getattr(importlib.import_module(module), name)(*arguments)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    (_granian if kind == "granian" else _daphne)(every_house(), root_path)
+    if kind == "granian":
+        _granian(app, root_path, certificate)
+    else:
+        _daphne(app, root_path)
 
 
 def _end_with_stdin() -> None:
@@ -53,7 +69,7 @@ def _say(port: int) -> None:
     print(port, flush=True)  # noqa: T201
 
 
-def _granian(app: ASGIApp, root_path: str) -> None:
+def _granian(app: ASGIApp, root_path: str, certificate: tuple[str, str] | None) -> None:
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
@@ -63,7 +79,13 @@ def _granian(app: ASGIApp, root_path: str) -> None:
 
     async def serve() -> None:
         server = Server(
-            app, port=port, interface=Interfaces.ASGI, url_path_prefix=root_path or None, log_enabled=False
+            app,
+            port=port,
+            interface=Interfaces.ASGI,
+            url_path_prefix=root_path or None,
+            log_enabled=False,
+            ssl_cert=Path(certificate[0]) if certificate else None,
+            ssl_key=Path(certificate[1]) if certificate else None,
         )
         serving = asyncio.create_task(server.serve())
         while not await asyncio.to_thread(_listens, port):

@@ -235,7 +235,7 @@ def test_large_fields(served: Served, size: int) -> None:
 
 def test_absolute_form(served: Served) -> None:
     lines = served.lines("/a")
-    assert served.raw(served.url("/a"), *lines)[0] in (200, 400)
+    assert served.raw(served.url("/a"), *lines)[0] == 200
     assert served.raw("http://evil.test/a", *served.lines("/a"))[0] in (200, 400)
     assert served.raw(served.url("/a"))[0] in (400, 401)
     assert served.raw("http://evil.test/../a")[0] in (400, 401)

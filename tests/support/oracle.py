@@ -292,6 +292,14 @@ def normal_uri(uri: str) -> str:
 
 def target_of(asked: Asked, world: World) -> str:
     path = asked.raw_path.decode("latin-1")
+    scheme, colon, rest = path.partition("://")
+    if colon and scheme.lower() in ("http", "https"):
+        # RFC 9112 section 3.2.2: the absolute form counts where it names us.
+        authority = re.split("[/?]", rest, maxsplit=1)[0]
+        if normal_uri(f"{scheme}://{authority}/") != world.base + "/":
+            raise Wrong
+        path = rest.removeprefix(authority)
+        path = path if path.startswith("/") else "/" + path
     if not path.startswith("/"):
         raise Wrong
     path = normal_path(path.partition("?")[0])
