@@ -15,8 +15,8 @@ from dpop_middleware.errors import InvalidDPoPProof, InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.testing import TestIssuer
+from tests.support.jose_libraries import LIBRARIES, LibraryKey, library_key
 from tests.support.node import NodePeer
-from tests.support.signers import SIGNERS, Signer, signer
 
 ISSUER = "https://auth.example.com"
 RESOURCE = "https://api.example.com"
@@ -29,7 +29,7 @@ each_signer = pytest.mark.parametrize(
     ("library", "algorithm"),
     [
         (library, algorithm)
-        for library in SIGNERS
+        for library in LIBRARIES
         for algorithm in SUPPORTED_ALGORITHMS
         if library == "joserfc" or algorithm != "Ed25519"
     ],
@@ -43,15 +43,15 @@ def token_claims(**more: Any) -> dict[str, Any]:
     return usual | {"iat": now, "exp": now + 300, "jti": str(uuid.uuid4())} | more
 
 
-def token_of(key: Signer, **more: Any) -> str:
+def token_of(key: LibraryKey, **more: Any) -> str:
     return key.sign({"typ": "at+jwt", "kid": "its key"}, token_claims(**more))
 
 
-def key_set(key: Signer) -> dict[str, Any]:
+def key_set(key: LibraryKey) -> dict[str, Any]:
     return {"keys": [key.public_jwk | {"kid": "its key"}]}
 
 
-def proof_of(key: Signer, token: str, **more: Any) -> str:
+def proof_of(key: LibraryKey, token: str, **more: Any) -> str:
     ath = base64url.encode(hashlib.sha256(token.encode()).digest())
     claims = {"jti": str(uuid.uuid4()), "htm": "GET", "htu": URL, "iat": int(time.time()), "ath": ath}
     return key.sign({"typ": "dpop+jwt", "jwk": key.public_jwk}, claims | more)
@@ -67,7 +67,7 @@ def forged(jws: str) -> str:
 @each_signer
 class TestTheirs:
     async def test_access_token(self, library: str, algorithm: str) -> None:
-        key = signer(library, algorithm)
+        key = library_key(library, algorithm)
         verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(key))
         token = token_of(key, cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
         verified = await verifier.verify(token)
@@ -78,7 +78,7 @@ class TestTheirs:
             await verifier.verify(forged(token))
 
     async def test_proof(self, library: str, algorithm: str) -> None:
-        issuer, key = signer(library, algorithm), signer(library, algorithm, number=2)
+        issuer, key = library_key(library, algorithm), library_key(library, algorithm, number=2)
         api = ResourceServer(
             issuer=ISSUER, jwks=key_set(issuer), resource=RESOURCE, replay_store=MemoryReplayStore()
         )

@@ -1,4 +1,4 @@
-"""Keys and proofs made by hand, from `cryptography` alone: what a client of somebody else's might send."""
+"""Keys and proofs made by hand, from `cryptography` alone: as a foreign client might send them."""
 
 import functools
 import hashlib
