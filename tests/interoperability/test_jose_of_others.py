@@ -66,7 +66,9 @@ def forged(jws: str) -> str:
 
 @each_signer
 class TestTheirs:
-    async def test_access_token(self, library: str, algorithm: str) -> None:
+    async def test_their_access_token_is_accepted_and_a_forged_one_refused(
+        self, library: str, algorithm: str
+    ) -> None:
         key = library_key(library, algorithm)
         verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(key))
         token = token_of(key, cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
@@ -77,7 +79,9 @@ class TestTheirs:
         with pytest.raises(InvalidToken, match="signature is wrong"):
             await verifier.verify(forged(token))
 
-    async def test_proof(self, library: str, algorithm: str) -> None:
+    async def test_their_proof_is_accepted_and_one_for_another_method_refused(
+        self, library: str, algorithm: str
+    ) -> None:
         issuer, key = library_key(library, algorithm), library_key(library, algorithm, number=2)
         api = ResourceServer(
             issuer=ISSUER, jwks=key_set(issuer), resource=RESOURCE, replay_store=MemoryReplayStore()
@@ -113,7 +117,7 @@ def our_key(algorithm: str) -> DPoPKey:
 
 @each_algorithm
 class TestOurs:
-    def test_proof_judged_by_requests_oauth2client(self, algorithm: str) -> None:
+    def test_requests_oauth2client_accepts_our_proof(self, algorithm: str) -> None:
         if algorithm == "Ed25519":
             pytest.skip("it knows the algorithm by its older name, EdDSA, only")
         proof = our_key(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
@@ -123,7 +127,7 @@ class TestOurs:
         )
 
     @pytest.mark.slow
-    def test_token_and_proof_judged_by_oauth4webapi(self, algorithm: str, node: NodePeer) -> None:
+    def test_oauth4webapi_accepts_our_token_and_proof(self, algorithm: str, node: NodePeer) -> None:
         issuer, key = TestIssuer(audience=RESOURCE, algorithm=algorithm), our_key(algorithm)
         token = issuer.token(sub="ann", jkt=key.jkt)
 
@@ -143,7 +147,7 @@ class TestOurs:
 
 @pytest.mark.slow
 @each_algorithm
-async def test_access_token_by_npm_jose(algorithm: str, node: NodePeer) -> None:
+async def test_an_access_token_of_npm_jose_is_accepted(algorithm: str, node: NodePeer) -> None:
     signed = node.ask("sign", algorithm=algorithm, claims=token_claims())
     verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=signed["jwks"])
     assert (await verifier.verify(signed["token"])).subject == "ann"
