@@ -85,7 +85,7 @@ def played(browser: Browser, flow: Flow) -> Browser:
 
 
 def complaints(browser: Browser) -> list[dict[str, Any]]:
-    """What the console complains of, but for the refusals that are the point: Chromium lists every 4xx."""
+    """The errors in the console, except for the expected refusals: Chromium lists every 4xx."""
     refusal = re.compile(r"the server responded with a status of 40[01] ")
     return [
         entry
@@ -214,7 +214,7 @@ FOCUSED = "return document.activeElement.id || document.activeElement.value || d
 
 
 def tab_to(browser: Browser, wanted: str) -> None:
-    """Press Tab until the focus is there, as somebody without a mouse does."""
+    """Press Tab until the focus is there, as a user without a mouse does."""
     for _ in range(80):
         if browser.script(FOCUSED) == wanted:
             return

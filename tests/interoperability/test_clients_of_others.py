@@ -1,4 +1,4 @@
-"""Our resource server, under uvicorn, called by clients that others wrote."""
+"""Our resource server, under uvicorn, called by clients of other authors."""
 
 from collections.abc import Callable, Generator
 
@@ -44,8 +44,8 @@ def plain() -> Generator[Served]:
 
 
 @pytest.fixture(scope="module")
-def lending() -> Generator[Served]:
-    """Demands nonces."""
+def requiring() -> Generator[Served]:
+    """A server that requires nonces."""
     with protected(DPoPPolicy(nonce="required")) as served:
         yield served
 
@@ -85,20 +85,20 @@ def test_every_target_is_accepted(client: Client, method: str, target: str, plai
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_client_learns_and_renews_its_nonce(client: Client, method: str, lending: Served) -> None:
-    token, url = lending.token(client.jkt), f"{lending.origin}/notes/a%2Fb?q=1"
+def test_the_client_learns_and_renews_its_nonce(client: Client, method: str, requiring: Served) -> None:
+    token, url = requiring.token(client.jkt), f"{requiring.origin}/notes/a%2Fb?q=1"
     body = None if method == "GET" else "some text"
 
     def statuses() -> list[int]:
-        before = len(lending.statuses)
+        before = len(requiring.statuses)
         answer = client.call(token, method, url, body)
         assert (answer.status, answer.json().get("body")) == (200, body or "")
-        return lending.statuses[before:]
+        return requiring.statuses[before:]
 
     # The first request learns the nonce, the next ones use it, until it is stale.
     assert statuses() == [401, 200]
     assert statuses() == [200]
-    lending.ahead += 400
+    requiring.ahead += 400
     assert statuses() == [401, 200]
     assert statuses() == [200]
 
@@ -122,7 +122,7 @@ def test_a_nonce_helps_a_client_whose_clock_differs(client: Client) -> None:
 
 
 class TestChallenges:
-    """openid-client tells how it reads them."""
+    """openid-client reports how it reads them."""
 
     @pytest.fixture
     def client(self, node: NodePeer) -> NodeClient:

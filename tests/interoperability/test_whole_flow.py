@@ -1,4 +1,4 @@
-"""A client and an authorization server that others wrote, and between their two our resource server."""
+"""A client and an authorization server of other authors, with our resource server."""
 
 from collections.abc import Generator
 

@@ -437,7 +437,7 @@ def test_http_2_requests_are_accepted(certificate: Certificate) -> None:
 
 
 def test_over_http_2_the_authority_selects_the_public_url(certificate: Certificate) -> None:
-    """Over HTTP/2 it is `:authority` that selects one of them; hypercorn hands it on as Host."""
+    """Over HTTP/2 `:authority` selects one of them; hypercorn passes it on as Host."""
     world = World()
 
     def several(origin: str) -> DPoPMiddleware:

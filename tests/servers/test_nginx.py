@@ -184,7 +184,7 @@ def test_a_prefix_stripped_by_proxy_pass_is_put_back(proxied: Proxied) -> None:
     assert status == 200
     assert '"raw_path":"/a"' in answer
     assert proxied.get("/svc/a", *proxied.fields("/a"))[0] == 401
-    # With a path on proxy_pass nginx decodes what it passes on: nobody can know any more what was sent.
+    # With a path on proxy_pass nginx decodes what it passes on, so the path as sent is lost.
     assert proxied.get("/svc/a%2Fb", *proxied.fields("/svc/a%2Fb"))[0] == 401
 
 
