@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpop_middleware.connection import (
+from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
     anonymize,
@@ -14,12 +14,12 @@ from dpop_middleware.connection import (
     has_credentials,
     send_refusal,
 )
+from dpop_middleware._adapter.expiry import ending_after
+from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import ending_after
-from dpop_middleware.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware.policy import checked_flag
-from dpop_middleware.public_paths import PublicPaths
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["DPoPMiddleware"]

@@ -15,13 +15,19 @@ from starlette.responses import Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from dpop_middleware.challenges import ErrorResponse
-from dpop_middleware.connection import Connection, adding_headers, authenticate, raw_headers, send_refusal
+from dpop_middleware._adapter.connection import (
+    Connection,
+    adding_headers,
+    authenticate,
+    raw_headers,
+    send_refusal,
+)
+from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
+from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import deadline_after, ending_after, is_event_stream, until
 from dpop_middleware.policy import checked_flag
-from dpop_middleware.request_methods import guard_class_of, is_unreachable, mark, not_allowed
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["refusal", "requires_dpop"]

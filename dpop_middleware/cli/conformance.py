@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import is_loopback
+from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token
 from dpop_middleware.client.target import origin_of
-from dpop_middleware.clock import system_time
-from dpop_middleware.secure_url import is_loopback
 from dpop_middleware.testing.target import Target
-from dpop_middleware.uri import parse_base_url
 
 __all__ = ["COMMAND"]
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TextIO
 
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 
 __all__ = ["CommandError", "Console", "plain", "shown"]
 

@@ -11,9 +11,9 @@ from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import Console
+from dpop_middleware.cli.explanation import Outcome
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
-from dpop_middleware.explanation import Outcome
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.defects import broken_proof

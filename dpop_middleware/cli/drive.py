@@ -7,7 +7,7 @@ from typing import Final
 import httpx2
 
 from dpop_middleware.cli.console import CommandError, Console, plain
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 from dpop_middleware.testing.suite import CASES, Case, run_case
 from dpop_middleware.testing.suite import Outcome as CaseOutcome
 from dpop_middleware.testing.target import Target

@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from dpop_middleware._judge.lifecycle import aclose_parts
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
+from dpop_middleware.cli.explanation import Explanation, Finding, Outcome, explain
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.target import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
-from dpop_middleware.explanation import Explanation, Finding, Outcome, explain
-from dpop_middleware.lifecycle import aclose_parts
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.requirements import Requirements
 
 __all__ = ["COMMAND", "MEANING"]
 

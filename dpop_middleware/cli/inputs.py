@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from dpop_middleware._request.request import credentials
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.request import credentials
 
 __all__ = ["LATEST_TIME", "Inputs", "checked_method", "checked_token", "parse_time"]
 

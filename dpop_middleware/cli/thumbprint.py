@@ -7,6 +7,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from dpop_middleware._proof.proof import parse_header, split_proof
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.cli.inputs import Inputs
@@ -16,7 +17,6 @@ from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.proof import parse_header, split_proof
 
 __all__ = ["COMMAND"]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
@@ -14,7 +15,6 @@ from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier

@@ -12,12 +12,12 @@ from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.client.headers import UncopiedHeaders
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
 from dpop_middleware.client.target import origin_of
-from dpop_middleware.clock import system_time
-from dpop_middleware.secure_url import checked_hosts, checked_url
 
 __all__ = ["DPoPAuth", "TokenSource"]
 

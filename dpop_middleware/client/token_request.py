@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote_plus
 
+from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.target import origin_of
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.secure_url import checked_url
 
 if TYPE_CHECKING:
     import httpx

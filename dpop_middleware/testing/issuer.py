@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dpop_middleware import client
+from dpop_middleware._clock import system_time
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.clock import system_time
 from dpop_middleware.events import EventSink
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged

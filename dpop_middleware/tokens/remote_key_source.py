@@ -32,8 +32,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from dpop_middleware._clock import system_time
 from dpop_middleware.checks import Check
-from dpop_middleware.clock import system_time
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet
 from dpop_middleware.tokens.key_source import IssuerKeysHealth

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from dpop_middleware.cli.console import Console, plain, shown
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 from tests.support.command import Terminal, process, run
 
 

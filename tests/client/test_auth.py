@@ -9,9 +9,9 @@ import httpx
 import httpx2
 import pytest
 
+from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.uri import parse_base_url
 from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, LoopbackServer, Seen, caller
 
 KEY = DPoPKey.generate()

@@ -231,7 +231,7 @@ async def client(names: dict[str, Any], world: World) -> None:
                 hosts[request.url.host],
                 request.method,
                 str(request.url),
-                headers=request.headers,
+                headers=request.headers.raw,
                 content=request.read(),
             )
             return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
