@@ -54,7 +54,7 @@ def browser(app: Any) -> TestClient:
     return TestClient(app, base_url=ORIGIN, follow_redirects=False)
 
 
-async def test_lets_a_good_request_through_and_shows_who_it_is(world: World) -> None:
+async def test_a_good_request_passes_and_shows_its_user(world: World) -> None:
     app = DPoPMiddleware(Starlette(routes=[Route("/notes", whoami)]), world.server())
     answer = await call(app, scope_of("/notes", world.fields("/notes", scopes=["b", "a"])))
     assert json.loads(answer.body) == {
@@ -99,7 +99,7 @@ async def test_a_client_that_acts_for_itself_is_no_user(
     assert scope["user"].access_token.subject == claims["sub"]
 
 
-async def test_refuses_with_challenge_and_body(world: World) -> None:
+async def test_a_refusal_has_a_challenge_and_a_body(world: World) -> None:
     answer = await call(DPoPMiddleware(reached, world.server()), scope_of("/"))
     assert answer.status == 401
     assert len(answer.challenges) == 1
@@ -139,7 +139,7 @@ async def test_a_refused_request_leaves_nothing_to_the_garbage_collector(world: 
         gc.enable()
 
 
-def test_starlettes_requires(world: World) -> None:
+def test_starlettes_requires_reads_scopes_and_authentication(world: World) -> None:
     routes = [
         Route("/notes", requires("notes:read")(whoami)),
         Route("/me", requires("authenticated")(whoami)),
@@ -183,7 +183,7 @@ def test_public_paths_in_a_mount_are_the_mounts_own(world: World) -> None:
     assert client.get("/health/x").status_code == 401
 
 
-def test_optional_authentication(world: World) -> None:
+def test_optional_authentication_accepts_requests_without_credentials(world: World) -> None:
     app = DPoPMiddleware(Starlette(routes=[Route("/", whoami)]), world.server(), required=False)
     client = browser(app)
     assert client.get("/").json()["authenticated"] is False
@@ -250,7 +250,7 @@ async def test_every_method_is_authenticated(world: World, method: str) -> None:
     assert (await call(app, scope_of("/", fields, method=method))).status == 200
 
 
-async def test_nothing_is_wrapped_without_need(world: World) -> None:
+async def test_receive_and_send_are_not_wrapped_without_need(world: World) -> None:
     seen: list[tuple[Receive, Send]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -360,14 +360,14 @@ def test_the_lifespan_opens_and_closes_what_the_server_owns(world: World) -> Non
     assert (world.store.opened, world.store.closed) == (1, 1)
 
 
-async def test_async_with_does_so_too(world: World) -> None:
+async def test_async_with_opens_and_closes_the_server(world: World) -> None:
     async with world.server() as api:
         assert isinstance(api, ResourceServer)
         assert (world.store.opened, world.store.closed) == (1, 0)
     assert (world.store.opened, world.store.closed) == (1, 1)
 
 
-async def test_a_store_that_needs_no_opening(world: World) -> None:
+async def test_a_store_without_open_and_aclose_is_accepted(world: World) -> None:
     async with ResourceServer(
         issuer="https://auth.example.com", resource=ORIGIN, replay_store=MemoryReplayStore()
     ) as api:
@@ -461,7 +461,7 @@ async def test_another_server_verifies_afresh(world: World) -> None:
     assert world.store.asked == 3
 
 
-def test_servers_side_by_side(world: World) -> None:
+def test_servers_side_by_side_accept_their_own_tokens_only(world: World) -> None:
     servers = {
         name: world.server(resource=f"{ORIGIN}/{name}", public_url=ORIGIN) for name in ("notes", "files")
     }
@@ -531,7 +531,7 @@ async def test_an_anonymous_inner_application_sees_no_verdict_of_the_outer(world
 # --- public paths beside a root path
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in caplog.messages if "listed in public_paths" in message]
 
 
@@ -556,17 +556,17 @@ async def test_a_router_that_cuts_at_the_first_root_path_is_no_way_around(world:
         ("/api/static/api.js", "/api", "holds the root path twice"),
     ],
 )
-async def test_who_is_listed_and_locked_out_is_told_once_which_setting_to_change(
+async def test_a_listed_path_that_is_refused_is_warned_of_once(
     world: World, caplog: pytest.LogCaptureFixture, path: str, root_path: str, why: str
 ) -> None:
     app = DPoPMiddleware(reached, world.server(), public_paths=["/health", "/static/*"])
     for _ in range(3):
         assert (await call(app, scope_of("/private", root_path=root_path))).status == 401
         assert (await call(app, scope_of("/api/static/%2e%2e/a", root_path="/api"))).status == 401
-    assert told(caplog) == []
+    assert warnings_logged(caplog) == []
     for _ in range(3):
         assert (await call(app, scope_of(path, root_path=root_path))).status == 401
-    (line,) = told(caplog)
+    (line,) = warnings_logged(caplog)
     assert why in line
     assert repr(path) in line
     assert repr(root_path) in line
@@ -574,12 +574,12 @@ async def test_who_is_listed_and_locked_out_is_told_once_which_setting_to_change
     assert caplog.records[-1].levelname == "WARNING"
 
 
-async def test_what_is_told_is_short_and_escaped(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_warning_is_short_and_escaped(world: World, caplog: pytest.LogCaptureFixture) -> None:
     app = DPoPMiddleware(reached, world.server(), public_paths=["/static/*"])
     path = "/static/\u2028\x85\U0001f600" + 5000 * "x"
     scope = {**scope_of("/", root_path="/api"), "path": path, "raw_path": None}
     assert (await call(app, scope)).status == 401
-    (line,) = told(caplog)
+    (line,) = warnings_logged(caplog)
     assert line.isascii()
     assert len(line) < 1000
 
@@ -592,7 +592,7 @@ async def test_a_mounted_applications_own_root_path_is_seen(
 
     app = DPoPMiddleware(OwnRootPath(), world.server(), public_paths=["/static/*", "/health"])
     assert (await call(app, scope_of("/static/secret"))).status == 401
-    assert "root path of its own, '/static'" in told(caplog)[0]
+    assert "root path of its own, '/static'" in warnings_logged(caplog)[0]
     assert (await call(app, scope_of("/health"))).status == 404
 
 
@@ -612,7 +612,7 @@ async def test_a_mounted_applications_own_root_path_is_seen(
         ("", "/a", "https://[2001:DB8::0001]:8443", "https://[2001:db8::1]:8443/a"),
     ],
 )
-async def test_target_uri(
+async def test_the_target_uri_has_the_public_url_and_the_sent_path(
     world: World, root_path: str, raw_path: str, public_url: str | None, htu: str
 ) -> None:
     app = DPoPMiddleware(reached, world.server(public_url=public_url))
@@ -629,7 +629,7 @@ def test_a_mounts_root_path_is_not_the_servers(world: World) -> None:
     assert client.get("/v1/a", headers=world.headers("/public/a")).status_code == 401
 
 
-def test_several_hosts(world: World) -> None:
+def test_the_host_selects_one_of_several_public_urls(world: World) -> None:
     api = world.server(public_url=[ORIGIN, "https://api.example.org/v2"])
     client = browser(DPoPMiddleware(Starlette(routes=[Route("/a", whoami)]), api))
 
@@ -758,7 +758,7 @@ def test_cors_around_what_is_public_is_not_warned_of(
     assert len(messages) == warned
 
 
-def test_where_preflights_pass_the_warning_says_what_does_not(
+def test_where_preflights_pass_the_warning_names_what_still_fails(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     (message,) = warnings_of(DPoPMiddleware(cors(), world.server(), required=False), caplog)
@@ -784,7 +784,7 @@ class Strange:
         await reached(scope, receive, send)
 
 
-def test_cors_outside_or_absent_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_cors_outside_or_absent_is_not_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
     api = world.server()
     outside = Starlette(middleware=[Middleware(CORSMiddleware), Middleware(DPoPMiddleware, api)])
     assert warnings_of(outside, caplog) == []
@@ -987,7 +987,7 @@ def test_a_token_within_the_clock_skew_is_not_cut_off_at_once(
         ({"close_at_expiry": 60}, "close_at_expiry takes True or False"),
     ],
 )
-def test_bad_configuration(world: World, arguments: dict[str, Any], sentence: str) -> None:
+def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], sentence: str) -> None:
     middleware: Any = DPoPMiddleware
     with pytest.raises(ConfigurationError, match=sentence):
         middleware(**{"app": reached, "resource_server": world.server(), **arguments})

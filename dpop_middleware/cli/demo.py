@@ -30,7 +30,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One request, and the check that must catch it, None where it must be let in."""
+    """One request, and the check that must refuse it; None where it must be accepted."""
 
     title: str
     headers: Headers
@@ -98,7 +98,7 @@ async def _status(app: DPoPMiddleware, step: _Step) -> int:
 
 
 async def _walk(console: Console) -> bool:
-    """Make every request, print each verdict; return whether all of them were right."""
+    """Send every request and print each verdict; return whether all were right."""
     issuer = TestIssuer(audience=_RESOURCE)
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
@@ -122,7 +122,7 @@ async def _walk(console: Console) -> bool:
 
 
 def _add_arguments(_parser: ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """Add nothing: the demo has no arguments."""
 
 
 def _run(_args: Namespace, console: Console) -> int:

@@ -1,8 +1,8 @@
-"""What each check says of one request, offline: for whoever debugs, never for the client.
+"""The result of each check for one request, offline: for the person who debugs, never for the client.
 
-The verdict is that of the code which judges the request in a server, here with an empty replay store: of
-`verification`, or of `TokenEndpoint` for a token request. How far it came is told from the check that failed:
-the checks are made in the order of `Check`.
+The same code judges the request as in a server, here with an empty replay store: `verification`, or
+`TokenEndpoint` for a token request. Checks are made in the order of `Check`, so the check that failed shows
+which ones were not reached.
 """
 
 import re
@@ -39,7 +39,7 @@ _NOTHING_REQUIRED: Final = Requirements()
 
 
 class Outcome(StrEnum):
-    """What became of one check."""
+    """The result of one check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -51,8 +51,8 @@ class Outcome(StrEnum):
 class Finding:
     """One check of one request.
 
-    - `expected`, `actual`: what it compared, from the request: escape them before they go anywhere.
-    - `hint`: a guess at the cause of a failure, or why the check was not judged.
+    - `expected`, `actual`: the values that it compared, not escaped: escape them before you print them.
+    - `hint`: the likely cause of a failure, or the reason why the check was not judged.
     """
 
     check: Check
@@ -64,9 +64,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Every check that the server makes, in its order, and what it would answer.
+    """Every check that the server makes, in order, and the answer that it would send.
 
-    `error` is None for a good request; `status` is the HTTP status of the answer to another.
+    `error` is None for an accepted request; otherwise `status` is the HTTP status of the refusal.
     """
 
     findings: tuple[Finding, ...]
@@ -87,17 +87,17 @@ async def explain(
     requirements: Requirements = _NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
-    """Judge one DPoP request as a server at `url` would, and say how each check went.
+    """Judge one DPoP request as a server at `url` would, and return the result of each check.
 
     - `method`, `url`: of the request, the URL absolute and as clients call it.
-    - `proofs`: the values of its `DPoP` fields.
+    - `proofs`: the values of its `DPoP` header fields.
     - `access_token`: None for a token request, which is judged as a token endpoint does (RFC 9449 section 5).
-    - `verifier`: of the access token; it is not asked without one.
+    - `verifier`: of the access token; not called without one.
     - `unknown`: checks that `verifier` can't make here, and why.
-    - `nonces`, `policy`, `requirements`: what the server asks; `now`: seconds since the epoch.
+    - `nonces`, `policy`, `requirements`: what the server requires; `now`: seconds since the epoch.
 
-    Whether a proof was used before can't be said: only the server's store knows. Raises ConfigurationError
-    for a URL that isn't absolute.
+    Not checked: whether the proof was used before, which only the server's store knows. Raises
+    ConfigurationError for a URL that isn't absolute.
     """
     origin, raw_path = _origin_and_path(url)
     hosts = (parse_base_url(origin).host,)
@@ -159,7 +159,7 @@ def _origin_and_path(url: str) -> tuple[str, str]:
 
 
 def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> Mapping[Check, object]:
-    """What a proof says, as far as it can be read."""
+    """Return the values in a proof, as far as it can be read."""
     try:
         jws = split_proof(one_proof(proofs))
         header = parse_header(jws.header, policy.algorithms)
@@ -204,7 +204,7 @@ def _findings(
     unknown: Mapping[Check, str],
 ) -> tuple[Finding, ...]:
     end = len(_ORDER) if error is None else _ORDER[error.check or Check.AUTHORIZATION]
-    says = {**reading, **({} if token is None else _said_by(token))}
+    says = {**reading, **({} if token is None else _values_of(token))}
     findings = []
     for check in checks:
         if error is not None and check is (error.check or Check.AUTHORIZATION):
@@ -227,7 +227,7 @@ def _findings(
     return tuple(findings)
 
 
-def _said_by(token: AccessToken) -> dict[Check, object]:
+def _values_of(token: AccessToken) -> dict[Check, object]:
     return {
         Check.TOKEN_ISS: token.issuer,
         Check.TOKEN_AUD: token.claims.get("aud"),

@@ -1,4 +1,4 @@
-"""A resource server like the production one, that trusts a test issuer instead: for tests only."""
+"""A resource server like the production one, but one that trusts a test issuer: for tests only."""
 
 # The configuration of a server and its verifier is private to them; it is copied here and nowhere else.
 # pyright: reportPrivateUsage=false
@@ -21,7 +21,7 @@ __all__ = ["audiences_of", "stand_in"]
 
 
 def audiences_of(production: ResourceServer) -> tuple[str, ...]:
-    """Return what a token's `aud` may name; the resource identifier where that can't be told."""
+    """Return the values that a token's `aud` may name; the resource identifier where they aren't known."""
     verifier = production._verification.verifier
     if isinstance(verifier, JWTAccessTokenVerifier):
         return tuple(sorted(verifier._rules.audiences))

@@ -1,4 +1,4 @@
-"""What a server of this example tells of its decision: each check with a tick, a cross, or neither.
+"""How a server of this example reports its decision: each check with a tick, a cross, or neither.
 
 Only an example does so. A real server tells its clients an error code and a fixed sentence; what it expected
 and what it found go to its own log.

@@ -1,4 +1,4 @@
-"""Every Python snippet of the chapters runs as it stands, and does to requests what the text says."""
+"""Every Python snippet of the chapters runs unchanged, and treats requests as the text says."""
 
 import asyncio
 import json
@@ -192,16 +192,16 @@ async def token_endpoint(names: dict[str, Any], world: World) -> None:
     proof = {"DPoP": key.proof("POST", url)}
     answer = await ask(app, "POST", url, headers=proof)
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
-    told = answer.json()
-    assert told["token_type"] == "DPoP"
+    answered = answer.json()
+    assert answered["token_type"] == "DPoP"
     api = ResourceServer(issuer=ISSUER, resource=API, replay_store=MemoryReplayStore())
     await world.stack.enter_async_context(api)
-    auth = DPoPAuth(key, told["access_token"])
+    auth = DPoPAuth(key, answered["access_token"])
     assert (await ask(DPoPMiddleware(readers_app(), api), "GET", "/notes", auth=auth)).status_code == 200
     replayed = await ask(app, "POST", url, headers=proof)
     assert (replayed.status_code, replayed.headers["Cache-Control"]) == (400, "no-store")
     assert replayed.json()["error"] == "invalid_dpop_proof"
-    # Put behind nonces, the same handler hands out a new one before the old one expires.
+    # With nonces, the same handler sends a new one before the old one expires.
     fresh = {"dpop-nonce": "n-2", "cache-control": "no-store"}
     names["endpoint"] = SimpleNamespace(
         verify=names["endpoint"].verify, response_headers=lambda proof: tuple(fresh.items())
@@ -278,5 +278,5 @@ async def test_each_snippet_does_what_the_text_says(
 
 @pytest.mark.parametrize("document", CHAPTERS)
 def test_every_scenario_has_its_snippet(document: str) -> None:
-    told = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
-    assert told == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]
+    headings = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
+    assert headings == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]

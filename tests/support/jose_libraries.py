@@ -1,4 +1,4 @@
-"""JOSE libraries that others wrote, in the same words for all: a key, and what it signs."""
+"""JOSE libraries of other authors behind one interface: a key that signs."""
 
 import importlib
 import warnings
@@ -14,7 +14,7 @@ import jwskate
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-__all__ = ["SIGNERS", "Signer", "signer"]
+__all__ = ["LIBRARIES", "LibraryKey", "library_key"]
 
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 # Of a coordinate in base64url.
@@ -22,17 +22,17 @@ _FULL_LENGTHS = {"ES256": 43, "ES384": 64, "ES512": 88}
 
 
 @dataclass(frozen=True)
-class Signer:
-    """A key of some library: `public_jwk` and `jkt` as the library gives them, `sign(header, claims)`."""
+class LibraryKey:
+    """A key of one library: `public_jwk` and `jkt` as the library returns them, `sign(header, claims)`."""
 
     public_jwk: dict[str, Any]
     jkt: str
     sign: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
 
-def signer(library: str, algorithm: str, *, number: int = 1) -> Signer:
-    """Return a new key of `library`, one of SIGNERS; RSA keys come from a few, known by `number`."""
-    return SIGNERS[library](algorithm, number)
+def library_key(library: str, algorithm: str, *, number: int = 1) -> LibraryKey:
+    """Return a new key of `library`, one of LIBRARIES; RSA keys are shared, one for each `number`."""
+    return LIBRARIES[library](algorithm, number)
 
 
 @cache
@@ -42,7 +42,7 @@ def _rsa_pem(number: int) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def _joserfc(algorithm: str, number: int) -> Signer:
+def _joserfc(algorithm: str, number: int) -> LibraryKey:
     key: Any
     if algorithm in _CURVES:
         key = joserfc.jwk.ECKey.generate_key(_CURVES[algorithm])
@@ -55,10 +55,10 @@ def _joserfc(algorithm: str, number: int) -> Signer:
     def sign(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
         return joserfc.jwt.encode({"alg": algorithm, **header}, dict(claims), key, registry=registry)
 
-    return Signer(key.as_dict(private=False), key.thumbprint(), sign)
+    return LibraryKey(key.as_dict(private=False), key.thumbprint(), sign)
 
 
-def _authlib(algorithm: str, number: int) -> Signer:
+def _authlib(algorithm: str, number: int) -> LibraryKey:
     # Its import warns, whatever the filters, that joserfc is its successor.
     with warnings.catch_warnings(record=True):
         jose: Any = importlib.import_module("authlib.jose")
@@ -76,10 +76,10 @@ def _authlib(algorithm: str, number: int) -> Signer:
         token: bytes = jose.JsonWebToken([algorithm]).encode({"alg": algorithm, **header}, claims, key)
         return token.decode()
 
-    return Signer(key.as_dict(is_private=False), key.thumbprint(), sign)
+    return LibraryKey(key.as_dict(is_private=False), key.thumbprint(), sign)
 
 
-def _jwskate(algorithm: str, number: int) -> Signer:
+def _jwskate(algorithm: str, number: int) -> LibraryKey:
     if algorithm in _CURVES or algorithm == "EdDSA":
         key = jwskate.Jwk.generate(alg=algorithm)
     else:
@@ -88,10 +88,10 @@ def _jwskate(algorithm: str, number: int) -> Signer:
     def sign(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
         return str(jwskate.Jwt.sign_arbitrary(dict(claims), {"alg": algorithm, **header}, key, alg=algorithm))
 
-    return Signer(key.public_jwk().to_dict(), key.thumbprint(), sign)
+    return LibraryKey(key.public_jwk().to_dict(), key.thumbprint(), sign)
 
 
-SIGNERS: Mapping[str, Callable[[str, int], Signer]] = {
+LIBRARIES: Mapping[str, Callable[[str, int], LibraryKey]] = {
     "joserfc": _joserfc,
     "Authlib": _authlib,
     "jwskate": _jwskate,
