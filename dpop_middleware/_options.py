@@ -7,7 +7,7 @@ sentence that says what the option takes and what it was given.
 import math
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dpop_middleware.errors import ConfigurationError
 
@@ -110,9 +110,8 @@ def namespace(name: str, value: object) -> str:
     return value
 
 
-def clock(value: Any) -> Callable[[], float]:
+def clock(value: Callable[[], float]) -> Callable[[], float]:
     """Return the option `clock`, which is a function that returns seconds since the epoch."""
     if not callable(value):
         raise _refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
-    function: Callable[[], float] = value
-    return function
+    return value

@@ -14,13 +14,17 @@ from typing import Literal
 from dpop_middleware._judge.hints import guess
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, MissingCredentials, Scheme, Unavailable
 
 __all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
 _SECONDS_BETWEEN_TRACEBACKS = 60
+_HOW_TO_SEE_MORE = (
+    ". Further refusals by this check are logged at INFO, which isn't shown here: to see them, give the "
+    "logger 'dpop_middleware' a handler and the level INFO"
+)
 _LONGEST_VALUE = 200
 
 Outcome = Literal["accepted", "refused", "unavailable"]
@@ -116,8 +120,10 @@ class Reporter:
     """Hands each decision to `on_event` and to the logger `dpop_middleware`.
 
     Refusals are logged at INFO, unavailability at WARNING with the class of its cause and, once a minute, its
-    traceback; acceptance at DEBUG. What `on_event` raises is logged and changes no verdict. Raises
-    ConfigurationError unless `on_event` is a synchronous function.
+    traceback; acceptance at DEBUG. Servers often show no INFO lines: where none would be seen, the first
+    refusal by each check is a WARNING that says how to see the others. A request without credentials doesn't
+    count: it is the first step of many clients. What `on_event` raises is logged and changes no verdict.
+    Raises ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
@@ -128,6 +134,7 @@ class Reporter:
             )
         self._on_event = on_event
         self._limit = _RateLimit()
+        self._shown: set[Check | None] = set()
 
     @property
     def wants_acceptance(self) -> bool:
@@ -166,7 +173,8 @@ class Reporter:
     ) -> None:
         """Report a request that was refused, or couldn't be judged; `duration` is in seconds."""
         unavailable = isinstance(error, Unavailable)
-        level = logging.WARNING if unavailable else logging.INFO
+        first = not unavailable and self._is_first_of_its_kind(error)
+        level = logging.WARNING if unavailable or first else logging.INFO
         logged = _LOG.isEnabledFor(level)
         if self._on_event is None and not logged:
             return
@@ -188,19 +196,29 @@ class Reporter:
         )
         self._deliver(event)
         if logged:
-            self._log(level, event, error)
+            self._log(level, event, error, note=_HOW_TO_SEE_MORE if first else "")
 
-    def _log(self, level: int, event: AuthenticationEvent, error: DPoPError) -> None:
+    def _is_first_of_its_kind(self, error: DPoPError) -> bool:
+        """Whether nobody would see this refusal at INFO, and none by the same check was shown yet."""
+        if isinstance(error, MissingCredentials) or error.check in self._shown:
+            return False
+        info_is_seen = _LOG.isEnabledFor(logging.INFO) and _LOG.hasHandlers()
+        if info_is_seen or not _LOG.isEnabledFor(logging.WARNING):
+            return False
+        self._shown.add(error.check)
+        return True
+
+    def _log(self, level: int, event: AuthenticationEvent, error: DPoPError, *, note: str) -> None:
         # By level too: a flood of refusals must not hide an outage that the same check found.
         kind, now = (level, event.check), time.monotonic()
         suppressed = self._limit.admit(kind, now)
         if suppressed is None:
             return
-        cause = error.__cause__ if level == logging.WARNING else None
+        cause = error.__cause__ if isinstance(error, Unavailable) else None
         _LOG.log(
             level,
             "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s client_id=%s reason=%r "
-            "expected=%s actual=%s hint=%s%s suppressed=%d",
+            "expected=%s actual=%s hint=%s%s suppressed=%d%s",
             event.outcome,
             event.check,
             event.error,
@@ -215,6 +233,7 @@ class Reporter:
             _escaped(event.hint),
             "" if cause is None else f" cause={_named(cause)}",
             suppressed,
+            note,
             exc_info=self._limit.traceback(kind, cause, now),
         )
 

@@ -158,7 +158,49 @@ def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "dpop_middleware")
     report(reporter, errors.InvalidToken("no"))
     report(reporter, errors.Unavailable("no"))
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    report(reporter, errors.InvalidToken("no"))
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+HOW = "give the logger 'dpop_middleware' a handler and the level INFO"
+
+
+def test_the_first_refusal_of_each_kind_is_seen_where_servers_show_no_info(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "dpop_middleware")
+    reporter = Reporter(None)
+    for _ in range(10):
+        report(reporter, errors.MissingCredentials("an access token is required", check=Check.AUTHORIZATION))
+        report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+        report(reporter, errors.InvalidToken("the access token has expired", check=Check.TOKEN_TIME))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "check=jti" in lines[0]
+    assert "each request needs a new proof" in lines[0]
+    assert "check=token_time" in lines[1]
+    assert all(HOW in line for line in lines)
+
+
+def test_where_info_is_shown_nothing_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dpop_middleware")
+    report(Reporter(None), errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert HOW not in record.getMessage()
+
+
+def test_info_without_a_handler_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody but Python's handler of last resort, as under uvicorn and gunicorn, and it shows warnings only.
+    logger = logging.getLogger("dpop_middleware")
+    monkeypatch.setattr(logger, "propagate", False)
+    shown: list[str] = []
+    monkeypatch.setattr(logging.lastResort, "emit", lambda record: shown.append(record.getMessage()))
+    reporter = Reporter(None)
+    for _ in range(10):
+        report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    assert len(shown) == 1
+    assert HOW in shown[0]
 
 
 def test_a_sink_is_told_what_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

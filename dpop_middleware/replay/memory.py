@@ -1,6 +1,7 @@
 """The replay store of a single process (RFC 9449 section 11.1)."""
 
 import heapq
+import logging
 import math
 import threading
 import time
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from dpop_middleware._options import share, whole_number
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.other_workers import sign_here
 from dpop_middleware.replay.store import ReplayEntry
 
 __all__ = ["MemoryReplayStore", "MemoryStoreHealth"]
+
+_LOG = logging.getLogger("dpop_middleware.replay")
 
 # An entry whose lifetime is nil or negative is still kept for a moment: a store never answers "first" twice
 # for two presentations that arrive together.
@@ -49,7 +53,8 @@ class MemoryReplayStore:
 
     Expiry is exact on the times that the entries carry; the store reads no clock. Safe for several threads
     and event loops of one process. Other processes do not see it: use `RedisReplayStore` for more than one
-    worker. Raises `ConfigurationError` for other limits.
+    worker. Where this process seems to be one of several, a WARNING says so once. Raises `ConfigurationError`
+    for other limits.
     """
 
     def __init__(self, *, max_entries: int = 200_000, max_share: float = 0.1) -> None:
@@ -59,6 +64,11 @@ class MemoryReplayStore:
         self._shares: dict[str, _Share] = {}
         self._expiries: list[tuple[float, str]] = []
         self._lock = threading.Lock()
+        self._looked_for_others = False
+
+    async def open(self) -> None:
+        """Warn where other processes, which don't see this store, seem to serve the same application."""
+        self._look_for_others()
 
     def __len__(self) -> int:
         """The number of proofs held, expired ones that are not yet forgotten included."""
@@ -70,8 +80,22 @@ class MemoryReplayStore:
         Raises `Unavailable` when the store is full, or the share of whom the entry speaks for: it refuses
         rather than forgets.
         """
+        if not self._looked_for_others:
+            self._look_for_others()
         with self._lock:
             return self._add(entry)
+
+    def _look_for_others(self) -> None:
+        if self._looked_for_others:
+            return
+        self._looked_for_others = True
+        sign = sign_here()
+        if sign is not None:
+            _LOG.warning(
+                "MemoryReplayStore remembers proofs in one process only, and this one seems to be one of "
+                "several (%s): a proof passes once in each. Use RedisReplayStore for more than one worker",
+                sign,
+            )
 
     async def health(self) -> MemoryStoreHealth:
         """Return whether there is room for another proof, for readiness probes."""

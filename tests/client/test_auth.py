@@ -473,7 +473,7 @@ class TestPlainHTTP:
             DPoPAuth(KEY, "token", origin=url)
 
     async def test_goes_to_a_named_host(self, kind: str) -> None:
-        module = httpx2 if kind.startswith("httpx2") else httpx
+        module: Any = httpx2 if kind.startswith("httpx2") else httpx
         transport = module.MockTransport(lambda request: module.Response(200, request=request))
         auth = DPoPAuth(KEY, "token", insecure_http_hosts=("API.example.com",))
         async with caller(kind, auth=auth, transport=transport) as client:
