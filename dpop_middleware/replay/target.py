@@ -178,8 +178,9 @@ def target_of_url(url: object) -> Target:
     options = {name: value for name, value in parsed.options.items() if name not in OF_POOLS}
     connection_class = CONNECTION_CLASSES[parsed.scheme]
     if connection_class is SSLConnection:
-        # The default of newer versions of redis-py, and ours with any.
-        options.setdefault("ssl_check_hostname", True)
+        # The defaults of newer versions of redis-py, and ours with any: where no certificate is asked for, none
+        # has a name.
+        options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
     if parsed.sentinel_options and parsed.kind != "sentinel":
         raise ConfigurationError("options that begin with sentinel_ belong into a redis+sentinel:// URL")
     for name, value in options.items():
@@ -203,8 +204,14 @@ def target_of_url(url: object) -> Target:
         addresses=parsed.addresses,
         service=parsed.service,
         sentinel_class=connection_class,
-        sentinel_options={**secure, **parsed.sentinel_options} if parsed.kind == "sentinel" else {},
+        sentinel_options=_of_sentinels(secure, parsed.sentinel_options) if parsed.kind == "sentinel" else {},
     )
+
+
+def _of_sentinels(secure: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The Sentinels' options: TLS as for the servers, but for what is theirs alone."""
+    unverified = {"ssl_check_hostname": False} if own.get("ssl_cert_reqs") == "none" else {}
+    return {**secure, **unverified, **own}
 
 
 def _check(kind: type[AbstractConnection], name: str, value: Any, called: str) -> None:
