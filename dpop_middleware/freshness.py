@@ -16,6 +16,7 @@ __all__ = [
     "acceptance_window",
     "check_can_be_remembered",
     "check_freshness",
+    "dated_nonce",
     "issued_nonce",
     "known_nonce",
 ]
@@ -60,6 +61,25 @@ def issued_nonce(nonces: NonceProvider, now: float) -> str:
     if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce):
         return nonce
     raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) -> str | None:
+    """Return a nonce that was issued at `not_before` or later, None where the provider has none yet.
+
+    One that says the second of its issue is there sooner than one that says its step. Never one that wouldn't
+    do: a client would be challenged for ever.
+    """
+    if nonces is None:
+        return None
+    issue = getattr(nonces, "issue_dated", nonces.issue)
+    try:
+        nonce: object = issue(now)
+        known: object = nonces.check(nonce, now) if isinstance(nonce, str) else None
+    except Exception:  # noqa: BLE001 - a provider of anybody's; what can't be judged stays unavailable
+        return None
+    if not isinstance(known, Nonce) or known.issued_at < not_before:
+        return None
+    return nonce if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce) else None
 
 
 def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:

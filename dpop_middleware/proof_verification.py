@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Refusal, Unavailable
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InvalidDPoPProof,
+    Refusal,
+    Unavailable,
+    UseDPoPNonce,
+)
 from dpop_middleware.freshness import (
     acceptance_window,
     check_can_be_remembered,
     check_freshness,
+    dated_nonce,
     issued_nonce,
     known_nonce,
 )
@@ -153,7 +161,16 @@ class ProofVerification:
         if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
-    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> Unavailable:
+    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
+        if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
+            dated = dated_nonce(self.nonces, judged.entry.now, not_before=error.judges_from)
+            if dated is not None:
+                return UseDPoPNonce("the replay store lost entries: a newer nonce is needed", nonce=dated)
+            if hasattr(self.nonces, "issue_dated"):
+                seconds = math.ceil(error.judges_from - judged.entry.now)
+                return Unavailable(
+                    error.description, retry_after=max(1, seconds), newer_proof=True, check=Check.JTI
+                )
         offered = self.offered_nonce(judged.nonce, policy, judged.entry.now) if error.newer_proof else None
         if offered is None:
             return error.restated(check=Check.JTI)
