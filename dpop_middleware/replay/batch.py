@@ -4,13 +4,16 @@ The replies are judged only when all of them are there, the fence's read include
 before the connection broke is tried again like the others, and recognised by its owner token.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.fence import Fence
+from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.pending import (
+    EVICTED,
     FENCED,
     NO_ANSWER,
     OWNER_SIZE,
@@ -53,7 +56,7 @@ class Batch:
         self._fence = fence
         self._with_get = with_get
         self._tag = tag
-        self._opening = self._touching = self._waiting = self._closing = b""
+        self._look = self._opening = self._touching = self._waiting = self._closing = b""
         self._epoch: bytes | None = None
         self._acknowledged = 0
         self._asking = [index for index, write in enumerate(writes) if write.asking]
@@ -61,8 +64,12 @@ class Batch:
         self.wrong_server = False
         self.outcome: Again | Exception | None = None
 
-    def compose(self, *, now: float, timeout: float) -> tuple[bytes, int]:
-        """What to send, and how many replies it gets; `timeout` in seconds is for `WAIT`."""
+    def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
+        """What to send, and how many replies it gets.
+
+        `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
+        """
+        self._look = self._fence.look(at)
         self._opening, self._closing = self._fence.opening(now), self._fence.closing
         if self._settings.wait_replicas:
             self._wait(timeout)
@@ -70,15 +77,19 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        around = [part for part in (self._opening, self._touching, self._waiting, self._closing) if part]
-        data = b"".join((self._opening, *commands, self._touching, self._waiting, self._closing))
+        before, after = (self._look, self._opening), (self._touching, self._waiting, self._closing)
+        around = [part for part in (*before, *after) if part]
+        data = b"".join((*before, *commands, *after))
         return data, len(commands) + len(around)
 
-    def land(self, replies: list[object], now: float) -> None:
-        """Take the replies to what was composed, and answer what is known at `now`, by the entries' clock.
+    def land(self, replies: list[object], *, now: float, at: float) -> None:
+        """Take the replies to what was composed, and answer what is known.
 
-        Raises one that puts the connection in doubt.
+        `now` is by the entries' clock, `at` by the event loop's. Raises one that puts the connection in
+        doubt.
         """
+        if self._look:
+            self._read_look(replies.pop(0), now=now, at=at)
         if self._closing:
             self._read_epoch(replies.pop())
         if self._waiting:
@@ -93,7 +104,29 @@ class Batch:
             raise InvalidResponse("a reply is none that an entry can get")
         if self._fence.active:
             self._fence.observe(self._epoch, now)
+            self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
+
+    def _read_look(self, reply: object, *, now: float, at: float) -> None:
+        if isinstance(reply, bytes):
+            self._fence.looked(parse_info(reply), at=at, now=now)
+
+    def _say_what_is_wrong(self, now: float) -> None:
+        warn = self._settings.notices.warn
+        if self._fence.is_evicting:
+            warn(
+                "the replay store's server evicts keys, and with them used proofs: requests are refused "
+                "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
+                "lets used proofs pass again instead)",
+                again_after=60,
+            )
+        if self._fence.too_far_ahead is not None:
+            warn(
+                f"another worker dated a loss of entries {self._fence.too_far_ahead:.0f} s ahead of this "
+                f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
+                again_after=60,
+                level=logging.ERROR,
+            )
 
     def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
@@ -141,7 +174,10 @@ class Batch:
                 outcome = unavailable(UNREPLICATED)
             elif outcome is True and write.not_before < change:
                 seconds = math.ceil(change - write.not_before)
-                outcome = unavailable(FENCED, retry_after=seconds, newer_proof=True)
+                if self._fence.is_evicting:
+                    outcome = unavailable(EVICTED, retry_after=seconds)
+                else:
+                    outcome = unavailable(FENCED, retry_after=seconds, judges_from=change)
             write.resolve(outcome)
         return again
 
