@@ -19,6 +19,8 @@ __all__ = [
     "dated_nonce",
     "issued_nonce",
     "known_nonce",
+    "lifetime_of",
+    "retention",
 ]
 
 _FARTHEST_IAT = 86_400
@@ -185,3 +187,24 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
     if nonce is not None:
         not_before = max(not_before, nonce.issued_at)
     return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+
+
+def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
+    """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
+
+    `nonce_lifetime` is what `lifetime_of` returns.
+    """
+    longest = 0.0
+    for policy in policies:
+        by_nonce = 0.0 if policy.nonce == "off" else nonce_lifetime
+        longest = max(longest, policy.proof_lifetime + policy.clock_skew, by_nonce)
+    return longest + WORKER_CLOCK_MARGIN
+
+
+def lifetime_of(nonces: NonceProvider, now: float) -> float | None:
+    """Return for how many seconds a nonce of `nonces` is good, None where that can't be told now."""
+    try:
+        known: object = nonces.check(nonces.issue(now), now)
+    except Exception:  # noqa: BLE001 - a provider of anybody's; the request may not need a new nonce
+        return None
+    return known.expires_at - known.issued_at if isinstance(known, Nonce) else None

@@ -8,7 +8,7 @@ proof's header was read earlier, and the time is an argument.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from dpop_middleware.checks import Check
@@ -27,6 +27,8 @@ from dpop_middleware.freshness import (
     dated_nonce,
     issued_nonce,
     known_nonce,
+    lifetime_of,
+    retention,
 )
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
@@ -90,6 +92,9 @@ class ProofVerification:
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
+    _retentions: dict[tuple[DPoPPolicy, ...], float] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not provides(self.store, "add"):
@@ -122,8 +127,21 @@ class ProofVerification:
             not_before=not_before,
             expires_at=min(expires_at, presented.useless_after),
             speaks_for=presented.speaks_for,
+            namespace=self.keyspace.name,
+            made_at=proof.iat if nonce is None or presented.policy.nonce == "off" else nonce.issued_at,
+            retention=self._retention(presented.policies, now),
         )
         return JudgedProof(proof, nonce, entry)
+
+    def _retention(self, policies: Iterable[DPoPPolicy], now: float) -> float:
+        policies = tuple(policies)
+        known = self._retentions.get(policies)
+        if known is not None:
+            return known
+        lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
+        if lifetime is None:
+            return retention(policies, 0.0)
+        return self._retentions.setdefault(policies, retention(policies, lifetime))
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.

@@ -58,16 +58,17 @@ class Stepwise:
 @pytest.mark.parametrize("mode", ["required", "fallback"])
 async def test_after_a_loss_a_nonce_from_later_brings_a_client_in(mode: str) -> None:
     api = Api(nonce=mode)
-    nonce = api.server_nonces.issue(NOW)
+    nonce, errors = api.server_nonces.issue(NOW), list[DPoPError]()
     for second in range(7):
         api.clock.now = NOW + second
         api.store.answer = Unavailable(LOST, newer_proof=True, judges_from=NOW + 5.5)
         with pytest.raises(DPoPError) as caught:
             await api.server.authenticate(api.request(api.proof(nonce=nonce)))
-        error = caught.value
-        if second < 6:
-            assert isinstance(error, Unavailable)
-            assert (error.retry_after, error.nonce) == (max(1, 6 - second), None)
+        errors.append(caught.value)
+    for second, early in enumerate(errors[:6]):
+        assert isinstance(early, Unavailable)
+        assert (early.retry_after, early.nonce) == (max(1, 6 - second), None)
+    error = errors[6]
     assert isinstance(error, UseDPoPNonce)
     api.store.answer = None
     verified = await api.server.authenticate(api.request(api.proof(nonce=error.nonce)))

@@ -15,6 +15,7 @@ from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.pending import (
     EVICTED,
     FENCED,
+    FORGOTTEN,
     NO_ANSWER,
     OWNER_SIZE,
     REFUSED,
@@ -24,6 +25,7 @@ from dpop_middleware.replay.pending import (
     unavailable,
 )
 from dpop_middleware.replay.replies import FORBIDDEN, ServerError
+from dpop_middleware.replay.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import ASKING, command
 
@@ -49,11 +51,20 @@ class Batch:
     """
 
     def __init__(
-        self, writes: Sequence[PendingWrite], settings: Settings, fence: Fence, *, with_get: bool, tag: bytes
+        self,
+        writes: Sequence[PendingWrite],
+        settings: Settings,
+        fence: Fence,
+        retentions: PublishedRetentions,
+        with_get: bool,
+        tag: bytes,
     ) -> None:
         self._writes = writes
         self._settings = settings
         self._fence = fence
+        self._retentions = retentions
+        self._publishing: tuple[bytes, ...] = ()
+        self._now = 0.0
         self._with_get = with_get
         self._tag = tag
         self._look = self._opening = self._touching = self._waiting = self._closing = b""
@@ -77,7 +88,10 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        before, after = (self._look, self._opening), (self._touching, self._waiting, self._closing)
+        own = {write.namespace: write.retention for write in self._writes if write.retention}
+        self._publishing = self._retentions.exchange(own, at=at, now=now)
+        before = (*self._publishing, self._look, self._opening)
+        after = (self._touching, self._waiting, self._closing)
         around = [part for part in (*before, *after) if part]
         data = b"".join((*before, *commands, *after))
         return data, len(commands) + len(around)
@@ -88,6 +102,9 @@ class Batch:
         `now` is by the entries' clock, `at` by the event loop's. Raises one that puts the connection in
         doubt.
         """
+        self._now = now
+        if self._publishing:
+            self._retentions.read(replies.pop(0), replies.pop(0), now=now)
         if self._look:
             self._read_look(replies.pop(0), now=now, at=at)
         if self._closing:
@@ -178,8 +195,23 @@ class Batch:
                     outcome = unavailable(EVICTED, retry_after=seconds)
                 else:
                     outcome = unavailable(FENCED, retry_after=seconds, judges_from=change)
+            elif outcome is True and write.retention:
+                outcome = self._judge_age(write)
             write.resolve(outcome)
         return again
+
+    def _judge_age(self, write: PendingWrite) -> Outcome:
+        """Whether everybody who may have accepted the proof of `write` still remembers it."""
+        shortest = self._settings.living.shortest(write.namespace, self._now)
+        if shortest >= write.retention or write.made_at >= judges_from(shortest, self._now):
+            return True
+        self._settings.notices.warn(
+            f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy "
+            f"needs {write.retention:g}: older proofs are refused until that server has been gone for ten "
+            "minutes; if it judges other requests than this one, give one of them a replay_namespace",
+            again_after=600,
+        )
+        return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
     def _can_be_a_reply(self, reply: object) -> bool:
         """Whether a server says this to an entry: what was stray on the connection may be taken for it."""

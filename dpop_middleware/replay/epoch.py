@@ -2,11 +2,22 @@
 
 import math
 import secrets
+from dataclasses import dataclass
 from hashlib import blake2s
 
 from dpop_middleware.replay.info import ServerInfo
 
-__all__ = ["epoch_of", "identity_of", "moment_of"]
+__all__ = ["Known", "epoch_of", "identity_of", "moment_of"]
+
+
+@dataclass(slots=True)
+class Known:
+    """The last epoch that we read, on which server and under which name, and when it last stood there."""
+
+    run_id: str
+    name: bytes
+    epoch: bytes
+    at: float
 
 
 def identity_of(info: ServerInfo) -> bytes:

@@ -28,11 +28,11 @@ server hides, and a partitioned master that still answers.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.epoch import epoch_of, identity_of, moment_of
+from dpop_middleware.replay.epoch import Known, epoch_of, identity_of, moment_of
 from dpop_middleware.replay.info import ServerChanged, ServerInfo
 from dpop_middleware.replay.server_clock import ServerClock
 from dpop_middleware.replay.wire import command, epoch_name
@@ -43,16 +43,6 @@ NewServer = Literal["wait", "accept"]
 
 # A loss that is older than this is no concern of anybody's: no entry lives for longer.
 _LONGEST_AGO = 2 * 86_400.0
-
-
-@dataclass(slots=True)
-class Known:
-    """The last epoch that we read, on which server and under which name, and when it last stood there."""
-
-    run_id: str
-    name: bytes
-    epoch: bytes
-    at: float
 
 
 class Fence:
@@ -78,10 +68,9 @@ class Fence:
         self._overrules = False
         self._older_than_us = False
         self._clock = ServerClock()
-        self._is_vouched_for = False
-        # Something was lost of which only an entry's clock can say when.
+        self._former: bytes | None = None
+        # A loss that only an entry's clock can date; and what others can't see, to be told until it was read.
         self._undated_loss = False
-        # What others can't see: it is told until it was seen to stand there once.
         self._untold = -math.inf
         self.is_evicting = False
         self.too_far_ahead: float | None = None
@@ -140,9 +129,8 @@ class Fence:
         self._name = epoch_name(self._prefix, identity_of(info), tag)
         self._proposal = None
         self._agreed = None
-        known = self._known or self._undated
-        self._is_vouched_for = known is not None and known.run_id == info.run_id and former == known.epoch
-        if self._is_vouched_for:
+        self._former = former if (self._known or self._undated) is not None else None
+        if self._former is not None:
             self._proposal = former
         self._must_propose = True
         self._overrules = False
@@ -174,6 +162,8 @@ class Fence:
         """Take note of the epoch that was read after a greeting, `at` a moment of the event loop's clock."""
         if self._info is None:
             return
+        if epoch == self._proposal:
+            self._untold = -math.inf
         if epoch == self._proposal or not self._overrules:
             self._must_propose = self._overrules = False
         self._agreed = None
@@ -192,17 +182,22 @@ class Fence:
         if self._info is None:
             return
         known = self._known
+        stood = self._former is not None and known is not None
+        if self._former is not None and known is not None:
+            known = self._known = self._met(self._former, known, now)
         if known is not None and epoch is not None and epoch == self._agreed:
             known.at = max(known.at, now)
             return
         if epoch is None:
             # Flushed: nothing before this moment can be vouched for.
             self._lost(now)
-            self._overrules, self._untold = False, -math.inf
+            self._untold = -math.inf
             return
         told = self._told(epoch, now)
         if known is None or epoch != known.epoch:
-            self.change = max(self.change, self._learned(told, known, self._info, now))
+            # Nothing was lost where the former epoch still stood when this connection was opened.
+            learned = told if stood else self._learned(told, known, self._info, now)
+            self.change = max(self.change, learned)
             self._known = Known(self._info.run_id, self._name, epoch, now)
         else:
             known.at = max(known.at, now)
@@ -216,12 +211,17 @@ class Fence:
             self._proposal = epoch_of(self.change)
         self._agreed = None if self._overrules else epoch
 
+    def _met(self, former: bytes, known: Known, now: float) -> Known:
+        """What is known after `former` was read, as if the server had its old name."""
+        self._former = None
+        if former != known.epoch:
+            told = self._told(former, now)
+            self.change = max(self.change, told if told > known.at else now + WORKER_CLOCK_MARGIN)
+        return Known(known.run_id, self._name, former, max(known.at, now))
+
     def _learned(self, moment: float, known: Known | None, info: ServerInfo, now: float) -> float:
         """What the `moment` of an epoch new to us means, by our clock."""
         if known is None:
-            return moment
-        if self._is_vouched_for:
-            # It stood under its former name when this connection was opened.
             return moment
         if moment == -math.inf and info.rewriting_commands:
             # Somebody took for new what had our epoch, and what may have emptied it was seen.
@@ -249,9 +249,9 @@ class Fence:
         """Nothing that was used before `now`, by anybody's clock, can be vouched for."""
         self.change = self._untold = max(self.change, now + WORKER_CLOCK_MARGIN)
         self._proposal = epoch_of(self.change)
-        self._must_propose = self._overrules = True
+        # Whether others are to be overruled is seen when their epoch is read.
+        self._must_propose, self._overrules = True, False
         self._agreed = None
-        self._is_vouched_for = False
 
     def look(self, at: float) -> bytes:
         """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""

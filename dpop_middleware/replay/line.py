@@ -16,6 +16,7 @@ from dpop_middleware.replay.connecting import Connect, inspect
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.health import examine, require_fit
 from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.retention import PublishedRetentions
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import command
@@ -63,6 +64,7 @@ class Line:
             settings.new_server,
             heeds_evictions=settings.on_evictions == "refuse",
         )
+        self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
         self.with_get = True
         self.tag = b""
 
@@ -100,6 +102,7 @@ class Line:
         self.with_get = opened.info is None or opened.info.answers_set_with_get
         self._unwatched, self._must_renew = opened.tag is None, False
         self.tag = opened.tag or b""
+        self.retentions.connected(self.tag)
         self.fence.connected(
             None if opened.tag is None else opened.info,
             self.tag,

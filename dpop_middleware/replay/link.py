@@ -211,7 +211,7 @@ class Link:
         # Half of a request's time for one try leaves the other half for the second.
         now, ahead = self._loop.time(), writes[-1].ahead
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        batch = Batch(writes, self._settings, line.fence, with_get=line.with_get, tag=line.tag)
+        batch = Batch(writes, self._settings, line.fence, line.retentions, line.with_get, line.tag)
         line.fence.date(ahead)
         data, replies = batch.compose(now=now + ahead, at=now, timeout=deadline - now)
         channel.exchange(data, replies, partial(self._land, batch), deadline=deadline)

@@ -14,6 +14,7 @@ __all__ = [
     "CROWDED",
     "EVICTED",
     "FENCED",
+    "FORGOTTEN",
     "NO_ANSWER",
     "OWNER_SIZE",
     "REFUSED",
@@ -29,6 +30,7 @@ REFUSED: Final = "the replay store refused the entry"
 CROWDED: Final = "too many requests wait for the replay store"
 UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
 FENCED: Final = "the replay store lost entries: a newer proof is needed"
+FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer proof is needed"
 EVICTED: Final = "the replay store evicts entries"
 
 OWNER_SIZE: Final = 16
@@ -68,12 +70,15 @@ class PendingWrite:
         "answer",
         "asking",
         "deadline",
+        "made_at",
         "milliseconds",
         "name",
+        "namespace",
         "not_before",
         "now",
         "owner",
         "redirects",
+        "retention",
         "started",
         "tries",
         "unknown",
@@ -84,7 +89,10 @@ class PendingWrite:
     ) -> None:
         self.name = entry_name(prefix, entry.key)
         self.owner = os.urandom(OWNER_SIZE)
-        self.milliseconds = lifetime(entry.now, entry.expires_at)
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + entry.retention))
+        self.namespace = entry.namespace
+        self.made_at = entry.made_at
+        self.retention = entry.retention
         self.now = entry.now
         self.not_before = entry.not_before
         self.started = loop.time()

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypedDict, get_args
 from dpop_middleware._options import choice, flag
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.fence import NewServer
+from dpop_middleware.replay.retention import LivingRetentions
 
 __all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings"]
 
@@ -72,6 +73,7 @@ class Settings:
     unverified_tls: bool = False
     on_evictions: OnEvictions = "refuse"
     notices: Notices = field(init=False, default_factory=Notices)
+    living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
     made: float = field(init=False, default_factory=time.monotonic)
 
     @classmethod

@@ -114,6 +114,8 @@ async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureF
     assert isinstance(await answer(careless, entry(age=-WORKER_CLOCK_MARGIN)), bool)
     server.run("CONFIG", "SET", "maxmemory", 0)
     await asyncio.sleep(LOOK)
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await asyncio.sleep(LOOK)
     error = await answer(store, entry())
     assert isinstance(error, Unavailable)
     assert (error.description, error.newer_proof) == (FENCED, True)
