@@ -104,7 +104,7 @@ class Batch:
         """
         self._now = now
         if self._publishing:
-            self._retentions.read(replies.pop(0), replies.pop(0), now=now)
+            self._read_retentions(replies.pop(0), replies.pop(0), now)
         if self._look:
             self._read_look(replies.pop(0), now=now, at=at)
         if self._closing:
@@ -123,6 +123,14 @@ class Batch:
             self._fence.observe(self._epoch, now)
             self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
+
+    def _read_retentions(self, told: object, alive: object, now: float) -> None:
+        self._retentions.read(told, alive, now=now)
+        if self._retentions.is_forbidden:
+            self._settings.notices.warn(
+                "the user may not ZADD or ZRANGEBYSCORE: while servers with different policies share the "
+                "replay store, a proof may pass twice; grant +zadd and +zrangebyscore"
+            )
 
     def _read_look(self, reply: object, *, now: float, at: float) -> None:
         if isinstance(reply, bytes):
