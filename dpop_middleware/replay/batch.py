@@ -64,6 +64,7 @@ class Batch:
         self._fence = fence
         self._retentions = retentions
         self._publishing: tuple[bytes, ...] = ()
+        self._shortest: dict[str, float] = {}
         self._now = 0.0
         self._with_get = with_get
         self._tag = tag
@@ -210,7 +211,10 @@ class Batch:
 
     def _judge_age(self, write: PendingWrite) -> Outcome:
         """Whether everybody who may have accepted the proof of `write` still remembers it."""
-        shortest = self._settings.living.shortest(write.namespace, self._now)
+        shortest = self._shortest.get(write.namespace)
+        if shortest is None:
+            shortest = self._settings.living.shortest(write.namespace, self._now)
+            self._shortest[write.namespace] = shortest
         if shortest >= write.retention or write.made_at >= judges_from(shortest, self._now):
             return True
         self._settings.notices.warn(
