@@ -1,25 +1,26 @@
 """Protection for any ASGI application."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
+from collections.abc import Collection
 
-from starlette.authentication import AuthCredentials, UnauthenticatedUser
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpop_middleware.connection import (
+from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
+    anonymize,
     authenticate,
+    check_scope_type,
     has_credentials,
     send_refusal,
 )
+from dpop_middleware._adapter.expiry import ending_after
+from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
+from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import ending_after
 from dpop_middleware.policy import checked_flag
-from dpop_middleware.public_paths import PublicPaths
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["DPoPMiddleware"]
@@ -27,7 +28,8 @@ __all__ = ["DPoPMiddleware"]
 _LOG = logging.getLogger("dpop_middleware")
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _NOTHING_REQUIRED = Requirements()
-_MOST_LAYERS = 10_000
+# A path may have as many characters as a server lets through.
+_MOST_SHOWN = 200
 
 
 class DPoPMiddleware:
@@ -36,15 +38,20 @@ class DPoPMiddleware:
     - `app`: any ASGI application.
     - `resource_server`: the judge; it is opened and closed with the application's lifespan.
     - `public_paths`: paths that need no credentials: exact ones, or prefixes that end in `/*`, as the
-      application's router sees them. A path with a dot segment, an empty segment, a backslash or an encoded
-      slash is never public.
+      application's router sees them. What could be read in two ways is never public: a path with a dot
+      segment, an empty segment, a backslash or an encoded slash; where a root path is set, a path that
+      doesn't start with it or holds it twice; a `raw_path` that is another path; a
+      request target in absolute form. The first
+      request that this locks out is a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       refused all the same.
     - `close_at_expiry`: True ends what outlives the access token: a WebSocket is closed with code 1008, a
       `text/event-stream` response is completed. The application sees a client that left.
 
     Sets `scope["user"]`, `scope["auth"]` and, for an authenticated request, `scope["dpop"]`, a
-    `VerifiedRequest`. `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
+    `VerifiedRequest`. An anonymous request keeps the user whom something outside has set. Of ASGI scope types
+    only `lifespan` passes unauthenticated; any but `http` and `websocket` is refused by ConfigurationError.
+    `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
     Raises ConfigurationError.
     """
 
@@ -65,19 +72,20 @@ class DPoPMiddleware:
             raise ConfigurationError(f"DPoPMiddleware takes an ASGI application as app, not {app!r}")
         self.app = app
         self.resource_server = resource_server
+        self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._required = checked_flag("required", required)
         self._close_at_expiry = checked_flag("close_at_expiry", close_at_expiry)
-        self._looked_for_cors = False
+        self._has_looked_inside = False
+        self._has_told_who_is_locked_out = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope["type"] == "lifespan":
+        if scope.get("type") == "lifespan":
             await self.app(scope, receive, self._opening_and_closing(send))
-        elif scope["type"] in ("http", "websocket"):
-            await self._protect(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return
+        check_scope_type(scope)
+        await self._protect(scope, receive, send)
 
     def _opening_and_closing(self, send: Send) -> Send:
         async def send_lifespan(message: Message) -> None:
@@ -92,17 +100,15 @@ class DPoPMiddleware:
         return send_lifespan
 
     async def _protect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._looked_for_cors:
-            self._looked_for_cors = True
-            _warn_of_cors_inside(self.app)
+        if not self._has_looked_inside:
+            self._has_looked_inside = True
+            self._look_inside()
         connection = Connection.of(scope)
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:
             send = adding_headers(send, connection)
         if self._anonymous(scope):
-            scope["user"] = UnauthenticatedUser()
-            scope["auth"] = AuthCredentials()
-            scope.pop("dpop", None)
+            anonymize(scope)
             await self.app(scope, receive, send)
             return
         try:
@@ -121,35 +127,43 @@ class DPoPMiddleware:
             await self.app(scope, until_then_receive, until_then_send)
 
     def _anonymous(self, scope: Scope) -> bool:
-        return scope in self._public_paths or not (self._required or has_credentials(scope))
+        if is_not_origin_form(scope):
+            known = to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
+            return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
+        if scope in self._public_paths:
+            return True
+        if not self._has_told_who_is_locked_out:
+            self._tell_who_is_locked_out(scope)
+        return not (self._required or has_credentials(scope))
 
-
-def _inside(app: object) -> Iterator[object]:
-    """Yield `app` and what can be seen to be inside it: applications, middleware classes, routes."""
-    seen: set[int] = set()
-    waiting = [app]
-    while waiting:
-        layer = waiting.pop()
-        if layer is None or id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        yield layer
-        waiting.extend(getattr(middleware, "cls", None) for middleware in _listed(layer, "user_middleware"))
-        waiting.extend(_listed(layer, "routes"))
-        waiting.append(getattr(layer, "app", None))
-
-
-def _listed(layer: object, name: str) -> Iterable[object]:
-    value = getattr(layer, name, ())
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def _warn_of_cors_inside(app: ASGIApp) -> None:
-    for layer in islice(_inside(app), _MOST_LAYERS):
-        if issubclass(layer if isinstance(layer, type) else type(layer), CORSMiddleware):
+    def _look_inside(self) -> None:
+        self._public_paths = PublicPaths(self._listed, inner_root_paths=tuple(inner_root_paths(self.app)))
+        if has_cors_around_protected_routes(self.app, self._public_paths):
             _LOG.warning(
-                "CORSMiddleware is inside DPoPMiddleware: preflights will be refused. Put it outside, with "
+                "CORSMiddleware is inside DPoPMiddleware: %s. Put it outside, with "
                 "allow_headers=['Authorization', 'DPoP'] and "
-                "expose_headers=['DPoP-Nonce', 'WWW-Authenticate']"
+                "expose_headers=['DPoP-Nonce', 'WWW-Authenticate']",
+                "preflights will be refused" if self._required else "no page can read a refusal",
             )
+
+    def _tell_who_is_locked_out(self, scope: Scope) -> None:
+        reason = self._public_paths.locked_out(scope)
+        if reason is None:
             return
+        self._has_told_who_is_locked_out = True
+        _LOG.warning(
+            "the path %s is listed in public_paths and needs credentials all the same: %s (root_path is %s, "
+            "raw_path %s). What routers could read in two ways is never public: a path must start with the "
+            "root path and hold it once. Where a proxy strips the prefix, set no root path (--root-path, "
+            "FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats it, rename "
+            "one. This is said once",
+            _shown(scope["path"]),
+            reason,
+            _shown(scope.get("root_path")),
+            _shown(scope.get("raw_path")),
+        )
+
+
+def _shown(value: object) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."

@@ -6,14 +6,20 @@ refresh token (`refresh_jkt`, `check_refresh_binding`). The server that uses the
 """
 
 import json
-import time
 from collections.abc import Callable, Collection
 from typing import Final, Literal, overload
 
 from starlette.requests import Request
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._options import namespace
-from dpop_middleware.challenges import ErrorResponse, Headers, nonce_headers
+from dpop_middleware._proof.freshness import known_nonce
+from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
+from dpop_middleware._proof.verification import Presentation, ProofVerification
+from dpop_middleware._request.request import ResourceRequest, one_proof
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware._request.uri import normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     ConfigurationError,
@@ -22,18 +28,12 @@ from dpop_middleware.errors import (
     InvalidRequest,
     Unavailable,
 )
-from dpop_middleware.freshness import known_nonce
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.proof import DPoPProof, parse_header, split_proof
-from dpop_middleware.proof_verification import Presentation, ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.request import ResourceRequest, one_proof
-from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.options import warn_of_plain_http
-from dpop_middleware.uri import normalize
 
 __all__ = [
     "CHECKS",
@@ -80,6 +80,12 @@ class _OneURL:
     def __init__(self, url: str) -> None:
         self._url = normalize(url)
 
+    def is_target(self, uri: str, request: ResourceRequest) -> bool:  # noqa: ARG002 - as below
+        return uri == self._url
+
+    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
+        return request
+
     def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002 - the same for every request
         return self._url
 
@@ -109,7 +115,7 @@ class TokenEndpoint:
         replay_namespace: str = "token endpoint",
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         checked_url("url", url, insecure_http_hosts=insecure_http_hosts)

@@ -9,7 +9,7 @@ DPoPError
 ├ InsufficientScope               403 insufficient_scope
 ├ InsufficientUserAuthentication  401 insufficient_user_authentication
 └ Unavailable                     503, Retry-After
-ConfigurationError(ValueError)    construction only
+ConfigurationError(ValueError)    the setup, no request
 """
 
 from dataclasses import dataclass

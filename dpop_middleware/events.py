@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from dpop_middleware._judge.hints import guess
+from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
-from dpop_middleware.diagnosis import guess
 from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
-from dpop_middleware.request import ResourceRequest
 
-__all__ = ["AuthenticationEvent", "EventSink", "Reporter"]
+__all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
@@ -57,11 +57,19 @@ class AuthenticationEvent:
     hint: str | None
 
 
+def hint_for(error: DPoPError) -> str | None:
+    """Return a likely cause of `error` in one sentence, None where there is none to name.
+
+    For the log of whoever catches an error, as at a token endpoint; never for the client.
+    """
+    return guess(error)
+
+
 EventSink = Callable[[AuthenticationEvent], object]
 
 
 def _escaped(value: object) -> str:
-    text = ascii(value)
+    text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
 
 

@@ -14,18 +14,19 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
-from dpop_middleware.challenges import ErrorResponse
-from dpop_middleware.connection import (
+from dpop_middleware._adapter.connection import (
     Connection,
     authenticate,
     can_deny,
+    check_scope_type,
     has_credentials,
     raw_headers,
     send_refusal,
 )
+from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.policy import checked_flag
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
@@ -114,6 +115,7 @@ class DPoPSecurity(SecurityBase):
 
         Raises `DPoPHTTPException`, or WebSocketException for a handshake that the server can only close.
         """
+        check_scope_type(connection.scope)
         self._check_nonces_are_delivered(connection)
         if not self._required and not has_credentials(connection.scope):
             return None

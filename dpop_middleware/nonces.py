@@ -13,9 +13,9 @@ from typing import Protocol
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.policy import provides
+from dpop_middleware.policy import DPoPPolicy, provides
 
-__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "nonces_for"]
+__all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "check_nonces", "nonces_for"]
 
 WORKER_CLOCK_MARGIN = 5.0
 """Seconds by which the clocks of workers that share a store and a secret may differ."""
@@ -68,6 +68,14 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) ->
         raise ConfigurationError("nonces takes a NonceProvider: HMACNonceProvider(secret)")
     for_server = getattr(nonces, "for_server", None)
     return nonces if for_server is None else for_server(purpose=purpose, server=namespace)
+
+
+def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None) -> None:
+    """Raise ConfigurationError where a resource server's policy asks for nonces and there are none."""
+    if policy.nonce != "off" and nonces is None:
+        raise ConfigurationError(
+            f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
+        )
 
 
 class HMACNonceProvider:

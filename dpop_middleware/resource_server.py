@@ -6,25 +6,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, overload
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._judge.challenges import ErrorResponse, error_response
+from dpop_middleware._judge.lifecycle import aclose_parts, open_part
+from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._options import namespace
-from dpop_middleware.challenges import ErrorResponse, error_response
+from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
+from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
-from dpop_middleware.lifecycle import aclose_parts, open_part
-from dpop_middleware.nonces import NonceProvider, nonces_for
+from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.proof_verification import ProofVerification
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.request import ResourceRequest
-from dpop_middleware.requirements import Requirements
-from dpop_middleware.secure_url import checked_url
-from dpop_middleware.target import PublicURLs
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
 from dpop_middleware.tokens.options import checked_clock, checked_names
-from dpop_middleware.verdicts import Authentication, VerifiedRequest
-from dpop_middleware.verification import RequestVerification
 
 __all__ = ["ResourceServer"]
 
@@ -47,11 +49,13 @@ class ResourceServer:
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
       for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
-      only hosts that end at this application.
+      only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
+      host are told apart by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
     - `clock`: returns seconds since the epoch.
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
+    - `max_known_clients`, `max_known_bytes`: how many clients' proof headers are remembered, 0 for none.
 
     Raises ConfigurationError. A proof covers method and URL: the query, the other header fields and the body
     of a request are not protected by it.
@@ -74,6 +78,8 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = ...,
+        max_known_bytes: int = ...,
     ) -> None: ...
 
     @overload
@@ -90,6 +96,8 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = ...,
+        max_known_bytes: int = ...,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -106,9 +114,11 @@ class ResourceServer:
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        max_known_clients: int = MAX_KNOWN_CLIENTS,
+        max_known_bytes: int = MAX_KNOWN_BYTES,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         one = resource if audience is None else audience
@@ -138,17 +148,12 @@ class ResourceServer:
             ),
             clock=clock,
             policies=(policy,),
+            known_clients=KnownClients(max_clients=max_known_clients, max_bytes=max_known_bytes),
         )
         self._health = HealthCheck(verifier=verifier, store=replay_store)
         self._reporter = Reporter(on_event)
-        self._check_nonces(policy)
+        check_nonces(policy, self._verification.proofs.nonces)
         self._policy = policy
-
-    def _check_nonces(self, policy: DPoPPolicy) -> None:
-        if policy.nonce != "off" and self._verification.proofs.nonces is None:
-            raise ConfigurationError(
-                f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
-            )
 
     @property
     def policy(self) -> DPoPPolicy:
@@ -181,7 +186,7 @@ class ResourceServer:
             policy = replace(self._policy, **changes)
         except TypeError as error:
             raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
-        self._check_nonces(policy)
+        check_nonces(policy, self._verification.proofs.nonces)
         self._verification.add(policy)
         sibling = copy.copy(self)
         sibling._policy = policy

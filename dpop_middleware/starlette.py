@@ -15,12 +15,19 @@ from starlette.responses import Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from dpop_middleware.challenges import ErrorResponse
-from dpop_middleware.connection import Connection, adding_headers, authenticate, raw_headers, send_refusal
+from dpop_middleware._adapter.connection import (
+    Connection,
+    adding_headers,
+    authenticate,
+    raw_headers,
+    send_refusal,
+)
+from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
+from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.expiry import deadline_after, ending_after, is_event_stream, until
 from dpop_middleware.policy import checked_flag
-from dpop_middleware.requirements import Requirements
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["refusal", "requires_dpop"]
@@ -55,8 +62,10 @@ def requires_dpop(
     - `close_at_expiry`: as in `DPoPMiddleware`.
 
     A nonce for the client's next request goes on the `Response` that the endpoint returns and on an
-    HTTPException that it raises; what returns no Response leaves that to the middleware. Raises
-    ConfigurationError when it is applied to something else.
+    HTTPException that it raises; what returns no Response leaves that to the middleware. A class with
+    something decorated is reached by HTTP's own methods only (RFC 9110 section 9, RFC 5789): by those that
+    Starlette lists, and by any other registered one that has a decorated handler. Raises ConfigurationError
+    when it is applied to something else.
     """
     if not isinstance(resource_server, ResourceServer):
         raise ConfigurationError(
@@ -93,7 +102,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         raise ConfigurationError(
             f"@requires_dpop goes on an HTTPEndpoint or a WebSocketEndpoint, unlike {endpoint.__name__}"
         )
-    dispatch = endpoint.dispatch
+    dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
         try:
@@ -105,12 +114,15 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
             self.send = adding_headers(send, shared)
             try:
-                await dispatch(self)
+                if isinstance(self, HTTPEndpoint) and is_unreachable(self, self.scope["method"]):
+                    await (await not_allowed(self))(self.scope, self.receive, self.send)
+                else:
+                    await dispatch(self)
             except HTTPException as error:
                 _add_headers(error, shared)
                 raise
 
-    return type(
+    protected = type(
         endpoint.__name__,
         (endpoint,),
         {
@@ -120,16 +132,22 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
             "__doc__": endpoint.__doc__,
         },
     )
+    mark(protected)
+    return protected
 
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
+    guard_class_of(endpoint)
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
         connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
         websocket = connection if isinstance(connection, WebSocket) else None
         scope = connection.scope
+        owner = args[0] if args else None
+        if isinstance(owner, HTTPEndpoint) and is_unreachable(owner, scope["method"]):
+            return await not_allowed(owner)
         try:
             seconds = await gate.seconds(scope)
         except DPoPError as error:
@@ -148,6 +166,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
                 return await _called(endpoint, args, {**kwargs, name: inner})
             return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
+    mark(protected)
     return protected
 
 

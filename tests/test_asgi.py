@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
-from starlette.authentication import requires
+from starlette.authentication import AuthCredentials, SimpleUser, requires
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -53,7 +54,7 @@ def browser(app: Any) -> TestClient:
     return TestClient(app, base_url=ORIGIN, follow_redirects=False)
 
 
-async def test_lets_a_good_request_through_and_shows_who_it_is(world: World) -> None:
+async def test_a_good_request_passes_and_shows_its_user(world: World) -> None:
     app = DPoPMiddleware(Starlette(routes=[Route("/notes", whoami)]), world.server())
     answer = await call(app, scope_of("/notes", world.fields("/notes", scopes=["b", "a"])))
     assert json.loads(answer.body) == {
@@ -98,7 +99,7 @@ async def test_a_client_that_acts_for_itself_is_no_user(
     assert scope["user"].access_token.subject == claims["sub"]
 
 
-async def test_refuses_with_challenge_and_body(world: World) -> None:
+async def test_a_refusal_has_a_challenge_and_a_body(world: World) -> None:
     answer = await call(DPoPMiddleware(reached, world.server()), scope_of("/"))
     assert answer.status == 401
     assert len(answer.challenges) == 1
@@ -138,7 +139,7 @@ async def test_a_refused_request_leaves_nothing_to_the_garbage_collector(world: 
         gc.enable()
 
 
-def test_starlettes_requires(world: World) -> None:
+def test_starlettes_requires_reads_scopes_and_authentication(world: World) -> None:
     routes = [
         Route("/notes", requires("notes:read")(whoami)),
         Route("/me", requires("authenticated")(whoami)),
@@ -177,12 +178,12 @@ def test_public_paths_in_a_mount_are_the_mounts_own(world: World) -> None:
     app = Starlette(routes=[Mount("/v1", inner), Mount("/health", inner)])
     client = browser(app)
     assert client.get("/v1/health").status_code == 200
-    assert client.get("/health/health").status_code == 200
+    assert client.get("/health/health").status_code == 401  # Litestar would cut at either of them
     assert client.get("/v1/other").status_code == 401
     assert client.get("/health/x").status_code == 401
 
 
-def test_optional_authentication(world: World) -> None:
+def test_optional_authentication_accepts_requests_without_credentials(world: World) -> None:
     app = DPoPMiddleware(Starlette(routes=[Route("/", whoami)]), world.server(), required=False)
     client = browser(app)
     assert client.get("/").json()["authenticated"] is False
@@ -192,6 +193,51 @@ def test_optional_authentication(world: World) -> None:
     assert client.get("/", headers={"Authorization": "Bearer x"}).status_code == 401
     assert client.get("/", headers={"Authorization": "Basic x"}).status_code == 401
     assert client.get("/", headers={"Authorization": ""}).status_code == 401
+
+
+SESSION_USER = SimpleUser("alice")
+SESSION_AUTH = AuthCredentials(["authenticated", "session"])
+
+
+@pytest.mark.parametrize("options", [{"required": False}, {"public_paths": ["/"]}])
+async def test_an_anonymous_request_keeps_the_user_whom_a_session_brought(
+    world: World, options: dict[str, Any]
+) -> None:
+    scope = scope_of("/", user=SESSION_USER, auth=SESSION_AUTH)
+    assert (await call(DPoPMiddleware(reached, world.server(), **options), scope)).status == 200
+    assert scope["user"] is SESSION_USER
+    assert scope["auth"] is SESSION_AUTH
+    assert "dpop" not in scope
+
+
+@pytest.mark.parametrize("options", [{"required": False}, {"public_paths": ["/"]}])
+async def test_an_anonymous_request_keeps_no_evidence_of_dpop_that_something_outside_left(
+    world: World, options: dict[str, Any]
+) -> None:
+    proved = scope_of("/", world.fields("/"))
+    await call(DPoPMiddleware(reached, world.server()), proved)
+    left: dict[str, Any] = {name: proved[name] for name in ("user", "auth", "dpop")}
+    app = DPoPMiddleware(reached, world.server(), **options)
+    scope = scope_of("/", **left)
+    assert (await call(app, scope)).status == 200
+    assert "dpop" not in scope
+    assert not scope["user"].is_authenticated
+    assert scope["auth"].scopes == []
+    left["user"] = SESSION_USER
+    scope = scope_of("/", **left)
+    assert (await call(app, scope)).status == 200
+    assert "dpop" not in scope
+    assert scope["user"] is SESSION_USER
+    scope = scope_of("/", auth=SESSION_AUTH)
+    assert (await call(app, scope)).status == 200
+    assert scope["auth"].scopes == []
+
+
+async def test_good_credentials_replace_the_user_whom_a_session_brought(world: World) -> None:
+    scope = scope_of("/", world.fields("/"), user=SESSION_USER, auth=SESSION_AUTH)
+    assert (await call(DPoPMiddleware(reached, world.server(), required=False), scope)).status == 200
+    assert scope["user"].identity == "user123"
+    assert scope["auth"].scopes == ["authenticated"]
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "PATCH", "PROPFIND"])
@@ -204,7 +250,7 @@ async def test_every_method_is_authenticated(world: World, method: str) -> None:
     assert (await call(app, scope_of("/", fields, method=method))).status == 200
 
 
-async def test_nothing_is_wrapped_without_need(world: World) -> None:
+async def test_receive_and_send_are_not_wrapped_without_need(world: World) -> None:
     seen: list[tuple[Receive, Send]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,9 +294,8 @@ async def test_a_body_streams_both_ways(world: World) -> None:
     assert log == ["in", "ONE ", "in", "TWO ", "in", "THREE"]
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "webtransport", "http.unknown"])
-async def test_other_scopes_pass_untouched(world: World, kind: str) -> None:
-    scope = {"type": kind}
+async def test_the_lifespan_passes_untouched(world: World) -> None:
+    scope = {"type": "lifespan"}
     seen: list[Scope] = []
 
     async def app(given: Scope, receive: Receive, send: Send) -> None:
@@ -263,9 +308,50 @@ async def test_other_scopes_pass_untouched(world: World, kind: str) -> None:
         sent.append(message)
 
     await DPoPMiddleware(app, world.server())(scope, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    assert seen == [{"type": kind}]
+    assert seen == [{"type": "lifespan"}]
     assert sent == [{"type": "something.else"}]
     assert world.store.closed == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"required": False}, {"public_paths": ["/"]}])
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("webtransport", "'webtransport'"),
+        ("http.unknown", "'http.unknown'"),
+        ("HTTP", "'HTTP'"),
+        ("Lifespan", "'Lifespan'"),
+        ("lifespan ", "'lifespan '"),
+        ("a\n\x1b[31m\u2028", r"'a\n\x1b[31m\u2028'"),
+        (b"http", "b'http'"),
+        (["http"], "['http']"),
+        (None, "None"),
+        (..., "None"),
+    ],
+)
+async def test_any_other_scope_type_is_refused_by_its_name(
+    world: World, options: dict[str, Any], kind: Any, shown: str
+) -> None:
+    scope = scope_of("/", world.fields("/"), type=kind)
+    if kind is ...:
+        del scope["type"]
+    app = DPoPMiddleware(never_reached, world.server(), **options)
+    with pytest.raises(ConfigurationError) as refused:
+        await app(scope, never_received, never_sent)
+    assert f"scope type {shown} can't be authenticated" in str(refused.value)
+    assert str(refused.value).isascii()
+
+
+async def never_reached(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError("the application is not to be reached")
+
+
+async def never_received() -> Message:
+    raise AssertionError("no message is to be read")
+
+
+async def never_sent(message: Message) -> None:
+    raise AssertionError("no message is to be sent")
 
 
 def test_the_lifespan_opens_and_closes_what_the_server_owns(world: World) -> None:
@@ -274,14 +360,14 @@ def test_the_lifespan_opens_and_closes_what_the_server_owns(world: World) -> Non
     assert (world.store.opened, world.store.closed) == (1, 1)
 
 
-async def test_async_with_does_so_too(world: World) -> None:
+async def test_async_with_opens_and_closes_the_server(world: World) -> None:
     async with world.server() as api:
         assert isinstance(api, ResourceServer)
         assert (world.store.opened, world.store.closed) == (1, 0)
     assert (world.store.opened, world.store.closed) == (1, 1)
 
 
-async def test_a_store_that_needs_no_opening(world: World) -> None:
+async def test_a_store_without_open_and_aclose_is_accepted(world: World) -> None:
     async with ResourceServer(
         issuer="https://auth.example.com", resource=ORIGIN, replay_store=MemoryReplayStore()
     ) as api:
@@ -375,7 +461,7 @@ async def test_another_server_verifies_afresh(world: World) -> None:
     assert world.store.asked == 3
 
 
-def test_servers_side_by_side(world: World) -> None:
+def test_servers_side_by_side_accept_their_own_tokens_only(world: World) -> None:
     servers = {
         name: world.server(resource=f"{ORIGIN}/{name}", public_url=ORIGIN) for name in ("notes", "files")
     }
@@ -442,6 +528,74 @@ async def test_an_anonymous_inner_application_sees_no_verdict_of_the_outer(world
     assert scope["user"].is_authenticated is False
 
 
+# --- public paths beside a root path
+
+
+def warnings_logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "listed in public_paths" in message]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_router_that_cuts_at_the_first_root_path_is_no_way_around(world: World, kind: str) -> None:
+    app = DPoPMiddleware(never_reached, world.server(), public_paths=["/static/*"])
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope_of("/static/api/secret", root_path="/api", type=kind), never_received, send)
+    assert sent[0].get("status", 401) == 401
+    assert sent[0]["type"] in ("http.response.start", "websocket.close")
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "why"),
+    [
+        ("/health", "/api", "doesn't start with the root path"),
+        ("/api/health", "/api/", "starts with a slash, ends in none"),
+        ("/api/static/api.js", "/api", "holds the root path twice"),
+    ],
+)
+async def test_a_listed_path_that_is_refused_is_warned_of_once(
+    world: World, caplog: pytest.LogCaptureFixture, path: str, root_path: str, why: str
+) -> None:
+    app = DPoPMiddleware(reached, world.server(), public_paths=["/health", "/static/*"])
+    for _ in range(3):
+        assert (await call(app, scope_of("/private", root_path=root_path))).status == 401
+        assert (await call(app, scope_of("/api/static/%2e%2e/a", root_path="/api"))).status == 401
+    assert warnings_logged(caplog) == []
+    for _ in range(3):
+        assert (await call(app, scope_of(path, root_path=root_path))).status == 401
+    (line,) = warnings_logged(caplog)
+    assert why in line
+    assert repr(path) in line
+    assert repr(root_path) in line
+    assert "--root-path" in line
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+async def test_the_warning_is_short_and_escaped(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    app = DPoPMiddleware(reached, world.server(), public_paths=["/static/*"])
+    path = "/static/\u2028\x85\U0001f600" + 5000 * "x"
+    scope = {**scope_of("/", root_path="/api"), "path": path, "raw_path": None}
+    assert (await call(app, scope)).status == 401
+    (line,) = warnings_logged(caplog)
+    assert line.isascii()
+    assert len(line) < 1000
+
+
+async def test_a_mounted_applications_own_root_path_is_seen(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OwnRootPath(Starlette):
+        root_path = "/static"
+
+    app = DPoPMiddleware(OwnRootPath(), world.server(), public_paths=["/static/*", "/health"])
+    assert (await call(app, scope_of("/static/secret"))).status == 401
+    assert "root path of its own, '/static'" in warnings_logged(caplog)[0]
+    assert (await call(app, scope_of("/health"))).status == 404
+
+
 # --- paths
 
 
@@ -458,7 +612,7 @@ async def test_an_anonymous_inner_application_sees_no_verdict_of_the_outer(world
         ("", "/a", "https://[2001:DB8::0001]:8443", "https://[2001:db8::1]:8443/a"),
     ],
 )
-async def test_target_uri(
+async def test_the_target_uri_has_the_public_url_and_the_sent_path(
     world: World, root_path: str, raw_path: str, public_url: str | None, htu: str
 ) -> None:
     app = DPoPMiddleware(reached, world.server(public_url=public_url))
@@ -475,7 +629,7 @@ def test_a_mounts_root_path_is_not_the_servers(world: World) -> None:
     assert client.get("/v1/a", headers=world.headers("/public/a")).status_code == 401
 
 
-def test_several_hosts(world: World) -> None:
+def test_the_host_selects_one_of_several_public_urls(world: World) -> None:
     api = world.server(public_url=[ORIGIN, "https://api.example.org/v2"])
     client = browser(DPoPMiddleware(Starlette(routes=[Route("/a", whoami)]), api))
 
@@ -561,6 +715,57 @@ def test_cors_inside_is_warned_of_once(world: World, caplog: pytest.LogCaptureFi
     assert len(warnings_of(DPoPMiddleware(inside, world.server()), caplog)) == 1
 
 
+def cors(*routes: Any) -> Starlette:
+    return Starlette(routes=list(routes), middleware=[Middleware(CORSMiddleware)])
+
+
+ONLY_CORS = [Middleware(CORSMiddleware)]
+INCLUDED = APIRouter(routes=[Route("/x", whoami)])
+WITH_INCLUDED = FastAPI(middleware=ONLY_CORS, openapi_url=None)
+WITH_INCLUDED.include_router(INCLUDED, prefix="/feed")
+
+
+@pytest.mark.parametrize(
+    ("inside", "public_paths", "warned"),
+    [
+        (Route("/feed", whoami, middleware=ONLY_CORS), ["/feed"], False),
+        (Route("/feed", whoami, middleware=ONLY_CORS), ["/feed/*"], True),
+        (Route("/feed/{name}", whoami, middleware=ONLY_CORS), ["/feed/*"], False),
+        (Route("/feed-{name}", whoami, middleware=ONLY_CORS), ["/feed/*"], True),
+        (Route("/{name}", whoami, middleware=ONLY_CORS), ["/{name}"], True),
+        (Mount("/feed", CORSMiddleware(reached)), ["/feed/*"], False),
+        (Mount("/feed", CORSMiddleware(reached)), ["/feed/a"], True),
+        (Mount("/", CORSMiddleware(reached)), ["/feed/*"], True),
+        (Mount("/feed/", CORSMiddleware(reached)), ["/feed/*"], False),
+        (Mount("/feed/{name}", CORSMiddleware(reached)), ["/feed/*"], False),
+        (Mount("/{name}", CORSMiddleware(reached)), ["/feed/*"], True),
+        (Mount("/feed", cors(Route("/a", whoami), Route("/b", whoami))), ["/feed/a", "/feed/b"], False),
+        (Mount("/feed", cors(Route("/a", whoami), Route("/b", whoami))), ["/feed/a"], True),
+        (Mount("/v1", Starlette(routes=[Mount("/feed", cors())])), ["/v1/feed/*"], False),
+        (Mount("/v1", Starlette(routes=[Mount("/feed", cors())])), ["/feed/*"], True),
+        (Host("{name}.example.test", cors(Route("/feed", whoami))), ["/feed"], False),
+        (Host("{name}.example.test", cors(Route("/feed", whoami))), [], True),
+        (Mount("/v1", WITH_INCLUDED), ["/v1/feed/x"], False),
+        (Mount("/v1", WITH_INCLUDED), ["/v1/feed/*"], False),
+        (Mount("/v1", WITH_INCLUDED), ["/v1/x"], True),
+    ],
+)
+def test_cors_around_what_is_public_is_not_warned_of(
+    world: World, caplog: pytest.LogCaptureFixture, inside: Any, public_paths: list[str], warned: bool
+) -> None:
+    app = Starlette(routes=[Route("/", whoami), inside])
+    messages = warnings_of(DPoPMiddleware(app, world.server(), public_paths=public_paths), caplog)
+    assert len(messages) == warned
+
+
+def test_where_preflights_pass_the_warning_names_what_still_fails(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (message,) = warnings_of(DPoPMiddleware(cors(), world.server(), required=False), caplog)
+    assert "no page can read a refusal" in message
+    assert "preflights" not in message
+
+
 def test_cors_below_it_in_the_same_stack_is_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
     app = Starlette(middleware=[Middleware(DPoPMiddleware, world.server()), Middleware(CORSMiddleware)])
     assert len(warnings_of(app, caplog)) == 1
@@ -579,7 +784,7 @@ class Strange:
         await reached(scope, receive, send)
 
 
-def test_cors_outside_or_absent_is_not(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_cors_outside_or_absent_is_not_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
     api = world.server()
     outside = Starlette(middleware=[Middleware(CORSMiddleware), Middleware(DPoPMiddleware, api)])
     assert warnings_of(outside, caplog) == []
@@ -593,6 +798,12 @@ def test_an_endless_application_is_looked_at_for_a_while_only(world: World) -> N
             return Endless() if name == "app" else super().__getattribute__(name)
 
     assert TestClient(DPoPMiddleware(Endless(), world.server()), base_url=ORIGIN).get("/").status_code == 401
+
+
+def test_a_mount_of_itself_is_looked_at_for_a_while_only(world: World) -> None:
+    app = Starlette()
+    app.routes.extend([Mount("/a", app), Mount("/b", app)])
+    assert TestClient(DPoPMiddleware(app, world.server()), base_url=ORIGIN).get("/").status_code == 401
 
 
 def test_preflights_are_answered_by_cors_outside(world: World) -> None:
@@ -776,7 +987,7 @@ def test_a_token_within_the_clock_skew_is_not_cut_off_at_once(
         ({"close_at_expiry": 60}, "close_at_expiry takes True or False"),
     ],
 )
-def test_bad_configuration(world: World, arguments: dict[str, Any], sentence: str) -> None:
+def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], sentence: str) -> None:
     middleware: Any = DPoPMiddleware
     with pytest.raises(ConfigurationError, match=sentence):
         middleware(**{"app": reached, "resource_server": world.server(), **arguments})

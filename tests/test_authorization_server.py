@@ -8,6 +8,8 @@ import pytest
 from starlette.requests import Request
 
 from dpop_middleware import errors
+from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.authorization_server import (
     CHECKS,
     InvalidGrant,
@@ -24,10 +26,8 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.nonces import HMACNonceProvider
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
-from dpop_middleware.proof import DPoPProof
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry
-from dpop_middleware.request import ResourceRequest
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing import ABSENT, TestIssuer, encode_jws
 from dpop_middleware.testing.jws import merged

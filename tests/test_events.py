@@ -8,7 +8,7 @@ import pytest
 
 from dpop_middleware import errors
 from dpop_middleware.checks import Check
-from dpop_middleware.events import AuthenticationEvent, Reporter
+from dpop_middleware.events import AuthenticationEvent, Reporter, hint_for
 from dpop_middleware.replay.replies import ServerError
 from tests.support.api import Api, edited, request
 
@@ -325,3 +325,9 @@ async def test_neither_token_nor_proof_is_ever_told(caplog: pytest.LogCaptureFix
     assert "s3cr3t" not in told
     for part in good.split("."):
         assert part not in told
+
+
+def test_a_hint_can_be_asked_for_where_there_is_no_event() -> None:
+    error = errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
+    assert "each request needs a new proof" in str(hint_for(error))
+    assert hint_for(errors.MissingCredentials("an access token is required")) is None

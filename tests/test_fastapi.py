@@ -45,7 +45,7 @@ def browser(app: Any) -> TestClient:
     return TestClient(app, base_url=ORIGIN)
 
 
-def test_gives_the_access_token(world: World) -> None:
+def test_the_dependency_returns_the_access_token(world: World) -> None:
     client = browser(notes_app(world.server()))
     headers = world.headers("/notes", scopes=["notes:read"])
     assert client.get("/notes", headers=headers).json() == {"user": "user123"}
@@ -55,7 +55,7 @@ def test_gives_the_access_token(world: World) -> None:
     assert client.post("/notes", headers=post).json() == {"user": "user123"}
 
 
-def test_openapi(world: World) -> None:
+def test_openapi_shows_the_scheme_and_the_scopes(world: World) -> None:
     app = FastAPI()
     dpop = DPoPSecurity(world.server(), scheme_name="Ours", description="Ask us for a token.")
 
@@ -72,14 +72,14 @@ def test_openapi(world: World) -> None:
     assert "parameters" not in document["paths"]["/notes"]["get"]
 
 
-def test_openapi_by_default(world: World) -> None:
+def test_openapi_has_a_default_scheme(world: World) -> None:
     document = notes_app(world.server()).openapi()
     (scheme,) = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "dpop")
     assert document["paths"]["/me"]["get"]["security"] == [{"DPoP": []}]
 
 
-def test_dependency_overrides(world: World) -> None:
+def test_dependency_overrides_replace_the_dependency(world: World) -> None:
     app = FastAPI()
     dpop = DPoPSecurity(world.server())
 
@@ -146,7 +146,7 @@ def test_without_the_handler_status_and_challenges_are_right(world: World) -> No
         assert list(response.json()) == ["detail"]
 
 
-def test_the_exception_tells_its_cause(world: World) -> None:
+def test_the_exception_names_its_cause(world: World) -> None:
     app = notes_app(world.server())
     causes: list[Any] = []
 
@@ -236,7 +236,7 @@ def test_fastapis_own_root_path_is_no_other_request(world: World) -> None:
     assert world.store.asked == 1
 
 
-def test_two_servers_two_audiences(world: World) -> None:
+def test_two_servers_accept_their_own_audience_only(world: World) -> None:
     ours = DPoPSecurity(world.server())
     other = DPoPSecurity(world.server(audience="https://other.example.test", replay_namespace="other"))
     app = FastAPI()
@@ -256,7 +256,7 @@ def test_two_servers_two_audiences(world: World) -> None:
     assert client.get("/both", headers=world.headers("/both", audience=both)).status_code == 200
 
 
-def test_mounted_applications(world: World) -> None:
+def test_a_mounted_application_is_protected_at_its_full_path(world: World) -> None:
     api = world.server()
     app = FastAPI()
     app.mount("/sub", notes_app(api))
@@ -267,7 +267,7 @@ def test_mounted_applications(world: World) -> None:
     assert world.store.asked == 2
 
 
-def test_optional_authentication(world: World) -> None:
+def test_optional_authentication_accepts_requests_without_credentials(world: World) -> None:
     api = world.server()
     dpop = DPoPSecurity(api, required=False)
     app = FastAPI()
@@ -285,7 +285,7 @@ def test_optional_authentication(world: World) -> None:
     assert browser(DPoPMiddleware(app, api)).get("/hello").status_code == 401
 
 
-def test_step_up(world: World) -> None:
+def test_a_weak_or_old_login_is_asked_to_step_up(world: World) -> None:
     app = FastAPI()
     dpop = DPoPSecurity(world.server(), acr_values=("gold",), max_age=60)
 
@@ -370,7 +370,7 @@ def socket_app(api: ResourceServer) -> FastAPI:
 
 
 @pytest.mark.parametrize("with_handler", [False, True])
-def test_websockets(world: World, with_handler: bool) -> None:
+def test_a_websocket_route_is_protected(world: World, with_handler: bool) -> None:
     app = socket_app(world.server().with_policy(accept_bearer=True))
     if with_handler:
         app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
@@ -389,7 +389,7 @@ def test_websockets(world: World, with_handler: bool) -> None:
 
 
 @pytest.mark.parametrize("with_handler", [False, True])
-async def test_websockets_without_the_denial_extension(world: World, with_handler: bool) -> None:
+async def test_without_the_denial_extension_a_websocket_is_closed(world: World, with_handler: bool) -> None:
     app = socket_app(world.server())
     if with_handler:
         app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
@@ -402,7 +402,7 @@ async def test_websockets_without_the_denial_extension(world: World, with_handle
     assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
 
 
-def test_a_nonce_travels_on_the_accept(world: World) -> None:
+def test_a_nonce_is_sent_with_the_accept(world: World) -> None:
     api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
     client = browser(DPoPMiddleware(socket_app(api), api))
     with client.websocket_connect("/ws", headers=world.headers("/ws", scopes=["ws"])) as websocket:
@@ -410,7 +410,7 @@ def test_a_nonce_travels_on_the_accept(world: World) -> None:
         assert [name for name, _ in websocket.extra_headers] == [b"dpop-nonce", b"cache-control"]
 
 
-async def test_a_head_and_an_options_request(world: World) -> None:
+async def test_an_options_request_is_authenticated_by_the_middleware_only(world: World) -> None:
     app = notes_app(world.server())
     assert (await call(app, scope_of("/me", world.fields("/me"), method="OPTIONS"))).status == 405
     protected = DPoPMiddleware(app, world.server())
@@ -430,7 +430,7 @@ async def test_a_head_and_an_options_request(world: World) -> None:
         ({"required": None}, "required takes True or False"),
     ],
 )
-def test_bad_configuration(world: World, arguments: dict[str, Any], sentence: str) -> None:
+def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], sentence: str) -> None:
     security: Any = DPoPSecurity
     with pytest.raises(ConfigurationError, match=sentence):
         security(**{"resource_server": world.server(), **arguments})

@@ -9,12 +9,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware import AccessToken, MemoryReplayStore, ResourceRequest, ResourceServer
-from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof
-from dpop_middleware.events import AuthenticationEvent
-from dpop_middleware.jose.jwk import thumbprint
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.proof import (
+from dpop_middleware._proof.proof import (
     check_htm,
     check_htu,
     check_signature,
@@ -22,6 +17,11 @@ from dpop_middleware.proof import (
     parse_header,
     split_proof,
 )
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.jose.jwk import thumbprint
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
 EXAMPLES = json.loads((Path(__file__).parent / "vectors" / "rfc9449_examples.json").read_text())
 RESOURCE: dict[str, Any] = EXAMPLES["resource_request"]

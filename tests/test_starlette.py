@@ -79,7 +79,7 @@ KINDS = ["async function", "sync function", "partial", "callable object", "class
 
 @pytest.mark.parametrize("under_middleware", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_endpoint(world: World, kind: str, under_middleware: bool) -> None:
+def test_every_kind_of_endpoint_is_protected(world: World, kind: str, under_middleware: bool) -> None:
     api = world.server()
     middleware = [Middleware(DPoPMiddleware, api)] if under_middleware else []
     client = client_of(Route("/a", kinds_of_endpoints(api)[kind]), middleware=middleware)
@@ -127,7 +127,7 @@ def test_only_the_decorated_method_is_protected(world: World) -> None:
     assert client.post("/notes", headers=written).text == "written"
 
 
-def test_both_challenges_on_lines_of_their_own(world: World) -> None:
+def test_both_challenges_are_sent_on_separate_lines(world: World) -> None:
     @requires_dpop(world.server().with_policy(accept_bearer=True))
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(request.user.display_name)
@@ -145,7 +145,7 @@ def test_both_challenges_on_lines_of_their_own(world: World) -> None:
 # --- routes do not lend each other a verdict
 
 
-def test_two_audiences_in_one_application(world: World) -> None:
+def test_one_application_may_have_two_audiences(world: World) -> None:
     audiences = {"notes": f"{ORIGIN}/notes", "files": f"{ORIGIN}/files"}
     servers = {
         name: world.server(resource=audience, public_url=ORIGIN, replay_namespace=name)
@@ -235,7 +235,7 @@ def test_a_route_is_loosened_by_a_public_path(world: World) -> None:
     assert client.get("/new", headers=bearer).status_code == 401
 
 
-def test_mounted_applications(world: World) -> None:
+def test_a_mounted_application_is_protected_at_its_full_path(world: World) -> None:
     api = world.server()
     kinds = kinds_of_endpoints(api)
     inner = Starlette(routes=[Route("/a", kinds["async function"])])
@@ -247,7 +247,7 @@ def test_mounted_applications(world: World) -> None:
         assert client.get(f"{mount}/a", headers=own).text == "user123"
 
 
-def test_step_up(world: World) -> None:
+def test_a_weak_or_old_login_is_asked_to_step_up(world: World) -> None:
     @requires_dpop(world.server(), acr_values=["gold", "silver"], max_age=60)
     async def pay(request: Request) -> Response:
         return PlainTextResponse("paid")
@@ -276,7 +276,7 @@ def test_step_up(world: World) -> None:
 # --- nonces without middleware
 
 
-def test_nonces_on_responses_and_exceptions(world: World) -> None:
+def test_nonces_are_sent_on_responses_and_exceptions(world: World) -> None:
     api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
 
     def failing(request: Request) -> Response:
@@ -323,7 +323,7 @@ def test_repeated_fields_of_an_exception_survive(world: World) -> None:
     assert response.headers["dpop-nonce"]
 
 
-async def test_what_is_no_response_is_handed_on(world: World) -> None:
+async def test_a_result_that_is_no_response_is_returned_unchanged(world: World) -> None:
     @requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
     def endpoint(item: int, *, request: Request) -> dict[str, int]:
         return {"item": item}
@@ -372,7 +372,9 @@ def sockets(api: ResourceServer, **options: Any) -> list[WebSocketRoute]:
 
 @pytest.mark.parametrize("under_middleware", [False, True])
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
-def test_websockets(world: World, path: str, under_middleware: bool) -> None:
+def test_every_kind_of_websocket_endpoint_is_protected(
+    world: World, path: str, under_middleware: bool
+) -> None:
     api = world.server(nonces=world.nonces()).with_policy(nonce="fallback")
     client = client_of(
         *sockets(api), middleware=[Middleware(DPoPMiddleware, api)] if under_middleware else []
@@ -392,7 +394,7 @@ def test_websockets(world: World, path: str, under_middleware: bool) -> None:
 
 
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
-async def test_websockets_without_the_denial_extension(world: World, path: str) -> None:
+async def test_without_the_denial_extension_a_websocket_is_closed(world: World, path: str) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -479,7 +481,7 @@ async def test_event_streams_end_with_their_token(
 
 
 @pytest.mark.parametrize("kind", ["async function", "sync function", "method", "class"])
-async def test_time_before_the_stream_counts(world: World, kind: str) -> None:
+async def test_the_time_before_the_stream_counts(world: World, kind: str) -> None:
     """A token of 0.3 seconds is over when an endpoint has worked for half a second."""
     protect = requires_dpop(world.server(), close_at_expiry=True)
     asked: list[bool] = []
@@ -620,13 +622,13 @@ async def _async_generator(request: Request) -> Any:
         (lambda api: protect(api)(_async_generator), "returns a response"),
     ],
 )
-def test_bad_configuration(world: World, apply: Callable[[Any], Any], sentence: str) -> None:
+def test_bad_configuration_is_refused(world: World, apply: Callable[[Any], Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         apply(world.server())
 
 
 @pytest.mark.parametrize("age", [0, 60])
-async def test_its_own_refusal_carries_the_next_nonce(age: int) -> None:
+async def test_a_refusal_of_the_decorator_carries_the_next_nonce(age: int) -> None:
     api = Api(nonce="required")
 
     @requires_dpop(api.server, "admin")

@@ -1,4 +1,4 @@
-"""The command `dpop-middleware`: keys, proofs, and a window on what a server says of them."""
+"""The command `dpop-middleware`: make keys and proofs, and see how a server judges them."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ _COMMANDS: Final = (
 )
 _INTERRUPTED: Final = 130
 _INTERNAL: Final = 70
-# What the library logs, the commands tell themselves; without a handler it would come out twice, unescaped.
+# The commands print what the library logs. Without this handler it would appear twice, and unescaped.
 _SILENT: Final = logging.NullHandler()
 
 _EPILOG: Final = """\
@@ -43,14 +43,14 @@ shell's history. Each command has more examples: see dpop-middleware COMMAND --h
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the whole usage around it."""
+    """Reports a usage error in one sentence, without the whole usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message}: see {self.prog} --help")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples as they are, and option and help on one line."""
+    """Keeps the line breaks of the examples, and each option on one line with its help."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28)
@@ -66,7 +66,7 @@ def _version() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROG,
-        description="DPoP (RFC 9449) at the keyboard: make keys and proofs, see why a server refuses them.",
+        description="Make keys and proofs for DPoP (RFC 9449), and see why a server refuses them.",
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, by default the process's own, and return its exit status.
 
-    0 is success, 1 a refusal or a wrong answer, 2 a wrong use, 3 an answer that can't be had, 70 a fault of
-    the command itself. Raises SystemExit for `--help` and `--version` only.
+    0 is success, 1 a refusal or a wrong answer, 2 a usage error, 3 a server or keys that can't be reached, 70
+    a bug in the command itself. Raises SystemExit for `--help` and `--version` only.
     """
     logging.getLogger("dpop_middleware").addHandler(_SILENT)
     console = Console(sys.stdout, sys.stderr, environ=os.environ)
@@ -106,10 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left; the interpreter must not complain at its own last flush.
+        # The reader closed the pipe: the interpreter's own last flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 - a traceback is no answer to a person, and may quote a secret
+    except Exception as error:  # noqa: BLE001 - a traceback doesn't help the user, and may contain a secret
         last = extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
         return _failed(console, f"internal error, please report it: {where}", _INTERNAL)

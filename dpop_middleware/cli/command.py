@@ -1,4 +1,4 @@
-"""What each subcommand is made of."""
+"""The parts of a subcommand."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -13,7 +13,7 @@ PRIVATE_KEY = "a private key, JWK or PEM: the name of a file, or - for standard 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One subcommand: its name, what `--help` says, its arguments, and what it does.
+    """One subcommand: its name, the texts for `--help`, its arguments, and its function.
 
     `run` returns the exit status, or raises CommandError.
     """

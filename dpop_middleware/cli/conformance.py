@@ -1,19 +1,19 @@
 """`dpop-middleware conformance`: the conformance suite against a running server."""
 
 import asyncio
-import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import is_loopback
+from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token
 from dpop_middleware.client.target import origin_of
-from dpop_middleware.secure_url import is_loopback
 from dpop_middleware.testing.target import Target
-from dpop_middleware.uri import parse_base_url
 
 __all__ = ["COMMAND"]
 
@@ -21,16 +21,16 @@ Drive = Callable[..., Coroutine[Any, Any, int]]
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="a protected resource, better one without side effects")
+    parser.add_argument("url", metavar="URL", help="a protected resource, best without side effects")
     parser.add_argument("--key", required=True, metavar="FILE", help=PRIVATE_KEY)
-    parser.add_argument("--password", metavar="-|@FILE", help="what opens an encrypted PEM file")
+    parser.add_argument("--password", metavar="-|@FILE", help="the password of an encrypted PEM file")
     parser.add_argument(
         "--token",
         required=True,
         metavar="-|@FILE|TOKEN",
-        help="an access token that is bound to the key and lets the request in",
+        help="an access token that is bound to the key and valid for the resource",
     )
-    parser.add_argument("--method", default="GET", metavar="METHOD", help="default: GET; there is no body")
+    parser.add_argument("--method", default="GET", metavar="METHOD", help="default: GET; without a body")
     parser.add_argument("--only", action="append", metavar="CASE", help="run this case; repeatable")
     parser.add_argument("--leave-out", action="append", metavar="CASE", help="skip this case; repeatable")
     parser.add_argument(
@@ -41,10 +41,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(args: Namespace, console: Console) -> int:
     try:
-        # The suite needs httpx2, which the other commands do without.
+        # Only this command needs httpx2.
         drive: Drive = import_module("dpop_middleware.cli.drive").drive
     except ModuleNotFoundError as error:
-        raise CommandError("this command needs httpx2: pip install 'dpop_middleware[client]'") from error
+        raise CommandError(
+            "this command needs httpx2: in a checkout of dpop_middleware, python -m pip install '.[client]'"
+        ) from error
     inputs = Inputs()
     key = inputs.key("--key", args.key, password=inputs.secret("--password", args.password))
     target = Target(
@@ -53,7 +55,7 @@ def _run(args: Namespace, console: Console) -> int:
         key=key,
         access_token=checked_token("--token", inputs.text("--token", args.token)),
         leave_out=args.leave_out or (),
-        clock=time.time,
+        clock=system_time,
     )
     _check_url(args.url, insecure_http=args.insecure_http)
     return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))
@@ -65,7 +67,7 @@ def _check_url(url: str, *, insecure_http: bool) -> None:
     except ValueError as error:
         raise CommandError(f"the URL can't be used: {error}") from error
     if base.scheme != "https" and not is_loopback(base.host) and not insecure_http:
-        raise CommandError("the token would travel in the clear: use https, or add --insecure-http")
+        raise CommandError("the token would be sent unencrypted: use https, or add --insecure-http")
 
 
 COMMAND = Command(
@@ -75,10 +77,10 @@ COMMAND = Command(
   dpop-middleware conformance https://api.example.com/notes --key client.jwk --token @token.txt
   dpop-middleware conformance http://localhost:8000/notes --key client.jwk --token - < token.txt
 
-The cases that need tokens of other shapes are skipped: in your own tests,
-dpop_middleware.testing.conformance makes them with TestIssuer.
+Cases that need other tokens, such as an expired one, are skipped. In your own tests,
+dpop_middleware.testing.conformance runs them with the tokens of TestIssuer.
 
-exit status: 0 every answer is right, 1 an answer is wrong, 2 wrong use, 3 no answer
+exit status: 0 every answer is right, 1 an answer is wrong, 2 usage error, 3 no answer
 """,
     add_arguments=_add_arguments,
     run=_run,

@@ -1,4 +1,4 @@
-"""What the command says, and how: colours on a terminal only, and nothing of others' unescaped."""
+"""The output of the command: colours on a terminal only, and foreign text always escaped."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TextIO
 
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 
 __all__ = ["CommandError", "Console", "plain", "shown"]
 
@@ -24,9 +24,9 @@ _MARKS: Final[Mapping[Outcome, tuple[str, str, Style]]] = {
 
 
 class CommandError(Exception):
-    """What the person at the keyboard can put right, in one sentence.
+    """An error that the user can correct, in one sentence.
 
-    `status` is the exit status: 2 for a wrong use of the command, 3 where the answer can't be known.
+    `status` is the exit status: 2 for a usage error, 3 where a server or keys can't be reached.
     """
 
     def __init__(self, message: str, *, status: Literal[2, 3] = 2) -> None:
@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return `value` in Python's notation, in printable ASCII and cut short."""
+    """Return `value` in Python's notation, in printable ASCII, cut to 200 characters."""
     text = ascii(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... (cut)"
 
@@ -55,7 +55,7 @@ class Console:
         self._has_marks = _can_say(out, "".join(mark for mark, _, _ in _MARKS.values()))
 
     def line(self, text: str = "", *, style: Style | None = None) -> None:
-        """Write a line to standard output; `text` is ours, or was made plain."""
+        """Write a line to standard output; `text` must be the command's own, or escaped by `plain`."""
         self._out.write(f"{text if style is None else self.styled(text, style)}\n")
 
     def json(self, value: Any) -> None:
@@ -63,19 +63,19 @@ class Console:
         self._out.write(f"{json.dumps(value, indent=2, default=shown)}\n")
 
     def note(self, text: str) -> None:
-        """Write a line to standard error: what is no result, so that pipes don't carry it."""
+        """Write a line to standard error, so that a pipe receives results only."""
         self._err.write(f"{plain(text)}\n")
 
     def flush(self) -> None:
-        """Bring everything out; raises BrokenPipeError when nobody reads it any more."""
+        """Flush standard output; raises BrokenPipeError when the reader has closed the pipe."""
         self._out.flush()
 
     def styled(self, text: str, style: Style) -> str:
-        """Return `text` in a style, if this is a terminal that wants it."""
+        """Return `text` in `style` on a terminal that shows styles, otherwise `text`."""
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._styled else text
 
     def mark(self, outcome: Outcome) -> str:
-        """Return a tick, a cross or the like, two characters wide."""
+        """Return the mark for `outcome`, such as a tick or a cross, two characters wide."""
         mark, spelled, style = _MARKS[outcome]
         return self.styled(f"{mark if self._has_marks else spelled:<2}", style)
 

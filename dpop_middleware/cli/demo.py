@@ -11,9 +11,9 @@ from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import Console
+from dpop_middleware.cli.explanation import Outcome
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
-from dpop_middleware.explanation import Outcome
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.defects import broken_proof
@@ -30,7 +30,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One request, and the check that must catch it, None where it must be let in."""
+    """One request, and the check that must refuse it; None where it must be accepted."""
 
     title: str
     headers: Headers
@@ -98,7 +98,7 @@ async def _status(app: DPoPMiddleware, step: _Step) -> int:
 
 
 async def _walk(console: Console) -> bool:
-    """Make every request, print each verdict; return whether all of them were right."""
+    """Send every request and print each verdict; return whether all were right."""
     issuer = TestIssuer(audience=_RESOURCE)
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
@@ -122,7 +122,7 @@ async def _walk(console: Console) -> bool:
 
 
 def _add_arguments(_parser: ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """Add nothing: the demo has no arguments."""
 
 
 def _run(_args: Namespace, console: Console) -> int:

@@ -1,4 +1,4 @@
-"""Drives the conformance suite for `dpop-middleware conformance`, and tells how it went; needs httpx2."""
+"""Runs the conformance suite for `dpop-middleware conformance` and prints the results; needs httpx2."""
 
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
@@ -7,7 +7,7 @@ from typing import Final
 import httpx2
 
 from dpop_middleware.cli.console import CommandError, Console, plain
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 from dpop_middleware.testing.suite import CASES, Case, run_case
 from dpop_middleware.testing.suite import Outcome as CaseOutcome
 from dpop_middleware.testing.target import Target
@@ -21,7 +21,7 @@ _MARKS: Final = MappingProxyType(
 
 
 async def drive(target: Target, console: Console, *, only: Collection[str], in_json: bool) -> int:
-    """Drive the cases `only` names, by default all, and the honest one first; return the exit status.
+    """Run the cases that `only` names, by default all, the honest one first; return the exit status.
 
     Raises CommandError for a case that doesn't exist, and where `target` gives no answer.
     """
@@ -54,7 +54,7 @@ async def _run_cases(
             console.flush()
         if case.name == _FIRST and outcome.verdict == "failed":
             console.note(
-                "the honest request was refused, so nothing else can be told: "
+                "the honest request was refused, so the other cases say nothing: "
                 "is the token bound to this key, valid, and for this resource?"
             )
             break
@@ -75,11 +75,11 @@ def _conclude(outcomes: Sequence[CaseOutcome], console: Console, *, in_json: boo
         for verdict in ("passed", "failed", "skipped")
     }
     if in_json:
-        told = [
+        cases = [
             {"case": one.name, "verdict": one.verdict, "expected": one.expected, "actual": one.actual}
             for one in outcomes
         ]
-        console.json({**counts, "cases": told})
+        console.json({**counts, "cases": cases})
     else:
         console.line()
         summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())

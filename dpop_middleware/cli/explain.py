@@ -1,4 +1,4 @@
-"""`dpop-middleware explain`: every check of one request, with a guess at what went wrong."""
+"""`dpop-middleware explain`: every check of one request, with the likely cause of a failure."""
 
 import asyncio
 import time
@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from dpop_middleware._judge.lifecycle import aclose_parts
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
+from dpop_middleware.cli.explanation import Explanation, Finding, Outcome, explain
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.target import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
-from dpop_middleware.explanation import Explanation, Finding, Outcome, explain
-from dpop_middleware.lifecycle import aclose_parts
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.requirements import Requirements
 
 __all__ = ["COMMAND", "MEANING"]
 
@@ -61,7 +61,7 @@ MEANING: Final[Mapping[Check, str]] = MappingProxyType(
 
 
 class _OneNonce:
-    """Knows the one nonce that the server is said to have given."""
+    """Accepts one nonce: the one given with `--nonce`."""
 
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
@@ -82,7 +82,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="-|@FILE|PROOF",
-        help="what stands in its DPoP field; twice for two fields",
+        help="the value of its DPoP field; repeat it for a second field",
     )
     request.add_argument(
         "--now", metavar="TIME", help="when it was made, in seconds since the epoch or ISO 8601; default: now"
@@ -191,7 +191,7 @@ def _print_finding(finding: Finding, console: Console, now: float) -> None:
     elif finding.outcome is Outcome.NOT_JUDGED:
         end = f"not judged: {finding.hint}"
     elif finding.outcome is Outcome.PASSED and finding.actual is not None:
-        end = _told(finding.check, finding.actual, now)
+        end = _formatted(finding.check, finding.actual, now)
     words = f"{finding.check:<16} {MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
     console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")
 
@@ -199,9 +199,9 @@ def _print_finding(finding: Finding, console: Console, now: float) -> None:
 def _print_failure(finding: Finding, error: DPoPError, console: Console, now: float) -> None:
     rows = [("reason", plain(error.description))]
     if finding.expected is not None:
-        rows.append(("expected", _told(finding.check, finding.expected, now)))
+        rows.append(("expected", _formatted(finding.check, finding.expected, now)))
     if finding.actual is not None:
-        rows.append(("actual", _told(finding.check, finding.actual, now)))
+        rows.append(("actual", _formatted(finding.check, finding.actual, now)))
     if finding.hint is not None:
         rows.append(("guess", plain(finding.hint)))
     if finding.check is Check.IAT and isinstance(finding.expected, tuple):
@@ -210,10 +210,10 @@ def _print_failure(finding: Finding, error: DPoPError, console: Console, now: fl
         console.line(f"     {console.styled(f'{name:<9}', 'bold')} {text}")
 
 
-def _told(check: Check, value: object, now: float) -> str:
+def _formatted(check: Check, value: object, now: float) -> str:
     if check in _TIMES:
         if isinstance(value, tuple):
-            return " to ".join(_told(check, end, now) for end in value)
+            return " to ".join(_formatted(check, end, now) for end in value)
         if isinstance(value, (int, float)) and 0 <= value <= LATEST_TIME:
             moment = datetime.fromtimestamp(value, UTC)
             return f"{value:.0f} ({moment:%Y-%m-%d %H:%M:%S} UTC, {_distance(value - now)})"
@@ -235,7 +235,8 @@ COMMAND = Command(
       --token @t.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
   pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
 
-exit status: 0 accepted as far as it can be judged, 1 refused, 2 wrong use, 3 the issuer's keys can't be had
+exit status: 0 accepted as far as it can be judged, 1 refused, 2 usage error,
+3 the issuer's keys can't be fetched
 """,
     add_arguments=_add_arguments,
     run=_run,

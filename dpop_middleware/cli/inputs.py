@@ -1,4 +1,4 @@
-"""What the command is given: secrets from standard input or files, keys, times."""
+"""The inputs of the command: secrets from standard input or files, keys, times."""
 
 import math
 import re
@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from dpop_middleware._request.request import credentials
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.request import credentials
 
 __all__ = ["LATEST_TIME", "Inputs", "checked_method", "checked_token", "parse_time"]
 
 _MAX_SIZE: Final = 512 * 1024
-_BLANKS: Final = " \t\r\n"
-# Key material given in place of a file name must not come back in an error message.
+_WHITESPACE: Final = " \t\r\n"
+# Key material given in place of a file name must not appear in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -33,20 +33,22 @@ class Inputs:
         self._stdin_taken_by: str | None = None
 
     def text(self, option: str, value: str) -> str:
-        """Return a token or a proof: `value` itself, or what it names, without blanks around it."""
+        """Return a token or a proof: `value` or the text it names, without surrounding whitespace."""
         if value != "-" and not value.startswith("@"):
-            return value.strip(_BLANKS)
-        # As in a header field: one character for each octet, whatever they are.
-        return self.octets(option, value.removeprefix("@")).decode("latin-1").strip(_BLANKS)
+            return value.strip(_WHITESPACE)
+        # As in a header field: each octet is one character.
+        return self.octets(option, value.removeprefix("@")).decode("latin-1").strip(_WHITESPACE)
 
     def secret(self, option: str, value: str | None) -> str | None:
-        """Return what `value` names; refuse one that stands on the command line itself."""
+        """Return the text that `value` names; raises CommandError for a secret on the command line itself."""
         if value is not None and value != "-" and not value.startswith("@"):
-            raise CommandError(f"{option} takes - for standard input or @FILE, so that no history keeps it")
+            raise CommandError(
+                f"{option} takes - for standard input or @FILE, to stay out of the shell's history"
+            )
         return None if value is None else self.text(option, value)
 
     def octets(self, option: str, name: str) -> bytes:
-        """Return what stands in the file `name`, or in standard input for `-`."""
+        """Return the content of the file `name`, or of standard input for `-`, at most 512 KiB."""
         if name == "-":
             self._take_stdin(option)
         elif _KEY_MATERIAL.match(name):
@@ -84,7 +86,7 @@ class Inputs:
     def _take_stdin(self, option: str) -> None:
         if self._stdin_taken_by is not None:
             taken_by = self._stdin_taken_by
-            raise CommandError(f"standard input is read for {taken_by} already: name a file for {option}")
+            raise CommandError(f"standard input is already read for {taken_by}: name a file for {option}")
         if sys.stdin is None:
             raise CommandError(f"standard input is closed: name a file for {option}")
         self._stdin_taken_by = option

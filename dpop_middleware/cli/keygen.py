@@ -15,15 +15,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="where to write it, for its owner only; PEM for a name in .pem, else a JWK; - prints the JWK",
+        help="the file to write, for its owner only: PEM for a name in .pem, else a JWK; - prints the JWK",
     )
     parser.add_argument(
         "--algorithm", choices=SUPPORTED_ALGORITHMS, default="ES256", metavar="ALG", help="%(choices)s"
     )
     parser.add_argument("--rsa-bits", type=int, default=2048, metavar="N", help="2048 to 4096")
-    parser.add_argument("--password", metavar="-|@FILE", help="encrypt a .pem file with what stands there")
+    parser.add_argument("--password", metavar="-|@FILE", help="encrypt a .pem file with this password")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--json", action="store_true", help="say in JSON what was made")
+    parser.add_argument("--json", action="store_true", help="describe the new key in JSON")
 
 
 def _run(args: Namespace, console: Console) -> int:
@@ -53,7 +53,7 @@ def _run(args: Namespace, console: Console) -> int:
 
 def _print(key: DPoPKey, console: Console, password: str | None) -> None:
     if password is not None:
-        raise CommandError("a JWK is not encrypted: name a file in .pem")
+        raise CommandError("a JWK is not encrypted: name a file that ends in .pem")
     console.note(f"a private key of {key.algorithm} with jkt {key.jkt} follows: keep it secret")
     console.json(key.private_jwk())
 

@@ -1,4 +1,4 @@
-"""`dpop-middleware proof`: a proof for one request, or the request as a curl line."""
+"""`dpop-middleware proof`: a proof for one request, or the request as a curl command."""
 
 import shlex
 from argparse import ArgumentParser, Namespace
@@ -13,21 +13,23 @@ __all__ = ["COMMAND"]
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="the HTTP method, such as GET")
-    parser.add_argument("url", metavar="URL", help="the absolute URL that is called")
+    parser.add_argument("url", metavar="URL", help="the absolute URL of the request")
     parser.add_argument("--key", required=True, metavar="FILE", help=PRIVATE_KEY)
-    parser.add_argument("--password", metavar="-|@FILE", help="what opens an encrypted PEM file")
+    parser.add_argument("--password", metavar="-|@FILE", help="the password of an encrypted PEM file")
     parser.add_argument(
         "--algorithm",
         choices=SUPPORTED_ALGORITHMS,
         metavar="ALG",
-        help="by default the key's own, or the usual one",
+        help="default: the algorithm that the key names, or the usual one for its type",
     )
     parser.add_argument(
-        "--token", metavar="-|@FILE|TOKEN", help="the access token; without it, a token request's proof"
+        "--token",
+        metavar="-|@FILE|TOKEN",
+        help="the access token; leave it out for a token request",
     )
     parser.add_argument("--nonce", metavar="NONCE", help="the server's last DPoP-Nonce")
     parser.add_argument("--now", metavar="TIME", help="the iat, in seconds since the epoch or ISO 8601")
-    parser.add_argument("--curl", action="store_true", help="print a curl line, which holds the token")
+    parser.add_argument("--curl", action="store_true", help="print a curl command, which contains the token")
 
 
 def _run(args: Namespace, console: Console) -> int:

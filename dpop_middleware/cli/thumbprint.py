@@ -7,6 +7,7 @@ from typing import Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from dpop_middleware._proof.proof import parse_header, split_proof
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.cli.inputs import Inputs
@@ -16,7 +17,6 @@ from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.proof import parse_header, split_proof
 
 __all__ = ["COMMAND"]
 
@@ -27,7 +27,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a public or private key (JWK or PEM) or a DPoP proof: a file, or - for standard input",
     )
-    parser.add_argument("--password", metavar="-|@FILE", help="what opens an encrypted PEM file")
+    parser.add_argument("--password", metavar="-|@FILE", help="the password of an encrypted PEM file")
 
 
 def _run(args: Namespace, console: Console) -> int:
@@ -38,9 +38,9 @@ def _run(args: Namespace, console: Console) -> int:
     try:
         console.line(_jkt(data, opened_by))
     except ValueError as error:
-        raise CommandError(f"this is no key that a DPoP server accepts: {error}") from error
+        raise CommandError(f"a DPoP server doesn't accept this key: {error}") from error
     except DPoPError as error:
-        raise CommandError(f"this is no key that a DPoP server accepts: {error.description}") from error
+        raise CommandError(f"a DPoP server doesn't accept this key: {error.description}") from error
     return 0
 
 
@@ -76,7 +76,7 @@ def _of_public_jwk(jwk: Mapping[str, Any]) -> str:
 
 COMMAND = Command(
     name="thumbprint",
-    summary="print the jkt of a key (RFC 7638), as it stands in a token's cnf",
+    summary="print the jkt of a key (RFC 7638), the value in a token's cnf",
     examples="""\
   dpop-middleware thumbprint client.jwk
   dpop-middleware thumbprint - < proof.txt

@@ -1,4 +1,4 @@
-"""The access token's side of `explain`: who verifies it, and what can't be said without keys or names."""
+"""The access token of `explain`: its verifier, and the checks that can't be made without keys or names."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
@@ -14,7 +15,6 @@ from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -30,7 +30,7 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.
 
 @dataclass(frozen=True, slots=True)
 class TokenJudge:
-    """A verifier for one token, and the checks that it can't make, each with the reason."""
+    """A verifier for one token, and the checks that it can't make, each with its reason."""
 
     verifier: AccessTokenVerifier
     unknown: Mapping[Check, str]
@@ -51,27 +51,34 @@ def add_token_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=_DEFAULTS["clock_skew"],
         metavar="SECONDS",
-        help="by which the issuer's clock may differ (default: %(default)g)",
+        help="how far the issuer's clock may differ (default: %(default)g)",
     )
     differs = parser.add_argument_group("tokens that differ from RFC 9068, each repeatable")
-    differs.add_argument("--token-type", action="append", metavar="TYP", help="another typ; none for no typ")
-    differs.add_argument("--scope-claim", action="append", metavar="NAME", help="where scopes are, as in scp")
-    differs.add_argument("--client-id-claim", action="append", metavar="NAME", help="as in azp or cid")
+    differs.add_argument(
+        "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
+    )
+    differs.add_argument(
+        "--scope-claim", action="append", metavar="NAME", help="a claim with scopes, such as scp"
+    )
+    differs.add_argument("--client-id-claim", action="append", metavar="NAME", help="such as azp or cid")
     differs.add_argument(
         "--required-claim",
         action="append",
         metavar="NAME",
-        help="the claims that a token must have, in place of all of RFC 9068's; iss, exp and aud stay",
+        help="a claim that a token must have, instead of those of RFC 9068; iss, exp and aud stay required",
     )
     differs.add_argument(
-        "--insecure-http-host", action="append", metavar="HOST", help="may be reached by plain http"
+        "--insecure-http-host",
+        action="append",
+        metavar="HOST",
+        help="a host to reach by plain http",
     )
 
 
 def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge:
-    """Return what verifies `token` as the options say; `now` is in seconds since the epoch.
+    """Return the verifier for `token` that the options describe; `now` is in seconds since the epoch.
 
-    Where issuer or audience are not named the token's own are taken, and the check is not made. Raises
+    Without a named issuer or audience, the token's own is used and not checked. Raises
     CommandError and ConfigurationError.
     """
     claims = _unverified_claims(token)
@@ -112,7 +119,7 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
 
 @dataclass(frozen=True, slots=True)
 class _Unverified:
-    """Reads a token as the verifier does, but for its signature: nobody is let in by this."""
+    """Judges a token as the verifier does, but without its signature: for `explain` only."""
 
     rules: ClaimRules
     token_types: tuple[str | None, ...]
@@ -134,7 +141,7 @@ def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
 
 
 def _unverified_claims(token: str | None) -> dict[str, Any]:
-    """What the token says of itself; nothing where it can't be read, which the verifier will tell."""
+    """Return the token's claims, unverified; none where it can't be read, which the verifier reports."""
     try:
         return strict_json.parse_object(base64url.decode(split(token or "").payload))
     except JOSEError:
@@ -146,12 +153,12 @@ def _own_issuer(claims: Mapping[str, Any], hosts: Collection[str]) -> str:
     try:
         checked_url("iss", issuer, insecure_http_hosts=hosts)
     except ConfigurationError as error:
-        raise CommandError("the token's own iss is no https URL: name the issuer with --issuer") from error
+        raise CommandError("the token's iss is not an https URL: name the issuer with --issuer") from error
     return str(issuer)
 
 
 def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
     value = claims.get("aud")
     audiences = value if isinstance(value, list) else [value]
-    # Others are malformed, which the verifier will tell.
+    # The others are malformed, which the verifier reports.
     return [audience for audience in audiences if isinstance(audience, str) and audience] or [_PLACEHOLDER]

@@ -6,12 +6,15 @@ two base classes are installed. Redirects need care: a client that follows them 
 """
 
 import inspect
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable
 from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware.client.headers import UncopiedHeaders
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
 from dpop_middleware.client.target import origin_of
@@ -21,6 +24,8 @@ __all__ = ["DPoPAuth", "TokenSource"]
 TokenSource: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
 _MAX_REDIRECTS: Final = 20
+# What no path may have unencoded (RFC 3986 section 3.3) and the clients send as it is: \\ ^ | and others.
+_NOT_IN_A_PATH: Final = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
 
 
 def _installed_bases() -> tuple[type, ...]:
@@ -33,7 +38,9 @@ def _installed_bases() -> tuple[type, ...]:
                 raise
     if not found:
         raise ModuleNotFoundError(
-            "DPoPAuth needs httpx2 or httpx: pip install 'dpop_middleware[client]'", name="httpx2"
+            "DPoPAuth needs httpx2 or httpx: "
+            "in a checkout of dpop_middleware, python -m pip install '.[client]'",
+            name="httpx2",
         )
     return tuple(found)
 
@@ -61,14 +68,16 @@ class DPoPAuth(_Auth):
     - `follow_redirects`: follow redirects here, each with a fresh proof; leave the client's own setting
       off. A chain that leaves the token's origin goes on without token and proof, also when it comes back.
     - `clock`: seconds since the epoch, for the proofs' `iat`.
+    - `insecure_http_hosts`: hosts that token and proof may go to by plain http, besides loopback ones.
 
     Nonces are taken from every response and remembered per origin. A request that is refused with
-    `use_dpop_nonce` is sent once more. So is one whose redirect the client itself followed with the stale
-    proof and which was then refused: that costs a refused request, and such a client also keeps the token
-    when a host redirects from http to https. A streamed body can't be sent twice, so its refusal is
-    returned; set `requires_request_body = True` on this object to read such bodies into memory first.
+    `use_dpop_nonce` is sent once more. A client that follows redirects by itself sends them without token
+    and proof; if that is refused by the token's origin with 401, the request goes out again with its own. A
+    streamed body can't be sent twice, so its refusal is returned; set `requires_request_body = True` on this
+    object to read such bodies into memory first. Characters that a path can't have are percent-encoded.
 
-    Raises ValueError for an origin that is not an http or https URL, and at a request TypeError where a sync
+    Raises ValueError for an origin that is not an http or https URL, ConfigurationError (a ValueError) for
+    one by plain http that isn't named, also at the first request, and at a request TypeError where a sync
     client meets an async `token` (RFC 9449 sections 4, 7.1, 8 and 9).
     """
 
@@ -79,7 +88,8 @@ class DPoPAuth(_Auth):
         *,
         origin: str | Iterable[str] | None = None,
         follow_redirects: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
+        insecure_http_hosts: Collection[str] = (),
     ) -> None:
         self.key = key
         self.follow_redirects = follow_redirects
@@ -88,7 +98,10 @@ class DPoPAuth(_Auth):
         self._nonces = NonceMemory()
         self._lock = Lock()
         named = (origin,) if isinstance(origin, str) else tuple(origin or ())
+        self._hosts = checked_hosts(insecure_http_hosts)
         self._origins = frozenset(origin_of(one) for one in named)
+        for one in self._origins:
+            checked_url("origin", one, insecure_http_hosts=self._hosts)
 
     @property
     def has_token(self) -> bool:
@@ -156,6 +169,9 @@ class DPoPAuth(_Auth):
                 return
 
     def _signed(self, request: Any, token: str | None) -> Any:
+        request.url = _percent_encoded(request.url)
+        if not isinstance(request.headers, UncopiedHeaders):
+            request.headers = UncopiedHeaders(request.headers)
         request.headers["DPoP"] = self.key.proof(
             request.method,
             request.url,
@@ -183,7 +199,9 @@ class DPoPAuth(_Auth):
         # Without a named origin the first request decides, and two threads may come first.
         with self._lock:
             if not self._origins:
-                self._origins = frozenset((_origin(request),))
+                origin = _origin(request)
+                checked_url("the request's URL", origin, insecure_http_hosts=self._hosts)
+                self._origins = frozenset((origin,))
         return self._is_own(request)
 
     def _is_own(self, request: Any) -> bool:
@@ -208,6 +226,14 @@ class DPoPAuth(_Auth):
 
 def _origin(request: Any) -> str:
     return origin_of(str(request.url))
+
+
+def _percent_encoded(url: Any) -> Any:
+    path, mark, query = url.raw_path.partition(b"?")
+    if _NOT_IN_A_PATH.search(path) is None:
+        return url
+    encoded = _NOT_IN_A_PATH.sub(lambda found: b"%%%02X" % ord(found[0]), path)
+    return url.copy_with(raw_path=encoded + mark + query)
 
 
 def _bare(request: Any) -> Any:

@@ -4,7 +4,7 @@ import re
 from types import MappingProxyType
 from typing import Final
 
-from dpop_middleware.uri import parse_base_url
+from dpop_middleware._request.uri import parse_base_url
 
 __all__ = ["origin_of", "target_of"]
 

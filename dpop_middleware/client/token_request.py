@@ -3,15 +3,17 @@
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote_plus
 
+from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.target import origin_of
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 
@@ -112,6 +114,7 @@ class TokenRequestOptions(TypedDict):
 
     key: DPoPKey | DPoPAuth
     client_id: str
+    insecure_http_hosts: NotRequired[Collection[str]]
     client_secret: NotRequired[str | None]
     client_authentication: NotRequired[ClientAuthentication]
     scopes: NotRequired[Iterable[str]]
@@ -140,14 +143,16 @@ def fetch_token(
     - `scopes`: what to ask for; without any, what the server grants by default.
     - `resource`: the API that the token is for (RFC 8707).
     - `parameters`: more form parameters, such as `client_assertion`.
+    - `insecure_http_hosts`: hosts that may be asked by plain http, besides loopback ones.
 
     Redirects are not followed. The token itself is not looked into: that is the API's part.
 
-    Raises TokenRequestError when the server refuses or its answer is not a DPoP token, ValueError for a
-    `DPoPAuth` with a token or with `follow_redirects`, and what the client raises when the server can't be
+    Raises TokenRequestError when the server refuses or its answer is not a DPoP token; ConfigurationError (a
+    ValueError), before anything is sent, for a plain http endpoint that isn't named; ValueError for a
+    `DPoPAuth` with a token or with `follow_redirects`; and what the client raises when the server can't be
     reached.
     """
-    response = client.post(token_endpoint, **_request(grant, **options))
+    response = client.post(**_request(client, token_endpoint, grant, **options))
     return _token_response(response.status_code, response.content)
 
 
@@ -158,11 +163,13 @@ async def fetch_token_async(
     **options: Unpack[TokenRequestOptions],
 ) -> TokenResponse:
     """Do as `fetch_token` does, with an async client."""
-    response = await client.post(token_endpoint, **_request(grant, **options))
+    response = await client.post(**_request(client, token_endpoint, grant, **options))
     return _token_response(response.status_code, response.content)
 
 
 def _request(
+    client: Any,
+    token_endpoint: str,
     grant: Grant,
     *,
     key: DPoPKey | DPoPAuth,
@@ -172,8 +179,12 @@ def _request(
     scopes: Iterable[str] = (),
     resource: str | None = None,
     parameters: Mapping[str, str] = NO_PARAMETERS,
+    insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`."""
+    # A client with a base_url makes of a path what is then called.
+    endpoint = str(client.build_request("POST", token_endpoint).url)
+    checked_url("token_endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
     data = {
         "grant_type": grant.grant_type,
         **grant.parameters(),
@@ -189,16 +200,17 @@ def _request(
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
     return {
+        "url": token_endpoint,
         "data": data | dict(parameters),
         "headers": headers,
-        "auth": _proofs_only(key),
+        "auth": _proofs_only(key, insecure_http_hosts),
         "follow_redirects": False,
     }
 
 
-def _proofs_only(key: DPoPKey | DPoPAuth) -> DPoPAuth:
+def _proofs_only(key: DPoPKey | DPoPAuth, insecure_http_hosts: Collection[str]) -> DPoPAuth:
     if isinstance(key, DPoPKey):
-        return DPoPAuth(key)
+        return DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
     if key.has_token:
         raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
     if key.follow_redirects:

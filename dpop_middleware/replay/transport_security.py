@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
+from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.target import Address, Target
-from dpop_middleware.secure_url import is_loopback
 
 __all__ = ["check_transport"]
 

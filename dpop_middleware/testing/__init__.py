@@ -1,8 +1,8 @@
-"""A test kit for applications that `dpop_middleware` protects: import it in tests, on purpose.
+"""A test kit for applications that `dpop_middleware` protects: import it in tests only.
 
-`TestIssuer` makes tokens, clients and a resource server for tests; `broken_proof` makes what must be refused.
-`conformance` beside it needs pytest and httpx2, `suite` httpx2; `store_contract` and `verifier_contract`, for
-whoever writes a replay store or a token verifier, pytest and pytest-asyncio.
+`TestIssuer` makes tokens, clients and a resource server; `broken_proof` makes proofs that must be refused.
+The module `conformance` needs pytest and httpx2, `suite` needs httpx2. `store_contract` and
+`verifier_contract`, for authors of a replay store or a token verifier, need pytest and pytest-asyncio.
 """
 
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, broken_proof

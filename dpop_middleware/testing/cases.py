@@ -14,7 +14,7 @@ from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, HonestPr
 from dpop_middleware.testing.jws import ABSENT
 from dpop_middleware.testing.target import Target
 
-__all__ = ["CASES", "Case", "Session"]
+__all__ = ["CASES", "Case", "CaseRun"]
 
 Headers: TypeAlias = list[tuple[str, str]]
 
@@ -23,15 +23,15 @@ Headers: TypeAlias = list[tuple[str, str]]
 class Case:
     """One request and the answer that it must get.
 
-    - `request`: makes its header lines; None where the target has nothing to make them of.
-    - `status`: None where the application must answer, with any status below 400.
-    - `error`: the error code that the challenge must name, and the JSON body if it names any; None for a
-      challenge without one.
+    - `request`: returns its header lines; None where the target can't make them.
+    - `status`: None where the application must accept, with any status below 400.
+    - `error`: the error code of the challenge, and of the JSON body if that has one; None for a challenge
+      without an error code.
     - `presentations`, `by_time`: as in `BrokenProof`.
     """
 
     name: str
-    request: Callable[["Session"], Headers | None]
+    request: Callable[["CaseRun"], Headers | None]
     status: int | None
     error: str | None = None
     presentations: int = 1
@@ -39,15 +39,15 @@ class Case:
 
 
 @dataclass(slots=True)
-class Session:
-    """One case under way: the client, and the nonce that the server last gave."""
+class CaseRun:
+    """One run of a case: the target, the client, and the last nonce of the server."""
 
     target: Target
     client: httpx2.AsyncClient
     nonce: str | None = field(default=None, repr=False)
 
     def honest(self, *, key: DPoPKey | None = None, access_token: str | None = None) -> HonestProof:
-        """Return the material of a fresh honest proof."""
+        """Return the values of a new honest proof."""
         return HonestProof(
             key=key or self.target.key,
             method=self.target.method,
@@ -63,24 +63,24 @@ class Session:
         return [("Authorization", f"{scheme} {token}"), *(("DPoP", proof) for proof in proofs)]
 
     async def send(self, headers: Headers) -> httpx2.Response:
-        """Make the request once."""
+        """Send the request once, and keep the nonce of the response."""
         response = await self.client.request(self.target.method, self.target.url, headers=headers)
         self.nonce = one_nonce(response.headers.get_list("DPoP-Nonce")) or self.nonce
         return response
 
 
-Request: TypeAlias = Callable[[Session], Headers | None]
+Request: TypeAlias = Callable[[CaseRun], Headers | None]
 
 
 def _honest(**changes: Any) -> Request:
-    """An honest request but for `header` members and `claims` that must not matter."""
-    return lambda session: session.credentials(session.honest().encode(**changes))
+    """Return an honest request, with changed `header` members and `claims` that must make no difference."""
+    return lambda run: run.credentials(run.honest().encode(**changes))
 
 
 def _htu(change: Callable[[str], str | None]) -> Request:
-    def request(session: Session) -> Headers | None:
-        htu = change(session.target.url.split("#")[0].split("?")[0])
-        return None if htu is None else session.credentials(session.honest().encode(claims={"htu": htu}))
+    def request(run: CaseRun) -> Headers | None:
+        htu = change(run.target.url.split("#")[0].split("?")[0])
+        return None if htu is None else run.credentials(run.honest().encode(claims={"htu": htu}))
 
     return request
 
@@ -100,7 +100,7 @@ def _with_default_port(url: str) -> str | None:
 def _broken(defect: BrokenProof) -> Case:
     return Case(
         name=defect.name,
-        request=lambda session: session.credentials(*defect.fields(session.honest())),
+        request=lambda run: run.credentials(*defect.fields(run.honest())),
         status=defect.status,
         error=defect.error,
         presentations=defect.presentations,
@@ -108,28 +108,28 @@ def _broken(defect: BrokenProof) -> Case:
     )
 
 
-def _unknown_nonce(session: Session) -> Headers | None:
-    if session.nonce is None:
+def _unknown_nonce(run: CaseRun) -> Headers | None:
+    if run.nonce is None:
         return None
-    return session.credentials(session.honest().encode(claims={"nonce": "not-a-nonce-of-this-server"}))
+    return run.credentials(run.honest().encode(claims={"nonce": "not-a-nonce-of-this-server"}))
 
 
-def _two_authorizations(session: Session) -> Headers:
-    honest = session.credentials(session.honest().encode())
+def _two_authorizations(run: CaseRun) -> Headers:
+    honest = run.credentials(run.honest().encode())
     return [honest[0], *honest]
 
 
 def _token(scheme: str = "DPoP", *, bound: bool = True, **changes: Any) -> Request:
-    """A request with a token of another shape, and a proof that fits it."""
+    """Return a request with a changed token, and a proof that fits it."""
 
-    def request(session: Session) -> Headers | None:
-        make = session.target.token
+    def request(run: CaseRun) -> Headers | None:
+        make = run.target.token
         if make is None:
             return None
-        jkt = session.target.key.jkt if bound else None
+        jkt = run.target.key.jkt if bound else None
         token = make(**{"jkt": jkt, **{name: _made(value) for name, value in changes.items()}})
-        proof = session.honest(access_token=token).encode()
-        return session.credentials(proof, scheme=scheme, access_token=token)
+        proof = run.honest(access_token=token).encode()
+        return run.credentials(proof, scheme=scheme, access_token=token)
 
     return request
 
@@ -141,7 +141,7 @@ def _made(value: Any) -> Any:
 _ACCEPTED: Final = MappingProxyType(
     {
         "honest": _honest(),
-        "scheme_in_lower_case": lambda session: session.credentials(session.honest().encode(), scheme="dpop"),
+        "scheme_in_lower_case": lambda run: run.credentials(run.honest().encode(), scheme="dpop"),
         "unknown_claims": _honest(claims={"unknown": {"a": [1, None]}}),
         "unknown_header_members": _honest(header={"kid": "1", "unknown": True}),
         "htu_with_query_and_fragment": _htu(lambda url: f"{url}?a=b#c"),
@@ -154,33 +154,33 @@ _REFUSED: Final[tuple[tuple[str, Request, int, str | None], ...]] = (
     ("no_credentials", lambda _: [], 401, None),
     (
         "another_scheme",
-        lambda session: session.credentials(session.honest().encode(), scheme="Basic"),
+        lambda run: run.credentials(run.honest().encode(), scheme="Basic"),
         401,
         None,
     ),
     (
         "no_token",
-        lambda session: [("Authorization", "DPoP"), *session.credentials("x")[1:]],
+        lambda run: [("Authorization", "DPoP"), *run.credentials("x")[1:]],
         400,
         "invalid_request",
     ),
     ("two_authorizations", _two_authorizations, 400, "invalid_request"),
     (
         "bound_token_as_bearer",
-        lambda session: session.credentials(session.honest().encode(), scheme="Bearer"),
+        lambda run: run.credentials(run.honest().encode(), scheme="Bearer"),
         401,
         "invalid_token",
     ),
     (
         "bound_token_as_bearer_without_proof",
-        lambda session: session.credentials(scheme="Bearer"),
+        lambda run: run.credentials(scheme="Bearer"),
         401,
         "invalid_token",
     ),
     (
         "altered_token",
-        lambda session: session.credentials(
-            session.honest().encode(), access_token=f"{session.target.access_token[:-8]}AAAAAAAA"
+        lambda run: run.credentials(
+            run.honest().encode(), access_token=f"{run.target.access_token[:-8]}AAAAAAAA"
         ),
         401,
         "invalid_token",

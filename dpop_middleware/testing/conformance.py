@@ -21,7 +21,7 @@ __all__ = ["Target", "test_dpop_conformance"]
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_dpop_conformance(case: Case, dpop_target: Target) -> None:
-    """Each case gets the answer that RFC 9449 and the verdict table of `dpop_middleware` give it."""
+    """Each case gets the answer that RFC 9449 and the README's table of checks require."""
     outcome = asyncio.run(run_case(case, dpop_target))
     if outcome.verdict == "skipped":
         pytest.skip(outcome.actual)

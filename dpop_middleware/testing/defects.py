@@ -1,7 +1,7 @@
-"""DPoP proofs broken in one named way each, and the answer that each must get: for tests only.
+"""DPoP proofs with one named defect each, and the required answer: for tests only.
 
 Every defect starts from an honest proof and changes one thing, signed again with the client's own key where
-that is possible, so that no other check can be what refuses it.
+possible, so that only the check under test can refuse it.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ _OVERSIZED: Final = 9 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HonestProof:
-    """What an honest proof would say: the material that a defect changes.
+    """The values of an honest proof, which a defect changes.
 
-    `access_token` is None at a token endpoint, `nonce` where the server gave none; `now` is in seconds since
+    `access_token` is None at a token endpoint, `nonce` where the server sent none; `now` is in seconds since
     the epoch.
     """
 
@@ -48,7 +48,7 @@ class HonestProof:
         claims: Mapping[str, Any] = MappingProxyType({}),
         key: DPoPKey | bytes | Absent | None = None,
     ) -> str:
-        """Return the proof with some members changed or, by ABSENT, left out, signed by `key` or our own."""
+        """Return the proof with changed members (ABSENT removes one), signed by `key` or the client's key."""
         honest_header = {"typ": "dpop+jwt", "alg": self.key.algorithm, "jwk": self.key.public_jwk}
         honest_claims: dict[str, Any] = {
             "jti": secrets.token_urlsafe(16),
@@ -67,13 +67,13 @@ class HonestProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenProof:
-    """One defect: how the `DPoP` fields look, and what a resource server must answer.
+    """One defect: the `DPoP` fields, and the answer that a resource server must give.
 
-    - `check`: the check that must catch it.
+    - `check`: the check that must refuse it.
     - `status`, `error`: the answer of a resource server; a token endpoint answers 400 with the same error.
-    - `presentations`: how often the request must be made until it is refused; 2 for a replay.
-    - `by_time`: whether only a server that judges by `iat` refuses it; a nonce in use decides instead.
-    - `needs_token`: whether it makes sense only beside an access token.
+    - `presentations`: the number of the request that must be refused; 2 for a replay.
+    - `by_time`: whether only a server that checks `iat` refuses it, not one that checks a nonce.
+    - `needs_token`: whether it applies only to a request with an access token.
     """
 
     name: str
@@ -220,7 +220,7 @@ _TABLE: Final = (
 )
 
 BROKEN_PROOFS: Final[Mapping[str, BrokenProof]] = MappingProxyType({one.name: one for one in _TABLE})
-"""Every defect, by its name, in the order of the checks that catch them."""
+"""Every defect by its name, in the order of the checks that refuse them."""
 
 
 def broken_proof(
@@ -233,9 +233,9 @@ def broken_proof(
     nonce: str | None = None,
     now: float | None = None,
 ) -> list[tuple[str, str]]:
-    """Return the `DPoP` header lines of a request whose proof is broken in the way of `name`.
+    """Return the `DPoP` header lines of a request whose proof has the defect `name`.
 
-    The other arguments say what the honest proof would hold; `now` is in seconds since the epoch, by default
+    The other arguments are the values of the honest proof; `now` is in seconds since the epoch, by default
     this machine's clock. Most defects are one line, `no_proof` none, `two_headers` two. For `replayed` the
     line is honest: send it twice. Raises KeyError for a name that is not in BROKEN_PROOFS.
     """

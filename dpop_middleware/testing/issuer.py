@@ -1,11 +1,11 @@
-"""An authorization server's keys and tokens, without the server: for tests only."""
+"""The keys and tokens of an authorization server, without the server: for tests only."""
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dpop_middleware import client
+from dpop_middleware._clock import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
 from dpop_middleware.resource_server import ResourceServer
@@ -24,11 +24,11 @@ class TestIssuer:
     """Issues access tokens of any shape, signed with a key of its own (RFC 9068, RFC 9449 section 6.1).
 
     - `issuer`: its identifier, the tokens' `iss`.
-    - `audience`: the tokens' `aud` where nothing else is said; a string or several.
+    - `audience`: the default `aud` of the tokens; a string or several.
     - `algorithm`: the JWS algorithm of its signing key.
     - `clock`: seconds since the epoch, for `iat`, `exp` and the proofs of `auth`.
 
-    Every instance has a new key. Give `jwks()` to the resource server under test, or make that server by
+    Every instance has a new key. Give `jwks()` to the resource server under test, or make that server with
     `resource_server`.
     """
 
@@ -41,7 +41,7 @@ class TestIssuer:
         *,
         audience: str | list[str] = "https://api.example.test",
         algorithm: str = "ES256",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> None:
         self.issuer = issuer
         self.audience = audience
@@ -54,11 +54,11 @@ class TestIssuer:
         production: ResourceServer,
         *,
         algorithm: str = "ES256",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
     ) -> Self:
         """Make a stand-in for the issuer of `production`, with its identifier and tokens for its audience.
 
-        Of several issuers or audiences it takes the first.
+        If there are several issuers or audiences, the first is used.
         """
         issuers = production.issuers or (_ISSUER,)
         return cls(issuers[0], audience=audiences_of(production)[0], algorithm=algorithm, clock=clock)
@@ -69,7 +69,7 @@ class TestIssuer:
         return self.key.jkt
 
     def jwks(self) -> dict[str, Any]:
-        """Return the JWK Set with the one public key (RFC 7517 section 5)."""
+        """Return the JWK Set with the public key (RFC 7517 section 5)."""
         return {"keys": [self.key.public_jwk | {"kid": self.kid, "use": "sig", "alg": self.key.algorithm}]}
 
     def token(
@@ -85,13 +85,13 @@ class TestIssuer:
         header: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """Return an access token that RFC 9068 describes, changed as asked.
+        """Return an access token (RFC 9068) with the given changes.
 
         `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. With `sub` None it
-        has no subject: some issuers make such for clients that act for themselves. `expires_in` is in seconds
+        has no subject, as some issuers do for clients that act for themselves. `expires_in` is in seconds
         from now, negative for an expired token. `claims` and `header` change or add single
         members, ABSENT removes one: `token(exp=ABSENT, header={"typ": "JWT"})`. `key` signs in place of the
-        issuer's: a stranger's key, bytes for HMAC-SHA256, ABSENT for no signature.
+        issuer's key: another key, bytes for HMAC-SHA256, ABSENT for no signature. Nothing is checked.
         """
         signer = self.key if key is None else key
         now = int(self.clock())
@@ -120,11 +120,11 @@ class TestIssuer:
         follow_redirects: bool = False,
         **token: Any,
     ) -> "DPoPAuth":
-        """Return the `auth=` of a client that has a token of this issuer, bound to a new key.
+        """Return the `auth=` of a client with a token of this issuer, bound to `key` or a new key.
 
-        It goes with Starlette's TestClient and with the clients of httpx2 and httpx. `token` are further
-        arguments of `token()`; `key`, `origin` and `follow_redirects` are those of `DPoPAuth`. Each call is
-        another client. Needs httpx2 or httpx.
+        It works with Starlette's TestClient and the clients of httpx2 and httpx. `token` are further
+        arguments of `token()`; `key`, `origin` and `follow_redirects` are those of `DPoPAuth`. Each call
+        makes another client. Needs httpx2 or httpx.
         """
         key = DPoPKey.generate() if key is None else key
         arguments: dict[str, Any] = {"jkt": key.jkt, **token}
@@ -140,7 +140,7 @@ class TestIssuer:
 
         Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
         caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing
-        is fetched. A verifier of another kind than `JWTAccessTokenVerifier` is replaced by one with its
-        defaults. Make the issuer by `TestIssuer.of(production)`, so that its tokens have the right audience.
+        is fetched. A verifier other than a `JWTAccessTokenVerifier` is replaced by one with default
+        options. Make the issuer with `TestIssuer.of(production)`, so that its tokens have the right audience.
         """
         return stand_in(production, issuer=self.issuer, jwks=self.jwks(), clock=self.clock, on_event=on_event)

@@ -1,4 +1,4 @@
-"""Signed tokens of any shape, right or wrong: for tests only."""
+"""Signed tokens with any content, valid or not: for tests only."""
 
 import hashlib
 import hmac
@@ -24,17 +24,17 @@ ABSENT: Final = Absent.ABSENT
 
 
 def merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `defaults` with `overrides` over them, without the members that are ABSENT."""
+    """Return `defaults` updated by `overrides`, without the members that are ABSENT."""
     return {name: value for name, value in {**defaults, **overrides}.items() if value is not ABSENT}
 
 
 def encode_jws(
     header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, *, key: DPoPKey | bytes | Absent
 ) -> str:
-    """Return a compact JWS of whatever is given; nothing is checked (RFC 7515 section 7.1).
+    """Return a compact JWS with the given content; nothing is checked (RFC 7515 section 7.1).
 
-    `header` and `claims` are JSON objects, or JSON text for what no mapping can hold, such as a member that
-    stands twice. `key` signs by its own algorithm, whatever the header says; bytes are an HMAC-SHA256
+    `header` and `claims` are JSON objects, or JSON text for what no mapping can hold, such as a duplicate
+    member. `key` signs by its own algorithm, whatever the header says; bytes are an HMAC-SHA256
     secret; ABSENT leaves the signature empty.
     """
     segments = [

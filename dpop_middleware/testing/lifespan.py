@@ -13,10 +13,10 @@ ASGIApp: TypeAlias = Callable[..., Awaitable[None]]
 
 @asynccontextmanager
 async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
-    """Run the application's lifespan around the block; yield what takes requests with its state.
+    """Run the application's lifespan around the block; yield the application, with the lifespan's state.
 
-    An application that doesn't know the lifespan protocol is served without. Raises RuntimeError when its
-    startup or shutdown fails.
+    An application that doesn't support the lifespan protocol is served without it. Raises RuntimeError when
+    its startup or shutdown fails.
     """
     state: dict[str, Any] = {}
     to_app: asyncio.Queue[Message] = asyncio.Queue()
@@ -27,11 +27,11 @@ async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
     async def with_state(scope: Message, receive: object, send: object) -> None:
         await app({**scope, "state": dict(state)}, receive, send)
 
-    knows_it = await _phase("startup", task, to_app, from_app)
+    supported = await _phase("startup", task, to_app, from_app)
     try:
-        yield with_state if knows_it else app
+        yield with_state if supported else app
     finally:
-        if knows_it:
+        if supported:
             await _phase("shutdown", task, to_app, from_app)
             await asyncio.gather(task, return_exceptions=True)
 
@@ -48,7 +48,7 @@ async def _phase(
     message = answer.result() if answer.done() else {"type": "nothing"}
     if message["type"] == f"lifespan.{name}.complete":
         return True
-    # What returns, raises or speaks of something else has no lifespan, as servers see it.
+    # An application that returns, raises or sends another message has no lifespan, as servers see it.
     answer.cancel()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

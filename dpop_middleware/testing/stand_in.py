@@ -1,4 +1,4 @@
-"""A resource server like the production one, that trusts a test issuer instead: for tests only."""
+"""A resource server like the production one, but one that trusts a test issuer: for tests only."""
 
 # The configuration of a server and its verifier is private to them; it is copied here and nowhere else.
 # pyright: reportPrivateUsage=false
@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.verification import RequestVerification
 
 __all__ = ["audiences_of", "stand_in"]
 
 
 def audiences_of(production: ResourceServer) -> tuple[str, ...]:
-    """Return what a token's `aud` may name; the resource identifier where that can't be told."""
+    """Return the values that a token's `aud` may name; the resource identifier where they aren't known."""
     verifier = production._verification.verifier
     if isinstance(verifier, JWTAccessTokenVerifier):
         return tuple(sorted(verifier._rules.audiences))
@@ -47,6 +48,7 @@ def stand_in(
         proofs=replace(theirs.proofs, store=MemoryReplayStore(max_share=1)),
         clock=clock,
         policies=theirs.policies,
+        known_clients=KnownClients(max_clients=MAX_KNOWN_CLIENTS, max_bytes=MAX_KNOWN_BYTES),
     )
     server._reporter = Reporter(on_event)
     return server

@@ -1,7 +1,7 @@
-"""What every replay store must do, whatever it keeps its entries in (RFC 9449 section 11.1).
+"""What every replay store must do, wherever it keeps its entries (RFC 9449 section 11.1).
 
-To hold a store of your own to it, subclass and give the fixture; the tests are async, for pytest-asyncio's
-mode `auto`:
+To test a store of your own, make a subclass with the fixture `store`; the tests are async, for
+pytest-asyncio's mode `auto`:
 
     from dpop_middleware.testing.store_contract import ReplayStoreContract
 
@@ -47,12 +47,12 @@ def entry(
 
 
 async def answers(store: ReplayStore, items: Iterable[ReplayEntry]) -> Counter[bool]:
-    """Return how often `store` said True and False to `items`, all asked at once."""
+    """Return how often `store` answered True and False to `items`, all added at once."""
     return Counter(await asyncio.gather(*(store.add(item) for item in items)))
 
 
 class ReplayStoreContract:
-    """The contract; `store` is the fixture that a subclass gives, a new and empty store each time."""
+    """The contract; a subclass defines the fixture `store`, a new and empty store for each test."""
 
     async def test_the_first_presentation_is_first_and_no_other(self, store: ReplayStore) -> None:
         item = entry()

@@ -1,7 +1,7 @@
-"""The conformance suite: what every face of a DPoP resource server answers, whatever it is built on.
+"""The conformance suite: the answers that every DPoP resource server must give, in any framework.
 
-`run_case` drives one of `CASES` against a `Target` through httpx2, in this process or over the network.
-`dpop_middleware.testing.conformance` makes pytest tests of them.
+`run_case` runs one of `CASES` against a `Target` through httpx2, in this process or over the network.
+`dpop_middleware.testing.conformance` makes a pytest test of each.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import httpx2
 
-from dpop_middleware.testing.cases import CASES, Case, Session
+from dpop_middleware.testing.cases import CASES, Case, CaseRun
 from dpop_middleware.testing.lifespan import lifespan
 from dpop_middleware.testing.target import Target
 
@@ -21,14 +21,12 @@ __all__ = ["CASES", "Case", "Outcome", "run_case"]
 
 Verdict = Literal["passed", "failed", "skipped"]
 
-# What the target lacks, so that a case can't be made.
-_NO_TOKENS: Final = (
-    "it needs a token of another shape, which the issuer signs: in your tests, Target.of makes it"
-)
+# Why a case is skipped.
+_NO_TOKENS: Final = "it needs another token of the issuer: in your tests, Target.of makes it"
 _LACKING: Final = MappingProxyType(
     {
-        "htu_with_default_port": "the URL names a port already",
-        "unknown_nonce": "the server gives no nonces",
+        "htu_with_default_port": "the URL already names a port",
+        "unknown_nonce": "the server sends no nonces",
     }
 )
 _ERROR: Final = re.compile(r'\berror="([^"]*)"')
@@ -36,7 +34,7 @@ _ERROR: Final = re.compile(r'\berror="([^"]*)"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a case went. `expected` and `actual` are sentences without tokens and proofs."""
+    """The result of a case. `expected` and `actual` are sentences without tokens and proofs."""
 
     name: str
     verdict: Verdict
@@ -45,9 +43,9 @@ class Outcome:
 
 
 async def run_case(case: Case, target: Target) -> Outcome:
-    """Drive one case against `target` and judge the answer.
+    """Run one case against `target` and judge the answer.
 
-    Raises what httpx2 raises when the target can't be reached, and what the application raises.
+    Raises the exceptions of httpx2 when the target can't be reached, and those of the application.
     """
     if case.name in target.leave_out:
         return _skipped(case, "the target leaves it out")
@@ -58,28 +56,28 @@ async def run_case(case: Case, target: Target) -> Outcome:
         client = await stack.enter_async_context(
             httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
         )
-        session = Session(target, client)
-        await _learn_nonce(session)
-        if case.by_time and session.nonce is not None:
-            return _skipped(case, "the server judges by its nonce")
-        headers = case.request(session)
+        run = CaseRun(target, client)
+        await _learn_nonce(run)
+        if case.by_time and run.nonce is not None:
+            return _skipped(case, "the server checks the nonce, not iat")
+        headers = case.request(run)
         if headers is None:
             return _skipped(case, _LACKING.get(case.name, _NO_TOKENS))
         for _ in range(case.presentations - 1):
-            first = await session.send(headers)
+            first = await run.send(headers)
             if first.status_code >= 400:
-                return _judged(case, "the first presentation is let in", _told(first), passed=False)
-        return _judgement(case, await session.send(headers))
+                return _judged(case, "the first presentation is accepted", _described(first), passed=False)
+        return _judgement(case, await run.send(headers))
 
 
-async def _learn_nonce(session: Session) -> None:
-    """Make one honest request: a server that wants nonces gives one in its answer."""
-    await session.send(session.credentials(session.honest().encode()))
+async def _learn_nonce(run: CaseRun) -> None:
+    """Send one honest request: a server that uses nonces sends one in its answer."""
+    await run.send(run.credentials(run.honest().encode()))
 
 
 def _judgement(case: Case, response: httpx2.Response) -> Outcome:
     if case.status is None:
-        return _judged(case, "let in", _told(response), passed=response.status_code < 400)
+        return _judged(case, "accepted", _described(response), passed=response.status_code < 400)
     expected = f"{case.status}, a DPoP challenge, {case.error or 'no error code'}, no-store"
     challenges = response.headers.get_list("WWW-Authenticate")
     errors = {error for challenge in challenges for error in _ERROR.findall(challenge)}
@@ -91,11 +89,11 @@ def _judgement(case: Case, response: httpx2.Response) -> Outcome:
         and "no-store" in response.headers.get("Cache-Control", "")
         and (case.error != "use_dpop_nonce" or len(response.headers.get_list("DPoP-Nonce")) == 1)
     )
-    return _judged(case, expected, _told(response), passed=passed)
+    return _judged(case, expected, _described(response), passed=passed)
 
 
 def _error_in_body(response: httpx2.Response) -> object:
-    """The error code that the body names; None without one, as frameworks render bodies of their own."""
+    """The error code that the body names; None without one: frameworks may write their own bodies."""
     try:
         body = json.loads(response.content)
     except ValueError:
@@ -103,7 +101,7 @@ def _error_in_body(response: httpx2.Response) -> object:
     return body.get("error") if isinstance(body, dict) else None
 
 
-def _told(response: httpx2.Response) -> str:
+def _described(response: httpx2.Response) -> str:
     challenges = "; ".join(response.headers.get_list("WWW-Authenticate")) or "no challenge"
     stored = response.headers.get("Cache-Control", "no Cache-Control")
     return f"{response.status_code}, {challenges}, {stored}, {response.text[:200]}"

@@ -1,4 +1,4 @@
-"""What the conformance suite is driven against: for tests only."""
+"""The application that the conformance suite tests: for tests only."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A protected resource, and the credentials with which an honest client reaches it.
+    """A protected resource, and the credentials of an honest client.
 
-    - `url`: the resource's absolute URL, as clients call it; the host is the one that the server knows.
+    - `url`: the resource's absolute URL, as clients call it; with the host that the server expects.
     - `method`: the HTTP method; the request has no body.
     - `key`, `access_token`: a client's key, and a token that is bound to it and grants what the route needs.
     - `app`: the ASGI application, served in this process; None to reach `url` over the network.
     - `token`: makes other tokens for the same route (`TestIssuer.token`); without it the cases that need
-      tokens of other shapes are skipped.
-    - `leave_out`: names of cases that this target answers differently on purpose.
-    - `clock`: the server's time in seconds since the epoch, for the proofs.
+      them are skipped.
+    - `leave_out`: names of cases to skip, because this target answers them differently on purpose.
+    - `clock`: the server's time in seconds since the epoch, for the proofs' `iat`.
     """
 
     url: str

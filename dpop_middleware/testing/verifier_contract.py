@@ -1,6 +1,6 @@
-"""What every access token verifier must do, whatever its tokens are (RFC 9449 section 7.1).
+"""What every access token verifier must do, for tokens of any kind (RFC 9449 section 7.1).
 
-To hold a verifier of your own to it, subclass and give the fixtures; the tests are async, for
+To test a verifier of your own, make a subclass with the fixtures; the tests are async, for
 pytest-asyncio's mode `auto`:
 
     from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
@@ -30,9 +30,9 @@ _JKT_LENGTH = 43
 
 
 class AccessTokenVerifierContract:
-    """The contract; `verifier` and `token`, a good one, are the fixtures that a subclass gives."""
+    """The contract; a subclass defines the fixtures `verifier` and `token`, a valid token."""
 
-    def test_it_names_its_issuers(self, verifier: AccessTokenVerifier) -> None:
+    def test_the_verifier_names_its_issuers(self, verifier: AccessTokenVerifier) -> None:
         assert isinstance(verifier.issuers, tuple)
         assert verifier.issuers
         assert all(isinstance(issuer, str) for issuer in verifier.issuers)
@@ -53,7 +53,7 @@ class AccessTokenVerifierContract:
         assert isinstance(claims, Mapping)
         assert not hasattr(claims, "__setitem__")
 
-    async def test_a_token_is_not_used_up(self, verifier: AccessTokenVerifier, token: str) -> None:
+    async def test_a_token_can_be_verified_twice(self, verifier: AccessTokenVerifier, token: str) -> None:
         first, second = await asyncio.gather(verifier.verify(token), verifier.verify(token))
         assert (first.subject, first.jkt) == (second.subject, second.jkt)
         assert (await verifier.verify(token)).subject == first.subject

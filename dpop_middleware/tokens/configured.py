@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.policy import provides
-from dpop_middleware.secure_url import checked_hosts
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import (

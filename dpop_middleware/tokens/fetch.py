@@ -16,11 +16,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.secure_url import checked_url
-from dpop_middleware.uri import normalize
 
 __all__ = ["Deadline", "Endpoint", "FetchError", "Fetcher", "checked_endpoint", "checked_ssl_context"]
 

@@ -1,10 +1,10 @@
 """The key source that the option `jwks` asks for."""
 
 import ssl
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from dpop_middleware._clock import system_time
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.tokens.discovery import discover
@@ -31,7 +31,7 @@ def issuer_keys(
     *,
     issuer: str,
     lifetimes: Lifetimes,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = system_time,
     insecure_http_hosts: Collection[str] = (),
     ssl_context: ssl.SSLContext | None = None,
 ) -> KeySource:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.secure_url import checked_hosts, checked_url
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.issuer_keys import issuer_keys
@@ -27,7 +28,7 @@ from dpop_middleware.tokens.options import (
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
-from dpop_middleware.tokens.token_cache import TokenCache
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
@@ -58,6 +59,7 @@ class JWTAccessTokenVerifier:
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be reached by plain http besides the loopback ones.
     - `max_cached_tokens`: how many verified tokens are remembered, 0 for none. One takes about 2 KB.
+    - `max_cached_bytes`: how many bytes they may take in all.
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
     - `jwks_cooldown`: seconds, at least 1, in which at most two fetches are made for keys that tokens name
@@ -85,9 +87,10 @@ class JWTAccessTokenVerifier:
         client_id_claims: Sequence[str] = ("client_id",),
         required_claims: Sequence[str] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti"),
         clock_skew: float = TOKEN_CLOCK_SKEW,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         insecure_http_hosts: Collection[str] = (),
         max_cached_tokens: int = 10_000,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
         jwks_lifetime: float = 300,
         jwks_max_age: float = _DAY,
         jwks_cooldown: float = 1,
@@ -109,7 +112,10 @@ class JWTAccessTokenVerifier:
             client_id_claims=checked_names("client_id_claims", client_id_claims),
             clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
-        self._cache = TokenCache(max_tokens=checked_count("max_cached_tokens", max_cached_tokens))
+        self._cache = TokenCache(
+            max_tokens=checked_count("max_cached_tokens", max_cached_tokens),
+            max_bytes=checked_count("max_cached_bytes", max_cached_bytes),
+        )
         lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -161,7 +167,7 @@ class JWTAccessTokenVerifier:
         verified = judge_claims(
             signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
         )
-        self._cache.put(digest, verified)
+        self._cache.put(digest, verified, payload=len(signed.payload))
         return verified.access_token
 
     async def open(self) -> None:

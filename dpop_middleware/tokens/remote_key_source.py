@@ -32,6 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from dpop_middleware._clock import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet
@@ -109,7 +110,7 @@ class RemoteKeySource:
         fetch: Callable[[], KeySet],
         *,
         lifetimes: Lifetimes,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = system_time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch

@@ -21,6 +21,8 @@ __all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
 _JWE_DOTS = 4
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
+# Of the keys that fit a token which names none, so many are tried.
+_MAX_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,8 @@ class SignedToken:
     signature: bytes = field(repr=False)
 
     def signer(self, candidates: Candidates) -> VerificationKey | None:
-        """Return the first of the keys that made the signature, or None."""
-        for candidate in candidates.keys:
+        """Return the first of the keys that made the signature, or None; at most two are tried."""
+        for candidate in candidates.keys[:_MAX_TRIES]:
             if self.algorithm.verify(candidate.key, self.signing_input, self.signature):
                 return candidate
         return None
@@ -43,7 +45,8 @@ class SignedToken:
 
 def shown(value: object) -> str:
     """Return what a token says for the log, cut short."""
-    text = repr(value)
+    # A string is cut first: to escape it costs more than to receive it.
+    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
@@ -64,7 +67,7 @@ def parse_signed_token(
         raise InvalidToken("encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT)
     try:
         jws = compact.split(token)
-        header = strict_json.parse_object(base64url.decode(jws.header))
+        header = strict_json.parse_strangers_object(base64url.decode(jws.header))
         payload = base64url.decode(jws.payload)
         signature = base64url.decode(jws.signature)
     except JOSEError as error:

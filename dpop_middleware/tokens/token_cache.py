@@ -1,20 +1,25 @@
 """Access tokens that were verified before, so that a known client costs no second signature check.
 
 Claims are kept as the bytes of the payload: as dictionaries they would make every full garbage collection
-several times as long. Only what was verified enters, and the number of entries is bounded.
+several times as long. Only what was verified enters, and entries and bytes are bounded.
 """
 
-import contextlib
 import json
-from collections import OrderedDict
+import sys
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
+from dpop_middleware._bounded_cache import BoundedCache
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["TokenCache", "VerifiedToken", "read_only_claims"]
+__all__ = ["MAX_CACHED_BYTES", "TokenCache", "VerifiedToken", "read_only_claims"]
+
+
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+# The digest, the two values, the mapping of claims and the numbers in them.
+_SIZE = 700
 
 
 class _Claims(Mapping[str, Any]):
@@ -77,32 +82,32 @@ def read_only_claims(payload: bytes) -> Mapping[str, Any]:
     return _Claims(payload)
 
 
+def _size(token: VerifiedToken, payload: int) -> int:
+    """Return about how many bytes an entry takes; scopes are objects of their own, and may be thousands."""
+    access_token = token.access_token
+    texts = (access_token.subject, access_token.client_id, access_token.jkt, *access_token.scopes)
+    return _SIZE + payload + sys.getsizeof(access_token.scopes) + sum(map(sys.getsizeof, texts))
+
+
 class TokenCache:
     """Verified tokens by the SHA-256 of the token; the one that wasn't used for longest goes first."""
 
-    def __init__(self, *, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
-        self._tokens: OrderedDict[bytes, VerifiedToken] = OrderedDict()
+    def __init__(self, *, max_tokens: int, max_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._tokens: BoundedCache[bytes, VerifiedToken] = BoundedCache(
+            max_entries=max_tokens, max_bytes=max_bytes
+        )
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def get(self, digest: bytes) -> VerifiedToken | None:
         """Return the entry and count it as used."""
-        try:
-            self._tokens.move_to_end(digest)
-            return self._tokens[digest]
-        except KeyError:
-            return None
+        return self._tokens.get(digest)
 
-    def put(self, digest: bytes, token: VerifiedToken) -> None:
-        """Keep a verified token, and let the least recently used one go when there are too many."""
-        self._tokens[digest] = token
-        # Another thread's event loop may let entries go at the same moment.
-        with contextlib.suppress(KeyError):
-            while len(self._tokens) > self._max_tokens:
-                self._tokens.popitem(last=False)
+    def put(self, digest: bytes, token: VerifiedToken, *, payload: int) -> None:
+        """Keep a verified token, whose payload has so many bytes; the least recently used ones may go."""
+        self._tokens.put(digest, token, size=_size(token, payload))
 
     def discard(self, digest: bytes) -> None:
         """Forget the token, if it is kept."""
-        self._tokens.pop(digest, None)
+        self._tokens.discard(digest)

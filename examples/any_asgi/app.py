@@ -1,4 +1,4 @@
-"""Around any ASGI application: the application itself knows nothing of DPoP.
+"""Around any ASGI application: the application itself knows nothing about DPoP.
 
     export ISSUER=https://auth.example.com RESOURCE=http://localhost:8000
     python -m uvicorn examples.any_asgi.app:app
@@ -20,7 +20,7 @@ api = ResourceServer(
 
 
 async def notes(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer any request, and say to whom."""
+    """Answer any request, and name the user."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     verified = scope.get("dpop")  # absent on public paths

@@ -20,7 +20,7 @@ async def accounts(request: Request) -> JSONResponse:
 
 
 async def transfers(request: Request) -> JSONResponse:
-    """Do what a thief would like most."""
+    """Transfer money, as a thief would like to."""
     return JSONResponse({"user": request.user.display_name, "transferred": 1000})
 
 

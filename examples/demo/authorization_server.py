@@ -25,7 +25,7 @@ LIFETIME = 300
 
 
 class AuthorizationServer:
-    """Issues RFC 9068 access tokens for authorization codes that a user is taken to have approved."""
+    """Issues RFC 9068 access tokens for authorization codes that a user is assumed to have approved."""
 
     def __init__(self, *, issuer: str, resource: str) -> None:
         self._issuer = issuer

@@ -29,7 +29,7 @@ def valkey() -> Generator[str | None, None, None]:
 def uvicorn(
     app: str, *, url: str, workers: int = 1, environment: Mapping[str, str]
 ) -> Generator[None, None, None]:
-    """Serve what the application factory `app` returns at `url`, and pass on what the server complains of."""
+    """Serve what the application factory `app` returns at `url`, and print the errors of the server."""
     host, _, port = url.removeprefix("http://").partition(":")
     command = [sys.executable, "-m", "uvicorn", app, "--factory", f"--app-dir={EXAMPLES}"]
     options = [f"--host={host}", f"--port={port}", f"--workers={workers}", "--log-level=warning"]
@@ -65,7 +65,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens now."""
+    """Return an unused port of 127.0.0.1."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

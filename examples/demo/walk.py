@@ -1,4 +1,4 @@
-"""The walk: a client's honest flow, then what a thief tries with what was stolen on the way."""
+"""The walk: a client's honest flow, then the attempts of a thief with the stolen values."""
 
 import json
 import re

@@ -24,7 +24,7 @@ USUAL_PORT = 9449
 
 
 class ByPort:
-    """One server for several origins: hands each connection to the application of its port."""
+    """One server for several origins: passes each connection to the application for its port."""
 
     def __init__(self, apps: Mapping[int, ASGIApp], *, lifespan: ASGIApp) -> None:
         self._apps = apps

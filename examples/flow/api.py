@@ -27,17 +27,17 @@ _events: ContextVar[list[AuthenticationEvent]] = ContextVar("events")
 
 
 async def accounts(request: Request) -> JSONResponse:
-    """Answer with what belongs to the user that the access token names."""
+    """Answer with the data of the user that the access token names."""
     return JSONResponse({"user": request.user.display_name, "accounts": ["savings", "travel"]})
 
 
 async def transfers(request: Request) -> JSONResponse:
-    """Do what a thief would like most."""
+    """Transfer money, as a thief would like to."""
     return JSONResponse({"user": request.user.display_name, "transferred": 1000})
 
 
 async def vault(request: Request) -> JSONResponse:
-    """Answer with what is worth a round trip more: proofs for it need the server's nonce."""
+    """Answer a request whose proof must have the server's nonce."""
     return JSONResponse({"user": request.user.display_name, "vault": "open"})
 
 

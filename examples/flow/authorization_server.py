@@ -1,7 +1,7 @@
-"""The authorization server: codes with PKCE that are bound to the client's key before the user is even asked.
+"""The authorization server: codes with PKCE, bound to the client's key before the user gives consent.
 
 The proofs and the bindings are `dpop_middleware.authorization_server`'s; the rest is a small OAuth server
-with one client and one user, who is taken to have logged in.
+with one client and one user, who is assumed to have logged in.
 """
 
 import hashlib
@@ -115,7 +115,7 @@ class AuthorizationServer:
         """Show the authorization request and ask for consent (RFC 6749 section 4.1.1)."""
         query = request.query_params
         if (query.get("client_id"), query.get("redirect_uri")) != (CLIENT_ID, self._redirect_uri):
-            # Never redirect to where no known client lives.
+            # Never redirect to the URL of an unknown client.
             return HTMLResponse("<!doctype html><title>Error</title><p>Unknown client.", 400)
         state = query.get("state", "")
         if query.get("response_type") != "code":
@@ -190,7 +190,7 @@ class AuthorizationServer:
         if granted is None:
             raise InvalidGrant("the refresh token is unknown, expired or used")
         check_refresh_binding(proof, jkt=granted.jkt)
-        # Only now, so that a thief without the key can't use up what is its owner's.
+        # Only now, so that a thief without the key can't consume the owner's token.
         self._refresh_tokens.take(refresh_token)
 
     def _access_token(self, proof: DPoPProof) -> str:
@@ -208,7 +208,7 @@ class AuthorizationServer:
         return jwt.encode(claims, self._key, "ES256", {"typ": "at+jwt", "kid": self._kid})
 
     def _redirect(self, state: str, **parameters: str) -> Response:
-        # 303: the browser follows with GET, whatever it sent here. `iss` is RFC 9207's.
+        # 303: the browser follows with GET, whatever method it used. `iss` is RFC 9207's.
         query = urlencode({**parameters, "state": state, "iss": self._issuer})
         return RedirectResponse(
             f"{self._redirect_uri}?{query}", 303, headers={"Referrer-Policy": "no-referrer"}

@@ -1,4 +1,4 @@
-"""What a server of this example tells of its decision: each check with a tick, a cross, or neither.
+"""How a server of this example reports its decision: each check with a tick, a cross, or neither.
 
 Only an example does so. A real server tells its clients an error code and a fixed sentence; what it expected
 and what it found go to its own log.
@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from dpop_middleware.checks import Check
-from dpop_middleware.diagnosis import guess
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.events import AuthenticationEvent, hint_for
 
 HEADER: Final = "flow-decision"
 LONGEST_VALUE = 200
@@ -36,7 +35,7 @@ EXPLANATIONS: Final[Mapping[Check, str]] = {
     Check.ALG: "Its algorithm is an asymmetric one that is accepted here.",
     Check.JWK: "Its header holds an acceptable public key, and no private part.",
     Check.JKT: "That key's thumbprint is the one that the token, or the grant, is bound to.",
-    Check.CLAIMS: "Its payload is a JSON object.",
+    Check.CLAIMS: "Its payload is a JSON object whose claims have their types.",
     Check.HTM: "It was made for this method.",
     Check.HTU: "It was made for this URL.",
     Check.ATH: "It was made for this access token: ath is the token's hash.",
@@ -91,7 +90,7 @@ def of_token_request(error: DPoPError | None, *, checks: Iterable[Check]) -> str
             "reason": "every check passed" if error is None else error.description,
             "expected": None if error is None else _shown(error.expected),
             "actual": None if error is None else _shown(error.actual),
-            "hint": None if error is None else guess(error),
+            "hint": None if error is None else hint_for(error),
             "checks": check_list(checks, failed=failed, not_asked={Check.NONCE}),
         }
     )

@@ -1,4 +1,4 @@
-"""What the authorization server keeps for a while, under names that nobody can guess."""
+"""Values that the authorization server keeps for a limited time, under random names."""
 
 import secrets
 import time
@@ -8,9 +8,9 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Value]):
-    """Values that can be taken once and expire; of too many, the oldest go first.
+    """Values that can be taken once and that expire; when there are too many, the oldest are removed.
 
-    `lifetime` is in seconds. A real server keeps them where all its workers find them.
+    `lifetime` is in seconds. A real server shares them among all its workers.
     """
 
     def __init__(self, *, lifetime: float, at_most: int = 1000) -> None:

@@ -18,7 +18,7 @@ STATIC = Path(__file__).parent / "static"
 
 
 class SecurityHeaders:
-    """Lets the page talk to the two servers and to nobody else, and run no script but its own."""
+    """Lets the page connect to the two servers only, and run its own scripts only."""
 
     def __init__(self, app: ASGIApp, *, connect: str) -> None:
         self.app = app

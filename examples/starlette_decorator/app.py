@@ -1,4 +1,4 @@
-"""One Starlette route: the decorator protects what it stands on, and nothing else.
+"""One Starlette route: the decorator protects the endpoint that it decorates, and nothing else.
 
     export ISSUER=https://auth.example.com RESOURCE=http://localhost:8000
     python -m uvicorn examples.starlette_decorator.app:app
@@ -26,10 +26,10 @@ notes: list[str] = []
 
 
 class Notes(HTTPEndpoint):
-    """The notes that all share."""
+    """The notes that all users share."""
 
     async def get(self, request: Request) -> JSONResponse:
-        """Return the notes to anybody."""
+        """Return the notes to anyone."""
         return JSONResponse(notes)
 
     @requires_dpop(api, "notes:write")
@@ -41,7 +41,7 @@ class Notes(HTTPEndpoint):
 
     @requires_dpop(api, "notes:write", max_age=300)
     async def delete(self, request: Request) -> JSONResponse:
-        """Forget everything."""
+        """Delete all notes."""
         notes.clear()
         return JSONResponse(notes)
 

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from dpop_middleware import DPoPProof, ReplayEntry, ResourceServer, VerifiedRequest
+from dpop_middleware._proof.proof import ProofHeader
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.proof import ProofHeader
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 from tests.benchmarks.workload import RESOURCE, Scope
@@ -110,7 +110,7 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
         known = VerifiedToken(
             access_token=access_token, not_before=issued_at, key_identity=issuer_key.identity
         )
-        tokens.put(digest, known)
+        tokens.put(digest, known, payload=len(payload))
     if not known.not_before - 15 <= now < known.access_token.expires_at + 15:
         raise Refused
     segments = proofs[0].split(".", 3)
@@ -138,7 +138,7 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
         raise Refused
     claims = strict_json.parse_object(base64url.decode(segments[1]))
     jti, iat, nonce = claims.get("jti"), claims.get("iat"), claims.get("nonce")
-    if not isinstance(jti, str) or not 0 < len(jti) <= 128 or not isinstance(iat, int):
+    if not isinstance(jti, str) or not 0 < len(jti) <= 512 or not isinstance(iat, int):
         raise Refused
     if (
         claims.get("htm") != scope["method"]

@@ -17,16 +17,16 @@ URL = "https://api.example.com/notes"
 
 def sessions() -> list[tuple[str, list[str]]]:
     """Each command with the lines that are printed under it."""
-    told: list[tuple[str, list[str]]] = []
+    commands: list[tuple[str, list[str]]] = []
     for block in re.findall(
         r"^```console\n(.*?)^```$", text_of("examples/command_line/README.md"), re.MULTILINE | re.DOTALL
     ):
         for line in block.splitlines():
             if line.startswith(PROMPT):
-                told.append((line.removeprefix(PROMPT), []))
+                commands.append((line.removeprefix(PROMPT), []))
             elif line and line != "…":
-                told[-1][1].append(line)
-    return told
+                commands[-1][1].append(line)
+    return commands
 
 
 def test_every_command_runs_and_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_every_command_runs_and_prints_what_is_shown(tmp_path: Path, monkeypatch
     for command, shown in commands:
         argv = shlex.split(command.removesuffix(" | sh"))
         if argv[0] == "conformance":
-            # Its server is the reader's; that there is no such case is said after everything else was read.
+            # The reader has no such server; the unknown case is reported after all other inputs were read.
             ran = run(*argv, "--only", "no-such-case")
             assert "there is no case no-such-case" in ran.err
             continue

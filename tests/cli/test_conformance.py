@@ -83,15 +83,15 @@ def test_our_own_server_passes(protected: str, key_file: str) -> None:
     assert ran.out.startswith("✓  honest\n")
     for name in BROKEN_PROOFS:
         assert f"✓  {name}\n" in ran.out
-    assert "?  unbound_token  skipped: it needs a token of another shape, which the issuer signs" in ran.out
-    assert "?  unknown_nonce  skipped: the server gives no nonces\n" in ran.out
-    assert "?  htu_with_default_port  skipped: the URL names a port already\n" in ran.out
+    assert "?  unbound_token  skipped: it needs another token of the issuer" in ran.out
+    assert "?  unknown_nonce  skipped: the server sends no nonces\n" in ran.out
+    assert "?  htu_with_default_port  skipped: the URL already names a port\n" in ran.out
     passed, failed, skipped = (int(word.split()[0]) for word in ran.out.splitlines()[-1].split(", "))
     assert (passed + skipped, failed) == (len(CASES), 0)
     assert passed > 40
 
 
-def test_as_a_process_of_its_own(protected: str, key_file: str) -> None:
+def test_the_suite_runs_as_a_process_of_its_own(protected: str, key_file: str) -> None:
     ran = process(
         "conformance", protected, "--key", key_file, "--token", "-", "--only", "replayed",
         stdin=ISSUER.token(jkt=KEY.jkt),
@@ -110,12 +110,12 @@ def test_an_open_server_fails_and_cannot_steer_the_terminal(open_to_all: str, ke
     assert ran.out.endswith("\n1 passed, 1 failed, 1 skipped\n")
 
 
-def test_json(open_to_all: str, key_file: str) -> None:
+def test_json_lists_counts_and_cases(open_to_all: str, key_file: str) -> None:
     ran = driven(open_to_all, key_file, "--only", "bad_signature", "--json")
     assert ran.status == 1
-    told = json.loads(ran.out)
-    assert (told["passed"], told["failed"], told["skipped"]) == (1, 1, 0)
-    assert [(case["case"], case["verdict"]) for case in told["cases"]] == [
+    report = json.loads(ran.out)
+    assert (report["passed"], report["failed"], report["skipped"]) == (1, 1, 0)
+    assert [(case["case"], case["verdict"]) for case in report["cases"]] == [
         ("honest", "passed"),
         ("bad_signature", "failed"),
     ]
@@ -129,7 +129,7 @@ def test_a_token_that_opens_nothing_is_pointed_out_at_once(protected: str, key_f
     assert "is the token bound to this key" in ran.err
 
 
-def test_no_answer(key_file: str, unused_port: int) -> None:
+def test_a_server_without_an_answer_is_status_3(key_file: str, unused_port: int) -> None:
     ran = driven(f"http://127.0.0.1:{unused_port}/notes", key_file)
     assert (ran.status, ran.out) == (3, "")
     assert f"http://127.0.0.1:{unused_port}/notes gives no answer: " in ran.err
@@ -152,7 +152,7 @@ def unused_port() -> int:
         ("/notes", (), "the URL can't be used: the URL must be absolute"),
         ("https://[::z]/", (), "the URL can't be used: "),
         ("https://api.example.test:99999/", (), "the URL can't be used: "),
-        ("http://api.example.test/notes", (), "the token would travel in the clear: use https"),
+        ("http://api.example.test/notes", (), "the token would be sent unencrypted: use https"),
         ("https://api.example.test/", ("--method", "G T"), "the method is not an HTTP method name"),
         ("https://api.example.test/", ("--only", "nothing"), "there is no case nothing: choose from "),
         ("https://api.example.test/", ("--leave-out", "\x1b"), "there is no case \\x1b: choose from "),
@@ -160,22 +160,29 @@ def unused_port() -> int:
         ("https://api.example.test/", ("--key", "/nowhere"), "--key can't read /nowhere"),
     ],
 )
-def test_wrong_uses(key_file: str, url: str, options: tuple[str, ...], words: str) -> None:
+def test_usage_errors_are_one_line_and_status_2(
+    key_file: str, url: str, options: tuple[str, ...], words: str
+) -> None:
     ran = driven(url, key_file, *options)
     assert (ran.status, ran.out) == (2, "")
     assert words in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_plain_http_to_another_machine_is_a_written_choice(key_file: str, unused_port: int) -> None:
+def test_plain_http_to_another_machine_needs_an_option(key_file: str, unused_port: int) -> None:
     url = f"http://0.0.0.0:{unused_port}/notes"
     assert driven(url, key_file).status == 2
     assert driven(url, key_file, "--insecure-http").status == 3
 
 
-def test_without_httpx2(key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_httpx2_the_command_says_how_to_install_it(
+    key_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
     monkeypatch.delitem(sys.modules, "dpop_middleware.cli.drive", raising=False)
     ran = driven("https://api.example.test/", key_file)
     assert ran.status == 2
-    assert ran.err == "dpop-middleware: this command needs httpx2: pip install 'dpop_middleware[client]'\n"
+    assert ran.err == (
+        "dpop-middleware: this command needs httpx2: "
+        "in a checkout of dpop_middleware, python -m pip install '.[client]'\n"
+    )

@@ -1,11 +1,11 @@
-"""What comes out: colours where they are wanted, marks where they can be said, nothing unescaped."""
+"""The output: colours on terminals that want them, marks that the encoding has, nothing unescaped."""
 
 import io
 
 import pytest
 
 from dpop_middleware.cli.console import Console, plain, shown
-from dpop_middleware.explanation import Outcome
+from dpop_middleware.cli.explanation import Outcome
 from tests.support.command import Terminal, process, run
 
 
@@ -23,40 +23,40 @@ def console(out: io.TextIOBase, **environ: str) -> Console:
         (False, {}, False),
     ],
 )
-def test_colours(terminal: bool, environ: dict[str, str], colourful: bool) -> None:
+def test_colours_are_for_terminals_only(terminal: bool, environ: dict[str, str], colourful: bool) -> None:
     out = Terminal(is_terminal=terminal)
     console(out, **environ).line("words", style="red")
     assert out.getvalue() == ("\x1b[31mwords\x1b[0m\n" if colourful else "words\n")
 
 
-def test_colours_of_the_whole_command() -> None:
+def test_the_whole_command_obeys_the_colour_settings() -> None:
     assert "\x1b[32m✓ \x1b[0m" in run("demo", terminal=True, environ={"TERM": "xterm", "NO_COLOR": ""}).out
     assert "\x1b" not in run("demo", terminal=True, environ={"NO_COLOR": "1"}).out
     assert "\x1b" not in run("demo").out
 
 
 @pytest.mark.parametrize(("encoding", "mark"), [("utf-8", "✓ "), ("ascii", "ok"), ("cp1252", "ok")])
-def test_marks(encoding: str, mark: str) -> None:
+def test_marks_are_ascii_where_the_encoding_needs_it(encoding: str, mark: str) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     assert console(out).mark(Outcome.PASSED) == mark
 
 
-def test_marks_of_a_stream_that_names_no_encoding() -> None:
+def test_a_stream_without_an_encoding_gets_the_default_marks() -> None:
     assert console(io.StringIO()).mark(Outcome.FAILED) == "✗ "
 
 
-def test_the_command_speaks_ascii_where_it_must() -> None:
+def test_the_command_prints_ascii_where_the_encoding_needs_it() -> None:
     ran = process("demo", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert ran.status == 0
     assert ran.out.isascii()
     assert ran.out.count("\nok ") == 12
 
 
-def test_plain() -> None:
+def test_plain_escapes_control_and_non_ascii_characters() -> None:
     assert plain("a\x1b[2J\r\nb\u202e\U0001f600é\\") == "a\\x1b[2J\\r\\nb\\u202e\\U0001f600\\xe9\\"
 
 
-def test_shown() -> None:
+def test_shown_is_cut_and_escaped() -> None:
     assert shown("é\x1b") == r"'\xe9\x1b'"
     assert shown(("a", 1)) == "('a', 1)"
     assert shown("x" * 500) == f"'{'x' * 199}... (cut)"

@@ -21,7 +21,7 @@ def test_every_verdict_is_right() -> None:
     assert "✗" not in ran.out
 
 
-def test_a_wrong_verdict_is_told_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_verdict_is_shown_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     class LetsEverybodyIn(DPoPMiddleware):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             async def accepting(message: Any) -> None:

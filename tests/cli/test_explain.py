@@ -47,13 +47,13 @@ def rows(out: str) -> dict[str, str]:
     return {check: mark for mark, check in re.findall(r"^(\S) +([a-z_]+) ", out, re.MULTILINE)}
 
 
-def test_every_check_has_words_and_a_row(jwks: str) -> None:
+def test_every_check_has_a_description_and_a_row(jwks: str) -> None:
     assert set(MEANING) == set(Check)
     ran = explained("--proof", proof(), *full(jwks), "--scope", "notes:read")
     assert (ran.status, ran.err) == (0, "")
-    told = rows(ran.out)
-    assert list(told) == list(Check)
-    assert {check for check, mark in told.items() if mark != "✓"} == {"nonce", "jti", "authentication"}
+    shown = rows(ran.out)
+    assert list(shown) == list(Check)
+    assert {check for check, mark in shown.items() if mark != "✓"} == {"nonce", "jti", "authentication"}
     assert ran.out.endswith("\naccepted, as far as it can be judged here\n")
     assert "1800000000 (2027-01-15 08:00:00 UTC, now)" in ran.out
     assert "1800000300 (2027-01-15 08:05:00 UTC, in 300 s)" in ran.out
@@ -63,10 +63,10 @@ def test_every_check_has_words_and_a_row(jwks: str) -> None:
 def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
     ran = explained("--proof", proof(), *full(jwks), url=URL.replace("https", "http"))
     assert ran.status == 1
-    told = rows(ran.out)
-    assert told["htm"] == "✓"
-    assert told["htu"] == "✗"
-    assert {told[check] for check in ("ath", "signature", "iat", "nonce", "jti", "scope")} == {"·"}
+    shown = rows(ran.out)
+    assert shown["htm"] == "✓"
+    assert shown["htu"] == "✗"
+    assert {shown[check] for check in ("ath", "signature", "iat", "nonce", "jti", "scope")} == {"·"}
     assert (
         "     reason    the htu of the DPoP proof is not the URI of the request\n"
         "     expected  'http://api.example.test/notes'\n"
@@ -88,7 +88,7 @@ def test_an_old_capture_can_be_judged_at_its_own_time() -> None:
     assert explained("--proof", old, "--proof-lifetime", "600").status == 0
 
 
-def test_a_limit_beside_the_nonce() -> None:
+def test_an_iat_limit_is_judged_beside_the_nonce() -> None:
     late = proof(access_token=None, now=NOW - 303, nonce="n")
     assert explained("--proof", late, "--nonce", "n").status == 0
     ran = explained("--proof", late, "--nonce", "n", "--iat-limit-with-nonce", "300")
@@ -105,19 +105,19 @@ def test_the_clock_of_this_machine_is_the_default() -> None:
     assert explained("--proof", proof(now=None), now=None).status == 0
 
 
-def test_json() -> None:
+def test_json_holds_the_verdict_and_every_check() -> None:
     ran = explained("--proof", proof(now=NOW - 600), "--token", TOKEN, "--json")
     assert ran.status == 1
-    told = json.loads(ran.out)
-    assert {name: told[name] for name in ("verdict", "status", "error", "check", "now")} == {
+    shown = json.loads(ran.out)
+    assert {name: shown[name] for name in ("verdict", "status", "error", "check", "now")} == {
         "verdict": "refused",
         "status": 401,
         "error": "invalid_dpop_proof",
         "check": "iat",
         "now": NOW,
     }
-    assert [row["check"] for row in told["checks"]] == list(Check)
-    failed = next(row for row in told["checks"] if row["check"] == "iat")
+    assert [row["check"] for row in shown["checks"]] == list(Check)
+    failed = next(row for row in shown["checks"] if row["check"] == "iat")
     assert failed["outcome"] == "failed"
     assert failed["expected"] == [NOW - 90, NOW + 30]
     assert failed["actual"] == NOW - 600
@@ -132,7 +132,7 @@ def test_json() -> None:
     }
 
 
-def test_a_token_request() -> None:
+def test_without_a_token_it_is_judged_as_a_token_request() -> None:
     url = "https://auth.example.test/token"
     ran = explained("--proof", "-", url=url, method="POST", stdin=KEY.proof("POST", url, now=NOW) + "\n")
     assert ran.status == 0
@@ -141,23 +141,23 @@ def test_a_token_request() -> None:
     assert refused.status == 1
     assert list(rows(refused.out)) == list(CHECKS)
     assert refused.out.endswith("\nrefused: 400 invalid_dpop_proof, caught by htm\n")
-    told = json.loads(explained("--proof", proof(), "--json", url=url, method="POST").out)
-    assert (told["status"], told["error"], told["check"]) == (400, "invalid_dpop_proof", "htm")
-    assert [row["check"] for row in told["checks"]] == list(CHECKS)
+    shown = json.loads(explained("--proof", proof(), "--json", url=url, method="POST").out)
+    assert (shown["status"], shown["error"], shown["check"]) == (400, "invalid_dpop_proof", "htm")
+    assert [row["check"] for row in shown["checks"]] == list(CHECKS)
 
 
 def test_without_keys_the_rest_of_the_token_is_judged_all_the_same() -> None:
     ran = explained("--proof", proof(), "--token", TOKEN)
     assert ran.status == 0
-    told = rows(ran.out)
-    assert {told[check] for check in ("token_key", "token_signature", "token_iss", "token_aud")} == {"?"}
-    assert {told[check] for check in ("token_claims", "token_time", "binding", "jkt", "ath")} == {"✓"}
+    shown = rows(ran.out)
+    assert {shown[check] for check in ("token_key", "token_signature", "token_iss", "token_aud")} == {"?"}
+    assert {shown[check] for check in ("token_claims", "token_time", "binding", "jkt", "ath")} == {"✓"}
     assert "not judged: no keys are given: add --jwks or --issuer" in ran.out
     other = ISSUER.token(jkt=DPoPKey.generate().jkt)
     assert explained("--proof", proof(access_token=other), "--token", other).out.endswith("caught by jkt\n")
 
 
-def test_nonces() -> None:
+def test_a_given_nonce_is_checked() -> None:
     assert explained("--proof", proof(nonce="n-1", now=5), "--nonce", "n-1").status == 0
     ran = explained("--proof", proof(nonce="n-0"), "--nonce", "n-1")
     assert ran.status == 1
@@ -169,7 +169,7 @@ def test_two_proofs_are_two_fields() -> None:
     assert ran.out.endswith("refused: 400 invalid_dpop_proof, caught by one_header\n")
 
 
-def test_a_websocket_handshake() -> None:
+def test_a_websocket_handshake_is_judged_at_its_http_url() -> None:
     assert explained("--proof", proof(), url="wss://api.example.test/notes").status == 0
 
 
@@ -183,7 +183,7 @@ def test_every_defect_is_caught_by_its_check(name: str) -> None:
     assert KEY.private_jwk()["d"] not in ran.out
 
 
-def test_keys_that_cannot_be_had(unused_port: int) -> None:
+def test_keys_that_cannot_be_fetched_are_status_3(unused_port: int) -> None:
     ran = explained(
         "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks",
         "--issuer", ISSUER.issuer,
@@ -229,7 +229,7 @@ def unused_port() -> int:
         (("--token", TOKEN, "--issuer", "nobody"), "issuer takes an https URL"),
     ],
 )
-def test_wrong_uses(options: tuple[str, ...], words: str) -> None:
+def test_usage_errors_are_one_line_and_status_2(options: tuple[str, ...], words: str) -> None:
     ran = explained("--proof", "x", *options)
     assert (ran.status, ran.out) == (2, "")
     assert words in ran.err
@@ -272,7 +272,7 @@ def test_hostile_claims_are_escaped_and_cut(tmp_path: Path) -> None:
         assert max(map(len, ran.out.splitlines())) < 400
 
 
-def test_huge_times() -> None:
+def test_huge_times_are_refused_and_milliseconds_are_pointed_out() -> None:
     ran = explained("--proof", proof(now=10**300))
     assert ran.status == 1
     assert "caught by claims" in ran.out
@@ -280,7 +280,7 @@ def test_huge_times() -> None:
     assert "iat is in milliseconds? it must be in seconds" in milliseconds.out
 
 
-def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+def test_explain_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     ran = process(
         "explain", "--method", "GET", "--url", URL, "--proof", "-", "--token", f"@{tmp_path / 'token'}",

@@ -27,20 +27,20 @@ URL = "https://api.example.test/notes"
         ("2027-01-15", 1_799_971_200),
     ],
 )
-def test_times(text: str, seconds: float) -> None:
+def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "soon", "nan", "inf", "-1", "1e300", "9" * 400, "0001-01-01", "1969-01-01"]
 )
-def test_no_times(text: str) -> None:
+def test_text_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(CommandError, match=r"^--now takes seconds since the epoch or a time such as "):
         parse_time(text)
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_a_time_or_a_sentence(text: str) -> None:
+def test_any_text_is_a_time_or_a_usage_error(text: str) -> None:
     try:
         assert 0 <= parse_time(text) <= 253_402_300_799
     except CommandError as error:
@@ -48,24 +48,24 @@ def test_any_text_is_a_time_or_a_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "get", "M-SEARCH"])
-def test_methods(method: str) -> None:
+def test_method_names_are_accepted(method: str) -> None:
     assert checked_method(method) == method
 
 
 @pytest.mark.parametrize("method", ["", "GET ", "G\nT", "GÉT", "GET\n"])
-def test_no_methods(method: str) -> None:
+def test_text_that_is_no_method_name_is_refused(method: str) -> None:
     with pytest.raises(CommandError, match="not an HTTP method name"):
         checked_method(method)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "é", "x\n", "a" * 20_000])
-def test_no_tokens(token: str) -> None:
+def test_text_that_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(CommandError, match=r"^--token is no access token: the ") as caught:
         checked_token("--token", token)
     assert token not in str(caught.value) or not token
 
 
-def test_text_comes_as_it_stands_from_a_file_or_from_standard_input(
+def test_text_is_read_from_the_option_a_file_or_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_bytes(b" abc.def\r\n")
@@ -90,7 +90,7 @@ def test_standard_input_serves_one_option() -> None:
     assert "--key names no usable private key" in ran.err
     key = DPoPKey.generate().to_pem()
     ran = run("proof", "GET", URL, "--key", "-", "--token", "-", stdin=key)
-    assert ran.err == ("dpop-middleware: standard input is read for --key already: name a file for --token\n")
+    assert ran.err == ("dpop-middleware: standard input is already read for --key: name a file for --token\n")
 
 
 def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,21 +111,21 @@ def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("eyJ" + "secret" * 30, "takes the name of a file, or - for standard input"),
     ],
 )
-def test_files_that_cannot_be_read(name: str, words: str) -> None:
+def test_a_file_that_cannot_be_read_is_a_usage_error(name: str, words: str) -> None:
     ran = run("proof", "GET", URL, "--key", name)
     assert ran.status == 2
     assert words in ran.err
     assert "secret" not in ran.err
 
 
-def test_what_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_read_whole(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * (512 * 1024 + 1))
     with pytest.raises(CommandError, match="FILE is larger than 512 KiB"):
         Inputs().octets("FILE", str(tmp_path / "large"))
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"a":1,"a":2}', b"\xff", b"[" * 100_000])
-def test_json_that_is_no_object(tmp_path: Path, data: bytes) -> None:
+def test_json_must_be_an_object(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(CommandError, match=r"^--jwks is not a JSON object: "):
         Inputs().json_object("--jwks", str(tmp_path / "file"))
@@ -143,7 +143,7 @@ def test_json_that_is_no_object(tmp_path: Path, data: bytes) -> None:
         b"NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
     ],
 )
-def test_files_that_hold_no_key(tmp_path: Path, data: bytes) -> None:
+def test_a_file_without_a_key_is_a_usage_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)
     ran = run("proof", "GET", URL, "--key", str(tmp_path / "file"))
     assert ran.err == f"dpop-middleware: --key: {tmp_path}/file is neither a JWK nor a PEM private key\n"
@@ -162,13 +162,13 @@ def test_files_that_hold_no_key(tmp_path: Path, data: bytes) -> None:
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     ],
 )
-def test_keys_that_are_none(tmp_path: Path, data: bytes) -> None:
+def test_an_unusable_key_is_a_usage_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(CommandError, match=r"^--key names no usable private key: "):
         Inputs().key("--key", str(tmp_path / "file"))
 
 
-def test_keys_in_every_form(tmp_path: Path) -> None:
+def test_keys_are_read_in_every_form(tmp_path: Path) -> None:
     key = DPoPKey.generate("ES384")
     key.save(tmp_path / "key.jwk")
     key.save(tmp_path / "key.pem", password=b"open sesame")

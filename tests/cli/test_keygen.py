@@ -12,7 +12,7 @@ from tests.support.command import process, run
 
 
 @pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
-def test_a_key_of_every_algorithm(tmp_path: Path, algorithm: str) -> None:
+def test_keygen_makes_a_key_of_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     file = tmp_path / "key.jwk"
     ran = run("keygen", str(file), "--algorithm", algorithm, "--json")
     assert (ran.status, ran.err) == (0, "")
@@ -44,7 +44,7 @@ def test_a_dash_prints_the_key_and_says_so_beside_it() -> None:
     assert ran.err == f"a private key of EdDSA with jkt {key.jkt} follows: keep it secret\n"
 
 
-def test_an_existing_file_stays_unless_told_otherwise(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_without_overwrite(tmp_path: Path) -> None:
     file = tmp_path / "key.jwk"
     file.write_text("precious")
     ran = run("keygen", str(file))
@@ -55,7 +55,7 @@ def test_an_existing_file_stays_unless_told_otherwise(tmp_path: Path) -> None:
     assert DPoPKey.load(file).algorithm == "ES256"
 
 
-def test_a_password(tmp_path: Path) -> None:
+def test_a_password_encrypts_the_key(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     assert run("keygen", str(file), "--password", "-", stdin="open sesame\n").status == 0
     assert b"ENCRYPTED" in file.read_bytes()
@@ -67,7 +67,7 @@ def test_a_password(tmp_path: Path) -> None:
     ("argv", "words"),
     [
         (("key.jwk", "--password", "-"), "no key was made: a JWK file is not encrypted"),
-        (("-", "--password", "-"), "a JWK is not encrypted: name a file in .pem"),
+        (("-", "--password", "-"), "a JWK is not encrypted: name a file that ends in .pem"),
         (("key.pem", "--password", "hunter2"), "--password takes - for standard input or @FILE"),
         (
             ("key.jwk", "--algorithm", "RS256", "--rsa-bits", "1024"),
@@ -78,7 +78,7 @@ def test_a_password(tmp_path: Path) -> None:
         (("",), "exists: choose another name"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_usage_errors_are_one_line_and_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The command as a whole: help, wrong uses, pipes, and what must never be shown."""
+"""The command as a whole: help, usage errors, pipes, and secrets that must never be shown."""
 
 import importlib
 import os
@@ -45,7 +45,7 @@ def _nowhere(name: str) -> str:
     [(lambda _: "1.2.3", "1.2.3"), (_nowhere, "(not installed)")],
     ids=["wheel", "checkout"],
 )
-def test_version(
+def test_version_is_printed(
     installed: Callable[[str], str],
     version: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ def test_each_command_has_help_with_examples(command: str, capsys: pytest.Captur
         (["demo", "\udcff\u202e"], "unrecognized arguments: \\udcff\\u202e"),
     ],
 )
-def test_a_wrong_use_is_one_line_and_status_2(argv: list[str], words: str) -> None:
+def test_a_usage_error_is_one_line_and_status_2(argv: list[str], words: str) -> None:
     ran = run(*argv)
     assert ran.status == 2
     assert ran.out == ""

@@ -1,4 +1,4 @@
-"""Proofs and curl lines."""
+"""Proofs and curl commands."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def decoded(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(base64url.decode(header)), json.loads(base64url.decode(claims))
 
 
-def test_a_proof_of_a_token_request(key_file: str) -> None:
+def test_a_proof_for_a_token_request_has_no_ath(key_file: str) -> None:
     ran = process(
         "proof", "POST", "https://auth.example.test/token", "--key", key_file, "--now", "1800000000"
     )
@@ -43,7 +43,7 @@ def test_a_proof_of_a_token_request(key_file: str) -> None:
     )
 
 
-def test_a_proof_with_token_and_nonce(key_file: str) -> None:
+def test_a_proof_names_token_and_nonce(key_file: str) -> None:
     ran = run("proof", "GET", URL, "--key", key_file, "--token", "-", "--nonce", "n-1", stdin="the-token\n")
     assert ran.status == 0
     _, claims = decoded(ran.out)
@@ -54,7 +54,7 @@ def test_a_proof_with_token_and_nonce(key_file: str) -> None:
     assert claims["ath"] == decoded(expected)[1]["ath"]
 
 
-def test_an_encrypted_key_and_another_algorithm(tmp_path: Path) -> None:
+def test_an_encrypted_key_signs_by_the_chosen_algorithm(tmp_path: Path) -> None:
     key = DPoPKey.generate("RS256")
     key.save(tmp_path / "client.pem", password=b"open sesame")
     (tmp_path / "password").write_text("open sesame\n")
@@ -70,7 +70,7 @@ def words(ran: str) -> list[str]:
     return shlex.split(ran)
 
 
-def test_a_curl_line(key_file: str) -> None:
+def test_a_curl_command_has_the_token_and_the_proof(key_file: str) -> None:
     url = "https://api.example.test/it's/$HOME?a=[1-9]&b=`x`"
     ran = run("proof", "DELETE", url, "--key", key_file, "--token", "abc", "--curl")
     line = words(ran.out)
@@ -82,14 +82,14 @@ def test_a_curl_line(key_file: str) -> None:
     assert line[8:] == [url]
 
 
-def test_a_curl_line_for_head_and_without_a_token(key_file: str) -> None:
+def test_a_curl_command_for_head_uses_head(key_file: str) -> None:
     line = words(run("proof", "HEAD", URL, "--key", key_file, "--curl").out)
     assert line[:4] == ["curl", "--globoff", "--head", "--header"]
     assert len(line) == 6
     assert line[4].startswith("DPoP: ")
 
 
-def test_a_curl_line_is_what_a_shell_reads(key_file: str, tmp_path: Path) -> None:
+def test_a_curl_command_is_quoted_for_the_shell(key_file: str, tmp_path: Path) -> None:
     fake = tmp_path / "curl"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
@@ -119,7 +119,7 @@ def test_a_method_in_lower_case_is_pointed_out(key_file: str) -> None:
         ({"algorithm": "EdDSA"}, "--key names no usable private key"),
     ],
 )
-def test_wrong_uses(key_file: str, changes: dict[str, str], message: str) -> None:
+def test_usage_errors_are_one_line_and_status_2(key_file: str, changes: dict[str, str], message: str) -> None:
     given = {"method": "GET", "url": URL, "token": "abc", "now": "0", "algorithm": "ES256", **changes}
     options = [word for name in ("token", "now", "algorithm") for word in (f"--{name}", given[name])]
     ran = run("proof", given["method"], given["url"], "--key", key_file, *options)

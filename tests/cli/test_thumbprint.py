@@ -38,13 +38,13 @@ def pem_of(key: object) -> bytes:
     )
 
 
-def test_the_example_of_rfc_7638() -> None:
+def test_the_example_of_rfc_7638_has_its_thumbprint() -> None:
     ran = run("thumbprint", "-", stdin=json.dumps(RSA_JWK))
     assert (ran.status, ran.out) == (0, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs\n")
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "EdDSA", "RS256"])
-def test_one_key_in_every_form(tmp_path: Path, algorithm: str) -> None:
+def test_a_key_has_one_thumbprint_in_every_form(tmp_path: Path, algorithm: str) -> None:
     key = DPoPKey.generate(algorithm)
     forms = (
         json.dumps(key.private_jwk()).encode(),
@@ -72,21 +72,21 @@ def test_one_key_in_every_form(tmp_path: Path, algorithm: str) -> None:
         (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB"}', "the RSA modulus must be odd"),
         (b'{"kty": "RSA", "n": "AQAB", "e": "AQAB", "p": "AA"}', "the JWK holds private"),
         (b'{"kty": "EC", "d": "AA"}', "the key is not of a supported type"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "this is no key that a DPoP"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "a DPoP server doesn't accept"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "wrong format, type or password"),
         (pem_of(ec.generate_private_key(ec.SECP256K1()).public_key()), "it is not on P-256"),
         (pem_of(x25519.X25519PrivateKey.generate().public_key()), "it is not on P-256"),
         (pem_of(dsa.generate_private_key(1024).public_key()), "it is not on P-256"),
     ],
 )  # fmt: skip
-def test_what_is_no_such_key(data: bytes, words: str) -> None:
+def test_a_key_that_no_server_accepts_is_a_usage_error(data: bytes, words: str) -> None:
     ran = run("thumbprint", "-", stdin=data)
     assert (ran.status, ran.out) == (2, "")
     assert words in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_a_type_that_the_system_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_type_that_the_system_lacks_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     def unsupported(_data: bytes) -> object:

@@ -40,30 +40,30 @@ def jwks(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("prefix", ["", "@"])
-def test_keys_from_a_file(jwks: str, prefix: str) -> None:
+def test_keys_are_read_from_a_file(jwks: str, prefix: str) -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", f"{prefix}{jwks}", "--json")
-    told = outcomes(ran)
+    shown = outcomes(ran)
     assert ran.status == 0
-    assert told["token_signature"] == told["token_key"] == "passed"
-    assert told["token_iss"] == told["token_aud"] == "not judged"
+    assert shown["token_signature"] == shown["token_key"] == "passed"
+    assert shown["token_iss"] == shown["token_aud"] == "not judged"
 
 
-def test_keys_from_standard_input() -> None:
+def test_keys_are_read_from_standard_input() -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", "-", "--json", stdin=json.dumps(ISSUER.jwks()))
     assert outcomes(ran)["token_signature"] == "passed"
 
 
-def test_a_stranger_is_not_believed(jwks: str) -> None:
+def test_a_token_signed_by_another_key_is_refused(jwks: str) -> None:
     token = ISSUER.token(jkt=KEY.jkt, key=DPoPKey.generate())
     assert failed(explained(token, "--json")) is None
     assert failed(explained(token, "--jwks", jwks, "--json")) == "token_signature"
 
 
-def test_names_that_are_given_are_judged(jwks: str) -> None:
+def test_a_named_issuer_and_audience_are_checked(jwks: str) -> None:
     token = ISSUER.token(jkt=KEY.jkt)
     right = ("--issuer", ISSUER.issuer, "--audience", "x", "--audience", "https://api.example.test")
-    told = outcomes(explained(token, "--jwks", jwks, "--json", *right))
-    assert told["token_iss"] == told["token_aud"] == "passed"
+    shown = outcomes(explained(token, "--jwks", jwks, "--json", *right))
+    assert shown["token_iss"] == shown["token_aud"] == "passed"
     other = explained(token, "--jwks", jwks, "--json", "--issuer", f"{ISSUER.issuer}/")
     assert failed(other) == "token_iss"
     assert "only a trailing slash differs" in other.out
@@ -77,15 +77,15 @@ def test_keys_are_found_by_the_issuers_metadata() -> None:
         server.publish(issuer.jwks())
         ran = explained(issuer.token(jkt=KEY.jkt), "--issuer", server.origin, "--json")
     assert ran.status == 0
-    told = outcomes(ran)
-    assert told["token_iss"] == told["token_signature"] == "passed"
+    shown = outcomes(ran)
+    assert shown["token_iss"] == shown["token_signature"] == "passed"
 
 
-def test_plain_http_must_be_named() -> None:
+def test_a_plain_http_host_must_be_named() -> None:
     token = ISSUER.token(jkt=KEY.jkt, iss="http://auth.internal")
     ran = explained(token)
     assert ran.status == 2
-    assert "the token's own iss is no https URL: name the issuer with --issuer" in ran.err
+    assert "the token's iss is not an https URL: name the issuer with --issuer" in ran.err
     assert explained(token, "--insecure-http-host", "auth.internal").status == 0
 
 
@@ -106,7 +106,7 @@ def test_plain_http_must_be_named() -> None:
         (ISSUER.token(cnf={"x5t#S256": "x"}), "binding"),
     ],
 )
-def test_a_bad_token_is_told_by_its_check_with_keys_or_without(jwks: str, token: str, caught_by: str) -> None:
+def test_a_bad_token_fails_its_check_with_keys_or_without(jwks: str, token: str, caught_by: str) -> None:
     for options in ((), ("--jwks", jwks)):
         ran = explained(token, "--json", *options)
         assert ran.status == 1
@@ -115,7 +115,7 @@ def test_a_bad_token_is_told_by_its_check_with_keys_or_without(jwks: str, token:
         assert failed(ran) == caught_by
 
 
-def test_issuers_that_differ_are_named_as_the_verifier_names_them(jwks: str) -> None:
+def test_options_for_differing_issuers_work_as_in_the_verifier(jwks: str) -> None:
     unlike: dict[str, Any] = {"client_id": ABSENT, "jti": ABSENT, "scp": ["notes:read"], "cid": "web"}
     token = ISSUER.token(jkt=KEY.jkt, header={"typ": ABSENT}, **unlike)
     for keys in ((), ("--jwks", jwks)):
@@ -130,7 +130,7 @@ def test_issuers_that_differ_are_named_as_the_verifier_names_them(jwks: str) -> 
         assert failed(explained(token, *options, "--scope-claim", "scp")) is None
 
 
-def test_the_clock_skew_is_the_servers() -> None:
+def test_the_clock_skew_works_as_in_the_server() -> None:
     token = ISSUER.token(jkt=KEY.jkt, expires_in=-16)
     assert explained(token, "--token-clock-skew", "30").status == 0
     assert failed(explained(token, "--json", "--clock-skew", "300")) == "token_time"
@@ -148,20 +148,20 @@ def test_the_clock_skew_is_the_servers() -> None:
         ),
     ],
 )
-def test_wrong_uses(options: tuple[str, ...], words: str) -> None:
+def test_usage_errors_are_one_line_and_status_2(options: tuple[str, ...], words: str) -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), *options)
     assert (ran.status, ran.out) == (2, "")
     assert words in ran.err
 
 
-def test_a_key_set_that_is_none(tmp_path: Path) -> None:
+def test_an_unusable_key_set_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_text('{"keys": []}')
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", str(tmp_path / "jwks.json"))
     assert ran.status == 2
     assert "jwks holds no usable key" in ran.err
 
 
-def test_who_reads_without_keys_names_the_issuer_that_the_token_names() -> None:
+def test_without_keys_the_verifier_names_the_tokens_own_issuer() -> None:
     from argparse import Namespace
 
     from dpop_middleware.cli.inputs import Inputs

@@ -9,7 +9,9 @@ import httpx
 import httpx2
 import pytest
 
+from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.errors import ConfigurationError
 from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, LoopbackServer, Seen, caller
 
 KEY = DPoPKey.generate()
@@ -34,10 +36,10 @@ def demanding(nonce: str, status: int = 401, **more: str) -> Handler:
 
 
 def routes(**answers: Answer) -> Handler:
-    """Answer by path; refuse a proof for another path, as every DPoP server does."""
+    """Answer by path; refuse a missing proof and one for another path, as every DPoP server does."""
 
     def handler(seen: Seen) -> Answer:
-        if seen.all("dpop") and wrong_htu(seen):
+        if not seen.all("dpop") or wrong_htu(seen):
             return Answer(401, {"www-authenticate": 'DPoP error="invalid_dpop_proof"'})
         return answers.get(seen.path.split("?")[0].strip("/"), Answer())
 
@@ -318,8 +320,8 @@ class TestRedirects:
             async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
                 answer = await client.request("POST", f"{server.origin}/a", content=b"body")
         assert answer.status_code == 200
-        # The client sends the copied proof; once refused, the request goes out again with its own.
-        assert [(seen.path, wrong_htu(seen)) for seen in server.seen] == [
+        # The client sends neither token nor proof on; once refused, the request goes out with its own.
+        assert [(seen.path, seen.bare) for seen in server.seen] == [
             ("/a", False), ("/b", True), ("/b", False), ("/c", True), ("/c", False)
         ]  # fmt: skip
         assert server.seen[-1].body == b"body"
@@ -360,7 +362,7 @@ class TestOrigins:
                     answer = await client.request("GET", f"{server.origin}/a")
                     assert (answer.status_code, len(stranger.seen)) == (401, 1)
                     assert stranger.seen[0].all("authorization") == []
-                    assert stranger.seen[0].bare is own
+                    assert stranger.seen[0].bare
                     await client.request("GET", server.origin)
         assert "nonce" not in server.seen[-1].proof
 
@@ -430,3 +432,81 @@ class TestOrigins:
         assert stranger.seen[0].bare
         assert stranger.seen[1].all("authorization") == ["Basic eDp5"]
         assert not server.seen[0].bare
+
+    async def test_a_nonce_challenge_after_the_client_s_own_redirect_is_answered(
+        self, kind: str, answering: Answering
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            if seen.path == "/a":
+                return Answer(307, {"location": "/b"})
+            if seen.bare or seen.proof.get("nonce") != "b":
+                return Answer(401, CHALLENGE | {"dpop-nonce": "b"} if not seen.bare else CHALLENGE)
+            return Answer(200, {}, seen.body)
+
+        with answering(handler) as server:
+            async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
+                answer = await client.request("POST", f"{server.origin}/a", content=b"body")
+        assert (answer.status_code, answer.content) == (200, b"body")
+        assert [(seen.path, seen.bare) for seen in server.seen] == [
+            ("/a", False), ("/b", True), ("/b", False), ("/b", False)
+        ]  # fmt: skip
+
+    async def test_a_redirect_asked_for_by_one_request_takes_nothing_along(
+        self, kind: str, answering: Answering
+    ) -> None:
+        with answering(lambda _: Answer()) as stranger:
+            away = Answer(308, {"location": stranger.origin})
+            with answering(lambda _: away) as server:
+                async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+                    await client.request("POST", server.origin, content=b"b", follow_redirects=True)
+        assert stranger.seen[0].bare
+
+
+class TestPlainHTTP:
+    @pytest.mark.parametrize("url", ["http://api.example.com/a", "ws://api.example.com/a"])
+    async def test_is_refused_before_anything_is_sent(self, kind: str, url: str) -> None:
+        auth = DPoPAuth(KEY, lambda: pytest.fail("the token was asked for"))
+        async with caller(kind, auth=auth) as client:
+            with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('api.example.com',\)"):
+                await client.request("GET", url)
+        with pytest.raises(ConfigurationError, match="insecure_http_hosts"):
+            DPoPAuth(KEY, "token", origin=url)
+
+    async def test_goes_to_a_named_host(self, kind: str) -> None:
+        module = httpx2 if kind.startswith("httpx2") else httpx
+        transport = module.MockTransport(lambda request: module.Response(200, request=request))
+        auth = DPoPAuth(KEY, "token", insecure_http_hosts=("API.example.com",))
+        async with caller(kind, auth=auth, transport=transport) as client:
+            answer = await client.request("GET", "http://api.example.com/a")
+        assert answer.request.headers["Authorization"] == "DPoP token"
+
+    async def test_on_the_same_host_is_another_origin(self, kind: str) -> None:
+        module = httpx2 if kind.startswith("httpx2") else httpx
+        seen: list[tuple[str, bool]] = []
+
+        def answer(request: Any) -> Any:
+            seen.append((request.url.scheme, "DPoP" in request.headers or "Authorization" in request.headers))
+            if request.url.scheme == "https":
+                return module.Response(307, headers={"Location": "http://api.example.com/a"})
+            return module.Response(200)
+
+        for own in (True, False):
+            seen.clear()
+            auth = DPoPAuth(KEY, "token", follow_redirects=own)
+            transport = module.MockTransport(answer)
+            async with caller(kind, auth=auth, transport=transport, follow_redirects=not own) as client:
+                await client.request("GET", "https://api.example.com/a")
+            assert seen == [("https", True), ("http", False)]
+
+
+@pytest.mark.parametrize(
+    "path", ["/a\\b", "/a|b", "/a^b", '/a"b', "/a{b}", "/\u00e4 b", "/a%zz", "/a'b", "/a[b]"]
+)
+async def test_what_is_signed_is_what_is_sent(kind: str, answering: Answering, path: str) -> None:
+    with answering(lambda _: Answer()) as server:
+        async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+            await client.request("GET", f"{server.origin}{path}?q=1")
+    (seen,) = server.seen
+    assert seen.proof["htu"] == server.origin + seen.path.removesuffix("?q=1")
+    assert "\\" not in seen.path
+    parse_base_url(seen.proof["htu"])

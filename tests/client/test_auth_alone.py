@@ -73,7 +73,9 @@ def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(auth_module, "import_module", only(name))
         assert bases() == (importlib.import_module(name).Auth,)
     monkeypatch.setattr(auth_module, "import_module", only())
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'dpop_middleware\[client\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"in a checkout of dpop_middleware, python -m pip install '\.\[client\]'"
+    ):
         bases()
 
     def broken(name: str) -> Any:

@@ -19,6 +19,7 @@ from dpop_middleware.client import (
     fetch_token,
     fetch_token_async,
 )
+from dpop_middleware.errors import ConfigurationError
 from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, caller
 
 KEY = DPoPKey.generate()
@@ -243,3 +244,11 @@ async def test_an_auth_with_a_token_is_refused(kind: str) -> None:
     async with caller(kind) as client:
         with pytest.raises(ValueError, match=r"use DPoPAuth\(key\)"):
             await fetch(client, "http://127.0.0.1:1/", ClientCredentials(), key=DPoPAuth(KEY, "token"))
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_a_secret_does_not_travel_in_the_clear(kind: str) -> None:
+    for url, base in (("http://auth.example.com/token", ""), ("/token", "http://auth.example.com")):
+        async with caller(kind, base_url=base) as client:
+            with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('auth.example.com',\)"):
+                await fetch(client, url, ClientCredentials(), client_secret="s")

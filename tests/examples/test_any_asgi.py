@@ -5,7 +5,7 @@ import httpx2
 from tests.support.examples import running_example
 
 
-def test_any_asgi() -> None:
+def test_any_asgi_application_is_protected_around_its_public_path() -> None:
     with (
         running_example("any_asgi") as example,
         httpx2.Client(base_url=example.origin, trust_env=False) as client,

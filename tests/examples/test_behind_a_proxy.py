@@ -67,6 +67,8 @@ def behind_nginx(tmp_path: Path) -> Generator[Callable[..., httpx2.Response]]:
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)")
-def test_the_nginx_configuration(behind_nginx: Callable[..., httpx2.Response]) -> None:
+def test_the_nginx_configuration_passes_paths_as_they_were_sent(
+    behind_nginx: Callable[..., httpx2.Response],
+) -> None:
     assert behind_nginx("/notes%2F1").json() == {"subject": "user123", "path": "/notes%2F1"}
     assert behind_nginx("/v1/notes%2F1").json() == {"subject": "user123", "path": "/notes%2F1"}

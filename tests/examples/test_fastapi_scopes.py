@@ -5,7 +5,7 @@ import httpx2
 from tests.support.examples import running_example
 
 
-def test_fastapi_scopes() -> None:
+def test_each_route_requires_its_own_scopes() -> None:
     with (
         running_example("fastapi_scopes") as example,
         httpx2.Client(base_url=example.origin, trust_env=False) as client,

@@ -50,7 +50,7 @@ def test_the_whole_flow_without_a_browser() -> None:
     assert re.search(r"GET /vault +200 ", done.stdout)
 
 
-def test_a_port_that_is_taken_is_said_so() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
@@ -71,7 +71,7 @@ def test_every_check_is_explained() -> None:
     assert all(text.endswith(".") for text in EXPLANATIONS.values())
 
 
-def test_what_follows_a_failure_was_not_reached() -> None:
+def test_checks_after_a_failure_are_not_reached() -> None:
     checks = (Check.HTM, Check.HTU, Check.NONCE, Check.JTI)
     assert check_list(checks, failed=Check.HTU, not_asked=()) == [
         ("htm", "passed"),
@@ -87,7 +87,7 @@ def test_what_follows_a_failure_was_not_reached() -> None:
     ]
 
 
-def test_what_is_kept_expires_and_is_bounded() -> None:
+def test_kept_values_expire_and_are_bounded() -> None:
     kept = Kept[int](lifetime=60, at_most=2)
     first, second, third = (kept.put(number) for number in range(3))
     assert (kept.get(first), kept.get(second), kept.take(third), kept.take(third)) == (None, 1, 2, None)
@@ -151,7 +151,7 @@ def test_the_metadata_is_the_issuers_own(client: httpx2.Client, flow: Flow) -> N
     "changes",
     [{"client_id": "another"}, {"redirect_uri": "https://evil.example"}, {"redirect_uri": ""}],
 )
-def test_nobody_is_sent_to_an_unknown_client(
+def test_no_user_is_redirected_to_an_unknown_client(
     client: httpx2.Client, flow: Flow, changes: dict[str, str]
 ) -> None:
     response = authorize(client, flow, **changes)
@@ -175,7 +175,7 @@ def test_a_bad_authorization_request_goes_back_with_an_error(
     assert answer == {"error": error, "state": "a-state", "iss": flow.issuer}
 
 
-def test_the_user_may_say_no(client: httpx2.Client, flow: Flow) -> None:
+def test_the_user_may_refuse_consent(client: httpx2.Client, flow: Flow) -> None:
     assert answer_of(authorize(client, flow, decision="deny"))["error"] == "access_denied"
     made_up = client.post(f"{flow.issuer}/authorize", data={"request": "made-up", "decision": "allow"})
     assert made_up.status_code == 400
@@ -252,7 +252,7 @@ def test_a_refresh_token_is_bound_and_rotated(client: httpx2.Client, flow: Flow)
     assert refresh(renewed.json()["refresh_token"]).status_code == 200
 
 
-def test_the_api_tells_its_decision_and_no_secret(client: httpx2.Client, flow: Flow) -> None:
+def test_the_api_reports_its_decision_and_no_secret(client: httpx2.Client, flow: Flow) -> None:
     token = tokens(client, flow)["access_token"]
     url = f"{flow.resource}/accounts"
     proof = KEY.proof("GET", url, access_token=token)
@@ -272,7 +272,7 @@ def test_the_api_tells_its_decision_and_no_secret(client: httpx2.Client, flow: F
     assert proof not in replayed.headers[HEADER]
 
 
-def test_what_was_not_looked_at_has_no_tick(client: httpx2.Client, flow: Flow) -> None:
+def test_a_check_that_was_not_made_has_no_tick(client: httpx2.Client, flow: Flow) -> None:
     bearer = client.get(f"{flow.resource}/accounts", headers={"Authorization": "Bearer nonsense"})
     states = dict(decision_of(bearer)["checks"])
     assert states["binding"] == "failed"

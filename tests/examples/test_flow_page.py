@@ -85,7 +85,7 @@ def played(browser: Browser, flow: Flow) -> Browser:
 
 
 def complaints(browser: Browser) -> list[dict[str, Any]]:
-    """What the console complains of, but for the refusals that are the point: Chromium lists every 4xx."""
+    """The errors in the console, except for the expected refusals: Chromium lists every 4xx."""
     refusal = re.compile(r"the server responded with a status of 40[01] ")
     return [
         entry
@@ -140,7 +140,7 @@ def test_no_attack_is_left_out(played: Browser) -> None:
     assert each(played, "[data-attack]", "one.dataset.attack") == list(ATTACKS)
 
 
-def test_every_request_is_a_curl_line(played: Browser, client: httpx2.Client) -> None:
+def test_every_request_is_shown_as_a_curl_command(played: Browser, client: httpx2.Client) -> None:
     exchanges = each(played, ".exchange")
     assert len(each(played, ".curl pre")) == len(exchanges) - 1  # all but the key
     (line,) = each(played, "#api-result .curl pre")
@@ -154,7 +154,7 @@ def test_every_request_is_a_curl_line(played: Browser, client: httpx2.Client) ->
         assert done.stdout.startswith("HTTP/1.1 401")
 
 
-def test_a_curl_line_is_copied_at_one_click(played: Browser) -> None:
+def test_a_curl_command_is_copied_with_one_click(played: Browser) -> None:
     permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
     played.devtools("Browser.grantPermissions", permissions=permissions)
     played.click("#api-result .copy")
@@ -185,7 +185,7 @@ def test_the_key_survives_a_reload_and_still_can_not_be_read(played: Browser) ->
     assert played.command("POST", "/execute/async", script=loaded, args=[]) == [False, "InvalidAccessError"]
 
 
-def test_a_foreign_answer_is_not_taken(browser: Browser, flow: Flow) -> None:
+def test_a_foreign_answer_is_not_accepted(browser: Browser, flow: Flow) -> None:
     browser.open(f"{flow.page}/?code=stolen&state=guessed&iss={flow.issuer}")
     ready(browser)
     assert "state differs" in browser.text("#trouble")
@@ -193,7 +193,7 @@ def test_a_foreign_answer_is_not_taken(browser: Browser, flow: Flow) -> None:
     assert complaints(browser) == []
 
 
-def test_a_user_who_says_no_is_told_so(browser: Browser, flow: Flow) -> None:
+def test_a_refused_consent_is_shown(browser: Browser, flow: Flow) -> None:
     browser.open(flow.page)
     ready(browser)
     if browser.script("return !document.querySelector('#start-over').disabled"):
@@ -214,7 +214,7 @@ FOCUSED = "return document.activeElement.id || document.activeElement.value || d
 
 
 def tab_to(browser: Browser, wanted: str) -> None:
-    """Press Tab until the focus is there, as somebody without a mouse does."""
+    """Press Tab until the focus is there, as a user without a mouse does."""
     for _ in range(80):
         if browser.script(FOCUSED) == wanted:
             return
@@ -222,7 +222,7 @@ def tab_to(browser: Browser, wanted: str) -> None:
     raise AssertionError(f"{wanted} is not reached by the Tab key")
 
 
-def test_the_whole_flow_by_keyboard(browser: Browser, flow: Flow) -> None:
+def test_the_whole_flow_works_by_keyboard(browser: Browser, flow: Flow) -> None:
     browser.open(flow.page)
     ready(browser)
     if browser.script("return !document.querySelector('#start-over').disabled"):

@@ -7,7 +7,7 @@ import httpx2
 from tests.support.examples import running_example
 
 
-def test_starlette_decorator() -> None:
+def test_the_decorator_protects_only_what_it_decorates() -> None:
     with (
         running_example("starlette_decorator") as example,
         httpx2.Client(base_url=example.origin, trust_env=False) as client,

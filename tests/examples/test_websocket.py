@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 from tests.support.examples import running_example
 
 
-def test_websocket() -> None:
+def test_the_websocket_and_the_events_end_with_their_token() -> None:
     with running_example("websocket") as example:
         address = example.origin.replace("http", "ws", 1) + "/echo"
         with pytest.raises(InvalidStatus) as refused, connect(address, proxy=None):

@@ -1,4 +1,4 @@
-"""Our resource server, under uvicorn, called by clients that others wrote."""
+"""Our resource server, under uvicorn, called by clients of other authors."""
 
 from collections.abc import Callable, Generator
 
@@ -44,14 +44,14 @@ def plain() -> Generator[Served]:
 
 
 @pytest.fixture(scope="module")
-def lending() -> Generator[Served]:
-    """Demands nonces."""
+def requiring() -> Generator[Served]:
+    """A server that requires nonces."""
     with protected(DPoPPolicy(nonce="required")) as served:
         yield served
 
 
 @pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
-def test_every_algorithm_that_they_know(
+def test_every_algorithm_of_the_client_is_accepted(
     new_client: NewClient, kind: str, algorithm: str, plain: Served
 ) -> None:
     if algorithm in LACKS[kind]:
@@ -77,7 +77,7 @@ def test_every_algorithm_that_they_know(
         '/[x]|{y}"^`\\z',
     ],
 )
-def test_every_target(client: Client, method: str, target: str, plain: Served) -> None:
+def test_every_target_is_accepted(client: Client, method: str, target: str, plain: Served) -> None:
     body = None if method in ("GET", "DELETE") else "a=1&b=ü"
     answer = client.call(plain.token(client.jkt), method, plain.origin + target, body)
     assert (answer.status, answer.json().get("method")) == (200, method), answer
@@ -85,25 +85,25 @@ def test_every_target(client: Client, method: str, target: str, plain: Served) -
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_nonces(client: Client, method: str, lending: Served) -> None:
-    token, url = lending.token(client.jkt), f"{lending.origin}/notes/a%2Fb?q=1"
+def test_the_client_learns_and_renews_its_nonce(client: Client, method: str, requiring: Served) -> None:
+    token, url = requiring.token(client.jkt), f"{requiring.origin}/notes/a%2Fb?q=1"
     body = None if method == "GET" else "some text"
 
     def statuses() -> list[int]:
-        before = len(lending.statuses)
+        before = len(requiring.statuses)
         answer = client.call(token, method, url, body)
         assert (answer.status, answer.json().get("body")) == (200, body or "")
-        return lending.statuses[before:]
+        return requiring.statuses[before:]
 
     # The first request learns the nonce, the next ones use it, until it is stale.
     assert statuses() == [401, 200]
     assert statuses() == [200]
-    lending.ahead += 400
+    requiring.ahead += 400
     assert statuses() == [401, 200]
     assert statuses() == [200]
 
 
-def test_nonces_beside_bearer(client: Client) -> None:
+def test_the_client_learns_a_nonce_where_bearer_is_accepted_too(client: Client) -> None:
     with protected(DPoPPolicy(nonce="required", accept_bearer=True)) as served:
         token, url = served.token(client.jkt), f"{served.origin}/notes"
         assert client.call(token, "GET", url).status == 200
@@ -111,7 +111,7 @@ def test_nonces_beside_bearer(client: Client) -> None:
         assert served.statuses == [401, 200, 200]
 
 
-def test_nonces_when_the_clocks_differ(client: Client) -> None:
+def test_a_nonce_helps_a_client_whose_clock_differs(client: Client) -> None:
     with protected(DPoPPolicy(nonce="fallback")) as served:
         token, url = served.token(client.jkt), f"{served.origin}/notes"
         assert client.call(token, "GET", url).status == 200
@@ -122,19 +122,19 @@ def test_nonces_when_the_clocks_differ(client: Client) -> None:
 
 
 class TestChallenges:
-    """openid-client tells how it reads them."""
+    """openid-client reports how it reads them."""
 
     @pytest.fixture
     def client(self, node: NodePeer) -> NodeClient:
         return NodeClient(node, "openid-client")
 
-    def test_stolen_token(self, client: NodeClient, plain: Served) -> None:
+    def test_the_challenge_for_a_stolen_token_is_read(self, client: NodeClient, plain: Served) -> None:
         thief = NodeClient(client.peer, "openid-client")
         answer = thief.call(plain.token(client.jkt), "GET", plain.origin)
         assert answer.status == 401
         assert answer.read == [("dpop", "invalid_token")]
 
-    def test_missing_scope(self, client: NodeClient, plain: Served) -> None:
+    def test_the_challenge_for_a_missing_scope_is_read(self, client: NodeClient, plain: Served) -> None:
         answer = client.call(plain.token(client.jkt), "POST", f"{plain.origin}/write", "text")
         assert answer.status == 403
         assert answer.read == [("dpop", "insufficient_scope")]
@@ -142,7 +142,7 @@ class TestChallenges:
         assert answer.challenges[0]["parameters"]["scope"] == "notes:write"
         assert answer.challenges[0]["parameters"]["algs"] == " ".join(SUPPORTED_ALGORITHMS)
 
-    def test_beside_bearer(self, client: NodeClient) -> None:
+    def test_both_challenges_are_read(self, client: NodeClient) -> None:
         with protected(DPoPPolicy(accept_bearer=True)) as served:
             answer = client.call("unknown", "GET", served.origin)
         assert answer.read is not None

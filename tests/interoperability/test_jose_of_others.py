@@ -15,8 +15,8 @@ from dpop_middleware.errors import InvalidDPoPProof, InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.testing import TestIssuer
+from tests.support.jose_libraries import LIBRARIES, LibraryKey, library_key
 from tests.support.node import NodePeer
-from tests.support.signers import SIGNERS, Signer, signer
 
 ISSUER = "https://auth.example.com"
 RESOURCE = "https://api.example.com"
@@ -29,7 +29,7 @@ each_signer = pytest.mark.parametrize(
     ("library", "algorithm"),
     [
         (library, algorithm)
-        for library in SIGNERS
+        for library in LIBRARIES
         for algorithm in SUPPORTED_ALGORITHMS
         if library == "joserfc" or algorithm != "Ed25519"
     ],
@@ -43,15 +43,15 @@ def token_claims(**more: Any) -> dict[str, Any]:
     return usual | {"iat": now, "exp": now + 300, "jti": str(uuid.uuid4())} | more
 
 
-def token_of(key: Signer, **more: Any) -> str:
+def token_of(key: LibraryKey, **more: Any) -> str:
     return key.sign({"typ": "at+jwt", "kid": "its key"}, token_claims(**more))
 
 
-def key_set(key: Signer) -> dict[str, Any]:
+def key_set(key: LibraryKey) -> dict[str, Any]:
     return {"keys": [key.public_jwk | {"kid": "its key"}]}
 
 
-def proof_of(key: Signer, token: str, **more: Any) -> str:
+def proof_of(key: LibraryKey, token: str, **more: Any) -> str:
     ath = base64url.encode(hashlib.sha256(token.encode()).digest())
     claims = {"jti": str(uuid.uuid4()), "htm": "GET", "htu": URL, "iat": int(time.time()), "ath": ath}
     return key.sign({"typ": "dpop+jwt", "jwk": key.public_jwk}, claims | more)
@@ -66,8 +66,10 @@ def forged(jws: str) -> str:
 
 @each_signer
 class TestTheirs:
-    async def test_access_token(self, library: str, algorithm: str) -> None:
-        key = signer(library, algorithm)
+    async def test_their_access_token_is_accepted_and_a_forged_one_refused(
+        self, library: str, algorithm: str
+    ) -> None:
+        key = library_key(library, algorithm)
         verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(key))
         token = token_of(key, cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})
         verified = await verifier.verify(token)
@@ -77,8 +79,10 @@ class TestTheirs:
         with pytest.raises(InvalidToken, match="signature is wrong"):
             await verifier.verify(forged(token))
 
-    async def test_proof(self, library: str, algorithm: str) -> None:
-        issuer, key = signer(library, algorithm), signer(library, algorithm, number=2)
+    async def test_their_proof_is_accepted_and_one_for_another_method_refused(
+        self, library: str, algorithm: str
+    ) -> None:
+        issuer, key = library_key(library, algorithm), library_key(library, algorithm, number=2)
         api = ResourceServer(
             issuer=ISSUER, jwks=key_set(issuer), resource=RESOURCE, replay_store=MemoryReplayStore()
         )
@@ -113,7 +117,7 @@ def our_key(algorithm: str) -> DPoPKey:
 
 @each_algorithm
 class TestOurs:
-    def test_proof_judged_by_requests_oauth2client(self, algorithm: str) -> None:
+    def test_requests_oauth2client_accepts_our_proof(self, algorithm: str) -> None:
         if algorithm == "Ed25519":
             pytest.skip("it knows the algorithm by its older name, EdDSA, only")
         proof = our_key(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
@@ -123,7 +127,7 @@ class TestOurs:
         )
 
     @pytest.mark.slow
-    def test_token_and_proof_judged_by_oauth4webapi(self, algorithm: str, node: NodePeer) -> None:
+    def test_oauth4webapi_accepts_our_token_and_proof(self, algorithm: str, node: NodePeer) -> None:
         issuer, key = TestIssuer(audience=RESOURCE, algorithm=algorithm), our_key(algorithm)
         token = issuer.token(sub="ann", jkt=key.jkt)
 
@@ -143,7 +147,7 @@ class TestOurs:
 
 @pytest.mark.slow
 @each_algorithm
-async def test_access_token_by_npm_jose(algorithm: str, node: NodePeer) -> None:
+async def test_an_access_token_of_npm_jose_is_accepted(algorithm: str, node: NodePeer) -> None:
     signed = node.ask("sign", algorithm=algorithm, claims=token_claims())
     verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=signed["jwks"])
     assert (await verifier.verify(signed["token"])).subject == "ann"

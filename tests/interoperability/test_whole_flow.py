@@ -1,4 +1,4 @@
-"""A client and an authorization server that others wrote, and between their two our resource server."""
+"""A client and an authorization server of other authors, with our resource server."""
 
 from collections.abc import Generator
 
@@ -26,7 +26,9 @@ def served(issuer: str, request: pytest.FixtureRequest) -> Generator[Served]:
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "Ed25519"])
-def test_openid_client(node: NodePeer, issuer: str, served: Served, algorithm: str) -> None:
+def test_openid_client_gets_a_token_and_calls_the_api(
+    node: NodePeer, issuer: str, served: Served, algorithm: str
+) -> None:
     client = NodeClient(node, "openid-client", algorithm=algorithm, issuer=issuer)
     token = client.token(resource=RESOURCE, scope="notes:read")
     assert token["token_type"].lower() == "dpop"
@@ -37,7 +39,7 @@ def test_openid_client(node: NodePeer, issuer: str, served: Served, algorithm: s
     assert (thief.status, thief.read) == (401, [("dpop", "invalid_token")])
 
 
-def test_requests_oauth2client(issuer: str, served: Served) -> None:
+def test_requests_oauth2client_gets_a_token_and_calls_the_api(issuer: str, served: Served) -> None:
     with requests.Session() as session:
         session.trust_env = False
         asking = requests_oauth2client.OAuth2Client.from_discovery_endpoint(

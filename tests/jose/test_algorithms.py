@@ -88,12 +88,12 @@ def test_the_table_is_closed() -> None:
         ("RS512", "RSA", None),
     ],
 )
-def test_kty_and_crv(name: str, kty: str, crv: str | None) -> None:
+def test_each_algorithm_has_its_key_type_and_curve(name: str, kty: str, crv: str | None) -> None:
     assert (ALGORITHMS[name].kty, ALGORITHMS[name].crv) == (kty, crv)
 
 
 @pytest.mark.parametrize("name", SUPPORTED_ALGORITHMS)
-def test_verify(name: str) -> None:
+def test_verify_accepts_the_signature_and_no_changed_one(name: str) -> None:
     algorithm, key, signature = ALGORITHMS[name], public_key(name), sign(name)
     assert algorithm.verify(key, MESSAGE, signature)
     assert not algorithm.verify(key, MESSAGE + b"x", signature)

@@ -30,7 +30,7 @@ def canonical(text: str) -> bytes | None:
     ("data", "text"),
     [(b"", ""), (b"\x00", "AA"), (b"\xff\xfe", "__4"), (b"\xfb\xef\xff", "--__"), (b"abc", "YWJj")],
 )
-def test_encode_and_decode(data: bytes, text: str) -> None:
+def test_encode_and_decode_are_inverse(data: bytes, text: str) -> None:
     assert base64url.encode(data) == text
     assert base64url.decode(text) == data
 
@@ -44,7 +44,7 @@ def test_encode_and_decode(data: bytes, text: str) -> None:
         *("AA.A", "AAA!", "!!!!", "AAA\x00", "AAAé", "é", "\ud800AAA", "ＡＡＡＡ", "AAA\u017f"),
     ],
 )
-def test_decode_refuses(text: str) -> None:
+def test_decode_refuses_text_that_is_not_canonical(text: str) -> None:
     with pytest.raises(JOSEError) as caught:
         base64url.decode(text)
     assert caught.value.check is Check.FORMAT
@@ -74,7 +74,7 @@ def test_decode_takes_exactly_the_canonical_texts_of_two_and_three_characters() 
 
 @given(st.binary(max_size=300))
 @few
-def test_round_trip(data: bytes) -> None:
+def test_any_bytes_survive_a_round_trip(data: bytes) -> None:
     text = base64url.encode(data)
     assert set(text) <= set(ALPHABET)
     assert canonical(text) == data

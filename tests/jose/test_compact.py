@@ -9,7 +9,7 @@ from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.errors import JOSEError
 
 
-def test_split() -> None:
+def test_split_returns_the_three_segments() -> None:
     jws = split("aGVhZA.cGF5.c2ln")
     assert jws == CompactJWS(header="aGVhZA", payload="cGF5", signature="c2ln")
     assert jws.signing_input == b"aGVhZA.cGF5"
@@ -22,7 +22,7 @@ def test_segments_may_be_empty() -> None:
 @pytest.mark.parametrize(
     "text", ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "." * 8000, "é.b.c", "a.b.\ud800", "a。b.c"]
 )
-def test_split_refuses(text: str) -> None:
+def test_split_refuses_anything_but_three_segments(text: str) -> None:
     with pytest.raises(JOSEError) as caught:
         split(text)
     assert caught.value.check is Check.FORMAT

@@ -62,7 +62,7 @@ def refuse(jwk: object, algorithm: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", SUPPORTED_ALGORITHMS)
-def test_public_key(name: str) -> None:
+def test_public_key_fits_its_algorithm(name: str) -> None:
     key = public_key(JWKS[name], ALGORITHMS[name])
     assert ALGORITHMS[name].accepts(key)
 
@@ -104,7 +104,7 @@ def test_both_names_of_ed25519_mean_the_same(name: str, alg: str) -> None:
 
 
 @pytest.mark.parametrize("unset", [None, [], ()])
-def test_what_says_nothing_is_as_good_as_left_out(unset: object) -> None:
+def test_null_and_empty_members_count_as_absent(unset: object) -> None:
     members = dict.fromkeys(("use", "key_ops", "alg", "oth", "x5c", "kid"), unset)
     assert without_unset(P256 | members) == P256
     told = {"kid": "", "ext": False, "iat": 0, "x": {}, "key_ops": [None]}
@@ -201,19 +201,19 @@ def test_every_algorithm_takes_its_own_keys_only() -> None:
 
 
 @pytest.mark.parametrize("use", ["enc", "", 0, False, 1, ["sig"], [[]], {}, "SIG"])
-def test_use(use: object) -> None:
+def test_use_must_be_sig(use: object) -> None:
     refuse(P256 | {"use": use}, "ES256", "not for signatures")
 
 
 @pytest.mark.parametrize(
     "key_ops", [["sign"], "verify", "", {}, {"verify": 1}, 0, False, 1, [[]], [None], [["verify"]]]
 )
-def test_key_ops(key_ops: object) -> None:
+def test_key_ops_must_include_verify(key_ops: object) -> None:
     refuse(P256 | {"key_ops": key_ops}, "ES256", "not for verifying")
 
 
 @pytest.mark.parametrize("alg", ["ES384", "none", "", 0, False, 1, ["ES256"], "es256", "EdDSA"])
-def test_alg(alg: object) -> None:
+def test_alg_must_match(alg: object) -> None:
     refuse(P256 | {"alg": alg}, "ES256", "another algorithm")
     refuse(RSA | {"alg": "PS256"}, "RS256", "another algorithm")
 
@@ -318,7 +318,7 @@ def test_coordinates_are_below_the_prime(name: str, jwk: dict[str, Any], prime: 
 
 @pytest.mark.parametrize(("bits", "rest"), [(2048, 1), (2048, -1), (4096, 1), (4096, -1)])
 @pytest.mark.parametrize("e", [3, 5, 17, 257, 65535, 65537])
-def test_rsa_bounds(bits: int, rest: int, e: int) -> None:
+def test_rsa_keys_within_the_bounds_are_accepted(bits: int, rest: int, e: int) -> None:
     n = 2 ** (bits - 1) + 1 if rest > 0 else 2**bits - 1
     key = public_key(RSA | {"n": integer(n), "e": integer(e)}, ALGORITHMS["RS256"])
     assert not ALGORITHMS["RS256"].verify(key, b"x", b"\1" * (bits // 8))
@@ -441,11 +441,11 @@ def test_an_ed25519_key_off_the_curve_verifies_nothing() -> None:
 # Thumbprints
 
 
-def test_thumbprint_of_rfc_7638() -> None:
+def test_the_example_of_rfc_7638_has_its_thumbprint() -> None:
     assert thumbprint(EXAMPLES["rfc7638"]["jwk"]) == EXAMPLES["rfc7638"]["thumbprint"]
 
 
-def test_thumbprint_of_rfc_8037() -> None:
+def test_the_example_of_rfc_8037_has_its_thumbprint() -> None:
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
     assert thumbprint(jwk) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
@@ -472,7 +472,7 @@ def test_thumbprint_needs_every_member(jwk: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kty", [None, 1, "ec", "oct", ["EC"], {"EC": 1}, "AKP"])
-def test_thumbprint_of_an_unknown_key_type(kty: object) -> None:
+def test_an_unknown_key_type_has_no_thumbprint(kty: object) -> None:
     with pytest.raises(JOSEError, match="unknown key type"):
         thumbprint(P256 | {"kty": kty, "k": "AAAA"})
 

@@ -32,7 +32,7 @@ few = settings(max_examples=200, deadline=None)
         (b'{"a":"NaN"}', {"a": "NaN"}),
     ],
 )
-def test_parse_object(data: bytes, value: dict[str, Any]) -> None:
+def test_parse_object_returns_the_object(data: bytes, value: dict[str, Any]) -> None:
     assert parse_object(data) == value
 
 
@@ -90,7 +90,7 @@ def test_parse_object(data: bytes, value: dict[str, Any]) -> None:
         (b'{"a":-1' + b"0" * 5000 + b"}", "out of range"),
     ],
 )
-def test_parse_object_refuses(data: bytes, reason: str) -> None:
+def test_parse_object_refuses_what_is_not_strict_json(data: bytes, reason: str) -> None:
     with pytest.raises(JOSEError, match=reason) as caught:
         parse_object(data)
     assert caught.value.check is Check.FORMAT
@@ -133,7 +133,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text(), JSON, max_size=4), st.booleans())
 @few
-def test_round_trip(value: dict[str, Any], ensure_ascii: bool) -> None:
+def test_any_object_survives_a_round_trip(value: dict[str, Any], ensure_ascii: bool) -> None:
     assert parse_object(json.dumps(value, ensure_ascii=ensure_ascii).encode()) == value
 
 

@@ -11,7 +11,7 @@ def test_one_media_type_has_several_spellings(typ: str) -> None:
 
 
 @pytest.mark.parametrize("typ", [None, 1, True, [], {}, b"jwt", "jw\u017f", "to\u212aen", "é"])
-def test_what_names_no_media_type(typ: object) -> None:
+def test_a_value_that_names_no_media_type_gives_none(typ: object) -> None:
     assert media_type(typ) is None
 
 

@@ -136,7 +136,7 @@ def served(request: pytest.FixtureRequest) -> Generator[Served]:
     assert world.store.closed == 1, "the lifespan closes what the server owns"
 
 
-def test_once_and_not_again(served: Served) -> None:
+def test_a_proof_is_accepted_once(served: Served) -> None:
     headers = served.headers("/a?x=1")
     first = httpx2.get(served.url("/a?x=1"), headers=headers, trust_env=False)
     assert first.json() == {"user": "user123", "version": "1.1"}
@@ -145,7 +145,7 @@ def test_once_and_not_again(served: Served) -> None:
     assert again.json()["error"] == "invalid_dpop_proof"
 
 
-def test_a_refusal(served: Served) -> None:
+def test_a_refusal_has_both_challenges_and_a_body(served: Served) -> None:
     answer = httpx2.get(served.url("/a"), trust_env=False)
     assert answer.status_code == 401
     assert [line.split()[0] for line in answer.headers.get_list("www-authenticate")] == ["Bearer", "DPoP"]
@@ -163,7 +163,7 @@ def test_the_path_is_taken_as_it_was_sent(served: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PROPFIND", "TRACE"])
-def test_every_method(served: Served, method: str) -> None:
+def test_every_method_is_authenticated(served: Served, method: str) -> None:
     assert httpx2.request(method, served.url("/a"), trust_env=False).status_code == 401
     headers = served.headers("/a", method=method)
     answer = httpx2.request(method, served.url("/a"), headers=headers, trust_env=False)
@@ -186,7 +186,7 @@ def test_bodies_stream_in_both_directions(served: Served) -> None:
     assert received.startswith(b"HTTP/1.1 200")
 
 
-def test_nonces(served: Served) -> None:
+def test_a_nonce_is_asked_for_and_then_accepted(served: Served) -> None:
     refused = served.get("/nonce")
     assert refused.status_code == 401
     (nonce,) = refused.headers.get_list("dpop-nonce")
@@ -196,12 +196,12 @@ def test_nonces(served: Served) -> None:
 # --- what no client library sends
 
 
-def test_trailing_blanks(served: Served) -> None:
+def test_trailing_spaces_and_tabs_are_ignored(served: Served) -> None:
     authorization, proof = served.lines("/a")
     assert served.raw("/a", f"{authorization} \t ", f"{proof}\t  ")[0] == 200
 
 
-def test_repeated_fields(served: Served) -> None:
+def test_repeated_fields_are_refused(served: Served) -> None:
     authorization, proof = served.lines("/a")
     _, other = served.lines("/a")
     for lines in ([proof, other], [proof, proof], [proof, "DPoP:"], [f"{proof},{proof[6:]}"], [f"{proof}, "]):
@@ -227,7 +227,7 @@ def test_folded_and_illegal_fields(served: Served) -> None:
 
 
 @pytest.mark.parametrize("size", [8 * 1024 + 1, 17 * 1024, 100 * 1024])
-def test_large_fields(served: Served, size: int) -> None:
+def test_large_fields_are_refused(served: Served, size: int) -> None:
     authorization, proof = served.lines("/a")
     assert served.raw("/a", authorization, f"DPoP: {'a' * size}")[0] in (0, 400, 401, 431)
     assert served.raw("/a", f"Authorization: DPoP {'a' * size}", proof)[0] in (0, 400, 401, 431)
@@ -235,7 +235,7 @@ def test_large_fields(served: Served, size: int) -> None:
 
 def test_absolute_form(served: Served) -> None:
     lines = served.lines("/a")
-    assert served.raw(served.url("/a"), *lines)[0] in (200, 400)
+    assert served.raw(served.url("/a"), *lines)[0] == 200
     assert served.raw("http://evil.test/a", *served.lines("/a"))[0] in (200, 400)
     assert served.raw(served.url("/a"))[0] in (400, 401)
     assert served.raw("http://evil.test/../a")[0] in (400, 401)
@@ -271,27 +271,27 @@ def test_host_decides_nothing(served: Served, host: str) -> None:
         "/;/public",
     ],
 )
-def test_no_way_around(served: Served, target: str) -> None:
+def test_hostile_targets_are_refused(served: Served, target: str) -> None:
     assert served.raw(target)[0] in (0, 400, 401)
 
 
-def test_public_paths(served: Served) -> None:
+def test_public_paths_are_public_only_as_written(served: Served) -> None:
     assert served.raw("/public")[1].endswith(b"public")
-    assert served.raw("/%70ublic")[1].endswith(b"public")
+    assert served.raw("/%70ublic")[0] == 401  # some routers compare what was sent, undecoded
     assert served.raw("/below/x")[0] == 404
 
 
 # --- WebSockets and events
 
 
-def test_a_websocket(served: Served) -> None:
+def test_a_websocket_is_accepted_and_echoes(served: Served) -> None:
     with served.websocket("/ws", served.headers("/ws")) as websocket:
         assert websocket.recv() == "user123"
         websocket.send("hello")
         assert websocket.recv() == "hello"
 
 
-def test_a_refused_websocket(served: Served) -> None:
+def test_a_refused_websocket_gets_challenges_and_a_body(served: Served) -> None:
     with pytest.raises(InvalidStatus) as caught, served.websocket("/ws", {}):
         pass
     response = caught.value.response
@@ -300,7 +300,7 @@ def test_a_refused_websocket(served: Served) -> None:
     assert b"an access token is required" in (response.body or b"")
 
 
-def test_a_nonce_on_the_denial_and_on_the_accept(served: Served) -> None:
+def test_a_nonce_is_sent_with_the_denial_and_with_the_accept(served: Served) -> None:
     with pytest.raises(InvalidStatus) as caught, served.websocket("/nonce-ws", served.headers("/nonce-ws")):
         pass
     (nonce,) = caught.value.response.headers.get_all("DPoP-Nonce")
@@ -342,7 +342,7 @@ def test_events_that_are_always_ready_end_with_their_token(served: Served, path:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_behind_a_proxy_that_strips_a_prefix(kind: ServerKind) -> None:
+def test_a_prefix_that_a_proxy_strips_is_put_back(kind: ServerKind) -> None:
     world = World()
     public = "https://www.example.test/svc"
     options = {"public_url": public, "resource": public, "audience": world.issuer.audience}
@@ -356,11 +356,13 @@ def test_behind_a_proxy_that_strips_a_prefix(kind: ServerKind) -> None:
             httpx2.get(f"{origin}/a", headers=world.headers(f"{origin}/a"), trust_env=False).status_code
             == 401
         )
-        assert httpx2.get(f"{origin}/public", trust_env=False).text == "public"
+        listed = httpx2.get(f"{origin}/public", trust_env=False)
+        # A root path that the path doesn't start with is cut off by every router in a way of its own.
+        assert listed.status_code == (401 if kind == "hypercorn" else 200)
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_a_unix_socket(kind: ServerKind, tmp_path: Path) -> None:
+def test_requests_over_a_unix_socket_are_accepted(kind: ServerKind, tmp_path: Path) -> None:
     world = World()
     path = tmp_path / "api.sock"
     with (
@@ -383,7 +385,7 @@ def has_ipv6_loopback() -> bool:
 
 @pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has no IPv6 loopback")
 @pytest.mark.parametrize("kind", SERVERS)
-def test_an_ipv6_literal(kind: ServerKind) -> None:
+def test_an_ipv6_literal_is_compared_in_normal_form(kind: ServerKind) -> None:
     world = World()
     with serving(kind, lambda origin: application(world, origin), host="::1") as origin:
         assert origin.startswith("http://[::1]:")
@@ -408,7 +410,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate(chain, key, trust)
 
 
-def test_http_2(certificate: Certificate) -> None:
+def test_http_2_requests_are_accepted(certificate: Certificate) -> None:
     world = World()
     with (
         serving("hypercorn", lambda origin: application(world, origin), certificate=certificate) as origin,
@@ -434,8 +436,8 @@ def test_http_2(certificate: Certificate) -> None:
         assert shouted.text == "ONE TWO"
 
 
-def test_http_2_with_several_public_urls(certificate: Certificate) -> None:
-    """Over HTTP/2 it is `:authority` that selects one of them; hypercorn hands it on as Host."""
+def test_over_http_2_the_authority_selects_the_public_url(certificate: Certificate) -> None:
+    """Over HTTP/2 `:authority` selects one of them; hypercorn passes it on as Host."""
     world = World()
 
     def several(origin: str) -> DPoPMiddleware:
@@ -471,7 +473,7 @@ def test_http_2_with_several_public_urls(certificate: Certificate) -> None:
             assert (refused.status_code, refused.json()["error"]) == (401, "invalid_dpop_proof")
 
 
-def test_tls_without_a_proxy(certificate: Certificate) -> None:
+def test_tls_works_without_a_proxy(certificate: Certificate) -> None:
     world = World()
     with serving("uvicorn-h11", lambda origin: application(world, origin), certificate=certificate) as origin:
         good = httpx2.get(

@@ -106,7 +106,7 @@ def visit(tmp_path: Path) -> Callable[[Any], dict[str, Any]]:
     return visited
 
 
-def test_cors_outside(visit: Any) -> None:
+def test_with_cors_outside_the_browser_reads_answers_and_nonces(visit: Any) -> None:
     results = visit(with_cors_outside)
     assert results["extractable"] is False
     first, second, put = results["first"], results["second"], results["put"]
@@ -119,7 +119,9 @@ def test_cors_outside(visit: Any) -> None:
     assert results["without_token"]["challenge"].startswith("DPoP algs=")
 
 
-def test_cors_inside(visit: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_with_cors_inside_every_request_of_the_browser_fails(
+    visit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
         results = visit(with_cors_inside)
     for name in ("first", "second", "put", "without_token"):

@@ -159,7 +159,7 @@ def test_forwarded_fields_decide_nothing(proxied: Proxied) -> None:
     assert proxied.get("/a", *forged, *evil)[0] == 401
 
 
-def test_several_server_names(proxied: Proxied) -> None:
+def test_each_server_name_has_its_own_url(proxied: Proxied) -> None:
     other = "api.example.org"
     assert proxied.get("/a", *proxied.fields("/a", other), host=other)[0] == 200
     assert proxied.get("/a", *proxied.fields("/a", other))[0] == 401
@@ -179,12 +179,12 @@ def test_a_proxy_that_passes_its_own_host_selects_no_url(proxied: Proxied) -> No
     assert "the Host field names no URL of this resource server" in answer
 
 
-def test_a_stripped_prefix(proxied: Proxied) -> None:
+def test_a_prefix_stripped_by_proxy_pass_is_put_back(proxied: Proxied) -> None:
     status, answer = proxied.get("/svc/a", *proxied.fields("/svc/a"))
     assert status == 200
     assert '"raw_path":"/a"' in answer
     assert proxied.get("/svc/a", *proxied.fields("/a"))[0] == 401
-    # With a path on proxy_pass nginx decodes what it passes on: nobody can know any more what was sent.
+    # With a path on proxy_pass nginx decodes what it passes on, so the path as sent is lost.
     assert proxied.get("/svc/a%2Fb", *proxied.fields("/svc/a%2Fb"))[0] == 401
 
 
@@ -205,7 +205,7 @@ def test_repeated_fields_arrive_repeated(proxied: Proxied) -> None:
     assert proxied.get("/a", authorization, proof)[0] == 200
 
 
-def test_folded_fields(proxied: Proxied) -> None:
+def test_folded_fields_are_refused_or_joined(proxied: Proxied) -> None:
     authorization, proof = proxied.fields("/a")
     for folded in (
         f"{proof[:40]}\r\n {proof[40:]}",
@@ -216,7 +216,7 @@ def test_folded_fields(proxied: Proxied) -> None:
     assert proxied.get("/a", f"{authorization}  ", f"{proof}\t")[0] in (200, 401)
 
 
-def test_large_fields(proxied: Proxied) -> None:
+def test_large_fields_are_refused(proxied: Proxied) -> None:
     authorization, proof = proxied.fields("/a")
     for size in (8 * 1024 + 1, 100 * 1024):
         assert proxied.get("/a", authorization, f"DPoP: {'a' * size}")[0] in (400, 401, 431)
@@ -224,7 +224,7 @@ def test_large_fields(proxied: Proxied) -> None:
 
 
 @pytest.mark.parametrize("target", ["/../a", "/x/../a", "/%2e%2e/a", "/x/%2e%2e/a", "/x/..%2fa", "/.", "*"])
-def test_hostile_paths(proxied: Proxied, target: str) -> None:
+def test_hostile_paths_are_refused(proxied: Proxied, target: str) -> None:
     assert proxied.get(target, *proxied.fields("/a"))[0] in (400, 401)
 
 
@@ -235,7 +235,7 @@ def test_both_challenges_reach_the_client(proxied: Proxied) -> None:
     assert [challenge.split()[1] for challenge in challenges] == ["Bearer", "DPoP"]
 
 
-def test_http_2_to_the_proxy(proxied: Proxied) -> None:
+def test_the_proxy_accepts_http_2(proxied: Proxied) -> None:
     url = f"https://127.0.0.1:{proxied.port}/a"
     name = {"Host": f"api.example.test:{proxied.port}"}
     with httpx2.Client(http2=True, verify=proxied.trust, trust_env=False) as client:
@@ -248,7 +248,7 @@ def test_http_2_to_the_proxy(proxied: Proxied) -> None:
         assert client.get(url, headers=[authorization, proof]).status_code == 401
 
 
-def test_a_websocket(proxied: Proxied) -> None:
+def test_a_websocket_passes_the_proxy(proxied: Proxied) -> None:
     url = f"wss://api.example.test:{proxied.port}/ws"
 
     def websocket(**headers: str) -> Any:

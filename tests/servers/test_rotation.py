@@ -1,4 +1,4 @@
-"""Issuers that rotate their keys while clients and strangers hammer a real server."""
+"""Issuers that rotate their keys while clients and forgers send requests to a real server."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from tests.support.issuer_tokens import IssuerKey, issuer_key, key_set
 from tests.support.servers import serving
 
 CLIENTS = 8
-STRANGERS = 40
+FORGERS = 40
 ROTATIONS = 6
 
 
@@ -104,7 +104,7 @@ class Requests:
         self._url = f"{origin}/hello"
         self._issuer = issuer
         self.of_clients: Counter[int] = Counter()
-        self.of_strangers: Counter[int] = Counter()
+        self.of_forgers: Counter[int] = Counter()
         self.slowest = 0.0
 
     async def client(self) -> None:
@@ -116,11 +116,11 @@ class Requests:
             if status == 200:
                 self._issuer.accepted[signer.kid] += 1
 
-    async def stranger(self) -> None:
+    async def forged(self) -> None:
         key, forger = DPoPKey.generate(), issuer_key("ES256", kid="forger")
         while True:
             kid = secrets.token_hex(8)
-            self.of_strangers[await self._ask(key, forger, header={"kid": kid})] += 1
+            self.of_forgers[await self._ask(key, forger, header={"kid": kid})] += 1
 
     async def _ask(self, key: DPoPKey, signer: IssuerKey, *, header: dict[str, Any]) -> int:
         token = signer.token(
@@ -138,23 +138,23 @@ class Requests:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strangers", [0, STRANGERS], ids=["alone", "beside strangers"])
-async def test_no_valid_token_is_refused_while_keys_rotate(api: str, issuer: Issuer, strangers: int) -> None:
+@pytest.mark.parametrize("forgers", [0, FORGERS], ids=["alone", "beside forgers"])
+async def test_no_valid_token_is_refused_while_keys_rotate(api: str, issuer: Issuer, forgers: int) -> None:
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(limits=limits, timeout=30, trust_env=False) as client:
         requests = Requests(client, api, issuer)
         begun = time.monotonic()
-        asks = [requests.client() for _ in range(CLIENTS)] + [requests.stranger() for _ in range(strangers)]
+        asks = [requests.client() for _ in range(CLIENTS)] + [requests.forged() for _ in range(forgers)]
         async with asking(asks):
             await issuer.until_used(issuer.keys[-1])
             for _ in range(ROTATIONS):
                 await issuer.until_used(issuer.rotate())
         seconds = time.monotonic() - begun
     assert set(requests.of_clients) <= {200, 503}
-    assert set(requests.of_strangers) <= {401, 503}
-    unavailable = requests.of_clients[503] + requests.of_strangers[503]
+    assert set(requests.of_forgers) <= {401, 503}
+    unavailable = requests.of_clients[503] + requests.of_forgers[503]
     assert unavailable <= MAX_UNAVAILABLE + UNAVAILABLE_PER_SECOND * seconds
-    # The first one, two a second at most for keys that nobody knew, and one more for a beginning second.
+    # The first one, two a second at most for unknown keys, and one more for a beginning second.
     assert issuer.fetches <= 2 + 2 * (seconds + 1)
-    if not strangers:
+    if not forgers:
         assert issuer.fetches >= 1 + ROTATIONS

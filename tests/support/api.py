@@ -1,4 +1,4 @@
-"""A resource server whose clock, tokens, store and events a test holds in its hands."""
+"""A resource server whose clock, tokens, store and events a test controls."""
 
 import json
 from collections.abc import Iterable
@@ -18,23 +18,13 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.jose import base64url
+from tests.support.clock import NOW, Clock
 
 __all__ = ["ISSUER", "NOW", "RESOURCE", "Api", "Clock", "Store", "Tokens", "edited", "request"]
 
-NOW = 1_800_000_000.0
 RESOURCE = "https://api.example.test"
 ISSUER = "https://auth.example.test"
 SECRET = bytes(range(32))
-
-
-class Clock:
-    """Seconds since the epoch, as the test says."""
-
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Tokens:

@@ -41,7 +41,7 @@ class RunningExample:
 
 
 def documented_application(name: str) -> str:
-    """Return the application that the example's docstring tells to run, such as `examples.name.app:app`."""
+    """Return the application that the example's docstring names, such as `examples.name.app:app`."""
     text = (HOUSE / "examples" / name / "app.py").read_text(encoding="utf-8")
     (application,) = re.findall(r"python -m uvicorn (\S+)", text)
     return str(application)
@@ -71,7 +71,7 @@ def running_example(name: str) -> Generator[RunningExample]:
 
 
 def _wait_until_it_answers(origin: str) -> None:
-    # The socket listens already: whoever connects now is answered when the server is up.
+    # The socket already listens: a connection is answered when the server is up.
     host, _, port = origin.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=15) as connection:
         connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A resource server with everybody around it, and requests to it: as ASGI scopes or as header fields."""
+"""A resource server for the tests of the framework adapters, and requests to it: scopes or header fields."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,8 +9,9 @@ from starlette.types import Receive, Scope, Send
 from dpop_middleware import HMACNonceProvider, MemoryReplayStore, ReplayEntry, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
+from tests.support.clock import Clock
 
-__all__ = ["ORIGIN", "SECRET", "Clock", "CountingStore", "Fields", "World", "reached", "scope_of"]
+__all__ = ["ORIGIN", "SECRET", "CountingStore", "Fields", "World", "reached", "scope_of"]
 
 ORIGIN = "https://api.example.test"
 SECRET = bytes(range(32))
@@ -18,18 +19,8 @@ SECRET = bytes(range(32))
 Fields = list[tuple[str, str]]
 
 
-class Clock:
-    """Seconds since the epoch, moved by the test."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class CountingStore(MemoryReplayStore):
-    """Knows how often it was asked."""
+    """Counts how often it was asked, opened and closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +107,6 @@ def scope_of(
 
 
 async def reached(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that says that it was reached."""
+    """An application that answers that it was reached."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")]})
     await send({"type": "http.response.body", "body": b"reached"})

@@ -39,7 +39,7 @@ class IssuerKey:
         return document if self.kid is None else document | {"kid": self.kid}
 
     def sign(self, header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str | bytes) -> str:
-        """Sign whatever is given: mappings, or the text of a header or payload that no mapping can hold."""
+        """Sign any header and payload: mappings, or text where no mapping can hold it."""
         texts = [
             part
             if isinstance(part, bytes)

@@ -1,10 +1,10 @@
-"""The library and the oracle side by side: both judge one request, in one world."""
+"""The library and the oracle side by side: both judge one request, by the same facts."""
 
 from dpop_middleware import ResourceRequest, ResourceServer
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.events import AuthenticationEvent
 from tests.support.api import NOW, RESOURCE, Clock, Store, Tokens
-from tests.support.oracle import Asked, World, faults
+from tests.support.oracle import Asked, ServerFacts, faults
 from tests.support.signer import ALGORITHMS, Signer
 
 __all__ = ["AUTHORIZATION", "HOST", "OF_ANOTHER", "TOKEN", "UNBOUND", "URL", "Judges"]
@@ -16,7 +16,7 @@ HOST = (b"host", b"api.example.test")
 
 
 class Judges:
-    """The library and the oracle, in the same world; `last` is what the library told its operators last."""
+    """The library and the oracle, with the same facts; `last` is the library's last event."""
 
     def __init__(self, key: Signer) -> None:
         self.key = key
@@ -25,11 +25,11 @@ class Judges:
         for name, jkt in ((TOKEN, key.jkt), (UNBOUND, None), (OF_ANOTHER, "0" * 43)):
             tokens.issue(jkt, name=name)
         self.last: AuthenticationEvent | None = None
-        # Somebody listens, so that every refusal is explained as well.
+        # With a listener, every refusal is explained as well.
         self.server = ResourceServer(
             verifier=tokens, resource=RESOURCE, replay_store=store, clock=Clock(), on_event=self._listen
         )
-        self.world = World(
+        self.world = ServerFacts(
             base=RESOURCE,
             now=NOW,
             tokens={name: token.jkt for name, token in tokens.known.items()},
@@ -40,7 +40,7 @@ class Judges:
         self.last = event
 
     async def disagree(self, asked: Asked) -> str | None:
-        """Return what the judges don't agree about; None when they do."""
+        """Return how the judges disagree; None when they agree."""
         expected = faults(asked, self.world)
         scope = {
             "type": "http",

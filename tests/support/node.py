@@ -140,7 +140,7 @@ class NodePeer:
         self._script = script
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Return the answer to one question; AssertionError tells what the script threw."""
+        """Return the answer to one question; raises AssertionError with the error of the script."""
         self._script.write(json.dumps({"do": do, **arguments}))
         answer = json.loads(self._script.read())
         assert "thrown" not in answer, answer["thrown"]

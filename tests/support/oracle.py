@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-__all__ = ["Asked", "World", "b64", "faults", "jkt_of", "normal_uri"]
+__all__ = ["Asked", "ServerFacts", "b64", "faults", "jkt_of", "normal_uri"]
 
 UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 IN_PATH = UNRESERVED + "!$&'()*+,;=:@/"
@@ -52,7 +52,7 @@ SMALL_ORDER = {
 
 
 @dataclass(frozen=True)
-class World:
+class ServerFacts:
     """What the server knows: its base URL, its clock, and the tokens with the keys they are bound to."""
 
     base: str
@@ -290,8 +290,16 @@ def normal_uri(uri: str) -> str:
     return f"{scheme}://{host.lower()}{without_dots(normal_path(octets_of(path))) or '/'}"
 
 
-def target_of(asked: Asked, world: World) -> str:
+def target_of(asked: Asked, world: ServerFacts) -> str:
     path = asked.raw_path.decode("latin-1")
+    scheme, colon, rest = path.partition("://")
+    if colon and scheme.lower() in ("http", "https"):
+        # RFC 9112 section 3.2.2: the absolute form counts where it names us.
+        authority = re.split("[/?]", rest, maxsplit=1)[0]
+        if normal_uri(f"{scheme}://{authority}/") != world.base + "/":
+            raise Wrong
+        path = rest.removeprefix(authority)
+        path = path if path.startswith("/") else "/" + path
     if not path.startswith("/"):
         raise Wrong
     path = normal_path(path.partition("?")[0])
@@ -316,7 +324,7 @@ def is_proof_type(typ: Any) -> bool:
 
 
 def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
-    proof: str, asked: Asked, world: World, token: str
+    proof: str, asked: Asked, world: ServerFacts, token: str
 ) -> set[str]:
     found: set[str] = set()
     segments = proof.split(".")
@@ -373,7 +381,7 @@ def claims_of_a_wrong_type(claims: dict[str, Any]) -> set[str]:
     return set() if well_formed else {"claims"}
 
 
-def claims_faults(claims: dict[str, Any], asked: Asked, world: World, token: str) -> set[str]:
+def claims_faults(claims: dict[str, Any], asked: Asked, world: ServerFacts, token: str) -> set[str]:
     found = claims_of_a_wrong_type(claims)
     if claims.get("htm") != asked.method or not asked.method:
         found.add("htm")
@@ -395,7 +403,7 @@ def claims_faults(claims: dict[str, Any], asked: Asked, world: World, token: str
     return found
 
 
-def faults(asked: Asked, world: World) -> set[str]:
+def faults(asked: Asked, world: ServerFacts) -> set[str]:
     """Return the names of all that is wrong with a request, as far as it can be read; empty to let it in."""
     authorization = values(asked, b"authorization")
     if len(authorization) != 1:

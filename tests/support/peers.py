@@ -1,4 +1,4 @@
-"""DPoP clients that others wrote, in the same words for all, and a real server of ours for them to call."""
+"""DPoP clients of other authors behind one interface, and a real server of ours for them to call."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""What is around the code that a document shows: issuers, a server for its URLs, and the network."""
+"""The environment of the code that a document shows: issuers, a server for its URLs, and the network."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -41,7 +41,7 @@ ISSUER = "https://auth.example.com"
 
 
 async def _who(request: Request) -> JSONResponse:
-    """Stands for the reader's application: it says who calls, and by which path."""
+    """The reader's application: it answers with the user and the path."""
     verified = request.scope.get("dpop")
     subject = None if verified is None else verified.access_token.subject
     return JSONResponse({"subject": subject, "path": request.scope["raw_path"].decode()})
@@ -53,7 +53,7 @@ def readers_app() -> Starlette:
 
 @dataclass
 class World:
-    """What is around the reader's code: issuers, a server where the URLs lead to, and the network."""
+    """The environment of the reader's code: issuers, a server for its URLs, and the network."""
 
     patch: pytest.MonkeyPatch
     folder: Path

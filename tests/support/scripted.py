@@ -76,7 +76,7 @@ class ScriptedServer:
         self._writers.clear()
 
     def push(self, data: bytes) -> None:
-        """Say something that nobody asked for."""
+        """Send something unrequested."""
         for writer in self._writers:
             writer.write(data)
 

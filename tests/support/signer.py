@@ -1,4 +1,4 @@
-"""Keys and proofs made by hand, from `cryptography` alone: what a client of somebody else's might send."""
+"""Keys and proofs made by hand, from `cryptography` alone: as a foreign client might send them."""
 
 import functools
 import hashlib
@@ -84,7 +84,7 @@ class Signer:
         return bytes(self._key.sign(signed, padding.PKCS1v15(), self._digest))
 
     def jws(self, header: Any, claims: Any) -> str:
-        """Return a compact JWS over whatever is given."""
+        """Return a compact JWS over the given parts; nothing is checked."""
         signed = f"{encoded(header)}.{encoded(claims)}"
         return f"{signed}.{b64(self.sign(signed.encode()))}"
 

@@ -82,7 +82,7 @@ class Browser:
         self.command("POST", "/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
     def text(self, selector: str) -> str:
-        """Return what is shown of an element."""
+        """Return the visible text of an element."""
         return str(self.command("GET", f"/element/{self.find(selector)}/text"))
 
     def devtools(self, name: str, **parameters: Any) -> Any:

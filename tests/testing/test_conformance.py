@@ -1,4 +1,4 @@
-"""The conformance suite over every face of the library, as a team runs it over its own application."""
+"""The conformance suite for every framework adapter, as a team runs it for its own application."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -97,7 +97,7 @@ def fastapi_under_the_middleware(server: ResourceServer) -> Any:
     return DPoPMiddleware(fastapi(server), server)
 
 
-FACES: tuple[Callable[[ResourceServer], Any], ...] = (
+ADAPTERS: tuple[Callable[[ResourceServer], Any], ...] = (
     plain_asgi,
     starlette,
     mounted,
@@ -111,16 +111,18 @@ POLICIES: tuple[dict[str, Any], ...] = (
     {}, {"accept_bearer": True}, {"nonce": "required"}, {"nonce": "fallback"}
 )  # fmt: skip
 SERVED = [
-    pytest.param((face, policy), id=f"{face.__name__}-{'-'.join(map(str, policy.values())) or 'strict'}")
-    for face in FACES
+    pytest.param(
+        (adapter, policy), id=f"{adapter.__name__}-{'-'.join(map(str, policy.values())) or 'strict'}"
+    )
+    for adapter in ADAPTERS
     for policy in POLICIES
     # A dependency alone can't put nonces on every response, and says so.
-    if face not in (fastapi, fastapi_with_the_handler) or "nonce" not in policy
+    if adapter not in (fastapi, fastapi_with_the_handler) or "nonce" not in policy
 ]
 
 
 @pytest.fixture(params=SERVED)
 def dpop_target(request: pytest.FixtureRequest) -> Target:
-    face, policy = request.param
-    url = "https://api.example.com/notes/" if face is mounted else "https://api.example.com/notes?page=1"
-    return Target.of(ISSUER, app=face(api(**policy)), url=url, scopes=["notes:read"])
+    adapter, policy = request.param
+    url = "https://api.example.com/notes/" if adapter is mounted else "https://api.example.com/notes?page=1"
+    return Target.of(ISSUER, app=adapter(api(**policy)), url=url, scopes=["notes:read"])

@@ -1,4 +1,4 @@
-"""Each broken proof is broken in its one way: the library's own checks, in order, catch it where it says."""
+"""Each broken proof has one defect, and the library catches it at the check that it names."""
 
 import json
 
@@ -40,7 +40,7 @@ def request(token: str, lines: list[tuple[str, str]]) -> ResourceRequest:
 
 @pytest.mark.parametrize("algorithm", KEYS)
 @pytest.mark.parametrize("name", BROKEN_PROOFS)
-async def test_is_caught_by_the_check_it_names(name: str, algorithm: str) -> None:
+async def test_each_defect_is_caught_by_the_check_that_it_names(name: str, algorithm: str) -> None:
     defect, key, api = BROKEN_PROOFS[name], KEYS[algorithm], server()
     token = ISSUER.token(jkt=key.jkt)
     lines = broken_proof(
@@ -55,7 +55,7 @@ async def test_is_caught_by_the_check_it_names(name: str, algorithm: str) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name, one in BROKEN_PROOFS.items() if not one.needs_token])
-async def test_is_caught_at_a_token_endpoint_too(name: str) -> None:
+async def test_each_defect_is_caught_at_a_token_endpoint_too(name: str) -> None:
     defect, url = BROKEN_PROOFS[name], "https://auth.example.test/token"
     endpoint = TokenEndpoint(url=url, replay_store=MemoryReplayStore(), clock=ISSUER.clock)
     lines = broken_proof(name, key=KEYS["ES256"], method="POST", url=url, now=NOW)
@@ -72,7 +72,7 @@ async def test_is_caught_at_a_token_endpoint_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN_PROOFS)
-def test_leaves_out_what_a_token_endpoint_does_not_get(name: str) -> None:
+def test_a_proof_for_a_token_endpoint_has_no_ath(name: str) -> None:
     lines = broken_proof(name, key=KEYS["ES256"], method="POST", url="https://auth.example.test/token")
     assert len(lines) == {"no_proof": 0, "two_headers": 2}.get(name, 1)
     assert {header for header, _ in lines} <= {"DPoP"}
@@ -81,7 +81,7 @@ def test_leaves_out_what_a_token_endpoint_does_not_get(name: str) -> None:
         assert set(claims) == {"jti", "htm", "htu", "iat"}
 
 
-def test_carries_the_nonce() -> None:
+def test_a_broken_proof_has_the_nonce() -> None:
     ((_, proof),) = broken_proof("typ_jwt", key=KEYS["ES256"], method="GET", url="https://h/", nonce="n")
     assert jwt.decode(proof, options={"verify_signature": False})["nonce"] == "n"
 
@@ -97,7 +97,7 @@ def test_the_padded_proof_is_otherwise_valid_whatever_its_length() -> None:
         assert proof.split(".")[1].endswith("=")
 
 
-def test_names_and_checks_are_those_that_the_library_knows() -> None:
+def test_each_defect_is_listed_under_its_own_name() -> None:
     assert len(BROKEN_PROOFS) >= 30
     assert all(name == defect.name for name, defect in BROKEN_PROOFS.items())
     assert "HS256" not in SUPPORTED_ALGORITHMS

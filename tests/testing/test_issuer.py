@@ -1,4 +1,4 @@
-"""TestIssuer: tokens of any shape, clients for every kind of test client, and a server made for tests."""
+"""TestIssuer: tokens of any shape, `auth=` for every kind of test client, and a server for tests."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ RESOURCE = "https://api.example.com"
 
 
 class NeverAsked:
-    """A store and a verifier of production that no test may touch."""
+    """A production store and verifier that no test may call."""
 
     issuers = ("https://auth.example.com",)
 
@@ -73,7 +73,7 @@ class TestToken:
         return dict(jwt.decode_complete(token, key, options=wanted))
 
     @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "PS256"])
-    def test_is_an_rfc_9068_token(self, algorithm: str) -> None:
+    def test_the_token_follows_rfc_9068(self, algorithm: str) -> None:
         issuer = TestIssuer(algorithm=algorithm, clock=lambda: 4102444800.9)
         token = issuer.token(jkt="thumb", scopes=["a", "b"])
         decoded = self.decoded(issuer, token, verify_iat=False)
@@ -91,11 +91,11 @@ class TestToken:
             "cnf": {"jkt": "thumb"},
         }
 
-    def test_has_no_scope_and_no_binding_unless_asked(self) -> None:
+    def test_by_default_the_token_has_no_scope_and_no_binding(self) -> None:
         issuer = TestIssuer()
         assert {"scope", "cnf"}.isdisjoint(self.decoded(issuer, issuer.token())["payload"])
 
-    def test_changes_as_asked(self) -> None:
+    def test_members_of_the_token_can_be_changed_and_removed(self) -> None:
         issuer = TestIssuer("https://other.example", audience=["a", "b"])
         token = issuer.token(
             sub="ann", client_id="c", audience="x", iat=ABSENT, cnf={"x5t#S256": "y"}, acr=None,
@@ -110,7 +110,7 @@ class TestToken:
         assert "iat" not in claims
         assert (claims["cnf"], claims["acr"]) == ({"x5t#S256": "y"}, None)
 
-    def test_may_be_expired_or_signed_by_anybody(self) -> None:
+    def test_the_token_may_be_expired_or_signed_with_another_key(self) -> None:
         issuer = TestIssuer()
         with pytest.raises(jwt.ExpiredSignatureError):
             self.decoded(issuer, issuer.token(expires_in=-10))
@@ -122,12 +122,12 @@ class TestToken:
         assert TestIssuer().kid != TestIssuer().kid
         assert "d" not in TestIssuer().jwks()["keys"][0]
 
-    def test_pytest_does_not_collect_it(self) -> None:
+    def test_pytest_does_not_collect_the_issuer(self) -> None:
         assert TestIssuer.__test__ is False
 
 
 class TestAuth:
-    def test_goes_with_starlettes_test_client(self) -> None:
+    def test_auth_works_with_starlettes_test_client(self) -> None:
         api = production()
         issuer = TestIssuer.of(api)
         app = protected(issuer.resource_server(api))
@@ -149,7 +149,7 @@ class TestAuth:
             assert client.get("notes").status_code == 401
 
     @pytest.mark.parametrize("library", [httpx, httpx2])
-    async def test_goes_with_async_clients(self, library: Any) -> None:
+    async def test_auth_works_with_async_clients(self, library: Any) -> None:
         api = production(public_url=None)
         issuer = TestIssuer.of(api)
         transport = library.ASGITransport(app=protected(issuer.resource_server(api)))
@@ -159,7 +159,7 @@ class TestAuth:
 
     @pytest.mark.parametrize("kind", CLIENTS)
     @pytest.mark.parametrize("nonce", ["off", "required"])
-    async def test_goes_with_every_client_over_the_network(self, kind: str, nonce: NonceMode) -> None:
+    async def test_auth_works_with_every_client_over_the_network(self, kind: str, nonce: NonceMode) -> None:
         late: list[Any] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -178,7 +178,7 @@ class TestAuth:
         challenged = [len(answer.history) for answer in answers]
         assert challenged == ([1, 0, 0] if nonce == "required" else [0, 0, 0])
 
-    def test_goes_through_a_redirect_that_the_test_client_follows(self) -> None:
+    def test_auth_works_through_a_redirect_that_the_test_client_follows(self) -> None:
         api = production(public_url=None)
         issuer = TestIssuer.of(api)
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
@@ -187,7 +187,7 @@ class TestAuth:
         # The client followed with the copied proof, which was refused.
         assert [hop.status_code for hop in answer.history] == [401]
 
-    def test_goes_with_websockets(self) -> None:
+    def test_auth_works_with_websockets(self) -> None:
         api = production(public_url=None)
         issuer = TestIssuer.of(api)
 
@@ -203,7 +203,7 @@ class TestAuth:
             with client.websocket_connect("wss://api.example.com/echo", auth=auth) as socket:
                 assert socket.receive_text() == "ann"
 
-    def test_uses_the_key_and_the_clock_it_is_given(self) -> None:
+    def test_auth_uses_the_given_key_and_clock(self) -> None:
         key = DPoPKey.generate()
         issuer = TestIssuer(clock=lambda: 1000.0)
         seen: list[httpx2.Request] = []
@@ -225,7 +225,7 @@ class TestAuth:
 
 
 class TestResourceServer:
-    async def test_has_the_configuration_and_nothing_alive_of_production(self) -> None:
+    async def test_the_server_copies_the_configuration_and_shares_no_state(self) -> None:
         api = production(policy=DPoPPolicy(algorithms=("ES256",), clock_skew=5))
         before = dict(vars(api))
         issuer = TestIssuer.of(api)
@@ -245,7 +245,7 @@ class TestResourceServer:
             ]
         assert [answer.status_code for answer in answers] == [200, 401]
 
-    def test_tells_its_own_events_only(self) -> None:
+    def test_the_server_reports_its_own_events_only(self) -> None:
         loud: list[AuthenticationEvent] = []
         quiet: list[AuthenticationEvent] = []
         api = production(public_url=None, on_event=loud.append)
@@ -256,7 +256,7 @@ class TestResourceServer:
             client.get("/notes", auth=issuer.auth(scopes=["notes:read"]))
         assert (len(loud), [event.outcome for event in quiet]) == (0, ["accepted"])
 
-    def test_keeps_nonces_and_sibling_policies(self) -> None:
+    def test_the_server_keeps_nonces_and_sibling_policies(self) -> None:
         api = production(
             public_url=None, policy=DPoPPolicy(nonce="required"), nonces=HMACNonceProvider(b"x" * 32)
         )
@@ -268,7 +268,7 @@ class TestResourceServer:
         assert answer.status_code == 200
         assert [hop.status_code for hop in answer.history] == [401]
 
-    def test_keeps_the_rules_for_tokens(self) -> None:
+    def test_the_server_keeps_the_rules_for_tokens(self) -> None:
         verifier = JWTAccessTokenVerifier(
             issuer="https://auth.example.com",
             audience="https://audience.example.com",
@@ -287,28 +287,28 @@ class TestResourceServer:
             assert client.get("/notes", auth=auth).status_code == 200
             assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 401
 
-    def test_replaces_any_other_verifier(self) -> None:
+    def test_any_other_verifier_is_replaced(self) -> None:
         api = ResourceServer(verifier=NeverAsked(), resource=RESOURCE, replay_store=NeverAsked())
         issuer = TestIssuer.of(api)
         assert issuer.audience == RESOURCE
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
             assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
 
-    def test_takes_an_issuer_of_its_own_even_by_http(self) -> None:
+    def test_an_issuer_of_any_name_is_trusted_even_by_http(self) -> None:
         api = production(public_url=None)
         for name in ("http://localhost:8001", "http://auth.internal", "https://auth.example.test"):
             issuer = TestIssuer(name, audience="https://audience.example.com")
             with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
                 assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
 
-    def test_a_verifier_without_issuers_gets_a_default_one(self) -> None:
+    def test_a_verifier_without_issuers_gets_the_default_issuer(self) -> None:
         class Anonymous(NeverAsked):
             issuers = ()  # type: ignore[assignment] # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
 
         api = ResourceServer(verifier=Anonymous(), resource=RESOURCE, replay_store=MemoryReplayStore())
         assert TestIssuer.of(api).issuer == "https://auth.example.test"
 
-    def test_takes_a_resource_server(self) -> None:
+    def test_the_argument_must_be_a_resource_server(self) -> None:
         with pytest.raises(errors.ConfigurationError, match="production ResourceServer"):
             TestIssuer().resource_server("api")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 

@@ -1,4 +1,4 @@
-"""Signed tokens of any shape."""
+"""Signed tokens with any content."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from dpop_middleware.testing.jws import merged
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
-def test_signs_by_the_key_whatever_the_header_says(algorithm: str) -> None:
+def test_the_key_signs_whatever_the_header_says(algorithm: str) -> None:
     key = DPoPKey.generate(algorithm)
     token = encode_jws({"alg": algorithm, "x": 1}, {"a": "ü"}, key=key)
     public = jwt.PyJWK(key.public_jwk, algorithm=algorithm)
@@ -23,7 +23,7 @@ def test_signs_by_the_key_whatever_the_header_says(algorithm: str) -> None:
     assert len(base64url.decode(lying.split(".")[2])) == 64
 
 
-def test_takes_json_text_as_it_is() -> None:
+def test_json_text_is_encoded_unchanged() -> None:
     header, payload, signature = encode_jws('{"a":1,"a":2}', "not json", key=ABSENT).split(".")
     assert base64url.decode(header) == b'{"a":1,"a":2}'
     assert base64url.decode(payload) == b"not json"

@@ -1,4 +1,4 @@
-"""Applications are started and stopped as servers do it."""
+"""Applications are started and stopped as a server does."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ import pytest
 from dpop_middleware.testing.lifespan import lifespan
 
 
-async def test_runs_startup_and_shutdown_and_shares_the_state() -> None:
-    told: list[Any] = []
+async def test_startup_and_shutdown_run_and_share_the_state() -> None:
+    events: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
-            told.append(scope["state"])
+            events.append(scope["state"])
             return
         assert (await receive())["type"] == "lifespan.startup"
         scope["state"]["db"] = "open"
         await send({"type": "lifespan.startup.complete"})
         assert (await receive())["type"] == "lifespan.shutdown"
-        told.append("closed")
+        events.append("closed")
         await send({"type": "lifespan.shutdown.complete"})
 
     async with lifespan(app) as served:
         await served({"type": "http"}, None, None)
-    assert told == [{"db": "open"}, "closed"]
+    assert events == [{"db": "open"}, "closed"]
 
 
 async def returns(scope: Any, receive: Any, send: Any) -> None:
@@ -34,14 +34,14 @@ async def raises(scope: Any, receive: Any, send: Any) -> None:
     raise NotImplementedError(scope["type"])
 
 
-async def answers_anyhow(scope: Any, receive: Any, send: Any) -> None:
+async def sends_a_response(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200})
     await receive()
     await receive()
 
 
-@pytest.mark.parametrize("app", [returns, raises, answers_anyhow])
-async def test_an_app_that_does_not_know_it_is_served_without(app: Any) -> None:
+@pytest.mark.parametrize("app", [returns, raises, sends_a_response])
+async def test_an_app_without_lifespan_support_is_served_without_it(app: Any) -> None:
     async with lifespan(app) as served:
         assert served is app
 
@@ -67,7 +67,7 @@ async def test_a_failed_shutdown_is_an_error() -> None:
             pass
 
 
-async def test_an_app_that_leaves_early_is_not_waited_for() -> None:
+async def test_an_app_that_returns_early_is_not_waited_for() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})

@@ -1,4 +1,4 @@
-"""The suite itself: it fails what is not safe, says why, and works over the network too."""
+"""The suite itself: it fails what is not safe, says why, and runs over the network too."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def refusal(
     return answering(status, headers, content if isinstance(content, bytes) else json.dumps(content).encode())
 
 
-def test_has_a_case_for_every_defect() -> None:
+def test_the_suite_has_a_case_for_every_defect() -> None:
     assert set(BROKEN_PROOFS) <= set(NAMED)
     assert len(NAMED) == len(CASES) >= 50
 
@@ -77,7 +77,7 @@ async def test_an_unprotected_app_fails(case: Case) -> None:
         assert outcome.actual.startswith("200, no challenge")
 
 
-async def test_an_app_that_refuses_everybody_fails() -> None:
+async def test_an_app_that_refuses_everything_fails() -> None:
     for name in ("honest", "replayed"):
         outcome = await run_case(NAMED[name], target(refusal()))
         assert outcome.verdict == "failed"
@@ -126,18 +126,18 @@ async def test_a_nonce_challenge_carries_one_nonce() -> None:
 
 
 class TestSkips:
-    async def test_what_the_target_leaves_out(self) -> None:
+    async def test_a_case_that_the_target_leaves_out_is_skipped(self) -> None:
         outcome = await run_case(NAMED["honest"], target(None, leave_out=["honest"]))
         assert (outcome.verdict, outcome.actual) == ("skipped", "the target leaves it out")
 
-    async def test_what_a_nonce_decides(self) -> None:
+    async def test_a_case_that_a_nonce_decides_is_skipped(self) -> None:
         app = protected(answering(200), DPoPPolicy(nonce="required"))
         verdicts = {
             name: (await run_case(NAMED[name], target(app))).verdict for name in ("expired", "unknown_nonce")
         }
         assert verdicts == {"expired": "skipped", "unknown_nonce": "passed"}
 
-    async def test_what_needs_other_tokens(self) -> None:
+    async def test_a_case_that_needs_other_tokens_is_skipped(self) -> None:
         key = DPoPKey.generate()
         app = protected(answering(200))
         alone = Target(
@@ -154,7 +154,7 @@ class TestSkips:
         }  # fmt: skip
         assert {outcome.verdict for outcome in outcomes} == {"passed", "skipped"}
 
-    async def test_a_default_port_where_there_is_another(self) -> None:
+    async def test_the_default_port_is_skipped_for_a_url_with_another_port(self) -> None:
         outcome = await run_case(
             NAMED["htu_with_default_port"],
             Target.of(ISSUER, app=answering(200), url="https://api.example.test:8443/"),
@@ -178,7 +178,7 @@ class TestAsPytestTests:
 
 @pytest.fixture(scope="module")
 def origin() -> Generator[str]:
-    """A protected app behind a real socket, called by the address that it listens at."""
+    """A protected app that listens on a real socket, and its origin."""
     app: list[Any] = []
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
@@ -197,7 +197,7 @@ def origin() -> Generator[str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-async def test_works_over_the_network(case: Case, origin: str) -> None:
+async def test_the_suite_runs_over_the_network(case: Case, origin: str) -> None:
     outcome = await run_case(case, Target.of(ISSUER, url=f"{origin}/notes"))
     skipped = {"unknown_nonce", "htu_with_default_port"}
     assert outcome.verdict == ("skipped" if case.name in skipped else "passed"), outcome

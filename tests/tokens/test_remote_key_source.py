@@ -14,6 +14,7 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.tokens import remote_key_source
 from dpop_middleware.tokens.jwks import KeySet, parse_key_set
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
@@ -514,6 +515,13 @@ def loops(count: int, work: Callable[[], Coroutine[None, None, None]]) -> None:
     assert failures == []
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take more than a second to let hundreds of tasks run."""
+    monkeypatch.setattr(remote_key_source, "_PATIENCE", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_one_fetch_serves_hundreds_of_waiters_on_two_loops() -> None:
     world = World()
     world.open.clear()
@@ -578,6 +586,7 @@ async def test_an_issuer_that_hangs_from_the_beginning() -> None:
     assert world.source.current() is world.answer
 
 
+@pytest.mark.usefixtures("patient")
 async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
     world = World()
     world.open.clear()

@@ -79,18 +79,18 @@ def test_an_entry_goes_with_its_key() -> None:
 def test_the_least_recently_used_token_goes_first() -> None:
     cache = TokenCache(max_tokens=2)
     one, two, three = verified(subject="1"), verified(subject="2"), verified(subject="3")
-    cache.put(b"1", one)
-    cache.put(b"2", two)
+    cache.put(b"1", one, payload=37)
+    cache.put(b"2", two, payload=37)
     assert cache.get(b"1") is one
-    cache.put(b"3", three)
+    cache.put(b"3", three, payload=37)
     assert (cache.get(b"1"), cache.get(b"2"), cache.get(b"3")) == (one, None, three)
     assert len(cache) == 2
 
 
 def test_put_again_and_discard() -> None:
     cache = TokenCache(max_tokens=2)
-    cache.put(b"1", verified())
-    cache.put(b"1", verified(subject="bob"))
+    cache.put(b"1", verified(), payload=37)
+    cache.put(b"1", verified(subject="bob"), payload=37)
     assert len(cache) == 1
     cache.discard(b"1")
     cache.discard(b"1")
@@ -99,7 +99,7 @@ def test_put_again_and_discard() -> None:
 
 def test_a_cache_of_no_size_keeps_nothing() -> None:
     cache = TokenCache(max_tokens=0)
-    cache.put(b"1", verified())
+    cache.put(b"1", verified(), payload=37)
     assert len(cache) == 0
 
 
@@ -109,6 +109,8 @@ def test_an_entry_is_light_for_the_garbage_collector() -> None:
     before = len(gc.get_objects())
     for position in range(1000):
         digest = hashlib.sha256(str(position).encode()).digest()
-        cache.put(digest, verified(payload=PAYLOAD + bytes(position), scopes=(str(position), "a")))
+        cache.put(
+            digest, verified(payload=PAYLOAD + bytes(position), scopes=(str(position), "a")), payload=37
+        )
     # The entry, the token with its set of scopes, and the claims, which would be three more if decoded.
     assert len(gc.get_objects()) - before <= 4 * 1000 + 50

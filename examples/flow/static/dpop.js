@@ -26,7 +26,7 @@ export function makeKey() {
   return crypto.subtle.generateKey(ES256, false, ["sign", "verify"]);
 }
 
-/** What WebCrypto answers to whoever wants to copy the private key. */
+/** The answer of WebCrypto to an attempt to copy the private key. */
 export async function tryToExport(pair) {
   try {
     await crypto.subtle.exportKey("jwk", pair.privateKey);
@@ -41,7 +41,7 @@ export async function publicJwk(pair) {
   return { kty, crv, x, y };
 }
 
-/** RFC 7638: the required members, in the order of the alphabet, without blanks. */
+/** RFC 7638: the required members, in alphabetical order, without spaces. */
 export function thumbprint({ crv, kty, x, y }) {
   return sha256(JSON.stringify({ crv, kty, x, y }));
 }

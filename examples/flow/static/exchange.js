@@ -3,7 +3,7 @@
 const DECISION = "flow-decision";
 const SHOWN = ["content-type", "www-authenticate", "dpop-nonce", "cache-control"];
 
-/** Send a request; whatever happens becomes a record. */
+/** Send a request and record the result, also of a failure. */
 export async function send({ from, to, method, url, headers = {}, body = null, proof = null, token = null }) {
   const record = { from, to, method, url, headers: Object.entries(headers), body, proof, token };
   try {

@@ -34,7 +34,7 @@ function remember(changes) {
   show();
 }
 
-/** Whatever a step throws is told where the person looks. */
+/** Show every error of a step next to that step. */
 function on(button, work) {
   button.addEventListener("click", async () => {
     button.setAttribute("aria-busy", "true");
@@ -158,7 +158,7 @@ on(byId("start-over"), async () => {
   trouble("");
   for (const result of document.querySelectorAll(".attack-result")) result.replaceChildren();
   show();
-  announce("Everything is forgotten.");
+  announce("Everything was deleted.");
   byId("make-key").focus();
 });
 

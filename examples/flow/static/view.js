@@ -32,7 +32,7 @@ function copyButton(text, what) {
       announce("Copied.");
       button.textContent = "Copied";
     } catch {
-      announce("The browser does not allow copying here. The line is under the button, to select by hand.");
+      announce("The browser does not allow copying here. Select the command below the button by hand.");
       button.textContent = "Select it below";
     }
     setTimeout(() => { button.textContent = `Copy ${what}`; }, 2000);
@@ -40,12 +40,12 @@ function copyButton(text, what) {
   return button;
 }
 
-/** A request as a line for the shell, to copy and to read. */
+/** A request as a curl command, to copy and to read. */
 function curl(request) {
   const line = asCurl(request);
   return element("div", { class: "curl" },
     copyButton(line, "as curl"),
-    element("details", {}, element("summary", {}, "Show the curl line"), code(line)));
+    element("details", {}, element("summary", {}, "Show the curl command"), code(line)));
 }
 
 function code(text) {

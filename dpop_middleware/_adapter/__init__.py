@@ -1,0 +1,7 @@
+"""What the framework adapters share: a connection and what it remembers, and its end at the token's expiry.
+
+connection.py       one connection: its request, its verdicts, its answer
+expiry.py           connections that end with their access token
+layers.py           what can be seen inside an application
+request_methods.py  which methods reach what is decorated in a class
+"""

@@ -1,0 +1,251 @@
+"""One ASGI connection: its request as the resource server sees it, its verdicts, its answer.
+
+What every framework adapter does alike is here, and nothing is decided: a connection scope becomes a
+`ResourceRequest`, an error becomes messages.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
+from starlette.status import WS_1008_POLICY_VIOLATION
+from starlette.types import Message, Scope, Send
+
+from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_headers
+from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.resource_server import ResourceServer
+
+__all__ = [
+    "Connection",
+    "DPoPUser",
+    "adding_headers",
+    "anonymize",
+    "authenticate",
+    "can_deny",
+    "check_scope_type",
+    "has_credentials",
+    "raw_headers",
+    "send_refusal",
+]
+
+_CONNECTION = "dpop_middleware.connection"
+_WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+class DPoPUser(BaseUser):
+    """The user whom a verified access token speaks for: `request.user`."""
+
+    def __init__(self, verified: VerifiedRequest) -> None:
+        self.access_token = verified.access_token
+
+    @property
+    def is_authenticated(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """Whom the token speaks for: the same as `identity`."""
+        return self.access_token.identity
+
+    @property
+    def identity(self) -> str:
+        """The token's subject, or `client:` and its client where it has none: `AccessToken.identity`."""
+        return self.access_token.identity
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    request: ResourceRequest
+    policy: DPoPPolicy
+    outcome: Authentication | DPoPError
+
+
+class Connection:
+    """What the framework adapters of one connection share: past verdicts, and header fields for its response.
+
+    A request is verified once: a second time would be a replay. What was found out is remembered for a
+    resource server and its siblings, and for the path on which the request is routed: what rewrites a path
+    may leave `raw_path` as it was, and the verdict on one path is none on another.
+    """
+
+    __slots__ = ("_outcomes", "_root_path", "_turns", "middleware", "response_headers")
+
+    def __init__(self) -> None:
+        self._outcomes: dict[tuple[RequestVerification, str], _Remembered] = {}
+        self._turns: dict[tuple[RequestVerification, str], asyncio.Event] = {}
+        self._root_path: str | None = None
+        self.middleware: list[ResourceServer] = []
+        self.response_headers: Headers = ()
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Connection":
+        """Return the connection of an ASGI scope; scopes that were copied from it share it."""
+        connection = scope.get(_CONNECTION)
+        if connection is None:
+            connection = scope[_CONNECTION] = cls()
+            # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
+            # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
+            scope["headers"] = list(scope["headers"])
+        return connection
+
+    def request(self, scope: Scope) -> ResourceRequest:
+        """Return the request of `scope`, at the root path that the first adapter saw.
+
+        Frameworks change `root_path` on the way inside; for the client it stays one request.
+        """
+        request = ResourceRequest.from_scope(scope)
+        if self._root_path is None:
+            self._root_path = request.root_path
+        return (
+            request if request.root_path == self._root_path else replace(request, root_path=self._root_path)
+        )
+
+    async def verify(
+        self, resource_server: ResourceServer, request: ResourceRequest, path: str
+    ) -> tuple[Authentication, bool]:
+        """Verify a request unless that was done; return the evidence, and whether it was there already.
+
+        `path` is the one on which the request is routed. Adapters that run at the same time wait for one
+        another. Raises `errors.DPoPError`, also that of a request which was refused before.
+        """
+        key = (resource_server.verification, path)
+        while (turn := self._turns.get(key)) is not None:
+            await turn.wait()
+        remembered = self._recall(key, request, resource_server.policy)
+        if remembered is not None:
+            return remembered, True
+        turn = self._turns[key] = asyncio.Event()
+        outcome: Authentication | DPoPError
+        try:
+            outcome = await resource_server.verify(request)
+        except DPoPError as error:
+            self._outcomes[key] = _Remembered(request, resource_server.policy, error)
+            raise
+        finally:
+            del self._turns[key]
+            turn.set()
+        self._outcomes[key] = _Remembered(request, resource_server.policy, outcome)
+        return outcome, False
+
+    def _recall(
+        self, key: tuple[RequestVerification, str], request: ResourceRequest, policy: DPoPPolicy
+    ) -> Authentication | None:
+        """Return the evidence for an equal request, None when it must be verified.
+
+        What one policy refused is verified under another, unless the replay store was asked: until then
+        nothing was written, after that a second question would be a replay.
+        """
+        remembered = self._outcomes.get(key)
+        if remembered is None or remembered.request != request:
+            return None
+        if isinstance(remembered.outcome, Authentication):
+            return remembered.outcome
+        if remembered.outcome.check is Check.JTI or remembered.policy == policy:
+            raise remembered.outcome
+        return None
+
+
+def check_scope_type(scope: Scope) -> None:
+    """Raise ConfigurationError for a scope that is none of a request or a WebSocket handshake.
+
+    DPoP (RFC 9449) says how these two are authenticated, and of nothing else.
+    """
+    kind = scope.get("type")
+    if kind not in ("http", "websocket"):
+        raise ConfigurationError(
+            f"the ASGI scope type {ascii(kind)[:80]} can't be authenticated by DPoP: only http and websocket "
+            "can; serve it by an application outside the protection"
+        )
+
+
+def anonymize(scope: Scope) -> None:
+    """Let nothing that DPoP proved be seen in `scope`; whom something else has authenticated stays."""
+    scope.pop("dpop", None)
+    if "user" not in scope or isinstance(scope["user"], DPoPUser):
+        scope["user"] = UnauthenticatedUser()
+        scope["auth"] = AuthCredentials()
+
+
+async def authenticate(
+    resource_server: ResourceServer, scope: Scope, requirements: Requirements
+) -> VerifiedRequest:
+    """Authenticate the connection of `scope` once, and show the application who it is.
+
+    Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Raises `errors.DPoPError`, and
+    ConfigurationError for a scope that is neither a request's nor a WebSocket's.
+    """
+    check_scope_type(scope)
+    connection = Connection.of(scope)
+    try:
+        authentication, recalled = await connection.verify(
+            resource_server, connection.request(scope), scope["path"]
+        )
+        verified = resource_server.authorize(authentication, requirements, recalled=recalled)
+    except DPoPError as error:
+        if error.nonce is not None:
+            connection.response_headers = nonce_headers(error.nonce)
+        raise
+    scope["user"] = DPoPUser(verified)
+    scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
+    scope["dpop"] = verified
+    if verified.response_headers:
+        connection.response_headers = verified.response_headers
+    return verified
+
+
+def has_credentials(scope: Scope) -> bool:
+    """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one."""
+    fields = list(scope["headers"])
+    return len(fields) > MAX_FIELDS or any(name.lower() == b"authorization" for name, _ in fields)
+
+
+def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def adding_headers(send: Send, connection: Connection) -> Send:
+    """Return a `send` that puts the connection's response headers in place of any of their names."""
+
+    async def send_with_headers(message: Message) -> None:
+        if connection.response_headers and message["type"] in _WITH_HEADERS:
+            added = raw_headers(connection.response_headers)
+            names = {name for name, _ in added}
+            kept = [field for field in message.get("headers", ()) if field[0].lower() not in names]
+            message = {**message, "headers": [*kept, *added]}
+        await send(message)
+
+    return send_with_headers
+
+
+async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> None:
+    """Answer a request, or a WebSocket handshake that was not accepted yet, with `response`.
+
+    A server without the denial extension answers a handshake by closing it, which clients see as a 403.
+    """
+    prefix = ""
+    if scope["type"] == "websocket":
+        if not can_deny(scope):
+            await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
+            return
+        prefix = "websocket."
+    await send(
+        {
+            "type": f"{prefix}http.response.start",
+            "status": response.status,
+            "headers": raw_headers(response.headers),
+        }
+    )
+    await send({"type": f"{prefix}http.response.body", "body": response.body})
+
+
+def can_deny(scope: Scope) -> bool:
+    """Whether the server can answer the WebSocket handshake of `scope` with an HTTP response."""
+    return "websocket.http.response" in (scope.get("extensions") or {})

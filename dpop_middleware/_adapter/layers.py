@@ -1,0 +1,95 @@
+"""What can be seen of an application from outside: the applications, middleware and routes inside it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from dpop_middleware._request.public_paths import PublicPaths
+
+__all__ = ["has_cors_around_protected_routes", "inner_root_paths"]
+
+_MOST_LAYERS = 10_000
+_MOST_MOUNTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """An object inside an application, and below which path it is: or at which, for a route."""
+
+    value: object
+    path: str = ""
+    mounts: int = 0
+    is_route: bool = False
+
+    def inner(self) -> list["_Layer"]:
+        # FastAPI keeps a router that it includes behind a route without path.
+        behind = (getattr(self.value, name, None) for name in ("app", "original_router"))
+        # A Starlette router's `app` is a method of its own, which dispatches to its routes.
+        others = (value for value in behind if getattr(value, "__self__", None) is not self.value)
+        values = (*_listed(self.value, "routes"), *others)
+        return [self._inner(value) for value in values if value is not None]
+
+    def _inner(self, value: object) -> "_Layer":
+        included = getattr(value, "include_context", None)
+        path = getattr(value, "path", getattr(included, "prefix", None))
+        if not isinstance(path, str) or not isinstance(value, BaseRoute):
+            return _Layer(value, self.path, self.mounts, self.is_route)
+        return _Layer(value, self.path + path, self.mounts + 1, isinstance(value, Route))
+
+    def is_or_has_cors(self) -> bool:
+        middleware = (getattr(each, "cls", None) for each in _listed(self.value, "user_middleware"))
+        kinds = (type(self.value), *middleware)
+        return any(isinstance(kind, type) and issubclass(kind, CORSMiddleware) for kind in kinds)
+
+    def is_public(self, public_paths: PublicPaths) -> bool:
+        literal, parameter, _ = self.path.partition("{")
+        if self.is_route and not parameter:
+            return public_paths.covers(self.path)
+        return public_paths.covers_all_below(literal if parameter else f"{literal.rstrip('/')}/")
+
+
+def _listed(layer: object, name: str) -> Iterable[object]:
+    value = getattr(layer, name, ())
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _inside(outermost: _Layer) -> Iterator[_Layer]:
+    seen: set[tuple[int, str]] = set()
+    waiting = [outermost]
+    while waiting:
+        layer = waiting.pop()
+        key = (id(layer.value), layer.path)
+        if key in seen or layer.mounts > _MOST_MOUNTS:
+            continue
+        seen.add(key)
+        yield layer
+        waiting.extend(layer.inner())
+
+
+def has_cors_around_protected_routes(app: ASGIApp, public_paths: PublicPaths) -> bool:
+    """Whether a CORSMiddleware is inside `app`, around anything that isn't public."""
+    return any(
+        layer.is_or_has_cors() and not _is_public_throughout(layer, public_paths)
+        for layer in islice(_inside(_Layer(app)), _MOST_LAYERS)
+    )
+
+
+def _is_public_throughout(outermost: _Layer, public_paths: PublicPaths) -> bool:
+    ends = (layer for layer in islice(_inside(outermost), _MOST_LAYERS) if not layer.inner())
+    return all(end.is_public(public_paths) for end in ends)
+
+
+def inner_root_paths(app: ASGIApp) -> Iterator[tuple[str, str]]:
+    """Yield each root path that an application inside `app` sets by itself, after the path of its mount.
+
+    That is what `FastAPI(root_path=...)` does.
+    """
+    for layer in islice(_inside(_Layer(app)), _MOST_LAYERS):
+        root_path = getattr(layer.value, "root_path", None) if isinstance(layer.value, Starlette) else None
+        if root_path and isinstance(root_path, str):
+            yield layer.path.partition("{")[0], root_path

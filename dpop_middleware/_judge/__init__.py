@@ -1,0 +1,12 @@
+"""The judge of a request (RFC 9449 section 7).
+
+From the top down:
+
+    request.py       the order of a request's checks
+    verdicts.py      the evidence, and what the application is given
+    requirements.py  what a route asks of a token
+    challenges.py    an error becomes a response
+    hints.py         a likely cause of an error, for logs
+    misplaced.py     hints for what stands in a wrong place
+    lifecycle.py     opening and closing what a server was given
+"""

@@ -1,0 +1,182 @@
+"""A guess at why a proof or token failed, for logs and for whoever debugs; never for the client."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import unquote_to_bytes
+
+from dpop_middleware._judge.misplaced import misplaced
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
+from dpop_middleware.jose.typ import media_type
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+
+__all__ = ["guess"]
+
+# In seconds the year 5138, in milliseconds 1973.
+_FAR_AWAY = 100_000_000_000
+
+_OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
+    {
+        Check.JTI: "sent twice, by a retry, a proxy or a thief? each request needs a new proof; two servers "
+        "that judge the same request on one store need a replay_namespace each",
+        Check.ATH: "a proof for another token, from before a refresh? ath is the token's SHA-256, base64url",
+        Check.SIGNATURE: "signed by another key than the one in jwk? or an ECDSA signature in DER form?",
+    }
+)
+_OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
+    {
+        Check.TOKEN_FORMAT: "an opaque or an encrypted token, or one that was cut short?",
+        Check.TOKEN_TYP: "an issuer that differs from RFC 9068? name its typ in token_types",
+        Check.TOKEN_KEY: "the keys of another issuer, or a new key that is not yet published?",
+        Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer?",
+        Check.TOKEN_AUD: "a token for another API? ask for this resource, or set audience to what it says",
+        Check.JKT: "did the client make a new key after it got the token? a token belongs to one key",
+    }
+)
+
+_STRIPPED = (
+    "a proxy strips the prefix and tells nobody? with several in public_url it must pass the prefix on, or "
+    "the server be told by its root path"
+)
+
+
+def _parts(uri: str) -> tuple[str, str, str]:
+    scheme, _, rest = uri.partition("://")
+    authority, _, path = rest.partition("/")
+    return scheme, authority, "/" + path
+
+
+def _of_path(ours: str, theirs: str) -> str | None:
+    """What differs between two paths of one origin, both in normal form."""
+    decoded, our_decoded = unquote_to_bytes(theirs), unquote_to_bytes(ours)
+    if decoded == our_decoded:
+        return "only percent-encoding differs: sign the path as it is sent, %40 and @ are two paths"
+    if decoded == ours.encode() or our_decoded == theirs.encode():
+        return "one of the paths is percent-encoded twice: sign the path as it is sent"
+    if decoded.lower() == our_decoded.lower():
+        return "only upper and lower case differ, and they are two paths: sign the path as it is sent"
+    return None
+
+
+def _of_htu(expected: str, actual: str) -> str | None:
+    if "://" not in actual:
+        return "the client must sign the absolute URL that it calls"
+    our_scheme, our_authority, our_path = _parts(expected)
+    scheme, authority, path = _parts(actual)
+    if authority == our_authority and path == our_path:
+        return f"scheme differs ({scheme}, not {our_scheme}): TLS ends at a proxy? set public_url"
+    if scheme == our_scheme and path == our_path:
+        return f"host differs: clients call {authority}? set public_url"
+    if (scheme, authority) == (our_scheme, our_authority):
+        differs = _of_path(our_path, path)
+        if differs is not None:
+            return differs
+    if path.rstrip("/") == our_path.rstrip("/"):
+        return "trailing slash, or scheme or host, differs: sign the URL that is sent, after redirects"
+    if path.endswith(our_path):
+        return "the path has a prefix that is missing here: a proxy strips it? add it to public_url"
+    if our_path.endswith(path):
+        return "the path lacks a prefix that is here: does public_url have one too many?"
+    return None
+
+
+def _of_claims(name: object, actual: object) -> str | None:
+    if isinstance(actual, (int, float)) and actual > _FAR_AWAY:
+        return f"{name} is in milliseconds? it must be in seconds"
+    return None
+
+
+def _of_iat(expected: object, actual: object) -> str | None:
+    if not isinstance(actual, (int, float)):
+        return None
+    if not isinstance(expected, tuple):
+        return None
+    earliest, latest = expected
+    if actual > latest:
+        return f"iat is {actual - latest:.0f} s too late: does the client's clock run fast?"
+    return f"iat is {earliest - actual:.0f} s too early: an old proof, or a slow clock?"
+
+
+def _of_one_header(expected: object, actual: object) -> str | None:
+    if expected != 1:
+        return None
+    if actual == 0:
+        return "the client sent no DPoP field, or a proxy dropped it?"
+    return "a retry that added a field instead of replacing it, or a proxy that joined two?"
+
+
+def _of_header(check: Check | None, actual: object) -> str | None:
+    if check is Check.TYP:
+        return "is it the default of a JWT library? set typ to dpop+jwt in the header"
+    if check is Check.ALG and isinstance(actual, str):
+        if actual in SUPPORTED_ALGORITHMS:
+            return "supported, but not among the algorithms of this server's policy"
+        if actual == "none" or actual.startswith("HS"):
+            return "a proof is signed with the client's private key, never with a shared secret"
+    if check is Check.JWK and isinstance(actual, str) and "private" in actual:
+        return "jwk takes the public members only; this key is no secret any more: make a new one"
+    return None
+
+
+def _of_proof(error: DPoPError) -> str | None:
+    check = error.check
+    if check is Check.ONE_HEADER:
+        return _of_one_header(error.expected, error.actual)
+    if check in (Check.TYP, Check.ALG, Check.JWK):
+        return _of_header(check, error.actual)
+    if check in (Check.FORMAT, Check.CLAIMS) and "JSON" not in str(error.actual):
+        return "is it whole: three base64url parts with dots between, no padding, no line break?"
+    return None if check is None else _OF_ANY_PROOF.get(check)
+
+
+def _of_token_time(now: object, actual: object) -> str | None:
+    if not isinstance(now, (int, float)) or not isinstance(actual, (int, float)):
+        return None
+    if actual > _FAR_AWAY:
+        return "a time in milliseconds? it must be in seconds"
+    if actual > now:
+        return f"valid in {actual - now:.0f} s: does the issuer's clock run fast?"
+    return f"it expired {now - actual:.0f} s ago"
+
+
+def _of_token(error: DPoPError) -> str | None:
+    check = error.check
+    if check is Check.TOKEN_TIME:
+        return _of_token_time(error.expected, error.actual)
+    if check is Check.TOKEN_CLAIMS and isinstance(error.expected, str) and error.actual is None:
+        return f"the issuer leaves out {error.expected}? name the others in required_claims"
+    if check is Check.TOKEN_CLAIMS and isinstance(error.expected, tuple):
+        return "does the issuer name the client elsewhere, as in azp or cid? name it in client_id_claims"
+    if check is Check.TOKEN_TYP and media_type(str(error.actual).strip("'\"")) == "dpop+jwt":
+        return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+    if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
+        return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
+    if check is Check.TOKEN_ISS and isinstance(error.expected, str) and isinstance(error.actual, str):
+        same = error.actual.strip("'\"").rstrip("/") == error.expected.rstrip("/")
+        return "only a trailing slash differs: name the issuer as it names itself" if same else None
+    if check is Check.BINDING and error.scheme == "DPoP" and error.actual is None:
+        return "did the token request carry a DPoP proof, and does the issuer support DPoP?"
+    return None if check is None else _OF_ANY_TOKEN.get(check)
+
+
+def guess(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
+    """Return a likely cause of `error` in one sentence, None where there is none to name.
+
+    `request` is what was refused; without it, what stands in a wrong place isn't looked for.
+    """
+    if request is not None and (found := misplaced(error, request)) is not None:
+        return found
+    if error.check is Check.HTU and isinstance(error.actual, str):
+        return _of_htu(error.expected, error.actual) if isinstance(error.expected, str) else _STRIPPED
+    if error.check is Check.IAT:
+        return _of_iat(error.expected, error.actual)
+    if error.check is Check.CLAIMS and error.expected is not None:
+        return _of_claims(error.expected, error.actual)
+    if error.check is Check.HTM and isinstance(error.actual, str) and error.actual.upper() == error.expected:
+        return "methods are case-sensitive: sign the method in upper case"
+    if isinstance(error, UseDPoPNonce):
+        return "the first answer brings a nonce in DPoP-Nonce: put it into a new proof and try once more"
+    if isinstance(error, InvalidDPoPProof):
+        return _of_proof(error)
+    return _of_token(error) if isinstance(error, InvalidToken) else None

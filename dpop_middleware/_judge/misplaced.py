@@ -1,0 +1,109 @@
+"""What stands where something else belongs, as a hint: told from the fields of a request at one glance.
+
+Nothing here is verified, nothing is parsed, and only the beginning of a field is looked at: whoever sends
+nonsense gets a wrong hint into the log, and makes nobody work for it.
+"""
+
+import binascii
+from typing import Final
+
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    MissingCredentials,
+)
+
+__all__ = ["misplaced"]
+
+_HEADER: Final = 1024
+_PAYLOAD: Final = 4096
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_SCHEMES: Final = ("dpop", "bearer")
+_NO_TOKENS: Final = frozenset({"undefined", "null", "none", "nan", "false", "true"})
+# Of what a proof is refused for before its claims are read.
+_FORM_OF_PROOF: Final = frozenset({Check.FORMAT, Check.TYP})
+
+
+def _decoded(segment: str, limit: int) -> bytes:
+    octets = segment[:limit].encode("ascii", "replace").translate(_FROM_URL)
+    try:
+        return binascii.a2b_base64(octets + b"==")
+    except ValueError:
+        return b""
+
+
+def _glance(text: str) -> tuple[bytes, bytes]:
+    """Return the beginnings of a JWT's header and payload, decoded; empty for what is no JWT."""
+    header, _, rest = text[: _HEADER + _PAYLOAD].partition(".")
+    return _decoded(header, _HEADER).lower(), _decoded(rest.partition(".")[0], _PAYLOAD)
+
+
+def _is_proof(text: str) -> bool:
+    return b"dpop+jwt" in _glance(text)[0]
+
+
+def _is_access_token(text: str) -> bool:
+    header, payload = _glance(text)
+    return b"at+jwt" in header or (b'"jwk"' not in header and b'"iss"' in payload)
+
+
+def _of_authorization(error: DPoPError, request: ResourceRequest, token: str) -> str | None:
+    if isinstance(error, MissingCredentials):
+        if not request.authorization:
+            return "a proof without its token: did a proxy drop Authorization?" if request.dpop else None
+        alone = not token and request.authorization[0].lower() not in _SCHEMES
+        return "a token without a scheme? send it as Authorization: DPoP <token>" if alone else None
+    if token.partition(" ")[0].lower() in _SCHEMES:
+        return "the scheme stands twice: send Authorization: DPoP <token>"
+    return "the token stands in quotes: send it without" if token[:1] in ('"', "'") else None
+
+
+def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) -> str | None:
+    check, bound = error.check, error.jkt is not None
+    if token.lower() in _NO_TOKENS:
+        return "did the client have no token yet, and send that in its place?"
+    _, payload = _glance(token)
+    if check is Check.BINDING:
+        if scheme != "bearer":
+            return None
+        if bound or b'"jkt"' in payload:
+            return "the token is bound to a key: send it with the scheme DPoP, not Bearer"
+        if with_proof:
+            return "a proof came along, so is the token bound? send it with the scheme DPoP, not Bearer"
+        return None
+    if b'"Refresh"' in payload or b'"Offline"' in payload:
+        return "a refresh token? it is for the token endpoint only: send the access token"
+    if check in (Check.TOKEN_TYP, Check.TOKEN_AUD) and (b'"at_hash"' in payload or b'"nonce"' in payload):
+        return "an ID token? it is for the client only: send the access token"
+    return None
+
+
+def _of_proof(proof: str, token: str) -> str | None:
+    if proof.partition(" ")[0].lower() in _SCHEMES:
+        return "the DPoP field takes the proof alone: no scheme before it"
+    if proof == token or _is_access_token(proof):
+        return "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
+    return None
+
+
+def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
+    """Return what `request` seems to have put in a wrong place; None where nothing looks like that.
+
+    `error` is what it was refused for.
+    """
+    scheme, _, token = (request.authorization[0] if len(request.authorization) == 1 else "").partition(" ")
+    scheme, token = scheme.lower(), token.strip(" ")
+    if error.check is Check.AUTHORIZATION and isinstance(error, (MissingCredentials, InvalidRequest)):
+        return _of_authorization(error, request, token)
+    no_proof = error.check is Check.ONE_HEADER and not request.dpop
+    if (no_proof or isinstance(error, InvalidToken)) and _is_proof(token):
+        return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+    if isinstance(error, InvalidToken):
+        return _of_token(error, token, scheme=scheme, with_proof=bool(request.dpop))
+    if isinstance(error, InvalidDPoPProof) and error.check in _FORM_OF_PROOF and len(request.dpop) == 1:
+        return _of_proof(request.dpop[0], token)
+    return None

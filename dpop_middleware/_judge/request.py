@@ -1,0 +1,233 @@
+"""One request, judged: the one place that orders the checks and awaits the outside.
+
+    credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt
+    -> what `proof_verification` does, the replay store last
+
+What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
+follows the proof's header is the same at a token endpoint: `ProofVerification`.
+"""
+
+import hashlib
+import math
+import traceback
+from collections.abc import Callable
+
+from dpop_middleware._judge.challenges import nonce_headers
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._proof.freshness import check_freshness
+from dpop_middleware._proof.known_clients import KnownClients
+from dpop_middleware._proof.proof import check_algorithm, parse_header, split_proof
+from dpop_middleware._proof.verification import JudgedProof, Presentation, ProofVerification
+from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
+from dpop_middleware.jose import base64url
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.claims import speaks_for_nobody
+from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
+
+__all__ = ["RequestVerification"]
+
+_TOKEN_NOT_JUDGED = "the access token can't be verified now"
+# Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
+_PART = 16
+
+
+class RequestVerification:
+    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 7).
+
+    Two servers are siblings when they have the same verification.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: AccessTokenVerifier,
+        proofs: ProofVerification,
+        clock: Callable[[], float],
+        policies: tuple[DPoPPolicy, ...],
+        known_clients: KnownClients,
+    ) -> None:
+        self.verifier = verifier
+        self.proofs = proofs
+        self.clock = clock
+        self.policies = policies
+        # Where a token may last longer each time it is asked about, no proof dies with it.
+        self._expiry_is_final = _promises_final_expiry(verifier)
+        self._known_clients = known_clients
+
+    def add(self, policy: DPoPPolicy) -> None:
+        """From now on remember proofs for `policy` too."""
+        if policy not in self.policies:
+            self.policies = (*self.policies, policy)
+
+    async def verify(
+        self, request: ResourceRequest, policy: DPoPPolicy, *, started: float = 0.0
+    ) -> Authentication:
+        """Verify `request` under `policy`; its proof is remembered for all policies of the server.
+
+        `started` is kept with the evidence. Raises `errors.DPoPError`.
+        """
+        if request.fields > MAX_FIELDS:
+            raise InvalidRequest(
+                "the request has too many header fields",
+                check=Check.AUTHORIZATION,
+                expected=MAX_FIELDS,
+                actual=request.fields,
+            )
+        carried = credentials(request.authorization)
+        token: AccessToken | None = None
+        try:
+            request = self.proofs.public_urls.origin_form(request)
+            if carried.scheme == "Bearer":
+                _check_bearer_accepted(policy)
+                token = await self._access_token(carried)
+                _check_unbound(token)
+                return Authentication(token, None, None, policy, self.clock(), request, started)
+            proof_text = one_proof(request.dpop)
+            token = await self._access_token(carried)
+            judged = self._judge_dpop(carried, token, proof_text, request, policy)
+            await self.proofs.mark_as_used(judged, policy)
+        except DPoPError as error:
+            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
+        return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
+
+    def authorize(
+        self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy
+    ) -> VerifiedRequest:
+        """Judge what was verified by what a route requires, and by `policy` where another let it in.
+
+        The store is not asked again. Raises `errors.DPoPError`.
+        """
+        token, nonce = authentication.access_token, None
+        try:
+            if authentication.policy is not policy:
+                self._judge_again(authentication, policy)
+            requirements.check(token, now=authentication.now)
+            if authentication.proof is not None:
+                nonce = self.proofs.next_nonce(authentication.nonce, policy, authentication.now)
+        except DPoPError as error:
+            offered = error.nonce
+            if offered is None and authentication.proof is not None:
+                offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
+            refusal = Refusal(
+                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
+            )
+            raise error.restated(refusal=refusal) from error.__cause__
+        return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
+
+    def _judge_again(self, authentication: Authentication, policy: DPoPPolicy) -> None:
+        proof = authentication.proof
+        if proof is None:
+            _check_bearer_accepted(policy)
+            return
+        check_algorithm(proof.algorithm, policy.algorithms)
+        check_freshness(
+            proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
+        )
+
+    def _judge_dpop(
+        self,
+        carried: Credentials,
+        token: AccessToken,
+        proof_text: str,
+        request: ResourceRequest,
+        policy: DPoPPolicy,
+    ) -> JudgedProof:
+        if token.jkt is None:
+            raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
+        now = self.clock()
+        if token.expires_at + LONGEST_CLOCK_SKEW <= now:
+            raise InvalidToken(
+                "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
+            )
+        ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
+        jws = split_proof(proof_text)
+        known = self._known_clients.header(ath=ath, segment=jws.header)
+        if known is None:
+            header = parse_header(jws.header, policy.algorithms)
+        else:
+            header = known
+            check_algorithm(header.algorithm.name, policy.algorithms)
+        if header.jkt != token.jkt:
+            raise InvalidToken(
+                "the access token is bound to another key than the proof's",
+                check=Check.JKT,
+                expected=token.jkt,
+                actual=header.jkt,
+            )
+        presented = Presentation(
+            request=request,
+            ath=ath,
+            policy=policy,
+            policies=self.policies,
+            now=now,
+            # By `ath` a proof dies with its token, however far in the future its `iat` is.
+            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
+            if self._expiry_is_final
+            else math.inf,
+            speaks_for=f"{token.issuer} {token.identity}",
+        )
+        judged = self.proofs.judge(jws, header, presented)
+        if known is None:
+            self._known_clients.remember(header, ath=ath, segment=jws.header)
+        return judged
+
+    async def _access_token(self, carried: Credentials) -> AccessToken:
+        try:
+            token: object = await self.verifier.verify(carried.access_token)
+        except DPoPError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, the request is refused
+            # The cause goes to the log, unless it quotes the token.
+            raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
+                None if _quotes(error, carried.access_token) else error
+            )
+        if not isinstance(token, AccessToken):
+            # A verifier that answers anything else has a bug, and a bug must let no request through.
+            raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
+        if not token.subject and not token.client_id:
+            raise speaks_for_nobody("subject", "client_id")
+        return token
+
+
+def _promises_final_expiry(verifier: object) -> bool:
+    """Whether the `expires_at` of a token never changes, by the word of whoever wrote `verify`.
+
+    A class that inherits the promise and has a `verify` of its own has promised nothing.
+    """
+    for kind in type(verifier).__mro__:
+        if "expiry_is_final" in vars(kind):
+            return vars(kind)["expiry_is_final"] is True
+        if "verify" in vars(kind):
+            return False
+    return False
+
+
+def _quotes(error: Exception, token: str) -> bool:
+    """Whether what would be logged of `error` holds a part of `token` that is worth hiding."""
+    text = "".join(traceback.format_exception(error))
+    return any(
+        token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
+    )
+
+
+def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
+    return Refusal(
+        scheme=carried.scheme,
+        jkt=None if token is None else token.jkt,
+        client_id=None if token is None else token.client_id,
+        nonce=error.nonce,
+    )
+
+
+def _check_unbound(token: AccessToken) -> None:
+    if token.jkt is not None or "cnf" in token.claims:
+        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
+
+
+def _check_bearer_accepted(policy: DPoPPolicy) -> None:
+    if not policy.accept_bearer:
+        raise InvalidToken("a DPoP-bound access token is required here", check=Check.BINDING)

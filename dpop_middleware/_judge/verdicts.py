@@ -1,0 +1,48 @@
+"""What came out of judging a request: the evidence, and what the application is given."""
+
+from dataclasses import dataclass
+
+from dpop_middleware._judge.challenges import Headers
+from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.errors import Scheme
+from dpop_middleware.nonces import Nonce
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["Authentication", "VerifiedRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
+
+    `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
+    `now` is in seconds since the epoch; `started` is when the verification began, by `time.perf_counter`.
+    """
+
+    access_token: AccessToken
+    proof: DPoPProof | None
+    nonce: Nonce | None
+    policy: DPoPPolicy
+    now: float
+    request: ResourceRequest
+    started: float
+
+    @property
+    def scheme(self) -> Scheme:
+        """The authentication scheme of the request."""
+        return "Bearer" if self.proof is None else "DPoP"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRequest:
+    """A request that passed every check.
+
+    `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
+    client's next request, where there is one to give (RFC 9449 section 8.2).
+    """
+
+    access_token: AccessToken
+    proof: DPoPProof | None
+    response_headers: Headers = ()

@@ -1,0 +1,210 @@
+"""Whether a proof is fresh, and how long it must be remembered (RFC 9449 sections 4.3, 8 and 11.1)."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidDPoPProof, Unavailable, UseDPoPNonce
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
+from dpop_middleware.policy import DPoPPolicy
+
+__all__ = [
+    "Window",
+    "acceptance_window",
+    "check_can_be_remembered",
+    "check_freshness",
+    "dated_nonce",
+    "issued_nonce",
+    "known_nonce",
+    "lifetime_of",
+    "retention",
+]
+
+_FARTHEST_IAT = 86_400
+_NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
+_NOT_ISSUED = "a nonce can't be issued now"
+# RFC 9449 section 8.1
+_NQCHARS = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+
+
+class Window(NamedTuple):
+    """The time in which a proof can be accepted, both ends in seconds since the epoch."""
+
+    not_before: float
+    expires_at: float
+
+
+def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
+    """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale.
+
+    Raises Unavailable when the provider fails.
+    """
+    if nonces is None or proof.nonce is None or not _NQCHARS.fullmatch(proof.nonce):
+        return None
+    try:
+        nonce: object = nonces.check(proof.nonce, now)
+    except Exception as error:
+        # Anybody's provider may be behind this door: taken for unknown, a proof could come back later.
+        raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(error).__name__) from error
+    if nonce is None or isinstance(nonce, Nonce):
+        return nonce
+    raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def issued_nonce(nonces: NonceProvider, now: float) -> str:
+    """Return the nonce to give to a client; raises Unavailable when the provider fails."""
+    try:
+        nonce: object = nonces.issue(now)
+    except Exception as error:
+        raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(error).__name__) from error
+    if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce):
+        return nonce
+    raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) -> str | None:
+    """Return a nonce that was issued at `not_before` or later, None where the provider has none yet.
+
+    One that says the second of its issue is there sooner than one that says its step. Never one that wouldn't
+    do: a client would be challenged for ever.
+    """
+    if nonces is None:
+        return None
+    issue = getattr(nonces, "issue_dated", nonces.issue)
+    try:
+        nonce: object = issue(now)
+        known: object = nonces.check(nonce, now) if isinstance(nonce, str) else None
+    except Exception:  # noqa: BLE001 - a provider of anybody's; what can't be judged stays unavailable
+        return None
+    if not isinstance(known, Nonce) or known.issued_at < not_before:
+        return None
+    return nonce if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce) else None
+
+
+def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:
+    return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
+
+
+def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
+    return proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew
+
+
+def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
+    """The time in which `policy` lets the `iat` of a proof with a nonce pass."""
+    limit = math.inf if policy.iat_limit_with_nonce is None else policy.iat_limit_with_nonce
+    return proof.iat - limit, proof.iat + limit
+
+
+def _check_limit(proof: DPoPProof, policy: DPoPPolicy, now: float) -> None:
+    limit = policy.iat_limit_with_nonce
+    if limit is None:
+        return
+    earliest, latest = _limited_window(proof, policy)
+    if not earliest <= now <= latest:
+        raise InvalidDPoPProof(
+            "the iat of the DPoP proof is not recent",
+            check=Check.IAT,
+            expected=(now - limit, now + limit),
+            actual=proof.iat,
+        )
+
+
+def _check_validity(proof: DPoPProof, now: float, clock_skew: float) -> None:
+    if proof.exp is not None and now >= proof.exp + clock_skew:
+        raise InvalidDPoPProof("the DPoP proof has expired", check=Check.IAT, expected=now, actual=proof.exp)
+    if proof.nbf is not None and now < proof.nbf - clock_skew:
+        raise InvalidDPoPProof(
+            "the DPoP proof is not valid yet", check=Check.IAT, expected=now, actual=proof.nbf
+        )
+
+
+def check_freshness(
+    proof: DPoPProof, policy: DPoPPolicy, *, nonces: NonceProvider | None, nonce: Nonce | None, now: float
+) -> None:
+    """A proof with a nonce is fresh by the nonce alone, one without by `iat` alone (check 11, section 8).
+
+    Where `policy.iat_limit_with_nonce` is set, the `iat` of a proof with a nonce must be within it too. Where
+    `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. Where it is the
+    client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
+    4.1). Raises InvalidDPoPProof and UseDPoPNonce.
+    """
+    if policy.nonce != "off" and nonces is not None:
+        if nonce is not None:
+            _check_limit(proof, policy, now)
+            return
+        if proof.nonce is not None:
+            raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
+        if policy.nonce == "required":
+            raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
+    if proof.exp is not None or proof.nbf is not None:
+        _check_validity(proof, now, policy.clock_skew)
+    not_before, expires_at = _iat_window(proof, policy)
+    if not_before <= now <= expires_at:
+        return
+    if policy.nonce == "fallback" and nonces is not None:
+        raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)
+    raise InvalidDPoPProof(
+        "the iat of the DPoP proof is not recent",
+        check=Check.IAT,
+        expected=(now - policy.proof_lifetime - policy.clock_skew, now + policy.clock_skew),
+        actual=proof.iat,
+    )
+
+
+def check_can_be_remembered(proof: DPoPProof, *, now: float, useless_after: float) -> None:
+    """A proof whose `iat` counts again one day must be remembered until then, which can't be for ever.
+
+    One with a nonce may be dated as it likes (section 8), and whoever judges it by its `iat` later must find
+    it used. So it is refused when its `iat` is more than a day ahead, unless it is useless by then, as with a
+    token that has expired. `useless_after` is in seconds since the epoch. Raises InvalidDPoPProof.
+    """
+    latest = now + _FARTHEST_IAT
+    if proof.iat > latest and useless_after > latest:
+        raise InvalidDPoPProof(
+            "the iat of the DPoP proof is too far in the future",
+            check=Check.IAT,
+            expected=(-math.inf, latest),
+            actual=proof.iat,
+        )
+
+
+def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
+    """Return the time in which any of `policies` could accept the proof; the workers' margin is at its end.
+
+    A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
+    another's `iat` window, nor the other way round: while a change is rolled out, two workers may differ in
+    whether nonces count. It is no older than its nonce.
+    """
+    not_before, expires_at = math.inf, -math.inf
+    for policy in policies:
+        earliest, latest = _iat_window(proof, policy)
+        if nonce is not None:
+            earliest, latest = min(earliest, nonce.issued_at), max(latest, nonce.expires_at)
+        not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
+    if nonce is not None:
+        not_before = max(not_before, nonce.issued_at)
+    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+
+
+def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
+    """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
+
+    `nonce_lifetime` is what `lifetime_of` returns.
+    """
+    longest = 0.0
+    for policy in policies:
+        by_nonce = 0.0 if policy.nonce == "off" else nonce_lifetime
+        longest = max(longest, policy.proof_lifetime + policy.clock_skew, by_nonce)
+    return longest + WORKER_CLOCK_MARGIN
+
+
+def lifetime_of(nonces: NonceProvider, now: float) -> float | None:
+    """Return for how many seconds a nonce of `nonces` is good, None where that can't be told now."""
+    try:
+        known: object = nonces.check(nonces.issue(now), now)
+    except Exception:  # noqa: BLE001 - a provider of anybody's; the request may not need a new nonce
+        return None
+    return known.expires_at - known.issued_at if isinstance(known, Nonce) else None

@@ -1,0 +1,211 @@
+"""One proof, judged and marked as used, at a resource server as at a token endpoint (RFC 9449 section 4.3).
+
+    claims -> htm, htu, ath -> signature -> freshness -> replay store
+
+The store comes last: nothing that failed before writes to it, and what comes before awaits nothing. The
+proof's header was read earlier, and the time is an argument.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from dpop_middleware._proof.freshness import (
+    acceptance_window,
+    check_can_be_remembered,
+    check_freshness,
+    dated_nonce,
+    issued_nonce,
+    known_nonce,
+    lifetime_of,
+    retention,
+)
+from dpop_middleware._proof.proof import (
+    DPoPProof,
+    ProofHeader,
+    check_ath,
+    check_htm,
+    check_htu,
+    check_signature,
+    parse_claims,
+)
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InvalidDPoPProof,
+    Refusal,
+    Unavailable,
+    UseDPoPNonce,
+)
+from dpop_middleware.jose.compact import CompactJWS
+from dpop_middleware.nonces import Nonce, NonceProvider
+from dpop_middleware.policy import DPoPPolicy, provides
+from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
+
+__all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]
+
+
+class TargetURIs(Protocol):
+    """Knows by which URI a client called us."""
+
+    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
+        """Return the request with its target in origin form, or raise InvalidRequest."""
+        ...
+
+    def is_target(self, uri: str, request: ResourceRequest) -> bool:
+        """Whether `uri` is the request's target URI letter by letter; raises InvalidDPoPProof."""
+        ...
+
+    def target_uri(self, request: ResourceRequest) -> str:
+        """Return the request's target URI in normal form, or raise InvalidDPoPProof."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """With what a proof came, and by what it is judged.
+
+    - `request`: the request that carried it; `ath`: the hash of the access token beside it, None where there
+      is none.
+    - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again.
+    - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its `iat`.
+    - `speaks_for`: whom the access token speaks for, empty without one.
+    """
+
+    request: ResourceRequest
+    ath: str | None
+    policy: DPoPPolicy
+    policies: Iterable[DPoPPolicy]
+    now: float
+    useless_after: float = math.inf
+    speaks_for: str = ""
+
+
+class JudgedProof(NamedTuple):
+    """A proof that passed every check but the store's, what is known of its nonce, and the store's entry."""
+
+    proof: DPoPProof
+    nonce: Nonce | None
+    entry: ReplayEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofVerification:
+    """What any server needs to judge proofs, and the order of their checks (RFC 9449 section 4.3)."""
+
+    store: ReplayStore
+    keyspace: ReplayKeyspace
+    public_urls: TargetURIs
+    nonces: NonceProvider | None
+    _retentions: dict[tuple[DPoPPolicy, ...], float] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if not provides(self.store, "add"):
+            raise ConfigurationError(
+                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
+                "MemoryReplayStore() for a single process"
+            )
+
+    def judge(self, jws: CompactJWS, header: ProofHeader, presented: Presentation) -> JudgedProof:
+        """Judge the proof `jws`, whose `header` was read; what is left is to mark it as used.
+
+        Its entry is for all of the policies by which it may be judged again. Nothing is awaited and nothing
+        written. Raises `errors.DPoPError`.
+        """
+        proof = parse_claims(jws.payload, header)
+        check_htm(proof, presented.request.method)
+        if not self.public_urls.is_target(proof.htu, presented.request):
+            check_htu(proof, self.public_urls.target_uri(presented.request))
+        if presented.ath is not None:
+            check_ath(proof, presented.ath)
+        check_signature(jws, header)
+        now = presented.now
+        nonce = known_nonce(proof, self.nonces, now)
+        check_freshness(proof, presented.policy, nonces=self.nonces, nonce=nonce, now=now)
+        check_can_be_remembered(proof, now=now, useless_after=presented.useless_after)
+        not_before, expires_at = acceptance_window(proof, presented.policies, nonce)
+        entry = ReplayEntry(
+            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
+            jkt=proof.jkt,
+            now=now,
+            not_before=not_before,
+            expires_at=min(expires_at, presented.useless_after),
+            speaks_for=presented.speaks_for,
+            namespace=self.keyspace.name,
+            made_at=proof.iat if nonce is None or presented.policy.nonce == "off" else nonce.issued_at,
+            retention=self._retention(presented.policies, now),
+        )
+        return JudgedProof(proof, nonce, entry)
+
+    def _retention(self, policies: Iterable[DPoPPolicy], now: float) -> float:
+        policies = tuple(policies)
+        known = self._retentions.get(policies)
+        if known is not None:
+            return known
+        lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
+        if lifetime is None:
+            return retention(policies, 0.0)
+        return self._retentions.setdefault(policies, retention(policies, lifetime))
+
+    def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
+        """Return the nonce for a client's next request, None where its own is the newest or none are used.
+
+        `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
+        """
+        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
+            return None
+        return issued_nonce(self.nonces, now)
+
+    def offered_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
+        """Return what `next_nonce` returns, for a refusal: None also when the provider fails."""
+        try:
+            return self.next_nonce(nonce, policy, now)
+        except Unavailable:
+            return None
+
+    async def mark_as_used(self, judged: JudgedProof, policy: DPoPPolicy) -> None:
+        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
+
+        Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
+        since a proof is as old as its nonce.
+        """
+        try:
+            first = await self.store.add(judged.entry)
+        except Unavailable as error:
+            raise self._unavailable(error, judged, policy) from error.__cause__
+        except DPoPError as error:
+            raise error.restated(check=Check.JTI) from error.__cause__
+        except Exception as error:
+            # The store may be anybody's: when it fails, nobody knows, and the request is refused.
+            raise Unavailable(
+                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
+            ) from error
+        if first is not True:
+            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
+
+    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
+        if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
+            dated = dated_nonce(self.nonces, judged.entry.now, not_before=error.judges_from)
+            if dated is not None:
+                return UseDPoPNonce("the replay store lost entries: a newer nonce is needed", nonce=dated)
+            if hasattr(self.nonces, "issue_dated"):
+                seconds = math.ceil(error.judges_from - judged.entry.now)
+                return Unavailable(
+                    error.description, retry_after=max(1, seconds), newer_proof=True, check=Check.JTI
+                )
+        offered = self.offered_nonce(judged.nonce, policy, judged.entry.now) if error.newer_proof else None
+        if offered is None:
+            return error.restated(check=Check.JTI)
+        return Unavailable(
+            error.description,
+            retry_after=1,
+            newer_proof=True,
+            check=Check.JTI,
+            actual=error.actual,
+            refusal=Refusal(nonce=offered),
+        )

@@ -1,0 +1,11 @@
+"""A request as a value, the URL by which it came, and which URLs may be trusted. All of it is pure.
+
+From the top down:
+
+    request.py       a request, and the credentials that it carries
+    public_urls.py   the target URI of a request, from our own configuration
+    public_paths.py  which paths need no credentials, whatever the router
+    secure_url.py    which URLs may be fetched or addressed
+    uri.py           http and https URIs in one normal form
+    paths.py         percent-encoding and dot segments
+"""

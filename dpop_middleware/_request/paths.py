@@ -1,0 +1,145 @@
+"""The path of a URI: percent-encoding and dot segments, at a cost that depends on the length alone.
+
+A path has one character for each octet here. What doesn't change its meaning is unified, all else is kept.
+"""
+
+import re
+from binascii import a2b_qp
+from typing import Final
+
+__all__ = [
+    "URIError",
+    "check_request_path",
+    "encoded",
+    "has_dot_segment",
+    "is_normal",
+    "is_plain",
+    "without_dot_segments",
+]
+
+_MAX_PATH: Final = 8 * 1024
+# How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
+_MAX_REWRITTEN: Final = 384
+# Removing dot segments is a loop over the segments.
+_MAX_DOTTED: Final = 256
+
+_HEX: Final = "0123456789ABCDEFabcdef"
+_UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+_PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
+
+# What a path can't hold, by its octet, and how it is written instead.
+_ENCODED: Final = {
+    octet: f"%{octet:02X}" for octet in range(256) if not re.fullmatch(rf"[{_PCHAR}/%]", chr(octet))
+}
+# The two digits after a percent sign, and what both become.
+_DECODED: Final = {
+    digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
+    for digits in (high + low for high in _HEX for low in _HEX)
+}
+
+# A path of these octets alone is in normal form, if it has no dot segment.
+_KEPT: Final = bytes(octet for octet in range(256) if re.fullmatch(rf"[{_PCHAR}/]", chr(octet)))
+_PERCENT: Final = b"%"
+_KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
+# Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets
+# another octet, and so does a slash, that an encoded one is not taken for it.
+_QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
+_DECODED_DOTS: Final = (b"\0.\0", b"\0..\0")
+
+
+class URIError(ValueError):
+    """A URI, a path or a `Host` field that can't be accepted; the message is a fixed sentence."""
+
+
+def _octets(path: str) -> bytes:
+    try:
+        return path.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise URIError("the path is not a string of octets") from error
+
+
+def _to_rewrite(octets: bytes) -> bytes:
+    """Return the octets that keep a path from being normal, or raise URIError for too many of them."""
+    rewritten = octets.translate(None, _KEPT)
+    if len(rewritten) > _MAX_REWRITTEN:
+        raise URIError("the path has too many characters that are or must be percent-encoded")
+    return rewritten
+
+
+def encoded(path: str) -> str:
+    """Return a path with all percent-encoded that must be, and nothing else (RFC 3986 sections 2.1, 6.2.2).
+
+    `path` has one character for each octet. Raises URIError for any other character, for malformed
+    percent-encoding, and where over 384 characters are or must be percent-encoded.
+    """
+    rewritten = _to_rewrite(_octets(path))
+    if not rewritten:
+        return path
+    if rewritten.strip(_PERCENT):
+        path = path.translate(_ENCODED)
+    first, *others = path.split("%")
+    try:
+        return first + "".join(
+            [_DECODED[other] if len(other) == 2 else _DECODED[other[:2]] + other[2:] for other in others]
+        )
+    except KeyError as error:
+        raise URIError("the percent-encoding is malformed") from error
+
+
+def has_dot_segment(path: str) -> bool:
+    """Whether a path has a segment `.` or `..`, not percent-encoded."""
+    return "/." in path and ("/./" in path or "/../" in path or path.endswith(("/.", "/..")))
+
+
+def without_dot_segments(path: str) -> str:
+    """Return a path without its dot segments (RFC 3986 section 5.2.4).
+
+    Raises URIError where it has some, and more than 256 segments.
+    """
+    if not has_dot_segment(path):
+        return path
+    segments = path.split("/")[1:]
+    if len(segments) > _MAX_DOTTED:
+        raise URIError("the path has dot segments and too many segments")
+    kept: list[str] = []
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def is_normal(path: str) -> bool:
+    """Whether a path that starts with a slash is in normal form at one glance: nothing is percent-encoded."""
+    return path.isascii() and not path.encode().translate(None, _KEPT) and not has_dot_segment(path)
+
+
+def check_request_path(raw_path: str) -> None:
+    """Raise URIError for a path that servers could read in two ways; the cost depends on the length alone."""
+    if len(raw_path) > _MAX_PATH:
+        raise URIError("the request's path is too long")
+    if not raw_path.startswith("/"):
+        raise URIError("the request's path doesn't start with a slash")
+    octets = _octets(raw_path.partition("?")[0])
+    if b"%00" in octets or b"\0" in octets:
+        # Below, this octet stands for a slash.
+        if has_dot_segment(encoded(octets.decode("latin-1"))):
+            raise URIError("the request's path has a dot segment")
+        return
+    decoded = octets.translate(_QUOTED_PRINTABLE)
+    if octets.translate(None, _KEPT):
+        decoded = a2b_qp(decoded)
+        if len(octets) - len(decoded) != 2 * octets.count(_PERCENT):
+            raise URIError("the percent-encoding is malformed")
+    if b"\0." in decoded and (
+        any(dots in decoded for dots in _DECODED_DOTS) or decoded.endswith((b"\0.", b"\0.."))
+    ):
+        raise URIError("the request's path has a dot segment")
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path has only characters that a path can hold, percent-encoded ones among them."""
+    return path.isascii() and not path.encode("ascii").translate(None, _KEPT_AND_PERCENT)

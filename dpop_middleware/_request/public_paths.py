@@ -1,0 +1,154 @@
+"""Paths that need no credentials, matched so that nothing else slips through (RFC 3986 section 3.3)."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["PublicPaths"]
+
+# What a router, a proxy or a file system could read in another way than the comparison below does: a dot
+# segment, an empty segment, a backslash, a control character, a percent sign that is left after decoding,
+# half of a surrogate pair.
+_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
+# The same before decoding: an encoded dot, slash, percent sign or backslash; what some cut off as a fragment.
+_AMBIGUOUS_RAW = re.compile(rb"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\#]|%2e|%2f|%25|%5c", re.IGNORECASE)
+# A root path that looks the same decoded and percent-encoded, and that every router takes off alike.
+_PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+")
+
+
+def _checked(path: object) -> str:
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise ConfigurationError(f"a public path starts with a slash, unlike {path!r}")
+    if path == "/*":
+        raise ConfigurationError(
+            "public_paths=['/*'] would leave nothing protected: leave the middleware out"
+        )
+    literal = path[:-1] if path.endswith("/*") else path
+    if any(character in literal for character in "*?#") or _AMBIGUOUS.search(literal):
+        raise ConfigurationError(
+            f"a public path is a decoded path or a prefix that ends in '/*', unlike {path!r}"
+        )
+    return path
+
+
+class PublicPaths:
+    """Exact paths, and prefixes that end in `/*`; a prefix covers what lies below it, not itself.
+
+    `/docs/*` covers `/docs/a`, neither `/docs` nor `/docs/`, which some routers take for one. What routers
+    read in different ways is never public: some cut a root path off wherever the path holds it, some only in
+    front, some go by the raw path. `inner_root_paths` are root paths that the application sets by itself,
+    each after the path of the mount where it does. Raises ConfigurationError.
+    """
+
+    def __init__(self, paths: Collection[str], *, inner_root_paths: Collection[tuple[str, str]] = ()) -> None:
+        if isinstance(paths, str) or not isinstance(paths, Collection):
+            raise ConfigurationError(
+                f"public_paths takes a sequence of paths, such as ['/health'], not {paths!r}"
+            )
+        checked = [_checked(path) for path in paths]
+        self._exact = frozenset(path for path in checked if not path.endswith("/*"))
+        self._prefixes = tuple(path[:-1] for path in checked if path.endswith("/*"))
+        self._inner_root_paths = tuple(inner_root_paths)
+        self._exact_raw = frozenset(raw for path in self._exact for raw in _spellings(path))
+        self._prefixes_raw = tuple(raw for prefix in self._prefixes for raw in _spellings(prefix))
+
+    def __contains__(self, scope: Mapping[str, Any]) -> bool:
+        """Whether the path on which the application of this ASGI scope routes is public, however it does."""
+        root_path = _root_path(scope)
+        path: str = scope["path"]
+        return (
+            self.covers(path[len(root_path) :])
+            and not _is_ambiguous(scope)
+            and self._doubt(scope, root_path) is None
+            and self._is_spelled_plainly(scope, root_path)
+        )
+
+    def covers(self, path: str) -> bool:
+        """Whether this path, decoded and below any root path, is listed, by itself or by a prefix."""
+        return path in self._exact or (path.startswith(self._prefixes) and path not in self._prefixes)
+
+    def covers_all_below(self, path: str) -> bool:
+        """Whether everything that begins with this path is listed, by a prefix."""
+        return path.startswith(self._prefixes)
+
+    def locked_out(self, scope: Mapping[str, Any]) -> str | None:
+        """Return why a request for a listed path isn't public, where that is due to how things are set up."""
+        root_path = _root_path(scope)
+        doubt = self._doubt(scope, root_path)
+        if doubt is None or not any(map(self.covers, _readings(scope["path"], root_path))):
+            return None
+        return None if _is_plain(root_path) and _is_ambiguous(scope) else doubt
+
+    def _is_spelled_plainly(self, scope: Mapping[str, Any], root_path: str) -> bool:
+        """Whether what is listed stands in `raw_path` too: not every router decodes what it compares."""
+        raw_path = scope.get("raw_path")
+        if raw_path is None:
+            return True
+        path, _, _ = raw_path.partition(b"?")
+        below = path.removeprefix(root_path.encode())
+        if root_path and below == path:
+            return False
+        return below in self._exact_raw or below.startswith(self._prefixes_raw)
+
+    def _doubt(self, scope: Mapping[str, Any], root_path: str) -> str | None:
+        path: str = scope["path"]
+        if root_path:
+            if not _is_plain(root_path):
+                return "a root path is plain ASCII without percent signs, starts with a slash, ends in none"
+            if not path.startswith(root_path + "/"):
+                return "the path doesn't start with the root path and a slash"
+            if path.casefold().find(root_path.casefold(), 1) != -1:
+                return "the path holds the root path twice"
+        raw_path = scope.get("raw_path")
+        if raw_path is not None and _decoded(raw_path) not in (None, path):
+            return "path and raw_path are two paths"
+        for mount, inner in self._inner_root_paths:
+            if inner in (root_path, root_path + mount) or not path.startswith(root_path + mount):
+                continue
+            if root_path or inner.casefold() in path.casefold():
+                return f"the application has a root path of its own, {inner!a}"
+        return None
+
+
+def _root_path(scope: Mapping[str, Any]) -> str:
+    root_path = scope.get("root_path") or ""
+    # A lone slash is no root path: every router reads what follows it alike.
+    return "" if root_path == "/" and not scope["path"].startswith("//") else root_path
+
+
+def _is_plain(root_path: str) -> bool:
+    return not root_path or _PLAIN_ROOT_PATH.fullmatch(root_path) is not None
+
+
+def _decoded(raw_path: bytes) -> str | None:
+    try:
+        return unquote_to_bytes(raw_path.partition(b"?")[0]).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _spellings(path: str) -> tuple[bytes, bytes]:
+    """Return how clients send this path: encoded where RFC 3986 section 3.3 wants it, or not at all."""
+    return quote(path, safe="/!$&'()*+,;=:@").encode(), path.encode()
+
+
+def _is_ambiguous(scope: Mapping[str, Any]) -> bool:
+    """Whether the client wrote a path that can be read in two ways."""
+    if _AMBIGUOUS.search(scope["path"]):
+        return True
+    raw_path = scope.get("raw_path")
+    if raw_path is None:
+        return False
+    path, _, _ = raw_path.partition(b"?")
+    return _AMBIGUOUS_RAW.search(path) is not None or _decoded(path) is None
+
+
+def _readings(path: str, root_path: str) -> Iterator[str]:
+    yield path
+    yield path.removeprefix(root_path.rstrip("/"))
+    yield path.removeprefix(unquote(root_path))
+    if root_path:
+        yield "/" + path.split(root_path, maxsplit=1)[-1].lstrip("/")

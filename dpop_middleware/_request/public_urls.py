@@ -1,0 +1,165 @@
+"""The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware._request.uri import (
+    BaseURL,
+    URIError,
+    absolute_form,
+    authority,
+    check_request_path,
+    request_path,
+    root_prefix,
+    sent_uri,
+    strip_root_path,
+    target_uri,
+)
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
+
+__all__ = ["PublicURLs"]
+
+
+class PublicURLs:
+    """The base URLs by which clients call the application: hosts, and prefixes of each.
+
+    Scheme and authority of a target URI come from here, never from `Host` or a forwarded header. Of several
+    hosts, `Host` selects the one that it names exactly. Several prefixes of one host are told apart by the
+    path and the server's root path. Raises ConfigurationError for none, for a URL that isn't https (or http
+    to a loopback host or one of `insecure_http_hosts`), for one that is there twice, and for two schemes of
+    one host, which `Host` can't tell apart.
+    """
+
+    def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
+        if isinstance(urls, bytes) or not isinstance(urls, Iterable):
+            raise ConfigurationError(f"public_url takes a URL or a sequence of URLs, not {urls!r}")
+        listed = (urls,) if isinstance(urls, str) else tuple(urls)
+        bases = [checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed]
+        if not bases:
+            raise ConfigurationError("public_url is empty: name the URL by which clients call the API")
+        hosts: dict[str, list[BaseURL]] = {}
+        for base in bases:
+            others = hosts.setdefault(base.authority, [])
+            if any(base.origin != other.origin for other in others):
+                raise ConfigurationError(
+                    f"public_url names {base.authority} with http and with https: Host tells no scheme, so "
+                    "name the one by which clients call it"
+                )
+            if base in others:
+                raise ConfigurationError(f"public_url names {base.origin}{base.path} twice")
+            others.append(base)
+        self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
+
+    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
+        """Return the request with its target in origin form; one that has that form is returned as it is.
+
+        A target in absolute form (RFC 9112 section 3.2.2) must name the origin of one of the base URLs. Its
+        authority then stands in `hosts`, in place of what `Host` said. Raises InvalidRequest for another
+        origin, and for a path that servers and frameworks could read in different ways.
+        """
+        try:
+            if not request.raw_path.startswith("/"):
+                request = self._from_absolute_form(request)
+            check_request_path(request.raw_path)
+        except URIError as error:
+            raise InvalidRequest(
+                "the path of the request is malformed or has dot segments",
+                check=Check.TARGET,
+                actual=str(error),
+            ) from error
+        return request
+
+    def _from_absolute_form(self, request: ResourceRequest) -> ResourceRequest:
+        target = absolute_form(request.raw_path)
+        if target is None:
+            return request
+        origin, rest = target
+        for name, bases in self._hosts.items():
+            if bases[0].origin == origin:
+                return replace(request, raw_path=rest if rest.startswith("/") else "/" + rest, hosts=(name,))
+        raise InvalidRequest(
+            "the request target names another origin than this resource server's",
+            check=Check.TARGET,
+            expected=tuple(bases[0].origin for bases in self._hosts.values()),
+            actual=origin,
+        )
+
+    def is_target(self, uri: str, request: ResourceRequest) -> bool:
+        """Whether `uri` is the request's target URI, without its query and letter by letter.
+
+        False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
+        """
+        bases = self._bases(request.hosts)
+        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path)
+
+    def target_uri(self, request: ResourceRequest) -> str:
+        """Return the request's target URI in normal form, without its query.
+
+        Raises InvalidDPoPProof where `Host` selects none of several hosts, where neither path nor root path
+        begins with one of several prefixes, and for a path of which too much would have to be rewritten. The
+        request must be what `origin_form` returned.
+        """
+        bases = self._bases(request.hosts)
+        try:
+            if len(bases) == 1:
+                return target_uri(bases[0], request.raw_path, request.root_path)
+            return bases[0].origin + _public_path(bases, request_path(request.raw_path), request.root_path)
+        except URIError as error:
+            raise InvalidDPoPProof(
+                "the htu of the DPoP proof is not the URI of the request, letter by letter",
+                check=Check.HTU,
+                actual=str(error),
+            ) from error
+
+    def _bases(self, hosts: tuple[str, ...]) -> tuple[BaseURL, ...]:
+        if len(self._hosts) == 1:
+            return next(iter(self._hosts.values()))
+        if len(hosts) == 1:
+            for name, bases in self._hosts.items():
+                try:
+                    if authority(hosts[0], scheme=bases[0].scheme) == name:
+                        return bases
+                except URIError:
+                    break
+        raise InvalidDPoPProof(
+            "the Host field names no URL of this resource server",
+            check=Check.HTU,
+            expected=tuple(self._hosts),
+            actual=hosts,
+        )
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")
+
+
+def _public_path(bases: tuple[BaseURL, ...], path: str, root_path: str) -> str:
+    """Return the path that the client called, where several prefixes of one host lead to the application.
+
+    Which reading holds depends on the root path alone, so that no two paths of one server meet in one URI
+    unless routers take them for one too:
+
+    - a root path that is one of the prefixes, or lies above or below one, stands for what a proxy stripped;
+    - any other is the server's own and comes off;
+    - without one, the path is as the client sent it.
+
+    The path must begin with a prefix then. It doesn't where a proxy strips it and tells nobody.
+    """
+    prefixes = [base.path for base in bases if base.path]
+    root = root_prefix(root_path)
+    public = strip_root_path(path, root_path)
+    if any(_is_below(root, prefix) or _is_below(prefix, root) for prefix in prefixes):
+        public = root + public
+    if any(_is_below(public, prefix) for prefix in prefixes):
+        return public
+    if len(prefixes) < len(bases):
+        return path
+    raise InvalidDPoPProof(
+        "the path begins with no prefix of this resource server",
+        check=Check.HTU,
+        expected=tuple(base.origin + base.path for base in bases),
+        actual=path,
+    )

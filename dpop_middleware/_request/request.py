@@ -1,0 +1,173 @@
+"""A request to a protected resource, as a value, and the credentials that it carries.
+
+Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    MissingCredentials,
+    Refusal,
+    Scheme,
+)
+
+__all__ = [
+    "MAX_FIELDS",
+    "MAX_PROOF_SIZE",
+    "MAX_TOKEN_SIZE",
+    "Credentials",
+    "ResourceRequest",
+    "credentials",
+    "one_proof",
+]
+
+MAX_TOKEN_SIZE = 16 * 1024
+MAX_PROOF_SIZE = 8 * 1024
+# No browser, proxy or library sends half as many header fields.
+MAX_FIELDS = 256
+
+_OPTIONAL_WHITESPACE = " \t"
+# RFC 9110 section 11.2, without the padding
+_TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+_LONGEST_SCHEME = len("bearer")
+_SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
+# A longer path is refused, whatever follows.
+_MAX_QUOTED = 8 * 1024 + 1
+_UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequest:
+    """What a resource server must know of a request, as it was received.
+
+    - `method`: the HTTP method; GET for a WebSocket handshake.
+    - `raw_path`: the path as sent, still percent-encoded, without the query.
+    - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
+    - `root_path`: the path, decoded, at which the server mounts the application.
+    - `fields`: how many header fields there were; of more than 256 none is read.
+    """
+
+    method: str
+    raw_path: str
+    hosts: tuple[str, ...]
+    authorization: tuple[str, ...] = field(repr=False)
+    dpop: tuple[str, ...] = field(repr=False)
+    root_path: str = ""
+    # What is between two faces of a connection may add header fields; it stays one request.
+    fields: int = field(default=0, compare=False)
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
+        """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
+        hosts: list[str] = []
+        authorization: list[str] = []
+        dpop: list[str] = []
+        fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
+        for name, value in fields if len(fields) <= MAX_FIELDS else ():
+            length = len(name)
+            if length == 13:
+                if name.lower() == b"authorization":
+                    authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif length == 4:
+                lowered = name.lower()
+                if lowered == b"dpop":
+                    dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+                elif lowered == b"host":
+                    hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+        raw_path = scope.get("raw_path")
+        return cls(
+            method=scope["method"] if scope["type"] == "http" else "GET",
+            raw_path=(
+                quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
+                if raw_path is None
+                else raw_path.partition(b"?")[0].decode("latin-1")
+            ),
+            hosts=tuple(hosts),
+            authorization=tuple(authorization),
+            dpop=tuple(dpop),
+            root_path=scope.get("app_root_path", scope.get("root_path", "")),
+            fields=len(fields),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The scheme and the access token of an `Authorization` field, not yet looked into."""
+
+    scheme: Scheme
+    access_token: str = field(repr=False)
+
+
+def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
+    return InvalidRequest(description, check=Check.AUTHORIZATION, refusal=Refusal(scheme=scheme))
+
+
+def credentials(authorization: tuple[str, ...]) -> Credentials:
+    """Read the `Authorization` fields of one request (RFC 9110 section 11.4, RFC 6750 section 2.1).
+
+    Raises MissingCredentials without a field of our schemes, InvalidRequest for several fields, no token
+    or illegal characters, and InvalidToken for a token over 16 KiB.
+    """
+    if not authorization:
+        raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
+    if len(authorization) != 1:
+        raise InvalidRequest(
+            "the request has several Authorization fields",
+            check=Check.AUTHORIZATION,
+            expected=1,
+            actual=len(authorization),
+        )
+    name, _, rest = authorization[0].partition(" ")
+    scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
+    if scheme is None:
+        raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
+    access_token = rest.lstrip(" ")
+    if len(access_token) > MAX_TOKEN_SIZE:
+        raise InvalidToken(
+            "the access token is too large",
+            check=Check.AUTHORIZATION,
+            expected=MAX_TOKEN_SIZE,
+            actual=len(access_token),
+            refusal=Refusal(scheme=scheme),
+        )
+    if not access_token:
+        raise _invalid_request("the Authorization field has no access token", scheme)
+    octets = access_token.rstrip("=").encode("utf-8", "surrogatepass")
+    if not octets or octets.translate(None, _TOKEN68):
+        raise _invalid_request("the access token has illegal characters", scheme)
+    return Credentials(scheme, access_token)
+
+
+def one_proof(dpop: tuple[str, ...]) -> str:
+    """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
+
+    A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    Raises InvalidDPoPProof.
+    """
+    if not dpop:
+        raise InvalidDPoPProof("a DPoP proof is required", check=Check.ONE_HEADER, expected=1, actual=0)
+    if len(dpop) != 1 or "," in dpop[0]:
+        raise InvalidDPoPProof(
+            "the request has several DPoP fields",
+            check=Check.ONE_HEADER,
+            expected=1,
+            actual=sum(value.count(",") + 1 for value in dpop),
+        )
+    proof = dpop[0]
+    if len(proof) > MAX_PROOF_SIZE:
+        raise InvalidDPoPProof(
+            "the DPoP proof is too large",
+            check=Check.ONE_HEADER,
+            expected=MAX_PROOF_SIZE,
+            actual=len(proof),
+        )
+    if not proof:
+        raise InvalidDPoPProof("the DPoP field is empty", check=Check.ONE_HEADER)
+    return proof

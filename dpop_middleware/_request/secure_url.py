@@ -1,0 +1,93 @@
+"""Which URLs we may trust: https, and http only where no network is crossed or where it was named.
+
+The issuer, its metadata and its keys decide who gets in, so they must not travel in the clear
+(RFC 8414 section 6.2, RFC 9728 section 7.1).
+"""
+
+import ipaddress
+import re
+from collections.abc import Collection
+
+from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["checked_hosts", "checked_url", "is_loopback", "is_this_machine"]
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` (a name, or an address without brackets) is this machine itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether `host` leads to this machine: loopback in any spelling, `*.localhost`, the address 0.
+
+    Wider than `is_loopback`, which tells what may be trusted: this tells what somebody else's document must
+    not name. That a name's address is this machine's isn't found out.
+    """
+    name = host.lower().removesuffix(".")
+    if is_loopback(name) or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        # inet_aton's spellings (127.1, 2130706433, 0x7f.1), which a resolver may take for an address.
+        return _NUMBERS.fullmatch(name) is not None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback or mapped.is_unspecified
+
+
+def checked_hosts(hosts: object) -> frozenset[str]:
+    """Return the option `insecure_http_hosts` as a set of lower-case host names.
+
+    Raises ConfigurationError for anything but a collection of host names (no scheme, no port).
+    """
+    if isinstance(hosts, str) or not isinstance(hosts, Collection):
+        raise ConfigurationError("insecure_http_hosts takes a sequence of host names, such as ('auth',)")
+    return frozenset(_host(host) for host in hosts)
+
+
+def _host(host: object) -> str:
+    if isinstance(host, str) and _NAME.fullmatch(host):
+        return host.lower()
+    try:
+        return ipaddress.IPv6Address(str(host).removeprefix("[").removesuffix("]")).compressed
+    except ValueError as error:
+        raise ConfigurationError(
+            f"insecure_http_hosts names hosts without scheme and port, such as 'auth', not {host!r}"
+        ) from error
+
+
+def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:
+    """Parse the absolute URL `url` and refuse one whose answers could be forged on the way.
+
+    - `name`: the option or metadata member that holds the URL, for the message.
+    - `url`: an https URL without user, query and fragment. An http URL is accepted for `localhost`,
+      127.0.0.0/8, `::1`, and the hosts in `insecure_http_hosts`.
+
+    Raises ConfigurationError with one sentence that says what to do. That anything answers at the URL is
+    not checked.
+    """
+    hosts = checked_hosts(insecure_http_hosts)
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
+    try:
+        base = parse_base_url(url)
+    except URIError as error:
+        raise ConfigurationError(
+            f"{name} takes an https URL without user, query and fragment, not {url!r}: {error}"
+        ) from error
+    if base.scheme == "https" or is_loopback(base.host) or base.host in hosts:
+        return base
+    raise ConfigurationError(
+        f"{name} must be an https URL, not {url!r}: to use plain http all the same, "
+        f"name its host in insecure_http_hosts=({base.host!r},)"
+    )

@@ -1,0 +1,274 @@
+"""One connection is authenticated once; nothing found out for one server or request counts for another."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from dpop_middleware import ReplayEntry, ResourceRequest, ResourceServer, VerifiedRequest
+from dpop_middleware._adapter.connection import Connection
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InsufficientScope, InvalidDPoPProof, InvalidToken, UseDPoPNonce
+from tests.support.api import NOW, Api, request
+
+
+async def judged(
+    server: ResourceServer,
+    asked: ResourceRequest,
+    *,
+    scopes: Collection[str] = (),
+    connection: Connection,
+) -> VerifiedRequest:
+    """What a framework adapter does with one request of one connection."""
+    authentication, recalled = await connection.verify(server, asked, "/notes")
+    return server.authorize(authentication, Requirements(scopes=scopes), recalled=recalled)
+
+
+async def refused(server: ResourceServer, asked: ResourceRequest, **options: Any) -> DPoPError:
+    with pytest.raises(DPoPError) as caught:
+        await judged(server, asked, **options)
+    return caught.value
+
+
+async def test_success_is_remembered() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    first = await judged(api.server, asked, connection=connection)
+    second = await judged(api.server, api.request(asked.dpop[0]), connection=connection)
+    assert first == second
+    assert len(api.store.entries) == len(api.tokens.asked) == len(api.events) == 1
+
+
+async def test_failure_is_remembered_and_told_once() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request(method="POST")
+    first = await refused(api.server, asked, connection=connection)
+    assert await refused(api.server, asked, connection=connection) is first
+    assert len(api.tokens.asked) == len(api.events) == 1
+
+
+async def test_without_a_connection_the_second_call_is_a_replay() -> None:
+    api = Api()
+    asked = api.request()
+    await api.server.authenticate(asked)
+    with pytest.raises(InvalidDPoPProof) as caught:
+        await api.server.authenticate(asked)
+    error = caught.value
+    assert isinstance(error, InvalidDPoPProof)
+    assert error.check is Check.JTI
+
+
+async def test_scopes_are_judged_at_every_call() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    error = await refused(api.server, asked, scopes=["notes:write"], connection=connection)
+    assert isinstance(error, InsufficientScope)
+    assert error.scheme == "DPoP"
+    await judged(api.server, asked, scopes=["notes:read"], connection=connection)
+    assert [event.outcome for event in api.events] == ["accepted", "refused"]
+
+
+async def test_a_missing_scope_is_not_remembered_as_a_failure() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await refused(api.server, asked, scopes=["notes:write"], connection=connection)
+    await judged(api.server, asked, connection=connection)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": "POST"}, {"raw_path": "/other"}, {"hosts": ("other.example.test",)}, {"root_path": "/x"}],
+)
+async def test_a_rewritten_request_never_reuses_a_verdict(changes: dict[str, Any]) -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    await refused(api.server, api.request(asked.dpop[0], **changes), connection=connection)
+    assert len(api.tokens.asked) == 2
+
+
+async def test_another_token_or_proof_never_reuses_a_verdict() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    await refused(api.server, request("another", asked.dpop[0]), connection=connection)
+    await refused(api.server, request(api.token), connection=connection)
+    await refused(api.server, request(api.token, asked.dpop[0], scheme="Bearer"), connection=connection)
+    await refused(api.server, request(), connection=connection)
+
+
+async def test_a_sibling_reuses_the_verdict_without_asking_the_store() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    verified = await judged(api.server.with_policy(proof_lifetime=30), asked, connection=connection)
+    assert verified.access_token.subject == "user123"
+    assert len(api.store.entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "check"),
+    [
+        ({"algorithms": ("EdDSA",)}, Check.ALG),
+        ({"proof_lifetime": 5, "clock_skew": 0}, Check.IAT),
+        ({"nonce": "required"}, Check.NONCE),
+    ],
+)
+async def test_a_stricter_sibling_judges_again(policy: dict[str, Any], check: Check) -> None:
+    api, connection = Api(), Connection()
+    asked = api.request(api.proof(at=-10))
+    strict = api.server.with_policy(**policy)
+    await judged(api.server, asked, connection=connection)
+    for _ in range(2):
+        error = await refused(strict, asked, connection=connection)
+        assert (error.check, error.scheme) == (check, "DPoP")
+    await judged(api.server, asked, connection=connection)
+    assert len(api.store.entries) == 1
+    assert [event.check for event in api.events] == [None, check, check]
+
+
+async def test_the_nonce_of_a_proof_is_kept_for_a_sibling_that_asks_for_it() -> None:
+    api, connection = Api(), Connection()
+    required = api.server.with_policy(nonce="required")
+    for nonce, accepted in ((api.server_nonces.issue(NOW), True), ("unknown", False), (None, False)):
+        asked = api.request(api.proof(nonce=nonce))
+        await judged(api.server, asked, connection=connection)
+        if accepted:
+            await judged(required, asked, connection=connection)
+        else:
+            assert isinstance(await refused(required, asked, connection=connection), UseDPoPNonce)
+
+
+async def test_the_evidence_is_judged_as_of_the_time_it_was_taken() -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    api.clock.now += 3600
+    await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+
+
+async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:
+    api, connection = Api(accept_bearer=True), Connection()
+    asked = request(api.tokens.issue(name="unbound"), scheme="Bearer")
+    await judged(api.server, asked, connection=connection)
+    await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+    error = await refused(api.server.with_policy(accept_bearer=False), asked, connection=connection)
+    assert isinstance(error, InvalidToken)
+    assert (error.check, error.scheme) == (Check.BINDING, "Bearer")
+
+
+async def test_what_one_policy_refuses_another_may_accept_as_nothing_was_written() -> None:
+    api, connection = Api(), Connection()
+    strict = api.server.with_policy(nonce="required")
+    asked = api.request()
+    assert isinstance(await refused(strict, asked, connection=connection), UseDPoPNonce)
+    assert not api.store.entries
+    await judged(api.server, asked, connection=connection)
+    assert isinstance(await refused(strict, asked, connection=connection), UseDPoPNonce)
+    assert len(api.store.entries) == 1
+
+
+@pytest.mark.parametrize("answer", [False, ConnectionError("gone")])
+async def test_once_the_store_was_asked_no_sibling_asks_it_again(answer: Any) -> None:
+    api, connection = Api(), Connection()
+    asked = api.request()
+    api.store.answer = answer
+    first = await refused(api.server, asked, connection=connection)
+    api.store.answer = None
+    assert await refused(api.server.with_policy(clock_skew=1), asked, connection=connection) is first
+    assert len(api.store.entries) == len(api.events) == 1
+
+
+async def test_a_store_that_says_unavailable_itself_is_not_asked_again_either() -> None:
+    from dpop_middleware.errors import Unavailable
+
+    api, connection = Api(), Connection()
+    asked = api.request()
+    api.store.answer = Unavailable("the store is full")
+    first = await refused(api.server, asked, connection=connection)
+    assert first.check is Check.JTI
+    assert await refused(api.server.with_policy(clock_skew=1), asked, connection=connection) is first
+    assert len(api.store.entries) == 1
+
+
+async def test_another_server_verifies_afresh_in_its_own_namespace() -> None:
+    api, other = Api(), Api()
+    other.tokens, other.store = api.tokens, api.store
+    from dpop_middleware import DPoPPolicy, ResourceServer
+
+    second = ResourceServer(
+        verifier=api.tokens,
+        resource="https://second.example.test",
+        public_url="https://api.example.test",
+        replay_store=api.store,
+        replay_namespace="second",
+        policy=DPoPPolicy(),
+        clock=api.clock,
+    )
+    connection = Connection()
+    asked = api.request()
+    await judged(api.server, asked, connection=connection)
+    await judged(second, asked, connection=connection)
+    assert len(api.tokens.asked) == 2
+    keys = [entry.key for entry in api.store.entries]
+    assert len(set(keys)) == 2
+    await judged(api.server, asked, connection=connection)
+    assert len(api.tokens.asked) == 2
+
+
+async def test_another_servers_failure_is_not_lent_either() -> None:
+    api, other = Api(), Api()
+    connection = Connection()
+    asked = api.request()
+    assert (await refused(other.server, asked, connection=connection)).check is Check.JKT
+    await judged(api.server, asked, connection=connection)
+
+
+@pytest.mark.parametrize("policies", [({}, {}), ({}, {"clock_skew": 1})])
+async def test_adapters_that_run_at_the_same_time_present_the_proof_once(policies: Any) -> None:
+    api, connection = Api(), Connection()
+    entered = asyncio.Event()
+    add = api.store.add
+
+    async def slow(entry: ReplayEntry) -> bool:
+        entered.set()
+        await asyncio.sleep(0.01)
+        return await add(entry)
+
+    api.store.add = slow  # type: ignore[method-assign]
+    asked = api.request()
+    servers = [api.server.with_policy(**policy) for policy in policies]
+    results = await asyncio.gather(*(judged(server, asked, connection=connection) for server in servers * 5))
+    assert len(results) == 10
+    assert len(api.store.entries) == 1
+
+
+async def test_two_connections_with_one_proof_have_one_winner() -> None:
+    api = Api()
+    asked = api.request()
+    results = await asyncio.gather(
+        *(judged(api.server, asked, connection=Connection()) for _ in range(10)), return_exceptions=True
+    )
+    assert sum(not isinstance(result, BaseException) for result in results) == 1
+
+
+async def test_an_adapter_that_is_cancelled_leaves_the_memory_usable() -> None:
+    api, connection = Api(), Connection()
+    add = api.store.add
+
+    async def never(entry: ReplayEntry) -> bool:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    api.store.add = never  # type: ignore[method-assign]
+    asked = api.request()
+    task = asyncio.create_task(judged(api.server, asked, connection=connection))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    api.store.add = add  # type: ignore[method-assign]
+    await judged(api.server, asked, connection=connection)

@@ -1,0 +1,352 @@
+"""Connections that end after a while: what the client gets, what the application sees."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.types import Message, Send
+
+from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+
+EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
+SOON = 0.02
+MANY = 200_000  # more than anybody can do so soon, and no more than a failing test may
+
+
+class Server:
+    """The server's side of a connection: what it gives to the application, and what it got."""
+
+    def __init__(self, *messages: Message, slow: float = 0) -> None:
+        self.sent: list[Message] = []
+        self._messages = list(messages)
+        self._slow = slow
+
+    async def receive(self) -> Message:
+        if self._messages:
+            return self._messages.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        if self._slow:
+            await asyncio.sleep(self._slow)
+        self.sent.append(message)
+
+
+def http(spec_version: str | None = "2.3") -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"} | ({"spec_version": spec_version} if spec_version else {}),
+    }
+
+
+WEBSOCKET = {"type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.4"}}
+START = {"type": "http.response.start", "status": 200, "headers": EVENTS}
+CHUNK = {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True}
+LAST = {"type": "http.response.body", "body": b"", "more_body": False}
+CLOSE = {"type": "websocket.close", "code": 1008, "reason": "the access token has expired"}
+
+
+async def test_without_a_time_nothing_is_wrapped() -> None:
+    server = Server()
+    async with ending_after(None, http(), server.receive, server.send) as (receive, send):
+        assert (receive, send) == (server.receive, server.send)
+
+
+async def test_a_websocket_is_closed_and_looks_left() -> None:
+    server = Server({"type": "websocket.connect"})
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, send):
+        assert await receive() == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept"})
+        gone = {"type": "websocket.disconnect", "code": 1008, "reason": "the access token has expired"}
+        assert await receive() == gone
+        assert await receive() == gone
+        with pytest.raises(OSError, match="expired"):
+            await send({"type": "websocket.send", "text": "too late"})
+    assert server.sent == [{"type": "websocket.accept"}, CLOSE]
+
+
+async def test_every_pending_receive_is_told() -> None:
+    server = Server()
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, _):
+        messages = await asyncio.gather(receive(), receive())
+    assert [message["type"] for message in messages] == ["websocket.disconnect"] * 2
+
+
+async def test_an_application_that_only_sends_is_stopped_too() -> None:
+    server = Server()
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (_, send):
+
+        async def tick() -> None:
+            while True:
+                await send({"type": "websocket.send", "text": "tick"})
+                await asyncio.sleep(SOON / 4)
+
+        with pytest.raises(OSError, match="expired"):
+            await tick()
+    assert server.sent[-1] == CLOSE
+
+
+async def test_what_is_being_sent_is_sent_before_the_end() -> None:
+    server = Server(slow=2 * SOON)
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, send):
+        await send({"type": "websocket.send", "text": "slow"})
+        await receive()
+    assert server.sent == [{"type": "websocket.send", "text": "slow"}, CLOSE]
+
+
+@pytest.mark.parametrize(
+    "last", [{"type": "websocket.close", "code": 1000}, {"type": "websocket.http.response.body", "body": b""}]
+)
+async def test_what_is_closed_is_not_closed_again(last: Message) -> None:
+    server = Server()
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, send):
+        await send(last)
+        await receive()
+    assert server.sent == [last]
+
+
+async def test_an_event_stream_is_completed() -> None:
+    server = Server({"type": "http.request", "body": b""})
+    async with ending_after(SOON, http(), server.receive, server.send) as (receive, send):
+        assert (await receive())["type"] == "http.request"
+        await send(START)
+        await send(CHUNK)
+        assert await receive() == {"type": "http.disconnect"}
+        await send(CHUNK)
+    assert server.sent == [START, CHUNK, LAST]
+
+
+@pytest.mark.parametrize("spec_version", ["2.4", "3.0"])
+async def test_later_servers_raise(spec_version: str) -> None:
+    server = Server()
+    async with ending_after(SOON, http(spec_version), server.receive, server.send) as (receive, send):
+        await send(START)
+        await receive()
+        with pytest.raises(OSError, match="expired"):
+            await send(CHUNK)
+
+
+async def test_an_event_stream_that_starts_too_late_is_completed_at_once() -> None:
+    server = Server()
+    async with ending_after(0, http(None), server.receive, server.send) as (receive, send):
+        await asyncio.sleep(SOON)
+        await send(START)
+        assert await receive() == {"type": "http.disconnect"}
+    assert server.sent == [START, LAST]
+
+
+async def test_every_other_response_takes_its_time() -> None:
+    server = Server()
+    start = {"type": "http.response.start", "status": 200}
+    async with ending_after(0, http(), server.receive, server.send) as (_, send):
+        await asyncio.sleep(SOON)
+        await send(start)
+        await asyncio.sleep(SOON)
+        await send(CHUNK)
+        await send(LAST)
+    assert server.sent == [start, CHUNK, LAST]
+
+
+async def test_whoever_sends_without_end_holds_up_nobody() -> None:
+    server = Server()
+
+    async def flood(send: Send) -> None:
+        await send(START)
+        for _ in range(MANY):
+            await send(CHUNK)
+
+    async with ending_after(0, http(), server.receive, server.send) as (_, send):
+        flooding = asyncio.create_task(flood(send))
+        async with asyncio.timeout(5):
+            while LAST not in server.sent:
+                await asyncio.sleep(SOON)
+        await asyncio.sleep(SOON)
+        assert not flooding.done()
+        flooding.cancel()
+    assert server.sent[-1] == LAST
+
+
+@pytest.mark.parametrize("scope", [WEBSOCKET, http("2.4")])
+async def test_whoever_never_waits_is_stopped_too(scope: dict[str, Any]) -> None:
+    server = Server()
+    async with ending_after(SOON, scope, server.receive, server.send) as (_, send):
+        await send(START if scope["type"] == "http" else {"type": "websocket.accept"})
+        chunk = CHUNK if scope["type"] == "http" else {"type": "websocket.send", "text": "tick"}
+
+        async def flood() -> None:
+            for _ in range(MANY):
+                await send(chunk)
+
+        with pytest.raises(OSError, match="expired"):
+            await flood()
+    assert server.sent[-1] == (LAST if scope["type"] == "http" else CLOSE)
+
+
+async def test_whoever_never_waits_and_hears_of_no_error_gives_way() -> None:
+    server = Server()
+    async with ending_after(0, http("2.3"), server.receive, server.send) as (_, send):
+        await send(START)
+        for _ in range(10):
+            await send(CHUNK)
+        assert server.sent == [START, LAST]
+
+
+async def test_whoever_only_receives_and_never_waits_is_stopped_too() -> None:
+    server = Server()
+
+    async def always_ready() -> Message:
+        return {"type": "websocket.receive", "text": "x"}
+
+    async with ending_after(SOON, WEBSOCKET, always_ready, server.send) as (receive, _):
+        received = 0
+        while (await receive())["type"] != "websocket.disconnect":
+            received += 1
+            assert received < MANY
+    assert received > 0
+    assert server.sent == [CLOSE]
+
+
+async def test_a_handshake_that_takes_too_long_is_refused() -> None:
+    server, overdue = Server(), soon(2 * SOON)
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (_, send):
+        while asyncio.get_running_loop().time() < overdue:
+            pass  # the application never waits
+        with pytest.raises(OSError, match="expired"):
+            await send({"type": "websocket.accept"})
+    assert server.sent == [CLOSE]
+
+
+async def test_what_ends_earlier_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    server = Server()
+    async with ending_after(3600, WEBSOCKET, server.receive, server.send) as (_, send):
+        await send({"type": "websocket.close", "code": 1000})
+    assert asyncio.all_tasks() == before
+    assert server.sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_the_applications_own_timeouts_stay_its_own() -> None:
+    async def receive() -> Message:
+        raise TimeoutError("the server's")
+
+    async def chunks() -> AsyncIterator[str]:
+        raise TimeoutError("the application's")
+        yield ""
+
+    async with ending_after(60, WEBSOCKET, receive, Server().send) as (wrapped, _):
+        with pytest.raises(TimeoutError, match="the server's"):
+            await wrapped()
+    with pytest.raises(TimeoutError, match="the application's"):
+        await anext(until(soon(60), chunks()))
+
+
+async def test_a_client_that_has_left_cannot_be_told() -> None:
+    async def send(message: Message) -> None:
+        raise OSError("gone")
+
+    async with ending_after(SOON, WEBSOCKET, Server().receive, send) as (receive, _):
+        assert (await receive())["type"] == "websocket.disconnect"
+
+
+class Source:
+    """Chunks, and whether their generator was closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def chunks(self, pause: float) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(pause)
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            self.closed += 1
+
+    async def endless(self) -> AsyncIterator[int]:
+        try:
+            for number in range(MANY):
+                yield number
+            raise AssertionError("nobody ended it")
+        finally:
+            await asyncio.sleep(0)
+            self.closed += 1
+
+    async def stubborn(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+            yield 2
+            yield 3
+        finally:
+            self.closed += 1
+
+
+def soon(seconds: float = SOON) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def test_chunks_until_a_time() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(), source.chunks(60))] == [1]
+    assert source.closed == 1
+    assert [chunk async for chunk in until(soon(60), source.chunks(0))] == [1, 2]
+    assert source.closed == 2
+
+
+async def test_chunks_that_are_always_ready_end_too() -> None:
+    source, deadline = Source(), soon()
+    assert [chunk async for chunk in until(deadline, source.endless())][:2] == [0, 1]
+    assert soon(0) >= deadline
+    assert source.closed == 1
+
+
+async def test_chunks_that_come_too_late_are_not_asked_for() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(0), source.endless())] == []
+    assert [chunk async for chunk in until(soon(-1), source.chunks(0))] == []
+
+
+async def test_chunks_that_resist_are_closed_all_the_same() -> None:
+    source = Source()
+    assert [chunk async for chunk in until(soon(), source.stubborn())] == [1, 2]
+    assert source.closed == 1
+
+
+async def test_chunks_that_nobody_wants_any_more_are_closed() -> None:
+    source = Source()
+    chunks = until(soon(60), source.endless())
+    assert await anext(chunks) == 0
+    await chunks.aclose()
+    assert source.closed == 1
+
+
+async def test_chunks_of_what_is_no_generator() -> None:
+    class Chunks:
+        def __aiter__(self) -> "Chunks":
+            return self
+
+        async def __anext__(self) -> int:
+            return 1
+
+    chunks = until(soon(), Chunks())
+    assert await anext(chunks) == 1
+    assert {chunk async for chunk in chunks} <= {1}
+
+
+async def test_a_deadline_is_in_the_event_loops_time() -> None:
+    assert deadline_after(None) is None
+    deadline = deadline_after(60)
+    assert deadline is not None
+    assert deadline == pytest.approx(soon(60), abs=5)
+
+
+def test_event_streams() -> None:
+    assert is_event_stream(EVENTS)
+    assert is_event_stream([(b"x", b"y"), (b"content-type", b"TEXT/event-stream")])
+    assert not is_event_stream([(b"content-type", b"text/plain")])
+    assert not is_event_stream([])

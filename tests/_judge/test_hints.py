@@ -1,0 +1,305 @@
+"""Guesses at a cause, for the log."""
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from dpop_middleware import MemoryReplayStore, ResourceServer
+from dpop_middleware._judge.hints import guess
+from dpop_middleware.checks import Check
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import (
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    Refusal,
+    Unavailable,
+    UseDPoPNonce,
+)
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.testing import ABSENT, BROKEN_PROOFS, TestIssuer, broken_proof
+from tests.support.api import NOW, RESOURCE, Api, edited, request
+
+TARGET = "https://api.example.test/svc/notes"
+
+
+def hint(check: Check, expected: object, actual: object) -> str:
+    found = guess(InvalidDPoPProof("no", check=check, expected=expected, actual=actual))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("actual", "words"),
+    [
+        (
+            "http://api.example.test/svc/notes",
+            "scheme differs (http, not https): TLS ends at a proxy? set public_url",
+        ),
+        (
+            "https://other.example.test/svc/notes",
+            "host differs: clients call other.example.test? set public_url",
+        ),
+        ("https://api.example.test/svc/notes/", "trailing slash"),
+        ("http://other.example.test/svc/notes", "trailing slash, or scheme or host"),
+        ("https://api.example.test/v1/svc/notes", "has a prefix that is missing here"),
+        ("https://api.example.test/notes", "lacks a prefix that is here"),
+        ("the URI is not absolute", "the client must sign the absolute URL"),
+    ],
+)
+def test_htu(actual: str, words: str) -> None:
+    assert words in hint(Check.HTU, TARGET, actual)
+
+
+@pytest.mark.parametrize(
+    ("sent", "signed", "words"),
+    [
+        ("/users/a@b.c", "/users/a%40b.c", "only percent-encoding differs"),
+        ("/users/a%40b.c", "/users/a@b.c", "only percent-encoding differs"),
+        ("/a!b;c/%2F", "/a%21b%3Bc/%2F", "only percent-encoding differs"),
+        ("/a%2Fb", "/a/b", "only percent-encoding differs"),
+        ("/a%2540b", "/a%40b", "percent-encoded twice"),
+        ("/caf%C3%A9", "/caf%25C3%25A9", "percent-encoded twice"),
+        ("/Notes", "/notes", "only upper and lower case differ"),
+        ("/a%40B", "/A@b", "only upper and lower case differ"),
+        ("/notes", "/notes/", "trailing slash"),
+        ("/u%CC%88", "/%C3%BC", None),
+        ("/a%40b/x", "/a@b", None),
+    ],
+)
+def test_two_paths_of_one_origin(sent: str, signed: str, words: str | None) -> None:
+    # RFC 3986 section 6.2.2: these are different URIs, however alike they look.
+    error = InvalidDPoPProof(
+        "no", check=Check.HTU, expected=f"https://a.example{sent}", actual=f"https://a.example{signed}"
+    )
+    found = guess(error)
+    assert (found is None) if words is None else (found is not None and words in found)
+    elsewhere = InvalidDPoPProof(
+        "no", check=Check.HTU, expected=f"https://a.example{sent}", actual=f"http://b.example{signed}"
+    )
+    assert "percent" not in str(guess(elsewhere))
+
+
+async def test_a_path_that_is_encoded_in_another_way_is_refused_with_a_hint() -> None:
+    for sent, signed in (("/users/a@b.c", "/users/a%40b.c"), ("/users/a%40b.c", "/users/a@b.c")):
+        api = Api()
+        with pytest.raises(InvalidDPoPProof):
+            await api.server.authenticate(api.request(api.proof(url=RESOURCE + signed), raw_path=sent))
+        assert "only percent-encoding differs" in str(api.events[0].hint)
+        await api.server.authenticate(api.request(api.proof(url=RESOURCE + sent), raw_path=sent))
+
+
+@pytest.mark.parametrize(
+    ("actual", "words"),
+    [
+        (NOW + 3600, "iat is 3570 s too late: does the client's clock run fast?"),
+        (NOW - 3600, "iat is 3510 s too early: an old proof, or a slow clock?"),
+    ],
+)
+def test_iat(actual: float, words: str) -> None:
+    assert words in hint(Check.IAT, (NOW - 90, NOW + 30), actual)
+
+
+def test_htm_in_lower_case() -> None:
+    assert "case-sensitive" in hint(Check.HTM, "POST", "post")
+
+
+@pytest.mark.parametrize(
+    ("check", "expected", "actual"),
+    [
+        (Check.HTU, TARGET, "https://api.example.test/other"),
+        (Check.HTU, TARGET, None),
+        (Check.HTU, (TARGET,), ("host",)),
+        (Check.IAT, None, None),
+        (Check.IAT, NOW, NOW - 1),
+        (Check.IAT, (NOW, NOW), "text"),
+        (Check.HTM, "POST", "GET"),
+        (Check.HTM, "POST", None),
+        (None, None, None),
+    ],
+)
+def test_no_guess_is_better_than_a_wrong_one(check: Check | None, expected: object, actual: object) -> None:
+    assert guess(InvalidDPoPProof("no", check=check, expected=expected, actual=actual)) is None
+
+
+@pytest.mark.parametrize("name", ["iat", "exp", "nbf"])
+def test_a_time_in_milliseconds(name: str) -> None:
+    assert hint(Check.CLAIMS, name, NOW * 1000) == f"{name} is in milliseconds? it must be in seconds"
+
+
+async def test_a_client_that_counts_milliseconds_is_found_out() -> None:
+    api = Api()
+    with pytest.raises(DPoPError):
+        await api.server.authenticate(api.request(edited(api.key, api.proof(), iat=int(NOW * 1000))))
+    assert api.events[0].hint == "iat is in milliseconds? it must be in seconds"
+
+
+PROOF, TOKEN = InvalidDPoPProof, InvalidToken
+USED_BEFORE = "the DPoP proof was used before"
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "expected", "actual", "words"),
+    [
+        (PROOF, Check.ONE_HEADER, 1, 0, "sent no DPoP field"),
+        (PROOF, Check.ONE_HEADER, 1, 2, "added a field instead of replacing it"),
+        (PROOF, Check.ONE_HEADER, 8192, 9000, None),
+        (PROOF, Check.TYP, "dpop+jwt", "JWT", "default of a JWT library"),
+        (PROOF, Check.ALG, ("EdDSA",), "ES256", "not among the algorithms"),
+        (PROOF, Check.ALG, ("EdDSA",), "none", "never with a shared secret"),
+        (PROOF, Check.ALG, ("EdDSA",), "HS256", "never with a shared secret"),
+        (PROOF, Check.ALG, ("EdDSA",), "ES256K", None),
+        (PROOF, Check.ALG, ("EdDSA",), ["ES256"], None),
+        (PROOF, Check.JWK, None, "the JWK holds private or symmetric key material", "make a new one"),
+        (PROOF, Check.JWK, None, "the JWK is not for signatures", None),
+        (PROOF, Check.JWK, None, None, None),
+        (PROOF, Check.FORMAT, None, None, "is it whole"),
+        (PROOF, Check.ATH, None, None, "a proof for another token"),
+        (PROOF, Check.SIGNATURE, None, None, "another key than the one in jwk"),
+        (PROOF, Check.NONCE, None, None, None),
+        (TOKEN, Check.TOKEN_FORMAT, None, None, "opaque or an encrypted token"),
+        (TOKEN, Check.TOKEN_TYP, None, None, "token_types"),
+        (TOKEN, Check.TOKEN_TYP, None, "'dpop+jwt'", "this is a proof: it belongs in the DPoP field"),
+        (TOKEN, Check.TOKEN_TYP, None, "'application/DPoP+JWT'", "this is a proof"),
+        (TOKEN, Check.TOKEN_ALG, None, "'HS256'", "a refresh token?"),
+        (TOKEN, Check.TOKEN_ALG, None, "'ES256K'", None),
+        (TOKEN, Check.TOKEN_CLAIMS, ("sub", "client_id"), None, "name it in client_id_claims"),
+        (TOKEN, Check.TOKEN_KEY, None, None, "another issuer"),
+        (TOKEN, Check.TOKEN_SIGNATURE, None, None, "altered or cut short"),
+        (TOKEN, Check.TOKEN_AUD, None, None, "another API"),
+        (TOKEN, Check.JKT, None, None, "a token belongs to one key"),
+        (TOKEN, Check.TOKEN_TIME, NOW, NOW - 60, "it expired 60 s ago"),
+        (TOKEN, Check.TOKEN_TIME, NOW, NOW + 60, "valid in 60 s"),
+        (TOKEN, Check.TOKEN_TIME, NOW, NOW * 1000, "milliseconds"),
+        (TOKEN, Check.TOKEN_TIME, NOW, None, None),
+        (TOKEN, Check.TOKEN_TIME, None, NOW, None),
+        (TOKEN, Check.TOKEN_CLAIMS, "client_id", None, "leaves out client_id? name the others"),
+        (TOKEN, Check.TOKEN_CLAIMS, "sub", "7", None),
+        (
+            TOKEN,
+            Check.TOKEN_ISS,
+            "https://a.example",
+            "'https://a.example/'",
+            "only a trailing slash differs",
+        ),
+        (TOKEN, Check.TOKEN_ISS, "https://a.example", "'https://b.example'", None),
+        (TOKEN, Check.TOKEN_ISS, "https://a.example", None, None),
+        (TOKEN, Check.BINDING, None, None, None),
+        (TOKEN, None, None, None, None),
+        (PROOF, None, None, None, None),
+        (InvalidRequest, Check.AUTHORIZATION, None, None, None),
+    ],
+)
+def test_guesses_for_every_check(
+    kind: type[DPoPError], check: Check | None, expected: object, actual: object, words: str | None
+) -> None:
+    found = guess(kind("no", check=check, expected=expected, actual=actual))
+    if words is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert words in found
+
+
+def test_guesses_by_what_happened() -> None:
+    assert "sent twice" in str(guess(InvalidDPoPProof(USED_BEFORE, check=Check.JTI)))
+    malformed = InvalidDPoPProof("the jti of the DPoP proof is malformed", check=Check.CLAIMS, expected="jti")
+    assert guess(malformed) is None
+    assert "put it into a new proof" in str(guess(UseDPoPNonce("no", nonce="n")))
+    unbound = InvalidToken("no", check=Check.BINDING, refusal=Refusal(scheme="DPoP"))
+    assert "did the token request carry a DPoP proof" in str(guess(unbound))
+
+
+async def test_the_guess_about_a_replay_knows_the_replays_description() -> None:
+    api = Api()
+    asked = api.request()
+    await api.server.authenticate(asked)
+    with pytest.raises(InvalidDPoPProof, match=USED_BEFORE):
+        await api.server.authenticate(asked)
+    assert "sent twice" in str(api.events[-1].hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_proof", "the client sent no DPoP field, or a proxy dropped it?"),
+        ("two_headers", "a retry that added a field"),
+        ("joined_by_a_comma", "a proxy that joined two?"),
+        ("oversized", None),
+        ("empty", None),
+        ("no_jwt", "three base64url parts"),
+        ("padded", "no padding"),
+        ("duplicate_member", None),
+        ("no_typ", "set typ to dpop+jwt"),
+        ("typ_jwt", "is it the default of a JWT library?"),
+        ("crit", None),
+        ("alg_none", "never with a shared secret"),
+        ("hs256", "never with a shared secret"),
+        ("no_alg", None),
+        ("no_jwk", None),
+        ("private_jwk", "this key is no secret any more"),
+        ("other_key", "did the client make a new key after it got the token?"),
+        ("no_jti", None),
+        ("no_htm", None),
+        ("wrong_htm", None),
+        ("htm_in_lower_case", "case-sensitive"),
+        ("wrong_ath", "a proof for another token"),
+        ("bad_signature", "signed by another key"),
+        ("replayed", "sent twice, by a retry, a proxy or a thief?"),
+    ],
+)
+async def test_what_a_server_guesses_of_each_defect(name: str, words: str | None) -> None:
+    api = Api()
+    lines = broken_proof(
+        name, key=api.key, method="GET", url=f"{RESOURCE}/notes", access_token=api.token, now=NOW
+    )
+    asked = request(api.token, *(value for _, value in lines))
+    for _ in range(BROKEN_PROOFS[name].presentations):
+        with contextlib.suppress(DPoPError):
+            await api.server.authenticate(asked)
+    found = api.events[-1].hint
+    assert (found is None) if words is None else (found is not None and words in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"header": {"typ": "JWT"}}, "name its typ in token_types"),
+        ({"key": DPoPKey.generate()}, "was the token altered or cut short"),
+        ({"header": {"kid": "unknown"}, "key": DPoPKey.generate()}, "a new key that is not yet published?"),
+        ({"client_id": ABSENT}, "the issuer leaves out client_id? name the others in required_claims"),
+        ({"scope": 1}, None),
+        ({"iss": "https://auth.example.test/"}, "only a trailing slash differs"),
+        ({"iss": "https://other.example.test"}, None),
+        ({"audience": "https://other.example.test"}, "set audience to what it says"),
+        ({"expires_in": -3600}, "it expired 3600 s ago"),
+        ({"nbf": NOW + 3600}, "valid in 3600 s: does the issuer's clock run fast?"),
+        ({"nbf": NOW * 100}, "a time in milliseconds?"),
+        ({"jkt": None}, "did the token request carry a DPoP proof"),
+        ({"cnf": {"x5t#S256": "x"}}, None),
+    ],
+)
+async def test_what_a_server_guesses_of_each_token(changes: dict[str, Any], words: str | None) -> None:
+    issuer, key = TestIssuer(audience=RESOURCE, clock=lambda: NOW), DPoPKey.generate()
+    claims: dict[str, Any] = {"jkt": key.jkt, **changes}
+    token = issuer.token(**claims)
+    events: list[AuthenticationEvent] = []
+    server = ResourceServer(
+        issuer=issuer.issuer,
+        resource=RESOURCE,
+        jwks=issuer.jwks(),
+        replay_store=MemoryReplayStore(),
+        clock=lambda: NOW,
+        on_event=events.append,
+    )
+    with pytest.raises(InvalidToken):
+        await server.authenticate(request(token, key.proof("GET", RESOURCE, access_token=token, now=NOW)))
+    found = events[0].hint
+    assert (found is None) if words is None else (found is not None and words in found)
+
+
+@pytest.mark.parametrize("check", [Check.TOKEN_KEY, Check.JTI])
+def test_what_cannot_be_known_is_not_guessed_at(check: Check) -> None:
+    assert guess(Unavailable("no", check=check)) is None

@@ -1,0 +1,333 @@
+"""Public paths: what is meant is let through, and nothing that a router could read as something else."""
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from dpop_middleware._request.public_paths import PublicPaths
+from dpop_middleware.errors import ConfigurationError
+
+PATHS = PublicPaths(["/health", "/docs/", "/static/*", "/naïve", "/a b/*"])
+
+
+def scope(raw_path: str, **changes: Any) -> dict[str, Any]:
+    return {"path": unquote(raw_path), "raw_path": raw_path.encode("latin-1"), "root_path": "", **changes}
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [
+        "/health",
+        "/docs/",
+        "/static/app.js",
+        "/static/deep/er/app.js",
+        "/static/dir/",
+        "/static/.well-known",
+        "/static/..app",
+        "/na%C3%AFve",
+        "/a%20b/c",
+        "/static/%61pp.js",
+        "/static/a%20b",
+    ],
+)
+def test_public(raw_path: str) -> None:
+    assert scope(raw_path) in PATHS
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [
+        "/",
+        "",
+        "*",
+        "/health/",
+        "/healthy",
+        "/HEALTH",
+        "/docs",
+        "/static",
+        "/static/",
+        "/staticfile",
+        "//health",
+        "//static/app.js",
+        "/static//app.js",
+        "/static/../admin",
+        "/static/..",
+        "/static/./app.js",
+        "/static/.",
+        "/static/%2e%2e/admin",
+        "/static/%2E%2e/admin",
+        "/static/.%2e/admin",
+        "/static%2Fapp.js",
+        "/static%2fapp.js",
+        "/static/..%2fadmin",
+        "/static/a%2Fb",
+        "/static/%5C..%5Cadmin",
+        "/static/\\admin",
+        "/static/%252e%252e/admin",
+        "/static/%252fadmin",
+        "/static/%25252e%25252e/admin",
+        "/static/%00",
+        "/static/a%0a",
+        "/static/%7f",
+        "/static/%ff",
+        "/%68ealth",  # BlackSheep compares what was sent
+        "/%73tatic/app.js",
+        "/a+b/c",
+        "/static/a#b",
+        "http://api.example.test/health",
+    ],
+)
+def test_not_public(raw_path: str) -> None:
+    assert scope(raw_path) not in PATHS
+
+
+@pytest.mark.parametrize("path", ["/static/a/../b", "/static/a%2fb", "/static/a//b", "/static/a\\b"])
+def test_the_decoded_path_alone_is_enough_to_doubt(path: str) -> None:
+    assert scope("/static/a", path=path) not in PATHS
+    assert {"path": path} not in PATHS
+
+
+def test_without_a_raw_path() -> None:
+    assert {"path": "/health"} in PATHS
+    assert {"path": "/health", "raw_path": None} in PATHS
+
+
+def test_the_query_is_no_part_of_a_raw_path() -> None:
+    assert scope("/health") | {"raw_path": b"/health?next=//x/../y"} in PATHS
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "public"),
+    [
+        ("/svc/health", "/svc", True),
+        ("/health", "/svc", False),
+        ("/svc/health", "", False),
+        ("/svchealth", "/svc", False),
+        ("/svc/svc/health", "/svc", False),
+        ("/health/health", "/health", False),
+        ("/health", "/health", False),
+        ("/svc/../health", "/svc", False),
+        ("/svc//health", "/svc", False),
+    ],
+)
+def test_the_path_that_the_router_sees(path: str, root_path: str, public: bool) -> None:
+    assert (scope(path, root_path=root_path) in PATHS) is public
+
+
+# Where a root path is set: what a router would read in each of the ways that are known.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/svc/secret",  # Litestar cuts at the first occurrence
+        "/static/svc",
+        "/svc/static/svc/secret",
+        "/svc/static/xsvc/svcx",
+        "/svc/static/SVC/secret",
+        "/svc/static/%73vc/secret",
+        "/SVC/static/a",
+        "/svcx/static/a",
+        "/svcstatic/a",
+        "/svc",
+        "/svc/",
+        "/x/svc/static/a",
+        "//svc/static/a",
+        "/static/a",
+        "static/a",
+        "http://api.example.test/svc/static/a",
+        "/svchttp://api.example.test/static/a",
+        "/svc*",
+    ],
+)
+def test_beside_a_root_path_not_public(path: str) -> None:
+    assert scope(path, root_path="/svc") not in PATHS
+    assert {"path": unquote(path), "root_path": "/svc"} not in PATHS
+
+
+def test_a_root_path_that_the_client_percent_encoded() -> None:
+    given = scope("/%73vc/static/a", root_path="/svc")
+    assert given not in PATHS  # BlackSheep looks for the root path in raw_path
+    assert given | {"raw_path": None} in PATHS
+
+
+def test_a_root_path_that_overlaps_itself() -> None:
+    assert scope("/a/a/static/x", root_path="/a/a") in PATHS
+    assert scope("/a/a/a/static/x", root_path="/a/a") not in PublicPaths(["/a/*"])
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path"),
+    [
+        ("/svc/", "/svc/health"),
+        ("/svc/", "/svc//health"),
+        ("svc", "svc/health"),
+        ("svc", "/svc/health"),
+        ("/", "//health"),
+        ("/s%76c", "/s%76c/health"),
+        ("/a b", "/a%20b/health"),
+        ("/a%20b", "/a%20b/health"),
+        ("/na\u00efve", "/na%C3%AFve/health"),
+        ("/..", "/../health"),
+        ("/a/./b", "/a/./b/health"),
+        ("//", "///health"),
+        ("/a//b", "/a//b/health"),
+        ("/a\\b", "/a\\b/health"),
+        ("/a?b", "/a%3Fb/health"),
+    ],
+)
+def test_under_a_root_path_that_routers_take_off_in_different_ways_nothing_is_public(
+    root_path: str, path: str
+) -> None:
+    given = scope(path, root_path=root_path)
+    assert given not in PATHS
+    assert PATHS.locked_out(given) is not None
+
+
+@pytest.mark.parametrize("root_path", ["", "/", None])
+def test_no_root_path(root_path: Any) -> None:
+    assert scope("/health", root_path=root_path) in PATHS
+    assert scope("/static/a", root_path=root_path) in PATHS
+
+
+@pytest.mark.parametrize("root_path", ["/svc", "/svc/v1.0", "/~a/b-c_d", "/a:b@c", "/.well-known"])
+def test_a_root_path_that_everybody_takes_off_alike(root_path: str) -> None:
+    given = scope(f"{root_path}/health", root_path=root_path)
+    assert given in PATHS
+    assert given | {"raw_path": None} in PATHS
+    assert given | {"raw_path": f"{root_path}/health?{root_path}//..".encode()} in PATHS
+    assert given | {"type": "websocket"} in PATHS
+    assert PATHS.locked_out(given) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path", "root_path"),
+    [
+        ("/health", b"/svc/health", ""),
+        ("/svc/health", b"/health", "/svc"),
+        ("/health", b"", ""),
+        ("/health", b"http://api.example.test/health", ""),
+        ("/health", b"/health/", ""),
+    ],
+)
+def test_a_raw_path_that_is_another_path(path: str, raw_path: bytes, root_path: str) -> None:
+    given = {"path": path, "raw_path": raw_path, "root_path": root_path}
+    assert given not in PATHS
+
+
+# --- what says so
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "why"),
+    [
+        ("/health", "/svc", "doesn't start with the root path"),
+        ("/static/a", "/svc", "doesn't start with the root path"),
+        ("/svc/static/svc.js", "/svc", "twice"),
+        ("/health/health", "/health", "twice"),
+        ("/health", "/health", "doesn't start with the root path"),
+        ("/svc/health", "/svc/", "starts with a slash"),
+    ],
+)
+def test_whoever_is_listed_and_locked_out_is_told_why(path: str, root_path: str, why: str) -> None:
+    told = PATHS.locked_out(scope(path, root_path=root_path))
+    assert told is not None
+    assert why in told
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        scope("/health"),
+        scope("/private"),
+        scope("/private", root_path="/svc"),
+        scope("/svc/static/%2e%2e/a", root_path="/svc"),
+        scope("/static/%2e%2e/a", root_path="/svc"),
+        scope("/%73vc/health", root_path="/svc"),
+        scope("/static/%ff"),
+        scope("/static/%ff", root_path="/svc"),
+    ],
+)
+def test_what_is_the_clients_own_doing_is_not_told(given: dict[str, Any]) -> None:
+    assert PATHS.locked_out(given) is None
+
+
+def test_a_raw_path_of_another_path_is_told() -> None:
+    told = PATHS.locked_out({"path": "/health", "raw_path": b"/mount/health", "root_path": ""})
+    assert told == "path and raw_path are two paths"
+
+
+# --- a root path that the application sets by itself
+
+
+@pytest.mark.parametrize(
+    ("mount", "inner", "path", "root_path", "public"),
+    [
+        ("", "/static", "/static/secret", "", False),
+        ("", "/static", "/health", "", True),
+        ("", "/api", "/static/api/secret", "", False),
+        ("", "/api", "/static/API/secret", "", False),
+        ("", "/svc", "/svc/health", "/svc", True),
+        ("", "/api", "/svc/health", "/svc", False),
+        ("/sub", "/svc/sub", "/svc/health", "/svc", True),
+        ("/static", "/svc/static", "/svc/static/a", "/svc", True),
+        ("/static", "/static", "/static/a", "", True),
+        ("/static", "/static/x", "/static/x/secret", "", False),
+    ],
+)
+def test_an_inner_root_path(mount: str, inner: str, path: str, root_path: str, public: bool) -> None:
+    paths = PublicPaths(["/health", "/static/*"], inner_root_paths=[(mount, inner)])
+    given = scope(path, root_path=root_path)
+    assert (given in paths) is public
+    assert (paths.locked_out(given) is None) is public
+
+
+def test_what_is_listed() -> None:
+    assert PATHS.covers("/health")
+    assert not PATHS.covers("/static/")
+    assert PATHS.covers_all_below("/static/")
+    assert not PATHS.covers_all_below("/health/")
+
+
+def test_a_root_path_that_no_url_can_hold() -> None:
+    assert scope("/svc/health", root_path="/\ud800") not in PATHS
+
+
+def test_a_path_that_was_sent_without_any_encoding() -> None:
+    raw_path = "/na\u00efve".encode()
+    assert {"path": "/na\u00efve", "raw_path": raw_path} in PATHS
+
+
+def test_no_public_paths() -> None:
+    assert scope("/") not in PublicPaths([])
+    assert scope("/health") not in PublicPaths(())
+
+
+@pytest.mark.parametrize(
+    ("paths", "sentence"),
+    [
+        ("/health", "takes a sequence of paths"),
+        (None, "takes a sequence of paths"),
+        (iter(["/health"]), "takes a sequence of paths"),
+        (["health"], "starts with a slash"),
+        ([""], "starts with a slash"),
+        ([b"/health"], "starts with a slash"),
+        (["/*"], "leave the middleware out"),
+        (["//*"], "decoded path or a prefix"),
+        (["/a*"], "decoded path or a prefix"),
+        (["/*/a"], "decoded path or a prefix"),
+        (["/a/**"], "decoded path or a prefix"),
+        (["/a?b"], "decoded path or a prefix"),
+        (["/a#b"], "decoded path or a prefix"),
+        (["/a%20b"], "decoded path or a prefix"),
+        (["/a/../b"], "decoded path or a prefix"),
+        (["/a//b"], "decoded path or a prefix"),
+        (["/a\\b"], "decoded path or a prefix"),
+        (["/../*"], "decoded path or a prefix"),
+        (["/\ud800"], "decoded path or a prefix"),
+    ],
+)
+def test_bad_configuration(paths: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        PublicPaths(paths)

@@ -1,0 +1,266 @@
+"""The target URI comes from our configuration and the raw path."""
+
+from typing import Any
+
+import pytest
+
+from dpop_middleware._judge.hints import guess
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
+from tests.support.api import request
+
+
+def urls(*listed: str, hosts: tuple[str, ...] = ()) -> PublicURLs:
+    return PublicURLs(listed, insecure_http_hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "raw_path", "root_path", "target"),
+    [
+        ("https://api.example.test", "/notes", "", "https://api.example.test/notes"),
+        ("https://api.example.test/", "/notes", "", "https://api.example.test/notes"),
+        ("HTTPS://API.example.test:443", "/n%6ftes%2fa", "", "https://api.example.test/notes%2Fa"),
+        ("https://api.example.test", "/svc/notes", "/svc", "https://api.example.test/svc/notes"),
+        ("https://api.example.test/v1", "/notes", "", "https://api.example.test/v1/notes"),
+        ("https://api.example.test/v1", "/svc/notes", "/svc", "https://api.example.test/v1/notes"),
+        ("https://api.example.test/v1", "/svcs/notes", "/svc", "https://api.example.test/v1/svcs/notes"),
+        ("https://api.example.test/v1", "/svc", "/svc", "https://api.example.test/v1"),
+        (
+            "https://api.example.test",
+            "//evil.example.test/notes",
+            "",
+            "https://api.example.test//evil.example.test/notes",
+        ),
+        ("http://localhost:8000", "/", "", "http://localhost:8000/"),
+        ("https://[2001:DB8:0::1]:8443", "/", "", "https://[2001:db8::1]:8443/"),
+    ],
+)
+def test_target_uri(public_url: str, raw_path: str, root_path: str, target: str) -> None:
+    asked = request(raw_path=raw_path, root_path=root_path, hosts=("evil.example.test",))
+    assert urls(public_url).target_uri(asked) == target
+    assert PublicURLs(public_url, insecure_http_hosts=()).target_uri(asked) == target
+
+
+SEVERAL = ("https://a.example.test", "https://b.example.test:8443/v1", "http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("a.example.test", "https://a.example.test/notes"),
+        ("A.EXAMPLE.TEST:443", "https://a.example.test/notes"),
+        ("b.example.test:8443", "https://b.example.test:8443/v1/notes"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/notes"),
+    ],
+)
+def test_host_selects_one_of_several(host: str, target: str) -> None:
+    assert urls(*SEVERAL).target_uri(request(hosts=(host,))) == target
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        (),
+        ("",),
+        ("a.example.test", "a.example.test"),
+        ("c.example.test",),
+        ("a.example.test:80",),
+        ("a.example.test.",),
+        ("b.example.test",),
+        ("a.example.test/notes?",),
+        ("x@a.example.test",),
+        ("a.example.test b.example.test",),
+        ("a.example.test,a.example.test",),
+        ("a.example.test\xa0",),
+        ("a.example.test:99999",),
+        ("[::1",),
+    ],
+)
+def test_any_other_host_selects_none(hosts: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidDPoPProof) as caught:
+        urls(*SEVERAL).target_uri(request(hosts=hosts))
+    assert caught.value.check is Check.HTU
+    assert caught.value.expected == ("a.example.test", "b.example.test:8443", "127.0.0.1:8000")
+    assert caught.value.actual == hosts
+
+
+@pytest.mark.parametrize(
+    "raw_path", ["/", "/notes", "/.notes", "/a%2Fb", "//a", "/a..b", "/ä", "/a\\b", "/..."]
+)
+def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
+    asked = request(raw_path=raw_path)
+    assert urls("https://api.example.test").origin_form(asked) is asked
+
+
+@pytest.mark.parametrize(
+    "raw_path",
+    [
+        "",
+        "*",
+        "notes",
+        "http://api.example.test/notes",
+        "https://evil.example.test/notes",
+        "https://api.example.test:8443/notes",
+        "https://api.example.test./notes",
+        "https://api.example.test@evil.example.test/notes",
+        "https://evil.example.test@api.example.test/notes",
+        "https://@api.example.test/notes",
+        "https://api.example.test\\@evil.example.test/notes",
+        "https://api.example.test#/notes",
+        "https://api.example.test%2fnotes",
+        "https://api.example.test:99999/notes",
+        "https://api.example.test\n/notes",
+        "https://api.example.test/notes/../admin",
+        "https://api.example.test/%2e%2e",
+        "https:///notes",
+        "https:/notes",
+        "https:notes",
+        "https//api.example.test/notes",
+        "http\u017f://api.example.test/notes",
+        "wss://api.example.test/notes",
+        "api.example.test:443",
+        " https://api.example.test/notes",
+        "/.",
+        "/..",
+        "/a/../b",
+        "/a/./b",
+        "/%2e/a",
+        "/a/%2E%2e",
+        "/.%2e/",
+        "/%zz",
+        "/%",
+        "?a",
+    ],
+)
+def test_a_path_that_can_not(raw_path: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        urls("https://api.example.test").origin_form(request(raw_path=raw_path))
+    assert caught.value.check is Check.TARGET
+
+
+@pytest.mark.parametrize(
+    ("public_url", "words"),
+    [
+        ((), "public_url is empty"),
+        (
+            ("https://a.example.test/v1", "https://A.example.test:443/%761/"),
+            "names https://a.example.test/v1 twice",
+        ),
+        (("https://localhost", "http://localhost/v1"), "names localhost with http and with https"),
+        ("http://a.example.test", "must be an https URL"),
+        ("https://a.example.test/?q", "without user, query and fragment"),
+        ("https://user@a.example.test", "without user, query and fragment"),
+        ("a.example.test", "takes an https URL"),
+        ("", "takes an https URL"),
+        ((1,), "takes an https URL"),
+        (5, "public_url takes a URL or a sequence of URLs, not 5"),
+        (b"https://a.example.test", "public_url takes a URL or a sequence of URLs, not b'"),
+        (None, "public_url takes a URL or a sequence of URLs, not None"),
+    ],
+)
+def test_a_wrong_public_url_is_refused_at_construction(public_url: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        PublicURLs(public_url, insecure_http_hosts=())
+
+
+def test_http_is_for_named_hosts_only() -> None:
+    base = urls("http://a.example.test", hosts=("a.example.test",))
+    assert base.target_uri(request()) == "http://a.example.test/notes"
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        ("https://api.example.test/notes", "/notes", "api.example.test"),
+        ("HTTPS://API.Example.TEST:443/Notes", "/Notes", "api.example.test"),
+        ("https://api.example.test:/notes", "/notes", "api.example.test"),
+        ("https://api.example.test", "/", "api.example.test"),
+        ("https://api.example.test?x=1", "/?x=1", "api.example.test"),
+        ("https://api.example.test//evil.test/", "//evil.test/", "api.example.test"),
+        ("https://b.example.test:8443/v1", "/v1", "b.example.test:8443"),
+    ],
+)
+def test_absolute_form_is_judged_as_its_origin_form_and_its_authority_stands(
+    target: str, path: str, host: str
+) -> None:
+    """RFC 9112 section 3.2.2: Host is ignored then, whatever it says."""
+    ours = urls("https://api.example.test", "https://b.example.test:8443")
+    for hosts in ((), ("api.example.test",), ("b.example.test:8443",), ("evil.test", "x")):
+        seen = ours.origin_form(request(raw_path=target, hosts=hosts))
+        assert (seen.raw_path, seen.hosts) == (path, (host,))
+
+
+VERSIONS = ("https://h.test/v1", "https://h.test/v2", "https://h.test/v1/beta")
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "public"),
+    [
+        # The application receives the whole path.
+        ("/v1/notes", "", "/v1/notes"),
+        ("/v2/notes", "", "/v2/notes"),
+        ("/v1/beta/notes", "", "/v1/beta/notes"),
+        ("/v1", "", "/v1"),
+        ("/%761/notes", "", "/v1/notes"),
+        ("/v1/v2/notes", "", "/v1/v2/notes"),
+        # A proxy strips the prefix, and the server is told: uvicorn puts it back, others don't.
+        ("/v1/notes", "/v1", "/v1/notes"),
+        ("/notes", "/v1", "/v1/notes"),
+        ("/notes", "/v2/", "/v2/notes"),
+        ("/v2/notes", "/v1", "/v1/v2/notes"),
+        ("/notes", "/v1/beta", "/v1/beta/notes"),
+        ("/notes", "/v1/inner", "/v1/inner/notes"),
+        ("/v1", "/v1", "/v1"),
+        # The server's own root path has nothing to do with the prefixes.
+        ("/svc/v1/notes", "/svc", "/v1/notes"),
+        ("/v1/notes", "/svc", "/v1/notes"),
+    ],
+)
+def test_several_prefixes_of_one_host(raw_path: str, root_path: str, public: str) -> None:
+    asked = request(raw_path=raw_path, root_path=root_path, hosts=("evil.test",))
+    assert urls(*VERSIONS).target_uri(asked) == f"https://h.test{public}"
+    assert urls(*reversed(VERSIONS)).target_uri(asked) == f"https://h.test{public}"
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path"),
+    [
+        ("/notes", ""),
+        ("/v10/notes", ""),
+        ("/V1/notes", ""),
+        ("/", ""),
+        ("/notes", "/svc"),
+        ("/v1%2Fnotes", ""),
+    ],
+)
+def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> None:
+    with pytest.raises(InvalidDPoPProof, match="begins with no prefix") as caught:
+        urls(*VERSIONS).target_uri(request(raw_path=raw_path, root_path=root_path))
+    assert caught.value.check is Check.HTU
+    assert caught.value.expected == VERSIONS
+    assert "a proxy strips the prefix and tells nobody" in str(guess(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "root_path", "public"),
+    [("/notes", "", "/notes"), ("/v1/notes", "", "/v1/notes"), ("/notes", "/svc", "/notes"),
+     ("/svc/notes", "/svc", "/svc/notes"), ("/notes", "/v1", "/v1/notes")],
+)  # fmt: skip
+def test_prefixes_and_the_whole_host(raw_path: str, root_path: str, public: str) -> None:
+    ours = urls("https://h.test", "https://h.test/v1")
+    assert ours.target_uri(request(raw_path=raw_path, root_path=root_path)) == f"https://h.test{public}"
+
+
+@pytest.mark.parametrize(
+    ("host", "raw_path", "root_path", "target"),
+    [
+        ("h.test", "/v1/notes", "", "https://h.test/v1/notes"),
+        ("h.test", "/notes", "/v2", "https://h.test/v2/notes"),
+        ("i.test", "/v1/notes", "", "https://i.test/v1/notes"),
+        ("j.test", "/notes", "", "https://j.test/only/notes"),
+    ],
+)
+def test_hosts_and_prefixes(host: str, raw_path: str, root_path: str, target: str) -> None:
+    ours = urls("https://h.test/v1", "https://i.test", "https://h.test/v2", "https://j.test/only")
+    assert ours.target_uri(request(hosts=(host,), raw_path=raw_path, root_path=root_path)) == target

@@ -1,0 +1,126 @@
+"""Which URLs may be trusted."""
+
+from typing import Any
+
+import pytest
+
+from dpop_middleware._request.secure_url import checked_hosts, checked_url, is_loopback, is_this_machine
+from dpop_middleware._request.uri import BaseURL
+from dpop_middleware.errors import ConfigurationError
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
+def test_loopback_hosts(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "localhost.example.com", "10.0.0.1", "128.0.0.1", "127.1", "2130706433", "::2", ""],
+)
+def test_other_hosts(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1", "::", "0.0.0.0", "::ffff:7f00:1"),
+        *("127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0"),
+    ],
+)
+def test_hosts_that_are_this_machine(host: str) -> None:
+    assert is_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "localhost.example.com", "10.0.0.1", "::2", "::ffff:a00:1", "1.example", "0xg", ""],
+)
+def test_hosts_that_are_another_machine(host: str) -> None:
+    assert not is_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://as.example.com",
+        "https://as.example.com:8443/tenant",
+        "http://localhost",
+        "http://LOCALHOST:8080",
+        "http://127.0.0.1:9000/x",
+        "http://127.8.8.8",
+        "http://[::1]:9000",
+        "http://[0:0::1]",
+        "http://auth",
+        "http://AUTH:8080/realms/x",
+        "http://[fd00::1]:80",
+    ],
+)
+def test_accepted_urls(url: str) -> None:
+    assert isinstance(checked_url("issuer", url, insecure_http_hosts=("Auth", "[fd00:0::1]")), BaseURL)
+
+
+def test_the_parts_are_in_normal_form() -> None:
+    base = checked_url("issuer", "HTTPS://AS.Example.com:443/a/", insecure_http_hosts=())
+    assert (base.origin, base.path) == ("https://as.example.com", "/a")
+
+
+@pytest.mark.parametrize("url", ["http://as.example.com", "http://127.1", "http://[fd00::1]", "http://auth."])
+def test_plain_http_is_refused_and_the_way_out_named(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"issuer must be an https URL.*insecure_http_hosts=\('"):
+        checked_url("issuer", url, insecure_http_hosts=("auth",))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "as.example.com",
+        "ftp://as.example.com",
+        "https://user@as.example.com",
+        "https://as.example.com?x",
+        "https://as.example.com/#f",
+        "https://as.example.com\n",
+        "https://as.exämple.com",
+    ],
+)
+def test_what_is_no_base_url(url: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="resource takes an https URL without user, query and fragment"
+    ):
+        checked_url("resource", url, insecure_http_hosts=())
+
+
+@pytest.mark.parametrize("url", [None, 1, b"https://as.example.com", ["https://as.example.com"]])
+def test_what_is_no_string(url: object) -> None:
+    with pytest.raises(ConfigurationError, match="issuer takes an https URL as a string"):
+        checked_url("issuer", url, insecure_http_hosts=())
+
+
+def test_host_names_are_compared_in_lower_case() -> None:
+    assert checked_hosts(["Auth", "KEYS.internal", "10.0.0.7", "[fd00:0::1]", "fd00::2"]) == {
+        "auth",
+        "keys.internal",
+        "10.0.0.7",
+        "fd00::1",
+        "fd00::2",
+    }
+
+
+@pytest.mark.parametrize("hosts", ["auth", None, 5])
+def test_hosts_are_a_collection(hosts: object) -> None:
+    with pytest.raises(ConfigurationError, match="takes a sequence of host names"):
+        checked_hosts(hosts)
+
+
+@pytest.mark.parametrize("hosts", ["auth", 5, ["auth:8080"]])
+def test_hosts_are_checked_where_they_are_not_needed_too(hosts: Any) -> None:
+    with pytest.raises(ConfigurationError, match="insecure_http_hosts"):
+        checked_url("resource", "https://api.example.com", insecure_http_hosts=hosts)
+
+
+@pytest.mark.parametrize("host", ["http://auth", "auth:8080", "auth/x", "", "a b", None, 7, "*", "[auth]"])
+def test_hosts_are_names_only(host: object) -> None:
+    with pytest.raises(ConfigurationError, match="without scheme and port"):
+        checked_hosts([host])

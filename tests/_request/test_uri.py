@@ -1,0 +1,537 @@
+"""Normal forms of URIs, rule by rule, then as properties."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpop_middleware._request.uri import (
+    BaseURL,
+    URIError,
+    authority,
+    normalize,
+    parse_base_url,
+    request_path,
+    strip_root_path,
+    target_uri,
+)
+from dpop_middleware.jose import base64url
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "proof_vectors.json").read_text("utf-8"))
+BASE = parse_base_url("https://api.example.com")
+PREFIXED = parse_base_url("https://api.example.com/svc")
+
+few = settings(max_examples=200, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "normal"),
+    [
+        ("https://api.example.com/v1/things", "https://api.example.com/v1/things"),
+        ("http://localhost/", "http://localhost/"),
+        ("HTTPS://API.Example.COM/V1", "https://api.example.com/V1"),
+        ("https://h", "https://h/"),
+        ("https://h?a=b", "https://h/"),
+        ("https://h#f", "https://h/"),
+        ("https://h/p?a=b#c?d", "https://h/p"),
+        ("https://h/p#a?b", "https://h/p"),
+        ("https://h/p?", "https://h/p"),
+        ("https://h/p?%zz\\|{}", "https://h/p"),
+        ("https://h/p?a@b:c/../d", "https://h/p"),
+        ("https://h:443/p", "https://h/p"),
+        ("https://h:/p", "https://h/p"),
+        ("https://h:00443/p", "https://h/p"),
+        ("https://h:08443/p", "https://h:8443/p"),
+        ("https://h:80/p", "https://h:80/p"),
+        ("http://h:80/p", "http://h/p"),
+        ("http://h:443/p", "http://h:443/p"),
+        ("https://h:0/p", "https://h:0/p"),
+        ("https://h:65535/p", "https://h:65535/p"),
+        ("https://h./p", "https://h./p"),
+        ("https://my_host-1.x/p", "https://my_host-1.x/p"),
+        ("https://127.0.0.1/p", "https://127.0.0.1/p"),
+        ("https://[::1]/p", "https://[::1]/p"),
+        ("https://[2001:DB8:0:0::1]:8443/p", "https://[2001:db8::1]:8443/p"),
+        ("https://[2001:db8::1]:443", "https://[2001:db8::1]/"),
+        ("https://h/%7euser/%41%2d", "https://h/~user/A-"),
+        ("https://h/caf%c3%a9", "https://h/caf%C3%A9"),
+        ("https://h/a%2fb", "https://h/a%2Fb"),
+        ("https://h/a%252fb", "https://h/a%252fb"),
+        ("https://h/a%2521", "https://h/a%2521"),
+        ("https://h/%21!", "https://h/%21!"),
+        ("https://h/a;b=c,d@e:f&g+h*(i)'$!", "https://h/a;b=c,d@e:f&g+h*(i)'$!"),
+        ('https://h/"<>^`{|}[]', "https://h/%22%3C%3E%5E%60%7B%7C%7D%5B%5D"),
+        ("https://h/%22%3c%3E%5E%60%7B%7C%7D%5B%5D", "https://h/%22%3C%3E%5E%60%7B%7C%7D%5B%5D"),
+        ("https://h/a/./b/../c", "https://h/a/c"),
+        ("https://h/a/%2e/b/%2E%2e/c", "https://h/a/c"),
+        ("https://h/a/.%2e/c", "https://h/c"),
+        ("https://h/..", "https://h/"),
+        ("https://h/../../a", "https://h/a"),
+        ("https://h/a/.", "https://h/a/"),
+        ("https://h/a/b/..", "https://h/a/"),
+        ("https://h/a//../b", "https://h/a/b"),
+        ("https://h/a/..//b", "https://h//b"),
+        ("https://h//x//", "https://h//x//"),
+        ("https://h/.well-known/x", "https://h/.well-known/x"),
+        ("https://h/.../..a/a..", "https://h/.../..a/a.."),
+        ("https://h/%5C", "https://h/%5C"),
+        ("https://h/%00%7f%ff", "https://h/%00%7F%FF"),
+        # RFC 9449 section 4.3, check 9: query and fragment are ignored, whatever is in them.
+        ("https://h/p?q=ü", "https://h/p"),
+        ("https://h/p?a b", "https://h/p"),
+        ("https://h/p#\r\n", "https://h/p"),
+        ("https://h/p?\n?\x00#\ud800\\%", "https://h/p"),
+        ("https://h?é", "https://h/"),
+        ("https://h#\u2028/p", "https://h/"),
+        # RFC 3987 section 3.1: UTF-8, percent-encoded, and nothing composed, folded or trimmed.
+        ("https://h/ü", "https://h/%C3%BC"),
+        ("https://h/u\u0308", "https://h/u%CC%88"),
+        ("https://h/ſ\u212a", "https://h/%C5%BF%E2%84%AA"),
+        ("https://h/日本/%e6%97%a5?日", "https://h/%E6%97%A5%E6%9C%AC/%E6%97%A5"),
+        ("https://h/😀;é=%C3%A9", "https://h/%F0%9F%98%80;%C3%A9=%C3%A9"),
+        ("https://h/p\xa0", "https://h/p%C2%A0"),
+        ("https://h/p\u3000", "https://h/p%E3%80%80"),
+        ("https://h/é/../ö/./%2e%2e/ä", "https://h/%C3%A4"),
+        ("https://h/a\uff0e\uff0e/b", "https://h/a%EF%BC%8E%EF%BC%8E/b"),
+        ("https://h/\u2024\u2024/b", "https://h/%E2%80%A4%E2%80%A4/b"),
+        ("https://h/a\uff0fb", "https://h/a%EF%BC%8Fb"),
+        ("https://h/a\uff1fb", "https://h/a%EF%BC%9Fb"),
+        ("HTTPS://H:443/É", "https://h/%C3%89"),
+        ("https://h/\ufffd\U0010fffd", "https://h/%EF%BF%BD%F4%8F%BF%BD"),
+    ],
+)
+def test_normalize(uri: str, normal: str) -> None:
+    assert normalize(uri) == normal
+    assert normalize(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("", "not absolute"),
+        ("v1/things", "not absolute"),
+        ("/v1/things", "not absolute"),
+        ("//h/p", "not absolute"),
+        ("https:/h/p", "not absolute"),
+        ("https:h/p", "not absolute"),
+        ("h2+x://h/p", "not absolute"),
+        ("ftp://h/p", "neither http nor https"),
+        ("ws://h/p", "neither http nor https"),
+        ("httpſ://h/p", "not absolute"),
+        ("https:///p", "not a host"),
+        ("https://:443/p", "not a host"),
+        ("https://u@h/p", "user information"),
+        ("https://@h/p", "user information"),
+        ("https://u:p@h/p", "user information"),
+        ("https://h@evil/p", "user information"),
+        ("https://h:99999/p", "out of range"),
+        ("https://h:65536/p", "out of range"),
+        ("https://h:000443/p", "not a host"),
+        ("https://h:+443/p", "not a host"),
+        ("https://h:-1/p", "not a host"),
+        ("https://h:4_4/p", "not a host"),
+        ("https://h:443.evil.example/p", "not a host"),
+        ("https://h:443:443/p", "not a host"),
+        ("https://h,x/p", "not a host"),
+        ("https://h%2e/p", "not a host"),
+        ("https://h\\x/p", "not a host"),
+        ("https://[::1/p", "not a host"),
+        ("https://::1/p", "not a host"),
+        ("https://[::1]x/p", "not a host"),
+        ("https://[fe80::1%25eth0]/p", "not a host"),
+        ("https://[v1.x]/p", "not a host"),
+        ("https://[]/p", "not a host"),
+        ("https://[::1::]/p", "not an IPv6 address"),
+        ("https://[1.2.3.4]/p", "not an IPv6 address"),
+        ("https://[12345::]/p", "not an IPv6 address"),
+        ("https://h/%", "malformed"),
+        ("https://h/%4", "malformed"),
+        ("https://h/%4g", "malformed"),
+        ("https://h/%%41", "malformed"),
+        ("https://h/a\\b", "backslash"),
+        ("https://h/a b", "visible ASCII"),
+        ("https://h/p ", "visible ASCII"),
+        (" https://h/p", "visible ASCII"),
+        ("https://h/p\n", "visible ASCII"),
+        ("https://h/a\tb", "visible ASCII"),
+        ("https://h/\x7f", "visible ASCII"),
+        ("https://h/\x00", "visible ASCII"),
+        ("https://h/\x85", "visible ASCII"),
+        ("https://h/\x9f", "visible ASCII"),
+        ("https://h/\ud800", "visible ASCII"),
+        ("https://\u212a/p", "not a host"),
+        ("https://é.example/p", "not a host"),
+        ("https://h\u3002example/p", "not a host"),
+        ("https://h\uff0fp", "not a host"),
+        ("https://h:\u0664\u0664\u0663/p", "not a host"),
+        ("https\uff1a//h/p", "not absolute"),
+        ("https://h/%\uff14\uff11", "malformed"),
+        ("https://h/é/%4", "malformed"),
+        ("https://h/é\\b", "backslash"),
+        ("\ufeffhttps://h/p", "not absolute"),
+        ("?https://h/p", "not absolute"),
+        ("https?://h/p", "not absolute"),
+        ("https:/?/h/p", "not absolute"),
+    ],
+)
+def test_normalize_refuses(uri: str, reason: str) -> None:
+    with pytest.raises(URIError, match=reason):
+        normalize(uri)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        (
+            "https://API.example.com:443",
+            BaseURL(
+                origin="https://api.example.com",
+                authority="api.example.com",
+                host="api.example.com",
+                scheme="https",
+                path="",
+            ),
+        ),
+        (
+            "http://[0:0::1]:8443/a%7e/",
+            BaseURL(
+                origin="http://[::1]:8443", authority="[::1]:8443", host="::1", scheme="http", path="/a~"
+            ),
+        ),
+        (
+            "https://h:8443/a/../b/c",
+            BaseURL(origin="https://h:8443", authority="h:8443", host="h", scheme="https", path="/b/c"),
+        ),
+    ],
+)
+def test_parse_base_url(url: str, base: BaseURL) -> None:
+    assert parse_base_url(url) == base
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://h?", "no query"),
+        ("https://h/#", "no query and no fragment"),
+        ("https://h/p?q=1", "no query"),
+        ("https://h/a//b", "empty segment"),
+        ("https://h//", "empty segment"),
+        ("https://u@h", "user information"),
+        ("ftp://h", "neither http nor https"),
+        ("h", "not absolute"),
+        ("https://h/%", "malformed"),
+        ("https://h/é", "percent-encode"),
+        ("https://é.example", "percent-encode|ASCII"),
+    ],
+)
+def test_parse_base_url_refuses(url: str, reason: str) -> None:
+    with pytest.raises(URIError, match=reason):
+        parse_base_url(url)
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "normal"),
+    [
+        ("/", "/"),
+        ("/v1/things", "/v1/things"),
+        ("//x/p", "//x/p"),
+        ("/a//b/", "/a//b/"),
+        ("/.well-known/...", "/.well-known/..."),
+        ("/p?q=1", "/p"),
+        ("/p?", "/p"),
+        ("/p?..//../%", "/p"),
+        ("/?", "/"),
+        ("/p#f", "/p%23f"),
+        ("/a%2fb/%7e%41", "/a%2Fb/~A"),
+        ("/caf\xc3\xa9", "/caf%C3%A9"),
+        ("/a b\t\x00\x7f\xff", "/a%20b%09%00%7F%FF"),
+        ("/..\\x", "/..%5Cx"),
+        ('/"<>^`{|}[]', "/%22%3C%3E%5E%60%7B%7C%7D%5B%5D"),
+        ("/%252e%252e/x", "/%252e%252e/x"),
+        ("/http://evil.example/", "/http://evil.example/"),
+    ],
+)
+def test_request_path(raw_path: str, normal: str) -> None:
+    assert request_path(raw_path) == normal
+    assert request_path(normal) == normal
+
+
+@pytest.mark.parametrize(
+    ("raw_path", "reason"),
+    [
+        ("", "start with a slash"),
+        ("*", "start with a slash"),
+        ("v1", "start with a slash"),
+        ("?/", "start with a slash"),
+        ("\\x", "start with a slash"),
+        ("http://api.example.com/v1", "start with a slash"),
+        ("api.example.com:443", "start with a slash"),
+        ("/.", "dot segment"),
+        ("/..", "dot segment"),
+        ("/./", "dot segment"),
+        ("/a/../b", "dot segment"),
+        ("/a/..?q", "dot segment"),
+        ("/%2e", "dot segment"),
+        ("/a/%2E%2e/b", "dot segment"),
+        ("/a/.%2e", "dot segment"),
+        ("/a/%2e./", "dot segment"),
+        ("//..//", "dot segment"),
+        ("/%", "malformed"),
+        ("/%4", "malformed"),
+        ("/%zz", "malformed"),
+        ("/%2?e", "malformed"),
+        ("/%%", "malformed"),
+        ("/" + "a" * 8192, "too long"),
+        ("/" + '"' * 60_000, "too long"),
+        ("/\u0100", "octets"),
+        ("/\ud800", "octets"),
+    ],
+)
+def test_request_path_refuses(raw_path: str, reason: str) -> None:
+    with pytest.raises(URIError, match=reason):
+        request_path(raw_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "scheme", "normal"),
+    [
+        ("API.example.com", "https", "api.example.com"),
+        ("h:443", "https", "h"),
+        ("h:80", "https", "h:80"),
+        ("h:80", "http", "h"),
+        ("h:", "http", "h"),
+        ("h:8443", "https", "h:8443"),
+        ("[::0001]:443", "https", "[::1]"),
+        ("[::1]:8443", "https", "[::1]:8443"),
+    ],
+)
+def test_authority(value: str, scheme: str, normal: str) -> None:
+    assert authority(value, scheme=scheme) == normal
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ":443",
+        "h/",
+        "h/v1/things?",
+        "h?",
+        "h#",
+        "u@h",
+        "h h",
+        " h",
+        "h ",
+        "h\n",
+        "h,h",
+        "h:443:443",
+        "h:70000",
+        "[::1",
+        "::1",
+        "[fe80::1%eth0]",
+        "https://h",
+        "hé",
+        "\u212a",
+        "h\\",
+    ],
+)
+def test_authority_refuses(value: str) -> None:
+    with pytest.raises(URIError):
+        authority(value, scheme="https")
+
+
+def test_authority_refuses_another_scheme() -> None:
+    with pytest.raises(URIError, match="neither http nor https"):
+        authority("h", scheme="ws")
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "rest"),
+    [
+        ("/svc/x", "/svc", "/x"),
+        ("/svc/x", "/svc/", "/x"),
+        ("/svc/svc", "/svc", "/svc"),
+        ("/svc/", "/svc", "/"),
+        ("/svc", "/svc", ""),
+        ("/svcs/x", "/svc", "/svcs/x"),
+        ("/x/svc", "/svc", "/x/svc"),
+        ("/x", "", "/x"),
+        ("/x", "/", "/x"),
+        ("//x", "/", "//x"),
+        ("/svc/x", "svc", "/svc/x"),
+        ("/Svc/x", "/svc", "/Svc/x"),
+        ("/caf%C3%A9/x", "/café", "/x"),
+        ("/a%20b/x", "/a b", "/x"),
+        ("/50%25/x", "/50%", "/x"),
+        ("/A/x", "/%41", "/A/x"),
+        ("/%2541/x", "/%41", "/x"),
+        ("/a%3Fb/x", "/a?b", "/x"),
+        ("/a%2Fb/x", "/a/b", "/a%2Fb/x"),
+        ("/x", "/\ud800", "/x"),
+    ],
+)
+def test_strip_root_path(path: str, root_path: str, rest: str) -> None:
+    assert strip_root_path(path, root_path) == rest
+
+
+@pytest.mark.parametrize(
+    ("base", "raw_path", "root_path", "uri"),
+    [
+        (BASE, "/v1/things", "", "https://api.example.com/v1/things"),
+        (BASE, "/svc/x?q", "/svc", "https://api.example.com/svc/x"),
+        (BASE, "//evil.example/p", "", "https://api.example.com//evil.example/p"),
+        (PREFIXED, "/x", "", "https://api.example.com/svc/x"),
+        (PREFIXED, "/svc/x", "/svc", "https://api.example.com/svc/x"),
+        (PREFIXED, "/inner/x", "/inner", "https://api.example.com/svc/x"),
+        (PREFIXED, "/inner", "/inner", "https://api.example.com/svc"),
+        (PREFIXED, "/inner/", "/inner", "https://api.example.com/svc/"),
+        (PREFIXED, "/svc/x", "", "https://api.example.com/svc/svc/x"),
+        (PREFIXED, "//evil.example/p", "", "https://api.example.com/svc//evil.example/p"),
+    ],
+)
+def test_target_uri(base: BaseURL, raw_path: str, root_path: str, uri: str) -> None:
+    assert target_uri(base, raw_path, root_path) == uri
+
+
+def test_target_uri_refuses_dot_segments() -> None:
+    with pytest.raises(URIError, match="dot segment"):
+        target_uri(PREFIXED, "/svc/../x", "/svc")
+
+
+# The cases of U that don't turn on a Host or forwarding header.
+HTU_CASES = [case for case in VECTORS["cases"] if case["group"] == "U" and case["id"] < "U049"]
+
+
+@pytest.mark.parametrize("case", HTU_CASES, ids=[case["id"] for case in HTU_CASES])
+def test_vectors_of_htu(case: dict[str, Any]) -> None:
+    url: str = case["request"]["url"]
+    [proof] = [value for name, value in case["request"]["headers"] if name == "dpop"]
+    htu = json.loads(base64url.decode(proof.split(".")[1]))["htu"]
+    scheme, _, rest = url.partition("://")
+    host, slash, raw_path = rest.partition("/")
+    target = target_uri(parse_base_url(f"{scheme}://{host}"), slash + raw_path, "")
+    try:
+        same = normalize(htu) == target
+    except URIError:
+        same = False
+    assert same is (case["expect"]["outcome"] == "accept")
+
+
+# Properties
+
+OCTETS = st.text(st.characters(max_codepoint=255), max_size=40)
+PIECES = st.sampled_from(
+    ["/", "/", ".", "..", "%2e", "%2F", "%41", "%c3%A9", "%", "%2", "a", "B", "~", "é", " ", "\\", "?", "#"]
+    + ["[", ":", "@", "//", "%25", "\x00", ";", "svc"]
+)
+PATHS = st.one_of(
+    st.lists(PIECES, max_size=12).map(lambda pieces: "/" + "".join(pieces)), OCTETS.map(lambda t: "/" + t)
+)
+HOSTS = st.sampled_from(["h", "A.b", "h.", "[::1]", "[2001:DB8::]", "127.0.0.1", "x_y-z", "", "u@h", "[::g]"])
+PORTS = st.sampled_from(["", ":", ":80", ":443", ":0443", ":8443", ":65536", ":+1", ":1:2"])
+SCHEMES = st.sampled_from(["https", "HTTP", "hTTps", "ws", ""])
+URIS = st.one_of(
+    st.builds("{}://{}{}{}".format, SCHEMES, HOSTS, PORTS, PATHS),
+    st.text(max_size=40),
+    st.text(max_size=40).map(lambda text: "https://h" + text),
+)
+SEGMENTS = st.text("abzAZ09-._~!$&'()*+,;=:@", min_size=1, max_size=6).filter(lambda s: s not in (".", ".."))
+NORMAL_PATHS = st.lists(SEGMENTS | st.just(""), min_size=1, max_size=5).map(lambda s: "/" + "/".join(s))
+
+
+@given(URIS)
+@few
+def test_normalize_is_idempotent_and_raises_nothing_else(uri: str) -> None:
+    try:
+        normal = normalize(uri)
+    except URIError:
+        return
+    assert normalize(normal) == normal
+    assert not set(normal) & set("?#\\ ")
+    assert normal.startswith(("http://", "https://"))
+
+
+@given(PATHS | st.text(max_size=40))
+@few
+def test_what_request_path_accepts_is_a_fixed_point_of_normalize(raw_path: str) -> None:
+    try:
+        path = request_path(raw_path)
+    except URIError:
+        return
+    assert request_path(path) == path
+    for base in (BASE, PREFIXED, parse_base_url("http://[::1]:8080/a/b")):
+        for root_path in ("", "/svc", raw_path):
+            uri = target_uri(base, raw_path, root_path)
+            assert normalize(uri) == uri
+            assert uri.startswith(base.origin + base.path)
+
+
+@given(PATHS, st.text(max_size=10))
+@few
+def test_request_path_and_normalize_agree(raw_path: str, query: str) -> None:
+    try:
+        path = request_path(raw_path)
+        # What a client writes as characters travels as their UTF-8.
+        written = raw_path.encode("latin-1").decode("utf-8")
+        normal = normalize(f"https://h{written.replace('#', '%23')}")
+    except (URIError, UnicodeDecodeError):
+        return
+    assert normal == "https://h" + path
+    assert request_path(f"{raw_path.partition('?')[0]}?{query}") == path
+
+
+@given(st.text(max_size=40))
+@few
+def test_authority_is_idempotent_and_raises_nothing_else(value: str) -> None:
+    try:
+        normal = authority(value, scheme="https")
+    except URIError:
+        return
+    assert authority(normal, scheme="https") == normal
+
+
+@given(NORMAL_PATHS, st.data())
+@few
+def test_equivalent_spellings_are_equal(path: str, data: st.DataObject) -> None:
+    unreserved = "abzAZ09-._~"
+
+    def spell(character: str) -> str:
+        how = data.draw(st.integers(0, 2)) if character in unreserved else 0
+        return (character, f"%{ord(character):02X}", f"%{ord(character):02x}")[how]
+
+    spelled = "".join(spell(character) for character in path)
+    noise = data.draw(st.sampled_from(["", "/.", "/x/..", "/%2E", "/x/y/../%2e%2e"]))
+    scheme = data.draw(st.sampled_from(["https://", "HTTPS://"]))
+    host = data.draw(st.sampled_from(["api.example.com", "API.example.COM:443", "api.example.com:"]))
+    tail = data.draw(st.sampled_from(["", "?a=b", "#f", "?a#/../b"]))
+    assert normalize(scheme + host + noise + spelled + tail) == "https://api.example.com" + path
+    assert request_path(spelled) == path
+
+
+@given(st.text(st.characters(min_codepoint=0xA0, exclude_categories=["Cs"]), min_size=1, max_size=8))
+@few
+def test_a_raw_path_is_its_utf8_percent_encoded(text: str) -> None:
+    encoded = "".join(f"%{octet:02X}" for octet in text.encode())
+    assert normalize(f"https://h/a{text}?{text}#{text}") == f"https://h/a{encoded}"
+    assert request_path("/a" + text.encode().decode("latin-1")) == f"/a{encoded}"
+
+
+@given(NORMAL_PATHS, NORMAL_PATHS)
+@few
+def test_different_paths_stay_different(one: str, other: str) -> None:
+    assert (normalize("https://h" + one) == normalize("https://h" + other)) is (one == other)
+
+
+@given(st.text(max_size=12), PATHS)
+@few
+def test_strip_root_path_removes_what_stands_before(root_path: str, raw_path: str) -> None:
+    try:
+        path = request_path(raw_path)
+    except URIError:
+        return
+    rest = strip_root_path(path, root_path)
+    assert path.endswith(rest)
+    assert rest[:1] in ("", "/")

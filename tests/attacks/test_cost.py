@@ -1,0 +1,101 @@
+"""Work that an attacker wants done: counted, never timed."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware._adapter.connection import has_credentials
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import MAX_FIELDS
+from dpop_middleware._request.uri import URIError, check_request_path, normalize
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidRequest
+from dpop_middleware.events import _escaped  # pyright: ignore[reportPrivateUsage]
+from dpop_middleware.tokens.signed_token import shown
+from tests.support.api import RESOURCE as RESOURCE_URL
+from tests.support.api import Api
+from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
+
+PATHS = {
+    "letters encoded": "%41" * 2700,
+    "quotes": '"' * 8191,
+    "not ASCII": "\xe4" * 8191,
+    "slashes": "/" * 8191,
+    "dots": "..a/" * 2000,
+    "dot segments at the end": "a/" * 4000 + "..",
+    "half an escape": "%4" * 4000,
+    "backslashes": "\\" * 8191,
+}
+
+
+def calls(function: Any, *arguments: Any) -> int:
+    """How many functions, Python's and C's, are called."""
+    counted = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function(*arguments)
+    except (URIError, DPoPError):
+        pass
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_the_attacker_wants_a_path_that_costs_more_than_another(path: str) -> None:
+    assert calls(check_request_path, f"/{path}") <= calls(check_request_path, "/%41") + 20
+
+
+@pytest.mark.parametrize("path", ["/./" * 2000, "%41" * 2000, '"' * 6000])
+def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None:
+    with pytest.raises(URIError, match="too many"):
+        normalize(f"https://api.example.com/{path}")
+
+
+@pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 170, "a/" * 4000, "\xe4" * 500])
+def test_an_honest_long_path_passes(path: str) -> None:
+    check_request_path(f"/{path}")
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"dpop", b"host", b"cookie", b"x"])
+async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -> None:
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/", "headers": [(name, b"a")] * 4000,
+    }  # fmt: skip
+    request = ResourceRequest.from_scope(scope)
+    assert (request.fields, request.authorization, request.dpop, request.hosts) == (4000, (), (), ())
+    assert has_credentials(scope)
+    api = ResourceServer(
+        issuer=ISSUER, resource=RESOURCE, jwks=key_set(issuer_key()), replay_store=MemoryReplayStore()
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        await api.authenticate(request)
+    assert (caught.value.expected, caught.value.actual) == (MAX_FIELDS, 4000)
+
+
+def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
+    assert len(_escaped("\0" * 16_000)) < 250
+    assert len(shown("\0" * 16_000)) < 150
+
+
+@pytest.mark.parametrize("path", ["/" + "%E6%97%A5" * 500, "/" + "%41" * 1500, "/" + "a/" * 2000 + "b"])
+async def test_an_honest_client_signs_a_long_path_as_it_sends_it(path: str) -> None:
+    api = Api()
+    await api.server.authenticate(api.request(api.proof(url=RESOURCE_URL + path), raw_path=path))
+    with pytest.raises(InvalidDPoPProof) as caught:
+        await api.server.authenticate(api.request(api.proof(url=RESOURCE_URL + path + "x"), raw_path=path))
+    assert caught.value.check is Check.HTU
+
+
+@pytest.mark.parametrize("path", ["/a#b", "/a?b", "/a\\b", '/a"b', "/ä", "/a b"])
+async def test_what_a_url_can_be_cut_at_is_never_compared_letter_by_letter(path: str) -> None:
+    api = Api()
+    base = PublicURLs(RESOURCE_URL, insecure_http_hosts=())
+    assert not base.is_target(RESOURCE_URL + path, api.request(raw_path=path))

@@ -1,0 +1,366 @@
+"""What an attacker sends on the wire, to whatever server: each test by what the attacker wants.
+
+The modules that import these tests say against which servers, by their fixtures `wire` and, for those that
+speak HTTP/2, `h2`.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.support.faces import ORIGIN
+from tests.support.wire import HOST, Seen, Wire
+
+
+def not_reached(seen: Seen) -> None:
+    assert seen.told is None, seen.told
+    assert seen.status < 500 or seen.status == 501, seen.answer
+
+
+def reached_as_verified(seen: Seen, path: str, *lines: str, method: str = "GET") -> dict[str, Any]:
+    """The application was reached with the evidence for this path, and sees the fields that were judged."""
+    assert seen.told is not None, seen.answer
+    told = seen.told
+    assert (told["user"], told["htu"], told["htm"]) == ("user123", ORIGIN + path, method)
+    assert (told["path"], told["raw_path"]) == (path, path)
+    sent = dict(line.split(": ", 1) for line in lines)
+    assert told["authorization"] == [sent["Authorization"]]
+    assert told["dpop"] == [sent["DPoP"]]
+    return told
+
+
+def verified_or_not_reached(seen: Seen, path: str, *lines: str, method: str = "GET") -> None:
+    if seen.told is None:
+        not_reached(seen)
+    else:
+        reached_as_verified(seen, path, *lines, method=method)
+
+
+def test_nothing_but_to_be_served(wire: Wire) -> None:
+    lines = wire.lines("/a")
+    assert reached_as_verified(wire.send("/a?x=1", *lines), "/a", *lines)["query"] == "x=1"
+    assert wire.send("/public").told is not None
+    not_reached(wire.send("/a"))
+
+
+# --- fields
+
+
+@pytest.mark.parametrize("name", ["DPoP", "dpop", "DPOP"])
+def test_that_the_first_of_two_proofs_is_judged_and_the_second_used(wire: Wire, name: str) -> None:
+    authorization, proof = wire.lines("/a")
+    other = wire.lines("/b")[1].partition(": ")[2]
+    for value in (other, proof.partition(": ")[2], "", "x"):
+        not_reached(wire.send("/a", authorization, proof, f"{name}: {value}"))
+        not_reached(wire.send("/a", f"{name}: {value}", authorization, proof))
+
+
+@pytest.mark.parametrize("name", ["Authorization", "AUTHORIZATION"])
+@pytest.mark.parametrize("value", ["DPoP x", "Basic eDp4", "", "Bearer x"])
+def test_that_one_token_is_judged_and_another_used(wire: Wire, name: str, value: str) -> None:
+    authorization, proof = wire.lines("/a")
+    not_reached(wire.send("/a", authorization, f"{name}: {value}", proof))
+    not_reached(wire.send("/a", f"{name}: {value}", authorization, proof))
+
+
+@pytest.mark.parametrize("comma", [",", ", ", " ,"])
+def test_that_joined_fields_pass_for_one(wire: Wire, comma: str) -> None:
+    authorization, proof = wire.lines("/a")
+    value = proof.partition(": ")[2]
+    not_reached(wire.send("/a", authorization, f"{proof}{comma}{value}"))
+    not_reached(wire.send("/a", authorization, f"{proof}{comma}"))
+    not_reached(wire.send("/a", authorization, f"DPoP: {comma}{value}"))
+    not_reached(wire.send("/a", f"{authorization}{comma}Basic eDp4", proof))
+
+
+@pytest.mark.parametrize("fold", ["\r\n ", "\r\n\t", "\n ", "\r "])
+def test_that_a_folded_field_hides_something(wire: Wire, fold: str) -> None:
+    authorization, proof = wire.lines("/a")
+    not_reached(wire.send("/a", authorization, f"{proof[:60]}{fold}{proof[60:]}"))
+    not_reached(wire.send("/a", f"{authorization[:60]}{fold}{authorization[60:]}", proof))
+    not_reached(wire.send("/a", authorization, f"X-A: b{fold}{proof}"))
+    not_reached(wire.send("/a", f"X-A: b{fold}{authorization}", proof))
+    verified_or_not_reached(
+        wire.send("/a", authorization, f"DPoP:{fold}{proof[6:]}"), "/a", authorization, proof
+    )
+
+
+def test_that_a_name_with_a_blank_is_seen_by_one_and_not_by_another(wire: Wire) -> None:
+    authorization, proof = wire.lines("/a")
+    other = wire.lines("/b")[1].partition(": ")[2]
+    for name in ("DPoP ", " DPoP", "DPoP\t", "\x0bDPoP"):
+        verified_or_not_reached(
+            wire.send("/a", authorization, proof, f"{name}: {other}"), "/a", authorization, proof
+        )
+        verified_or_not_reached(
+            wire.send("/a", authorization, f"{name}: {proof[6:]}"), "/a", authorization, proof
+        )
+
+
+@pytest.mark.parametrize(
+    "octet", ["\x00", "\x01", "\x08", "\x0b", "\x0c", "\x1f", "\x7f", "\x80", "\xff", "\r"]
+)
+def test_that_control_octets_split_a_field(wire: Wire, octet: str) -> None:
+    authorization, proof = wire.lines("/a")
+    not_reached(wire.send("/a", authorization, f"{proof[:60]}{octet}{proof[60:]}"))
+    not_reached(wire.send("/a", f"{authorization[:60]}{octet}{authorization[60:]}", proof))
+    not_reached(wire.send("/a", authorization, f"{proof}{octet}"))
+    not_reached(wire.send("/a", f"{authorization}{octet}", proof))
+
+
+def test_that_trailers_are_added_to_what_was_judged(wire: Wire) -> None:
+    """RFC 9110 section 6.5.1: what is judged is what the application sees, whenever a trailer comes."""
+    lines = wire.lines("/a", method="POST")
+    other = wire.lines("/b", method="POST")
+    for trailers in (["Authorization: Basic eDp4"], ["DPoP: x"], other):
+        head = [
+            "POST /a HTTP/1.1",
+            f"Host: {HOST}",
+            "Connection: close",
+            "Transfer-Encoding: chunked",
+            *lines,
+        ]
+        body = ["1", "x", "0", *trailers, "", ""]
+        seen = wire.octets("\r\n".join([*head, "", *body]).encode())
+        if seen.told is None:
+            not_reached(seen)
+            continue
+        reached_as_verified(seen, "/a", *lines, method="POST")
+        lines = wire.lines("/a", method="POST")
+
+
+def test_that_trailers_that_come_late_are_added_to_what_was_judged(wire: Wire) -> None:
+    lines = wire.lines("/a", method="POST")
+    head = ["POST /a HTTP/1.1", f"Host: {HOST}", "Connection: close", "Expect: 100-continue", *lines]
+    body = ["1", "x", "0", "Authorization: Basic eDp4", "DPoP: x", "X-Late: 1", "", ""]
+    seen = wire.continued(
+        "\r\n".join([*head, "Transfer-Encoding: chunked", "", ""]).encode(), "\r\n".join(body).encode()
+    )
+    verified_or_not_reached(seen, "/a", *lines, method="POST")
+
+
+def test_that_half_of_the_credentials_in_a_trailer_fits_others(wire: Wire) -> None:
+    authorization, proof = wire.lines("/a", method="POST")
+    head = ["POST /a HTTP/1.1", f"Host: {HOST}", "Connection: close", "Transfer-Encoding: chunked"]
+    for fields, trailers in (
+        ([authorization], ["DPoP: x"]),
+        ([proof], ["Authorization: DPoP x"]),
+        ([], [proof]),
+    ):
+        body = ["1", "x", "0", *trailers, "", ""]
+        not_reached(wire.octets("\r\n".join([*head, *fields, "", *body]).encode()))
+
+
+def test_that_a_second_request_of_the_connection_rides_on_the_first(wire: Wire) -> None:
+    lines = wire.lines("/a")
+    first = "\r\n".join(["GET /a HTTP/1.1", f"Host: {HOST}", *lines, "", ""])
+    second = "\r\n".join(["GET /b HTTP/1.1", f"Host: {HOST}", "Connection: close", "", ""])
+    seen = wire.octets((first + second).encode())
+    assert seen.told is not None
+    assert seen.answer.count(b'"reached": true') == 1
+    assert seen.told["path"] == "/a"
+
+
+# --- the request line
+
+
+@pytest.mark.parametrize(
+    "target",
+    [f"{ORIGIN}/a", f"HTTPS://{HOST.upper()}:443/a", f"{ORIGIN}/a?x=1"],
+)
+@pytest.mark.parametrize("host", [HOST, "front.test"])
+def test_nothing_but_to_be_served_in_absolute_form(wire: Wire, target: str, host: str) -> None:
+    lines = wire.lines("/a")
+    told = reached_as_verified(wire.send(target, *lines, host=host), "/a", *lines)
+    assert told["query"] == target.partition("?")[2]
+    # Where the authority can be seen it stands, and Host is ignored (RFC 9112 section 3.2.2).
+    assert told["hosts"] in ([HOST], [host])
+    not_reached(wire.send(target))
+
+
+@pytest.mark.parametrize("target", [ORIGIN, f"{ORIGIN}?x=1"])
+def test_nothing_but_to_be_served_in_absolute_form_without_a_path(wire: Wire, target: str) -> None:
+    lines = wire.lines("/")
+    verified_or_not_reached(wire.send(target, *lines), "/", *lines)
+
+
+def test_that_what_is_public_covers_an_absolute_form(wire: Wire) -> None:
+    for target in (f"{ORIGIN}/public", "https://evil.test/public"):
+        seen = wire.send(target)
+        # httptools and granian hand over "/public": there it is the same request.
+        assert seen.told is None or seen.told["raw_path"] == "/public"
+        assert seen.told is None or wire.kind in ("uvicorn-httptools", "granian")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.test/a",
+        "http://api.example.test/a",
+        "https://api.example.test:8443/a",
+        "https://evil.test@api.example.test/a",
+        "https://api.example.test@evil.test/a",
+        "https://api.example.test./a",
+        "ws://api.example.test/a",
+        "ftp://api.example.test/a",
+    ],
+)
+def test_that_an_absolute_form_of_another_origin_is_served_as_ours(wire: Wire, target: str) -> None:
+    """Servers that hide the authority serve the path: the proof for it must be ours all the same."""
+    lines = wire.lines("/a")
+    seen = wire.send(target, *lines)
+    if wire.kind in ("uvicorn-httptools", "granian"):
+        verified_or_not_reached(seen, "/a", *lines)
+    else:
+        not_reached(seen)
+        assert seen.status == 400
+    of_another = wire.world.fields("https://evil.test/a")
+    not_reached(wire.send(target, *(f"{name}: {value}" for name, value in of_another)))
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/b", "/a/", "/A", "/a%2F", "//a", "/a/../a", "/./a", "/a%00", "/a;x", "/a\\", "\\a", "a",
+     "//api.example.test/a", "/x/../a", "/%61%2e%2e", "https:/a", "https:///a", "/\xe4", "/a\x01", "/a\t",
+     f"{ORIGIN}//a", f"{ORIGIN}/b"],
+)  # fmt: skip
+def test_that_a_proof_for_one_path_serves_another(wire: Wire, target: str) -> None:
+    seen = wire.send(target, *wire.lines("/a"))
+    if seen.told is not None:
+        # A server that cuts the target down serves what the proof is for, nothing else.
+        assert seen.told["path"] == "/a", seen.told
+    else:
+        not_reached(seen)
+
+
+def test_that_a_server_wide_target_is_a_path(wire: Wire) -> None:
+    not_reached(wire.send("*", *wire.lines("/*", method="OPTIONS"), method="OPTIONS"))
+    not_reached(wire.send(f"{HOST}:443", *wire.lines("/", method="CONNECT"), method="CONNECT"))
+    not_reached(wire.send("*", method="OPTIONS"))
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "gET"])
+def test_that_a_method_in_another_case_is_the_same(wire: Wire, method: str) -> None:
+    """Methods are case-sensitive (RFC 9110 section 9.1): what the application sees must be proven."""
+    lines = wire.lines("/a")
+    seen = wire.send("/a", *lines, method=method)
+    if seen.told is not None:
+        assert seen.told["method"] == "GET"
+        reached_as_verified(seen, "/a", *lines)
+    spelled = wire.lines("/a", method=method)
+    seen = wire.send("/a", *spelled, method=method)
+    assert seen.told is None or seen.told["method"] == seen.told["htm"]
+
+
+@pytest.mark.parametrize("host", ["evil.test", f"{HOST}/a?", f"x@{HOST}", "", None])
+def test_that_host_chooses_what_a_proof_is_for(wire: Wire, host: str | None) -> None:
+    lines = wire.lines("/a")
+    verified_or_not_reached(wire.send("/a", *lines, host=host), "/a", *lines)
+    if host == "evil.test":
+        of_another = wire.world.fields("https://evil.test/a")
+        not_reached(wire.send("/a", *(f"{name}: {value}" for name, value in of_another), host=host))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["X-Forwarded-Host: evil.test", "X-Forwarded-Proto: http", "Forwarded: host=evil.test;proto=http",
+     "X-Forwarded-Prefix: /evil", "X-Original-URL: /b", "X-Rewrite-URL: /b", "X-HTTP-Method-Override: PUT"],
+)  # fmt: skip
+def test_that_a_forwarded_field_chooses_what_a_proof_is_for(wire: Wire, line: str) -> None:
+    lines = wire.lines("/a")
+    reached_as_verified(wire.send("/a", *lines, line), "/a", *lines)
+    for url in ("https://evil.test/a", "http://api.example.test/a", f"{ORIGIN}/evil/a"):
+        fields = wire.world.fields(url)
+        not_reached(wire.send("/a", *(f"{name}: {value}" for name, value in fields), line))
+
+
+# --- HTTP/2
+
+
+def pseudo(**changes: str) -> list[tuple[str, str]]:
+    fields = {"method": "GET", "scheme": "https", "authority": HOST, "path": "/a", **changes}
+    return [(f":{name}", value) for name, value in fields.items()]
+
+
+def credentials(wire: Wire, path: str = "/a", **arguments: Any) -> list[tuple[str, str]]:
+    return [(name.lower(), value) for name, value in wire.world.fields(path, **arguments)]
+
+
+def lines_of(fields: list[tuple[str, str]]) -> list[str]:
+    names = {"authorization": "Authorization", "dpop": "DPoP"}
+    return [f"{names[name]}: {value}" for name, value in fields]
+
+
+def test_nothing_but_to_be_served_over_http_2(h2: Wire) -> None:
+    fields = credentials(h2)
+    reached_as_verified(h2.h2([*pseudo(), *fields]), "/a", *lines_of(fields))
+    not_reached(h2.h2(pseudo()))
+
+
+@pytest.mark.parametrize("name", ["method", "scheme", "authority", "path"])
+def test_that_one_of_two_pseudo_header_fields_is_judged(h2: Wire, name: str) -> None:
+    another = {"method": "PUT", "scheme": "http", "authority": "evil.test", "path": "/b"}[name]
+    fields = credentials(h2)
+    for extra in ((f":{name}", another), (f":{name}", dict(pseudo())[f":{name}"])):
+        verified_or_not_reached(h2.h2([*pseudo(), extra, *fields]), "/a", *lines_of(fields))
+        fields = credentials(h2)
+        verified_or_not_reached(h2.h2([extra, *pseudo(), *fields]), "/a", *lines_of(fields))
+        fields = credentials(h2)
+        verified_or_not_reached(h2.h2([*pseudo(), *fields, extra]), "/a", *lines_of(fields))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": f"{ORIGIN}/a"},
+        {"path": "https://evil.test/a"},
+        {"path": "a"},
+        {"path": ""},
+        {"path": "*"},
+        {"path": "/b"},
+        {"path": "/a#b"},
+        {"path": "//evil.test/a"},
+        {"authority": "evil.test"},
+        {"authority": f"x@{HOST}"},
+        {"authority": ""},
+        {"scheme": "http"},
+        {"scheme": "evil"},
+        {"scheme": "https://evil.test/?"},
+        {"method": "get"},
+        {"method": "PUT"},
+    ],
+)
+def test_that_a_pseudo_header_field_changes_what_a_proof_is_for(h2: Wire, changes: dict[str, str]) -> None:
+    fields = credentials(h2)
+    verified_or_not_reached(h2.h2([*pseudo(**changes), *fields]), "/a", *lines_of(fields))
+
+
+def test_that_authority_and_host_are_two(h2: Wire) -> None:
+    fields = credentials(h2)
+    seen = h2.h2([*pseudo(), ("host", "evil.test"), *fields])
+    verified_or_not_reached(seen, "/a", *lines_of(fields))
+
+
+def test_that_fields_of_http_2_pass_doubled_or_in_upper_case(h2: Wire) -> None:
+    authorization, proof = credentials(h2)
+    not_reached(h2.h2([*pseudo(), authorization, proof, proof]))
+    not_reached(h2.h2([*pseudo(), authorization, authorization, proof]))
+    not_reached(h2.h2([*pseudo(), authorization, proof, ("DPoP", "x")]))
+    not_reached(h2.h2([*pseudo(), authorization, ("dpop", f"{proof[1]}\r\nx: y")]))
+    not_reached(h2.h2([*pseudo(), authorization, ("dpop", f"{proof[1]}\x00")]))
+
+
+def websocket(**changes: str) -> list[tuple[str, str]]:
+    fields = [*pseudo(method="CONNECT", **changes), (":protocol", "websocket")]
+    return [*fields, ("sec-websocket-version", "13")]
+
+
+def test_that_a_websocket_over_http_2_needs_no_proof(h2: Wire) -> None:
+    """RFC 8441: the handshake is a CONNECT; to us it is a GET, as in HTTP/1.1."""
+    not_reached(h2.h2(websocket()))
+    not_reached(h2.h2([*websocket(), *credentials(h2, "/b")]))
+    fields = credentials(h2)
+    seen = h2.h2([*websocket(), *fields])
+    verified_or_not_reached(seen, "/a", *lines_of(fields))
+    assert seen.told is not None or h2.kind == "granian", "granian has no WebSockets over HTTP/2"
+    not_reached(h2.h2([*websocket(), *fields]))

@@ -1,0 +1,390 @@
+"""The explanation of a request says what the server says, and how far the request came."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpop_middleware import (
+    DPoPPolicy,
+    HMACNonceProvider,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    ResourceServer,
+)
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
+from dpop_middleware.checks import Check
+from dpop_middleware.cli.explanation import Explanation, Finding, Outcome, explain
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
+from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof
+from dpop_middleware.tokens.access_token import AccessToken
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "proof_vectors.json").read_text())
+NOW = 1_800_000_000.0
+URL = "https://api.example.test/notes"
+ISSUER = TestIssuer(clock=lambda: NOW)
+KEY = DPoPKey.generate()
+TOKEN = ISSUER.token(jkt=KEY.jkt, scopes=["notes:read"])
+NONCES = HMACNonceProvider(bytes(range(32)))
+
+
+def verifier(issuer: TestIssuer = ISSUER) -> JWTAccessTokenVerifier:
+    return JWTAccessTokenVerifier(
+        issuer=issuer.issuer, audience=issuer.audience, jwks=issuer.jwks(), clock=lambda: NOW
+    )
+
+
+def proof(**changes: Any) -> str:
+    arguments: dict[str, Any] = {"access_token": TOKEN, "now": NOW, **changes}
+    return KEY.proof("GET", URL, **arguments)
+
+
+async def explained(*proofs: str, **changes: Any) -> Explanation:
+    arguments: dict[str, Any] = {
+        "method": "GET",
+        "url": URL,
+        "access_token": TOKEN,
+        "verifier": verifier(),
+        "now": NOW,
+        **changes,
+    }
+    return await explain(proofs=proofs, **arguments)
+
+
+def found(explanation: Explanation) -> dict[Check, Finding]:
+    return {finding.check: finding for finding in explanation.findings}
+
+
+def outcomes(explanation: Explanation) -> dict[Check, Outcome]:
+    return {finding.check: finding.outcome for finding in explanation.findings}
+
+
+def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = tuple(Check)) -> None:
+    """One row for each check, in order; one failure, if any; after it nothing that counts as judged."""
+    assert [finding.check for finding in explanation.findings] == list(checks)
+    told = outcomes(explanation)
+    failed = [check for check, outcome in told.items() if outcome is Outcome.FAILED]
+    error = explanation.error
+    if error is None:
+        assert failed == []
+        assert Outcome.NOT_REACHED not in told.values()
+        assert explanation.status is None
+        return
+    assert failed == [error.check]
+    assert explanation.status == (400 if checks == CHECKS else error.status)
+    unreached = [check for check, outcome in told.items() if outcome is Outcome.NOT_REACHED]
+    order = list(checks)
+    assert {Outcome.PASSED, Outcome.NOT_JUDGED}.isdisjoint(
+        told[check] for check in order[order.index(unreached[0]) :] if unreached
+    )
+
+
+def vectors_with_a_token() -> list[Any]:
+    cases = []
+    for case in VECTORS["cases"]:
+        for number, step in enumerate(case.get("steps") or [case | {"at": 0}]):
+            fields = [value for name, value in step["request"]["headers"] if name.lower() == "authorization"]
+            if len(fields) == 1 and fields[0].startswith("DPoP "):
+                cases.append(pytest.param(case, step, id=f"{case['id']}-{number}"))
+    return cases
+
+
+@pytest.mark.parametrize(("case", "step"), vectors_with_a_token())
+async def test_agrees_with_the_server_on_every_vector(case: dict[str, Any], step: dict[str, Any]) -> None:
+    config = VECTORS["defaults"] | case.get("config", {})
+    now = float(VECTORS["now"] + step["at"])
+    request = step["request"]
+    fields = [(name.lower(), value) for name, value in request["headers"]]
+    token = next(value.partition(" ")[2] for name, value in fields if name == "authorization")
+    proofs = tuple(value for name, value in fields if name == "dpop")
+    parts = urlsplit(request["url"])
+    policy = DPoPPolicy(
+        algorithms=tuple(config["algs"]),
+        proof_lifetime=config["iat_past"] - config["iat_future"],
+        clock_skew=config["iat_future"],
+        nonce="required" if config["require_nonce"] else "off",
+    )
+
+    def access_tokens() -> JWTAccessTokenVerifier:
+        return JWTAccessTokenVerifier(
+            issuer=config["issuer"],
+            audience=config["audience"],
+            jwks=config["as_jwks"],
+            clock_skew=policy.clock_skew,
+            clock=lambda: now,
+        )
+
+    server = ResourceServer(
+        verifier=access_tokens(),
+        resource=config["audience"],
+        public_url=f"{parts.scheme}://{parts.netloc}",
+        insecure_http_hosts=("api.example.com",),
+        replay_store=MemoryReplayStore(),
+        nonces=NONCES,
+        policy=policy,
+        clock=lambda: now,
+    )
+    error: DPoPError | None = None
+    try:
+        await server.authenticate(
+            ResourceRequest(
+                method=request["method"],
+                raw_path=parts.path or "/",
+                hosts=(parts.netloc,),
+                authorization=(f"DPoP {token}",),
+                dpop=proofs,
+            )
+        )
+    except DPoPError as refused:
+        error = refused
+    explanation = await explain(
+        method=request["method"],
+        url=request["url"],
+        proofs=proofs,
+        access_token=token,
+        verifier=access_tokens(),
+        nonces=NONCES.for_server(purpose="resource server", server=config["audience"]),
+        policy=policy,
+        now=now,
+    )
+    assert_is_told_in_order(explanation)
+    if error is None:
+        assert explanation.error is None
+    else:
+        assert type(explanation.error) is type(error)
+        assert explanation.error is not None
+        assert (explanation.error.check, explanation.error.description) == (error.check, error.description)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name != "replayed"])
+async def test_names_the_check_that_catches_each_defect(name: str) -> None:
+    lines = broken_proof(name, key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
+    explanation = await explained(*(value for _, value in lines))
+    assert explanation.error is not None
+    assert explanation.error.check is BROKEN_PROOFS[name].check
+    assert_is_told_in_order(explanation)
+
+
+async def test_a_good_request() -> None:
+    explanation = await explained(proof(jti="the-jti"))
+    assert explanation.error is None
+    told = found(explanation)
+    unjudged = {
+        check: finding.hint for check, finding in told.items() if finding.outcome is Outcome.NOT_JUDGED
+    }
+    assert unjudged == {
+        Check.NONCE: "the server's nonce is not given",
+        Check.JTI: "only the server's replay store knows whether the proof was used before",
+        Check.SCOPE: "no scope is asked for",
+        Check.AUTHENTICATION: "a route asks for it",
+    }
+    assert {check for check in Check if told[check].outcome is Outcome.PASSED} == set(Check) - set(unjudged)
+    assert {
+        check: told[check].actual for check in (Check.HTM, Check.HTU, Check.IAT, Check.JTI, Check.ALG)
+    } == {
+        Check.HTM: "GET",
+        Check.HTU: URL,
+        Check.IAT: NOW,
+        Check.JTI: "the-jti",
+        Check.ALG: "ES256",
+    }
+    assert told[Check.BINDING].actual == told[Check.JKT].actual == KEY.jkt
+    assert told[Check.TOKEN_ISS].actual == ISSUER.issuer
+    assert told[Check.TOKEN_AUD].actual == ISSUER.audience
+    assert told[Check.TOKEN_TIME].actual == NOW + 300
+    assert told[Check.JWK].actual == "P-256"
+
+
+async def test_what_fails_has_expected_actual_and_a_guess() -> None:
+    told = found(await explained(KEY.proof("GET", URL.replace("https", "http"), access_token=TOKEN, now=NOW)))
+    failed = told[Check.HTU]
+    assert (failed.expected, failed.actual) == (URL, URL.replace("https", "http"))
+    assert failed.hint == "scheme differs (http, not https): TLS ends at a proxy? set public_url"
+    assert told[Check.HTM] == Finding(check=Check.HTM, outcome=Outcome.PASSED, actual="GET")
+    assert told[Check.ATH] == Finding(check=Check.ATH, outcome=Outcome.NOT_REACHED)
+    assert told[Check.JTI].outcome is Outcome.NOT_REACHED
+
+
+@pytest.mark.parametrize("name", ["no_htm", "no_iat", "no_jti", "duplicate_member"])
+async def test_a_claim_of_the_wrong_type_is_met_before_any_claim_is_compared(name: str) -> None:
+    lines = broken_proof(name, key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
+    told = outcomes(await explained(*(value for _, value in lines)))
+    assert told[Check.JKT] is Outcome.PASSED
+    assert told[Check.TYP] is Outcome.PASSED
+    for check in (Check.CLAIMS, Check.HTM, Check.HTU, Check.ATH, Check.SIGNATURE, Check.IAT, Check.JTI):
+        assert told[check] is (Outcome.FAILED if check is Check.CLAIMS else Outcome.NOT_REACHED)
+
+
+async def test_unreadable_claims_do_not_hide_an_earlier_failure() -> None:
+    lines = broken_proof("no_htm", key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
+    other = ISSUER.token(jkt=DPoPKey.generate().jkt)
+    told = outcomes(await explained(*(value for _, value in lines), access_token=other))
+    assert told[Check.JKT] is Outcome.FAILED
+    assert told[Check.JWK] is Outcome.PASSED
+    assert told[Check.CLAIMS] is Outcome.NOT_REACHED
+
+
+async def test_an_expired_token_stops_at_its_check() -> None:
+    told = found(await explained(proof(), access_token=ISSUER.token(jkt=KEY.jkt, expires_in=-100)))
+    assert told[Check.TOKEN_TIME].outcome is Outcome.FAILED
+    assert told[Check.TOKEN_TIME].hint == "it expired 100 s ago"
+    assert told[Check.TOKEN_SIGNATURE].outcome is Outcome.PASSED
+    assert told[Check.BINDING].outcome is Outcome.NOT_REACHED
+
+
+TOKEN_URL = "https://auth.example.test/token"
+
+
+async def token_request(*proofs: str, **changes: Any) -> Explanation:
+    return await explained(*proofs, **{"method": "POST", "url": TOKEN_URL, "access_token": None, **changes})
+
+
+async def test_without_a_token_it_is_judged_as_a_token_endpoint_does() -> None:
+    explanation = await token_request(KEY.proof("POST", TOKEN_URL, now=NOW))
+    assert_is_told_in_order(explanation, CHECKS)
+    told = outcomes(explanation)
+    assert {check for check in CHECKS if told[check] is not Outcome.PASSED} == {Check.NONCE, Check.JTI}
+    refused = await token_request(KEY.proof("GET", TOKEN_URL, now=NOW))
+    assert refused.error is not None
+    assert (refused.error.check, refused.status) == (Check.HTM, 400)
+    assert_is_told_in_order(refused, CHECKS)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name != "replayed"])
+async def test_each_defect_at_a_token_endpoint(name: str) -> None:
+    lines = broken_proof(name, key=KEY, method="POST", url=TOKEN_URL, access_token=TOKEN, now=NOW)
+    explanation = await token_request(*(value for _, value in lines))
+    assert_is_told_in_order(explanation, CHECKS)
+    # Without an access token there is no key to compare the proof's with, and no `ath` is looked at.
+    only_with_a_token = BROKEN_PROOFS[name].check not in CHECKS
+    assert (explanation.error is None) is only_with_a_token
+
+
+async def test_agrees_with_the_token_endpoint() -> None:
+    endpoint = TokenEndpoint(
+        url=TOKEN_URL,
+        replay_store=MemoryReplayStore(),
+        policy=DPoPPolicy(nonce="required"),
+        nonces=NONCES,
+        clock=lambda: NOW,
+    )
+    given = KEY.proof("POST", TOKEN_URL, now=NOW)
+    request = ResourceRequest(method="POST", raw_path="/token", hosts=(), authorization=(), dpop=(given,))
+    with pytest.raises(UseDPoPNonce) as challenge:
+        await endpoint.verify(request)
+    policy = DPoPPolicy(nonce="required")
+    explanation = await token_request(given, policy=policy, nonces=NONCES)
+    assert isinstance(explanation.error, UseDPoPNonce)
+    assert explanation.status == 400
+    answer = KEY.proof("POST", TOKEN_URL, now=NOW, nonce=challenge.value.nonce)
+    assert (await token_request(answer, policy=policy, nonces=NONCES)).error is None
+
+
+async def test_a_nonce_decides_in_place_of_iat() -> None:
+    policy = DPoPPolicy(nonce="required")
+    nonce = NONCES.issue(NOW)
+    told = found(await explained(proof(nonce=nonce, now=NOW - 9999), policy=policy, nonces=NONCES))
+    assert told[Check.NONCE].outcome is Outcome.PASSED
+    assert told[Check.NONCE].actual == nonce
+    assert told[Check.IAT].outcome is Outcome.NOT_JUDGED
+    assert told[Check.IAT].hint == "the nonce decides"
+    refused = await explained(proof(), policy=policy, nonces=NONCES)
+    assert outcomes(refused)[Check.NONCE] is Outcome.FAILED
+    assert outcomes(refused)[Check.IAT] is Outcome.NOT_JUDGED
+    assert "DPoP-Nonce" in (found(refused)[Check.NONCE].hint or "")
+
+
+async def test_scopes() -> None:
+    told = found(await explained(proof(), requirements=Requirements(scopes=("notes:read",))))
+    assert told[Check.SCOPE] == Finding(check=Check.SCOPE, outcome=Outcome.PASSED, actual=("notes:read",))
+    told = found(await explained(proof(), requirements=Requirements(scopes=("notes:write",))))
+    assert told[Check.SCOPE].outcome is Outcome.FAILED
+    assert told[Check.SCOPE].actual == ("notes:read",)
+    assert told[Check.AUTHENTICATION].outcome is Outcome.NOT_REACHED
+
+
+async def test_what_the_verifier_cannot_say_is_not_judged() -> None:
+    told = found(await explained(proof(), unknown={Check.TOKEN_KEY: "no keys"}))
+    assert told[Check.TOKEN_KEY] == Finding(check=Check.TOKEN_KEY, outcome=Outcome.NOT_JUDGED, hint="no keys")
+
+
+async def test_a_verifier_that_names_no_check() -> None:
+    class Opaque:
+        issuers = ()
+
+        async def verify(self, token: str) -> AccessToken:
+            raise InvalidToken("unknown")
+
+    told = outcomes(await explained(proof(), verifier=Opaque()))
+    assert told[Check.AUTHORIZATION] is Outcome.FAILED
+    assert told[Check.TARGET] is Outcome.NOT_REACHED
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[2001:db8::1]:8080/notes", "http://API.example.test:80", "http://127.0.0.1/a%2Fb?c#d"]
+)
+async def test_any_absolute_url_will_do(url: str) -> None:
+    assert (await explained(KEY.proof("GET", url, access_token=TOKEN, now=NOW), url=url)).error is None
+
+
+async def test_a_path_with_dot_segments() -> None:
+    explanation = await explained(proof(), url="https://api.example.test/a/../notes")
+    assert outcomes(explanation)[Check.TARGET] is Outcome.FAILED
+    assert outcomes(explanation)[Check.AUTHORIZATION] is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/notes", "ftp://api.example.test/", "https://", "https://a b/", "https://u@h/"]
+)
+async def test_other_urls_are_refused_in_one_sentence(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^the URL (must be absolute|can't be used)"):
+        await explained(proof(), url=url)
+
+
+async def test_the_order_of_the_server_is_the_order_of_the_checks() -> None:
+    """Requests with two defects: the earlier check catches them."""
+    stale = ISSUER.token(jkt=KEY.jkt, expires_in=-100, audience="https://other.example")
+    told = await explained(proof(now=NOW - 999, access_token="x"), access_token=stale, method="POST")
+    assert told.error is not None
+    assert told.error.check is Check.TOKEN_AUD
+    assert_is_told_in_order(told)
+    told = await explained(proof(now=NOW - 999, access_token="x"))
+    assert told.error is not None
+    assert told.error.check is Check.ATH
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    proofs=st.lists(st.text(max_size=60), max_size=2).map(tuple),
+    token=st.none() | st.text(max_size=60),
+    method=st.text(max_size=10),
+    path=st.text(max_size=30),
+)
+def test_nothing_makes_it_raise_anything_else(
+    proofs: tuple[str, ...], token: str | None, method: str, path: str
+) -> None:
+    async def told() -> Explanation:
+        return await explain(
+            method=method,
+            url=f"https://api.example.test/{path}",
+            proofs=proofs,
+            access_token=token,
+            verifier=verifier(),
+            now=NOW,
+        )
+
+    try:
+        explanation = asyncio.run(told())
+    except ConfigurationError:
+        assert token is None, "a token endpoint's URL is configured: an impossible one is not the client's"
+        return
+    assert explanation.error is not None
+    assert_is_told_in_order(explanation, CHECKS if token is None else tuple(Check))
