@@ -198,11 +198,9 @@ def _promises_final_expiry(verifier: object) -> bool:
 
     A class that inherits the promise and has a `verify` of its own has promised nothing.
     """
-    for kind in type(verifier).__mro__:
-        if "expiry_is_final" in vars(kind):
-            return vars(kind)["expiry_is_final"] is True
-        if "verify" in vars(kind):
-            return False
+    for names in (getattr(verifier, "__dict__", {}), *map(vars, type(verifier).__mro__)):
+        if "expiry_is_final" in names or "verify" in names:
+            return names.get("expiry_is_final") is True
     return False
 
 

@@ -45,7 +45,8 @@ class ServerClock:
     def note(self, info: ServerInfo) -> tuple[bool, bool]:
         """Whether the server has evicted keys since the last look, and whether its clock stepped forward."""
         evicted, self._evicted = self._evicted, (info.run_id, info.evicted_keys)
-        evicts = evicted is not None and evicted[0] == info.run_id and info.evicted_keys > evicted[1]
+        # One that has evicted before we met it may have done so since we wrote to the one that it replaces.
+        evicts = evicted is not None and info.evicted_keys > (evicted[1] if evicted[0] == info.run_id else 0)
         last = self._last
         self._last = None if info.time is None else (info.run_id, info.time, self._sent)
         if last is None or info.time is None or last[0] != info.run_id:

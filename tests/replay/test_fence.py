@@ -325,6 +325,8 @@ def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> Non
     fence = connected(info)
     assert not fence.active
     assert fence.opening(NOW) == fence.greeting() == fence.closing == b""
+    assert fence.look(0) == b""
+    fence.looked(OLD_SERVER, at=0, now=NOW)
     fence.observe(None, NOW)
     fence.greeted(b"1.0 x", 0)
     fence.date(0)

@@ -222,6 +222,7 @@ def test_another_server_has_another_clock_and_counts_anew() -> None:
     look(clock, 0, 0.1, 1000.0, evicted=5)
     other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
     clock.connected(1, 1.1)
+    assert clock.note(other) == (True, False)
     assert clock.note(other) == (False, False)
     assert clock.note(dataclasses.replace(other, evicted_keys=10, time=None)) == (True, False)
     assert clock.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, False)

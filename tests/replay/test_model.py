@@ -3,7 +3,7 @@
 What is judged: a proof is accepted at most once; it is called used only where it was presented before; it is
 answered 503 only where it could have been used before a loss was noticed. What the fence can't see (what is
 lost and presented again within a second of the last look on a connection that survives, a newcomer on a
-server that lost its entries) doesn't happen here.
+server that lost its entries, a clock that steps before a worker's first look) doesn't happen here.
 """
 
 import math
@@ -203,10 +203,21 @@ class Run:
     def happen(self) -> None:
         dice = self.random.random()
         if dice < 0.03:
-            lose(self.model, self.random.choice(LOSSES))
+            fault = self.random.choice(LOSSES)
+            if fault == "step":
+                # Who hasn't looked at this server before can't tell that its clock was another.
+                for worker in self.workers:
+                    self.ask(worker, Proof(self.model.new_name().encode(), NOW + self.model.time))
+            lose(self.model, fault)
             self.unaware = set(self.workers)
         elif dice < 0.05:
             harmless(self.model, self.random.choice(HARMLESS))
+
+    def ask(self, worker: Worker, proof: Proof) -> bool | None:
+        if worker in self.unaware:
+            self.unaware.remove(worker)
+            self.noticed = self.model.time
+        return worker.judge(self.model, proof)
 
     def present(self, told: str) -> None:
         model, draw = self.model, self.random
@@ -220,10 +231,7 @@ class Run:
         now = NOW + model.time + worker.ahead
         if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
             return
-        outcome = worker.judge(model, proof)
-        if worker in self.unaware:
-            self.unaware.remove(worker)
-            self.noticed = model.time
+        outcome = self.ask(worker, proof)
         assert outcome is not False or proof.presented, f"{told}: a fresh proof was called used"
         proof.presented += 1
         proof.accepted += outcome is True
