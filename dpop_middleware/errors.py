@@ -195,6 +195,8 @@ class Unavailable(DPoPError):
     """The verdict can't be known now; `retry_after` is in whole seconds (RFC 9110 section 10.2.3).
 
     `newer_proof` says that a proof made later, or with a newer nonce, could be judged: a store lost entries.
+    `judges_from`, in seconds since the epoch, says how new: the first moment at which the proof could have
+    been accepted must be no earlier. None where the store doesn't tell.
     """
 
     status = 503
@@ -206,6 +208,7 @@ class Unavailable(DPoPError):
         *,
         retry_after: int = 1,
         newer_proof: bool = False,
+        judges_from: float | None = None,
         check: Check | None = None,
         actual: object = None,
         refusal: Refusal = _NOTHING_KNOWN,
@@ -213,3 +216,4 @@ class Unavailable(DPoPError):
         super().__init__(description, check=check, actual=actual, refusal=refusal)
         self.retry_after = retry_after
         self.newer_proof = newer_proof
+        self.judges_from = judges_from

@@ -23,6 +23,8 @@ WORKER_CLOCK_MARGIN = 5.0
 _MINIMUM_SECRET = 32
 _STEP_SIZE = 6
 _MAC_SIZE = 16
+# Set in what tells a second, not a step.
+_DATED = 1 << 47
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +43,11 @@ class NonceProvider(Protocol):
     """Issues nonces and knows its own again; `now` is in seconds since the epoch.
 
     What a provider raises is answered 503. It may also have
-    `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once, with its
-    `replay_namespace` as `server`, to get nonces that count nowhere else.
+
+    - `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once, with its
+      `replay_namespace` as `server`, to get nonces that count nowhere else;
+    - `issue_dated(now: float) -> str`, for nonces whose `issued_at` is the very second of their issue: they
+      let clients in sooner after a replay store lost its entries.
     """
 
     def issue(self, now: float) -> str:
@@ -119,6 +124,11 @@ class HMACNonceProvider:
         step = self._counter(now)
         return base64url.encode(step + self._mac(self._keys[0], step))
 
+    def issue_dated(self, now: float) -> str:
+        """Return a nonce that says the second of its issue, `now` in seconds since the epoch."""
+        second = (_DATED | int(now)).to_bytes(_STEP_SIZE, "big")
+        return base64url.encode(second + self._mac(self._keys[0], second))
+
     def check(self, nonce: str, now: float) -> Nonce | None:
         """Return when `nonce` was issued and until when it is good, None if it isn't ours or is stale.
 
@@ -134,14 +144,15 @@ class HMACNonceProvider:
         matches = [hmac.compare_digest(self._mac(key, step), mac) for key in self._keys]
         if not any(matches):
             return None
-        issued_at = int.from_bytes(step, "big") * self._step
+        counter = int.from_bytes(step, "big")
+        issued_at = float(counter ^ _DATED) if counter & _DATED else counter * self._step
         expires_at = issued_at + self._lifetime
         if not issued_at - WORKER_CLOCK_MARGIN <= now < expires_at:
             return None
         return Nonce(
             issued_at=issued_at,
             expires_at=expires_at,
-            current=matches[0] and now < issued_at + self._step,
+            current=matches[0] and now < (issued_at // self._step + 1) * self._step,
         )
 
     def _counter(self, now: float) -> bytes:

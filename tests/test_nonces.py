@@ -162,3 +162,20 @@ def test_a_provider_issues_and_checks(half: str) -> None:
     with pytest.raises(ConfigurationError, match="nonces takes a NonceProvider"):
         nonces_for(provider, purpose="p", namespace="s")
     assert nonces_for(None, purpose="p", namespace="s") is None
+
+
+def test_a_dated_nonce_says_the_second_of_its_issue() -> None:
+    provider = HMACNonceProvider(OLD)
+    nonce = provider.issue_dated(START + 17.9)
+    assert nonce != provider.issue(START + 17.9)
+    assert provider.check(nonce, START + 18) == Nonce(
+        issued_at=START + 17, expires_at=START + 317, current=True
+    )
+    assert provider.check(nonce, START + 17 - WORKER_CLOCK_MARGIN) is not None
+    assert provider.check(nonce, START + 16.9 - WORKER_CLOCK_MARGIN) is None
+    for later, current in ((59.9, True), (60, False), (316.9, False)):
+        known = provider.check(nonce, START + later)
+        assert known is not None
+        assert known.current is current
+    assert provider.check(nonce, START + 317) is None
+    assert HMACNonceProvider(NEW).check(nonce, START + 18) is None

@@ -55,7 +55,7 @@ class RequestVerification:
         self.clock = clock
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
-        self._expiry_is_final = getattr(verifier, "expiry_is_final", False) is True
+        self._expiry_is_final = _promises_final_expiry(verifier)
         self._known_clients = known_clients
 
     def add(self, policy: DPoPPolicy) -> None:
@@ -191,6 +191,17 @@ class RequestVerification:
         if not token.subject and not token.client_id:
             raise speaks_for_nobody("subject", "client_id")
         return token
+
+
+def _promises_final_expiry(verifier: object) -> bool:
+    """Whether the `expires_at` of a token never changes, by the word of whoever wrote `verify`.
+
+    A class that inherits the promise and has a `verify` of its own has promised nothing.
+    """
+    for names in (getattr(verifier, "__dict__", {}), *map(vars, type(verifier).__mro__)):
+        if "expiry_is_final" in names or "verify" in names:
+            return names.get("expiry_is_final") is True
+    return False
 
 
 def _quotes(error: Exception, token: str) -> bool:

@@ -16,8 +16,11 @@ __all__ = [
     "acceptance_window",
     "check_can_be_remembered",
     "check_freshness",
+    "dated_nonce",
     "issued_nonce",
     "known_nonce",
+    "lifetime_of",
+    "retention",
 ]
 
 _FARTHEST_IAT = 86_400
@@ -60,6 +63,25 @@ def issued_nonce(nonces: NonceProvider, now: float) -> str:
     if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce):
         return nonce
     raise Unavailable(_NOT_ISSUED, check=Check.NONCE, actual=type(nonce).__name__)
+
+
+def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) -> str | None:
+    """Return a nonce that was issued at `not_before` or later, None where the provider has none yet.
+
+    One that says the second of its issue is there sooner than one that says its step. Never one that wouldn't
+    do: a client would be challenged for ever.
+    """
+    if nonces is None:
+        return None
+    issue = getattr(nonces, "issue_dated", nonces.issue)
+    try:
+        nonce: object = issue(now)
+        known: object = nonces.check(nonce, now) if isinstance(nonce, str) else None
+    except Exception:  # noqa: BLE001 - a provider of anybody's; what can't be judged stays unavailable
+        return None
+    if not isinstance(known, Nonce) or known.issued_at < not_before:
+        return None
+    return nonce if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce) else None
 
 
 def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:
@@ -165,3 +187,24 @@ def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: N
     if nonce is not None:
         not_before = max(not_before, nonce.issued_at)
     return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+
+
+def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
+    """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
+
+    `nonce_lifetime` is what `lifetime_of` returns.
+    """
+    longest = 0.0
+    for policy in policies:
+        by_nonce = 0.0 if policy.nonce == "off" else nonce_lifetime
+        longest = max(longest, policy.proof_lifetime + policy.clock_skew, by_nonce)
+    return longest + WORKER_CLOCK_MARGIN
+
+
+def lifetime_of(nonces: NonceProvider, now: float) -> float | None:
+    """Return for how many seconds a nonce of `nonces` is good, None where that can't be told now."""
+    try:
+        known: object = nonces.check(nonces.issue(now), now)
+    except Exception:  # noqa: BLE001 - a provider of anybody's; the request may not need a new nonce
+        return None
+    return known.expires_at - known.issued_at if isinstance(known, Nonce) else None

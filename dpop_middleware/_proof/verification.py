@@ -8,15 +8,18 @@ proof's header was read earlier, and the time is an argument.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from dpop_middleware._proof.freshness import (
     acceptance_window,
     check_can_be_remembered,
     check_freshness,
+    dated_nonce,
     issued_nonce,
     known_nonce,
+    lifetime_of,
+    retention,
 )
 from dpop_middleware._proof.proof import (
     DPoPProof,
@@ -29,7 +32,14 @@ from dpop_middleware._proof.proof import (
 )
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidDPoPProof, Refusal, Unavailable
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InvalidDPoPProof,
+    Refusal,
+    Unavailable,
+    UseDPoPNonce,
+)
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy, provides
@@ -90,6 +100,9 @@ class ProofVerification:
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
+    _retentions: dict[tuple[DPoPPolicy, ...], float] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not provides(self.store, "add"):
@@ -123,8 +136,21 @@ class ProofVerification:
             not_before=not_before,
             expires_at=min(expires_at, presented.useless_after),
             speaks_for=presented.speaks_for,
+            namespace=self.keyspace.name,
+            made_at=proof.iat if nonce is None or presented.policy.nonce == "off" else nonce.issued_at,
+            retention=self._retention(presented.policies, now),
         )
         return JudgedProof(proof, nonce, entry)
+
+    def _retention(self, policies: Iterable[DPoPPolicy], now: float) -> float:
+        policies = tuple(policies)
+        known = self._retentions.get(policies)
+        if known is not None:
+            return known
+        lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
+        if lifetime is None:
+            return retention(policies, 0.0)
+        return self._retentions.setdefault(policies, retention(policies, lifetime))
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.
@@ -162,7 +188,16 @@ class ProofVerification:
         if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
-    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> Unavailable:
+    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
+        if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
+            dated = dated_nonce(self.nonces, judged.entry.now, not_before=error.judges_from)
+            if dated is not None:
+                return UseDPoPNonce("the replay store lost entries: a newer nonce is needed", nonce=dated)
+            if hasattr(self.nonces, "issue_dated"):
+                seconds = math.ceil(error.judges_from - judged.entry.now)
+                return Unavailable(
+                    error.description, retry_after=max(1, seconds), newer_proof=True, check=Check.JTI
+                )
         offered = self.offered_nonce(judged.nonce, policy, judged.entry.now) if error.newer_proof else None
         if offered is None:
             return error.restated(check=Check.JTI)

@@ -4,14 +4,18 @@ The replies are judged only when all of them are there, the fence's read include
 before the connection broke is tried again like the others, and recognised by its owner token.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.fence import Fence
+from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.pending import (
+    EVICTED,
     FENCED,
+    FORGOTTEN,
     NO_ANSWER,
     OWNER_SIZE,
     REFUSED,
@@ -21,6 +25,7 @@ from dpop_middleware.replay.pending import (
     unavailable,
 )
 from dpop_middleware.replay.replies import FORBIDDEN, ServerError
+from dpop_middleware.replay.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import ASKING, command
 
@@ -46,14 +51,24 @@ class Batch:
     """
 
     def __init__(
-        self, writes: Sequence[PendingWrite], settings: Settings, fence: Fence, *, with_get: bool, tag: bytes
+        self,
+        writes: Sequence[PendingWrite],
+        settings: Settings,
+        fence: Fence,
+        retentions: PublishedRetentions,
+        with_get: bool,
+        tag: bytes,
     ) -> None:
         self._writes = writes
         self._settings = settings
         self._fence = fence
+        self._retentions = retentions
+        self._publishing: tuple[bytes, ...] = ()
+        self._shortest: dict[str, float] = {}
+        self._now = 0.0
         self._with_get = with_get
         self._tag = tag
-        self._opening = self._touching = self._waiting = self._closing = b""
+        self._look = self._opening = self._touching = self._waiting = self._closing = b""
         self._epoch: bytes | None = None
         self._acknowledged = 0
         self._asking = [index for index, write in enumerate(writes) if write.asking]
@@ -61,8 +76,12 @@ class Batch:
         self.wrong_server = False
         self.outcome: Again | Exception | None = None
 
-    def compose(self, *, now: float, timeout: float) -> tuple[bytes, int]:
-        """What to send, and how many replies it gets; `timeout` in seconds is for `WAIT`."""
+    def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
+        """What to send, and how many replies it gets.
+
+        `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
+        """
+        self._look = self._fence.look(at)
         self._opening, self._closing = self._fence.opening(now), self._fence.closing
         if self._settings.wait_replicas:
             self._wait(timeout)
@@ -70,15 +89,25 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        around = [part for part in (self._opening, self._touching, self._waiting, self._closing) if part]
-        data = b"".join((self._opening, *commands, self._touching, self._waiting, self._closing))
+        own = {write.namespace: write.retention for write in self._writes if write.retention}
+        self._publishing = self._retentions.exchange(own, at=at, now=now)
+        before = (*self._publishing, self._look, self._opening)
+        after = (self._touching, self._waiting, self._closing)
+        around = [part for part in (*before, *after) if part]
+        data = b"".join((*before, *commands, *after))
         return data, len(commands) + len(around)
 
-    def land(self, replies: list[object], now: float) -> None:
-        """Take the replies to what was composed, and answer what is known at `now`, by the entries' clock.
+    def land(self, replies: list[object], *, now: float, at: float) -> None:
+        """Take the replies to what was composed, and answer what is known.
 
-        Raises one that puts the connection in doubt.
+        `now` is by the entries' clock, `at` by the event loop's. Raises one that puts the connection in
+        doubt.
         """
+        self._now = now
+        if self._publishing:
+            self._read_retentions(replies.pop(0), replies.pop(0), now)
+        if self._look:
+            self._read_look(replies.pop(0), now=now, at=at)
         if self._closing:
             self._read_epoch(replies.pop())
         if self._waiting:
@@ -93,7 +122,37 @@ class Batch:
             raise InvalidResponse("a reply is none that an entry can get")
         if self._fence.active:
             self._fence.observe(self._epoch, now)
+            self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
+
+    def _read_retentions(self, told: object, alive: object, now: float) -> None:
+        self._retentions.read(told, alive, now=now)
+        if self._retentions.is_forbidden:
+            self._settings.notices.warn(
+                "the user may not ZADD or ZRANGEBYSCORE: while servers with different policies share the "
+                "replay store, a proof may pass twice; grant +zadd and +zrangebyscore"
+            )
+
+    def _read_look(self, reply: object, *, now: float, at: float) -> None:
+        if isinstance(reply, bytes):
+            self._fence.looked(parse_info(reply), at=at, now=now)
+
+    def _say_what_is_wrong(self, now: float) -> None:
+        warn = self._settings.notices.warn
+        if self._fence.is_evicting:
+            warn(
+                "the replay store's server evicts keys, and with them used proofs: requests are refused "
+                "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
+                "lets used proofs pass again instead)",
+                again_after=60,
+            )
+        if self._fence.too_far_ahead is not None:
+            warn(
+                f"another worker dated a loss of entries {self._fence.too_far_ahead:.0f} s ahead of this "
+                f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
+                again_after=60,
+                level=logging.ERROR,
+            )
 
     def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
@@ -141,9 +200,30 @@ class Batch:
                 outcome = unavailable(UNREPLICATED)
             elif outcome is True and write.not_before < change:
                 seconds = math.ceil(change - write.not_before)
-                outcome = unavailable(FENCED, retry_after=seconds, newer_proof=True)
+                if self._fence.is_evicting:
+                    outcome = unavailable(EVICTED, retry_after=seconds)
+                else:
+                    outcome = unavailable(FENCED, retry_after=seconds, judges_from=change)
+            elif outcome is True and write.retention:
+                outcome = self._judge_age(write)
             write.resolve(outcome)
         return again
+
+    def _judge_age(self, write: PendingWrite) -> Outcome:
+        """Whether everybody who may have accepted the proof of `write` still remembers it."""
+        shortest = self._shortest.get(write.namespace)
+        if shortest is None:
+            shortest = self._settings.living.shortest(write.namespace, self._now)
+            self._shortest[write.namespace] = shortest
+        if shortest >= write.retention or write.made_at >= judges_from(shortest, self._now):
+            return True
+        self._settings.notices.warn(
+            f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy "
+            f"needs {write.retention:g}: older proofs are refused until that server has been gone for ten "
+            "minutes; if it judges other requests than this one, give one of them a replay_namespace",
+            again_after=600,
+        )
+        return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
     def _can_be_a_reply(self, reply: object) -> bool:
         """Whether a server says this to an entry: what was stray on the connection may be taken for it."""

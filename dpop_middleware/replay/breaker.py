@@ -35,6 +35,15 @@ class CircuitBreaker:
         self._probing = True
         return False
 
+    def pause_left(self, time: float) -> float:
+        """Seconds from `time` to the next probe."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - time)
+
+    def trip(self, time: float) -> None:
+        """Open at once: it was the opening that failed, of which nobody waited for the end."""
+        self._failures = self._threshold
+        self.failed(time)
+
     def succeeded(self) -> None:
         """The server answered."""
         self._failures = 0

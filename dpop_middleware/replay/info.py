@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ServerInfo", "parse_info"]
+from redis.exceptions import RedisError
+
+__all__ = ["ServerChanged", "ServerInfo", "parse_info"]
 
 NO_REPLICATION_ID = "0" * 40
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
@@ -21,6 +23,10 @@ REWRITING_COMMANDS = frozenset(
         "swapdb",
     }
 )
+
+
+class ServerChanged(RedisError):
+    """What is at the other end of a connection isn't any more what it was when the connection was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,23 +6,39 @@ still remembers what it was told.
 
 import asyncio
 import contextvars
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import Connect, inspect
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.health import examine, require_fit
 from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.retention import PublishedRetentions
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.wire import command
 
 __all__ = ["Line"]
 
 # Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
 SHORTEST_OPENING = 0.5
 
-Opening = asyncio.Task[tuple[Channel, ServerInfo | None]]
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new connection, what the server said of itself and when, and the epoch under its former name."""
+
+    channel: Channel
+    info: ServerInfo | None
+    tag: bytes | None
+    asked: tuple[float, float]
+    former: bytes | None
+
+
+Opening = asyncio.Task[Opened]
 
 
 class Line:
@@ -43,7 +59,12 @@ class Line:
         self._opening: Opening | None = None
         self._unwatched = False
         self._must_renew = False
-        self.fence = Fence(settings.prefix.encode(), settings.new_server)
+        self.fence = Fence(
+            settings.prefix.encode(),
+            settings.new_server,
+            heeds_evictions=settings.on_evictions == "refuse",
+        )
+        self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
         self.with_get = True
         self.tag = b""
 
@@ -70,18 +91,24 @@ class Line:
             return channel
         await self.put_away()
         opening = self._opening or self._start_opening(ahead)
-        await asyncio.wait([opening], timeout=max(0, deadline - self._loop.time()))
+        # Where it fails, that is forgotten at once, but for those who waited for it.
+        left = None if deadline == math.inf else max(0, deadline - self._loop.time())
+        await asyncio.wait([opening], timeout=left)
         if not opening.done():
             raise TimeoutError("the connection is not yet open")
         self._opening = None
-        channel, info = opening.result()
-        self._channel = channel
-        self.with_get = info is None or info.answers_set_with_get
-        tag = b"" if self._router is None else self._router.tag()
-        self._unwatched, self._must_renew = tag is None, False
-        self.tag = tag or b""
+        opened = opening.result()
+        channel = self._channel = opened.channel
+        self.with_get = opened.info is None or opened.info.answers_set_with_get
+        self._unwatched, self._must_renew = opened.tag is None, False
+        self.tag = opened.tag or b""
+        self.retentions.connected(self.tag)
         self.fence.connected(
-            None if tag is None else info, self.tag, lived=time.monotonic() - self._settings.made
+            None if opened.tag is None else opened.info,
+            self.tag,
+            lived=time.monotonic() - self._settings.made,
+            former=opened.former,
+            asked=opened.asked,
         )
         return channel
 
@@ -113,33 +140,43 @@ class Line:
         opening.cancel()
         await asyncio.wait([opening])
         if not opening.cancelled() and opening.exception() is None:
-            channel, _ = opening.result()
-            await channel.put_away()
+            await opening.result().channel.put_away()
 
     def _start_opening(self, ahead: float | None) -> Opening:
         # Not in the context of whichever request wants it.
         opening = self._loop.create_task(self._open(ahead), context=contextvars.Context())
-        opening.add_done_callback(_retrieve)
+        opening.add_done_callback(self._forget_failed)
         self._opening = opening
         return opening
 
-    async def _open(self, ahead: float | None) -> tuple[Channel, ServerInfo | None]:
+    def _forget_failed(self, opening: Opening) -> None:
+        # One that fails while nobody waits for it any more is not a bug to report.
+        failed = opening.cancelled() or opening.exception() is not None
+        if failed and self._opening is opening:
+            self._opening = None
+
+    async def _open(self, ahead: float | None) -> Opened:
         limit = max(self._settings.timeout, SHORTEST_OPENING)
         async with asyncio.timeout(limit):
             channel = await self._connect(limit)
             try:
+                sent = self._loop.time()
                 info = await inspect(channel)
+                asked = sent, self._loop.time()
                 health = examine(self._name, info, None if ahead is None else self._loop.time() + ahead)
                 for sentence in health.warnings:
                     self._settings.notices.warn(sentence)
                 require_fit(health, self._settings)
+                tag = b"" if self._router is None else self._router.tag()
+                former = await self._former(channel, info, tag)
             except BaseException:
                 await channel.put_away()
                 raise
-        return channel, info
+        return Opened(channel, info, tag, asked, former)
 
-
-def _retrieve(opening: Opening) -> None:
-    # An opening that fails while nobody waits for it any more is not a bug to report.
-    if not opening.cancelled():
-        opening.exception()
+    async def _former(self, channel: Channel, info: ServerInfo | None, tag: bytes | None) -> bytes | None:
+        name = None if tag is None else self.fence.former_name(info, tag)
+        if name is None:
+            return None
+        (epoch,) = await channel.replies(command(b"GET", name), 1)
+        return epoch if isinstance(epoch, bytes) else None

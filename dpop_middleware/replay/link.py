@@ -4,10 +4,19 @@ While a batch is on its way the next one gathers, so writes of concurrent reques
 server pays nothing for it. One task owns the connection: a request that is cancelled takes nothing with it.
 After any doubt (a timeout, an error while reading) the connection is thrown away, never used again, and each
 write whose outcome is unknown is tried once more with the same owner token, within its own deadline.
+
+           a batch fails twice, or the first connection fails
+    JUDGING -------------------------------------------------> PAUSING   requests are refused at once
+       ^                                    0.1 to 0.4 s later |    ^
+       | it opens                                              v    | it fails
+       +----------------------------------------------------- OPENING   requests wait, within their own time
+
+No request has to come for the connection to be opened again, and none owns an attempt.
 """
 
 import asyncio
 import contextvars
+import math
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
@@ -18,7 +27,7 @@ from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import Connect
 from dpop_middleware.replay.health import ServerUnfit
 from dpop_middleware.replay.line import Line
-from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, unavailable
+from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, take, unavailable
 from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
@@ -49,11 +58,11 @@ class Link:
         self._last_error: Exception | None = None
         self._may_begin = False
         self._has_to_greet = False
+        self._reopening = False
         self.closed = False
         # Not in the context of whichever request came first.
-        self._task = self._loop.create_task(
-            self._run(), name=f"dpop replay store {name}", context=contextvars.Context()
-        )
+        context = contextvars.Context()
+        self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
 
     @property
     def is_quiet(self) -> bool:
@@ -67,7 +76,7 @@ class Link:
     @property
     def refuses(self) -> bool:
         """Whether writes are refused now without asking the server."""
-        return self._breaker.is_open
+        return self._breaker.is_open and not self._reopening
 
     def open(self) -> None:
         """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
@@ -75,12 +84,14 @@ class Link:
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
-        if self.closed or self._breaker.refuses(self._loop.time()):
+        if self.closed or self.refuses:
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
         elif not (self._may_begin and self._begin(write)):
             self._queue.append(write)
+            if self._reopening:
+                self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
             self._next()
 
     def resubmit(self, write: PendingWrite) -> None:
@@ -137,8 +148,8 @@ class Link:
         finally:
             # The loop ends or the store is closed. A later request gets another link.
             self.closed = True
-            self._refuse((*self._flying, *self._queue))
-            self._queue.clear()
+            self._refuse(self._flying)
+            self._refuse_queue()
             await self._line.aclose()
 
     async def _sleep(self) -> None:
@@ -148,13 +159,12 @@ class Link:
 
     async def _turn(self) -> None:
         self._may_begin = False
+        if self._breaker.is_open:
+            await self._reopen()
+            return
         self._flying = self._take()
         if not self._flying:
-            self._breaker.abandoned()
             await (self._greet() if self._has_to_greet else self._sleep())
-        elif self._breaker.is_open:
-            self._refuse(self._flying)
-            self._flying = []
         else:
             try:
                 first, last = self._flying[0], self._flying[-1]
@@ -163,14 +173,37 @@ class Link:
             except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
                 await self._failed(error, sent=False)
 
+    async def _reopen(self) -> None:
+        """Try to connect once, after a pause, whether or not anybody asks."""
+        self._refuse_queue()
+        await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
+        self._reopening = True
+        try:
+            await self._line.ready(deadline=math.inf, ahead=None)
+        except Exception as error:  # noqa: BLE001 - as in a turn
+            self._last_error = error
+            self._breaker.failed(self._loop.time())
+            if self._router is not None:
+                self._router.look_again(error)
+            self._refuse_queue()
+        else:
+            self._breaker.succeeded()
+            # What happened to the server meanwhile is known before anybody asks.
+            self._has_to_greet = not self._queue
+        finally:
+            self._reopening = False
+
     async def _greet(self) -> None:
         """See whether the server knows us, for no request; if that fails, the next request meets it again."""
         self._has_to_greet = False
         try:
             # Requests that come meanwhile wait for half of their time at most.
             await self._line.greet(deadline=self._loop.time() + self._settings.timeout / 2)
-        except Exception:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
+        except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
             await self._line.put_away()
+            if not self._queue:
+                self._last_error = error
+                self._breaker.trip(self._loop.time())
 
     def _send(self, channel: Channel, writes: list[PendingWrite]) -> None:
         self._may_begin = False
@@ -178,9 +211,9 @@ class Link:
         # Half of a request's time for one try leaves the other half for the second.
         now, ahead = self._loop.time(), writes[-1].ahead
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        batch = Batch(writes, self._settings, line.fence, with_get=line.with_get, tag=line.tag)
+        batch = Batch(writes, self._settings, line.fence, line.retentions, line.with_get, line.tag)
         line.fence.date(ahead)
-        data, replies = batch.compose(now=now + ahead, timeout=deadline - now)
+        data, replies = batch.compose(now=now + ahead, at=now, timeout=deadline - now)
         channel.exchange(data, replies, partial(self._land, batch), deadline=deadline)
         self._batch = batch
         for write in writes:
@@ -193,7 +226,8 @@ class Link:
             batch.outcome = replies
         else:
             try:
-                batch.land(replies, self._loop.time() + writes[-1].ahead)
+                at = self._loop.time()
+                batch.land(replies, now=at + writes[-1].ahead, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         if batch.outcome:
@@ -214,16 +248,8 @@ class Link:
 
     def _take(self) -> list[PendingWrite]:
         """The next batch: without those that nobody waits for, or whose time is over."""
-        writes: list[PendingWrite] = []
-        queue, now = self._queue, self._loop.time()
-        while queue and len(writes) < MOST_IN_BATCH:
-            write = queue.popleft()
-            if write.answer.done():
-                continue
-            if write.deadline <= now:
-                self._refuse((write,))
-            else:
-                writes.append(write)
+        writes, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
+        self._refuse(late)
         return writes
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
@@ -257,16 +283,18 @@ class Link:
     def _again(self, write: PendingWrite, error: Exception) -> None:
         """One more try where there is one left; otherwise it can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
-            write.resolve(unavailable(_description(error), error))
+            self._refuse((write,), error)
         elif self._router is not None:
             self._router.resubmit(write)
         else:
             self.resubmit(write)
 
-    def _refuse(self, writes: Iterable[PendingWrite]) -> None:
+    def _refuse_queue(self) -> None:
+        self._refuse(self._queue)
+        self._queue.clear()
+
+    def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:
+        error = error or self._last_error
+        description = REFUSED if isinstance(error, ServerError | ServerUnfit) else NO_ANSWER
         for write in writes:
-            write.resolve(unavailable(_description(self._last_error), self._last_error))
-
-
-def _description(error: Exception | None) -> str:
-    return REFUSED if isinstance(error, ServerError | ServerUnfit) else NO_ANSWER
+            write.resolve(unavailable(description, error))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import deque
 from typing import Final
 
 from dpop_middleware.checks import Check
@@ -11,13 +12,16 @@ from dpop_middleware.replay.wire import entry_name, lifetime, set_if_absent, set
 
 __all__ = [
     "CROWDED",
+    "EVICTED",
     "FENCED",
+    "FORGOTTEN",
     "NO_ANSWER",
     "OWNER_SIZE",
     "REFUSED",
     "UNREPLICATED",
     "Outcome",
     "PendingWrite",
+    "take",
     "unavailable",
 ]
 
@@ -26,6 +30,8 @@ REFUSED: Final = "the replay store refused the entry"
 CROWDED: Final = "too many requests wait for the replay store"
 UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
 FENCED: Final = "the replay store lost entries: a newer proof is needed"
+FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer proof is needed"
+EVICTED: Final = "the replay store evicts entries"
 
 OWNER_SIZE: Final = 16
 
@@ -37,13 +43,14 @@ def unavailable(
     cause: BaseException | None = None,
     *,
     retry_after: int = 1,
-    newer_proof: bool = False,
+    judges_from: float | None = None,
 ) -> Unavailable:
     """The error for one request; of `cause` the log sees the server's error code or the class."""
     error = Unavailable(
         description,
         retry_after=retry_after,
-        newer_proof=newer_proof,
+        newer_proof=judges_from is not None,
+        judges_from=judges_from,
         check=Check.JTI,
         actual=None if cause is None else getattr(cause, "code", type(cause).__name__),
     )
@@ -63,12 +70,15 @@ class PendingWrite:
         "answer",
         "asking",
         "deadline",
+        "made_at",
         "milliseconds",
         "name",
+        "namespace",
         "not_before",
         "now",
         "owner",
         "redirects",
+        "retention",
         "started",
         "tries",
         "unknown",
@@ -79,7 +89,10 @@ class PendingWrite:
     ) -> None:
         self.name = entry_name(prefix, entry.key)
         self.owner = os.urandom(OWNER_SIZE)
-        self.milliseconds = lifetime(entry.now, entry.expires_at)
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + entry.retention))
+        self.namespace = entry.namespace
+        self.made_at = entry.made_at
+        self.retention = entry.retention
         self.now = entry.now
         self.not_before = entry.not_before
         self.started = loop.time()
@@ -106,3 +119,14 @@ class PendingWrite:
         """Give the waiting request its outcome, unless it has gone."""
         if not self.answer.done():
             self.answer.set_result(outcome)
+
+
+def take(queue: deque[PendingWrite], most: int, now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
+    """Take `most` writes off `queue`, and those before them whose time is over; nobody waits for the rest."""
+    writes: list[PendingWrite] = []
+    late: list[PendingWrite] = []
+    while queue and len(writes) < most:
+        write = queue.popleft()
+        if not write.answer.done():
+            (late if write.deadline <= now else writes).append(write)
+    return writes, late

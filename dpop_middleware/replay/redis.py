@@ -62,11 +62,14 @@ class RedisReplayStore:
       middleware's lifespan calls) or was first asked is never taken for new.
     - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` judges
       by this process's own memory instead: the same proof is then accepted once by each process.
+    - `on_evictions`: `"refuse"`, the default, takes keys that the server evicts for lost entries: requests
+      are answered 503 while that goes on. `"accept"` goes on, and proofs that were evicted pass again.
     - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
       stands between this process and the server can say that no proof was used before, and read the password.
 
-    Raises `ConfigurationError` for what can't work. Not checked: entries that the server evicts, and a
-    master that a partition has cut off from its replicas (see the README).
+    Raises `ConfigurationError` for what can't work. Not checked: a master that a partition has cut off from
+    its replicas (see the README). Evicted keys, and what else is lost while a connection survives, are
+    noticed within a second.
     """
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:

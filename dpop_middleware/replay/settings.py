@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict, get_args
 
-from dpop_middleware._options import flag
+from dpop_middleware._options import choice, flag
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.fence import NewServer
+from dpop_middleware.replay.retention import LivingRetentions
 
-__all__ = ["Notices", "OnUnavailable", "Options", "Settings"]
+__all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings"]
 
 OnUnavailable = Literal["refuse", "local"]
+OnEvictions = Literal["refuse", "accept"]
 
 logger = logging.getLogger("dpop_middleware.replay")
 
@@ -26,7 +28,7 @@ class Notices:
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def warn(self, sentence: str, *, again_after: float = math.inf) -> None:
+    def warn(self, sentence: str, *, again_after: float = math.inf, level: int = logging.WARNING) -> None:
         """Log `sentence` as a warning, unless that was done in the last `again_after` seconds.
 
         By default it is said once, as is right for what stays as it is until somebody changes it. What comes
@@ -37,7 +39,7 @@ class Notices:
             if now - self._said.get(sentence, -math.inf) < again_after:
                 return
             self._said[sentence] = now
-        logger.warning(sentence)
+        logger.log(level, sentence)
 
 
 class Options(TypedDict, total=False):
@@ -51,6 +53,7 @@ class Options(TypedDict, total=False):
     new_server: NewServer
     on_unavailable: OnUnavailable
     unverified_tls: bool
+    on_evictions: OnEvictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,9 @@ class Settings:
     new_server: NewServer = "accept"
     on_unavailable: OnUnavailable = "refuse"
     unverified_tls: bool = False
+    on_evictions: OnEvictions = "refuse"
     notices: Notices = field(init=False, default_factory=Notices)
+    living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
     made: float = field(init=False, default_factory=time.monotonic)
 
     @classmethod
@@ -96,6 +101,7 @@ class Settings:
             raise ConfigurationError('new_server must be "wait" or "accept"')
         if self.on_unavailable not in get_args(OnUnavailable):
             raise ConfigurationError('on_unavailable must be "refuse" or "local"')
+        choice("on_evictions", self.on_evictions, get_args(OnEvictions))
 
 
 def _check_prefix(prefix: object) -> None:

@@ -1,6 +1,7 @@
 """What a replay store is asked, and the one question it answers (RFC 9449 section 11.1)."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,11 @@ class ReplayEntry:
     clocks that differ between workers. `speaks_for` is whom the access token speaks for, its issuer and its
     subject or client: a store that gives each client a share counts by it, since keys are free. It is empty
     where no token came with the proof.
+
+    `made_at` is the moment from which the proof's age counts, its `iat` or the issue of its nonce, and
+    `retention` for how many seconds after it the policies of this server may ask for the entry, the margin
+    for clocks included; 0 where that isn't told. Workers of one `namespace`, an ASCII digest, may differ in
+    it while a change is rolled out: a shared store judges no proof that another worker may have forgotten.
     """
 
     key: str
@@ -30,6 +36,9 @@ class ReplayEntry:
     not_before: float
     expires_at: float
     speaks_for: str = ""
+    namespace: str = ""
+    made_at: float = math.inf
+    retention: float = 0.0
 
 
 class ReplayStore(Protocol):
@@ -58,6 +67,7 @@ class ReplayKeyspace:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = hashlib.sha256(_length_prefixed(namespace))
+        self.name = base64url.encode(self._namespace.digest()[:6])
 
     def key(self, *, jkt: str, jti: str) -> str:
         """Return the key of a proof, 22 characters: 128 bits of SHA-256 over namespace, `jkt` and `jti`."""

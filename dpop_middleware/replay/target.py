@@ -178,8 +178,7 @@ def target_of_url(url: object) -> Target:
     options = {name: value for name, value in parsed.options.items() if name not in OF_POOLS}
     connection_class = CONNECTION_CLASSES[parsed.scheme]
     if connection_class is SSLConnection:
-        # The defaults of newer versions of redis-py, and ours with any: where no certificate is asked for, none
-        # has a name.
+        # As in newer versions of redis-py: where no certificate is asked for, none has a name.
         options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
     if parsed.sentinel_options and parsed.kind != "sentinel":
         raise ConfigurationError("options that begin with sentinel_ belong into a redis+sentinel:// URL")

@@ -55,8 +55,8 @@ class AccessTokenVerifier(Protocol):
       by a bool or an attribute `ok`, otherwise they can unless it raises.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
       doesn't say).
-    - `expiry_is_final`: True where the `expires_at` of a token never changes, so that proofs may be forgotten
-      with their token.
+    - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
+      changes, so that proofs may be forgotten with their token.
     """
 
     @property

@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import AccessToken, MemoryReplayStore, RedisReplayStore, ResourceServer
+from dpop_middleware import (
+    AccessToken,
+    DPoPPolicy,
+    JWTAccessTokenVerifier,
+    MemoryReplayStore,
+    RedisReplayStore,
+    ResourceServer,
+)
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.testing import TestIssuer
-from tests.support.api import NOW, RESOURCE, Api, request
+from tests.support.api import NOW, RESOURCE, Api, Clock, request
 from tests.support.valkey import HOST, Server, implementations
 
 ISSUER = "https://auth.example.test"
@@ -104,6 +111,36 @@ async def test_a_proof_that_comes_back_when_the_token_should_have_been_dead(afte
     asked = api.request()
     await server.authenticate(asked)
     api.clock.now += after
+    with pytest.raises(DPoPError) as caught:
+        await server.authenticate(asked)
+    assert caught.value.check is Check.JTI
+
+
+class SlidingJWT(JWTAccessTokenVerifier):
+    """As `Sliding`, by inheritance: the promise of the class that it extends isn't its own."""
+
+    clock: Clock
+
+    async def verify(self, token: str) -> AccessToken:
+        return replace(await super().verify(token), expires_at=self.clock() + 60)
+
+
+async def test_a_proof_that_comes_back_by_a_verifier_that_extends_ours() -> None:
+    clock, key = Clock(), DPoPKey.generate()
+    issuer = TestIssuer(ISSUER, audience=RESOURCE, clock=clock)
+    verifier = SlidingJWT(issuer=ISSUER, audience=RESOURCE, jwks=issuer.jwks(), clock=clock)
+    verifier.clock = clock
+    server = ResourceServer(
+        verifier=verifier,
+        resource=RESOURCE,
+        replay_store=MemoryReplayStore(),
+        policy=DPoPPolicy(proof_lifetime=900),
+        clock=clock,
+    )
+    token = issuer.token(jkt=key.jkt, exp=int(NOW) + 10_000)
+    asked = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=NOW))
+    await server.authenticate(asked)
+    clock.now += 400
     with pytest.raises(DPoPError) as caught:
         await server.authenticate(asked)
     assert caught.value.check is Check.JTI

@@ -11,7 +11,7 @@ from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.target import target_of_url
-from tests.support.replay import answer, entry
+from tests.support.replay import after_a_loss, answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Cluster, Server, free_port
 
@@ -58,7 +58,7 @@ async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) ->
             await asyncio.sleep(0.01)
     server.run("FLUSHALL")
     assert isinstance(await answer(idle, again(item)), Unavailable)
-    assert await idle.add(entry()) is True
+    assert await idle.add(after_a_loss()) is True
     await busy.aclose()
     await idle.aclose()
 
@@ -95,7 +95,7 @@ async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
             await asyncio.sleep(0.01)
     fresh = RedisReplayStore.from_url(server.url, timeout=2.0)
     assert isinstance(await answer(fresh, again(other)), Unavailable)
-    assert await fresh.add(entry()) is True
+    assert await fresh.add(after_a_loss()) is True
     await old.aclose()
     await fresh.aclose()
 
@@ -113,7 +113,7 @@ async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) ->
         while epochs(server)[0].startswith("-inf "):
             await asyncio.sleep(0.01)
     assert isinstance(await answer(fresh, again(other)), Unavailable)
-    assert await fresh.add(entry()) is True
+    assert await fresh.add(after_a_loss()) is True
     await old.aclose()
     await fresh.aclose()
 

@@ -19,7 +19,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayStore
 from dpop_middleware.replay.health import NodeHealth, StoreHealth
 from dpop_middleware.testing.store_contract import ReplayStoreContract
-from tests.support.replay import answer, answers, entry
+from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server, implementations
 
@@ -319,7 +319,7 @@ class TestLifeCycle:
         probe.cancel()
         await asyncio.sleep(0.01)
         # Past the fence, that is: what this is about is that the server is asked at all.
-        assert await store.add(entry(age=-1.0)) is True
+        assert await store.add(after_a_loss()) is True
         await store.aclose()
 
     def test_loops_one_after_the_other(self, shared_server: Server) -> None:

@@ -11,7 +11,7 @@ from typing import Self
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import ReplayEntry, ReplayStore
-from tests.support.replay import answer, entry
+from tests.support.replay import after_a_loss, answer, entry
 from tests.support.valkey import until
 
 __all__ = ["RECOVERY", "SLACK", "TIMEOUT", "Load", "eventually", "recovery", "stolen"]
@@ -37,7 +37,7 @@ async def eventually(condition: Callable[[], object], *, within: float = 20.0) -
     await asyncio.to_thread(until, condition, within=within)
 
 
-async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = entry) -> float:
+async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = after_a_loss) -> float:
     """Seconds until a fresh proof is accepted again, asked for as often as a busy service would."""
     begin = time.monotonic()
     while await answer(store, fresh()) is not True:

@@ -5,10 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import ReplayEntry, ReplayStore
 from dpop_middleware.testing.store_contract import entry
 
-__all__ = ["answer", "answers", "entry"]
+__all__ = ["after_a_loss", "answer", "answers", "entry"]
+
+
+def after_a_loss(key: str | None = None) -> ReplayEntry:
+    """Return an entry that a store which has just lost others can judge: later than any clock showed then."""
+    return entry(key, age=-WORKER_CLOCK_MARGIN - 10.0)
 
 
 async def answer(store: ReplayStore, item: ReplayEntry) -> bool | Unavailable:

@@ -114,6 +114,8 @@ class ScriptedServer:
                 if name in self.keys:
                     return b"$-1\r\n"
                 self.keys[name] = value
+            case b"SET", name, value:
+                self.keys[name] = value
             case _:
                 pass
         return b"+OK\r\n"
