@@ -40,7 +40,7 @@ _TEXTS = {
     "long string": '{"a":"' + "x" * 7500 + '"}',
     "not UTF-8": "\udcff" * 7000,
     "blanks": "{" + " " * 7900 + "}",
-    "at every bound": '{"a":[' + ",".join(["{}"] * 80) + '],"b":"' + "\\u00e4" * 256 + "x" * 5000 + '"}',
+    "at every bound": '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 256 + "x" * 5000 + '"}',
     "duplicate names": "{" + ",".join(['"a":1'] * 50) + "}",
 }
 _PATHS = {
