@@ -131,11 +131,6 @@ def without_kid(algorithm: str, keys: int) -> tuple[ResourceServer, Scope]:
     return api, client.scope(client.proof())
 
 
-def _copies(scope: Scope, size: int) -> list[Scope]:
-    """As many requests: a connection remembers its verdict."""
-    return [dict(scope) for _ in range(size)]
-
-
 async def figures(*, rounds: int, size: int, running: Running, letting_in: Running) -> tuple[Ratios, Ratios]:
     """Return the ratio of each refusal, without and with a valid token.
 
@@ -164,15 +159,15 @@ async def figures(*, rounds: int, size: int, running: Running, letting_in: Runni
         await measure(acceptance, yardstick, partial(letting_in, api, workload.known(size)), size=size)
         for row in rows:
             for scope, samples in row.values():
-                await measure(samples, yardstick, partial(running, api, _copies(scope, size)), size=size)
+                await measure(samples, yardstick, partial(running, api, [scope] * size), size=size)
         for (one_api, scope), ruler, samples in by_kid.values():
-            await measure(samples, ruler, partial(running, one_api, _copies(scope, size)), size=size)
+            await measure(samples, ruler, partial(running, one_api, [scope] * size), size=size)
         proofs = [other.proof() for _ in range(size + 1)]
         scopes = [other.scope(proof) for proof in proofs[1:]]
         await accepted(api, [other.scope(proofs[0])])
         await measure(other_acceptance, yardstick, partial(letting_in, api, scopes), size=size)
         forged = other.scope(proofs[0].rpartition(".")[0] + "." + proofs[1].rpartition(".")[2])
-        await measure(other_refusal, yardstick, partial(running, api, _copies(forged, size)), size=size)
+        await measure(other_refusal, yardstick, partial(running, api, [forged] * size), size=size)
     without, with_token = ({name: samples.ratio for name, (_, samples) in row.items()} for row in rows)
     without |= {name: samples.ratio for name, (_, _, samples) in by_kid.items()}
     with_token = {name: ratio / acceptance.ratio for name, ratio in with_token.items()}
