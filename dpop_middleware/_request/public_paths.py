@@ -1,9 +1,10 @@
 """Paths that need no credentials, matched so that nothing else slips through (RFC 3986 section 3.3)."""
 
 import re
+from binascii import a2b_qp
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 from dpop_middleware.errors import ConfigurationError
 
@@ -77,10 +78,10 @@ class PublicPaths:
     def locked_out(self, scope: Mapping[str, Any]) -> str | None:
         """Return why a request for a listed path isn't public, where that is due to how things are set up."""
         root_path = _root_path(scope)
-        doubt = self._doubt(scope, root_path)
-        if doubt is None or not any(map(self.covers, _readings(scope["path"], root_path))):
+        if not any(map(self.covers, _readings(scope["path"], root_path))):
             return None
-        return None if _is_plain(root_path) and _is_ambiguous(scope) else doubt
+        doubt = self._doubt(scope, root_path)
+        return None if doubt is None or (_is_plain(root_path) and _is_ambiguous(scope)) else doubt
 
     def _is_spelled_plainly(self, scope: Mapping[str, Any], root_path: str) -> bool:
         """Whether what is listed stands in `raw_path` too: not every router decodes what it compares."""
@@ -124,8 +125,16 @@ def _is_plain(root_path: str) -> bool:
 
 
 def _decoded(raw_path: bytes) -> str | None:
+    """Return the path as servers decode it, None where it is not text; at C speed, whatever it holds."""
+    path, _, _ = raw_path.partition(b"?")
+    if b"\r" in path or b"\n" in path:
+        return None
+    if b"%" in path:
+        # Quoted-printable writes an octet as percent-encoding does, with another sign. Of what is malformed
+        # a sign is left; a server's path keeps its percent sign, and is ambiguous.
+        path = a2b_qp(path.replace(b"=", b"%3D").replace(b"%", b"="))
     try:
-        return unquote_to_bytes(raw_path.partition(b"?")[0]).decode()
+        return path.decode()
     except UnicodeDecodeError:
         return None
 

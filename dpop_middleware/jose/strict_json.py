@@ -17,6 +17,8 @@ MAX_DEPTH: Final = 32
 # so has a proof whose jti is 512 escaped characters.
 _MAX_SIZE: Final = 8 * 1024
 _MAX_STRUCTURE: Final = 256
+# Each object costs a call; a chain as deep as is allowed has fewer.
+_MAX_CONTAINERS: Final = 40
 _MAX_ESCAPES: Final = 640
 _STRUCTURE: Final = b'{}[],:"'
 
@@ -104,11 +106,13 @@ def parse_strangers_object(data: bytes) -> dict[str, Any]:
     """Return what `parse_object` does, of what nobody has vouched for: a JOSE header, a proof's claims.
 
     Raises JOSEError (`Check.FORMAT`) also for more than 8 KiB, more than 256 braces, brackets, commas, colons
-    and quotes together, and more than 640 backslashes: counted at C speed, before anything is parsed.
+    and quotes together, over 40 of them opening braces and brackets, and more than 640 backslashes: counted
+    at C speed, before anything is parsed.
     """
     if (
         len(data) > _MAX_SIZE
         or len(data) - len(data.translate(None, _STRUCTURE)) > _MAX_STRUCTURE
+        or data.count(b"{") + data.count(b"[") > _MAX_CONTAINERS
         or data.count(b"\\") > _MAX_ESCAPES
     ):
         raise JOSEError("a segment is too large, or has too many members or escapes", check=Check.FORMAT)

@@ -1,5 +1,6 @@
 """Public paths: what is meant is let through, and nothing that a router could read as something else."""
 
+import random
 from typing import Any
 from urllib.parse import unquote
 
@@ -331,3 +332,22 @@ def test_no_public_paths() -> None:
 def test_bad_configuration(paths: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         PublicPaths(paths)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_raw_path_is_decoded_as_servers_do(seed: int) -> None:
+    """Whatever it holds: what differs from the server's path is never public, what doesn't is."""
+    draw = random.Random(seed)
+    parts = ["%41", "%3d", "=", "_", "a", "%C3%A9", "%09", "=41", "%20", "~"]
+    listed = PublicPaths(["/p/*"])
+    for _ in range(200):
+        raw = "/p/" + "".join(draw.choices(parts, k=draw.randint(1, 8)))
+        path = unquote(raw)
+        scope = {"type": "http", "path": path, "raw_path": raw.encode()}
+        assert (scope in listed) is ("\t" not in path)
+        assert scope | {"path": path + "x"} not in listed
+
+
+@pytest.mark.parametrize("raw_path", [b"/p/a%\nb", b"/p/a=\r\nb", b"/p/a\n"])
+def test_a_raw_path_with_a_line_break_is_not_public(raw_path: bytes) -> None:
+    assert {"type": "http", "path": "/p/ab", "raw_path": raw_path} not in PublicPaths(["/p/*"])

@@ -88,3 +88,10 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
     for number, key in enumerate((old, new)):
         signed = parse_signed_token(key.token(), token_types=("at+jwt",), algorithms=SUPPORTED_ALGORITHMS)
         assert signed.signer(keys.candidates(kid=None, algorithm="ES256")) is keys.keys[number]
+
+
+def test_no_parsing_of_many_small_objects() -> None:
+    """Each object is a call; a header has one for its key, and few beside it."""
+    with pytest.raises(JOSEError, match="too many members"):
+        parse_strangers_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
+    assert len(parse_strangers_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38

@@ -4,7 +4,8 @@
 
 `--quick` runs each for some seconds only, to see that they run: its figures are too rough to be judged by.
 The benchmarks by themselves, with their own options: `python -m tests.benchmarks.judge`,
-`python -m tests.benchmarks.hostile` and `python -m tests.benchmarks.replay_store`.
+`python -m tests.benchmarks.hostile`, `python -m tests.benchmarks.flood` and
+`python -m tests.benchmarks.replay_store`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 BENCHMARKS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tests.benchmarks.judge": ((), ("--rounds=1", "--size=20")),
     "tests.benchmarks.hostile": ((), ("--rounds=1", "--size=5")),
+    "tests.benchmarks.flood": ((), ("--seconds=1",)),
     "tests.benchmarks.replay_store": (("--cluster",), ("--operations=5000", "--entries=5000")),
 }
 

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.hostile [--rounds 15] [--size 40]
 
-Without a valid token, in verifications by the issuer's algorithm (ES256) of the same run; with one, as a
-multiple of the acceptance of a known client in the same run.
+Without a valid token, in verifications by the issuer's algorithm (ES256 unless a row names another) of the
+same run; with one, as a multiple of the acceptance of a known client whose proofs are of the same algorithm.
+Each by the judge alone, then through the whole middleware with logging at its defaults.
 """
 
 import argparse
@@ -12,14 +13,21 @@ import json
 import sys
 from functools import partial
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA512
+
 from dpop_middleware import ResourceServer
+from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
-from tests.benchmarks.judge import accepted, refused
+from dpop_middleware.testing import ABSENT, TestIssuer
+from tests.benchmarks.judge import Running, accepted, refused, stopped_by_middleware, through_middleware
 from tests.benchmarks.rounds import Samples, Yardstick, measure
-from tests.benchmarks.workload import KNOWN_CLIENTS, Client, Scope, StubStore, Workload
+from tests.benchmarks.workload import KNOWN_CLIENTS, RESOURCE, Client, Scope, StubStore, Workload
 
 STRANGER_BAR = 2.0
 CLIENT_BAR = 1.5
+
+Ratios = dict[str, float]
 
 _TEXTS = {
     "nested objects": '{"a":[' + ",".join(["{}"] * 2500) + "]}",
@@ -32,7 +40,7 @@ _TEXTS = {
     "long string": '{"a":"' + "x" * 7500 + '"}',
     "not UTF-8": "\udcff" * 7000,
     "blanks": "{" + " " * 7900 + "}",
-    "at every bound": '{"a":[' + ",".join(["{}"] * 80) + '],"b":"' + "\\u00e4" * 256 + "x" * 5000 + '"}',
+    "at every bound": '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 256 + "x" * 5000 + '"}',
     "duplicate names": "{" + ",".join(['"a":1'] * 50) + "}",
 }
 _PATHS = {
@@ -111,8 +119,23 @@ def clients(client: Client) -> dict[str, Scope]:
     return found
 
 
-async def figures(*, rounds: int, size: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the ratio of each refusal, without and with a valid token."""
+def without_kid(algorithm: str, keys: int) -> tuple[ResourceServer, Scope]:
+    """A server whose issuer has so many keys, and a request with a forged token that names none of them."""
+    issuer = TestIssuer(audience=RESOURCE, algorithm=algorithm)
+    others = [TestIssuer(algorithm=algorithm).jwks()["keys"][0] for _ in range(keys)]
+    api = ResourceServer(
+        issuer=issuer.issuer, resource=RESOURCE, jwks={"keys": others}, replay_store=StubStore()
+    )
+    key = DPoPKey.generate()
+    client = Client(key, issuer.token(jkt=key.jkt, header={"kid": ABSENT}))
+    return api, client.scope(client.proof())
+
+
+async def figures(*, rounds: int, size: int, running: Running, letting_in: Running) -> tuple[Ratios, Ratios]:
+    """Return the ratio of each refusal, without and with a valid token.
+
+    `running` has requests refused, `letting_in` has them accepted: by the judge alone, or by the middleware.
+    """
     workload, yardstick = Workload(), Yardstick()
     api: ResourceServer = workload.server(StubStore())
     await accepted(api, workload.known(KNOWN_CLIENTS))
@@ -121,13 +144,35 @@ async def figures(*, rounds: int, size: int) -> tuple[dict[str, float], dict[str
     rows = [
         {name: (scope, Samples()) for name, scope in kind(client).items()} for kind in (strangers, clients)
     ]
+    by_kid = {
+        f"no kid, {keys} keys of {algorithm}": (without_kid(algorithm, keys), ruler, Samples())
+        for algorithm, keys, ruler in (
+            ("ES256", 2, yardstick),
+            ("ES512", 2, Yardstick(ec.SECP521R1(), SHA512())),
+            ("ES512", 8, Yardstick(ec.SECP521R1(), SHA512())),
+        )
+    }
+    other_key = DPoPKey.generate("ES512")
+    other = Client(other_key, workload.issuer.token(jkt=other_key.jkt))
+    other_acceptance, other_refusal = Samples(), Samples()
     for _ in range(rounds):
-        await measure(acceptance, yardstick, partial(accepted, api, workload.known(size)), size=size)
+        await measure(acceptance, yardstick, partial(letting_in, api, workload.known(size)), size=size)
         for row in rows:
             for scope, samples in row.values():
-                await measure(samples, yardstick, partial(refused, api, [scope] * size), size=size)
+                await measure(samples, yardstick, partial(running, api, [scope] * size), size=size)
+        for (one_api, scope), ruler, samples in by_kid.values():
+            await measure(samples, ruler, partial(running, one_api, [scope] * size), size=size)
+        proofs = [other.proof() for _ in range(size + 1)]
+        scopes = [other.scope(proof) for proof in proofs[1:]]
+        await accepted(api, [other.scope(proofs[0])])
+        await measure(other_acceptance, yardstick, partial(letting_in, api, scopes), size=size)
+        forged = other.scope(proofs[0].rpartition(".")[0] + "." + proofs[1].rpartition(".")[2])
+        await measure(other_refusal, yardstick, partial(running, api, [forged] * size), size=size)
     without, with_token = ({name: samples.ratio for name, (_, samples) in row.items()} for row in rows)
-    return without, {name: ratio / acceptance.ratio for name, ratio in with_token.items()}
+    without |= {name: samples.ratio for name, (_, _, samples) in by_kid.items()}
+    with_token = {name: ratio / acceptance.ratio for name, ratio in with_token.items()}
+    with_token["bad signature by ES512"] = other_refusal.ratio / other_acceptance.ratio
+    return without, with_token
 
 
 def show(title: str, ratios: dict[str, float], bar: float) -> bool:
@@ -144,9 +189,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="batches for each kind")
     parser.add_argument("--size", type=int, default=40, help="requests in a batch")
     options = parser.parse_args()
-    without, with_token = asyncio.run(figures(rounds=options.rounds, size=options.size))
-    met = show("without a valid token, × one ES256 verification", without, STRANGER_BAR)
-    met = show("with a valid token, ÷ the acceptance of a known client", with_token, CLIENT_BAR) and met
+    met = True
+    for place, running, letting_in in (
+        ("the judge", refused, accepted),
+        ("the middleware", stopped_by_middleware, through_middleware),
+    ):
+        without, with_token = asyncio.run(
+            figures(rounds=options.rounds, size=options.size, running=running, letting_in=letting_in)
+        )
+        met = show(f"{place}, without a valid token, × one verification", without, STRANGER_BAR) and met
+        met = show(f"{place}, with one, ÷ the acceptance of a known client", with_token, CLIENT_BAR) and met
     sys.exit(0 if met else 1)
 
 

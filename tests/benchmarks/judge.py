@@ -102,7 +102,8 @@ async def _serve(api: ResourceServer, scopes: list[Scope]) -> int:
 
     middleware = DPoPMiddleware(application, api)
     for scope in scopes:
-        await middleware(scope, receive, send)
+        # A connection remembers its verdict in its scope, and is forgotten with it, as under a server.
+        await middleware(dict(scope), receive, send)
     return reached
 
 

@@ -22,7 +22,7 @@ from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayEn
 from tests.support.valkey import Cluster, Server, implementations
 
 IN_FLIGHT = (1, 16, 64, 256)
-LIFETIME = 80.0
+LIFETIME = 95.0
 BARS = {
     "client CPU at 64": 0.20,
     "server CPU at 64": 0.30,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 
 Batch = Callable[[], Awaitable[None]]
 
@@ -20,19 +20,23 @@ _MESSAGE = b"." * 430
 
 
 class Yardstick:
-    """One bare verification with a key that is loaded and a signature that is in DER already."""
+    """One bare verification with a key that is loaded and a signature that is in DER already.
 
-    def __init__(self) -> None:
-        private_key = ec.generate_private_key(ec.SECP256R1())
+    It is by ES256 unless another curve and digest are named.
+    """
+
+    def __init__(self, curve: ec.EllipticCurve | None = None, digest: HashAlgorithm | None = None) -> None:
+        private_key = ec.generate_private_key(curve or ec.SECP256R1())
+        self._digest = digest or SHA256()
         self._key = private_key.public_key()
-        self._signature = private_key.sign(_MESSAGE, ec.ECDSA(SHA256()))
+        self._signature = private_key.sign(_MESSAGE, ec.ECDSA(self._digest))
 
     def seconds(self, repetitions: int) -> float:
         """Return the seconds that one verification took on average."""
-        public_key, der_signature = self._key, self._signature
+        public_key, der_signature, digest = self._key, self._signature, self._digest
         started = time.perf_counter()
         for _ in range(repetitions):
-            public_key.verify(der_signature, _MESSAGE, ec.ECDSA(SHA256()))
+            public_key.verify(der_signature, _MESSAGE, ec.ECDSA(digest))
         return (time.perf_counter() - started) / repetitions
 
 
