@@ -6,7 +6,6 @@ two base classes are installed. Redirects need care: a client that follows them 
 """
 
 import inspect
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable
 from importlib import import_module
 from threading import Lock
@@ -17,15 +16,13 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.client.headers import UncopiedHeaders
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
-from dpop_middleware.client.target import origin_of
+from dpop_middleware.client.target import origin_of, percent_encoded
 
 __all__ = ["DPoPAuth", "TokenSource"]
 
 TokenSource: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
 _MAX_REDIRECTS: Final = 20
-# What no path may have unencoded (RFC 3986 section 3.3) and the clients send as it is: \\ ^ | and others.
-_NOT_IN_A_PATH: Final = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
 
 
 def _installed_bases() -> tuple[type, ...]:
@@ -230,10 +227,8 @@ def _origin(request: Any) -> str:
 
 def _percent_encoded(url: Any) -> Any:
     path, mark, query = url.raw_path.partition(b"?")
-    if _NOT_IN_A_PATH.search(path) is None:
-        return url
-    encoded = _NOT_IN_A_PATH.sub(lambda found: b"%%%02X" % ord(found[0]), path)
-    return url.copy_with(raw_path=encoded + mark + query)
+    encoded = percent_encoded(path.decode("latin-1")).encode("ascii")
+    return url if encoded == path else url.copy_with(raw_path=encoded + mark + query)
 
 
 def _bare(request: Any) -> Any:

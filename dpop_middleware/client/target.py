@@ -6,7 +6,7 @@ from typing import Final
 
 from dpop_middleware._request.uri import parse_base_url
 
-__all__ = ["origin_of", "target_of"]
+__all__ = ["origin_of", "percent_encoded", "target_of"]
 
 # A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
 _HTTP_SCHEME: Final = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})
@@ -14,15 +14,23 @@ _URL: Final = re.compile(
     r"(https?|wss?)://(?:[^/?#@]*@)?([^/?#@]+)(/[^?#]*)?(?:[?#].*)?", re.ASCII | re.IGNORECASE
 )
 _ON_THE_WIRE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+# What no path may have unencoded (RFC 3986 section 3.3) and clients send as it is: \\ ^ | and others.
+_NOT_IN_A_PATH: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
+
+
+def percent_encoded(path: str) -> str:
+    """Return `path`, one character for each octet, with all percent-encoded that a path can't have."""
+    return _NOT_IN_A_PATH.sub(lambda found: f"%{ord(found[0]):02X}", path)
 
 
 def target_of(url: str) -> str:
-    """Return the value of `htu`: `url` as it is sent, without query, fragment and user information.
+    """Return the value of `htu`: `url` without query, fragment and user information.
 
-    Raises ValueError for a URL that isn't absolute, http or https (ws, wss), and percent-encoded.
+    What a path can't have is percent-encoded, as `DPoPAuth` sends it and browsers do. Raises ValueError for a
+    URL that isn't absolute, http or https (ws, wss), and visible ASCII.
     """
     scheme, authority, path = _split(url)
-    return f"{scheme}://{authority}{path}"
+    return f"{scheme}://{authority}{percent_encoded(path)}"
 
 
 def origin_of(url: str) -> str:

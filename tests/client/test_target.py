@@ -28,3 +28,18 @@ def test_what_is_no_url_is_refused(url: str) -> None:
     for function in (origin_of, target_of):
         with pytest.raises(ValueError, match="absolute"):
             function(url)
+
+
+@pytest.mark.parametrize(
+    ("path", "signed"),
+    [
+        ("/a\\b", "/a%5Cb"),
+        ('/a|b^c"d{e}', "/a%7Cb%5Ec%22d%7Be%7D"),
+        ("/100%", "/100%25"),
+        ("/100%2", "/100%252"),
+        ("/a%5Cb/%e4", "/a%5Cb/%e4"),
+        ("/a'(b)", "/a'(b)"),
+    ],
+)
+def test_what_a_path_can_not_have_is_percent_encoded_in_what_is_signed(path: str, signed: str) -> None:
+    assert target_of(f"https://api.example.com{path}?q=|#f") == f"https://api.example.com{signed}"
