@@ -38,7 +38,7 @@ COSTLIEST = (
     "token header: long float",
     "token header: long string",
     "path: slashes",
-    "path: 512 to rewrite",
+    "path: 384 to rewrite",
 )
 _SIZE = 16_000
 _SLICES = 10

@@ -49,7 +49,7 @@ _PATHS = {
     "not ASCII": "\xe4" * 8100,
     "slashes": "/" * 8100,
     "dots": "..a/" * 2000,
-    "512 to rewrite": "%41a" * 512,
+    "384 to rewrite": "%41a" * 384,
     "dot segments": "./" * 4000,
 }
 
