@@ -18,9 +18,9 @@ from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._options import flag
 from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.policy import checked_flag
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["DPoPMiddleware"]
@@ -74,8 +74,8 @@ class DPoPMiddleware:
         self.resource_server = resource_server
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
-        self._required = checked_flag("required", required)
-        self._close_at_expiry = checked_flag("close_at_expiry", close_at_expiry)
+        self._required = flag("required", required)
+        self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
         self._has_told_who_is_locked_out = False
 

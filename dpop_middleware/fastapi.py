@@ -25,8 +25,8 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.policy import checked_flag
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
@@ -104,7 +104,7 @@ class DPoPSecurity(SecurityBase):
             raise ConfigurationError(f"DPoPSecurity takes a ResourceServer, not {resource_server!r}")
         self.model = HTTPBase(scheme="dpop", description=description)
         self.scheme_name = scheme_name
-        self._required = checked_flag("required", required)
+        self._required = flag("required", required)
         self._resource_server = resource_server
         self._requirements = Requirements(acr_values=acr_values, max_age=max_age)
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dpop_middleware._options import provides
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.policy import DPoPPolicy, provides
+from dpop_middleware.policy import DPoPPolicy
 
 __all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "check_nonces", "nonces_for"]
 

@@ -1,9 +1,9 @@
 """What a resource server asks of proofs and tokens: checked once, then frozen."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dpop_middleware._options import choice, flag, seconds
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
@@ -11,8 +11,6 @@ __all__ = [
     "DPoPPolicy",
     "NonceMode",
     "checked_algorithms",
-    "checked_flag",
-    "provides",
 ]
 
 NonceMode = Literal["off", "required", "fallback"]
@@ -46,25 +44,6 @@ def checked_algorithms(algorithms: object) -> tuple[str, ...]:
     return tuple(name for name in SUPPORTED_ALGORITHMS if name in algorithms)
 
 
-def checked_flag(name: str, value: object) -> bool:
-    """Return the option `value`, or raise ConfigurationError where it is neither True nor False."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} takes True or False, not {value!r}")
-    return value
-
-
-def provides(part: object, *methods: str) -> bool:
-    """Return whether `part` has `methods` and is an object, not the class of one."""
-    return not isinstance(part, type) and all(callable(getattr(part, method, None)) for method in methods)
-
-
-def _seconds(name: str, value: object, *, minimum: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigurationError(f"{name} takes a finite number of seconds, not {value!r}")
-    if value < minimum:
-        raise ConfigurationError(f"{name} must be at least {minimum:g} seconds, not {value!r}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DPoPPolicy:
     """How strict a resource server is with proofs (RFC 9449 sections 4.3, 7 and 9).
@@ -93,12 +72,9 @@ class DPoPPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "algorithms", checked_algorithms(self.algorithms))
-        _seconds("proof_lifetime", self.proof_lifetime, minimum=1)
-        _seconds("clock_skew", self.clock_skew, minimum=0)
-        checked_flag("accept_bearer", self.accept_bearer)
-        if self.nonce not in get_args(NonceMode):
-            raise ConfigurationError(
-                f"nonce takes one of {', '.join(map(repr, get_args(NonceMode)))}, not {self.nonce!r}"
-            )
+        seconds("proof_lifetime", self.proof_lifetime, minimum=1)
+        seconds("clock_skew", self.clock_skew, minimum=0)
+        flag("accept_bearer", self.accept_bearer)
+        choice("nonce", self.nonce, get_args(NonceMode))
         if self.iat_limit_with_nonce is not None:
-            _seconds("iat_limit_with_nonce", self.iat_limit_with_nonce, minimum=1)
+            seconds("iat_limit_with_nonce", self.iat_limit_with_nonce, minimum=1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, overload
 
+from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, error_response
 from dpop_middleware._judge.lifecycle import aclose_parts, open_part
@@ -26,7 +27,6 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
-from dpop_middleware.tokens.options import checked_clock, checked_names
 
 __all__ = ["ResourceServer"]
 
@@ -122,10 +122,10 @@ class ResourceServer:
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         one = resource if audience is None else audience
-        audiences = checked_names("audience", (one,) if isinstance(one, str) else one)
+        audiences = options.names("audience", (one,) if isinstance(one, str) else one)
         if not isinstance(policy, DPoPPolicy):
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
-        checked_clock(clock)
+        options.clock(clock)
         self._resource = resource
         verifier = configured_verifier(
             verifier,

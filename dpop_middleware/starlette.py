@@ -26,8 +26,8 @@ from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_eve
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.policy import checked_flag
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["refusal", "requires_dpop"]
@@ -74,7 +74,7 @@ def requires_dpop(
     gate = _Gate(
         resource_server,
         Requirements(scopes=scopes, acr_values=acr_values, max_age=max_age),
-        checked_flag("close_at_expiry", close_at_expiry),
+        flag("close_at_expiry", close_at_expiry),
     )
 
     def decorate(endpoint: Any) -> Any:

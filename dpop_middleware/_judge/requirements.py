@@ -1,29 +1,14 @@
 """What a route asks of a valid token: scopes, and how and when the user authenticated."""
 
 import math
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dpop_middleware.errors import ConfigurationError, InsufficientScope, InsufficientUserAuthentication
+from dpop_middleware._options import tokens, whole_number
+from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication
 from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["Requirements"]
-
-# RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-
-
-def _tokens(name: str, values: object) -> tuple[str, ...]:
-    if isinstance(values, str) or not isinstance(values, Collection):
-        raise ConfigurationError(f"{name} takes a sequence of strings, such as ('notes:read',)")
-    listed = tuple(values)
-    for value in listed:
-        if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
-            raise ConfigurationError(
-                f"{name} takes strings without blanks, quotes and backslashes, not {value!r}"
-            )
-    return listed
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -42,11 +27,11 @@ class Requirements:
     def __init__(
         self, *, scopes: Collection[str] = (), acr_values: Collection[str] = (), max_age: int | None = None
     ) -> None:
-        object.__setattr__(self, "scopes", _tokens("scopes", scopes))
-        object.__setattr__(self, "acr_values", _tokens("acr_values", acr_values))
-        object.__setattr__(self, "max_age", max_age)
-        if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
-            raise ConfigurationError(f"max_age takes a whole number of seconds, not {max_age!r}")
+        object.__setattr__(self, "scopes", tokens("scopes", scopes))
+        object.__setattr__(self, "acr_values", tokens("acr_values", acr_values))
+        object.__setattr__(
+            self, "max_age", None if max_age is None else whole_number("max_age", max_age, of=" of seconds")
+        )
 
     def check(self, token: AccessToken, *, now: float) -> None:
         """Raise InsufficientScope or InsufficientUserAuthentication unless `token` offers all of it."""

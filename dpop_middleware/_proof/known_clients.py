@@ -4,8 +4,8 @@ import hashlib
 from typing import Final
 
 from dpop_middleware._bounded_cache import BoundedCache
+from dpop_middleware._options import whole_number
 from dpop_middleware._proof.proof import ProofHeader
-from dpop_middleware.tokens.options import checked_count
 
 __all__ = ["MAX_KNOWN_BYTES", "MAX_KNOWN_CLIENTS", "KnownClients"]
 
@@ -33,8 +33,8 @@ class KnownClients:
 
     def __init__(self, *, max_clients: int, max_bytes: int = MAX_KNOWN_BYTES) -> None:
         self._clients: BoundedCache[str, tuple[str | bytes, ProofHeader]] = BoundedCache(
-            max_entries=checked_count("max_known_clients", max_clients),
-            max_bytes=checked_count("max_known_bytes", max_bytes),
+            max_entries=whole_number("max_known_clients", max_clients),
+            max_bytes=whole_number("max_known_bytes", max_bytes),
         )
 
     def header(self, *, ath: str, segment: str) -> ProofHeader | None:

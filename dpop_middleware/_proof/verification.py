@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from dpop_middleware._options import provides
 from dpop_middleware._proof.freshness import (
     acceptance_window,
     check_can_be_remembered,
@@ -42,7 +43,7 @@ from dpop_middleware.errors import (
 )
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.nonces import Nonce, NonceProvider
-from dpop_middleware.policy import DPoPPolicy, provides
+from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
 
 __all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from dpop_middleware._options import provides, seconds
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.policy import provides
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import (
     LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
-    checked_seconds,
     warn_of_plain_http,
 )
 
@@ -68,4 +67,4 @@ def clock_skew_of(verifier: AccessTokenVerifier) -> float:
 
 
 def _checked_skew(option: str, value: object) -> float:
-    return checked_seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
+    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)

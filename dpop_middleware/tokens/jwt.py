@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
@@ -19,10 +20,6 @@ from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import (
     LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
-    checked_clock,
-    checked_count,
-    checked_names,
-    checked_seconds,
     checked_token_types,
     warn_of_plain_http,
 )
@@ -101,27 +98,27 @@ class JWTAccessTokenVerifier:
         checked_url("issuer", issuer, insecure_http_hosts=hosts)
         self._algorithms = checked_algorithms(algorithms)
         self._token_types = checked_token_types(token_types)
-        self._clock = checked_clock(clock)
+        self._clock = options.clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
             audiences=frozenset(
-                checked_names("audience", [audience] if isinstance(audience, str) else audience)
+                options.names("audience", [audience] if isinstance(audience, str) else audience)
             ),
             required=_checked_required_claims(required_claims),
-            scope_claims=checked_names("scope_claims", scope_claims),
-            client_id_claims=checked_names("client_id_claims", client_id_claims),
-            clock_skew=checked_seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
+            scope_claims=options.names("scope_claims", scope_claims),
+            client_id_claims=options.names("client_id_claims", client_id_claims),
+            clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
         self._cache = TokenCache(
-            max_tokens=checked_count("max_cached_tokens", max_cached_tokens),
-            max_bytes=checked_count("max_cached_bytes", max_cached_bytes),
+            max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
+            max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
         )
-        lifetime = checked_seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
+        lifetime = options.seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
-            max_age=checked_seconds("jwks_max_age", jwks_max_age, minimum=lifetime, maximum=_DAY),
-            cooldown=checked_seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
-            timeout=checked_seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
+            max_age=options.seconds("jwks_max_age", jwks_max_age, minimum=lifetime, maximum=_DAY),
+            cooldown=options.seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
+            timeout=options.seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
         )
         self._source = issuer_keys(
             jwks,
@@ -234,7 +231,7 @@ def _digest(signed: SignedToken) -> bytes:
 
 
 def _checked_required_claims(claims: object) -> tuple[str, ...]:
-    names = checked_names("required_claims", claims)
+    names = options.names("required_claims", claims)
     if not set(NEVER_DROPPED).issubset(names):
         raise ConfigurationError("required_claims must name iss, exp and aud: add them")
     return names

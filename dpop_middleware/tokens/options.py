@@ -1,8 +1,7 @@
 """Checks of what a verifier is configured with; each message says what to change."""
 
 import logging
-import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from typing import Final
 
 from dpop_middleware.errors import ConfigurationError
@@ -11,10 +10,6 @@ from dpop_middleware.jose.typ import media_type
 __all__ = [
     "LONGEST_CLOCK_SKEW",
     "TOKEN_CLOCK_SKEW",
-    "checked_clock",
-    "checked_count",
-    "checked_names",
-    "checked_seconds",
     "checked_token_types",
     "warn_of_plain_http",
 ]
@@ -28,39 +23,6 @@ LONGEST_CLOCK_SKEW: Final = 300.0
 _LOG = logging.getLogger("dpop_middleware")
 
 
-def checked_names(option: str, value: object) -> tuple[str, ...]:
-    """Return `value` as a tuple of at least one non-empty string, or raise ConfigurationError."""
-    names = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigurationError(f"{option} takes a sequence of non-empty strings, not {value!r}")
-    return names
-
-
-def checked_seconds(option: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
-    """Return `value` if it is a finite number within the bounds, or raise ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigurationError(f"{option} takes a finite number of seconds, not {value!r}")
-    if not minimum <= value <= maximum:
-        raise ConfigurationError(
-            f"{option} must be at least {minimum:g} and at most {maximum:g} seconds, not {value!r}"
-        )
-    return value
-
-
-def checked_clock(clock: Callable[[], float]) -> Callable[[], float]:
-    """Return the option `clock` if it can be called, or raise ConfigurationError."""
-    if not callable(clock):
-        raise ConfigurationError("clock takes a function that returns seconds since the epoch: time.time")
-    return clock
-
-
-def checked_count(option: str, value: object) -> int:
-    """Return `value` if it is a whole number of at least 0, or raise ConfigurationError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"{option} takes a whole number of at least 0, not {value!r}")
-    return value
-
-
 def checked_token_types(types: object) -> tuple[str | None, ...]:
     """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
@@ -70,7 +32,8 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
         or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
     ):
         raise ConfigurationError(
-            "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
+            "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ, "
+            f"not {types!r}"
         )
     return tuple(dict.fromkeys(media_type(name) for name in types))
 
