@@ -30,7 +30,10 @@ CLOCK_STEP = 0.001
 
 
 class Channel(asyncio.Protocol):
-    """A connection that redis-py has opened and authenticated. Times are of the event loop's clock."""
+    """A connection that redis-py has opened and authenticated. Times are of the event loop's clock.
+
+    It takes over the connection's two private streams, `_reader` and `_writer`: hence redis-py's upper bound.
+    """
 
     def __init__(self, connection: AbstractConnection) -> None:
         reader = cast(asyncio.StreamReader, connection._reader)
