@@ -14,7 +14,14 @@ from typing import Literal
 from dpop_middleware._judge.hints import guess
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, MissingCredentials, Scheme, Unavailable
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    MissingCredentials,
+    Scheme,
+    Unavailable,
+    UseDPoPNonce,
+)
 
 __all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
 
@@ -121,9 +128,9 @@ class Reporter:
 
     Refusals are logged at INFO, unavailability at WARNING with the class of its cause and, once a minute, its
     traceback; acceptance at DEBUG. Servers often show no INFO lines: where none would be seen, the first
-    refusal by each check is a WARNING that says how to see the others. A request without credentials doesn't
-    count: it is the first step of many clients. What `on_event` raises is logged and changes no verdict.
-    Raises ConfigurationError unless `on_event` is a synchronous function.
+    refusal by each check is a WARNING that says how to see the others. A request without credentials and one
+    without a nonce don't count: they are the first steps of many clients. What `on_event` raises is logged and
+    changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
@@ -200,7 +207,7 @@ class Reporter:
 
     def _is_first_of_its_kind(self, error: DPoPError) -> bool:
         """Whether nobody would see this refusal at INFO, and none by the same check was shown yet."""
-        if isinstance(error, MissingCredentials) or error.check in self._shown:
+        if isinstance(error, (MissingCredentials, UseDPoPNonce)) or error.check in self._shown:
             return False
         info_is_seen = _LOG.isEnabledFor(logging.INFO) and _LOG.hasHandlers()
         if info_is_seen or not _LOG.isEnabledFor(logging.WARNING):

@@ -172,6 +172,7 @@ def test_the_first_refusal_of_each_kind_is_seen_where_servers_show_no_info(
     reporter = Reporter(None)
     for _ in range(10):
         report(reporter, errors.MissingCredentials("an access token is required", check=Check.AUTHORIZATION))
+        report(reporter, errors.UseDPoPNonce("the DPoP proof needs a nonce", nonce="n"))
         report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
         report(reporter, errors.InvalidToken("the access token has expired", check=Check.TOKEN_TIME))
     lines = [record.getMessage() for record in caplog.records]
