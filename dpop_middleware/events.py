@@ -129,8 +129,8 @@ class Reporter:
     Refusals are logged at INFO, unavailability at WARNING with the class of its cause and, once a minute, its
     traceback; acceptance at DEBUG. Servers often show no INFO lines: where none would be seen, the first
     refusal by each check is a WARNING that says how to see the others. A request without credentials and one
-    without a nonce don't count: they are the first steps of many clients. What `on_event` raises is logged and
-    changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
+    without a nonce don't count: they are the first steps of many clients. What `on_event` raises is logged
+    and changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:

@@ -521,3 +521,10 @@ async def test_an_algorithm_that_is_not_announced_is_refused(clock: Clock, store
     with pytest.raises(errors.InvalidDPoPProof) as caught:
         await endpoint.verify(token_request(proof_text()))
     assert caught.value.check is Check.ALG
+
+
+async def test_the_target_of_a_token_request_is_never_looked_at(clock: Clock) -> None:
+    endpoint = TokenEndpoint(url=URL, replay_store=MemoryReplayStore(), clock=clock)
+    urls = endpoint._verification.public_urls  # pyright: ignore[reportPrivateUsage]
+    request = token_request(proof_text())
+    assert urls.origin_form(request) is request

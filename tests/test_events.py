@@ -195,6 +195,7 @@ def test_info_without_a_handler_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatc
     # Nobody but Python's handler of last resort, as under uvicorn and gunicorn, and it shows warnings only.
     logger = logging.getLogger("dpop_middleware")
     monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [])
     shown: list[str] = []
     monkeypatch.setattr(logging.lastResort, "emit", lambda record: shown.append(record.getMessage()))
     reporter = Reporter(None)

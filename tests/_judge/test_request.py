@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from dpop_middleware import Nonce, ResourceRequest
+from dpop_middleware._judge import request as verification
 from dpop_middleware._proof.proof import parse_header
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
@@ -434,3 +435,19 @@ async def test_jti_of_two_keys_and_of_one() -> None:
     )
     again = api.key.proof("GET", url, access_token=api.token, now=NOW + 1, jti="same")
     assert (await refused(api, api.request(again))).check is Check.JTI
+
+
+class Dynamic:
+    """A verifier whose methods are found at each look."""
+
+    issuers = ("https://auth.example.test",)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "verify":
+            raise AttributeError(name)
+        return Api().tokens.verify
+
+
+async def test_a_verifier_that_promises_nothing_has_promised_nothing() -> None:
+    assert callable(Dynamic().verify)
+    assert verification._promises_final_expiry(Dynamic()) is False  # pyright: ignore[reportPrivateUsage]

@@ -7,6 +7,7 @@ from dpop_middleware._proof.freshness import (
     Window,
     acceptance_window,
     check_freshness,
+    dated_nonce,
     issued_nonce,
     known_nonce,
 )
@@ -414,3 +415,7 @@ async def test_a_verifier_that_is_wrong_about_expiry_shortens_nothing(expires_in
     api.tokens.issue(api.key.jkt, expires_in=expires_in)
     assert await accepted(api, api.proof(at=10))
     assert api.store.entries[-1].expires_at == NOW + 10 + 95
+
+
+def test_without_a_provider_there_is_no_dated_nonce() -> None:
+    assert dated_nonce(None, NOW, not_before=0) is None

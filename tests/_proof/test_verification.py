@@ -6,7 +6,8 @@ from dpop_middleware import DPoPPolicy, Nonce
 from dpop_middleware._proof.proof import parse_header, split_proof
 from dpop_middleware._proof.verification import Presentation, ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware.errors import DPoPError, Unavailable, UseDPoPNonce
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, Unavailable, UseDPoPNonce
 from dpop_middleware.replay.store import ReplayKeyspace
 from tests.support.api import NOW, Api, request
 
@@ -100,3 +101,11 @@ async def test_without_nonces_a_client_is_told_to_wait() -> None:
     with pytest.raises(Unavailable) as caught:
         await api.server.authenticate(api.request())
     assert (caught.value.retry_after, caught.value.nonce) == (35, None)
+
+
+async def test_what_a_store_refuses_by_itself_is_the_stores_check() -> None:
+    api = Api()
+    api.store.answer = InvalidDPoPProof("this client has used too many proofs")
+    with pytest.raises(InvalidDPoPProof, match="too many proofs") as caught:
+        await api.server.authenticate(api.request())
+    assert (caught.value.check, caught.value.scheme) == (Check.JTI, "DPoP")

@@ -1,6 +1,7 @@
 """The window on one request: what a person reads, and what a script does."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import Check
+from dpop_middleware.cli import explain as explain_command
 from dpop_middleware.cli.explain import MEANING
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
@@ -288,3 +290,9 @@ def test_explain_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (ran.status, ran.err) == (0, "")
     assert "\x1b" not in ran.out
+
+
+def test_the_window_of_a_time_may_have_no_beginning() -> None:
+    window = (-math.inf, 1_800_000_000.0)
+    shown = explain_command._formatted(Check.IAT, window, window[1])  # pyright: ignore[reportPrivateUsage]
+    assert shown.startswith("-inf to 1800000000 (")
