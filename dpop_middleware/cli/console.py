@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TextIO
 
-from dpop_middleware.cli.explanation import Outcome
+from dpop_middleware.cli.explanation import FindingState
 
 __all__ = ["CommandError", "Console", "plain", "shown"]
 
@@ -15,11 +15,11 @@ Style = Literal["bold", "dim", "green", "red"]
 _LONGEST_VALUE: Final = 200
 _NOT_PLAIN: Final = re.compile(r"[^\x20-\x7e]")
 _CODES: Final[Mapping[Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
-_MARKS: Final[Mapping[Outcome, tuple[str, str, Style]]] = {
-    Outcome.PASSED: ("✓", "ok", "green"),
-    Outcome.FAILED: ("✗", "NO", "red"),
-    Outcome.NOT_REACHED: ("·", ".", "dim"),
-    Outcome.NOT_JUDGED: ("?", "?", "dim"),
+_MARKS: Final[Mapping[FindingState, tuple[str, str, Style]]] = {
+    FindingState.PASSED: ("✓", "ok", "green"),
+    FindingState.FAILED: ("✗", "NO", "red"),
+    FindingState.NOT_REACHED: ("·", ".", "dim"),
+    FindingState.NOT_JUDGED: ("?", "?", "dim"),
 }
 
 
@@ -74,7 +74,7 @@ class Console:
         """Return `text` in `style` on a terminal that shows styles, otherwise `text`."""
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._styled else text
 
-    def mark(self, outcome: Outcome) -> str:
+    def mark(self, outcome: FindingState) -> str:
         """Return the mark for `outcome`, such as a tick or a cross, two characters wide."""
         mark, spelled, style = _MARKS[outcome]
         return self.styled(f"{mark if self._has_marks else spelled:<2}", style)

@@ -11,7 +11,7 @@ from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import Console
-from dpop_middleware.cli.explanation import Outcome
+from dpop_middleware.cli.explanation import FindingState
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.replay.memory import MemoryReplayStore
@@ -116,7 +116,7 @@ async def _walk(console: Console) -> bool:
         right = event.check == step.caught_by and (status == 200) == (step.caught_by is None)
         all_right = all_right and right
         verdict = f"{status} {event.error or ''}"
-        mark = console.mark(Outcome.PASSED if right else Outcome.FAILED)
+        mark = console.mark(FindingState.PASSED if right else FindingState.FAILED)
         console.line(f"{mark} {step.title:<48} {verdict:<24} {event.check or 'let in'}")
     return all_right
 

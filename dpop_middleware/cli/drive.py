@@ -7,16 +7,15 @@ from typing import Final
 import httpx2
 
 from dpop_middleware.cli.console import CommandError, Console, plain
-from dpop_middleware.cli.explanation import Outcome
-from dpop_middleware.testing.suite import CASES, Case, run_case
-from dpop_middleware.testing.suite import Outcome as CaseOutcome
+from dpop_middleware.cli.explanation import FindingState
+from dpop_middleware.testing.suite import CASES, Case, Outcome, run_case
 from dpop_middleware.testing.target import Target
 
 __all__ = ["drive"]
 
 _FIRST: Final = "honest"
 _MARKS: Final = MappingProxyType(
-    {"passed": Outcome.PASSED, "failed": Outcome.FAILED, "skipped": Outcome.NOT_JUDGED}
+    {"passed": FindingState.PASSED, "failed": FindingState.FAILED, "skipped": FindingState.NOT_JUDGED}
 )
 
 
@@ -44,8 +43,8 @@ def _chosen(only: Collection[str], *, leave_out: Collection[str]) -> list[Case]:
 
 async def _run_cases(
     cases: Sequence[Case], target: Target, console: Console, *, quiet: bool
-) -> list[CaseOutcome]:
-    outcomes: list[CaseOutcome] = []
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     for case in cases:
         outcome = await run_case(case, target)
         outcomes.append(outcome)
@@ -61,7 +60,7 @@ async def _run_cases(
     return outcomes
 
 
-def _print(outcome: CaseOutcome, console: Console) -> None:
+def _print(outcome: Outcome, console: Console) -> None:
     skipped = f"  skipped: {plain(outcome.actual)}" if outcome.verdict == "skipped" else ""
     console.line(f"{console.mark(_MARKS[outcome.verdict])} {outcome.name}{console.styled(skipped, 'dim')}")
     if outcome.verdict == "failed":
@@ -69,7 +68,7 @@ def _print(outcome: CaseOutcome, console: Console) -> None:
         console.line(f"     {console.styled('actual   ', 'bold')} {plain(outcome.actual)}")
 
 
-def _conclude(outcomes: Sequence[CaseOutcome], console: Console, *, in_json: bool) -> int:
+def _conclude(outcomes: Sequence[Outcome], console: Console, *, in_json: bool) -> int:
     counts = {
         verdict: sum(outcome.verdict == verdict for outcome in outcomes)
         for verdict in ("passed", "failed", "skipped")

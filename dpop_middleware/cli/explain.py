@@ -13,7 +13,7 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
-from dpop_middleware.cli.explanation import Explanation, Finding, Outcome, explain
+from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.target import target_of
@@ -173,7 +173,7 @@ def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
 def _print(explanation: Explanation, console: Console, now: float) -> None:
     for finding in explanation.findings:
         _print_finding(finding, console, now)
-        if explanation.error is not None and finding.outcome is Outcome.FAILED:
+        if explanation.error is not None and finding.outcome is FindingState.FAILED:
             _print_failure(finding, explanation.error, console, now)
     console.line()
     error = explanation.error
@@ -186,11 +186,11 @@ def _print(explanation: Explanation, console: Console, now: float) -> None:
 
 def _print_finding(finding: Finding, console: Console, now: float) -> None:
     end = ""
-    if finding.outcome is Outcome.NOT_REACHED:
+    if finding.outcome is FindingState.NOT_REACHED:
         end = "not reached"
-    elif finding.outcome is Outcome.NOT_JUDGED:
+    elif finding.outcome is FindingState.NOT_JUDGED:
         end = f"not judged: {finding.hint}"
-    elif finding.outcome is Outcome.PASSED and finding.actual is not None:
+    elif finding.outcome is FindingState.PASSED and finding.actual is not None:
         end = _formatted(finding.check, finding.actual, now)
     words = f"{finding.check:<16} {MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
     console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")

@@ -31,14 +31,14 @@ from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayKeyspace
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 
-__all__ = ["Explanation", "Finding", "Outcome", "explain"]
+__all__ = ["Explanation", "Finding", "FindingState", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
 _ORDER: Final = {check: position for position, check in enumerate(Check)}
 _NOTHING_REQUIRED: Final = Requirements()
 
 
-class Outcome(StrEnum):
+class FindingState(StrEnum):
     """The result of one check."""
 
     PASSED = "passed"
@@ -56,7 +56,7 @@ class Finding:
     """
 
     check: Check
-    outcome: Outcome
+    outcome: FindingState
     expected: object = None
     actual: object = None
     hint: str | None = None
@@ -184,14 +184,14 @@ def _not_judged(
 ) -> dict[Check, str]:
     reasons = {
         Check.JTI: "only the server's replay store knows whether the proof was used before",
-        Check.AUTHENTICATION: "a route asks for it",
+        Check.AUTHENTICATION: "a route must require it",
     }
     if nonces is None or policy.nonce == "off":
         reasons[Check.NONCE] = "the server's nonce is not given"
     elif policy.iat_limit_with_nonce is None:
         reasons[Check.IAT] = "the nonce decides"
     if not requirements.scopes:
-        reasons[Check.SCOPE] = "no scope is asked for"
+        reasons[Check.SCOPE] = "no scope is required"
     return reasons
 
 
@@ -210,19 +210,19 @@ def _findings(
         if error is not None and check is (error.check or Check.AUTHORIZATION):
             finding = Finding(
                 check=check,
-                outcome=Outcome.FAILED,
+                outcome=FindingState.FAILED,
                 expected=error.expected,
                 actual=error.actual,
                 hint=guess(error, request),
             )
         elif _ORDER[check] >= end:
-            finding = Finding(check=check, outcome=Outcome.NOT_REACHED)
+            finding = Finding(check=check, outcome=FindingState.NOT_REACHED)
         elif check in unknown:
             finding = Finding(
-                check=check, outcome=Outcome.NOT_JUDGED, actual=says.get(check), hint=unknown[check]
+                check=check, outcome=FindingState.NOT_JUDGED, actual=says.get(check), hint=unknown[check]
             )
         else:
-            finding = Finding(check=check, outcome=Outcome.PASSED, actual=says.get(check))
+            finding = Finding(check=check, outcome=FindingState.PASSED, actual=says.get(check))
         findings.append(finding)
     return tuple(findings)
 

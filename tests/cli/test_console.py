@@ -5,7 +5,7 @@ import io
 import pytest
 
 from dpop_middleware.cli.console import Console, plain, shown
-from dpop_middleware.cli.explanation import Outcome
+from dpop_middleware.cli.explanation import FindingState
 from tests.support.command import Terminal, process, run
 
 
@@ -38,11 +38,11 @@ def test_the_whole_command_obeys_the_colour_settings() -> None:
 @pytest.mark.parametrize(("encoding", "mark"), [("utf-8", "✓ "), ("ascii", "ok"), ("cp1252", "ok")])
 def test_marks_are_ascii_where_the_encoding_needs_it(encoding: str, mark: str) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    assert console(out).mark(Outcome.PASSED) == mark
+    assert console(out).mark(FindingState.PASSED) == mark
 
 
 def test_a_stream_without_an_encoding_gets_the_default_marks() -> None:
-    assert console(io.StringIO()).mark(Outcome.FAILED) == "✗ "
+    assert console(io.StringIO()).mark(FindingState.FAILED) == "✗ "
 
 
 def test_the_command_prints_ascii_where_the_encoding_needs_it() -> None:

@@ -21,7 +21,7 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.explanation import Explanation, Finding, Outcome, explain
+from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof
@@ -63,7 +63,7 @@ def found(explanation: Explanation) -> dict[Check, Finding]:
     return {finding.check: finding for finding in explanation.findings}
 
 
-def outcomes(explanation: Explanation) -> dict[Check, Outcome]:
+def outcomes(explanation: Explanation) -> dict[Check, FindingState]:
     return {finding.check: finding.outcome for finding in explanation.findings}
 
 
@@ -71,18 +71,18 @@ def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] 
     """One row for each check, in order; one failure, if any; after it nothing that counts as judged."""
     assert [finding.check for finding in explanation.findings] == list(checks)
     told = outcomes(explanation)
-    failed = [check for check, outcome in told.items() if outcome is Outcome.FAILED]
+    failed = [check for check, outcome in told.items() if outcome is FindingState.FAILED]
     error = explanation.error
     if error is None:
         assert failed == []
-        assert Outcome.NOT_REACHED not in told.values()
+        assert FindingState.NOT_REACHED not in told.values()
         assert explanation.status is None
         return
     assert failed == [error.check]
     assert explanation.status == (400 if checks == CHECKS else error.status)
-    unreached = [check for check, outcome in told.items() if outcome is Outcome.NOT_REACHED]
+    unreached = [check for check, outcome in told.items() if outcome is FindingState.NOT_REACHED]
     order = list(checks)
-    assert {Outcome.PASSED, Outcome.NOT_JUDGED}.isdisjoint(
+    assert {FindingState.PASSED, FindingState.NOT_JUDGED}.isdisjoint(
         told[check] for check in order[order.index(unreached[0]) :] if unreached
     )
 
@@ -98,7 +98,9 @@ def vectors_with_a_token() -> list[Any]:
 
 
 @pytest.mark.parametrize(("case", "step"), vectors_with_a_token())
-async def test_agrees_with_the_server_on_every_vector(case: dict[str, Any], step: dict[str, Any]) -> None:
+async def test_the_explanation_agrees_with_the_server_on_every_vector(
+    case: dict[str, Any], step: dict[str, Any]
+) -> None:
     config = VECTORS["defaults"] | case.get("config", {})
     now = float(VECTORS["now"] + step["at"])
     request = step["request"]
@@ -165,7 +167,7 @@ async def test_agrees_with_the_server_on_every_vector(case: dict[str, Any], step
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name != "replayed"])
-async def test_names_the_check_that_catches_each_defect(name: str) -> None:
+async def test_the_check_that_catches_each_defect_is_named(name: str) -> None:
     lines = broken_proof(name, key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
     explanation = await explained(*(value for _, value in lines))
     assert explanation.error is not None
@@ -173,20 +175,22 @@ async def test_names_the_check_that_catches_each_defect(name: str) -> None:
     assert_is_told_in_order(explanation)
 
 
-async def test_a_good_request() -> None:
+async def test_a_good_request_passes_every_check_that_can_be_judged() -> None:
     explanation = await explained(proof(jti="the-jti"))
     assert explanation.error is None
     told = found(explanation)
     unjudged = {
-        check: finding.hint for check, finding in told.items() if finding.outcome is Outcome.NOT_JUDGED
+        check: finding.hint for check, finding in told.items() if finding.outcome is FindingState.NOT_JUDGED
     }
     assert unjudged == {
         Check.NONCE: "the server's nonce is not given",
         Check.JTI: "only the server's replay store knows whether the proof was used before",
-        Check.SCOPE: "no scope is asked for",
-        Check.AUTHENTICATION: "a route asks for it",
+        Check.SCOPE: "no scope is required",
+        Check.AUTHENTICATION: "a route must require it",
     }
-    assert {check for check in Check if told[check].outcome is Outcome.PASSED} == set(Check) - set(unjudged)
+    assert {check for check in Check if told[check].outcome is FindingState.PASSED} == set(Check) - set(
+        unjudged
+    )
     assert {
         check: told[check].actual for check in (Check.HTM, Check.HTU, Check.IAT, Check.JTI, Check.ALG)
     } == {
@@ -203,41 +207,41 @@ async def test_a_good_request() -> None:
     assert told[Check.JWK].actual == "P-256"
 
 
-async def test_what_fails_has_expected_actual_and_a_guess() -> None:
+async def test_a_failed_check_has_expected_actual_and_a_guess() -> None:
     told = found(await explained(KEY.proof("GET", URL.replace("https", "http"), access_token=TOKEN, now=NOW)))
     failed = told[Check.HTU]
     assert (failed.expected, failed.actual) == (URL, URL.replace("https", "http"))
     assert failed.hint == "scheme differs (http, not https): TLS ends at a proxy? set public_url"
-    assert told[Check.HTM] == Finding(check=Check.HTM, outcome=Outcome.PASSED, actual="GET")
-    assert told[Check.ATH] == Finding(check=Check.ATH, outcome=Outcome.NOT_REACHED)
-    assert told[Check.JTI].outcome is Outcome.NOT_REACHED
+    assert told[Check.HTM] == Finding(check=Check.HTM, outcome=FindingState.PASSED, actual="GET")
+    assert told[Check.ATH] == Finding(check=Check.ATH, outcome=FindingState.NOT_REACHED)
+    assert told[Check.JTI].outcome is FindingState.NOT_REACHED
 
 
 @pytest.mark.parametrize("name", ["no_htm", "no_iat", "no_jti", "duplicate_member"])
 async def test_a_claim_of_the_wrong_type_is_met_before_any_claim_is_compared(name: str) -> None:
     lines = broken_proof(name, key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
     told = outcomes(await explained(*(value for _, value in lines)))
-    assert told[Check.JKT] is Outcome.PASSED
-    assert told[Check.TYP] is Outcome.PASSED
+    assert told[Check.JKT] is FindingState.PASSED
+    assert told[Check.TYP] is FindingState.PASSED
     for check in (Check.CLAIMS, Check.HTM, Check.HTU, Check.ATH, Check.SIGNATURE, Check.IAT, Check.JTI):
-        assert told[check] is (Outcome.FAILED if check is Check.CLAIMS else Outcome.NOT_REACHED)
+        assert told[check] is (FindingState.FAILED if check is Check.CLAIMS else FindingState.NOT_REACHED)
 
 
 async def test_unreadable_claims_do_not_hide_an_earlier_failure() -> None:
     lines = broken_proof("no_htm", key=KEY, method="GET", url=URL, access_token=TOKEN, now=NOW)
     other = ISSUER.token(jkt=DPoPKey.generate().jkt)
     told = outcomes(await explained(*(value for _, value in lines), access_token=other))
-    assert told[Check.JKT] is Outcome.FAILED
-    assert told[Check.JWK] is Outcome.PASSED
-    assert told[Check.CLAIMS] is Outcome.NOT_REACHED
+    assert told[Check.JKT] is FindingState.FAILED
+    assert told[Check.JWK] is FindingState.PASSED
+    assert told[Check.CLAIMS] is FindingState.NOT_REACHED
 
 
 async def test_an_expired_token_stops_at_its_check() -> None:
     told = found(await explained(proof(), access_token=ISSUER.token(jkt=KEY.jkt, expires_in=-100)))
-    assert told[Check.TOKEN_TIME].outcome is Outcome.FAILED
+    assert told[Check.TOKEN_TIME].outcome is FindingState.FAILED
     assert told[Check.TOKEN_TIME].hint == "it expired 100 s ago"
-    assert told[Check.TOKEN_SIGNATURE].outcome is Outcome.PASSED
-    assert told[Check.BINDING].outcome is Outcome.NOT_REACHED
+    assert told[Check.TOKEN_SIGNATURE].outcome is FindingState.PASSED
+    assert told[Check.BINDING].outcome is FindingState.NOT_REACHED
 
 
 TOKEN_URL = "https://auth.example.test/token"
@@ -251,7 +255,7 @@ async def test_without_a_token_it_is_judged_as_a_token_endpoint_does() -> None:
     explanation = await token_request(KEY.proof("POST", TOKEN_URL, now=NOW))
     assert_is_told_in_order(explanation, CHECKS)
     told = outcomes(explanation)
-    assert {check for check in CHECKS if told[check] is not Outcome.PASSED} == {Check.NONCE, Check.JTI}
+    assert {check for check in CHECKS if told[check] is not FindingState.PASSED} == {Check.NONCE, Check.JTI}
     refused = await token_request(KEY.proof("GET", TOKEN_URL, now=NOW))
     assert refused.error is not None
     assert (refused.error.check, refused.status) == (Check.HTM, 400)
@@ -259,7 +263,7 @@ async def test_without_a_token_it_is_judged_as_a_token_endpoint_does() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BROKEN_PROOFS if name != "replayed"])
-async def test_each_defect_at_a_token_endpoint(name: str) -> None:
+async def test_each_defect_is_caught_as_at_a_token_endpoint(name: str) -> None:
     lines = broken_proof(name, key=KEY, method="POST", url=TOKEN_URL, access_token=TOKEN, now=NOW)
     explanation = await token_request(*(value for _, value in lines))
     assert_is_told_in_order(explanation, CHECKS)
@@ -268,7 +272,7 @@ async def test_each_defect_at_a_token_endpoint(name: str) -> None:
     assert (explanation.error is None) is only_with_a_token
 
 
-async def test_agrees_with_the_token_endpoint() -> None:
+async def test_the_explanation_agrees_with_the_token_endpoint() -> None:
     endpoint = TokenEndpoint(
         url=TOKEN_URL,
         replay_store=MemoryReplayStore(),
@@ -292,31 +296,35 @@ async def test_a_nonce_decides_in_place_of_iat() -> None:
     policy = DPoPPolicy(nonce="required")
     nonce = NONCES.issue(NOW)
     told = found(await explained(proof(nonce=nonce, now=NOW - 9999), policy=policy, nonces=NONCES))
-    assert told[Check.NONCE].outcome is Outcome.PASSED
+    assert told[Check.NONCE].outcome is FindingState.PASSED
     assert told[Check.NONCE].actual == nonce
-    assert told[Check.IAT].outcome is Outcome.NOT_JUDGED
+    assert told[Check.IAT].outcome is FindingState.NOT_JUDGED
     assert told[Check.IAT].hint == "the nonce decides"
     refused = await explained(proof(), policy=policy, nonces=NONCES)
-    assert outcomes(refused)[Check.NONCE] is Outcome.FAILED
-    assert outcomes(refused)[Check.IAT] is Outcome.NOT_JUDGED
+    assert outcomes(refused)[Check.NONCE] is FindingState.FAILED
+    assert outcomes(refused)[Check.IAT] is FindingState.NOT_JUDGED
     assert "DPoP-Nonce" in (found(refused)[Check.NONCE].hint or "")
 
 
-async def test_scopes() -> None:
+async def test_a_required_scope_is_checked() -> None:
     told = found(await explained(proof(), requirements=Requirements(scopes=("notes:read",))))
-    assert told[Check.SCOPE] == Finding(check=Check.SCOPE, outcome=Outcome.PASSED, actual=("notes:read",))
+    assert told[Check.SCOPE] == Finding(
+        check=Check.SCOPE, outcome=FindingState.PASSED, actual=("notes:read",)
+    )
     told = found(await explained(proof(), requirements=Requirements(scopes=("notes:write",))))
-    assert told[Check.SCOPE].outcome is Outcome.FAILED
+    assert told[Check.SCOPE].outcome is FindingState.FAILED
     assert told[Check.SCOPE].actual == ("notes:read",)
-    assert told[Check.AUTHENTICATION].outcome is Outcome.NOT_REACHED
+    assert told[Check.AUTHENTICATION].outcome is FindingState.NOT_REACHED
 
 
-async def test_what_the_verifier_cannot_say_is_not_judged() -> None:
+async def test_a_check_that_the_verifier_cannot_make_is_not_judged() -> None:
     told = found(await explained(proof(), unknown={Check.TOKEN_KEY: "no keys"}))
-    assert told[Check.TOKEN_KEY] == Finding(check=Check.TOKEN_KEY, outcome=Outcome.NOT_JUDGED, hint="no keys")
+    assert told[Check.TOKEN_KEY] == Finding(
+        check=Check.TOKEN_KEY, outcome=FindingState.NOT_JUDGED, hint="no keys"
+    )
 
 
-async def test_a_verifier_that_names_no_check() -> None:
+async def test_an_error_without_a_check_fails_the_authorization_check() -> None:
     class Opaque:
         issuers = ()
 
@@ -324,21 +332,21 @@ async def test_a_verifier_that_names_no_check() -> None:
             raise InvalidToken("unknown")
 
     told = outcomes(await explained(proof(), verifier=Opaque()))
-    assert told[Check.AUTHORIZATION] is Outcome.FAILED
-    assert told[Check.TARGET] is Outcome.NOT_REACHED
+    assert told[Check.AUTHORIZATION] is FindingState.FAILED
+    assert told[Check.TARGET] is FindingState.NOT_REACHED
 
 
 @pytest.mark.parametrize(
     "url", ["http://[2001:db8::1]:8080/notes", "http://API.example.test:80", "http://127.0.0.1/a%2Fb?c#d"]
 )
-async def test_any_absolute_url_will_do(url: str) -> None:
+async def test_any_absolute_url_is_accepted(url: str) -> None:
     assert (await explained(KEY.proof("GET", url, access_token=TOKEN, now=NOW), url=url)).error is None
 
 
-async def test_a_path_with_dot_segments() -> None:
+async def test_a_path_with_dot_segments_fails_the_target_check() -> None:
     explanation = await explained(proof(), url="https://api.example.test/a/../notes")
-    assert outcomes(explanation)[Check.TARGET] is Outcome.FAILED
-    assert outcomes(explanation)[Check.AUTHORIZATION] is Outcome.PASSED
+    assert outcomes(explanation)[Check.TARGET] is FindingState.FAILED
+    assert outcomes(explanation)[Check.AUTHORIZATION] is FindingState.PASSED
 
 
 @pytest.mark.parametrize(
