@@ -1,5 +1,6 @@
 """The header fields of an authenticated request: all there for what sends it, fewer in a copy."""
 
+import copy
 from typing import Any
 
 import httpx
@@ -24,3 +25,10 @@ def test_fields_can_be_set_and_removed(module: Any) -> None:
     fields["X-Request"] = "1"
     del fields["authorization"]
     assert dict(module.Headers(fields)) == {"x-request": "1"}
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_fields_can_be_shown_and_the_object_can_be_copied(module: Any) -> None:
+    fields = UncopiedHeaders(module.Headers({"Accept": "text/plain"}))
+    assert repr(fields) == repr(module.Headers({"Accept": "text/plain"}))
+    assert copy.copy(fields)["accept"] == "text/plain"
