@@ -7,12 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from dpop_middleware._clock import system_time
-from dpop_middleware._request.secure_url import is_loopback
-from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console
-from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token
-from dpop_middleware.client.target import origin_of
+from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
 from dpop_middleware.testing.target import Target
 
 __all__ = ["COMMAND"]
@@ -33,9 +30,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--method", default="GET", metavar="METHOD", help="default: GET; without a body")
     parser.add_argument("--only", action="append", metavar="CASE", help="run this case; repeatable")
     parser.add_argument("--leave-out", action="append", metavar="CASE", help="skip this case; repeatable")
-    parser.add_argument(
-        "--insecure-http", action="store_true", help="send the token by plain http to another machine"
-    )
+    parser.add_argument("--insecure-http", action="store_true", help=INSECURE_HTTP)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -57,17 +52,8 @@ def _run(args: Namespace, console: Console) -> int:
         leave_out=args.leave_out or (),
         clock=system_time,
     )
-    _check_url(args.url, insecure_http=args.insecure_http)
+    check_destination(args.url, insecure_http=args.insecure_http)
     return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))
-
-
-def _check_url(url: str, *, insecure_http: bool) -> None:
-    try:
-        base = parse_base_url(origin_of(url))
-    except ValueError as error:
-        raise CommandError(f"the URL can't be used: {error}") from error
-    if base.scheme != "https" and not is_loopback(base.host) and not insecure_http:
-        raise CommandError("the token would be sent unencrypted: use https, or add --insecure-http")
 
 
 COMMAND = Command(

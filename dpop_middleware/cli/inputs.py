@@ -8,19 +8,33 @@ from pathlib import Path
 from typing import Any, Final
 
 from dpop_middleware._request.request import credentials
+from dpop_middleware._request.secure_url import is_loopback
+from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.target import origin_of
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["LATEST_TIME", "Inputs", "checked_method", "checked_token", "parse_time"]
+__all__ = [
+    "INSECURE_HTTP",
+    "LATEST_TIME",
+    "Inputs",
+    "check_destination",
+    "checked_method",
+    "checked_token",
+    "parse_time",
+]
 
 _MAX_SIZE: Final = 512 * 1024
 _WHITESPACE: Final = " \t\r\n"
 # Key material given in place of a file name must not appear in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+INSECURE_HTTP: Final = "send the token by plain http to another machine"
+"""What `--help` says of the option `--insecure-http`."""
 
 LATEST_TIME: Final = 253_402_300_799
 """The last second of the year 9999, in seconds since the epoch."""
@@ -144,3 +158,16 @@ def checked_method(method: str) -> str:
     if not _METHOD.fullmatch(method):
         raise CommandError("the method is not an HTTP method name, such as GET")
     return method
+
+
+def check_destination(url: str, *, insecure_http: bool) -> None:
+    """Refuse to send a token to `url` by plain http, unless it stays on this machine or `insecure_http`.
+
+    Raises CommandError.
+    """
+    try:
+        base = parse_base_url(origin_of(url))
+    except ValueError as error:
+        raise CommandError(f"the URL can't be used: {error}") from error
+    if base.scheme != "https" and not is_loopback(base.host) and not insecure_http:
+        raise CommandError("the token would be sent unencrypted: use https, or add --insecure-http")

@@ -5,7 +5,14 @@ from argparse import ArgumentParser, Namespace
 
 from dpop_middleware.cli.command import PRIVATE_KEY, Command
 from dpop_middleware.cli.console import CommandError, Console
-from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token, parse_time
+from dpop_middleware.cli.inputs import (
+    INSECURE_HTTP,
+    Inputs,
+    check_destination,
+    checked_method,
+    checked_token,
+    parse_time,
+)
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
 __all__ = ["COMMAND"]
@@ -30,6 +37,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--nonce", metavar="NONCE", help="the server's last DPoP-Nonce")
     parser.add_argument("--now", metavar="TIME", help="the iat, in seconds since the epoch or ISO 8601")
     parser.add_argument("--curl", action="store_true", help="print a curl command, which contains the token")
+    parser.add_argument("--insecure-http", action="store_true", help=f"with --curl: {INSECURE_HTTP}")
 
 
 def _run(args: Namespace, console: Console) -> int:
@@ -44,6 +52,8 @@ def _run(args: Namespace, console: Console) -> int:
         proof = key.proof(method, args.url, access_token=token, nonce=args.nonce, now=now)
     except ValueError as error:
         raise CommandError(f"no proof can be made: {error}") from error
+    if args.curl:
+        check_destination(args.url, insecure_http=args.insecure_http)
     if method != method.upper():
         console.note(f"note: methods are case-sensitive: {method} is not {method.upper()}")
     console.line(_curl(method, args.url, proof=proof, token=token) if args.curl else proof)

@@ -99,6 +99,22 @@ def test_a_curl_command_is_quoted_for_the_shell(key_file: str, tmp_path: Path) -
     assert shell.stdout.splitlines() == words(line)[1:]
 
 
+@pytest.mark.parametrize("url", ["http://api.example.test/notes", "ws://api.example.test/notes"])
+def test_no_curl_command_sends_a_token_unencrypted_to_another_machine(key_file: str, url: str) -> None:
+    given = ("proof", "GET", url, "--key", key_file, "--token", "abc")
+    ran = run(*given, "--curl")
+    assert (ran.status, ran.out) == (2, "")
+    assert "the token would be sent unencrypted: use https, or add --insecure-http" in ran.err
+    assert words(run(*given, "--curl", "--insecure-http").out)[-1] == url
+    assert run(*given).status == 0, "a proof alone is sent nowhere"
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "[::1]:8000"])
+def test_a_curl_command_may_stay_on_this_machine_unencrypted(key_file: str, host: str) -> None:
+    url = f"http://{host}/notes"
+    assert words(run("proof", "GET", url, "--key", key_file, "--token", "abc", "--curl").out)[-1] == url
+
+
 def test_a_method_in_lower_case_is_pointed_out(key_file: str) -> None:
     ran = run("proof", "get", URL, "--key", key_file)
     assert ran.status == 0
