@@ -2,13 +2,15 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlencode
 
+from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.target import origin_of
 from dpop_middleware.jose import base64url
 
 __all__ = ["NO_PARAMETERS", "PKCE", "authorization_url", "optional_parameters", "pkce_pair"]
@@ -47,12 +49,20 @@ def authorization_url(
     scopes: Iterable[str] = (),
     resource: str | None = None,
     parameters: Mapping[str, str] = NO_PARAMETERS,
+    insecure_http_hosts: Collection[str] = (),
 ) -> str:
     """Return the URL at which a user's browser asks for an authorization code.
 
     The code will be bound to `key` by `dpop_jkt` (RFC 9449 section 10). `resource` names the API (RFC 8707),
-    `parameters` adds others, such as `nonce`. Nothing is sent, and `state` is for the caller to compare.
+    `parameters` adds others, such as `nonce`. `insecure_http_hosts` are hosts that the browser may ask by
+    plain http, besides loopback ones. Nothing is sent, and `state` is for the caller to compare.
+
+    Raises ConfigurationError (a ValueError) for a plain http endpoint that isn't named: the user logs in
+    there, and on the way `dpop_jkt` could be exchanged for that of another key (RFC 6749 section 3.1). Other
+    schemes than http aren't looked at.
     """
+    if endpoint.lower().startswith("http:"):
+        checked_url("endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
     query = {
         "response_type": "code",
         "client_id": client_id,

@@ -1,11 +1,13 @@
 """PKCE pairs and authorization URLs."""
 
+from collections.abc import Collection
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from dpop_middleware.client import DPoPKey, authorization_url, pkce_pair
 from dpop_middleware.client.authorization import PKCE
+from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 
 
@@ -65,3 +67,37 @@ def test_what_is_not_given_is_left_out() -> None:
     assert [name for name, _ in parse_qsl(urlsplit(url).query)] == [
         "response_type", "client_id", "redirect_uri", "code_challenge", "code_challenge_method", "dpop_jkt"
     ]  # fmt: skip
+
+
+def asked_at(endpoint: str, *, insecure_http_hosts: Collection[str] = ()) -> str:
+    return authorization_url(
+        endpoint,
+        client_id="c",
+        redirect_uri="https://app/cb",
+        code_challenge="x",
+        key=DPoPKey.generate(),
+        insecure_http_hosts=insecure_http_hosts,
+    )
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://auth.example.com/authorize", "HTTP://auth.example.com?tenant=7", "http://auth.example.com"],
+)
+def test_nobody_logs_in_by_plain_http(endpoint: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('auth.example.com',\)"):
+        asked_at(endpoint)
+    assert asked_at(endpoint, insecure_http_hosts=("auth.example.com",)).startswith(endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://localhost:8000/authorize", "http://[::1]/authorize", "/authorize", "openid4vp://authorize"],
+)
+def test_this_machine_and_other_schemes_are_asked_as_before(endpoint: str) -> None:
+    assert asked_at(endpoint).startswith(f"{endpoint}?response_type=code&")
+
+
+def test_an_http_endpoint_without_a_host_is_no_url() -> None:
+    with pytest.raises(ValueError, match="absolute"):
+        asked_at("http:/authorize")
