@@ -273,5 +273,5 @@ def _demands_nonce(response: Any) -> bool:
 def _json(response: Any) -> object:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # not JSON, or nested too deep for Python
         return None
