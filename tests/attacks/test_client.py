@@ -300,7 +300,8 @@ async def test_that_a_client_secret_goes_elsewhere(kind: str) -> None:
         assert [request.url for request in sent] == [f"{HOME}/token"]
     secret = base64.b64encode(b"c:s3cr3t").decode()
     assert sent[0].headers["authorization"] == f"Basic {secret}"
-    with module.Client(transport=transport) as client, pytest.raises(ConfigurationError):
+    unused = answered_by(kind, sending_to("https://evil.example/token", 302), sent)
+    with module.Client(transport=unused) as client, pytest.raises(ConfigurationError):
         fetch_token(client, "http://api.example.com/token", ClientCredentials(), key=KEY, client_id="c")
     assert len(sent) == 1
 
