@@ -5,48 +5,76 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["sign_here", "sign_of_other_workers"]
+__all__ = ["configured_workers", "sign_here", "sign_of_other_workers"]
 
-_VARIABLE = "WEB_CONCURRENCY"
+_VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
 _ARGUMENTS_OF_GUNICORN = "GUNICORN_CMD_ARGS"
 _WORKERS = ("--workers", "-w")
 _RELOADING = "--reload"
+_WORKER_OF_GRANIAN = "granian-worker"
 
 
 def sign_of_other_workers(
-    *, environ: Mapping[str, str], argv: Sequence[str], under_gunicorn: bool, parent: int | None
+    *, environ: Mapping[str, str], argv: Sequence[str], configured: int | None, parent: int | None
 ) -> str | None:
     """Return what says that this process is one of several workers, None where nothing does.
 
-    - `environ`, `argv`: of this process. `under_gunicorn`: whether gunicorn started it.
+    - `environ`, `argv`: of this process.
+    - `configured`: the number of workers by the server's own account, which settles it; None where it
+      doesn't say.
     - `parent`: the process id of the `multiprocessing` parent, None without one.
 
     A server that reloads its application runs it in a child process too: its command line says so.
     """
+    if configured is not None:
+        return f"{configured} workers by the server's configuration" if configured > 1 else None
     arguments = [*environ.get(_ARGUMENTS_OF_GUNICORN, "").split(), *argv]
     named = _named_workers(arguments)
-    if named is None:
-        named = _number(environ.get(_VARIABLE, ""))
-        if named is not None and named > 1:
-            return f"{_VARIABLE}={named}"
     if named is not None:
         return f"--workers {named}" if named > 1 else None
-    if _RELOADING in arguments:
+    for variable in _VARIABLES:
+        number = _number(environ.get(variable, ""))
+        if number is not None:
+            return f"{variable}={number}" if number > 1 else None
+    if parent is None or _RELOADING in arguments:
         return None
-    if under_gunicorn:
-        return "gunicorn, whose number of workers isn't on its command line"
-    return None if parent is None else f"a multiprocessing parent, process {parent}"
+    return f"a multiprocessing parent, process {parent}"
+
+
+def configured_workers(process: object, siblings: Mapping[int, object]) -> int | None:
+    """Return how many workers the server that started this process wants, None where it doesn't say.
+
+    - `process`: this one, as `multiprocessing` knows it. uvicorn and hypercorn hand a child their
+      configuration, granian its number, counted from 1: at least so many are there.
+    - `siblings`: what gunicorn's arbiter knew of its other workers when it made this one.
+    """
+    for sibling in siblings.values():
+        return _workers_of(getattr(sibling, "cfg", None))
+    if getattr(process, "name", None) == _WORKER_OF_GRANIAN:
+        return _whole(next(iter(getattr(process, "_args", ())), None))
+    config = getattr(process, "_kwargs", {}).get("config")
+    # A server that reloads has one worker, whatever number it was told.
+    return 1 if getattr(config, "should_reload", False) is True else _workers_of(config)
 
 
 def sign_here() -> str | None:
     """Return what `sign_of_other_workers` says of this process."""
     parent = multiprocessing.parent_process()
+    arbiter = getattr(sys.modules.get("gunicorn.arbiter"), "Arbiter", None)
     return sign_of_other_workers(
         environ=os.environ,
         argv=sys.argv,
-        under_gunicorn="gunicorn.arbiter" in sys.modules,
+        configured=configured_workers(multiprocessing.current_process(), getattr(arbiter, "WORKERS", {})),
         parent=None if parent is None else parent.pid,
     )
+
+
+def _workers_of(config: object) -> int | None:
+    return _whole(getattr(config, "workers", None))
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(text: str) -> int | None:

@@ -5,26 +5,26 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import dpop_middleware
 from dpop_middleware import MemoryReplayStore
 from dpop_middleware.replay import memory
-from dpop_middleware.replay.other_workers import sign_of_other_workers
+from dpop_middleware.replay.other_workers import configured_workers, sign_of_other_workers
 from tests.support.replay import entry
 
 
 def sign(
     *argv: str,
     environ: Mapping[str, str] | None = None,
-    under_gunicorn: bool = False,
+    configured: int | None = None,
     parent: int | None = None,
 ) -> str | None:
     arguments: Sequence[str] = ("server", *argv)
-    return sign_of_other_workers(
-        environ=environ or {}, argv=arguments, under_gunicorn=under_gunicorn, parent=parent
-    )
+    return sign_of_other_workers(environ=environ or {}, argv=arguments, configured=configured, parent=parent)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,47 @@ def test_the_command_line_names_several_workers(argv: Sequence[str]) -> None:
 
 def test_the_environment_names_several_workers() -> None:
     assert sign(environ={"WEB_CONCURRENCY": "3"}) == "WEB_CONCURRENCY=3"
+    assert sign(environ={"GRANIAN_WORKERS": "3"}) == "GRANIAN_WORKERS=3"
     assert sign(environ={"GUNICORN_CMD_ARGS": "--workers=3 --bind :80"}) == "--workers 3"
     assert sign("--workers", "1", environ={"WEB_CONCURRENCY": "3"}) is None, "the command line wins"
 
 
-def test_a_parent_or_gunicorn_may_have_several() -> None:
+def test_a_parent_may_have_several() -> None:
     assert "process 17" in str(sign(parent=17))
-    assert "gunicorn" in str(sign(under_gunicorn=True))
+
+
+def test_the_servers_own_account_settles_it() -> None:
+    assert sign(configured=2) == "2 workers by the server's configuration"
+    assert sign("--workers", "4", environ={"WEB_CONCURRENCY": "4"}, configured=1, parent=17) is None
+
+
+def process(name: str = "SpawnProcess-1", args: tuple[Any, ...] = (), **kwargs: Any) -> Any:
+    return SimpleNamespace(name=name, _args=args, _kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("child", "siblings", "workers"),
+    [
+        (process(config=SimpleNamespace(workers=2, should_reload=False)), {}, 2),
+        (process(config=SimpleNamespace(workers=2, should_reload=True)), {}, 1),
+        (process(config=SimpleNamespace(workers=1)), {}, 1),
+        (process(config=SimpleNamespace(workers="2")), {}, None),
+        (process(config=SimpleNamespace(workers=True)), {}, None),
+        (process(config={"workers": 2}), {}, None),
+        (process("granian-worker", (2, None)), {}, 2),
+        (process("granian-worker", (1, None)), {}, 1),
+        (process("granian-worker"), {}, None),
+        (process(), {17: SimpleNamespace(cfg=SimpleNamespace(workers=3))}, 3),
+        (process(), {17: SimpleNamespace(cfg=SimpleNamespace(workers=1))}, 1),
+        (process(), {17: object()}, None),
+        (process(), {}, None),
+        (object(), {}, None),
+    ],
+)
+def test_what_a_server_hands_to_its_workers_is_read(
+    child: Any, siblings: Mapping[int, object], workers: int | None
+) -> None:
+    assert configured_workers(child, siblings) == workers
 
 
 @pytest.mark.parametrize(
