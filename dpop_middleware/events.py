@@ -91,6 +91,17 @@ def _named(cause: BaseException | None) -> str:
     return f"{name}({_escaped(code)})" if isinstance(code, str) else name
 
 
+def _info_is_seen() -> bool:
+    """Whether the logger, or one that it hands its records to, has a handler that shows INFO."""
+    logger: logging.Logger | None = _LOG if _LOG.isEnabledFor(logging.INFO) else None
+    while logger is not None:
+        for handler in logger.handlers:
+            if handler.level <= logging.INFO and not isinstance(handler, logging.NullHandler):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 class _RateLimit:
     """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines.
 
@@ -209,8 +220,7 @@ class Reporter:
         """Whether nobody would see this refusal at INFO, and none by the same check was shown yet."""
         if isinstance(error, (MissingCredentials, UseDPoPNonce)) or error.check in self._shown:
             return False
-        info_is_seen = _LOG.isEnabledFor(logging.INFO) and _LOG.hasHandlers()
-        if info_is_seen or not _LOG.isEnabledFor(logging.WARNING):
+        if _info_is_seen() or not _LOG.isEnabledFor(logging.WARNING):
             return False
         self._shown.add(error.check)
         return True

@@ -205,6 +205,22 @@ def test_info_without_a_handler_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatc
     assert HOW in shown[0]
 
 
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_only_a_handler_that_shows_info_counts(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            shown.append(record.levelname)
+
+    shown: list[str] = []
+    logger = logging.getLogger("dpop_middleware")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler(), Handler(level)])
+    reporter = Reporter(None)
+    for _ in range(3):
+        report(reporter, errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI))
+    assert shown == (["WARNING"] if level == logging.WARNING else ["INFO"] * 3)
+
+
 def test_a_sink_is_told_what_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "dpop_middleware")
     events: list[AuthenticationEvent] = []
