@@ -56,6 +56,7 @@ def build(**changes: Any) -> ResourceServer:
     [
         ({"issuer": ...}, "exactly one of issuer and verifier: none is given"),
         ({"verifier": Tokens()}, "leave them out, or leave out verifier"),
+        ({"verifier": Tokens(), "jwks": ...}, "issuer, .* leave them out, or leave out verifier"),
         ({"verifier": Tokens(), "issuer": ..., "jwks": ..., "audience": RESOURCE}, "leave out verifier"),
         ({"verifier": Tokens(), "issuer": ...}, "leave out verifier"),
         ({"verifier": "x", "issuer": ..., "jwks": ...}, "verifier takes an AccessTokenVerifier"),

@@ -1,14 +1,19 @@
-"""Memory that an attacker wants us to keep."""
+"""Memory that an attacker wants us to keep, and what one request wants to leave there for another."""
 
 import hashlib
 import tracemalloc
+from typing import Any
 
+import pytest
+
+from dpop_middleware import ResourceRequest, VerifiedRequest
 from dpop_middleware._proof.known_clients import KnownClients
 from dpop_middleware._proof.proof import parse_header
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
+from tests.support.faces import ORIGIN, World
 
 MIB = 1024 * 1024
 
@@ -44,6 +49,59 @@ def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
     finally:
         tracemalloc.stop()
     assert held <= 4 * MIB
+
+
+def asked(world: World, token: str) -> ResourceRequest:
+    proof = world.key.proof("GET", f"{ORIGIN}/notes", access_token=token, now=world.clock())
+    return ResourceRequest(
+        method="GET", raw_path="/notes", authorization=(f"DPoP {token}",), dpop=(proof,), hosts=()
+    )
+
+
+async def twice(world: World, token: str) -> tuple[VerifiedRequest, VerifiedRequest]:
+    api = world.server()
+    first = await api.authenticate(asked(world, token))
+    return first, await api.authenticate(asked(world, token))
+
+
+async def test_one_request_wants_to_change_the_token_of_another() -> None:
+    world = World()
+    token = world.token(["notes:read"], roles=["reader"], org={"id": 7})
+    first, second = await twice(world, token)
+    cached: Any = first.access_token
+    assert second.access_token is cached, "the second request is given what the first one held"
+    for name, value in {
+        "subject": "mallory",
+        "scopes": {"admin"},
+        "jkt": None,
+        "claims": {},
+        "new": 1,
+    }.items():
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(cached, name, value)
+        with pytest.raises((AttributeError, TypeError)):
+            delattr(cached, name)
+    with pytest.raises(AttributeError):
+        cached.scopes.add("admin")
+    with pytest.raises(TypeError):
+        cached.claims["roles"] = ["admin"]
+    for change in ("update", "pop", "popitem", "clear", "setdefault", "__ior__"):
+        assert not hasattr(cached.claims, change)
+    cached.claims["roles"].append("admin")
+    cached.claims["org"]["id"] = 1
+    cached.claims.get("roles").clear()
+    dict(cached.claims)["org"].clear()
+    assert second.access_token.claims["roles"] == ["reader"]
+    assert second.access_token.claims["org"] == {"id": 7}
+    assert second.access_token.scopes == {"notes:read"}
+
+
+async def test_whoever_reads_logs_wants_the_claims() -> None:
+    world = World()
+    first, _ = await twice(world, world.token(email="s3cr3t@example.com", address={"street": "s3cr3t"}))
+    shown = f"{first!r} {first.access_token!r} {first.access_token.claims!r} {first.access_token.claims}"
+    assert "s3cr3t" not in shown
+    assert "email" in repr(first.access_token.claims), "which claims there are is no secret"
 
 
 def verified(payload: bytes, scopes: frozenset[str] = frozenset()) -> VerifiedToken:
