@@ -115,6 +115,7 @@ class DPoPError(Exception):
         error.__dict__.update(self.__dict__)
         error.check = self.check if check is None else check
         error.refusal = self.refusal if refusal is None else refusal
+        error.__cause__ = self.__cause__
         return error
 
 

@@ -126,7 +126,8 @@ class Connection:
         try:
             outcome = await resource_server.verify(request)
         except DPoPError as error:
-            self._outcomes[key] = _Remembered(request, resource_server.policy, error)
+            # A copy: the error's traceback holds this frame, and so the connection that would hold it.
+            self._outcomes[key] = _Remembered(request, resource_server.policy, error.restated())
             raise
         finally:
             del self._turns[key]
@@ -148,7 +149,7 @@ class Connection:
         if isinstance(remembered.outcome, Authentication):
             return remembered.outcome
         if remembered.outcome.check is Check.JTI or remembered.policy == policy:
-            raise remembered.outcome
+            raise remembered.outcome.restated()
         return None
 
 
