@@ -20,8 +20,7 @@ _LOG = logging.getLogger("dpop_middleware.replay")
 # An entry whose lifetime is nil or negative is still kept for a moment: a store never answers "first" twice
 # for two presentations that arrive together.
 SHORTEST_LIFETIME = 1.0
-# Each `add` forgets at most this many expired entries, so that no request pays for all of them and one
-# wrong `now` far ahead does not empty the store.
+# Each `add` forgets at most this many expired entries, so that no request pays for all of them.
 FORGOTTEN_PER_ADD = 2
 LONGEST_RETRY_AFTER = 60
 
@@ -51,10 +50,10 @@ class MemoryReplayStore:
     lock out the rest: with the defaults 20,000, which is 210 requests a second during the 95 seconds that an
     entry lives. An entry without `speaks_for` counts for its key.
 
-    Expiry is exact on the times that the entries carry; the store reads no clock. Safe for several threads
-    and event loops of one process. Other processes do not see it: use `RedisReplayStore` for more than one
-    worker. Where this process seems to be one of several, a WARNING says so once. Raises `ConfigurationError`
-    for other limits.
+    An entry lives for as long as it says, by a clock that nobody sets: one on the wall that jumps ahead and
+    back makes the store forget nothing. Safe for several threads and event loops of one process. Other
+    processes do not see it: use `RedisReplayStore` for more than one worker. Where this process seems to be
+    one of several, a WARNING says so once. Raises `ConfigurationError` for other limits.
     """
 
     def __init__(self, *, max_entries: int = 200_000, max_share: float = 0.1) -> None:
@@ -101,12 +100,12 @@ class MemoryReplayStore:
         """Return whether there is room for another proof, for readiness probes."""
         with self._lock:
             entries = len(self._entries)
-            # What has expired makes room at the next `add`. Nobody hands in the time of a probe.
-            ok = entries < self._max_entries or self._expiries[0][0] < time.time()
+            # What has expired makes room at the next `add`.
+            ok = entries < self._max_entries or self._expiries[0][0] < time.monotonic()
         return MemoryStoreHealth(ok=ok, entries=entries, max_entries=self._max_entries)
 
     def _add(self, entry: ReplayEntry) -> bool:
-        key, now = entry.key, entry.now
+        key, now = entry.key, time.monotonic()
         self._forget(now, FORGOTTEN_PER_ADD)
         known = self._entries.get(key)
         if known is not None:
@@ -119,7 +118,7 @@ class MemoryReplayStore:
         if of_client is None:
             of_client = self._shares[name] = _Share(name)
         of_client.entries += 1
-        expires_at = max(entry.expires_at, now + SHORTEST_LIFETIME)
+        expires_at = now + max(entry.expires_at - entry.now, SHORTEST_LIFETIME)
         self._entries[key] = (expires_at, of_client)
         heapq.heappush(self._expiries, (expires_at, key))
         return True

@@ -47,8 +47,8 @@ class ReplayStore(Protocol):
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry` atomically; True the first time, False when it was there.
 
-        The lifetime of the memory is `entry.expires_at - entry.now` seconds: a store reads no clock of
-        its own. Raises `dpop_middleware.errors.Unavailable` when it can't know.
+        The lifetime of the memory is `entry.expires_at - entry.now` seconds; no clock of the store's own is
+        compared with the entry's. Raises `dpop_middleware.errors.Unavailable` when it can't know.
         """
         ...
 
