@@ -24,6 +24,7 @@ from dpop_middleware.replay.pending import (
     PendingWrite,
     unavailable,
 )
+from dpop_middleware.replay.reading import REDIRECTIONS, WRONG_SERVER, AnchorReading
 from dpop_middleware.replay.replies import FORBIDDEN, ServerError
 from dpop_middleware.replay.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.settings import Settings
@@ -31,9 +32,6 @@ from dpop_middleware.replay.wire import ASKING, command
 
 __all__ = ["REDIRECTIONS", "Again", "Batch"]
 
-# The server is not, or no longer, the one to write to: another connection may lead to the right one.
-WRONG_SERVER = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
-REDIRECTIONS = frozenset({"MOVED", "ASK"})
 # Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
@@ -45,9 +43,9 @@ Again = list[tuple[PendingWrite, ServerError]]
 class Batch:
     """`writes` in one exchange; `fence` and `settings` are the link's.
 
-    `with_get` says whether the server knows `SET … NX GET`. `tag` is the hash tag of a slot that the server
-    owns, empty without a cluster. `outcome` is None until the replies are there: then the writes that need
-    another try, each with what stood in its way, or what kept the replies away.
+    `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies are there:
+    then the writes that need another try, each with what stood in its way, or what kept the replies away.
+    `held` are those that can't be judged before the other masters of the cluster were asked.
     """
 
     def __init__(
@@ -57,7 +55,6 @@ class Batch:
         fence: Fence,
         retentions: PublishedRetentions,
         with_get: bool,
-        tag: bytes,
     ) -> None:
         self._writes = writes
         self._settings = settings
@@ -67,22 +64,28 @@ class Batch:
         self._shortest: dict[str, float] = {}
         self._now = 0.0
         self._with_get = with_get
-        self._tag = tag
-        self._look = self._opening = self._touching = self._waiting = self._closing = b""
-        self._epoch: bytes | None = None
-        self._acknowledged = 0
+        self._look = self._touching = self._waiting = b""
+        self._opening: list[bytes] = []
         self._asking = [index for index, write in enumerate(writes) if write.asking]
+        self._reading = AnchorReading(writes, fence)
+        self._acknowledged = 0
+        self.held: list[PendingWrite] = []
         self.get_is_unknown = False
         self.wrong_server = False
         self.outcome: Again | Exception | None = None
+
+    @property
+    def usual(self) -> tuple[bytes, Sequence[object]]:
+        """The replies that are to be expected at the end, if nothing happened."""
+        return self._reading.usual
 
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
         """What to send, and how many replies it gets.
 
         `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
         """
-        self._look = self._fence.look(at)
-        self._opening, self._closing = self._fence.opening(now), self._fence.closing
+        self._look = self._fence.vitals.look(at)
+        self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
         with_get = self._with_get
@@ -91,11 +94,10 @@ class Batch:
             commands.insert(index, ASKING)
         own = {write.namespace: write.retention for write in self._writes if write.retention}
         self._publishing = self._retentions.exchange(own, at=at, now=now)
-        before = (*self._publishing, self._look, self._opening)
-        after = (self._touching, self._waiting, self._closing)
+        before = [*self._publishing, self._look, *self._opening]
+        after = [self._touching, self._waiting, *self._reading.commands()]
         around = [part for part in (*before, *after) if part]
-        data = b"".join((*before, *commands, *after))
-        return data, len(commands) + len(around)
+        return b"".join((*before, *commands, *after)), len(commands) + len(around)
 
     def land(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to what was composed, and answer what is known.
@@ -108,20 +110,26 @@ class Batch:
             self._read_retentions(replies.pop(0), replies.pop(0), now)
         if self._look:
             self._read_look(replies.pop(0), now=now, at=at)
-        if self._closing:
-            self._read_epoch(replies.pop())
+        self._reading.take(replies)
         if self._waiting:
             self._read_waiting(replies.pop())
         if self._touching:
             replies.pop()
         if self._opening:
-            del replies[0]
+            self._read_opening(replies[: len(self._opening)])
+            del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
         if not all(map(self._can_be_a_reply, replies)):
             raise InvalidResponse("a reply is none that an entry can get")
+        if self._reading.is_forbidden:
+            self._fence.off()
+            self._settings.notices.warn(
+                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
+                "until +get is granted and the connection is opened anew"
+            )
         if self._fence.active:
-            self._fence.observe(self._epoch, now)
+            self._reading.judge(now=now, at=at)
             self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
 
@@ -137,9 +145,17 @@ class Batch:
         if isinstance(reply, bytes):
             self._fence.looked(parse_info(reply), at=at, now=now)
 
+    def _read_opening(self, replies: list[object]) -> None:
+        if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
+            self._fence.with_script = False
+            self._settings.notices.warn(
+                "the user may not EVAL: what is known of lost entries is written down without a look at what "
+                "another worker wrote in the same moment; grant +eval"
+            )
+
     def _say_what_is_wrong(self, now: float) -> None:
         warn = self._settings.notices.warn
-        if self._fence.is_evicting:
+        if self._fence.vitals.is_evicting:
             warn(
                 "the replay store's server evicts keys, and with them used proofs: requests are refused "
                 "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
@@ -158,7 +174,7 @@ class Batch:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
         # write nothing, so that there would be nothing to wait for.
         if any(write.unknown for write in self._writes):
-            name = b"%b::wait%b" % (self._settings.prefix.encode(), self._tag)
+            name = self._fence.sights.buckets.touched[self._writes[0].bucket]
             self._touching = command(b"SET", name, b"1", b"PX", b"1000")
         milliseconds = max(SHORTEST_WAIT, timeout - WAIT_GRANULARITY) * 1000
         self._waiting = command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
@@ -171,23 +187,10 @@ class Batch:
             )
         self._acknowledged = reply if isinstance(reply, int) else 0
 
-    def _read_epoch(self, epoch: object) -> None:
-        if isinstance(epoch, ServerError):
-            if epoch.code != FORBIDDEN:
-                raise epoch
-            self._fence.off()
-            self._settings.notices.warn(
-                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
-                "until +get is granted and the connection is opened anew"
-            )
-        elif isinstance(epoch, bytes):
-            self._epoch = epoch
-
     def _settled(self, replies: list[object]) -> Again:
         """Resolve what is known; return the rest with what stood in its way."""
-        change = self._fence.change if self._fence.active else -math.inf
         replicated = self._acknowledged >= self._settings.wait_replicas
-        again: Again = []
+        reading, again = self._reading, Again()
         for write, reply in zip(self._writes, replies, strict=True):
             if isinstance(reply, ServerError):
                 if self._is_for_another_try(write, reply):
@@ -196,18 +199,42 @@ class Batch:
                     write.resolve(unavailable(REFUSED, reply))
                 continue
             outcome = self._judge(write, reply)
-            if outcome is True and not replicated:
-                outcome = unavailable(UNREPLICATED)
-            elif outcome is True and write.not_before < change:
-                seconds = math.ceil(change - write.not_before)
-                if self._fence.is_evicting:
-                    outcome = unavailable(EVICTED, retry_after=seconds)
-                else:
-                    outcome = unavailable(FENCED, retry_after=seconds, judges_from=change)
-            elif outcome is True and write.retention:
-                outcome = self._judge_age(write)
+            if outcome is True:
+                if reading.is_odd and self._waits(write, again):
+                    continue
+                if not replicated:
+                    outcome = unavailable(UNREPLICATED)
+                elif write.not_before < (since := reading.since(write)):
+                    outcome = self._lost(write, since)
+                elif write.retention:
+                    outcome = self._judge_age(write)
             write.resolve(outcome)
         return again
+
+    def _lost(self, write: PendingWrite, since: float) -> Outcome:
+        seconds = math.ceil(since - write.not_before)
+        if self._fence.vitals.is_evicting:
+            return unavailable(EVICTED, retry_after=seconds)
+        return unavailable(FENCED, retry_after=seconds, judges_from=since)
+
+    def _waits(self, write: PendingWrite, again: Again) -> bool:
+        """Whether `write`, which looks new, can't be judged by what was read here."""
+        error = self._reading.elsewhere.get(write.bucket)
+        if error is not None:
+            self._follow_anchor(write, error, again)
+            return True
+        if write.bucket in self._fence.standing.foreign:
+            self.held.append(write)
+            return True
+        return False
+
+    def _follow_anchor(self, write: PendingWrite, error: ServerError, again: Again) -> None:
+        """The anchor is elsewhere. So is the entry, or, while the slot moves, it will be: not known now."""
+        if error.code == "ASK":
+            write.resolve(unavailable(NO_ANSWER, error))
+            return
+        self._is_for_another_try(write, error)
+        again.append((write, error))
 
     def _judge_age(self, write: PendingWrite) -> Outcome:
         """Whether everybody who may have accepted the proof of `write` still remembers it."""
@@ -243,6 +270,7 @@ class Batch:
 
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
         if error.code in REDIRECTIONS:
+            write.vouched = self._reading.vouches(write)
             return True
         if error.code in WRONG_SERVER:
             self.wrong_server = True

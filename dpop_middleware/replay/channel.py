@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +25,7 @@ __all__ = ["Channel", "put_away"]
 
 Landed = Callable[[list[object] | Exception], None]
 
+NOTHING_USUAL: Final = (b"", ())
 # The coarsest event loops count in milliseconds.
 CLOCK_STEP = 0.001
 
@@ -56,19 +57,27 @@ class Channel(asyncio.Protocol):
         """Whether nothing can be asked any more."""
         return self._end is not None
 
-    def exchange(self, data: bytes, count: int, landed: Landed, *, deadline: float) -> None:
+    def exchange(
+        self,
+        data: bytes,
+        count: int,
+        landed: Landed,
+        *,
+        deadline: float,
+        usual: tuple[bytes, Sequence[object]] = NOTHING_USUAL,
+    ) -> None:
         """Send `data`; `landed` is called with its `count` replies as soon as the last of them is there.
 
         Or with what kept them away, such as `TimeoutError` when they are not there by `deadline`; after that
-        the channel is in doubt. Raises what has ended the connection before, and RuntimeError while other
-        replies are awaited; then nothing was sent.
+        the channel is in doubt. `usual` is as in `Replies.expect`. Raises what has ended the connection
+        before, and RuntimeError while other replies are awaited; then nothing was sent.
         """
         if self._end is not None:
             raise self._end
         if self._landed is not None:
             raise RuntimeError("the replies to something else are still awaited")
         self._transport.write(data)
-        self._replies.expect(count)
+        self._replies.expect(count, *usual)
         self._landed = landed
         self._watch(deadline)
 

@@ -4,16 +4,16 @@ import asyncio
 import contextvars
 from functools import partial
 
-from redis.crc import key_slot
-
 from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
 from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.target import Address, Target
-from dpop_middleware.replay.topology import Topology, fetch_topology, tag_of, with_owner
+from dpop_middleware.replay.topology import Topology, fetch_topology, identities_among, tag_of, with_owner
 
 __all__ = ["Cluster"]
 
@@ -24,7 +24,10 @@ SHORTEST_REFRESH = 0.1
 class Cluster:
     """Writes entries to the masters of a cluster. Belongs to one event loop."""
 
-    def __init__(self, target: Target, settings: Settings) -> None:
+    def __init__(self, target: Target, settings: Settings, buckets: Buckets) -> None:
+        self._sights = Sights(buckets)
+        self._buckets = buckets
+        self._former: tuple[Address, ...] = ()
         self._target = target
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -34,12 +37,10 @@ class Cluster:
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = -SHORTEST_REFRESH
         self._breaker = CircuitBreaker(threshold=1)
-        self._opens = False
         self.closed = False
 
     def open(self) -> None:
         """Connect to every master before the first request; what fails is for requests to meet."""
-        self._opens = True
         self._refresh()
 
     def submit(self, write: PendingWrite) -> None:
@@ -49,7 +50,7 @@ class Cluster:
         elif self._topology is None:
             self._wait(write)
         else:
-            owner = self._topology.owners[key_slot(write.name)]
+            owner = self._topology.owners[self._buckets.slots[write.bucket]]
             if owner is None:
                 self._refresh()
                 write.resolve(unavailable(NO_ANSWER))
@@ -94,6 +95,30 @@ class Cluster:
         """A hash tag of a slot that `address` owns, None when it owns none."""
         return None if self._topology is None else tag_of(self._topology, address)
 
+    def buckets(self, address: Address) -> list[int]:
+        """The buckets in slots that `address` owns."""
+        if self._topology is None:
+            return []
+        owners = self._topology.owners
+        return [bucket for bucket, slot in enumerate(self._buckets.slots) if owners[slot] == address]
+
+    async def present(self, identities: frozenset[bytes], asker: Address) -> frozenset[bytes]:
+        """Those of `identities` that masters other than `asker` have now."""
+        likely = {
+            address for address, link in self._links.items() if link.fence.vitals.identity in identities
+        }
+        others = {*self._links, *self._former}
+        if self._topology is not None:
+            others.update(self._topology.nodes)
+        # Half of a request's time in all, as for one try.
+        patience = self._settings.timeout / 4
+        found = await identities_among(self._target, likely - {asker}, identities, patience)
+        if found == identities:
+            return found
+        return found | await identities_among(
+            self._target, others - likely - {asker}, identities - found, patience
+        )
+
     async def topology(self) -> Topology:
         """The cluster as it is now, for the health check."""
         known = () if self._topology is None else self._topology.nodes
@@ -126,6 +151,7 @@ class Cluster:
                 f"{address[0]}:{address[1]}",
                 connector(self._target, address),
                 self._settings,
+                self._sights,
                 Place(self, address),
             )
         return link
@@ -151,7 +177,12 @@ class Cluster:
     async def _look(self) -> None:
         error: Exception | None = None
         try:
-            self._topology = await self.topology()
+            topology = await self.topology()
+            if self._topology is None:
+                self._topology = topology
+                await self._survey(topology)
+            else:
+                self._former, self._topology = self._topology.nodes, topology
         except Exception as caught:  # noqa: BLE001 - as in Link: whatever it was, the topology is not known
             error = caught
             self._breaker.failed(self._loop.time())
@@ -169,16 +200,21 @@ class Cluster:
         if self._topology is not None:
             await self._tidy(self._topology)
 
+    async def _survey(self, topology: Topology) -> None:
+        """Meet every master once: whether the store is new is seen only where all of them were asked."""
+        links = [self._link(address) for address in topology.masters]
+        openings = [opening for link in links if (opening := link.connect()) is not None]
+        if openings:
+            await asyncio.wait(openings, timeout=self._settings.timeout / 2)
+        for link in links:
+            link.greet()
+
     async def _tidy(self, topology: Topology) -> None:
         """Close the links to nodes that own nothing any more, and watch those that own something now."""
         masters = set(topology.masters)
-        if self._opens:
-            self._opens = False
-            for address in topology.masters:
-                self._link(address).open()
         for address, link in list(self._links.items()):
             if address in masters:
-                link.watch()
+                link.own(self.buckets(address))
             elif link.is_quiet:
                 del self._links[address]
                 await link.aclose()
@@ -206,3 +242,11 @@ class Place:
     def tag(self) -> bytes | None:
         """See `Cluster.tag`."""
         return self._cluster.tag(self._address)
+
+    def buckets(self) -> list[int]:
+        """See `Cluster.buckets`."""
+        return self._cluster.buckets(self._address)
+
+    async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
+        """See `Cluster.present`."""
+        return await self._cluster.present(identities, self._address)

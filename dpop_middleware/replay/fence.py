@@ -1,300 +1,300 @@
-"""Notices that a server lost entries: restarts, flushes, promotions of replicas.
+"""Notices that a server lost entries: by a restart, a flush, a promotion, slots that come without data.
 
-The server keeps one small key, the epoch, that no entry's lifetime bounds. Its name carries the server's
-`run_id` and replication id, so a restarted or promoted server doesn't have it, and a flush removes it. Every
-batch of writes ends with one read of it. When it is missing, entries may be missing too, and what can't be
-judged any more is each proof that could have been accepted before: one whose `not_before` precedes the moment
-of the change. The first process that misses the epoch writes it anew, with that moment as its value; the
-others learn the moment from it.
+Beside the entries of each bucket lies an anchor, a small key without lifetime (`anchor`): the identity of the
+data to which it belongs, and the moment (`since`) before which entries may be missing. Every batch of writes
+ends with one read of the anchor of each bucket that it wrote to. What can't be judged is each proof that
+could have been accepted before `since`: one whose `not_before` precedes it.
 
-A link that opens before the first entry reads the epoch too (`greeting`), so that a worker which was idle
-knows that the server had one; the first entry tells when that was by the entries' clock.
+    the anchor                                             | since
+    -------------------------------------------------------+-------------------------------------------------
+    as it was                                              | as it was
+    missing; the store is new here (`may_be_first`)        | never lost anything
+    missing, else                                          | now + margin
+    of this identity, another mark than we knew            | its own, if later than our last look
+                                                           |   else now + margin
+    of this process under another replication id, which    | its own
+      never was a replica                                  |
+    of another master of this cluster, as that is now      | its own: it was moved here from there
+      (asked after the anchor was read here), of which     |
+      this server was no replica                           |
+    of any other identity                                  | now + margin, or the start of the server + margin
 
 The moment is taken from the entries' `now`; there is no clock here. What was used before the loss was dated
-by another worker's clock, so the moment is always as much later as two clocks may differ. A server that
-restarted lost its entries when it started, not when we noticed, so where nothing else can have happened the
-moment is its start. That is also what makes a late start harmless: a server that has been up for longer than
-a proof's age, and was never flushed, has lost nothing. A younger one of which we know nothing may be new or
-wiped. When it started after our store was made it counts as wiped; when it was there before, `new_server`
-decides. A worker that took it for new wrongly is overruled by the first one that saw an epoch there before.
+by another worker's clock, so the moment is always as much later as two clocks may differ. A single server
+that restarted lost its entries when it started, so where nothing else can have happened the moment is its
+start. In a cluster a slot may have come from elsewhere since.
+
+Whoever finds that an anchor is missing or wrong writes it anew, where it is still what was read. One that
+tells less than a loss that we noticed is raised.
 
 Once a second the server is looked at anew, before the entries of a batch are judged (`looked`): its identity
 may have changed on a connection that survived, its clock may have stepped forward, so that every entry has
-expired, and it may have evicted keys. A new replication id alone is no loss where the epoch still stands
-under its former name (`former_name`).
+expired, and it may have evicted keys.
 
 Not seen: what is lost and presented again within one second of such a look, what a proxy between us and the
 server hides, and a partitioned master that still answers.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.epoch import Known, epoch_of, identity_of, moment_of
-from dpop_middleware.replay.info import ServerChanged, ServerInfo
-from dpop_middleware.replay.server_clock import ServerClock
-from dpop_middleware.replay.wire import command, epoch_name
+from dpop_middleware.replay.anchor import Anchor
+from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.losses import is_moved, is_renamed, lost_by
+from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.standing import Standing
+from dpop_middleware.replay.vitals import VitalSigns
 
 __all__ = ["Fence", "NewServer"]
 
 NewServer = Literal["wait", "accept"]
 
-# A loss that is older than this is no concern of anybody's: no entry lives for longer.
-_LONGEST_AGO = 2 * 86_400.0
-
 
 class Fence:
-    """What one link knows about the memory of its server.
+    """What one server vouches for, as far as one worker knows.
 
-    `prefix` is the store's, `new_server` says what to do with a server without epoch of which nothing is
-    known. `change` is the moment of the last change, in seconds like the entries' `now`: an entry whose
-    `not_before` is earlier can't be judged. Every `now` given here is the present by the entries' clock.
+    `sights` is shared by the fences of a cluster, `new_server` is the store's option. Every `now` given here is
+    the present by the entries' clock, every `at` by the event loop's.
     """
 
-    def __init__(self, prefix: bytes, new_server: NewServer, *, heeds_evictions: bool = True) -> None:
-        self._prefix = prefix
-        self._heeds_evictions = heeds_evictions
+    def __init__(self, sights: Sights, new_server: NewServer, *, heeds_evictions: bool = True) -> None:
+        self.sights = sights
+        self.standing = Standing(sights.buckets)
+        self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
         self._new_server = new_server
-        self._info: ServerInfo | None = None
-        self._known: Known | None = None
-        self._undated: Known | None = None
-        self._name = b""
-        self._proposal: bytes | None = None
-        # The epoch that the last batch found, where that left nothing to do.
-        self._agreed: bytes | None = None
-        self._must_propose = False
-        self._overrules = False
-        self._older_than_us = False
-        self._clock = ServerClock()
-        self._former: bytes | None = None
-        # A loss that only an entry's clock can date; and what others can't see, to be told until it was read.
-        self._undated_loss = False
-        self._untold = -math.inf
-        self.is_evicting = False
+        self._may_have_lost: frozenset[int] = frozenset()
+        self._missing_at_first: set[int] = set()
+        # Whether the user may run one: without it anchors are replaced without comparing.
+        self.with_script = True
         self.too_far_ahead: float | None = None
-        self.change = -math.inf
-        self.closing = b""
 
     @property
     def active(self) -> bool:
         """Whether the server lets us watch it."""
-        return self._info is not None
+        return self.vitals.info is not None
 
     @property
-    def is_missing(self) -> bool:
-        """Whether the epoch was gone at the last look, and is still to be written anew."""
-        return self._must_propose and self._proposal is not None
+    def has_to_write(self) -> bool:
+        """Whether anchors are to be written, or to be read, without waiting for an entry."""
+        return bool(self.standing.due or self.standing.unread)
 
     def off(self) -> None:
         """The server does not allow what the fence needs: go on without."""
-        self._info = None
-        self._must_propose = False
-        self.closing = b""
-
-    def former_name(self, info: ServerInfo | None, tag: bytes) -> bytes | None:
-        """The epoch's name before the server's replication id changed, None where nothing else changed.
-
-        A server that was never another's replica since its start has its own data, whatever its id.
-        """
-        known = self._known or self._undated
-        if info is None or known is None or known.run_id != info.run_id or info.was_replica:
-            return None
-        return known.name if known.name != epoch_name(self._prefix, identity_of(info), tag) else None
+        self.vitals.info = None
+        self._forget()
 
     def connected(
         self,
         info: ServerInfo | None,
-        tag: bytes,
-        lived: float,
+        anchors: Mapping[int, bytes | None],
         *,
-        former: bytes | None = None,
-        asked: tuple[float, float] = (-math.inf, -math.inf),
+        lived: float,
+        asked: tuple[float, float],
     ) -> None:
-        """A new connection stands.
+        """A new connection stands, over which the `anchors` of the server's buckets were read.
 
-        `info` is None where `INFO` isn't allowed, `tag` is as in `epoch_name`, and `lived` is for how many
-        seconds the store has existed. `former` is what stood under `former_name`, and `asked` is when `info`
-        was asked for and received, by the event loop's clock.
+        The rest is as in `VitalSigns.connected`; `info` is None where `INFO` isn't allowed.
         """
-        if info is None or not info.run_id or info.uptime is None:
-            self.off()
+        self._forget()
+        changed = self.vitals.connected(info, lived=lived, asked=asked)
+        if not self.active:
             return
-        self._clock.connected(*asked)
-        self._note(info)
-        self._info = info
-        # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
-        self._older_than_us = info.uptime + 1 > lived
-        self._name = epoch_name(self._prefix, identity_of(info), tag)
-        self._proposal = None
-        self._agreed = None
-        self._former = former if (self._known or self._undated) is not None else None
-        if self._former is not None:
-            self._proposal = former
-        self._must_propose = True
-        self._overrules = False
-        # `closing` is the read that ends every batch.
-        self.closing = command(b"GET", self._name)
+        # What came here by migration before the server lost its data can't be told from what came since.
+        self._may_have_lost = frozenset(anchors if changed else ())
+        self.standing.owned = set(anchors)
+        self.greeted(anchors, anchors.values(), asked[1])
 
-    def opening(self, now: float) -> bytes:
-        """The command to put before the next batch: nothing once the epoch is known."""
-        if self._undated_loss:
-            self._undated_loss = False
-            self._lost(now)
-        if not self._must_propose or self._info is None:
-            return b""
-        if self._proposal is None:
-            # What we know to be lost is lost for all, whatever this server says of itself.
-            self._proposal = epoch_of(max(self.change, self._moment(self._info, now)))
-        return self._proposing(self._proposal)
+    def opening(self, now: float, buckets: Iterable[int]) -> list[bytes]:
+        """The anchors to write before a batch with entries in `buckets`: none once all are known."""
+        self.too_far_ahead = None
+        if self.vitals.has_lost:
+            self._lose_all(now)
+        self._begin()
+        return self._writes(buckets) if self.standing.due else []
 
-    def greeting(self) -> bytes:
-        """What to say before `closing` without any entry: the epoch, where its moment is known already."""
-        if not self._must_propose or self._info is None:
-            return b""
-        is_stranger = self._known is None and self._undated is None
-        if self._proposal is None and is_stranger and self._is_taken_for_new(self._info):
-            self._proposal = epoch_of(-math.inf)
-        return b"" if self._proposal is None else self._proposing(self._proposal)
+    def greeting(self, at: float) -> tuple[list[bytes], list[int]]:
+        """The anchors to write without any entry, as far as their moment is known, and what to read."""
+        ahead, standing = self.sights.ahead, self.standing
+        if ahead is not None and self.vitals.has_lost:
+            self._lose_all(at + ahead)
+        self._begin()
+        return self._writes(standing.due), [*standing.due, *(standing.unread - standing.due.keys())]
 
-    def greeted(self, epoch: bytes, at: float) -> None:
-        """Take note of the epoch that was read after a greeting, `at` a moment of the event loop's clock."""
-        if self._info is None:
-            return
-        if epoch == self._proposal:
-            self._untold = -math.inf
-        if epoch == self._proposal or not self._overrules:
-            self._must_propose = self._overrules = False
-        self._agreed = None
-        self._undated = Known(self._info.run_id, self._name, epoch, at)
+    def greeted(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
+        """Take note of what was read after a greeting: an error where the bucket is elsewhere."""
+        ahead = self.sights.ahead
+        for bucket, value in zip(buckets, values, strict=True):
+            self.standing.unread.discard(bucket)
+            if value is not None and not isinstance(value, bytes):
+                self.standing.drop(bucket)
+            elif ahead is None:
+                self._see(bucket, value, at)
+            else:
+                self.observe(bucket, value, at + ahead, at)
 
-    def date(self, ahead: float) -> None:
-        """The entries' clock is `ahead` seconds before the event loop's: that dates what `greeted` read."""
-        greeted, self._undated = self._undated, None
-        if greeted is None or self._known is not None:
+    def observe(self, bucket: int, value: bytes | None, now: float, at: float) -> None:
+        """Take note of the anchor of `bucket` that was read after a batch."""
+        info, standing = self.vitals.info, self.standing
+        if value is not None and value == standing.agreed.get(bucket):
+            self.sights.of(bucket).at = at
             return
-        known = self._known = replace(greeted, at=greeted.at + ahead)
-        self.change = max(self.change, self._told(known.epoch, known.at))
-
-    def observe(self, epoch: bytes | None, now: float) -> None:
-        """Take note of the epoch that was read after a batch."""
-        if self._info is None:
+        if info is None:
             return
-        known = self._known
-        stood = self._former is not None and known is not None
-        if self._former is not None and known is not None:
-            known = self._known = self._met(self._former, known, now)
-        if known is not None and epoch is not None and epoch == self._agreed:
-            known.at = max(known.at, now)
-            return
-        if epoch is None:
-            # Flushed: nothing before this moment can be vouched for.
-            self._lost(now)
-            self._untold = -math.inf
-            return
-        told = self._told(epoch, now)
-        if known is None or epoch != known.epoch:
-            # Nothing was lost where the former epoch still stood when this connection was opened.
-            learned = told if stood else self._learned(told, known, self._info, now)
-            self.change = max(self.change, learned)
-            self._known = Known(self._info.run_id, self._name, epoch, now)
+        standing.unread.discard(bucket)
+        if value is None and bucket in standing.agreed:
+            # Whatever emptied this bucket may have emptied the others.
+            standing.unread |= standing.agreed.keys() - {bucket}
+        anchor, due = Anchor.parse(value), standing.due.get(bucket)
+        if value is None or anchor is None:
+            self._missing(bucket, value, info, now, at)
+        elif due is not None and value == due.value:
+            self._agree(bucket, anchor, value, anchor.since, at)
+        elif anchor.identity == self.vitals.identity or is_renamed(anchor, info):
+            self._trust(bucket, anchor, value, now, at)
+        elif self.sights.buckets.spread and bucket not in self._may_have_lost:
+            standing.drop(bucket)
+            standing.foreign[bucket] = value
         else:
-            known.at = max(known.at, now)
-        # Whoever took the server for new knew less than we: they and the others are to know it too. And
-        # nobody is to be locked out by one worker's clock.
-        if epoch == self._proposal or told >= self._untold:
-            self._untold = -math.inf
-        is_news = told < self._untold or (told == -math.inf and self.change > now - _LONGEST_AGO)
-        self._must_propose = self._overrules = is_news or self.too_far_ahead is not None
-        if self._overrules:
-            self._proposal = epoch_of(self.change)
-        self._agreed = None if self._overrules else epoch
+            self._lose(bucket, self._lost_by(bucket, info, now, at), value)
 
-    def _met(self, former: bytes, known: Known, now: float) -> Known:
-        """What is known after `former` was read, as if the server had its old name."""
-        self._former = None
-        if former != known.epoch:
-            told = self._told(former, now)
-            self.change = max(self.change, told if told > known.at else now + WORKER_CLOCK_MARGIN)
-        return Known(known.run_id, self._name, former, max(known.at, now))
+    def own(self, buckets: Iterable[int]) -> bool:
+        """Take note of the buckets that the server has now; return whether some are to be looked at."""
+        return self.active and self.standing.own(buckets)
 
-    def _learned(self, moment: float, known: Known | None, info: ServerInfo, now: float) -> float:
-        """What the `moment` of an epoch new to us means, by our clock."""
-        if known is None:
-            return moment
-        if moment == -math.inf and info.rewriting_commands:
-            # Somebody took for new what had our epoch, and what may have emptied it was seen.
-            return now + WORKER_CLOCK_MARGIN
-        renamed = known.run_id == info.run_id and known.name != self._name
-        if renamed and moment < known.at - WORKER_CLOCK_MARGIN:
-            # The same server under another name, and nothing lost since we last looked.
-            return moment
-        if moment == -math.inf:
-            # Somebody took for new what had our epoch: it was lost at some time since we last saw it.
-            return now + WORKER_CLOCK_MARGIN
-        # Whoever noticed the loss after we last looked dated it later than that, by any clock.
-        return moment if moment > known.at else now + WORKER_CLOCK_MARGIN
-
-    def _told(self, epoch: bytes, now: float) -> float:
-        """The moment that an epoch tells; one that no right clock can have written is taken for now."""
-        moment = moment_of(epoch, now + WORKER_CLOCK_MARGIN)
-        if moment <= now + 2 * WORKER_CLOCK_MARGIN:
-            self.too_far_ahead = None
-            return moment
-        self.too_far_ahead = moment - now
-        return now + WORKER_CLOCK_MARGIN
-
-    def _lost(self, now: float) -> None:
-        """Nothing that was used before `now`, by anybody's clock, can be vouched for."""
-        self.change = self._untold = max(self.change, now + WORKER_CLOCK_MARGIN)
-        self._proposal = epoch_of(self.change)
-        # Whether others are to be overruled is seen when their epoch is read.
-        self._must_propose, self._overrules = True, False
-        self._agreed = None
-
-    def look(self, at: float) -> bytes:
-        """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
-        return b"" if self._info is None else self._clock.look(at, self._info)
+    def settle(self, asked: Mapping[int, bytes], present: frozenset[bytes], at: float) -> None:
+        """Judge what was foreign when the other masters were asked, who have the identities `present`."""
+        now, info = at + (self.sights.ahead or 0.0), self.vitals.info
+        for bucket, value in asked.items():
+            anchor = Anchor.parse(value)
+            if info is None or anchor is None or self.standing.foreign.get(bucket) != value:
+                continue
+            if is_moved(anchor, info, present):
+                self._trust(bucket, anchor, value, now, at)
+            else:
+                self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
 
     def looked(self, info: ServerInfo, *, at: float, now: float) -> None:
-        """Take note of what the server said of itself before a batch; `at` is the event loop's time.
+        """Take note of what the server said of itself before a batch; raises as `VitalSigns.looked`."""
+        self.vitals.looked(info, at)
+        if self.vitals.has_lost:
+            self._lose_all(now)
 
-        Raises `ServerChanged` where it isn't the one any more that the connection was opened to.
-        """
-        if self._info is None:
+    def _forget(self) -> None:
+        self._missing_at_first = set()
+        self.standing = Standing(self.sights.buckets)
+
+    def _see(self, bucket: int, value: bytes | None, at: float) -> None:
+        """What was read before an entry told the clock: enough to notice a loss, and to begin a new store."""
+        standing, sight = self.standing, self.sights.of(bucket)
+        standing.due.pop(bucket, None)
+        anchor = Anchor.parse(value)
+        if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
+            self.sights.meet(anchor)
+            sight.anchor, sight.at = anchor, at
+        else:
+            standing.unread.add(bucket)
+            if anchor is not None:
+                self.sights.meet(anchor)
+            elif value is None:
+                self._missing_at_first.add(bucket)
+
+    def _missing(self, bucket: int, value: bytes | None, info: ServerInfo, now: float, at: float) -> None:
+        """There is no anchor, or none that we understand."""
+        if bucket in self.standing.due:
+            # It was written, and is gone again or was refused.
+            self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
+        elif value is None and self._is_first(bucket, info):
+            self.standing.owe(bucket, None, self._new_anchor(-math.inf))
+        else:
+            self._lose(bucket, self._lost_by(bucket, info, now, at), value)
+
+    def _trust(self, bucket: int, anchor: Anchor, value: bytes, now: float, at: float) -> None:
+        """Believe `anchor`, but where we know better."""
+        sights, sight = self.sights, self.sights.of(bucket)
+        told = learned = anchor.since
+        sights.meet(anchor)
+        if told > now + 2 * WORKER_CLOCK_MARGIN:
+            # No right clock can have written that. Nobody is to be locked out by one worker's clock.
+            self.too_far_ahead = told - now
+            sights.since[bucket] = min(sights.since[bucket], now + WORKER_CLOCK_MARGIN)
+            self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
             return
-        if identity_of(info) != identity_of(self._info) or info.role != self._info.role:
-            raise ServerChanged("the server took over other data, or another role")
-        self._clock.answered(at)
-        self._note(info)
-        if self._undated_loss:
-            self._undated_loss = False
-            self._lost(now)
+        if sight.anchor is not None and sight.anchor.mark != anchor.mark and told <= sight.at + (now - at):
+            # Whoever noticed the loss after we last looked dated it later than that, by any clock.
+            learned = now + WORKER_CLOCK_MARGIN
+        if told < sight.untold or (told == -math.inf and learned > told):
+            # Whoever wrote that knew less than we: the others are to know it too.
+            sight.anchor, sight.at = anchor, at
+            self._lose(bucket, max(learned, sight.untold), value)
+            return
+        self._agree(bucket, anchor, value, learned, at)
+        if anchor.identity != self.vitals.identity and bucket in self.standing.owned:
+            self.standing.owe(bucket, value, anchor.under(self.vitals.identity).value)
 
-    def _note(self, info: ServerInfo) -> None:
-        evicts, steps = self._clock.note(info)
-        self.is_evicting = evicts and self._heeds_evictions
-        self._undated_loss = self._undated_loss or steps or self.is_evicting
+    def _agree(self, bucket: int, anchor: Anchor, value: bytes, since: float, at: float) -> None:
+        sights, sight = self.sights, self.sights.of(bucket)
+        sights.meet(anchor)
+        sights.since[bucket] = max(sights.since[bucket], since)
+        sight.anchor, sight.at, sight.untold = anchor, at, -math.inf
+        self.standing.agree(bucket, value)
 
-    def _moment(self, info: ServerInfo, now: float) -> float:
-        """When this server, which has no epoch of ours, lost its entries at the latest."""
-        known = self._known
-        if known is None and self._is_taken_for_new(info):
-            return -math.inf
-        if info.was_replica or info.rewriting_commands:
+    def _lose(self, bucket: int, since: float, found: bytes | None) -> None:
+        """Nothing in `bucket` that could be accepted before `since` is vouched for; `found` is the anchor."""
+        sights = self.sights
+        since = sights.since[bucket] = max(sights.since[bucket], since)
+        sights.of(bucket).untold = since
+        self.standing.drop(bucket)
+        self.standing.owe(bucket, found, self._new_anchor(since))
+
+    def _lose_all(self, now: float) -> None:
+        """Every bucket of this server lost entries before `now`, by anybody's clock."""
+        self.vitals.has_lost = False
+        standing = self.standing
+        for bucket in standing.owned | standing.met:
+            due, found = standing.due.get(bucket), standing.agreed.get(bucket)
+            self._lose(bucket, now + WORKER_CLOCK_MARGIN, found if due is None else due.found)
+            if found is None and due is None:
+                # Lost whatever its anchor turns out to tell, which is raised then.
+                standing.drop(bucket)
+                standing.unread.add(bucket)
+
+    def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
+        """When `bucket` was lost, at the latest."""
+        if self.sights.buckets.spread:
+            # It may have come here only now.
             return now + WORKER_CLOCK_MARGIN
-        if known is not None and (known.run_id, known.name) == (info.run_id, self._name):
-            # Where this is written at all, the epoch that we saw there is gone, and nobody knows since when.
-            return now + WORKER_CLOCK_MARGIN
-        started = now - max(0, (info.uptime or 0) - 1)
-        if known is None or known.run_id == info.run_id or started > known.at:
-            return started + WORKER_CLOCK_MARGIN
-        # It already ran while we still wrote to another server: a replica took over.
-        return now + WORKER_CLOCK_MARGIN
+        known, asked = self.sights.of(bucket), now - (at - self.vitals.asked_at)
+        started = asked - max(0, (info.uptime or 0) - 1)
+        return lost_by(info, known.anchor, started=started, seen=known.at + (now - at), now=now)
 
-    def _proposing(self, proposal: bytes) -> bytes:
-        return command(b"SET", self._name, proposal, *(() if self._overrules else (b"NX",)))
+    def _is_first(self, bucket: int, info: ServerInfo) -> bool:
+        """Whether nobody can have used the store on this server before."""
+        sight = self.sights.of(bucket)
+        return (
+            self._new_server == "accept"
+            and self.vitals.is_older
+            and not info.was_replica
+            and sight.anchor is None
+            and sight.untold == -math.inf
+            and self.sights.may_be_first(info.time)
+        )
 
-    def _is_taken_for_new(self, info: ServerInfo) -> bool:
-        return self._new_server == "accept" and self._older_than_us and not info.was_replica
+    def _new_anchor(self, since: float) -> bytes:
+        info = self.vitals.info
+        server_time = None if info is None else info.time
+        return Anchor.new(self.vitals.identity, since, server_time=server_time).value
+
+    def _begin(self) -> None:
+        """Begin a new store. By now all servers of a cluster were met that can be."""
+        info = self.vitals.info
+        missing, self._missing_at_first = self._missing_at_first, set()
+        for bucket in missing:
+            if info is not None and self._is_first(bucket, info):
+                self.standing.owe(bucket, None, self._new_anchor(-math.inf))
+
+    def _writes(self, buckets: Iterable[int]) -> list[bytes]:
+        info = self.vitals.info
+        with_ifeq = info is not None and info.answers_ifeq
+        return self.standing.writes(buckets, with_ifeq=with_ifeq, with_script=self.with_script)

@@ -3,18 +3,15 @@
 import secrets
 from dataclasses import dataclass, replace
 
-from redis.exceptions import RedisError
-
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.info import ServerInfo, ServerUnfit
 from dpop_middleware.replay.replies import FORBIDDEN, ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.wire import command, probe_name
 
 __all__ = [
     "NodeHealth",
-    "ServerUnfit",
     "StoreHealth",
     "cause",
     "examine",
@@ -23,10 +20,6 @@ __all__ = [
 ]
 
 OLDEST_WITH_GET = "7.0"
-
-
-class ServerUnfit(RedisError):
-    """The server answers, but may not be used as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +67,7 @@ def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHea
         )
         return NodeHealth(address=address, warnings=(sentence,))
     offset = None if info.time is None or now is None else info.time - now
-    fenced = bool(info.run_id) and info.uptime is not None
+    fenced = info.can_be_watched
     warnings: list[str] = []
     if info.role not in {"", "master"}:
         warnings.append(f"{address}: this server is a {info.role}, entries can't be written to it")

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-__all__ = ["ServerChanged", "ServerInfo", "parse_info"]
+__all__ = ["ServerChanged", "ServerInfo", "ServerUnfit", "parse_info"]
 
 NO_REPLICATION_ID = "0" * 40
+# The first Valkey that knows `SET … IFEQ`.
+FIRST_WITH_IFEQ = (8, 1)
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
 REWRITING_COMMANDS = frozenset(
@@ -23,6 +25,10 @@ REWRITING_COMMANDS = frozenset(
         "swapdb",
     }
 )
+
+
+class ServerUnfit(RedisError):
+    """The server answers, but may not be used as it is."""
 
 
 class ServerChanged(RedisError):
@@ -43,8 +49,26 @@ class ServerInfo:
     time: float | None = None
     maxmemory_policy: str = ""
     evicted_keys: int = 0
-    was_replica: bool = False
+    former_replication_id: str = ""
     rewriting_commands: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def can_be_watched(self) -> bool:
+        """Whether the server tells what a loss of its data changes."""
+        return bool(self.run_id) and self.uptime is not None
+
+    @property
+    def was_replica(self) -> bool:
+        """Whether its data were another server's, whose replica it was."""
+        return self.former_replication_id not in {"", NO_REPLICATION_ID}
+
+    @property
+    def answers_ifeq(self) -> bool:
+        """Whether `SET … IFEQ` is known here."""
+        major, minor, *_ = (*self.version.split("."), "", "")
+        if self.software != "valkey" or not major.isdecimal() or not minor.isdecimal():
+            return False
+        return (int(major), int(minor)) >= FIRST_WITH_IFEQ
 
     @property
     def answers_set_with_get(self) -> bool:
@@ -72,7 +96,7 @@ def parse_info(text: bytes) -> ServerInfo:
         time=None if seconds is None else seconds / 1e6,
         maxmemory_policy=fields.get("maxmemory_policy", ""),
         evicted_keys=_integer(fields, "evicted_keys") or 0,
-        was_replica=fields.get("master_replid2", NO_REPLICATION_ID) != NO_REPLICATION_ID,
+        former_replication_id=fields.get("master_replid2", ""),
         rewriting_commands=frozenset(
             name
             for name in (key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_"))

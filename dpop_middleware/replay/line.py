@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dpop_middleware.replay.channel import Channel
@@ -19,9 +19,9 @@ from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.retention import PublishedRetentions
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.wire import command
+from dpop_middleware.replay.sights import Sights
 
-__all__ = ["Line"]
+__all__ = ["Line", "Opening"]
 
 # Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
 SHORTEST_OPENING = 0.5
@@ -29,13 +29,12 @@ SHORTEST_OPENING = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A new connection, what the server said of itself and when, and the epoch under its former name."""
+    """A new connection, what the server said of itself and when, and the anchors of its buckets."""
 
     channel: Channel
     info: ServerInfo | None
-    tag: bytes | None
     asked: tuple[float, float]
-    former: bytes | None
+    anchors: Mapping[int, bytes | None]
 
 
 Opening = asyncio.Task[Opened]
@@ -44,12 +43,13 @@ Opening = asyncio.Task[Opened]
 class Line:
     """One server's connection. Belongs to one event loop.
 
-    `ahead`, here and there, is by how many seconds the entries' clock is before the event loop's, None where
-    no entry has told it. `with_get` says whether the server knows `SET … NX GET`; `tag` is the hash tag of a
-    slot that it owns, empty without a cluster.
+    `ahead` is by how many seconds the entries' clock is before the event loop's, None where no entry has told
+    it. `with_get` says whether the server knows `SET … NX GET`.
     """
 
-    def __init__(self, name: str, connect: Connect, settings: Settings, router: Router | None) -> None:
+    def __init__(
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, router: Router | None
+    ) -> None:
         self._name = name
         self._connect = connect
         self._settings = settings
@@ -57,32 +57,18 @@ class Line:
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
         self._opening: Opening | None = None
-        self._unwatched = False
-        self._must_renew = False
-        self.fence = Fence(
-            settings.prefix.encode(),
-            settings.new_server,
-            heeds_evictions=settings.on_evictions == "refuse",
-        )
+        self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
         self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
         self.with_get = True
-        self.tag = b""
 
     @property
     def channel(self) -> Channel | None:
         """The connection, if it can be used as it is."""
-        if self._channel is None or self._must_renew or self._channel.has_ended:
-            return None
-        return self._channel
+        return None if self._channel is None or self._channel.has_ended else self._channel
 
-    def watch(self) -> None:
-        """The server owns slots (now): open its connection anew if the fence had nowhere to stand."""
-        self._must_renew = self._must_renew or self._unwatched
-
-    def open(self, then: Callable[[], None]) -> None:
-        """Begin to connect, if that was not begun, and call `then` when it is over, well or not."""
-        if self._channel is None and self._opening is None:
-            self._start_opening(None).add_done_callback(lambda _: then())
+    def open(self) -> Opening | None:
+        """Begin to connect, if that was not begun; None where a connection stands."""
+        return self._opening or (None if self._channel is not None else self._start_opening(None))
 
     async def ready(self, *, deadline: float, ahead: float | None) -> Channel:
         """The connection, opened anew where none can be used; raises `TimeoutError` after `deadline`."""
@@ -96,34 +82,29 @@ class Line:
         await asyncio.wait([opening], timeout=left)
         if not opening.done():
             raise TimeoutError("the connection is not yet open")
-        self._opening = None
-        opened = opening.result()
-        channel = self._channel = opened.channel
-        self.with_get = opened.info is None or opened.info.answers_set_with_get
-        self._unwatched, self._must_renew = opened.tag is None, False
-        self.tag = opened.tag or b""
-        self.retentions.connected(self.tag)
-        self.fence.connected(
-            None if opened.tag is None else opened.info,
-            self.tag,
-            lived=time.monotonic() - self._settings.made,
-            former=opened.former,
-            asked=opened.asked,
-        )
-        return channel
+        return opening.result().channel
+
+    def renew_tag(self) -> None:
+        """Publish retentions where the server can have them: in a slot that it owns."""
+        self.retentions.connected(b"" if self._router is None else self._router.tag() or b"")
+
+    def follow_tag(self) -> None:
+        """Look for another slot where the one that has the retentions has moved."""
+        moved = self.retentions.elsewhere
+        if moved is not None and self._router is not None:
+            self._router.look_again(moved)
+            self.renew_tag()
 
     async def greet(self, *, deadline: float) -> None:
-        """Read the epoch without any entry, and write it where its moment is known; raises like `ready`."""
+        """Write and read the anchors that are due, without any entry; raises like `ready`."""
         channel = await self.ready(deadline=deadline, ahead=None)
-        greeting, closing = self.fence.greeting(), self.fence.closing
-        if not closing:
+        writes, buckets = self.fence.greeting(self._loop.time())
+        if not buckets:
             return
-        epoch = (await channel.replies(greeting + closing, 1 + bool(greeting), deadline=deadline))[-1]
-        if isinstance(epoch, bytes):
-            self.fence.greeted(epoch, at=self._loop.time())
-        else:
-            # Nothing vouches for what happens from now on: the first entry must see the server as it is then.
-            await self.put_away()
+        reads = self.fence.sights.buckets.reads
+        commands = [*writes, *(reads[bucket] for bucket in buckets)]
+        replies = await channel.replies(b"".join(commands), len(commands), deadline=deadline)
+        self.fence.greeted(buckets, replies[len(writes) :], self._loop.time())
 
     async def put_away(self) -> None:
         """Throw the connection away."""
@@ -133,27 +114,34 @@ class Line:
 
     async def aclose(self) -> None:
         """Throw the connection away, and give up opening one."""
+        opening = self._opening
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
         await self.put_away()
-        opening, self._opening = self._opening, None
-        if opening is None:
-            return
-        opening.cancel()
-        await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
-            await opening.result().channel.put_away()
 
     def _start_opening(self, ahead: float | None) -> Opening:
         # Not in the context of whichever request wants it.
         opening = self._loop.create_task(self._open(ahead), context=contextvars.Context())
-        opening.add_done_callback(self._forget_failed)
+        opening.add_done_callback(self._opened)
         self._opening = opening
         return opening
 
-    def _forget_failed(self, opening: Opening) -> None:
-        # One that fails while nobody waits for it any more is not a bug to report.
-        failed = opening.cancelled() or opening.exception() is not None
-        if failed and self._opening is opening:
-            self._opening = None
+    def _opened(self, opening: Opening) -> None:
+        self._opening = None
+        # One that fails while nobody waits for it is not a bug to report.
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        opened = opening.result()
+        self._channel = opened.channel
+        self.with_get = opened.info is None or opened.info.answers_set_with_get
+        self.renew_tag()
+        self.fence.connected(
+            opened.info,
+            opened.anchors,
+            lived=time.monotonic() - self._settings.made,
+            asked=opened.asked,
+        )
 
     async def _open(self, ahead: float | None) -> Opened:
         limit = max(self._settings.timeout, SHORTEST_OPENING)
@@ -167,16 +155,21 @@ class Line:
                 for sentence in health.warnings:
                     self._settings.notices.warn(sentence)
                 require_fit(health, self._settings)
-                tag = b"" if self._router is None else self._router.tag()
-                former = await self._former(channel, info, tag)
+                anchors = await self._anchors(channel) if info is not None and info.can_be_watched else {}
             except BaseException:
                 await channel.put_away()
                 raise
-        return Opened(channel, info, tag, asked, former)
+        return Opened(channel, info, asked, anchors)
 
-    async def _former(self, channel: Channel, info: ServerInfo | None, tag: bytes | None) -> bytes | None:
-        name = None if tag is None else self.fence.former_name(info, tag)
-        if name is None:
-            return None
-        (epoch,) = await channel.replies(command(b"GET", name), 1)
-        return epoch if isinstance(epoch, bytes) else None
+    async def _anchors(self, channel: Channel) -> Mapping[int, bytes | None]:
+        """The anchors of the server's buckets, but for those that it has not."""
+        reads = self.fence.sights.buckets.reads
+        buckets = tuple(range(len(reads))) if self._router is None else self._router.buckets()
+        if not buckets:
+            return {}
+        replies = await channel.replies(b"".join([reads[bucket] for bucket in buckets]), len(buckets))
+        return {
+            bucket: reply
+            for bucket, reply in zip(buckets, replies, strict=True)
+            if reply is None or isinstance(reply, bytes)
+        }

@@ -25,12 +25,13 @@ from dpop_middleware.replay.batch import REDIRECTIONS, Again, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import Connect
-from dpop_middleware.replay.health import ServerUnfit
+from dpop_middleware.replay.info import ServerUnfit
+from dpop_middleware.replay.inquiry import Inquiry
 from dpop_middleware.replay.line import Line
-from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, REFUSED, PendingWrite, take, unavailable
-from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.pending import CROWDED, PendingWrite, refuse, take, unavailable
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.sights import Sights
 
 __all__ = ["Link"]
 
@@ -41,20 +42,24 @@ MOST_IN_BATCH = 512
 class Link:
     """Writes entries to one server. Belongs to one event loop.
 
-    `name` is the server's for the log; `router` is None without a cluster.
+    `name` is for the log, `sights` what was seen of the anchors; `router` is None without a cluster.
     """
 
-    def __init__(self, name: str, connect: Connect, settings: Settings, router: Router | None = None) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, router: Router | None = None
+    ) -> None:
         self._settings = settings
         self._router = router
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
-        self._line = Line(name, connect, settings, router)
+        self._line = Line(name, connect, settings, sights, router)
+        self.connect = self._line.open
+        self.fence = self._line.fence
+        self._inquiry = Inquiry(self.fence, router, self.greet)
         self._breaker = CircuitBreaker()
         self._batch: Batch | None = None
-        self._idle: asyncio.Future[None] | None = None
+        self._woken = asyncio.Event()
         self._last_error: Exception | None = None
         self._may_begin = False
         self._has_to_greet = False
@@ -67,11 +72,12 @@ class Link:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing waits here."""
-        return not self._queue and not self._flying
+        return not self._queue and not self._flying and not self._inquiry.is_running
 
-    def watch(self) -> None:
-        """The server owns slots (now): see `Line.watch`."""
-        self._line.watch()
+    def own(self, buckets: Iterable[int]) -> None:
+        """The server owns these buckets (now)."""
+        if self._line.channel is not None and self.fence.own(buckets):
+            self.greet()
 
     @property
     def refuses(self) -> bool:
@@ -80,7 +86,14 @@ class Link:
 
     def open(self) -> None:
         """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
-        self._line.open(self._greet_soon)
+        opening = self._line.open()
+        if opening is not None:
+            opening.add_done_callback(lambda _: self.greet())
+
+    def greet(self) -> None:
+        """See whether the server knows us, as soon as nothing else is to be done."""
+        self._has_to_greet = True
+        self._woken.set()
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
@@ -92,7 +105,8 @@ class Link:
             self._queue.append(write)
             if self._reopening:
                 self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
-            self._next()
+            if self._batch is None:
+                self._woken.set()
 
     def resubmit(self, write: PendingWrite) -> None:
         """Queue `write` before those that came later."""
@@ -100,29 +114,17 @@ class Link:
             self._refuse((write,))
             return
         self._queue.appendleft(write)
-        self._next()
-
-    def _greet_soon(self) -> None:
-        self._has_to_greet = True
-        self._wake()
+        self._woken.set()
 
     async def aclose(self) -> None:
         """Close the connection and answer what still waits: it can't be known."""
         self.closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self._inquiry.aclose()
         await self._line.aclose()
         # What the task refuses at its end, in case it had not yet begun.
         self._refuse(self._queue)
-
-    def _next(self) -> None:
-        """Something waits: the task sends it, unless a batch is on its way."""
-        if self._batch is None:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
 
     def _begin(self, write: PendingWrite) -> bool:
         """Send `write` without waiting for the task, if that can be done; return whether it was."""
@@ -146,23 +148,24 @@ class Link:
                 else:
                     await self._deal_with(self._batch, self._batch.outcome)
         finally:
-            # The loop ends or the store is closed. A later request gets another link.
             self.closed = True
             self._refuse(self._flying)
             self._refuse_queue()
+            await self._inquiry.aclose()
             await self._line.aclose()
 
     async def _sleep(self) -> None:
-        self._idle = self._loop.create_future()
-        await self._idle
-        self._idle = None
+        await self._woken.wait()
+        self._woken.clear()
 
     async def _turn(self) -> None:
         self._may_begin = False
         if self._breaker.is_open:
             await self._reopen()
             return
-        self._flying = self._take()
+        # Without those that nobody waits for, or whose time is over.
+        self._flying, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
+        self._refuse(late)
         if not self._flying:
             await (self._greet() if self._has_to_greet else self._sleep())
         else:
@@ -199,6 +202,7 @@ class Link:
         try:
             # Requests that come meanwhile wait for half of their time at most.
             await self._line.greet(deadline=self._loop.time() + self._settings.timeout / 2)
+            self._inquiry.look()
         except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
             await self._line.put_away()
             if not self._queue:
@@ -211,10 +215,10 @@ class Link:
         # Half of a request's time for one try leaves the other half for the second.
         now, ahead = self._loop.time(), writes[-1].ahead
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        batch = Batch(writes, self._settings, line.fence, line.retentions, line.with_get, line.tag)
-        line.fence.date(ahead)
+        line.fence.sights.ahead = ahead
+        batch = Batch(writes, self._settings, line.fence, line.retentions, line.with_get)
         data, replies = batch.compose(now=now + ahead, at=now, timeout=deadline - now)
-        channel.exchange(data, replies, partial(self._land, batch), deadline=deadline)
+        channel.exchange(data, replies, partial(self._land, batch), deadline=deadline, usual=batch.usual)
         self._batch = batch
         for write in writes:
             write.tries += 1
@@ -230,12 +234,13 @@ class Link:
                 batch.land(replies, now=at + writes[-1].ahead, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
+        self._inquiry.hold(batch.held)
         if batch.outcome:
-            self._wake()
+            self._woken.set()
             return
         self._succeeded()
         if self._queue or self._has_to_greet:
-            self._wake()
+            self._woken.set()
         else:
             # Where several came at once, several are to be expected: they had better wait for each other.
             self._may_begin = len(writes) == 1
@@ -243,14 +248,10 @@ class Link:
     def _succeeded(self) -> None:
         self._batch, self._flying, self._last_error = None, [], None
         self._breaker.succeeded()
-        # A worker that comes anew must not find the server without the epoch that we miss.
-        self._has_to_greet = self._line.fence.is_missing
-
-    def _take(self) -> list[PendingWrite]:
-        """The next batch: without those that nobody waits for, or whose time is over."""
-        writes, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
-        self._refuse(late)
-        return writes
+        # A worker that comes anew must not find the server without the anchors that we miss.
+        self._has_to_greet = self.fence.has_to_write
+        self._inquiry.look()
+        self._line.follow_tag()
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
         """Some writes of `batch` need another try, or all of them do."""
@@ -294,7 +295,4 @@ class Link:
         self._queue.clear()
 
     def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:
-        error = error or self._last_error
-        description = REFUSED if isinstance(error, ServerError | ServerUnfit) else NO_ANSWER
-        for write in writes:
-            write.resolve(unavailable(description, error))
+        refuse(writes, error or self._last_error)

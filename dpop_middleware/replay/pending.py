@@ -3,12 +3,16 @@
 import asyncio
 import os
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.buckets import Buckets
+from dpop_middleware.replay.info import ServerUnfit
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.store import ReplayEntry
-from dpop_middleware.replay.wire import entry_name, lifetime, set_if_absent, set_once
+from dpop_middleware.replay.wire import lifetime, set_if_absent, set_once
 
 __all__ = [
     "CROWDED",
@@ -21,6 +25,7 @@ __all__ = [
     "UNREPLICATED",
     "Outcome",
     "PendingWrite",
+    "refuse",
     "take",
     "unavailable",
 ]
@@ -69,7 +74,9 @@ class PendingWrite:
     __slots__ = (
         "answer",
         "asking",
+        "bucket",
         "deadline",
+        "held",
         "made_at",
         "milliseconds",
         "name",
@@ -82,12 +89,13 @@ class PendingWrite:
         "started",
         "tries",
         "unknown",
+        "vouched",
     )
 
     def __init__(
-        self, entry: ReplayEntry, prefix: bytes, timeout: float, loop: asyncio.AbstractEventLoop
+        self, entry: ReplayEntry, buckets: Buckets, timeout: float, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.name = entry_name(prefix, entry.key)
+        self.bucket, self.name = buckets.place(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
         self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + entry.retention))
         self.namespace = entry.namespace
@@ -100,7 +108,11 @@ class PendingWrite:
         self.answer: asyncio.Future[Outcome] = loop.create_future()
         self.tries = 0
         self.redirects = 0
+        # How often it waited until another master was asked for its data.
+        self.held = 0
         self.asking = False
+        # While its slot moves: the node from which it comes still had the anchor.
+        self.vouched = False
         # A try was sent and its reply never came: it may have been applied.
         self.unknown = False
 
@@ -119,6 +131,14 @@ class PendingWrite:
         """Give the waiting request its outcome, unless it has gone."""
         if not self.answer.done():
             self.answer.set_result(outcome)
+
+
+def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -> None:
+    """Answer those of `writes` that nobody has answered: because of `cause` it can't be known."""
+    description = REFUSED if isinstance(cause, ServerError | ServerUnfit) else NO_ANSWER
+    for write in writes:
+        if not write.answer.done():
+            write.resolve(unavailable(description, cause))
 
 
 def take(queue: deque[PendingWrite], most: int, now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self, Unpack
 
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.cluster import Cluster
 from dpop_middleware.replay.connecting import Connect, connector, inspect
 from dpop_middleware.replay.health import (
@@ -24,6 +25,7 @@ from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.pending import Outcome, PendingWrite
 from dpop_middleware.replay.sentinel import sentinel_connector
 from dpop_middleware.replay.settings import Options, Settings
+from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.replay.target import Target, target_of_client, target_of_url
 from dpop_middleware.replay.topology import tag_of
@@ -76,7 +78,7 @@ class RedisReplayStore:
         settings = self._settings = Settings.of(options)
         self._target = client if isinstance(client, Target) else target_of_client(client)
         check_transport(self._target, settings)
-        self._prefix = settings.prefix.encode()
+        self._buckets = Buckets(settings.prefix.encode(), spread=self._target.kind == "cluster")
         self._timeout = settings.timeout
         self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None
         self._local_answers = 0
@@ -163,7 +165,7 @@ class RedisReplayStore:
 
     async def _ask(self, entry: ReplayEntry) -> Outcome:
         loop = asyncio.get_running_loop()
-        write = PendingWrite(entry, self._prefix, self._timeout, loop)
+        write = PendingWrite(entry, self._buckets, self._timeout, loop)
         self._session(loop).writer.submit(write)
         return await write.answer
 
@@ -205,9 +207,9 @@ class RedisReplayStore:
                 del self._sessions[old]
         writer: Link | Cluster
         if self._target.kind == "cluster":
-            writer = Cluster(self._target, self._settings)
+            writer = Cluster(self._target, self._settings, self._buckets)
         else:
-            writer = Link(self._name(), self._connect(), self._settings)
+            writer = Link(self._name(), self._connect(), self._settings, Sights(self._buckets))
         session = self._sessions[loop] = Session(pid, writer)
         return session
 
@@ -220,7 +222,7 @@ class RedisReplayStore:
         """Each server that takes writes: its name, what connects to it, the hash tag of a slot of its own."""
         if self._target.kind != "cluster":
             return [(self._name(), self._connect(), b"")]
-        topology = await Cluster(self._target, self._settings).topology()
+        topology = await Cluster(self._target, self._settings, self._buckets).topology()
         return [
             (f"{host}:{port}", connector(self._target, (host, port)), tag_of(topology, (host, port)) or b"")
             for host, port in topology.masters

@@ -4,7 +4,7 @@ redis-py opens the connection (TLS, HELLO, AUTH); what comes then is read here, 
 would cost more than all the rest of a request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from redis.exceptions import InvalidResponse, RedisError
 
@@ -15,8 +15,6 @@ FORBIDDEN = "NOPERM"
 
 # What almost every entry gets. RESP2 has another for it, which takes the long way.
 NIL = b"_\r\n"
-# A lone entry gets its own reply and the fence's, nearly always the same two: they are remembered.
-LONE = 2
 
 
 class ServerError(RedisError):
@@ -40,12 +38,16 @@ class Replies:
     def __init__(self) -> None:
         self._unread = b""
         self._wanted = 0
-        self._usual: bytes | None = None
-        self._usual_replies: tuple[object, ...] = ()
+        self._usual = b""
+        self._usual_replies: Sequence[object] = ()
 
-    def expect(self, count: int) -> None:
-        """Something was sent that gets `count` replies, at least one."""
+    def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
+        """Something was sent that gets `count` replies, at least one.
+
+        The last of them are nearly always those in `usual`, which are then `usual_replies`.
+        """
         self._wanted = count
+        self._usual, self._usual_replies = usual, usual_replies
 
     def feed(self, data: bytes) -> list[object] | None:
         """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
@@ -53,20 +55,28 @@ class Replies:
         Raises redis-py's `InvalidResponse` when it is not RESP or goes on after the last of them.
         """
         data = self._unread + data
-        if data == self._usual and self._wanted == LONE:
-            replies = [*self._usual_replies]
-        else:
-            try:
-                replies = _parse_all(data, self._wanted)
-            except Incomplete:
-                self._unread = data
-                return None
-            except (ValueError, RecursionError) as error:
-                raise InvalidResponse("the server's reply can't be read") from error
-            if len(replies) == LONE and all(reply is None or isinstance(reply, bytes) for reply in replies):
-                self._usual, self._usual_replies = data, tuple(replies)
+        try:
+            replies = self._parse(data)
+        except Incomplete:
+            self._unread = data
+            return None
+        except (ValueError, RecursionError) as error:
+            raise InvalidResponse("the server's reply can't be read") from error
         self._unread, self._wanted = b"", 0
         return replies
+
+    def _parse(self, data: bytes) -> list[object]:
+        if not self._usual or not data.endswith(self._usual):
+            return _parse_all(data, self._wanted)
+        before = self._wanted - len(self._usual_replies)
+        rest = data[: -len(self._usual)]
+        if rest == NIL * before:
+            return [*[None] * before, *self._usual_replies]
+        try:
+            return [*_parse_all(rest, before), *self._usual_replies]
+        except (Incomplete, InvalidResponse, ValueError):
+            # It only looks like them.
+            return _parse_all(data, self._wanted)
 
 
 def _parse_all(data: bytes, count: int) -> list[object]:

@@ -52,12 +52,14 @@ class PublishedRetentions:
         self._told: dict[str, float] = {}
         self._looked_at = -math.inf
         self.is_forbidden = False
+        self.elsewhere: ServerError | None = None
 
     def connected(self, tag: bytes) -> None:
         """A new connection stands; `tag` is the hash tag of a slot of its server, empty without a cluster."""
         self._name = b"%b::retentions%b" % (self._prefix, tag)
         self._told, self._looked_at = {}, -math.inf
         self.is_forbidden = False
+        self.elsewhere = None
 
     def exchange(self, own: Mapping[str, float], *, at: float, now: float) -> tuple[bytes, ...]:
         """Two commands to put before entries with the retentions `own`, by namespace; none too soon."""
@@ -82,6 +84,8 @@ class PublishedRetentions:
         self.is_forbidden = any(
             isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in (told, alive)
         )
+        if isinstance(told, ServerError) and told.code == "MOVED":
+            self.elsewhere = told
         for member in alive if isinstance(alive, list) else ():
             seconds, _, name = member.decode("utf-8", "replace").partition(" ")
             try:

@@ -1,5 +1,6 @@
 """What a link may ask of the cluster that it is part of."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from dpop_middleware.replay.pending import PendingWrite
@@ -25,4 +26,12 @@ class Router(Protocol):
 
     def tag(self) -> bytes | None:
         """The hash tag of a slot that the link's server owns, None when it owns none."""
+        ...
+
+    def buckets(self) -> Sequence[int]:
+        """The buckets in slots that the link's server owns."""
+        ...
+
+    async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
+        """Those of `identities` that other masters have now."""
         ...

@@ -1,5 +1,6 @@
-"""Which node of a cluster owns which slot."""
+"""Which node of a cluster owns which slot, and whose data it has."""
 
+import asyncio
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
 
+from dpop_middleware.replay.anchor import identity_of
 from dpop_middleware.replay.connecting import ask, connector
+from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.racing import first_answer
 from dpop_middleware.replay.target import Address, Target
 
-__all__ = ["Topology", "fetch_topology", "tag_of", "with_owner"]
+__all__ = ["Topology", "fetch_topology", "identities_among", "tag_of", "with_owner"]
 
 # Enough to find one that answers, without a storm of connections from every worker.
 MOST_ASKED = 3
@@ -41,6 +44,29 @@ async def fetch_topology(target: Target, nodes: Iterable[Address], timeout: floa
 async def _ask(target: Target, node: Address, timeout: float) -> Topology | None:
     reply = await ask(connector(target, node), timeout, b"CLUSTER", b"SLOTS")
     return _parse(reply, node, target) if isinstance(reply, list) and reply else None
+
+
+async def identities_among(
+    target: Target, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float
+) -> frozenset[bytes]:
+    """Those of the identities `wanted` that masters among `nodes` have now, as far as they say so in time."""
+    found: set[bytes] = set()
+    pending = {asyncio.ensure_future(_identity(target, node, timeout)) for node in nodes}
+    try:
+        while pending and not wanted <= found:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            found.update(task.result() for task in done if task.exception() is None)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    return wanted & found
+
+
+async def _identity(target: Target, node: Address, timeout: float) -> bytes:
+    reply = await ask(connector(target, node), timeout, b"INFO")
+    info = parse_info(reply if isinstance(reply, bytes) else b"")
+    return identity_of(info) if info.role == "master" else b""
 
 
 def _parse(reply: list[object], asked: Address, target: Target) -> Topology:

@@ -5,8 +5,8 @@ import math
 __all__ = [
     "ASKING",
     "command",
-    "entry_name",
-    "epoch_name",
+    "compare_and_set",
+    "escaped",
     "lifetime",
     "probe_name",
     "set_if_absent",
@@ -15,6 +15,10 @@ __all__ = [
 
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 SHORTEST_LIFETIME_MS = 1000
+COMPARE_AND_SET = (
+    b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end "
+    b"return redis.call('SET', KEYS[1], ARGV[2])"
+)
 
 
 def command(*parts: bytes) -> bytes:
@@ -36,21 +40,21 @@ def set_if_absent(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
     return command(b"SET", name, token, b"NX", b"PX", milliseconds)
 
 
-def entry_name(prefix: bytes, key: str) -> bytes:
-    """The name of an entry on the server; never that of `epoch_name`, whatever `key` is."""
+def escaped(key: str) -> bytes:
+    """An entry's key as it stands in a name: it begins with no colon, as what is ours beside entries does."""
     encoded = key.encode("utf-8", "surrogatepass")
-    if encoded.startswith(b":"):
-        encoded = b":" + encoded
-    return b"%b:%b" % (prefix, encoded)
+    return b":" + encoded if encoded.startswith(b":") else encoded
 
 
-def epoch_name(prefix: bytes, identity: bytes, tag: bytes) -> bytes:
-    """The name of the fence's own key; `tag` pins it to a slot of one cluster node, else it is empty."""
-    return b"%b::epoch:%b%b" % (prefix, identity, tag)
+def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool) -> bytes:
+    """Replace `found` by `value` where it still stands; by a script where `SET … IFEQ` isn't known."""
+    if with_ifeq:
+        return command(b"SET", name, value, b"IFEQ", found)
+    return command(b"EVAL", COMPARE_AND_SET, b"1", name, found, value)
 
 
 def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
-    """The name of a key that a health check writes, never that of an entry; `tag` is as in `epoch_name`."""
+    """The name of a key that a health check writes, never that of an entry; `tag` pins it to a slot."""
     return b"%b::health:%b%b" % (prefix, number, tag)
 
 

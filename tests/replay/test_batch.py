@@ -20,7 +20,7 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 
 
 def sets(server: ScriptedServer) -> list[tuple[bytes, ...]]:
-    return [words for words in server.commands if words[0] == b"SET" and b"epoch" not in words[1]]
+    return [words for words in server.commands if words[0] == b"SET" and b"anchor" not in words[1]]
 
 
 async def outcome(store: RedisReplayStore) -> str | bool:
@@ -93,7 +93,7 @@ async def test_what_no_entry_can_get_is_no_answer(version: str, stray: bytes) ->
     async with ScriptedServer() as scripted:
 
         def script(words: tuple[bytes, ...]) -> bytes | None:
-            if words[0] == b"SET" and b"epoch" not in words[1]:
+            if words[0] == b"SET" and b"anchor" not in words[1]:
                 return stray
             return info(version) if words[0] == b"INFO" else None
 
@@ -240,7 +240,7 @@ class TestWaitReplicas:
 )
 async def test_every_refusal_is_503(scripted: ScriptedServer, reply: bytes, actual: str) -> None:
     def script(words: tuple[bytes, ...]) -> bytes | None:
-        return reply if words[0] == b"SET" and b"epoch" not in words[1] else None
+        return reply if words[0] == b"SET" and b"anchor" not in words[1] else None
 
     scripted.script = script
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
@@ -291,7 +291,7 @@ async def test_what_was_not_asked_for_is_never_taken_for_an_answer(scripted: Scr
     await store.aclose()
 
 
-async def test_an_epoch_of_the_wrong_kind_is_no_verdict(scripted: ScriptedServer) -> None:
+async def test_an_anchor_of_the_wrong_kind_is_no_verdict(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b"-WRONGTYPE no string\r\n" if words[0] == b"GET" else None
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     assert await outcome(store) == "WRONGTYPE"

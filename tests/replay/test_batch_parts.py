@@ -20,9 +20,11 @@ class Fence(SimpleNamespace):
 
 
 def batch(**fence: Any) -> Any:
-    said = Fence(**({"is_evicting": False, "too_far_ahead": None, "looks": 0} | fence))
+    sights = SimpleNamespace(since=[])
+    vitals = SimpleNamespace(is_evicting=False)
+    said = Fence(**({"vitals": vitals, "too_far_ahead": None, "looks": 0, "sights": sights} | fence))
     retentions: Any = None
-    made: Any = Batch([], Settings(), said, retentions, True, b"")  # type: ignore[arg-type]
+    made: Any = Batch([], Settings(), said, retentions, True)  # type: ignore[arg-type]
     return made
 
 

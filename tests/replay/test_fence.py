@@ -3,14 +3,30 @@ import math
 
 import pytest
 
+from dpop_middleware.replay.anchor import Anchor, identity_of
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.fence import Fence, NewServer
 from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.sights import Sights
 
 NOW = 1_800_000_000.0
 # As much as two workers' clocks may differ.
 MARGIN = 5.0
 OLD_SERVER = ServerInfo(run_id="a" * 40, replication_id="r" * 40, role="master", uptime=1000)
 NEW_SERVER = dataclasses.replace(OLD_SERVER, run_id="b" * 40, replication_id="s" * 40, uptime=0)
+PROMOTED = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, former_replication_id="r" * 40)
+ANCHOR = b"dpop::anchor"
+
+
+class Worker(Fence):
+    """A fence in front of one server, in a process whose event loop's clock shows what the entries' does."""
+
+    def __init__(self, new_server: NewServer = "wait") -> None:
+        super().__init__(Sights(Buckets(b"dpop", spread=False)), new_server)
+
+    @property
+    def change(self) -> float:
+        return self.sights.since[0]
 
 
 class Memory:
@@ -19,90 +35,120 @@ class Memory:
     def __init__(self) -> None:
         self.keys: dict[bytes, bytes] = {}
 
-    def batch(self, fence: Fence, now: float) -> None:
+    def connect(self, fence: Worker, info: ServerInfo | None, *, lived: float = 0, at: float = NOW) -> Worker:
+        fence.connected(info, {0: self.keys.get(ANCHOR)}, lived=lived, asked=(at, at))
+        return fence
+
+    def worker(
+        self, info: ServerInfo | None = OLD_SERVER, new_server: NewServer = "wait", lived: float = 0
+    ) -> Worker:
+        return self.connect(Worker(new_server), info, lived=lived)
+
+    def batch(self, fence: Worker, now: float) -> None:
         """What happens around one batch of writes."""
-        opening = fence.opening(now)
-        if opening:
-            self.keep(opening)
-        closing = fence.closing
-        if closing:
-            fence.observe(self.keys.get(closing.split(b"\r\n")[4]), now)
+        fence.sights.ahead = 0.0
+        self.obey(*fence.opening(now, [0]))
+        if fence.active:
+            fence.observe(0, self.keys.get(ANCHOR), now, now)
 
-    def greeting(self, fence: Fence, at: float) -> None:
-        """What happens when a link opens before any entry; `at` is the event loop's time."""
-        greeting = fence.greeting()
-        if greeting:
-            self.keep(greeting)
-        epoch = self.keys.get(fence.closing.split(b"\r\n")[4])
-        if epoch is not None:
-            fence.greeted(epoch, at)
+    def greeting(self, fence: Worker, at: float) -> None:
+        """What happens between batches, or before any entry."""
+        writes, buckets = fence.greeting(at)
+        self.obey(*writes)
+        fence.greeted(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
 
-    def keep(self, command: bytes) -> None:
-        """`SET name value`, with `NX` or without."""
-        _, _, _, _, name, _, value, *rest = command.split(b"\r\n")
-        if b"NX" not in rest or name not in self.keys:
-            self.keys[name] = value
+    def obey(self, *commands: bytes) -> None:
+        """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
+        for command in commands:
+            _, name, *words = command.split(b"\r\n")[2::2]
+            if name.startswith(b"if "):
+                found, value = words[2:4]
+                if self.keys.get(words[1]) == found:
+                    self.keys[words[1]] = value
+                continue
+            known = self.keys.get(name)
+            match words:
+                case value, b"NX":
+                    met = known is None
+                case value, b"IFEQ", found:
+                    met = known == found
+                case _:
+                    value, met = words[0], True
+            if met:
+                self.keys[name] = value
 
-
-def connected(
-    info: ServerInfo | None, new_server: NewServer = "wait", tag: bytes = b"", lived: float = 0
-) -> Fence:
-    fence = Fence(b"dpop", new_server)
-    fence.connected(info, tag, lived)
-    return fence
+    @property
+    def since(self) -> float:
+        anchor = Anchor.parse(self.keys.get(ANCHOR))
+        assert anchor is not None
+        return anchor.since
 
 
 def test_a_server_that_was_never_flushed_has_kept_everything_since_its_start() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
     assert fence.change == NOW - 999 + MARGIN
-    assert fence.opening(NOW) == b""
+    memory.batch(fence, NOW + 1)
+    assert fence.opening(NOW + 2, [0]) == []
+    assert memory.since == NOW - 999 + MARGIN
 
 
 def test_a_server_that_just_started_may_have_lost_what_came_before() -> None:
-    memory, fence = Memory(), connected(NEW_SERVER)
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER)
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
 
 
 def test_a_new_server_may_be_declared_new() -> None:
-    memory, fence = Memory(), connected(NEW_SERVER, "accept")
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept")
     memory.batch(fence, NOW)
-    assert fence.change == -math.inf
+    assert fence.change == memory.since == -math.inf
 
 
 def test_a_server_that_started_after_the_store_was_made_is_never_new() -> None:
-    memory, fence = Memory(), connected(NEW_SERVER, "accept", lived=1)
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept", lived=1)
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
 
 
 @pytest.mark.parametrize(
-    "evidence", [{"was_replica": True}, {"rewriting_commands": frozenset({"flushall"})}], ids=str
+    "evidence",
+    [{"former_replication_id": "q" * 40}, {"rewriting_commands": frozenset({"flushall"})}],
+    ids=["was a replica", "was flushed"],
 )
 def test_traces_of_a_loss_put_it_at_the_present(evidence: dict[str, object]) -> None:
-    memory, fence = Memory(), connected(dataclasses.replace(OLD_SERVER, **evidence))  # type: ignore[arg-type]
+    memory = Memory()
+    fence = memory.worker(dataclasses.replace(OLD_SERVER, **evidence))  # type: ignore[arg-type]
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
 
 
 def test_a_promoted_replica_is_not_new_by_declaration() -> None:
-    memory, fence = Memory(), connected(dataclasses.replace(OLD_SERVER, was_replica=True), "accept")
+    memory = Memory()
+    fence = memory.worker(PROMOTED, "accept")
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
 
 
 def test_the_second_process_learns_the_moment_from_the_first() -> None:
-    memory, first, second = Memory(), connected(NEW_SERVER), connected(NEW_SERVER)
+    memory = Memory()
+    first, second = memory.worker(NEW_SERVER), memory.worker(NEW_SERVER)
     memory.batch(first, NOW)
+    memory.greeting(first, NOW)
     memory.batch(second, NOW + 7)
     assert first.change == second.change == NOW + MARGIN
 
 
 def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
-    memory, one, other = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+    memory = Memory()
+    one, other = memory.worker(), memory.worker()
     memory.batch(one, NOW)
-    memory.batch(other, NOW)
+    memory.batch(one, NOW + 1)
+    memory.batch(other, NOW + 1)
     memory.keys.clear()
     memory.batch(one, NOW + 10)
     assert one.change == NOW + 10 + MARGIN
@@ -115,7 +161,9 @@ def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
 
 
 def test_two_flushes_are_two_changes() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
     for moment in (10, 20):
         memory.batch(fence, NOW + moment - 5)
         memory.keys.clear()
@@ -123,76 +171,120 @@ def test_two_flushes_are_two_changes() -> None:
         assert fence.change == NOW + moment + MARGIN
 
 
-def test_an_epoch_that_can_not_be_written_keeps_the_moment_at_the_present() -> None:
-    fence = connected(OLD_SERVER)
+def test_an_anchor_that_can_not_be_written_keeps_the_moment_at_the_present() -> None:
+    flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
+    fence = Memory().worker(flushed)
     for step in range(3):
-        assert fence.opening(NOW + step)
-        fence.observe(None, NOW + step)
+        fence.opening(NOW + step, [0])
+        fence.observe(0, None, NOW + step, NOW + step)
         assert fence.change == NOW + step + MARGIN
 
 
 def test_a_new_connection_to_the_same_server_changes_nothing() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
     change = fence.change
-    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1010), b"", 0)
+    memory.connect(fence, dataclasses.replace(OLD_SERVER, uptime=1010), at=NOW + 9)
     memory.batch(fence, NOW + 10)
     assert fence.change == change
+    assert not fence.has_to_write
 
 
 def test_a_restart_is_placed_at_the_start_of_the_server() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
     memory.keys.clear()
-    fence.connected(dataclasses.replace(NEW_SERVER, uptime=5), b"", 0)
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=5), at=NOW + 60)
     memory.batch(fence, NOW + 60)
     assert fence.change == NOW + 60 - 4 + MARGIN
 
 
 def test_a_restart_with_an_older_snapshot_is_a_restart() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
-    fence.connected(NEW_SERVER, b"", 0)
+    memory.batch(fence, NOW + 0.5)
+    memory.connect(fence, NEW_SERVER, at=NOW + 1)
     memory.batch(fence, NOW + 1)
     assert fence.change == NOW + 1 + MARGIN
+    assert memory.since == NOW + 1 + MARGIN
+
+
+def test_who_comes_after_a_restart_with_an_older_snapshot_sees_that_the_anchor_is_anothers() -> None:
+    memory = Memory()
+    first = memory.worker(new_server="accept")
+    memory.batch(first, NOW)
+    newcomer = memory.worker(dataclasses.replace(NEW_SERVER, uptime=3), "accept")
+    memory.batch(newcomer, NOW + 10)
+    assert newcomer.change == NOW - 2 + MARGIN
+    memory.batch(newcomer, NOW + 11)
+    assert memory.since == NOW - 2 + MARGIN
 
 
 def test_another_server_that_ran_all_along_took_over_just_now() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40), b"", 0)
+    memory.batch(fence, NOW + 1)
+    other = dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40)
+    memory.connect(fence, other, at=NOW + 3)
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_an_uptime_that_a_stepped_clock_made_too_long_does_not_count() -> None:
+    """A host boots 100 s behind, then its clock is set: the server seems to have started long ago."""
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    memory.keys.clear()
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=102), at=NOW + 3)
     memory.batch(fence, NOW + 3)
     assert fence.change == NOW + 3 + MARGIN
 
 
 def test_the_old_master_promoted_again_is_a_change() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence = memory.worker()
     memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, was_replica=True), b"", 0)
+    memory.batch(fence, NOW + 1)
+    memory.connect(fence, PROMOTED, at=NOW + 3)
     memory.batch(fence, NOW + 3)
     assert fence.change == NOW + 3 + MARGIN
 
 
 def test_a_first_replica_that_attaches_is_no_change() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    fence, idle = memory.worker(), memory.worker()
     memory.batch(fence, NOW)
     memory.batch(fence, NOW + 100)
-    fence.connected(dataclasses.replace(OLD_SERVER, replication_id="t" * 40, uptime=1100), b"", 0)
+    memory.batch(idle, NOW + 100)
+    renamed = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, uptime=1100)
+    memory.connect(fence, renamed, at=NOW + 100)
     memory.batch(fence, NOW + 100)
-    assert fence.change < NOW
-
-
-def test_a_slot_that_moved_away_is_no_change() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER, tag=b"{1}")
-    memory.batch(fence, NOW)
-    fence.connected(dataclasses.replace(OLD_SERVER, uptime=1100), b"{2}", 0)
-    memory.batch(fence, NOW + 100)
-    assert fence.change < NOW
+    memory.batch(fence, NOW + 101)
+    memory.connect(idle, renamed, at=NOW + 105)
+    memory.batch(idle, NOW + 105)
+    newcomer = memory.worker(renamed)
+    memory.batch(newcomer, NOW + 106)
+    for one in (fence, idle, newcomer):
+        assert one.change < NOW
+        assert not one.has_to_write
+    anchor = Anchor.parse(memory.keys[ANCHOR])
+    assert anchor is not None
+    assert anchor.identity == identity_of(renamed)
 
 
 def test_a_worker_whose_clock_is_behind_does_not_date_the_change_before_what_we_saw() -> None:
-    memory, ours, theirs = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+    memory = Memory()
+    ours, theirs = memory.worker(), memory.worker()
     memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 1)
     memory.batch(theirs, NOW - 3)
     memory.batch(ours, NOW + 10)
     memory.keys.clear()
@@ -203,54 +295,59 @@ def test_a_worker_whose_clock_is_behind_does_not_date_the_change_before_what_we_
 
 
 def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -> None:
-    memory, ours = Memory(), connected(OLD_SERVER)
+    memory = Memory()
+    ours = memory.worker()
     memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 0.5)
     memory.keys.clear()
-    theirs = connected(OLD_SERVER, "accept")
+    theirs = memory.worker(new_server="accept")
     memory.batch(theirs, NOW + 1)
     assert theirs.change == -math.inf
     # What others wrote since we last looked is gone too.
     memory.batch(ours, NOW + 20)
     assert ours.change == NOW + 20 + MARGIN
-    assert ours.is_missing
+    assert ours.has_to_write
     memory.batch(ours, NOW + 21)
     assert ours.change == NOW + 20 + MARGIN
-    assert not ours.is_missing
+    assert not ours.has_to_write
     memory.batch(theirs, NOW + 22)
     assert theirs.change == NOW + 20 + MARGIN
-    assert not theirs.is_missing
+    assert not theirs.has_to_write
     memory.batch(ours, NOW + 60)
     assert ours.change == NOW + 20 + MARGIN
 
 
-def test_a_link_that_was_opened_knows_that_the_server_knew_us() -> None:
-    memory, busy, idle = Memory(), connected(OLD_SERVER, "accept"), connected(OLD_SERVER, "accept")
+def test_a_connection_that_was_opened_knows_that_the_server_knew_us() -> None:
+    memory = Memory()
+    busy = memory.worker(new_server="accept")
     memory.batch(busy, NOW)
-    memory.greeting(idle, at=3)
+    idle = memory.worker(new_server="accept")
+    memory.greeting(idle, at=NOW + 3)
     memory.keys.clear()
-    # The event loop's clock says 13, the entries' NOW + 10.
-    idle.date(NOW + 10 - 13)
     memory.batch(idle, NOW + 10)
     assert idle.change == NOW + 10 + MARGIN
 
 
-def test_a_link_that_was_opened_learns_what_was_noticed_before() -> None:
-    memory, first, idle = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
+    memory = Memory()
+    first = memory.worker()
     memory.batch(first, NOW)
+    memory.batch(first, NOW + 1)
     memory.keys.clear()
     memory.batch(first, NOW + 5)
     memory.batch(first, NOW + 6)
-    memory.greeting(idle, at=3)
-    idle.date(NOW + 7 - 3)
-    assert idle.change == NOW + 5 + MARGIN
+    idle = memory.worker()
+    memory.greeting(idle, at=NOW + 7)
     memory.batch(idle, NOW + 8)
     assert idle.change == NOW + 5 + MARGIN
 
 
-def test_a_link_that_was_opened_first_takes_the_server_for_new() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER, "accept")
-    memory.greeting(fence, at=3)
-    fence.date(NOW)
+def test_a_connection_that_was_opened_first_takes_the_server_for_new() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept")
+    memory.greeting(fence, at=NOW)
+    assert memory.since == -math.inf
+    assert not fence.has_to_write
     memory.batch(fence, NOW + 5)
     assert fence.change == -math.inf
     memory.keys.clear()
@@ -263,53 +360,69 @@ def test_a_link_that_was_opened_first_takes_the_server_for_new() -> None:
     [(NEW_SERVER, "wait", 0), (NEW_SERVER, "accept", 2)],
     ids=["not to be taken for new", "younger than we"],
 )
-def test_what_needs_an_entrys_clock_is_not_said_in_a_greeting(
+def test_what_needs_an_entrys_clock_is_not_said_without_one(
     info: ServerInfo, new_server: NewServer, lived: float
 ) -> None:
-    memory, fence = Memory(), connected(info, new_server, lived=lived)
-    assert fence.greeting() == b""
-    memory.greeting(fence, at=3)
-    fence.date(NOW)
+    memory = Memory()
+    fence = memory.worker(info, new_server, lived=lived)
+    memory.greeting(fence, at=NOW)
     assert memory.keys == {}
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
+    memory.greeting(fence, at=NOW)
+    assert memory.since == NOW + MARGIN
 
 
-def test_a_restart_after_the_greeting_is_a_restart() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER, "accept")
-    memory.greeting(fence, at=0)
+def test_a_restart_after_the_opening_is_a_restart() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept")
+    memory.greeting(fence, at=NOW)
     memory.keys.clear()
     # So soon after the store was made that uptime says nothing.
-    fence.connected(dataclasses.replace(NEW_SERVER, uptime=0), b"", 1)
-    assert fence.greeting() == b""
-    fence.date(NOW)
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=0), lived=1, at=NOW + 1)
+    memory.greeting(fence, at=NOW + 1)
+    assert memory.keys == {}
     memory.batch(fence, NOW + 1)
     assert fence.change == NOW + 1 + MARGIN
 
 
-def test_a_link_that_has_seen_entries_needs_no_greeting() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
+@pytest.mark.parametrize(
+    "value", [b"", b"soon", b"i|nan|00000000x", b"i|1.0|x", b"i|1.0|", b"\xff", b"1800000000.0 abcd"]
+)
+def test_an_anchor_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
+    flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
+    memory = Memory()
+    memory.keys[ANCHOR] = value
+    fence = memory.worker(flushed)
     memory.batch(fence, NOW)
-    assert fence.greeting() == b""
-    memory.greeting(fence, at=NOW + 1)
-    fence.date(0)
+    assert fence.change == NOW + MARGIN
+    memory.batch(fence, NOW + 1)
+    assert fence.change == memory.since == NOW + MARGIN
+
+
+def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
+    memory = Memory()
+    wrong, right, other = memory.worker(), memory.worker(), memory.worker()
+    years = 3e8
+    for one in (wrong, right, other):
+        memory.batch(one, NOW)
+        memory.batch(one, NOW + 0.5)
     memory.keys.clear()
-    memory.batch(fence, NOW + 2)
-    assert fence.change == NOW + 2 + MARGIN
-    memory.greeting(fence, at=NOW + 3)
-    assert not fence.is_missing
-    memory.batch(connected(OLD_SERVER), NOW + 4)
-    assert [value.split()[0] for value in memory.keys.values()] == [repr(NOW + 2 + MARGIN).encode()]
-
-
-@pytest.mark.parametrize("value", [b"", b"soon", b"nan x", b"inf x", b"1e300 x", b"\xff"])
-def test_an_epoch_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
-    fence = connected(OLD_SERVER)
-    fence.opening(NOW)
-    fence.observe(value, NOW)
-    assert fence.change == NOW + MARGIN
-    fence.observe(value, NOW + 1)
-    assert fence.change == NOW + MARGIN
+    memory.batch(wrong, NOW + years)
+    memory.batch(wrong, NOW + years + 1)
+    assert memory.since == NOW + years + MARGIN
+    memory.batch(right, NOW + 2)
+    assert right.change == NOW + 2 + MARGIN
+    assert right.too_far_ahead == pytest.approx(years + 3)
+    memory.batch(right, NOW + 3)
+    assert right.too_far_ahead is None
+    memory.batch(other, NOW + 4)
+    assert other.change == NOW + 2 + MARGIN
+    # Who has the wrong clock doesn't write that once more.
+    for step in range(3):
+        memory.batch(wrong, NOW + years + 5 + step)
+        memory.batch(right, NOW + 5 + step)
+    assert right.change == memory.since == NOW + 2 + MARGIN
 
 
 @pytest.mark.parametrize(
@@ -322,109 +435,102 @@ def test_an_epoch_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
     ],
 )
 def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> None:
-    fence = connected(info)
+    fence = Memory().worker(info)
     assert not fence.active
-    assert fence.opening(NOW) == fence.greeting() == fence.closing == b""
-    assert fence.look(0) == b""
+    assert fence.opening(NOW, [0]) == []
+    assert fence.greeting(0) == ([], [])
+    assert fence.vitals.look(0) == b""
     fence.looked(OLD_SERVER, at=0, now=NOW)
-    fence.observe(None, NOW)
-    fence.greeted(b"1.0 x", 0)
-    fence.date(0)
+    fence.observe(0, None, NOW, 0)
+    fence.settle({0: b"i|1.0|00000000"}, frozenset({b"i"}), 0)
+    assert not fence.own([0])
     assert fence.change == -math.inf
 
 
 def test_a_watched_server_may_turn_out_unwatchable() -> None:
-    fence = connected(OLD_SERVER)
+    fence = Memory().worker(OLD_SERVER)
     assert fence.active
     fence.off()
     assert not fence.active
-    assert fence.opening(NOW) == fence.closing == b""
+    assert fence.opening(NOW, [0]) == []
 
 
-def test_batches_answered_out_of_order_move_nothing_back() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER)
-    memory.batch(fence, NOW + 5)
+def test_what_was_noticed_by_others_first_is_not_dated_anew() -> None:
+    memory = Memory()
+    fence, other = memory.worker(), memory.worker()
     memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 5)
+    memory.batch(other, NOW)
     memory.keys.clear()
-    memory.batch(connected(OLD_SERVER), NOW + 6)
+    memory.batch(other, NOW + 6)
+    memory.greeting(other, NOW + 6)
     memory.batch(fence, NOW + 7)
-    assert fence.change == NOW + 7 + MARGIN
+    assert fence.change == NOW + 6 + MARGIN
 
 
-def overruling() -> tuple[Memory, Fence, Fence]:
-    """A server that was flushed, one that took it for new, and one that is about to overrule that."""
-    memory, ours, theirs = Memory(), connected(OLD_SERVER, "accept"), connected(OLD_SERVER, "accept")
+def raising() -> tuple[Memory, Worker, Worker]:
+    """A server that was flushed, one that took it for new, and one that is about to tell what it knows."""
+    memory = Memory()
+    ours, theirs = memory.worker(new_server="accept"), memory.worker(new_server="accept")
     memory.batch(ours, NOW)
     memory.keys.clear()
     memory.batch(theirs, NOW + 1)
     memory.batch(ours, NOW + 2)
-    assert ours.is_missing
+    assert ours.has_to_write
     return memory, ours, theirs
 
 
-def test_an_overruling_survives_a_broken_connection() -> None:
-    memory, ours, theirs = overruling()
-    ours.connected(dataclasses.replace(OLD_SERVER, uptime=1002), b"", 100)
+def test_what_we_have_to_tell_survives_a_broken_connection() -> None:
+    memory, ours, theirs = raising()
+    memory.connect(ours, dataclasses.replace(OLD_SERVER, uptime=1002), lived=100, at=NOW + 3)
     memory.batch(ours, NOW + 3)
     memory.batch(ours, NOW + 4)
     memory.batch(theirs, NOW + 5)
-    assert (ours.change, theirs.change) == (NOW + 2 + MARGIN, NOW + 2 + MARGIN)
+    assert ours.change == theirs.change == NOW + 2 + MARGIN
 
 
 def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
-    memory, away, idle = Memory(), connected(OLD_SERVER), connected(OLD_SERVER)
+    memory = Memory()
+    away, idle = memory.worker(), memory.worker()
     memory.batch(away, NOW)
-    memory.batch(idle, NOW)
+    memory.batch(away, NOW + 1)
+    memory.batch(idle, NOW + 1)
     memory.keys.clear()
-    away.connected(OLD_SERVER, b"", 2)
+    memory.connect(away, OLD_SERVER, lived=2, at=NOW + 13)
     memory.batch(away, NOW + 13)
     memory.batch(idle, NOW + 14)
-    newcomer = connected(OLD_SERVER)
+    newcomer = memory.worker()
     memory.batch(newcomer, NOW + 15)
     assert away.change == idle.change == newcomer.change == NOW + 13 + MARGIN
 
 
 def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER, "accept", lived=1)
-    fence.observe(None, NOW + 12)
-    fence.connected(OLD_SERVER, b"", 2)
+    memory = Memory()
+    fence = memory.worker(new_server="accept", lived=2000)
+    fence.observe(0, None, NOW + 12, NOW + 12)
+    memory.connect(fence, OLD_SERVER, lived=2002, at=NOW + 13)
     memory.batch(fence, NOW + 13)
-    newcomer = connected(OLD_SERVER, "accept", lived=1)
+    memory.greeting(fence, NOW + 13)
+    newcomer = memory.worker(new_server="accept", lived=1)
     memory.batch(newcomer, NOW + 14)
-    assert newcomer.change == fence.change == NOW + 12 + MARGIN
+    assert newcomer.change == fence.change > -math.inf
 
 
-def test_an_overruling_survives_an_epoch_that_could_not_be_written() -> None:
-    memory, fence = Memory(), connected(OLD_SERVER, "accept", lived=1)
-    # The server refuses the epoch, as when it is full, and before it is written anew the connection breaks.
-    assert fence.opening(NOW + 1)
-    fence.observe(None, NOW + 1)
-    fence.connected(OLD_SERVER, b"", 2)
-    newcomer = connected(OLD_SERVER, "accept", lived=1)
-    memory.batch(newcomer, NOW + 2)
-    memory.greeting(fence, at=2)
-    fence.date(NOW)
-    memory.batch(fence, NOW + 3)
-    memory.batch(fence, NOW + 4)
-    memory.batch(newcomer, NOW + 5)
-    assert newcomer.change >= NOW + 1
-
-
-def test_an_overruling_that_was_refused_is_tried_again() -> None:
-    memory, ours, theirs = overruling()
-    assert ours.greeting()
-    # The server answered the SET with an error, and the GET with what it had.
-    (epoch,) = memory.keys.values()
-    ours.greeted(epoch, 5)
-    assert ours.is_missing
-    memory.greeting(ours, 6)
-    assert not ours.is_missing
+def test_what_was_refused_is_tried_again() -> None:
+    memory, ours, theirs = raising()
+    # The server answered the write with an error, and the read with what it had.
+    ours.greeting(NOW + 3)
+    ours.greeted([0], [memory.keys[ANCHOR]], NOW + 3)
+    assert ours.has_to_write
+    memory.greeting(ours, NOW + 4)
+    assert not ours.has_to_write
     memory.batch(theirs, NOW + 5)
     assert ours.change == theirs.change == NOW + 2 + MARGIN
 
 
 def test_another_name_hides_no_flush() -> None:
-    memory, ours = Memory(), connected(OLD_SERVER, "accept")
+    memory = Memory()
+    ours = memory.worker(new_server="accept")
     memory.batch(ours, NOW)
     memory.batch(ours, NOW + 100)
     memory.keys.clear()
@@ -434,7 +540,36 @@ def test_another_name_hides_no_flush() -> None:
         uptime=1200,
         rewriting_commands=frozenset({"flushall"}),
     )
-    memory.batch(connected(renamed, "accept"), NOW + 150)
-    ours.connected(renamed, b"", 1200)
+    memory.batch(memory.worker(renamed, "accept"), NOW + 150)
+    memory.connect(ours, renamed, lived=1200, at=NOW + 160)
     memory.batch(ours, NOW + 160)
     assert ours.change == NOW + 160 + MARGIN
+
+
+def test_an_anchor_is_replaced_only_where_it_is_what_was_read() -> None:
+    memory, ours, _ = raising()
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"EVAL" in write
+    another = Anchor.new(identity_of(OLD_SERVER), NOW + 50, server_time=None).value
+    memory.keys[ANCHOR] = another
+    memory.obey(write)
+    assert memory.keys[ANCHOR] == another
+    ours.with_script = False
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"EVAL" not in write
+    memory.obey(write)
+    assert memory.since == NOW + 2 + MARGIN
+
+
+def test_a_new_valkey_compares_by_itself() -> None:
+    valkey = dataclasses.replace(OLD_SERVER, software="valkey", version="8.1.0")
+    memory = Memory()
+    ours = memory.worker(valkey, "accept")
+    memory.batch(ours, NOW)
+    memory.keys.clear()
+    memory.batch(memory.worker(valkey, "accept"), NOW + 1)
+    memory.batch(ours, NOW + 2)
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"IFEQ" in write
+    memory.obey(write)
+    assert memory.since == NOW + 2 + MARGIN

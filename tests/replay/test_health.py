@@ -5,8 +5,8 @@ from redis.asyncio import Redis
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.health import NodeHealth, ServerUnfit, cause, examine
-from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.health import NodeHealth, cause, examine
+from dpop_middleware.replay.info import ServerInfo, ServerUnfit
 from dpop_middleware.replay.replies import ServerError
 from tests.support.replay import answer, entry
 from tests.support.scripted import ScriptedServer

@@ -39,7 +39,7 @@ def test_what_a_server_tells() -> None:
         time=1795372729.571769,
         maxmemory_policy="allkeys-lru",
         evicted_keys=3,
-        was_replica=False,
+        former_replication_id="0" * 40,
         rewriting_commands=frozenset({"flushall", "config|resetstat"}),
     )
 

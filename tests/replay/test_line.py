@@ -7,13 +7,17 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.connecting import connector
 from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.target import target_of_url
 from tests.support.replay import after_a_loss, answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Cluster, Server, free_port
+
+BUCKETS = Buckets(b"dpop", spread=False)
 
 
 @pytest.fixture
@@ -22,8 +26,8 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
-def epochs(server: Server) -> list[str]:
-    return [server.run("GET", name) for name in server.run("KEYS", "dpop::epoch:*")]
+def anchors(server: Server) -> list[str]:
+    return [server.run("GET", name) for name in server.run("KEYS", "dpop*::anchor")]
 
 
 def reads(server: Server) -> int:
@@ -38,11 +42,11 @@ def again(item: ReplayEntry) -> ReplayEntry:
 
 
 async def opened(server: ScriptedServer) -> RedisReplayStore:
-    """A store that has connected and asked for the epoch, without any entry."""
+    """A store that has connected and asked for the anchor, without any entry."""
     store = RedisReplayStore.from_url(server.url, timeout=2.0)
     await store.open()
     async with asyncio.timeout(10):
-        while not any(words[0] == b"GET" and b"epoch" in words[1] for words in server.commands):
+        while not any(words[0] == b"GET" and b"anchor" in words[1] for words in server.commands):
             await asyncio.sleep(0.01)
     return store
 
@@ -64,7 +68,7 @@ async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) ->
 
 
 async def test_who_could_not_tell_when_opened_looks_again_with_its_first_entry(server: Server) -> None:
-    # "wait" writes no epoch without an entry, so nothing vouches for the time until then.
+    # "wait" writes no anchor without an entry, so nothing vouches for the time until then.
     busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0, new_server="wait") for _ in "ab")
     await idle.open()
     async with asyncio.timeout(10):
@@ -91,7 +95,7 @@ async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
     server.run("FLUSHALL")
     assert isinstance(await answer(old, again(lost)), Unavailable)
     async with asyncio.timeout(10):
-        while not epochs(server):
+        while not anchors(server):
             await asyncio.sleep(0.01)
     fresh = RedisReplayStore.from_url(server.url, timeout=2.0)
     assert isinstance(await answer(fresh, again(other)), Unavailable)
@@ -107,10 +111,10 @@ async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) ->
     assert await old.add(other) is True
     server.run("FLUSHALL")
     assert await fresh.add(entry()) is True
-    assert epochs(server)[0].startswith("-inf ")
+    assert anchors(server)[0].split("|")[1] == "-inf"
     assert isinstance(await answer(old, again(lost)), Unavailable)
     async with asyncio.timeout(10):
-        while epochs(server)[0].startswith("-inf "):
+        while anchors(server)[0].split("|")[1] == "-inf":
             await asyncio.sleep(0.01)
     assert isinstance(await answer(fresh, again(other)), Unavailable)
     assert await fresh.add(after_a_loss()) is True
@@ -118,24 +122,23 @@ async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) ->
     await fresh.aclose()
 
 
-async def test_every_master_is_greeted(implementation: str) -> None:
+async def test_every_bucket_of_every_master_gets_its_anchor(implementation: str) -> None:
     with Cluster(masters=3, replicas=0, implementation=implementation) as cluster:
         store = RedisReplayStore.from_url(cluster.url, timeout=2.0)
         await store.open()
         async with asyncio.timeout(10):
-            while not all(epochs(server) for server in cluster.servers):
+            while sum(len(anchors(server)) for server in cluster.servers) < 1024:
                 await asyncio.sleep(0.01)
         await store.aclose()
-        assert [len(epochs(server)) for server in cluster.servers] == [1, 1, 1]
+        assert sum(len(anchors(server)) for server in cluster.servers) == 1024
 
 
 async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
     store = await opened(scripted)
     await store.open()
     assert await store.add(entry()) is True
-    links = [words for words in scripted.commands if words[0] == b"GET" and b"epoch" in words[1]]
-    # One for the greeting, one for the entry.
-    assert len(links) == 2
+    anchors = [words for words in scripted.commands if words[0] == b"SET" and b"anchor" in words[1]]
+    assert len(anchors) == 1
     await store.aclose()
 
 
@@ -148,7 +151,7 @@ async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implem
         async with asyncio.timeout(10):
             while await answer(store, entry()) is not True:
                 await asyncio.sleep(0.01)
-        assert len(epochs(server)) == 1
+        assert len(anchors(server)) == 1
         await store.aclose()
 
 
@@ -167,7 +170,7 @@ async def test_a_request_does_not_wait_for_a_greeting_that_nobody_answers(script
     await store.aclose()
 
 
-async def test_an_epoch_that_may_not_be_read_is_no_epoch(scripted: ScriptedServer) -> None:
+async def test_an_anchor_that_may_not_be_read_is_no_anchor(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"GET" else None
     store = await opened(scripted)
     item = entry()
@@ -212,7 +215,7 @@ async def test_an_opening_that_nobody_waits_for_any_more_is_closed(scripted: Scr
 
 
 async def test_closing_at_once_leaves_nothing_open(scripted: ScriptedServer) -> None:
-    link = Link("here", connector(target_of_url(scripted.url)), Settings())
+    link = Link("here", connector(target_of_url(scripted.url)), Settings(), Sights(BUCKETS))
     link.open()
     await link.aclose()
     await asyncio.sleep(0.05)

@@ -7,6 +7,7 @@ import uvloop
 
 from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.cluster import Cluster
 from dpop_middleware.replay.connecting import connector
@@ -14,23 +15,26 @@ from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.pending import PendingWrite
 from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.target import target_of_url
 from tests.support.proxy import Proxy
 from tests.support.replay import entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
 
+BUCKETS = Buckets(b"dpop", spread=False)
+
 
 def pending(timeout: float = 2.0) -> PendingWrite:
-    return PendingWrite(entry(), b"dpop", timeout, asyncio.get_running_loop())
+    return PendingWrite(entry(), BUCKETS, timeout, asyncio.get_running_loop())
 
 
 def link() -> Link:
-    return Link("gone", connector(target_of_url(f"redis://{HOST}:1")), Settings())
+    return Link("gone", connector(target_of_url(f"redis://{HOST}:1")), Settings(), Sights(BUCKETS))
 
 
 def cluster() -> Cluster:
-    return Cluster(target_of_url(f"redis+cluster://{HOST}:1"), Settings())
+    return Cluster(target_of_url(f"redis+cluster://{HOST}:1"), Settings(), Buckets(b"dpop", spread=True))
 
 
 @pytest.mark.parametrize("kind", [link, cluster])
@@ -80,7 +84,9 @@ def test_an_idle_connection_that_was_reset_is_opened_anew(
 
 async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        writer = Link(
+            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        )
         first = pending()
         writer.submit(first)
         assert await first.answer is True
@@ -102,7 +108,9 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: 
 
 async def test_a_write_whose_time_is_over_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        writer = Link(
+            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        )
         late, fresh = pending(timeout=-1.0), pending()
         writer.submit(late)
         writer.submit(fresh)
@@ -114,7 +122,9 @@ async def test_a_write_whose_time_is_over_is_not_sent() -> None:
 
 async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        writer = Link(
+            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        )
         gone, fresh = pending(), pending()
         writer.submit(gone)
         writer.submit(fresh)
@@ -126,7 +136,9 @@ async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
 
 async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
+        writer = Link(
+            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        )
         first = pending()
         writer.submit(first)
         assert first.tries == 0
@@ -147,13 +159,15 @@ async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
 
 async def test_requests_that_come_together_go_together() -> None:
     async with ScriptedServer() as server:
-        writer = Link("scripted", connector(target_of_url(server.url)), Settings(timeout=2.0))
-        for size, reads in ((3, 1), (4, 2), (1, 3), (1, 4), (3, 6)):
+        writer = Link(
+            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        )
+        for size, reads in ((3, 2), (4, 3), (1, 4), (1, 5), (3, 7)):
             writes = [pending() for _ in range(size)]
             for write in writes:
                 writer.submit(write)
             assert [await write.answer for write in writes] == [True] * size
-            # The fence is read once for each batch; of the last three the first went ahead.
+            # The anchor is read before the first batch and once after each; of the last three one went ahead.
             assert sum(words[0] == b"GET" for words in server.commands) == reads
         await writer.aclose()
 
@@ -169,7 +183,7 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
             await delay.wait()
             return await connect(timeout)
 
-        writer = Link("slow", slowly, Settings(timeout=0.2))  # type: ignore[arg-type]
+        writer = Link("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS))  # type: ignore[arg-type]
         early = pending(timeout=0.2)
         writer.submit(early)
         outcome = await early.answer
@@ -193,7 +207,7 @@ async def test_closing_gives_up_an_opening() -> None:
             given_up.set()
         raise AssertionError
 
-    writer = Link("silent", never, Settings(timeout=10.0))
+    writer = Link("silent", never, Settings(timeout=10.0), Sights(BUCKETS))
     write = pending(timeout=10.0)
     writer.submit(write)
     await begun.wait()

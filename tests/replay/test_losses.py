@@ -66,7 +66,7 @@ async def test_a_server_that_takes_over_other_data_and_comes_back(implementation
 
 
 async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(implementation: str) -> None:
-    """The old epoch came along to the replica and back, so only the identity tells."""
+    """The old anchor came along to the replica and back, so only the identity tells."""
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server(
@@ -76,7 +76,7 @@ async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(i
         until(lambda: replica.run("ROLE")[3] == "connected")
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await store.add(entry()) is True
-        until(lambda: replica.run("KEYS", "dpop::epoch:*"))
+        until(lambda: replica.run("KEYS", "dpop::anchor"))
         replica.run("REPLICAOF", "NO", "ONE")
         lost = [entry() for _ in range(40)]
         assert await answers(store, lost) == {True: 40}
@@ -177,12 +177,12 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         await asyncio.sleep(LOOK)
         assert await answers(store, [entry(age=60)]) == {True: 1}
         stepping.step = 100.0
-        epochs = {name: value for name, value in server.keys.items() if b"epoch" in name}
+        anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
         server.keys.clear()
-        server.keys.update(epochs)
+        server.keys.update(anchors)
         await asyncio.sleep(LOOK)
         assert await answers(store, again(used)) == {503: 30}
-        # Others learn of it from the epoch.
+        # Others learn of it from the anchor.
         other = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await store.add(after_a_loss()) is True
         assert await answers(other, again(others)) == {503: 30}

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.info import ServerChanged, ServerInfo
+from dpop_middleware.replay.sights import Sights
 
 SEEDS = 1500
 STEPS = 120
 SKEW, LIFETIME = 15.0, 60.0
 MARGIN = WORKER_CLOCK_MARGIN
 NOW = 1_800_000_000.0
+ANCHOR = b"dpop::anchor"
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +64,7 @@ class Model:
             uptime=int(self.time - self.started),
             time=NOW + self.time + self.ahead,
             evicted_keys=self.evicted,
-            was_replica=self.was_replica,
+            former_replication_id="f" if self.was_replica else "",
             rewriting_commands=self.rewriting,
         )
 
@@ -76,11 +79,14 @@ class Model:
         self.keys[name] = (value, self.time + self.ahead + lifetime)
         return True
 
-    def obey(self, command: bytes) -> None:
-        """`SET name value`, with `NX` or without; nothing where there is no command."""
-        if command:
-            _, _, _, _, name, _, value, *rest = command.split(b"\r\n")
-            self.put(name, value, only_new=b"NX" in rest)
+    def obey(self, *commands: bytes) -> None:
+        """`SET name value NX`, and the script that compares before it sets."""
+        for command in commands:
+            _, *words = command.split(b"\r\n")[2::2]
+            if words[-1] == b"NX":
+                self.put(words[0], words[1])
+            elif self.get(words[2]) == words[3]:
+                self.put(words[2], words[4], only_new=False)
 
     def older(self) -> dict[bytes, tuple[bytes, float]]:
         """What a replica has that lags by up to two seconds."""
@@ -94,14 +100,13 @@ class Model:
 class Worker:
     def __init__(self, ahead: float) -> None:
         self.ahead = ahead
-        self.fence = Fence(b"dpop", "accept")
+        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
         self.generation = -1
 
     def connect(self, model: Model) -> None:
-        info = model.info()
-        name = self.fence.former_name(info, b"")
-        former = None if name is None else model.get(name)
-        self.fence.connected(info, b"", model.time + 100, former=former, asked=(model.time, model.time))
+        anchors = {0: model.get(ANCHOR)}
+        at = model.time
+        self.fence.connected(model.info(), anchors, lived=at + 100, asked=(at, at))
         self.generation = model.generation
 
     def judge(self, model: Model, proof: Proof) -> bool | None:
@@ -110,25 +115,26 @@ class Worker:
         if self.generation != model.generation:
             self.connect(model)
         fence = self.fence
-        fence.date(NOW + self.ahead)
-        look, opening, closing = fence.look(model.time), fence.opening(now), fence.closing
+        fence.sights.ahead = NOW + self.ahead
+        look, opening = fence.vitals.look(model.time), fence.opening(now, [0])
         if look:
             try:
                 fence.looked(model.info(), at=model.time, now=now)
             except ServerChanged:
                 self.connect(model)
-                opening, closing = fence.opening(now), fence.closing
-        model.obey(opening)
+                opening = fence.opening(now, [0])
+        model.obey(*opening)
         end = proof.iat + LIFETIME + SKEW + MARGIN
         first = model.put(proof.name, b"1", lifetime=max(1.0, end - now))
-        fence.observe(model.get(closing.split(b"\r\n")[4]), now)
-        if fence.is_missing:
+        fence.observe(0, model.get(ANCHOR), now, model.time)
+        if fence.has_to_write:
             # The link doesn't leave that to the next entry.
-            model.obey(fence.greeting())
-            fence.greeted(model.get(closing.split(b"\r\n")[4]) or b"", model.time)
+            writes, buckets = fence.greeting(model.time)
+            model.obey(*writes)
+            fence.greeted(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
         if not first:
             return False
-        return None if proof.iat - SKEW < fence.change else True
+        return None if proof.iat - SKEW < fence.sights.since[0] else True
 
 
 def lose(model: Model, fault: str) -> None:

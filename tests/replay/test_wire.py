@@ -1,16 +1,16 @@
+import secrets
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from redis.crc import key_slot
+import redis
 
 from dpop_middleware.replay.wire import (
     command,
-    entry_name,
-    epoch_name,
+    compare_and_set,
     lifetime,
     set_if_absent,
     set_once,
 )
+from tests.support.valkey import Server
 
 
 def test_a_command_is_an_array_of_bulk_strings() -> None:
@@ -24,19 +24,18 @@ def test_set_once_is_the_command_it_says() -> None:
     assert set_if_absent(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"PX", b"1000")
 
 
-@given(st.text(), st.text())
-def test_entries_have_names_of_their_own(one: str, other: str) -> None:
-    assert (entry_name(b"dpop", one) == entry_name(b"dpop", other)) == (one == other)
-
-
-@given(st.text(), st.binary(max_size=8))
-def test_no_entry_has_the_name_of_an_epoch(key: str, identity: bytes) -> None:
-    assert entry_name(b"dpop", key) != epoch_name(b"dpop", identity, b"")
-    assert entry_name(b"dpop", ":epoch:" + key) != epoch_name(b"dpop", key.encode("utf-8", "ignore"), b"")
-
-
-def test_the_tag_decides_the_slot_of_an_epoch() -> None:
-    assert key_slot(epoch_name(b"dpop", b"1234", b"{7}")) == key_slot(b"7")
+@pytest.mark.parametrize("with_ifeq", [True, False])
+def test_an_anchor_is_replaced_by_the_server_itself(shared_server: Server, with_ifeq: bool) -> None:
+    if with_ifeq and shared_server.implementation != "valkey":
+        with shared_server.client() as client, pytest.raises(redis.ResponseError):
+            client.execute_command("SET", "a", "b", "IFEQ", "c")
+        return
+    name = secrets.token_hex(8).encode()
+    shared_server.run("SET", name, "one")
+    for found, value, left in ((b"two", b"three", "one"), (b"one", b"two", "two")):
+        _, *words = compare_and_set(name, found, value, with_ifeq=with_ifeq).split(b"\r\n")[:-1]
+        shared_server.run(*words[1::2])
+        assert shared_server.run("GET", name) == left
 
 
 @pytest.mark.parametrize(

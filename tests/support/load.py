@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Self
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import ReplayEntry, ReplayStore
 from tests.support.replay import after_a_loss, answer, entry
+from tests.support.slots import entry_in
 from tests.support.valkey import until
 
 __all__ = ["RECOVERY", "SLACK", "TIMEOUT", "Load", "eventually", "recovery", "stolen"]
@@ -49,7 +49,7 @@ async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = after_
 class Load:
     """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered.
 
-    With `tags` each client asks in the slot of one of these hash tags only, as many clients in each.
+    With `slots` each client asks in one of these slots of a cluster only, as many clients in each.
 
     The times are in seconds. `longest_wait` is the longest that any request took. `longest_outage` is the
     longest for which a client got nothing but 503, from the request that was refused first to the acceptance
@@ -62,12 +62,12 @@ class Load:
         *,
         clients: int = 20,
         pause: float = 0.005,
-        tags: Sequence[str] = (),
+        slots: Sequence[int] = (),
     ) -> None:
         self._store = store
         self._clients = clients
         self._pause = pause
-        self._tags = tags
+        self._slots = slots
         self._tasks: list[asyncio.Task[None]] = []
         self._used: list[ReplayEntry] = []
         self._refused_since: dict[int, float] = {}
@@ -140,9 +140,7 @@ class Load:
             self.fresh_called_replays += 1
 
     def _fresh(self, number: int) -> ReplayEntry:
-        if not self._tags:
-            return entry()
-        return entry(f"{{{self._tags[number % len(self._tags)]}}}{secrets.token_urlsafe(16)}")
+        return entry_in(self._slots[number % len(self._slots)]) if self._slots else entry()
 
     def _end_outage(self, number: int) -> None:
         now = time.monotonic()

@@ -114,6 +114,9 @@ class ScriptedServer:
                 if name in self.keys:
                     return b"$-1\r\n"
                 self.keys[name] = value
+            case b"EVAL", _, b"1", name, found, value:
+                if self.keys.get(name) == found:
+                    self.keys[name] = value
             case b"SET", name, value:
                 self.keys[name] = value
             case _:

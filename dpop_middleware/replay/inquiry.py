@@ -1,0 +1,75 @@
+"""Asking the other masters of a cluster whose data came here, and the writes that wait for the answer."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterable
+
+from dpop_middleware.replay.anchor import Anchor
+from dpop_middleware.replay.fence import Fence
+from dpop_middleware.replay.pending import PendingWrite, refuse
+from dpop_middleware.replay.router import Router
+
+__all__ = ["Inquiry"]
+
+MOST_HELD = 5
+
+
+class Inquiry:
+    """What the `fence` of one server can't judge by itself. Belongs to one event loop.
+
+    `then` is called after each answer: there may be anchors to write.
+    """
+
+    def __init__(self, fence: Fence, router: Router | None, then: Callable[[], None]) -> None:
+        self._fence = fence
+        self._router = router
+        self._then = then
+        self._loop = asyncio.get_running_loop()
+        self._held: list[PendingWrite] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._task is not None
+
+    def hold(self, writes: Iterable[PendingWrite]) -> None:
+        """Let `writes`, which are stored, be tried again after the answer: then they are recognised."""
+        for write in writes:
+            write.tries -= 1
+            write.held += 1
+            if write.held > MOST_HELD:
+                refuse((write,))
+                continue
+            self._loop.call_at(write.deadline, refuse, (write,), context=contextvars.Context())
+            self._held.append(write)
+
+    def look(self) -> None:
+        """Ask, if there is something to ask and nobody does."""
+        if self._task is None and self._router is not None and self._fence.standing.foreign:
+            self._task = self._loop.create_task(
+                self._ask(self._router), name="dpop replay store inquiry", context=contextvars.Context()
+            )
+
+    async def aclose(self) -> None:
+        """Give up asking, and answer what waits: it can't be known."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        refuse(self._held)
+
+    async def _ask(self, router: Router) -> None:
+        asked = dict(self._fence.standing.foreign)
+        anchors = map(Anchor.parse, asked.values())
+        present = await router.present(frozenset(anchor.identity for anchor in anchors if anchor is not None))
+        self._fence.settle(asked, present, self._loop.time())
+        self._task = None
+        held, self._held = self._held, []
+        for write in held:
+            if write.bucket in self._fence.standing.foreign:
+                self._held.append(write)
+            else:
+                router.resubmit(write)
+        self._then()
+        self.look()
