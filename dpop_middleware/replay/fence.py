@@ -55,8 +55,8 @@ NewServer = Literal["wait", "accept"]
 class Fence:
     """What one server vouches for, as far as one worker knows.
 
-    `sights` is shared by the fences of a cluster, `new_server` is the store's option. Every `now` given here is
-    the present by the entries' clock, every `at` by the event loop's.
+    `sights` is shared by the fences of a cluster, `new_server` is the store's option. Every `now` is the
+    present by the entries' clock, every `at` by the event loop's.
     """
 
     def __init__(self, sights: Sights, new_server: NewServer, *, heeds_evictions: bool = True) -> None:
