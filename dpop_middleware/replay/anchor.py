@@ -37,8 +37,8 @@ class Anchor:
     """One anchor's value, `identity|since|mark`.
 
     `since` is the moment before which entries may be missing, by the entries' clock, with the margin. `mark`
-    is the same as long as nothing was lost, whoever has the data: the second of the server's clock at which
-    that began, and some random bits.
+    is the same as long as the anchor itself was not lost, whoever has the data: the second of the server's
+    clock at which that began, and some random bits.
     """
 
     identity: bytes
@@ -75,6 +75,6 @@ class Anchor:
         """The second of its server's clock at which it was first written."""
         return int(self.mark[:8], 16)
 
-    def under(self, identity: bytes) -> Self:
-        """The same with another's identity: nothing was lost on the way."""
-        return replace(self, identity=identity)
+    def under(self, identity: bytes, *, since: float | None = None) -> Self:
+        """The same with another's identity: nothing was lost on the way, but what `since` tells."""
+        return replace(self, identity=identity, since=self.since if since is None else since)

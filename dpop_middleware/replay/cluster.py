@@ -102,8 +102,15 @@ class Cluster:
         owners = self._topology.owners
         return [bucket for bucket, slot in enumerate(self._buckets.slots) if owners[slot] == address]
 
+    def look_around(self, changed: Address) -> None:
+        """Read the anchors on all servers but `changed`, which has other data."""
+        for address, link in self._links.items():
+            if address != changed:
+                link.fence.look_around()
+                link.greet()
+
     async def present(self, identities: frozenset[bytes], asker: Address) -> frozenset[bytes]:
-        """Those of `identities` that masters other than `asker` have now."""
+        """Those of `identities` whose data masters other than `asker` have now."""
         likely = {
             address for address, link in self._links.items() if link.fence.vitals.identity in identities
         }
@@ -246,6 +253,10 @@ class Place:
     def buckets(self) -> list[int]:
         """See `Cluster.buckets`."""
         return self._cluster.buckets(self._address)
+
+    def look_around(self) -> None:
+        """See `Cluster.look_around`."""
+        self._cluster.look_around(self._address)
 
     async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
         """See `Cluster.present`."""

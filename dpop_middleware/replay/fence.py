@@ -14,9 +14,10 @@ could have been accepted before `since`: one whose `not_before` precedes it.
                                                            |   else now + margin
     of this process under another replication id, which    | its own
       never was a replica                                  |
-    of another master of this cluster, as that is now      | its own: it was moved here from there
+    whose data another master of this cluster still has    | its own: it was moved here from there
       (asked after the anchor was read here), of which     |
-      this server was no replica                           |
+      this server was no replica; it was seen there since  |
+      this server last lost its data                       |
     of any other identity                                  | now + margin, or the start of the server + margin
 
 The moment is taken from the entries' `now`; there is no clock here. What was used before the loss was dated
@@ -27,12 +28,8 @@ start. In a cluster a slot may have come from elsewhere since.
 Whoever finds that an anchor is missing or wrong writes it anew, where it is still what was read. One that
 tells less than a loss that we noticed is raised.
 
-Once a second the server is looked at anew, before the entries of a batch are judged (`looked`): its identity
-may have changed on a connection that survived, its clock may have stepped forward, so that every entry has
-expired, and it may have evicted keys.
-
-Not seen: what is lost and presented again within one second of such a look, what a proxy between us and the
-server hides, and a partitioned master that still answers.
+What leaves the anchors as they are is noticed within a second (`vitals`). Not seen: what is presented again
+before, what a proxy hides, a partitioned master, a bucket that came to a master just before that lost data.
 """
 
 import math
@@ -42,7 +39,7 @@ from typing import Literal
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.anchor import Anchor
 from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.losses import is_moved, is_renamed, lost_by
+from dpop_middleware.replay.losses import is_moved, lost_by, still_has
 from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.standing import Standing
 from dpop_middleware.replay.vitals import VitalSigns
@@ -64,7 +61,6 @@ class Fence:
         self.standing = Standing(sights.buckets)
         self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
         self._new_server = new_server
-        self._may_have_lost: frozenset[int] = frozenset()
         self._missing_at_first: set[int] = set()
         # Whether the user may run one: without it anchors are replaced without comparing.
         self.with_script = True
@@ -78,7 +74,7 @@ class Fence:
     @property
     def has_to_write(self) -> bool:
         """Whether anchors are to be written, or to be read, without waiting for an entry."""
-        return bool(self.standing.due or self.standing.unread)
+        return bool(self.standing.due or self.standing.unread or self.vitals.has_lost)
 
     def off(self) -> None:
         """The server does not allow what the fence needs: go on without."""
@@ -92,19 +88,14 @@ class Fence:
         *,
         lived: float,
         asked: tuple[float, float],
-    ) -> None:
-        """A new connection stands, over which the `anchors` of the server's buckets were read.
-
-        The rest is as in `VitalSigns.connected`; `info` is None where `INFO` isn't allowed.
-        """
+    ) -> bool:
+        """A new connection stands, over which the `anchors` were read; else as `VitalSigns.connected`."""
         self._forget()
         changed = self.vitals.connected(info, lived=lived, asked=asked)
-        if not self.active:
-            return
-        # What came here by migration before the server lost its data can't be told from what came since.
-        self._may_have_lost = frozenset(anchors if changed else ())
-        self.standing.owned = set(anchors)
-        self.greeted(anchors, anchors.values(), asked[1])
+        if self.active:
+            self.standing.owned = set(anchors)
+            self.greeted(anchors, anchors.values(), asked[1])
+        return changed
 
     def opening(self, now: float, buckets: Iterable[int]) -> list[bytes]:
         """The anchors to write before a batch with entries in `buckets`: none once all are known."""
@@ -151,9 +142,9 @@ class Fence:
             self._missing(bucket, value, info, now, at)
         elif due is not None and value == due.value:
             self._agree(bucket, anchor, value, anchor.since, at)
-        elif anchor.identity == self.vitals.identity or is_renamed(anchor, info):
+        elif still_has(info, anchor.identity):
             self._trust(bucket, anchor, value, now, at)
-        elif self.sights.buckets.spread and bucket not in self._may_have_lost:
+        elif self.sights.buckets.spread and self.sights.of(bucket).at >= self.vitals.changed_at:
             standing.drop(bucket)
             standing.foreign[bucket] = value
         else:
@@ -163,8 +154,12 @@ class Fence:
         """Take note of the buckets that the server has now; return whether some are to be looked at."""
         return self.active and self.standing.own(buckets)
 
+    def look_around(self) -> None:
+        """Read all anchors once more: what is seen here now wasn't on another server before."""
+        self.standing.unread |= self.standing.owned
+
     def settle(self, asked: Mapping[int, bytes], present: frozenset[bytes], at: float) -> None:
-        """Judge what was foreign when the other masters were asked, who have the identities `present`."""
+        """Judge what was foreign when the other masters were asked, who have the data of `present`."""
         now, info = at + (self.sights.ahead or 0.0), self.vitals.info
         for bucket, value in asked.items():
             anchor = Anchor.parse(value)
@@ -245,8 +240,13 @@ class Fence:
         sights = self.sights
         since = sights.since[bucket] = max(sights.since[bucket], since)
         sights.of(bucket).untold = since
+        anchor = Anchor.parse(found)
         self.standing.drop(bucket)
-        self.standing.owe(bucket, found, self._new_anchor(since))
+        if anchor is not None and anchor.identity == self.vitals.identity:
+            # The same anchor tells more: those who know it learn that, and nothing else happened to it.
+            self.standing.owe(bucket, found, anchor.under(anchor.identity, since=since).value)
+        else:
+            self.standing.owe(bucket, found, self._new_anchor(since))
 
     def _lose_all(self, now: float) -> None:
         """Every bucket of this server lost entries before `now`, by anybody's clock."""

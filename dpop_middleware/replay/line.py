@@ -15,7 +15,7 @@ from dpop_middleware.replay.channel import Channel
 from dpop_middleware.replay.connecting import Connect, inspect
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.health import examine, require_fit
-from dpop_middleware.replay.info import ServerInfo
+from dpop_middleware.replay.info import ServerInfo, parse_info
 from dpop_middleware.replay.retention import PublishedRetentions
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
@@ -98,13 +98,19 @@ class Line:
     async def greet(self, *, deadline: float) -> None:
         """Write and read the anchors that are due, without any entry; raises like `ready`."""
         channel = await self.ready(deadline=deadline, ahead=None)
-        writes, buckets = self.fence.greeting(self._loop.time())
+        fence, at = self.fence, self._loop.time()
+        look = fence.vitals.look(at)
+        writes, buckets = fence.greeting(at)
         if not buckets:
             return
-        reads = self.fence.sights.buckets.reads
-        commands = [*writes, *(reads[bucket] for bucket in buckets)]
+        reads = fence.sights.buckets.reads
+        commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
         replies = await channel.replies(b"".join(commands), len(commands), deadline=deadline)
-        self.fence.greeted(buckets, replies[len(writes) :], self._loop.time())
+        at = self._loop.time()
+        if look and isinstance(replies[0], bytes):
+            # First: what was read may be of other data than the connection was opened to.
+            fence.vitals.looked(parse_info(replies[0]), at)
+        fence.greeted(buckets, replies[-len(buckets) :], at)
 
     async def put_away(self) -> None:
         """Throw the connection away."""
@@ -136,12 +142,14 @@ class Line:
         self._channel = opened.channel
         self.with_get = opened.info is None or opened.info.answers_set_with_get
         self.renew_tag()
-        self.fence.connected(
+        changed = self.fence.connected(
             opened.info,
             opened.anchors,
             lived=time.monotonic() - self._settings.made,
             asked=opened.asked,
         )
+        if changed and self._router is not None:
+            self._router.look_around()
 
     async def _open(self, ahead: float | None) -> Opened:
         limit = max(self._settings.timeout, SHORTEST_OPENING)

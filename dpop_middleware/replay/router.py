@@ -32,6 +32,10 @@ class Router(Protocol):
         """The buckets in slots that the link's server owns."""
         ...
 
+    def look_around(self) -> None:
+        """The link's server has other data: see what lies on the others, and can't be lost with them."""
+        ...
+
     async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
-        """Those of `identities` that other masters have now."""
+        """Those of `identities` whose data other masters have now."""
         ...

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.anchor import identity_of
 from dpop_middleware.replay.connecting import ask, connector
 from dpop_middleware.replay.info import parse_info
+from dpop_middleware.replay.losses import still_has
 from dpop_middleware.replay.racing import first_answer
 from dpop_middleware.replay.target import Address, Target
 
@@ -49,24 +49,24 @@ async def _ask(target: Target, node: Address, timeout: float) -> Topology | None
 async def identities_among(
     target: Target, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float
 ) -> frozenset[bytes]:
-    """Those of the identities `wanted` that masters among `nodes` have now, as far as they say so in time."""
+    """Those of the identities `wanted` whose data masters among `nodes` have now, if they say so in time."""
     found: set[bytes] = set()
-    pending = {asyncio.ensure_future(_identity(target, node, timeout)) for node in nodes}
+    pending = {asyncio.ensure_future(_had(target, node, wanted, timeout)) for node in nodes}
     try:
         while pending and not wanted <= found:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            found.update(task.result() for task in done if task.exception() is None)
+            found.update(*(task.result() for task in done if task.exception() is None))
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    return wanted & found
+    return frozenset(found)
 
 
-async def _identity(target: Target, node: Address, timeout: float) -> bytes:
+async def _had(target: Target, node: Address, wanted: frozenset[bytes], timeout: float) -> set[bytes]:
     reply = await ask(connector(target, node), timeout, b"INFO")
     info = parse_info(reply if isinstance(reply, bytes) else b"")
-    return identity_of(info) if info.role == "master" else b""
+    return {one for one in wanted if info.role == "master" and still_has(info, one)}
 
 
 def _parse(reply: list[object], asked: Address, target: Target) -> Topology:

@@ -120,15 +120,19 @@ def test_an_answer_about_what_has_changed_since_is_none() -> None:
 
 
 def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None:
-    worker, moved = Cluster(), anchor(A)
-    worker.meet(A, {1: moved})
-    worker.meet(B, {3: anchor(B)})
-    restarted = server("b again")
-    here = Fence(worker.sights, "accept")
-    here.connected(B, {3: anchor(B)}, lived=0, asked=(NOW, NOW))
-    here.connected(restarted, {1: moved, 3: anchor(B)}, lived=0, asked=(NOW + 5, NOW + 5))
-    assert here.standing.foreign == {}
-    assert worker.sights.since[1] == worker.sights.since[3] == NOW + 5 + MARGIN
+    for seen_at, since in ((NOW + 4, NOW + 7 + MARGIN), (NOW + 6, -math.inf)):
+        worker, moved = Cluster(), anchor(A)
+        there = worker.meet(A, {1: moved})
+        here = Fence(worker.sights, "accept")
+        assert not here.connected(B, {3: anchor(B)}, lived=0, asked=(NOW, NOW))
+        assert here.connected(server("b again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
+        # Who sees it elsewhere afterwards knows that it wasn't here.
+        there.look_around()
+        _, buckets = there.greeting(seen_at)
+        there.greeted(buckets, [moved], seen_at)
+        here.observe(1, moved, NOW + 7, NOW + 7)
+        here.settle(dict(here.standing.foreign), frozenset({identity_of(A)}), NOW + 7)
+        assert worker.sights.since[1] == since
 
 
 def test_a_bucket_that_lost_its_anchor_has_the_others_looked_at() -> None:
