@@ -40,9 +40,9 @@ PURE = (
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
-    "base64", "binascii", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress",
-    "itertools", "json", "math", "re", "types", "typing", "urllib.parse", "cryptography", "jwt",
-    "dpop_middleware",
+    "base64", "binascii", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "hmac",
+    "inspect", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "urllib.parse",
+    "cryptography", "jwt", "dpop_middleware",
 }  # fmt: skip
 IMPURE_BUILTINS = {"input", "open", "print"}
 
