@@ -14,6 +14,7 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 __all__ = [
     "AccessToken",
@@ -25,6 +26,7 @@ __all__ = [
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",

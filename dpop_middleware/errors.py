@@ -43,14 +43,17 @@ class Refusal:
     """What a server knew of the request that it refused.
 
     `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.
-    `jkt` and `client_id` are the access token's, None where it wasn't verified. `nonce` is to be handed to
-    the client with the answer (RFC 9449 section 8.2), None for none.
+    `jkt`, `client_id` and `issuer` are the access token's, None where it wasn't verified, and `actor` is who
+    acts by it (RFC 8693), None for nobody else. `nonce` is to be handed to the client with the answer (RFC
+    9449 section 8.2), None for none.
     """
 
     scheme: Scheme | None = None
     jkt: str | None = None
     client_id: str | None = None
     nonce: str | None = None
+    issuer: str | None = None
+    actor: str | None = None
 
 
 _NOTHING_KNOWN = Refusal()

@@ -18,13 +18,13 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
     ("policy", "jose"),
     ("_request",),
     ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
-    ("events", "health"),
+    ("events",),
     ("resource_server",),
     ("_adapter",),
     ("asgi", "starlette", "fastapi"),
@@ -56,6 +56,7 @@ PUBLIC = {
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",

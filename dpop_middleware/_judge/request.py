@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.known_clients import KnownClients
 from dpop_middleware._proof.proof import check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import JudgedProof, Presentation, ProofVerification
 from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
@@ -91,7 +91,8 @@ class RequestVerification:
             judged = self._judge_dpop(carried, token, proof_text, request, policy)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
+            refusal = refusal_of(token, scheme=carried.scheme, nonce=error.nonce)
+            raise error.restated(refusal=refusal) from error.__cause__
         return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
 
     def authorize(
@@ -112,9 +113,7 @@ class RequestVerification:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
                 offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
-            refusal = Refusal(
-                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
-            )
+            refusal = refusal_of(token, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
 
@@ -209,15 +208,6 @@ def _quotes(error: Exception, token: str) -> bool:
     text = "".join(traceback.format_exception(error))
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
-    )
-
-
-def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
-    return Refusal(
-        scheme=carried.scheme,
-        jkt=None if token is None else token.jkt,
-        client_id=None if token is None else token.client_id,
-        nonce=error.nonce,
     )
 
 

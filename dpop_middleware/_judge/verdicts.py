@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from dpop_middleware._judge.challenges import Headers
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import Scheme
+from dpop_middleware.errors import Refusal, Scheme
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["Authentication", "VerifiedRequest"]
+__all__ = ["Authentication", "VerifiedRequest", "refusal_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,23 @@ class VerifiedRequest:
     access_token: AccessToken
     proof: DPoPProof | None
     response_headers: Headers = ()
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of the access token."""
+        return self.access_token.issuer
+
+
+def refusal_of(token: AccessToken | None, *, scheme: Scheme, nonce: str | None) -> Refusal:
+    """Return what is known of a refused request; `token` is None where it wasn't verified."""
+    if token is None:
+        return Refusal(scheme=scheme, nonce=nonce)
+    actor = token.actor
+    return Refusal(
+        scheme=scheme,
+        jkt=token.jkt,
+        client_id=token.client_id,
+        nonce=nonce,
+        issuer=token.issuer,
+        actor=None if actor is None else actor.identity,
+    )
