@@ -16,7 +16,6 @@ from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.connection import (
     Connection,
-    authenticate,
     can_deny,
     check_scope_type,
     has_credentials,
@@ -121,7 +120,9 @@ class DPoPSecurity(SecurityBase):
             return None
         requirements = replace(self._requirements, scopes=tuple(security_scopes.scopes))
         try:
-            verified = await authenticate(self._resource_server, connection.scope, requirements)
+            verified = await Connection.of(connection.scope).authenticate(
+                self._resource_server, connection.scope, requirements
+            )
         except DPoPError as error:
             if isinstance(connection, WebSocket) and not can_deny(connection.scope):
                 raise WebSocketException(WS_1008_POLICY_VIOLATION) from error

@@ -5,8 +5,7 @@ are made is the resource server's and the token endpoint's business; times are a
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
@@ -37,8 +36,7 @@ _TYP = "dpop+jwt"
 _EXTENSIONS = ("crit", "b64", "zip")
 
 
-@dataclass(frozen=True, slots=True)
-class ProofHeader:
+class ProofHeader(NamedTuple):
     """The JOSE header of a proof: its algorithm, its public key, and that key's thumbprint."""
 
     algorithm: Algorithm
@@ -46,8 +44,7 @@ class ProofHeader:
     jkt: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DPoPProof:
+class DPoPProof(NamedTuple):
     """What a DPoP proof says (RFC 9449 section 4.2).
 
     `iat`, `exp` and `nbf` are in seconds since the epoch; of them only `iat` is DPoP's own. `exp`, `nbf`,

@@ -1,7 +1,6 @@
 """The compact serialisation of a JWS, taken apart (RFC 7515 section 7.1)."""
 
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.jose.errors import JOSEError
@@ -11,18 +10,19 @@ __all__ = ["CompactJWS", "split"]
 _SEGMENTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactJWS:
-    """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1)."""
+class CompactJWS(NamedTuple):
+    """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1).
 
-    header: str = field(repr=False)
-    payload: str = field(repr=False)
-    signature: str = field(repr=False)
+    `signing_input` is what the signature covers (RFC 7515 section 5.2).
+    """
 
-    @property
-    def signing_input(self) -> bytes:
-        """The bytes that the signature covers (RFC 7515 section 5.2)."""
-        return f"{self.header}.{self.payload}".encode("ascii")
+    header: str
+    payload: str
+    signature: str
+    signing_input: bytes
+
+    def __repr__(self) -> str:
+        return "CompactJWS()"
 
 
 def split(text: str) -> CompactJWS:
@@ -36,4 +36,5 @@ def split(text: str) -> CompactJWS:
     segments = text.split(".", _SEGMENTS)
     if len(segments) != _SEGMENTS:
         raise JOSEError("a compact JWS has three segments", check=Check.FORMAT)
-    return CompactJWS(header=segments[0], payload=segments[1], signature=segments[2])
+    header, payload, signature = segments
+    return CompactJWS(header, payload, signature, text[: -len(signature) - 1].encode())

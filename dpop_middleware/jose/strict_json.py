@@ -86,7 +86,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
         value, end = _DECODER.raw_decode(text)
-        if _SURROGATE_ESCAPE.search(text):
+        if "\\" in text and _SURROGATE_ESCAPE.search(text):
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:

@@ -43,10 +43,13 @@ class ClaimRules:
     clock_skew: float
 
 
-def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity: str) -> VerifiedToken:
+def judge_claims(
+    payload: bytes, *, rules: ClaimRules, now: float, key_identity: str = "", token_hash: str = ""
+) -> VerifiedToken:
     """Return what a signed payload says, or raise InvalidToken.
 
     - `payload`: the bytes under the signature; `key_identity`: the key that signed them.
+    - `token_hash`: the hash of the token that holds them.
     - `now`: seconds since the epoch.
     """
     try:
@@ -81,7 +84,9 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
         expires_at=expires_at,
         jkt=_confirmation(claims),
     )
-    return VerifiedToken(access_token=access_token, not_before=not_before, key_identity=key_identity)
+    return VerifiedToken(
+        access_token=access_token, token_hash=token_hash, not_before=not_before, key_identity=key_identity
+    )
 
 
 def speaks_for_nobody(*names: str) -> InvalidToken:
