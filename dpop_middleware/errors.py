@@ -12,8 +12,7 @@ DPoPError
 ConfigurationError(ValueError)    the setup, no request
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from dpop_middleware.checks import Check, Reason
 
@@ -38,8 +37,7 @@ class ConfigurationError(ValueError):
     """The library was set up wrongly; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """What a server knew of the request that it refused.
 
     `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.

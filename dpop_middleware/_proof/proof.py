@@ -16,7 +16,6 @@ from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
-from dpop_middleware.jose.typ import media_type
 
 __all__ = [
     "DPoPProof",
@@ -100,7 +99,7 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     except JOSEError as error:
         raise _malformed(error, "the header of the DPoP proof is not a JSON object", Check.FORMAT) from error
     typ = header.get("typ")
-    if media_type(typ) != _TYP:
+    if jose_header.media_type(typ) != _TYP:
         raise InvalidDPoPProof(
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )

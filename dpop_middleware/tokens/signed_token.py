@@ -13,8 +13,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.header import parse_header
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware.jose.header import media_type, parse_header
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
