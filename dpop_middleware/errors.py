@@ -167,14 +167,23 @@ class UseDPoPNonce(DPoPError):
 
 
 class InsufficientScope(DPoPError):
-    """The token lacks a scope; `scopes` are the ones that the route needs (RFC 6750 section 3.1)."""
+    """The token lacks a scope, or a claim has not the value that the route needs (RFC 6750 section 3.1).
+
+    `scopes` are the ones that the route needs, maybe none. `claim` is the name of the claim, None where it is
+    a scope that the token lacks.
+    """
 
     status = 403
     code = "insufficient_scope"
 
-    def __init__(self, description: str, *, scopes: tuple[str, ...], actual: object = None) -> None:
-        super().__init__(description, check=Check.SCOPE, expected=scopes, actual=actual)
+    def __init__(
+        self, description: str, *, scopes: tuple[str, ...], claim: str | None = None, actual: object = None
+    ) -> None:
+        super().__init__(
+            description, check=Check.SCOPE, expected=scopes if claim is None else claim, actual=actual
+        )
         self.scopes = scopes
+        self.claim = claim
 
 
 class InsufficientUserAuthentication(DPoPError):

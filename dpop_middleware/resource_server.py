@@ -23,6 +23,7 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
@@ -43,10 +44,11 @@ class ResourceServer:
       same text in the same store. Two servers that must each judge one request, such as a gateway and the API
       behind it, need two. Whatever else is configured makes no difference.
     - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
-    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
-      only.
+    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
-      for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
+      for so long is a token accepted after it expired.
+    - `profile`: what the issuer's tokens look like, such as `profiles.KEYCLOAK`; RFC 9068 by default. The
+      three go with `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
       host are told apart by the path, or by the server's root path where a proxy strips them.
@@ -74,6 +76,7 @@ class ResourceServer:
         token_clock_skew: float | None = None,
         max_cached_tokens: int | None = None,
         max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = ...,
         nonces: NonceProvider | None = None,
@@ -111,6 +114,7 @@ class ResourceServer:
         token_clock_skew: float | None = None,
         max_cached_tokens: int | None = None,
         max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
@@ -125,17 +129,19 @@ class ResourceServer:
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
         options.clock(clock)
         self._resource = resource
+        made = {
+            "audience": audience,
+            "jwks": jwks,
+            "profile": profile,
+            "token_clock_skew": token_clock_skew,
+            "max_cached_tokens": max_cached_tokens,
+            "max_cached_bytes": max_cached_bytes,
+        }
         verifier = configured_verifier(
             verifier,
             issuer=issuer,
             audience=audiences,
-            options={
-                "audience": audience,
-                "jwks": jwks,
-                "token_clock_skew": token_clock_skew,
-                "max_cached_tokens": max_cached_tokens,
-                "max_cached_bytes": max_cached_bytes,
-            },
+            options=made,
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
         )

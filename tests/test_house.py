@@ -21,7 +21,7 @@ ROWS = (
     ("checks", "errors", "_options", "_clock", "_bounded_cache"),
     ("policy", "jose"),
     ("_request",),
-    ("nonces", "tokens", "replay"),
+    ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
     ("events", "health"),
@@ -35,14 +35,14 @@ ROWS = (
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
-    "_judge.verdicts",
+    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.other_profile",
+    "_judge.requirements", "_judge.verdicts",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
-    "base64", "binascii", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress",
-    "itertools", "json", "math", "re", "types", "typing", "urllib.parse", "cryptography", "jwt",
-    "dpop_middleware",
+    "base64", "binascii", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "hmac",
+    "inspect", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "urllib.parse",
+    "cryptography", "jwt", "dpop_middleware",
 }  # fmt: skip
 IMPURE_BUILTINS = {"input", "open", "print"}
 

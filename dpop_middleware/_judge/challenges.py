@@ -47,7 +47,7 @@ def nonce_headers(nonce: str) -> Headers:
 def _parameters(error: DPoPError) -> tuple[tuple[str, str], ...]:
     """What a challenge says beyond the error: of an error that asks for more than a better try."""
     if isinstance(error, InsufficientScope):
-        return (("scope", " ".join(error.scopes)),)
+        return (("scope", " ".join(error.scopes)),) if error.scopes else ()
     if not isinstance(error, InsufficientUserAuthentication):
         return ()
     acr_values = (("acr_values", " ".join(error.acr_values)),) if error.acr_values else ()

@@ -282,7 +282,7 @@ async def test_what_a_server_guesses_of_each_defect(name: str, words: str | None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"header": {"typ": "JWT"}}, "name its typ in token_types"),
+        ({"header": {"typ": "JWT"}}, "with profile=profiles.KEYCLOAK"),
         ({"key": DPoPKey.generate()}, "was the token altered or cut short"),
         ({"header": {"kid": "unknown"}, "key": DPoPKey.generate()}, "a new key that is not yet published?"),
         ({"client_id": ABSENT}, "the issuer leaves out client_id? name the others in required_claims"),
