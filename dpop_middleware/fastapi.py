@@ -15,7 +15,6 @@ from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.connection import (
     Connection,
-    authenticate,
     can_deny,
     check_scope_type,
     has_credentials,
@@ -125,7 +124,9 @@ class DPoPSecurity(SecurityBase):
             return None
         requirements = self._requirements.with_scopes(tuple(security_scopes.scopes))
         try:
-            verified = await authenticate(self._resource_server, connection.scope, requirements)
+            verified = await Connection.of(connection.scope).authenticate(
+                self._resource_server, connection.scope, requirements
+            )
         except DPoPError as error:
             if isinstance(connection, WebSocket) and not can_deny(connection.scope):
                 raise WebSocketException(WS_1008_POLICY_VIOLATION) from error

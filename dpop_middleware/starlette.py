@@ -18,7 +18,6 @@ from starlette.websockets import WebSocket
 from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
-    authenticate,
     raw_headers,
     send_refusal,
 )
@@ -98,7 +97,7 @@ class _Gate:
 
     async def seconds(self, scope: Scope) -> float | None:
         """Authenticate; return for how many seconds the connection may last, None for any time."""
-        verified = await authenticate(self.resource_server, scope, self.requirements)
+        verified = await Connection.of(scope).authenticate(self.resource_server, scope, self.requirements)
         return self.resource_server.seconds_left(verified.access_token) if self.close_at_expiry else None
 
 

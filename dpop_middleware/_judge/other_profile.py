@@ -8,7 +8,7 @@ from typing import Final
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware.jose.header import media_type
 from dpop_middleware.profiles import KNOWN, Profile
 
 __all__ = ["fitting_profile"]

@@ -7,32 +7,43 @@ What is between the token and the store awaits nothing. The clock is read once, 
 follows the proof's header is the same at a token endpoint: `ProofVerification`.
 """
 
-import hashlib
 import math
 import traceback
 from collections.abc import Callable
+from typing import NamedTuple
 
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
-from dpop_middleware._proof.known_clients import KnownClients
-from dpop_middleware._proof.proof import check_algorithm, parse_header, split_proof
-from dpop_middleware._proof.verification import JudgedProof, Presentation, ProofVerification
-from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
+from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
-from dpop_middleware.jose import base64url
+from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
 from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
+from dpop_middleware.tokens.token_cache import LONGEST_KNOWN_HEADER
 
 __all__ = ["RequestVerification"]
 
 _TOKEN_NOT_JUDGED = "the access token can't be verified now"
 # Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
 _PART = 16
+
+
+class _Client(NamedTuple):
+    """Who presents a token: the header of the proof, as it was sent and as it was read.
+
+    `speaks_for` is whom the token speaks for.
+    """
+
+    segment: str
+    header: ProofHeader
+    speaks_for: str
 
 
 class RequestVerification:
@@ -48,7 +59,6 @@ class RequestVerification:
         proofs: ProofVerification,
         clock: Callable[[], float],
         policies: tuple[DPoPPolicy, ...],
-        known_clients: KnownClients,
     ) -> None:
         self.verifier = verifier
         self.proofs = proofs
@@ -56,7 +66,6 @@ class RequestVerification:
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
-        self._known_clients = known_clients
 
     def add(self, policy: DPoPPolicy) -> None:
         """From now on remember proofs for `policy` too."""
@@ -83,17 +92,37 @@ class RequestVerification:
             request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
-                token = await self._access_token(carried)
+                token = await self._access_token(carried.access_token)
                 _check_unbound(token)
                 return Authentication(token, None, None, policy, self.clock(), request, started)
-            proof_text = one_proof(request.dpop)
-            token = await self._access_token(carried)
-            judged = self._judge_dpop(carried, token, proof_text, request, policy)
+            proof = one_proof(request.dpop)
+            token = await self._access_token(carried.access_token)
+            now = self.clock()
+            _check_bound(token, now)
+            jws = split_proof(proof)
+            client = _client(token, jws, policy)
+            judged = self.proofs.judge(
+                jws,
+                client.header,
+                request=request,
+                ath=token_hash(carried.access_token),
+                policy=policy,
+                policies=self.policies,
+                now=now,
+                # By `ath` a proof dies with its token, however far in the future its `iat` is.
+                useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
+                if self._expiry_is_final
+                else math.inf,
+                speaks_for=client.speaks_for,
+            )
+            # Padding buys no memory.
+            if client is not token.client_memo and len(client.segment) <= LONGEST_KNOWN_HEADER:
+                token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            refusal = refusal_of(token, scheme=carried.scheme, nonce=error.nonce)
+            refusal = refusal_of(token, error, scheme=carried.scheme, nonce=error.nonce)
             raise error.restated(refusal=refusal) from error.__cause__
-        return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
+        return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def authorize(
         self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy
@@ -113,7 +142,7 @@ class RequestVerification:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
                 offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
-            refusal = refusal_of(token, scheme=authentication.scheme, nonce=offered)
+            refusal = refusal_of(token, error, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
 
@@ -127,62 +156,15 @@ class RequestVerification:
             proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
         )
 
-    def _judge_dpop(
-        self,
-        carried: Credentials,
-        token: AccessToken,
-        proof_text: str,
-        request: ResourceRequest,
-        policy: DPoPPolicy,
-    ) -> JudgedProof:
-        if token.jkt is None:
-            raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
-        now = self.clock()
-        if token.expires_at + LONGEST_CLOCK_SKEW <= now:
-            raise InvalidToken(
-                "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
-            )
-        ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
-        jws = split_proof(proof_text)
-        known = self._known_clients.header(ath=ath, segment=jws.header)
-        if known is None:
-            header = parse_header(jws.header, policy.algorithms)
-        else:
-            header = known
-            check_algorithm(header.algorithm.name, policy.algorithms)
-        if header.jkt != token.jkt:
-            raise InvalidToken(
-                "the access token is bound to another key than the proof's",
-                check=Check.JKT,
-                expected=token.jkt,
-                actual=header.jkt,
-            )
-        presented = Presentation(
-            request=request,
-            ath=ath,
-            policy=policy,
-            policies=self.policies,
-            now=now,
-            # By `ath` a proof dies with its token, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
-            if self._expiry_is_final
-            else math.inf,
-            speaks_for=f"{token.issuer} {token.identity}",
-        )
-        judged = self.proofs.judge(jws, header, presented)
-        if known is None:
-            self._known_clients.remember(header, ath=ath, segment=jws.header)
-        return judged
-
-    async def _access_token(self, carried: Credentials) -> AccessToken:
+    async def _access_token(self, presented: str) -> AccessToken:
         try:
-            token: object = await self.verifier.verify(carried.access_token)
+            token: object = await self.verifier.verify(presented)
         except DPoPError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, the request is refused
             # The cause goes to the log, unless it quotes the token.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
-                None if _quotes(error, carried.access_token) else error
+                None if _quotes(error, presented) else error
             )
         if not isinstance(token, AccessToken):
             # A verifier that answers anything else has a bug, and a bug must let no request through.
@@ -209,6 +191,33 @@ def _quotes(error: Exception, token: str) -> bool:
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
     )
+
+
+def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
+    """Return the client to whose key `token` is bound, which isn't read anew where it was here before."""
+    known = token.client_memo
+    if isinstance(known, _Client) and known.segment == jws.header:
+        check_algorithm(known.header.algorithm.name, policy.algorithms)
+    else:
+        header = parse_header(jws.header, policy.algorithms)
+        known = _Client(jws.header, header, f"{token.issuer} {token.identity}")
+    if known.header.jkt != token.jkt:
+        raise InvalidToken(
+            "the access token is bound to another key than the proof's",
+            check=Check.JKT,
+            expected=token.jkt,
+            actual=known.header.jkt,
+        )
+    return known
+
+
+def _check_bound(token: AccessToken, now: float) -> None:
+    if token.jkt is None:
+        raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
+    if token.expires_at + LONGEST_CLOCK_SKEW <= now:
+        raise InvalidToken(
+            "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
+        )
 
 
 def _check_unbound(token: AccessToken) -> None:

@@ -1,11 +1,11 @@
 """What came out of judging a request: the evidence, and what the application is given."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dpop_middleware._judge.challenges import Headers
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import Refusal, Scheme
+from dpop_middleware.errors import DPoPError, Refusal, Scheme
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken
@@ -13,8 +13,7 @@ from dpop_middleware.tokens.access_token import AccessToken
 __all__ = ["Authentication", "VerifiedRequest", "refusal_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
 
     `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
@@ -35,8 +34,7 @@ class Authentication:
         return "Bearer" if self.proof is None else "DPoP"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedRequest:
+class VerifiedRequest(NamedTuple):
     """A request that passed every check.
 
     `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
@@ -53,16 +51,17 @@ class VerifiedRequest:
         return self.access_token.issuer
 
 
-def refusal_of(token: AccessToken | None, *, scheme: Scheme, nonce: str | None) -> Refusal:
-    """Return what is known of a refused request; `token` is None where it wasn't verified."""
+def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, nonce: str | None) -> Refusal:
+    """Return what is known of a request that `error` refuses; `token` is None where it wasn't verified."""
     if token is None:
-        return Refusal(scheme=scheme, nonce=nonce)
+        return Refusal(scheme=scheme, nonce=nonce, reason=error.reason)
     actor = token.actor
     return Refusal(
         scheme=scheme,
         jkt=token.jkt,
         client_id=token.client_id,
         nonce=nonce,
+        reason=error.reason,
         issuer=token.issuer,
         actor=None if actor is None else actor.identity,
     )

@@ -15,7 +15,6 @@ from typing import Final
 from dpop_middleware._judge.hints import guess
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._proof.known_clients import KnownClients
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -134,7 +133,6 @@ async def explain(
             ),
             clock=lambda: now,
             policies=(policy,),
-            known_clients=KnownClients(max_clients=0, max_bytes=0),
         )
         try:
             token = (await verification.verify(request, policy)).access_token

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck
@@ -33,7 +32,7 @@ class Trusted:
 
 def _their_verifier(production: ResourceServer, issuer: str | None) -> JWTAccessTokenVerifier | None:
     """Return the verifier of `issuer`, or the first one; None where it isn't one for JWTs."""
-    verifier: object = production._verification.verifier
+    verifier: object = production.verification.verifier
     if isinstance(verifier, MultiIssuerVerifier):
         first = next(iter(verifier._by_issuer.values()), None)
         verifier = first if issuer is None else verifier._by_issuer.get(issuer, first)
@@ -80,18 +79,17 @@ def stand_in(
     if not isinstance(production, ResourceServer):
         raise ConfigurationError("resource_server takes the production ResourceServer")
     server = copy.copy(production)
-    theirs = production._verification
+    theirs = production.verification
     verifiers = [_verifier(production, one, clock=clock) for one in trusted]
     several = len(verifiers) > 1 or isinstance(theirs.verifier, MultiIssuerVerifier)
     verifier = MultiIssuerVerifier(verifiers) if several else verifiers[0]
     store = MemoryReplayStore(max_share=1)
     server._token_clock_skew = verifier.clock_skew
-    server._verification = RequestVerification(
+    server.verification = RequestVerification(
         verifier=verifier,
         proofs=replace(theirs.proofs, store=store),
         clock=clock,
         policies=theirs.policies,
-        known_clients=KnownClients(max_clients=MAX_KNOWN_CLIENTS, max_bytes=MAX_KNOWN_BYTES),
     )
     server._health = HealthCheck(verifier=verifier, store=store)
     server._reporter = Reporter(on_event)

@@ -1,9 +1,12 @@
-"""A verified access token, and what verifies one."""
+"""A verified access token, its hash, and what verifies one."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from dpop_middleware.jose import base64url
 from dpop_middleware.tokens.delegation import (
     Actor,
     AuthorizationDetail,
@@ -11,7 +14,7 @@ from dpop_middleware.tokens.delegation import (
     authorization_details_in,
 )
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "Actor", "AuthorizationDetail"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Actor", "AuthorizationDetail", "token_hash"]
 
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
@@ -38,6 +41,12 @@ class AccessToken:
     expires_at: float
     jkt: str | None
     names_issuer: bool = False
+    # What the resource server knows of the client, for as long as the verifier keeps this very object.
+    client_memo: object = field(default=None, init=False, repr=False, compare=False)
+
+    def remember_client(self, memo: object) -> None:
+        """Keep `memo` with this object, for the next request that carries the same token."""
+        object.__setattr__(self, "client_memo", memo)
 
     @property
     def identity(self) -> str:
@@ -63,6 +72,12 @@ class AccessToken:
     def actor(self) -> Actor | None:
         """Who acts for the subject by this token (`act`, RFC 8693 section 4.1), None for nobody else."""
         return actor_in(self.claims)
+
+
+@lru_cache(maxsize=16)
+def token_hash(token: str) -> str:
+    """Return the hash of an ASCII token as `ath` has it (RFC 9449 section 4.2); once for each request."""
+    return base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
 
 
 class AccessTokenVerifier(Protocol):

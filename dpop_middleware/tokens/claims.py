@@ -53,10 +53,13 @@ def checked_required_claims(claims: object) -> tuple[str, ...]:
     return named
 
 
-def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity: str) -> VerifiedToken:
+def judge_claims(
+    payload: bytes, *, rules: ClaimRules, now: float, key_identity: str = "", token_hash: str = ""
+) -> VerifiedToken:
     """Return what a signed payload says, or raise InvalidToken.
 
     - `payload`: the bytes under the signature; `key_identity`: the key that signed them.
+    - `token_hash`: the hash of the token that holds them.
     - `now`: seconds since the epoch.
     """
     try:
@@ -92,7 +95,9 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
         jkt=_confirmation(claims),
         names_issuer=rules.names_issuer,
     )
-    return VerifiedToken(access_token=access_token, not_before=not_before, key_identity=key_identity)
+    return VerifiedToken(
+        access_token=access_token, token_hash=token_hash, not_before=not_before, key_identity=key_identity
+    )
 
 
 def speaks_for_nobody(*names: str) -> InvalidToken:

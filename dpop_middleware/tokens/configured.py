@@ -13,6 +13,7 @@ from dpop_middleware.tokens.options import (
     TOKEN_CLOCK_SKEW,
     warn_of_plain_http,
 )
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
 __all__ = ["clock_skew_of", "configured_verifier"]
 
@@ -29,14 +30,17 @@ def configured_verifier(
     """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
 
     - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
-      `audience` as it was given, `jwks`, `token_clock_skew` and `profile`.
+      `audience` as it was given, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
+      `max_cached_bytes`.
 
     Raises ConfigurationError.
     """
     if verifier is None:
         if issuer is None:
             raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")
-        skew = options["token_clock_skew"]
+        skew, tokens, size = (
+            options[name] for name in ("token_clock_skew", "max_cached_tokens", "max_cached_bytes")
+        )
         return _checked_profile(options["profile"]).verifier(
             issuer=issuer,
             audience=audience,
@@ -44,13 +48,14 @@ def configured_verifier(
             clock_skew=TOKEN_CLOCK_SKEW if skew is None else _checked_skew("token_clock_skew", skew),
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
+            max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
+            max_cached_bytes=MAX_CACHED_BYTES if size is None else size,
         )
     if not provides(verifier, "verify"):
         raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
     if issuer is not None or any(value is not None for value in options.values()):
         raise ConfigurationError(
-            "issuer, audience, jwks, profile and token_clock_skew make a verifier: leave them out, or leave "
-            "out verifier"
+            f"issuer, {', '.join(options)} make a verifier: leave them out, or leave out verifier"
         )
     # A verifier that is made here has said so.
     warn_of_plain_http(checked_hosts(insecure_http_hosts))
