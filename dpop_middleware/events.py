@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpop_middleware._judge.hints import guess
+from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     MissingCredentials,
     Scheme,
@@ -151,9 +151,7 @@ class Reporter:
     def __init__(self, on_event: EventSink | None) -> None:
         asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
         if on_event is not None and (asynchronous or not callable(on_event)):
-            raise ConfigurationError(
-                "on_event takes a synchronous function: let it put the event into a queue"
-            )
+            raise refused("on_event", "a synchronous function, which may fill a queue", on_event)
         self._on_event = on_event
         self._limit = _RateLimit()
         self._shown: set[Check | None] = set()

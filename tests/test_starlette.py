@@ -608,8 +608,8 @@ async def _async_generator(request: Request) -> Any:
 @pytest.mark.parametrize(
     ("apply", "sentence"),
     [
-        (lambda api: protect("notes:read"), "takes the resource server first"),
-        (lambda api: protect(lambda request: None), "takes the resource server first"),
+        (lambda api: protect("notes:read"), "takes a ResourceServer first"),
+        (lambda api: protect(lambda request: None), "takes a ResourceServer first"),
         (lambda api: protect(api, ["notes:read"]), "scopes takes strings"),
         (lambda api: protect(api, "notes read"), "scopes takes strings"),
         (lambda api: protect(api, acr_values="gold"), "acr_values takes a sequence"),

@@ -142,7 +142,7 @@ def test_a_path_that_can_not(raw_path: str) -> None:
 @pytest.mark.parametrize(
     ("public_url", "words"),
     [
-        ((), "public_url is empty"),
+        ((), "public_url takes at least one URL"),
         (
             ("https://a.example.test/v1", "https://A.example.test:443/%761/"),
             "names https://a.example.test/v1 twice",
