@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dpop_middleware import errors
+from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
 from dpop_middleware._proof.proof import DPoPProof
@@ -41,6 +41,7 @@ __all__ = [
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 ]
 
 

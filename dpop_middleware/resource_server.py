@@ -26,7 +26,8 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.configured import configured_verifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["ResourceServer"]
 

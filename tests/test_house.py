@@ -66,6 +66,7 @@ PUBLIC = {
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 }
 TOP_LEVEL = {"LICENSE", "README.md", "dpop_middleware", "examples", "pyproject.toml", "tests", "tox.ini"}
 # Written by `python -m build` into a source distribution.

@@ -18,7 +18,7 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW
+from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, clock_skew_of
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.unverified_issuer import unverified_issuer
@@ -80,10 +80,9 @@ class MultiIssuerVerifier:
                 self._by_issuer[issuer] = verifier
         if resolver is None and not self._verifiers:
             raise ConfigurationError("MultiIssuerVerifier takes verifiers or a resolver: neither is given")
-        if resolver is not None and not any(
-            map(inspect.iscoroutinefunction, (resolver, type(resolver).__call__))
-        ):
-            raise ConfigurationError(f"resolver takes an asynchronous function, not {resolver!r}")
+        if resolver is not None:
+            asynchronous = any(map(inspect.iscoroutinefunction, (resolver, type(resolver).__call__)))
+            options.part("resolver", resolver, "an asynchronous function of an issuer", fits=asynchronous)
         limits = Limits(
             max_issuers=options.whole_number("max_resolved", max_resolved, minimum=1),
             lifetime=options.seconds("resolved_lifetime", resolved_lifetime, minimum=1, maximum=86400),
@@ -91,8 +90,10 @@ class MultiIssuerVerifier:
             timeout=options.seconds("resolver_timeout", resolver_timeout, minimum=0.1, maximum=10),
         )
         self._resolved = None if resolver is None else ResolvedIssuers(resolver, _among_several, limits)
+        self._clock_skew = min(map(clock_skew_of, self._verifiers), default=TOKEN_CLOCK_SKEW)
+        # A class that has a `verify` of its own promises for itself.
         self.expiry_is_final = resolver is None and all(
-            type(verifier) is JWTAccessTokenVerifier for verifier in self._verifiers
+            type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
         self.remote = any(getattr(verifier, "remote", False) is True for verifier in self._verifiers)
 
@@ -104,8 +105,7 @@ class MultiIssuerVerifier:
     @property
     def clock_skew(self) -> float:
         """Seconds for which every one of the verifiers accepts a token after its expiry."""
-        skews = [getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW) for verifier in self._verifiers]
-        return min(skews, default=TOKEN_CLOCK_SKEW)
+        return self._clock_skew
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of the issuer that it names.
@@ -155,10 +155,9 @@ class MultiIssuerVerifier:
 
 
 def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
-    listed = tuple(verifiers) if isinstance(verifiers, Iterable) else None
-    if listed is None or not all(options.provides(one, "verify") for one in listed):
-        raise ConfigurationError(f"verifiers takes a sequence of AccessTokenVerifiers, not {verifiers!r}")
-    return listed
+    listed = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
+    fits = all(options.provides(one, "verify") for one in listed)
+    return options.part("verifiers", listed, "a sequence of AccessTokenVerifiers", fits=fits)
 
 
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dpop_middleware import RedisReplayStore, ResourceServer
+from dpop_middleware import RedisReplayStore, ResourceServer, profiles
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.testing import TestIssuer
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher
@@ -26,6 +26,7 @@ from tests.support.valkey import HOST, Server, implementations
 __all__ = [
     "API",
     "ISSUER",
+    "PARTNER",
     "Scenario",
     "World",
     "ask",
@@ -38,6 +39,7 @@ __all__ = [
 
 API = "https://api.example.com"
 ISSUER = "https://auth.example.com"
+PARTNER = "https://partner.okta.com/oauth2/default"
 
 
 async def _who(request: Request) -> JSONResponse:
@@ -65,6 +67,7 @@ class World:
     def __post_init__(self) -> None:
         for issuer in (ISSUER, f"{ISSUER}/realms/main"):
             self.issuers[issuer] = TestIssuer(issuer, audience=API)
+        self.issuers[PARTNER] = TestIssuer(PARTNER, audience="api://notes", profile=profiles.OKTA)
         self.patch.setattr(Fetcher, "get", self._fetched)
         trustme.CA().cert_pem.write_to_path(str(self.folder / "ca.pem"))
         from_url = RedisReplayStore.from_url

@@ -169,6 +169,21 @@ def test_what_all_of_them_promise_is_promised(verifiers: Any, skew: float, final
     assert (verifier.clock_skew, verifier.expiry_is_final) == (skew, final)
 
 
+def test_a_subclass_promises_for_itself() -> None:
+    class Extending(MultiIssuerVerifier):
+        async def verify(self, token: str) -> AccessToken:
+            raise NotImplementedError
+
+    assert not Extending([of_a()]).expiry_is_final
+
+
+def test_the_clock_skew_of_each_is_checked() -> None:
+    own: Any = Own()
+    own.clock_skew = "15"
+    with pytest.raises(ConfigurationError, match="the verifier's clock_skew takes"):
+        MultiIssuerVerifier([of_a(), own])
+
+
 def test_one_that_asks_a_remote_server_makes_all_of_them_remote() -> None:
     own: Any = Own()
     own.remote = True
@@ -216,7 +231,7 @@ async def test_the_server_is_ready_while_one_issuer_is() -> None:
     [
         (([],), "takes verifiers or a resolver"),
         ((), "takes verifiers or a resolver"),
-        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not None"),
+        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not"),
         ((["https://a.example.com"],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([JWTAccessTokenVerifier],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([of_a(), of_a()],), "one for each issuer, not two for 'https://a.example.com'"),
