@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from dpop_middleware import _options as options
 from dpop_middleware._lifecycle import aclose_parts, open_part
@@ -155,7 +155,7 @@ class MultiIssuerVerifier:
 
 
 def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
-    listed = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
+    listed: tuple[Any, ...] = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
     fits = all(options.provides(one, "verify") for one in listed)
     return options.part("verifiers", listed, "a sequence of AccessTokenVerifiers", fits=fits)
 

@@ -39,7 +39,10 @@ def unverified_issuer(token: str) -> str:
     issuer = _named(payload)
     if issuer is None or not _URL.fullmatch(issuer):
         raise InvalidToken(
-            "the access token doesn't say which issuer it is from", check=Check.TOKEN_CLAIMS, expected="iss"
+            "the access token doesn't say which issuer it is from",
+            check=Check.TOKEN_CLAIMS,
+            expected="iss",
+            actual="no issuer, or more than one",
         )
     return issuer
 

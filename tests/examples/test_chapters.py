@@ -152,7 +152,8 @@ async def keycloak(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[f"{ISSUER}/realms/main"]
     token: dict[str, Any] = {"header": {"typ": "JWT"}, "client_id": ABSENT, "azp": "app", "sub": "ann"}
     assert (await ask(app, "GET", "/notes", auth=issuer.auth(**token))).json()["subject"] == "ann"
-    without_client = issuer.auth(**token | {"azp": ABSENT})
+    token["azp"] = ABSENT
+    without_client = issuer.auth(**token)
     assert (await ask(app, "GET", "/notes", auth=without_client)).status_code == 401
 
 

@@ -8,6 +8,7 @@ import pytest
 from dpop_middleware import AccessToken, AccessTokenVerifier, JWTAccessTokenVerifier, profiles
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.events import hint_for
 from dpop_middleware.testing import ABSENT, TestIssuer
 from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
@@ -110,6 +111,19 @@ async def test_the_token_of_another_issuer_is_refused(token: str) -> None:
         await MultiIssuerVerifier([of_a(), of_b()]).verify(token)
     assert caught.value.check is Check.TOKEN_ISS
     assert caught.value.expected == (A.issuer, B.issuer)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "hint"),
+    [
+        ("https://b.example.com/", "only a trailing slash differs: name the issuer as it names itself"),
+        ("https://c.example.com", None),
+    ],
+)
+async def test_a_trailing_slash_is_found_among_several_issuers(issuer: str, hint: str | None) -> None:
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier([of_a(), of_b()]).verify(A.token(iss=issuer))
+    assert hint_for(caught.value) == hint
 
 
 async def test_a_token_without_an_issuer_is_refused() -> None:
