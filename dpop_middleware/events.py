@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dpop_middleware._judge.hints import guess
+from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
@@ -51,7 +51,7 @@ class AuthenticationEvent:
     - `actor`: who acts for the token's subject (RFC 8693), as in `Actor.identity`; None for nobody else.
     - `duration`: seconds that the decision took.
     - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
-    - `hint`: a guess at the cause.
+    - `hint`: a likely cause.
     """
 
     outcome: Outcome
@@ -77,7 +77,7 @@ def hint_for(error: DPoPError) -> str | None:
 
     For the log of whoever catches an error, as at a token endpoint; never for the client.
     """
-    return guess(error)
+    return hint_of(error)
 
 
 EventSink = Callable[[AuthenticationEvent], object]
@@ -215,7 +215,7 @@ class Reporter:
             duration=duration,
             expected=error.expected,
             actual=error.actual,
-            hint=guess(error, request),
+            hint=hint_of(error, request),
             issuer=error.refusal.issuer,
             actor=error.refusal.actor,
         )

@@ -29,8 +29,8 @@ from dpop_middleware import (
     ResourceServer,
 )
 from dpop_middleware.errors import ConfigurationError
+from tests.support.adapters import ORIGIN, World, reached, scope_of
 from tests.support.asgi import call
-from tests.support.faces import ORIGIN, World, reached, scope_of
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dpop_middleware import DPoPMiddleware, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.api import NOW, Api
 from tests.support.asgi import call
-from tests.support.faces import ORIGIN, World, scope_of
 
 
 @pytest.fixture

@@ -93,12 +93,15 @@ class RequestVerification:
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried.access_token)
+                now = self.clock()
                 _check_unbound(token)
-                return Authentication(token, None, None, policy, self.clock(), request, started)
+                _check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop)
             token = await self._access_token(carried.access_token)
             now = self.clock()
-            _check_bound(token, now)
+            _check_bound(token)
+            _check_not_expired(token, now)
             jws = split_proof(proof)
             client = _client(token, jws, policy)
             judged = self.proofs.judge(
@@ -211,9 +214,12 @@ def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
     return known
 
 
-def _check_bound(token: AccessToken, now: float) -> None:
+def _check_bound(token: AccessToken) -> None:
     if token.jkt is None:
         raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
+
+
+def _check_not_expired(token: AccessToken, now: float) -> None:
     if token.expires_at + LONGEST_CLOCK_SKEW <= now:
         raise InvalidToken(
             "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at

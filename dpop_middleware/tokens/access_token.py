@@ -20,8 +20,23 @@ _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
 
 
+class _WithMemo:
+    """What a resource server knows of the client, beside the fields of its token: no copy of them has it."""
+
+    __slots__ = ("_client_memo",)
+
+    @property
+    def client_memo(self) -> object:
+        """What `remember_client` was given last, None for nothing."""
+        return getattr(self, "_client_memo", None)
+
+    def remember_client(self, memo: object) -> None:
+        """Keep `memo` with this very object, for the next request that carries the same token."""
+        object.__setattr__(self, "_client_memo", memo)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
+class AccessToken(_WithMemo):
     """An access token whose signature and claims were verified (RFC 9068 section 4).
 
     `claims` is everything the issuer said, read-only; a JWT's are decoded anew at each look, so for many of
@@ -41,12 +56,6 @@ class AccessToken:
     expires_at: float
     jkt: str | None
     names_issuer: bool = False
-    # What the resource server knows of the client, for as long as the verifier keeps this very object.
-    client_memo: object = field(default=None, init=False, repr=False, compare=False)
-
-    def remember_client(self, memo: object) -> None:
-        """Keep `memo` with this object, for the next request that carries the same token."""
-        object.__setattr__(self, "client_memo", memo)
 
     @property
     def identity(self) -> str:
