@@ -48,7 +48,7 @@ class MultiIssuerVerifier:
     - `verifiers`: one for each issuer, with its audience, keys and rules: `JWTAccessTokenVerifier(…)` or
       `profiles.OKTA.verifier(…)`. A token is verified by that of its `iss`, never by another.
     - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: is asked about any other
-      issuer that a token names. That is a stranger's word: look it up among those that you trust, build no
+      issuer that a token names. It is untrusted: look it up among those that you trust, build no
       URL of it, and return None for all others. What it returns is yours to close.
     - `max_resolved`: for how many issuers the answers are kept.
     - `resolved_lifetime`: seconds after which the resolver is asked again about an issuer that it knows: so

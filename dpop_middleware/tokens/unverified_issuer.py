@@ -1,6 +1,6 @@
 """Which issuer a JWT says it is from, before anything is verified: to choose who verifies it, and no more.
 
-Whoever verifies the token compares its `iss` again, after the signature. So a stranger who makes us read
+Whoever verifies the token compares its `iss` again, after the signature. So a sender who makes us read
 another `iss` than the one at the top gains nothing, and the payload is searched at C speed, not parsed.
 """
 
