@@ -62,6 +62,8 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
 @pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 170, "a/" * 4000, "\xe4" * 500])
 def test_an_honest_long_path_passes(path: str) -> None:
     check_request_path(f"/{path}")
+    with pytest.raises(URIError, match="dot segment"):
+        check_request_path(f"/{path}/%2e%2E")
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"dpop", b"host", b"cookie", b"x"])
