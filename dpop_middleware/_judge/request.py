@@ -4,7 +4,8 @@
     -> what `proof_verification` does, the replay store last
 
 What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
-follows the proof's header is the same at a token endpoint: `ProofVerification`.
+follows the proof's header is the same at a token endpoint: `ProofVerification`. Where a verifier asks another
+server about the token, the order is another one: see `remote`.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable
 
 from dpop_middleware._judge.challenges import nonce_headers
+from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._proof.freshness import check_freshness
@@ -56,6 +58,7 @@ class RequestVerification:
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
+        self._is_remote = remoteness(verifier)
         self._known_clients = known_clients
 
     def add(self, policy: DPoPPolicy) -> None:
@@ -87,8 +90,15 @@ class RequestVerification:
                 _check_unbound(token)
                 return Authentication(token, None, None, policy, self.clock(), request, started)
             proof_text = one_proof(request.dpop)
-            token = await self._access_token(carried)
-            judged = self._judge_dpop(carried, token, proof_text, request, policy)
+            if self._is_remote(carried.access_token):
+                judged = judge_before_token(
+                    self.proofs, carried, proof_text, request, policy, self.policies, self.clock()
+                )
+                token = await self._access_token(carried)
+                judged = bind(self.proofs, judged, token, policy, self.clock())
+            else:
+                token = await self._access_token(carried)
+                judged = self._judge_dpop(carried, token, proof_text, request, policy)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
             raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__

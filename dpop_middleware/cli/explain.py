@@ -35,6 +35,7 @@ MEANING: Final[Mapping[Check, str]] = MappingProxyType(
         Check.TOKEN_ALG: "the token's alg is allowed",
         Check.TOKEN_KEY: "the issuer has a key for it",
         Check.TOKEN_SIGNATURE: "the issuer signed the token",
+        Check.TOKEN_ACTIVE: "the issuer calls the token active",
         Check.TOKEN_CLAIMS: "the token's claims are there and well-formed",
         Check.TOKEN_ISS: "it is from this issuer",
         Check.TOKEN_AUD: "it is for this audience",
