@@ -29,6 +29,7 @@ ROWS = (
     ("_adapter",),
     ("asgi", "starlette", "fastapi"),
     ("authorization_server", "client", "testing"),
+    ("introspection",),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -36,7 +37,7 @@ ROWS = (
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
-    "_judge.verdicts",
+    "_judge.verdicts", "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
