@@ -14,6 +14,7 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 
 __all__ = [
     "AccessToken",
@@ -24,6 +25,7 @@ __all__ = [
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
     "Nonce",
     "NonceProvider",

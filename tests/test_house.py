@@ -56,6 +56,7 @@ PUBLIC = {
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
     "Nonce",
     "NonceProvider",

@@ -4,6 +4,7 @@ From the top down:
 
     access_token.py       the value and the protocol
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
+    jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     signed_token.py       the form and the header of a token
     claims.py             what a token says, typed and judged
     token_cache.py        tokens that were verified before
@@ -18,5 +19,6 @@ From the top down:
 
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "JWTAccessTokenVerifier"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "JWTAccessTokenVerifier", "JWTOrOpaqueVerifier"]
