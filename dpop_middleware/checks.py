@@ -41,7 +41,7 @@ class Check(StrEnum):
     AUTHENTICATION = "authentication"
 
 
-CHECKS_OF_A_JWT: Final = tuple(check for check in Check if check is not Check.TOKEN_ACTIVE)
+CHECKS_OF_A_JWT: Final[tuple[Check, ...]] = tuple(check for check in Check if check is not Check.TOKEN_ACTIVE)
 """Those of a request whose access token is a signed JWT, in their order."""
 
 _OF_THE_REQUEST: Final = (Check.AUTHORIZATION, Check.TARGET, Check.ONE_HEADER)
@@ -57,7 +57,7 @@ _OF_AN_ANSWER: Final = (
 )
 _AT_THE_END: Final = (Check.JTI, Check.SCOPE, Check.AUTHENTICATION)
 
-CHECKS_OF_AN_OPAQUE_TOKEN: Final = (
+CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
     *_OF_THE_REQUEST,
     *(
         check
