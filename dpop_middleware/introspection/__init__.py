@@ -12,8 +12,11 @@ From the top down:
     _endpoint.py              one question and its answer over HTTP, bounded
     _transport.py             a pool of connections that reads no more than it should
 
-It needs httpx2 (extra `introspection`).
+The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
@@ -22,7 +25,9 @@ from dpop_middleware.introspection.client_authentication import (
     ClientSecretPost,
     PrivateKeyJWT,
 )
-from dpop_middleware.introspection.verifier import IntrospectionHealth, IntrospectionVerifier
+
+if TYPE_CHECKING:
+    from dpop_middleware.introspection.verifier import IntrospectionHealth, IntrospectionVerifier
 
 __all__ = [
     "BoundToken",
@@ -33,3 +38,9 @@ __all__ = [
     "IntrospectionVerifier",
     "PrivateKeyJWT",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.verifier"), name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware import introspection
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 
@@ -66,9 +67,17 @@ def test_without_httpx2_it_says_what_to_install(missing: str) -> None:
     code = (
         "import sys\n"
         f"sys.modules[{missing!r}] = None\n"
-        "try:\n    import dpop_middleware.introspection\n"
+        "import dpop_middleware.introspection as introspection\n"
+        "introspection.ClientSecretBasic(client_id='api', client_secret='hidden')\n"
+        "try:\n    introspection.IntrospectionVerifier\n"
         "except ModuleNotFoundError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout
     assert ("python -m pip install '.[introspection]'" in done.stdout) is (missing == "httpx2")
+
+
+def test_it_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'verify'"):
+        introspection.verify  # noqa: B018
+    assert all(hasattr(introspection, name) for name in introspection.__all__)
