@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["CHECKS_OF_AN_OPAQUE_TOKEN", "CHECKS_OF_A_JWT", "Check"]
+__all__ = ["CHECKS_OF_AN_OPAQUE_TOKEN", "CHECKS_OF_A_JWT", "Check", "Reason"]
 
 
 class Check(StrEnum):
@@ -68,3 +68,11 @@ CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
     *_AT_THE_END,
 )
 """Those of a request about whose access token another server is asked: the proof comes first."""
+
+
+class Reason(StrEnum):
+    """Why a check failed, where the check alone doesn't tell what to do about it; for hints."""
+
+    NOT_BASE64URL = "not_base64url"
+    NOT_JSON = "not_json"
+    PRIVATE_KEY = "private_key"

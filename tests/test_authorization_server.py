@@ -1,5 +1,4 @@
 import asyncio
-import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -504,7 +503,7 @@ def test_a_confidential_client_may_change_its_key() -> None:
 
 
 def test_the_comparison_is_exact() -> None:
-    other_case = dataclasses.replace(a_proof(), jkt=KEY.jkt.swapcase())
+    other_case = a_proof()._replace(jkt=KEY.jkt.swapcase())
     with pytest.raises(InvalidGrant):
         check_code_binding(other_case, dpop_jkt=KEY.jkt)
 

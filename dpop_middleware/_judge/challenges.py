@@ -47,7 +47,7 @@ def nonce_headers(nonce: str) -> Headers:
 def _parameters(error: DPoPError) -> tuple[tuple[str, str], ...]:
     """What a challenge says beyond the error: of an error that asks for more than a better try."""
     if isinstance(error, InsufficientScope):
-        return (("scope", " ".join(error.scopes)),)
+        return (("scope", " ".join(error.scopes)),) if error.scopes else ()
     if not isinstance(error, InsufficientUserAuthentication):
         return ()
     acr_values = (("acr_values", " ".join(error.acr_values)),) if error.acr_values else ()
@@ -67,7 +67,8 @@ class _Kind(NamedTuple):
     description: str
     parameters: tuple[tuple[str, str], ...]
     scheme: Scheme | None
-    policy: DPoPPolicy
+    algorithms: tuple[str, ...]
+    accept_bearer: bool
 
 
 def _challenges(kind: _Kind) -> list[str]:
@@ -75,8 +76,8 @@ def _challenges(kind: _Kind) -> list[str]:
     if kind.code is not None:
         description = _NOT_IN_DESCRIPTION.sub("?", kind.description)
         parameters = [("error", kind.code), ("error_description", description), *kind.parameters]
-    algorithms = ("algs", " ".join(kind.policy.algorithms))
-    if not kind.policy.accept_bearer:
+    algorithms = ("algs", " ".join(kind.algorithms))
+    if not kind.accept_bearer:
         return [_challenge("DPoP", [*parameters, algorithms])]
     bearer = _challenge("Bearer", parameters if kind.scheme in ("Bearer", None) else [])
     dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), algorithms])
@@ -102,7 +103,17 @@ def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
     first.
     """
     parameters = _parameters(error)
-    response = _response(_Kind(error.status, error.code, error.description, parameters, error.scheme, policy))
+    response = _response(
+        _Kind(
+            error.status,
+            error.code,
+            error.description,
+            parameters,
+            error.scheme,
+            policy.algorithms,
+            policy.accept_bearer,
+        )
+    )
     added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)
     if isinstance(error, Unavailable):
         added += (("retry-after", str(error.retry_after)),)

@@ -1,6 +1,6 @@
 """What came out of judging a request: the evidence, and what the application is given."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dpop_middleware._judge.challenges import Headers
 from dpop_middleware._proof.proof import DPoPProof
@@ -13,8 +13,7 @@ from dpop_middleware.tokens.access_token import AccessToken
 __all__ = ["Authentication", "VerifiedRequest"]
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
 
     `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
@@ -35,8 +34,7 @@ class Authentication:
         return "Bearer" if self.proof is None else "DPoP"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedRequest:
+class VerifiedRequest(NamedTuple):
     """A request that passed every check.
 
     `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the

@@ -12,6 +12,7 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 
 __all__ = [
+    "Reach",
     "Window",
     "acceptance_window",
     "check_can_be_remembered",
@@ -20,6 +21,7 @@ __all__ = [
     "issued_nonce",
     "known_nonce",
     "lifetime_of",
+    "reach_of",
     "retention",
 ]
 
@@ -35,6 +37,13 @@ class Window(NamedTuple):
 
     not_before: float
     expires_at: float
+
+
+class Reach(NamedTuple):
+    """For how many seconds before and after its `iat` a proof can be accepted."""
+
+    before: float
+    after: float
 
 
 def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
@@ -88,10 +97,6 @@ def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNo
     return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
 
 
-def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
-    return proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew
-
-
 def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
     """The time in which `policy` lets the `iat` of a proof with a nonce pass."""
     limit = math.inf if policy.iat_limit_with_nonce is None else policy.iat_limit_with_nonce
@@ -141,8 +146,8 @@ def check_freshness(
             raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
     if proof.exp is not None or proof.nbf is not None:
         _check_validity(proof, now, policy.clock_skew)
-    not_before, expires_at = _iat_window(proof, policy)
-    if not_before <= now <= expires_at:
+    skew = policy.clock_skew
+    if proof.iat - skew <= now <= proof.iat + policy.proof_lifetime + skew:
         return
     if policy.nonce == "fallback" and nonces is not None:
         raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)
@@ -171,22 +176,27 @@ def check_can_be_remembered(proof: DPoPProof, *, now: float, useless_after: floa
         )
 
 
-def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
-    """Return the time in which any of `policies` could accept the proof; the workers' margin is at its end.
+def reach_of(policies: Iterable[DPoPPolicy]) -> Reach:
+    """Return how far from its `iat` any of `policies` accepts a proof."""
+    policies = tuple(policies)
+    return Reach(
+        max(policy.clock_skew for policy in policies),
+        max(policy.proof_lifetime + policy.clock_skew for policy in policies),
+    )
 
-    A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
-    another's `iat` window, nor the other way round: while a change is rolled out, two workers may differ in
-    whether nonces count. It is no older than its nonce.
+
+def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> Window:
+    """Return the time in which the proof could be accepted; the workers' margin is at its end.
+
+    `reach` is that of all policies by which it may be judged. A proof is remembered for all of it, so that
+    what one policy accepted by its nonce can't come back through another's `iat` window, nor the other way
+    round: while a change is rolled out, two workers may differ in whether nonces count. It is no older than
+    its nonce.
     """
-    not_before, expires_at = math.inf, -math.inf
-    for policy in policies:
-        earliest, latest = _iat_window(proof, policy)
-        if nonce is not None:
-            earliest, latest = min(earliest, nonce.issued_at), max(latest, nonce.expires_at)
-        not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
-    if nonce is not None:
-        not_before = max(not_before, nonce.issued_at)
-    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+    expires_at = proof.iat + reach.after + WORKER_CLOCK_MARGIN
+    if nonce is None:
+        return Window(proof.iat - reach.before, expires_at)
+    return Window(nonce.issued_at, max(expires_at, nonce.expires_at + WORKER_CLOCK_MARGIN))
 
 
 def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:

@@ -56,6 +56,10 @@ class PublicPaths:
         self._exact_raw = frozenset(raw for path in self._exact for raw in _spellings(path))
         self._prefixes_raw = tuple(raw for prefix in self._prefixes for raw in _spellings(prefix))
 
+    def __bool__(self) -> bool:
+        """Whether any path is listed."""
+        return bool(self._exact or self._prefixes)
+
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
         """Whether the path on which the application of this ASGI scope routes is public, however it does."""
         root_path = _root_path(scope)

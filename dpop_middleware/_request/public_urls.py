@@ -1,7 +1,6 @@
 """The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
@@ -79,7 +78,7 @@ class PublicURLs:
         origin, rest = target
         for name, bases in self._hosts.items():
             if bases[0].origin == origin:
-                return replace(request, raw_path=rest if rest.startswith("/") else "/" + rest, hosts=(name,))
+                return request._replace(raw_path=rest if rest.startswith("/") else "/" + rest, hosts=(name,))
         raise InvalidRequest(
             "the request target names another origin than this resource server's",
             check=Check.TARGET,
@@ -93,7 +92,7 @@ class PublicURLs:
         False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
         """
         bases = self._bases(request.hosts)
-        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path)
+        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path, request.root_path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.

@@ -4,8 +4,7 @@ Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from dpop_middleware.checks import Check
@@ -34,6 +33,7 @@ MAX_PROOF_SIZE = 8 * 1024
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
+_LENGTHS = frozenset(map(len, (b"authorization", b"dpop", b"host")))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _LONGEST_SCHEME = len("bearer")
@@ -43,8 +43,7 @@ _MAX_QUOTED = 8 * 1024 + 1
 _UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceRequest:
+class ResourceRequest(NamedTuple):
     """What a resource server must know of a request, as it was received.
 
     - `method`: the HTTP method; GET for a WebSocket handshake.
@@ -57,52 +56,49 @@ class ResourceRequest:
     method: str
     raw_path: str
     hosts: tuple[str, ...]
-    authorization: tuple[str, ...] = field(repr=False)
-    dpop: tuple[str, ...] = field(repr=False)
+    authorization: tuple[str, ...]
+    dpop: tuple[str, ...]
     root_path: str = ""
-    # What is between two faces of a connection may add header fields; it stays one request.
-    fields: int = field(default=0, compare=False)
+    fields: int = 0
+
+    def __repr__(self) -> str:
+        return f"ResourceRequest(method={self.method!r}, raw_path={self.raw_path!r}, hosts={self.hosts!r})"
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
         """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
-        hosts: list[str] = []
-        authorization: list[str] = []
-        dpop: list[str] = []
+        hosts, authorization, dpop = [], [], []
         fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
-        for name, value in fields if len(fields) <= MAX_FIELDS else ():
-            length = len(name)
-            if length == 13:
-                if name.lower() == b"authorization":
-                    authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-            elif length == 4:
-                lowered = name.lower()
-                if lowered == b"dpop":
-                    dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-                elif lowered == b"host":
-                    hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+        read = fields if len(fields) <= MAX_FIELDS else ()
+        for name, value in [(name.lower(), value) for name, value in read if len(name) in _LENGTHS]:
+            if name == b"authorization":
+                authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif name == b"dpop":
+                dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif name == b"host":
+                hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
         raw_path = scope.get("raw_path")
         return cls(
-            method=scope["method"] if scope["type"] == "http" else "GET",
-            raw_path=(
-                quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
-                if raw_path is None
-                else raw_path.partition(b"?")[0].decode("latin-1")
-            ),
-            hosts=tuple(hosts),
-            authorization=tuple(authorization),
-            dpop=tuple(dpop),
-            root_path=scope.get("app_root_path", scope.get("root_path", "")),
-            fields=len(fields),
+            scope["method"] if scope["type"] == "http" else "GET",
+            quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
+            if raw_path is None
+            else raw_path.partition(b"?")[0].decode("latin-1"),
+            tuple(hosts),
+            tuple(authorization),
+            tuple(dpop),
+            scope.get("app_root_path", scope.get("root_path", "")),
+            len(fields),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The scheme and the access token of an `Authorization` field, not yet looked into."""
 
     scheme: Scheme
-    access_token: str = field(repr=False)
+    access_token: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(scheme={self.scheme!r})"
 
 
 def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:

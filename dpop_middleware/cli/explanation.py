@@ -16,7 +16,6 @@ from dpop_middleware._judge.hints import guess
 from dpop_middleware._judge.remote import remoteness
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._proof.known_clients import KnownClients
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -134,9 +133,9 @@ async def explain(
             ),
             clock=lambda: now,
             policies=(policy,),
-            known_clients=KnownClients(max_clients=0, max_bytes=0),
         )
-        if remoteness(verifier)(access_token):
+        is_remote = remoteness(verifier)
+        if is_remote is not None and is_remote(access_token):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
         try:
             token = (await verification.verify(request, policy)).access_token

@@ -1,15 +1,15 @@
 """An introspection answer that is a signed JWT (RFC 9701 sections 5 and 8.1)."""
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.introspection._answer import MalformedAnswer, parse_answer
 from dpop_middleware.tokens.key_source import KeySource
 from dpop_middleware.tokens.signed_token import SignedToken, parse_signed_token, shown
+from dpop_middleware.tokens.signing_keys import SigningKeys
 
 __all__ = ["MEDIA_TYPE", "SignedAnswers"]
 
@@ -32,6 +32,7 @@ class SignedAnswers:
     algorithms: tuple[str, ...]
     clock_skew: float
     clock: Callable[[], float]
+    _signing_keys: SigningKeys = field(init=False, default_factory=SigningKeys, repr=False)
 
     async def read(self, body: bytes) -> dict[str, Any]:
         """Return what a signed answer says of the token (its `token_introspection`).
@@ -44,11 +45,12 @@ class SignedAnswers:
             signed = parse_signed_token(
                 body.decode("latin-1"), token_types=(_TYP,), algorithms=self.algorithms
             )
+            await self._check_signature(signed, since)
+            payload = signed.payload
         except InvalidToken as error:
             words = error.description.replace("the access token", "the signed answer")
             raise MalformedAnswer(f"{words} (found {error.actual})") from error
-        await self._check_signature(signed, since)
-        claims = parse_answer(signed.payload)
+        claims = parse_answer(payload)
         answer = claims.get("token_introspection")
         if not isinstance(answer, dict):
             raise MalformedAnswer("the signed answer has no token_introspection")
@@ -62,11 +64,10 @@ class SignedAnswers:
 
     async def _check_signature(self, signed: SignedToken, since: float) -> None:
         keys = self.keys.current() or await self.keys.load()
-        named = f"{signed.algorithm.name} {signed.kid!r}".encode("utf-8", "surrogatepass")
-        wanted = hashlib.sha256(named).digest()
+        wanted = f"{signed.algorithm.name} {signed.kid!r}"
         while True:
             candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
-            if signed.signer(candidates) is not None:
+            if self._signing_keys.signer(signed, candidates.keys) is not None:
                 return
             if (candidates.named and candidates.keys) or not self.keys.renewable:
                 raise MalformedAnswer("no key of the issuer signed the answer")

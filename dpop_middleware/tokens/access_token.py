@@ -1,10 +1,14 @@
-"""A verified access token, and what verifies one."""
+"""A verified access token, its hash, and what verifies one."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
-__all__ = ["AccessToken", "AccessTokenVerifier"]
+from dpop_middleware.jose import base64url
+
+__all__ = ["AccessToken", "AccessTokenVerifier", "token_hash"]
 
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
@@ -30,6 +34,12 @@ class AccessToken:
     scopes: frozenset[str]
     expires_at: float
     jkt: str | None
+    # What the resource server knows of the client, for as long as the verifier keeps this very object.
+    client_memo: object = field(default=None, init=False, repr=False, compare=False)
+
+    def remember_client(self, memo: object) -> None:
+        """Keep `memo` with this object, for the next request that carries the same token."""
+        object.__setattr__(self, "client_memo", memo)
 
     @property
     def identity(self) -> str:
@@ -42,6 +52,12 @@ class AccessToken:
         if not self.subject:
             return _CLIENT + self.client_id
         return _SUBJECT + self.subject if self.subject.startswith((_CLIENT, _SUBJECT)) else self.subject
+
+
+@lru_cache(maxsize=16)
+def token_hash(token: str) -> str:
+    """Return the hash of an ASCII token as `ath` has it (RFC 9449 section 4.2); once for each request."""
+    return base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
 
 
 class AccessTokenVerifier(Protocol):

@@ -98,6 +98,12 @@ def test_one_scheme_has_one_challenge(scheme: Scheme | None) -> None:
     ]
 
 
+def test_no_scope_is_named_where_a_claim_is_missing() -> None:
+    error = used(InsufficientScope("m", scopes=(), claim="realm_access", actual="secret"), "DPoP")
+    assert challenges(error, STRICT) == [f'DPoP error="insufficient_scope", error_description="m", {ALGS}']
+    assert b"realm_access" not in error_response(error, STRICT).body
+
+
 def test_the_scope_that_is_missing() -> None:
     error = used(InsufficientScope("m", scopes=("a", "b:c")), "DPoP")
     assert challenges(error, STRICT) == [

@@ -15,6 +15,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import parse_signed_token
+from dpop_middleware.tokens.signing_keys import SigningKeys
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
 HOSTILE = {
@@ -87,7 +88,7 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
     keys = parse_key_set(key_set(old, new))
     for number, key in enumerate((old, new)):
         signed = parse_signed_token(key.token(), token_types=("at+jwt",), algorithms=SUPPORTED_ALGORITHMS)
-        assert signed.signer(keys.candidates(kid=None, algorithm="ES256")) is keys.keys[number]
+        assert SigningKeys().signer(signed, keys.keys) is keys.keys[number]
 
 
 def test_no_parsing_of_many_small_objects() -> None:

@@ -50,8 +50,8 @@ def _verify(key: Any, signing_input: bytes, signature: bytes) -> None:
 async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noqa: C901, PLR0912, PLR0915
     """Judge one request with the caches, the keys and the store of `api`."""
     # The very caches that it is compared with, which are nobody else's business.
-    part: Any = api._verification  # pyright: ignore[reportPrivateUsage]
-    tokens, clients, keys = part.verifier._cache, part._known_clients, part.verifier._source.current()
+    part: Any = api.verification  # pyright: ignore[reportPrivateUsage]
+    tokens, keys = part.verifier._cache._tokens, part.verifier._source.current()
     authorization, proofs = [], []
     for name, value in scope["headers"]:
         lowered = name.lower()
@@ -66,11 +66,10 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
     octets = text.encode("ascii")
     if kind.lower() != "dpop" or not 0 < len(text) <= 16_384 or octets.translate(None, _TOKEN68):
         raise Refused
-    digest = hashlib.sha256(octets).digest()
-    ath = base64url.encode(digest)
+    ath = base64url.encode(hashlib.sha256(octets).digest())
     now = time.time()
-    known = tokens.get(digest)
-    if known is None:
+    known = tokens.get(text[-32:])
+    if known is None or known.token_hash != ath:
         segments = text.split(".", 3)
         if len(segments) != 3:
             raise Refused
@@ -108,16 +107,21 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
             jkt=claims["cnf"]["jkt"],
         )
         known = VerifiedToken(
-            access_token=access_token, not_before=issued_at, key_identity=issuer_key.identity
+            access_token=access_token,
+            token_hash=ath,
+            not_before=issued_at,
+            key_identity=issuer_key.identity,
         )
-        tokens.put(digest, known, payload=len(payload))
+        tokens.put(text[-32:], known, size=len(payload) + 4000)
     if not known.not_before - 15 <= now < known.access_token.expires_at + 15:
         raise Refused
     segments = proofs[0].split(".", 3)
     if len(segments) != 3:
         raise Refused
-    client = clients.header(ath=ath, segment=segments[0])
-    if client is None:
+    memo: Any = known.access_token.client_memo
+    if memo is not None and memo[0] == segments[0]:
+        client = memo[1]
+    else:
         header = strict_json.parse_object(base64url.decode(segments[0]))
         if header.get("typ") != "dpop+jwt" or header.get("alg") != "ES256":
             raise Refused
@@ -133,7 +137,7 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
             EllipticCurvePublicKey.from_encoded_point(_CURVE, b"\x04" + x + y),
             base64url.encode(hashlib.sha256(members.encode()).digest()),
         )
-        clients.remember(client, ath=ath, segment=segments[0])
+        known.access_token.remember_client((segments[0], client))
     if client.jkt != known.access_token.jkt:
         raise Refused
     claims = strict_json.parse_object(base64url.decode(segments[1]))
@@ -150,22 +154,9 @@ async def straight(api: ResourceServer, scope: Scope) -> VerifiedRequest:  # noq
     if not iat - 30 <= now <= iat + 90:
         raise Refused
     entry = ReplayEntry(
-        key=part.proofs.keyspace.key(jkt=client.jkt, jti=jti),
-        jkt=client.jkt,
-        now=now,
-        not_before=iat - 30,
-        expires_at=iat + 95,
+        part.proofs.keyspace.key(jkt=client.jkt, jti=jti), client.jkt, now, iat - 30, iat + 95
     )
     if not await part.proofs.store.add(entry):
         raise Refused
-    proof = DPoPProof(
-        jti=jti,
-        htm=scope["method"],
-        htu=RESOURCE + path,
-        iat=iat,
-        ath=ath,
-        nonce=nonce,
-        jkt=client.jkt,
-        algorithm="ES256",
-    )
+    proof = DPoPProof(jti, scope["method"], RESOURCE + path, iat, ath, nonce, client.jkt, "ES256")
     return VerifiedRequest(known.access_token, proof)
