@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from dpop_middleware.client import DPoPKey
 
-__all__ = ["NodePeer", "node_peers", "oidc_provider"]
+__all__ = ["NodePeer", "OIDCProvider", "node_peers", "oidc_provider", "signing_key"]
 
 # All that any script needs: one installation serves them all.
 _PACKAGES = (
@@ -119,18 +119,40 @@ def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_
             process.communicate(timeout=10)
 
 
-@contextmanager
-def oidc_provider(config: pytest.Config) -> Generator[str]:
-    """Run an authorization server, the npm package oidc-provider; yield its issuer identifier.
+class OIDCProvider:
+    """An authorization server of others, whose signing keys can be changed while it serves."""
 
-    Its tokens are for https://api.example.com, and it demands nonces. The clients are `machine` (client
-    credentials, secret `s3cret:/+`) and `app` (public, authorization code).
+    def __init__(self, script: _Script, api_key: DPoPKey) -> None:
+        self._script = script
+        self.api_key = api_key
+        self.issuer = script.read()
+        assert self.issuer.startswith("http://127.0.0.1:")
+
+    def sign_with(self, *keys: Mapping[str, Any]) -> None:
+        """Publish `keys`, private JWKs, and sign with the first one from now on."""
+        self._script.write(json.dumps({"keys": keys}))
+        while (said := self._script.read()) != "serving":
+            assert "NOTICE" in said
+
+
+def signing_key(kid: str) -> dict[str, Any]:
+    """Make a private JWK for an authorization server."""
+    return DPoPKey.generate().private_jwk() | {"kid": kid, "use": "sig"}
+
+
+@contextmanager
+def oidc_provider(config: pytest.Config, *keys: Mapping[str, Any]) -> Generator[OIDCProvider]:
+    """Run an authorization server, the npm package oidc-provider, that signs with the first of `keys`.
+
+    Its tokens are for https://api.example.com, opaque ones where the resource
+    https://api.example.com/opaque is asked for, and it demands nonces. The clients are `machine` (client
+    credentials, secret `s3cret:/+`) and `app` (public, authorization code), and for introspection `api`
+    (secret `of-the-api:/+`) and `signing-api` (`private_key_jwt` by `api_key`, signed answers).
     """
-    signing_key = json.dumps(DPoPKey.generate().private_jwk() | {"kid": "1", "use": "sig"})
-    with _running(config, "oidc_provider.mjs", signing_key) as script:
-        issuer = script.read()
-        assert issuer.startswith("http://127.0.0.1:")
-        yield issuer
+    api_key = DPoPKey.generate()
+    signing, clients = {"keys": keys or (signing_key("1"),)}, {"keys": [api_key.public_jwk]}
+    with _running(config, "oidc_provider.mjs", json.dumps(signing), json.dumps(clients)) as script:
+        yield OIDCProvider(script, api_key)
 
 
 class NodePeer:
