@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +147,39 @@ async def tokens_without_a_subject(names: dict[str, Any], world: World) -> None:
     assert (await ask(app, "GET", "/notes", auth=auth)).json()["subject"] is None
 
 
+def opaque_token(world: World, jkt: str) -> str:
+    token = f"opaque-{len(world.opaque)}"
+    world.opaque[token] = {
+        "active": True,
+        "aud": API,
+        "sub": "ann",
+        "exp": time.time() + 60,
+        "token_type": "DPoP",
+        "cnf": {"jkt": jkt},
+    }
+    return token
+
+
+async def opaque_tokens(names: dict[str, Any], world: World) -> None:
+    key = DPoPKey.generate()
+    app = DPoPMiddleware(readers_app(), names["api"])
+    token = opaque_token(world, key.jkt)
+    answer = await ask(app, "GET", "/notes", auth=DPoPAuth(key, token))
+    assert answer.json()["subject"] == "ann"
+    stolen = await ask(app, "GET", "/notes", auth=DPoPAuth(DPoPKey.generate(), token))
+    assert stolen.status_code == 401
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "made-up"))).status_code == 401
+    del world.opaque[token]["aud"]
+    world.opaque["no-audience"] = world.opaque[token]
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "no-audience"))).status_code == 401
+
+
+async def both_kinds(names: dict[str, Any], world: World) -> None:
+    await opaque_tokens(names, world)
+    app = DPoPMiddleware(readers_app(), names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
 async def routes(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[ISSUER]
     ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
@@ -251,7 +285,11 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
     "health": {"Readiness and liveness": [readiness]},
-    "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
+    "issuers": {
+        "Opaque tokens": [opaque_tokens],
+        "Both kinds of token": [both_kinds],
+        "Tokens without a subject": [tokens_without_a_subject],
+    },
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
     "replay_store": {

@@ -118,8 +118,11 @@ def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_
         try:
             yield _Script(process, place / "complaints")
         finally:
-            process.terminate()
-            process.communicate(timeout=10)
+            # A script ends when its input does, also where `node` is a wrapper that passes no signal on.
+            try:
+                process.communicate(timeout=30)
+            finally:
+                process.kill()
 
 
 class OIDCProvider:

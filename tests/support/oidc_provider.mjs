@@ -1,6 +1,6 @@
 // An authorization server written by others, with mandatory DPoP nonces; argument 1 is its JWK Set, of which it
 // signs with the first key. Prints its issuer identifier when it listens. Each line that it is given is another
-// JWK Set, with which it goes on; it says so by a line. What it issued stays valid.
+// JWK Set, with which it goes on; it says so by a line. What it issued stays valid. It ends when its input does.
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 import { Provider } from 'oidc-provider';
@@ -112,8 +112,10 @@ server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   serve(issuer, JSON.parse(process.argv[2]));
   console.log(issuer);
-  createInterface({ input: process.stdin }).on('line', (line) => {
+  const orders = createInterface({ input: process.stdin });
+  orders.on('line', (line) => {
     serve(issuer, JSON.parse(line));
     console.log('serving');
   });
+  orders.on('close', () => process.exit());
 });
