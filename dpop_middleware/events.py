@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dpop_middleware._judge.hints import guess
+from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     MissingCredentials,
     Scheme,
@@ -49,7 +49,7 @@ class AuthenticationEvent:
     - `jkt`, `client_id`: of the verified token, None where it wasn't verified.
     - `duration`: seconds that the decision took.
     - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
-    - `hint`: a guess at the cause.
+    - `hint`: a likely cause.
     """
 
     outcome: Outcome
@@ -73,7 +73,7 @@ def hint_for(error: DPoPError) -> str | None:
 
     For the log of whoever catches an error, as at a token endpoint; never for the client.
     """
-    return guess(error)
+    return hint_of(error)
 
 
 EventSink = Callable[[AuthenticationEvent], object]
@@ -147,9 +147,7 @@ class Reporter:
     def __init__(self, on_event: EventSink | None) -> None:
         asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
         if on_event is not None and (asynchronous or not callable(on_event)):
-            raise ConfigurationError(
-                "on_event takes a synchronous function: let it put the event into a queue"
-            )
+            raise refused("on_event", "a synchronous function, which may fill a queue", on_event)
         self._on_event = on_event
         self._limit = _RateLimit()
         self._shown: set[Check | None] = set()
@@ -210,7 +208,7 @@ class Reporter:
             duration=duration,
             expected=error.expected,
             actual=error.actual,
-            hint=guess(error, request),
+            hint=hint_of(error, request),
         )
         self._deliver(event)
         if logged:

@@ -125,8 +125,8 @@ class ResourceServer:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         one = resource if audience is None else audience
         audiences = options.names("audience", (one,) if isinstance(one, str) else one)
-        if not isinstance(policy, DPoPPolicy):
-            raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
+        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+        options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
         self._resource = resource
         made = {

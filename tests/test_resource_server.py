@@ -73,7 +73,7 @@ def build(**changes: Any) -> ResourceServer:
         ({"clock": None}, "clock takes a function"),
         ({"clock": 5.0}, "clock takes a function"),
         ({"nonces": HMACNonceProvider}, "nonces takes a NonceProvider"),
-        ({"public_url": ()}, "public_url is empty"),
+        ({"public_url": ()}, "public_url takes at least one URL"),
         ({"public_url": "http://api.example.test"}, "public_url must be an https URL"),
         ({"policy": "required"}, "policy takes a DPoPPolicy"),
         ({"policy": None}, "policy takes a DPoPPolicy"),

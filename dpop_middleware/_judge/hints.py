@@ -1,4 +1,4 @@
-"""A guess at why a proof or token failed, for logs and for whoever debugs; never for the client."""
+"""Why a proof or token failed, as a hint, for logs and for whoever debugs; never for the client."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Us
 from dpop_middleware.jose.header import media_type
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
-__all__ = ["guess"]
+__all__ = ["hint_of"]
 
 # In seconds the year 5138, in milliseconds 1973.
 _FAR_AWAY = 100_000_000_000
@@ -161,7 +161,7 @@ def _of_token(error: DPoPError) -> str | None:
     return None if check is None else _OF_ANY_TOKEN.get(check)
 
 
-def guess(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
+def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
     """Return a likely cause of `error` in one sentence, None where there is none to name.
 
     `request` is what was refused; without it, what stands in a wrong place isn't looked for.

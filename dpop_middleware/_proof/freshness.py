@@ -56,7 +56,7 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
     try:
         nonce: object = nonces.check(proof.nonce, now)
     except Exception as error:
-        # Anybody's provider may be behind this door: taken for unknown, a proof could come back later.
+        # It may be anybody's provider. Taken for unknown, a proof could come back later.
         raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(error).__name__) from error
     if nonce is None or isinstance(nonce, Nonce):
         return nonce

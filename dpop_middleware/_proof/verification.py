@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import part, provides
 from dpop_middleware._proof.freshness import (
     Reach,
     acceptance_window,
@@ -35,7 +35,6 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     InvalidDPoPProof,
     Refusal,
@@ -94,11 +93,13 @@ class ProofVerification:
     _memories: dict[int, _Memory] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not provides(self.store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
+        part(
+            "replay_store",
+            self.store,
+            "a replay store: RedisReplayStore.from_url(…) for several workers, "
+            "MemoryReplayStore() for a single process",
+            fits=provides(self.store, "add"),
+        )
 
     def judge(
         self,

@@ -206,7 +206,7 @@ def _print_failure(finding: Finding, error: DPoPError, console: Console, now: fl
     if finding.actual is not None:
         rows.append(("actual", _formatted(finding.check, finding.actual, now)))
     if finding.hint is not None:
-        rows.append(("guess", plain(finding.hint)))
+        rows.append(("hint", plain(finding.hint)))
     if finding.check is Check.IAT and isinstance(finding.expected, tuple):
         rows.append(("note", f"to judge an old capture at its own time, add --now {finding.actual:.0f}"))
     for name, text in rows:

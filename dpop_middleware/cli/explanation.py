@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from dpop_middleware._judge.hints import guess
+from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._judge.remote import remoteness
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
@@ -217,7 +217,7 @@ def _findings(
                 outcome=FindingState.FAILED,
                 expected=error.expected,
                 actual=error.actual,
-                hint=guess(error, request),
+                hint=hint_of(error, request),
             )
         elif position > end:
             finding = Finding(check=check, outcome=FindingState.NOT_REACHED)

@@ -5,7 +5,7 @@ From the top down:
     verifier.py               IntrospectionVerifier: its options and the order of its steps
     client_authentication.py  who we are, towards the endpoint
     _questions.py             one question for many requests, and how many may be under way
-    _admission.py             what strangers can't make us do
+    _admission.py             how many questions made-up tokens can cause
     _verdicts.py              what was answered before
     _answer.py                what an answer says, typed and judged
     _signed_answer.py         an answer that is a signed JWT

@@ -1,4 +1,4 @@
-"""What strangers can't make us do: tokens that nobody issued cost the endpoint so much, and no more.
+"""How many questions untrusted senders can cause: tokens that nobody issued cost so much, and no more.
 
 The questions about unknown tokens are bounded in number and a second; those about tokens that turn out to be
 active are given back, so that honest clients who come all at once, after a deploy, aren't held up. Where most
@@ -64,7 +64,7 @@ class Admission:
         self._made_up += ((not active) - self._made_up) * _WEIGHT
 
     def may_be_unavailable(self, now: float) -> bool:
-        """Whether one who can't be served is told so; False where strangers bring it about too often."""
+        """Whether one who can't be served is told so; False where made-up tokens bring it about too often."""
         if self._made_up < _MANY or self._unavailable.pause(now) == 0.0:
             return True
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:

@@ -1,7 +1,7 @@
 """One question for many requests, and how many questions may be under way, in one event loop.
 
-Tokens that were active before and tokens that are unknown go separate ways: strangers can make up unknown
-ones, fill the places that these have and let the endpoint fail on them, and known tokens notice nothing.
+Tokens that were active before and tokens that are unknown go separate ways: anybody can make up unknown ones,
+fill the places that these have and let the endpoint fail on them, and known tokens notice nothing.
 
     a question -> the breaker of its kind -> unknown ones: a place and a share of the second -> the endpoint
 
@@ -29,22 +29,23 @@ __all__ = ["NoAnswer", "Outlook", "Questions"]
 
 logger = logging.getLogger(__name__)
 
-# For how long a request waits, as for keys.
+# For how long a request waits, as for keys; and a question about an unknown token for its turn.
 PATIENCE: Final = 1.0
+TURN: Final = 1.0
 # So many questions of one kind may be under way or wait.
 MAX_QUESTIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoAnswer:
-    """Why it isn't known what a token stands for; `of_strangers`: made-up tokens may be the cause."""
+    """Why it isn't known what a token stands for; `of_made_up`: made-up tokens may be the cause."""
 
     reason: str
     retry_after: int = 1
-    of_strangers: bool = False
+    of_made_up: bool = False
 
 
-_TOO_MANY: Final = NoAnswer(reason="too many unknown tokens came at once", of_strangers=True)
+_TOO_MANY: Final = NoAnswer(reason="too many unknown tokens came at once", of_made_up=True)
 
 
 def _breaker() -> CircuitBreaker:
@@ -117,7 +118,7 @@ class Questions:
             task.add_done_callback(lambda _: self._tasks.pop(digest, None))
         await asyncio.wait({task}, timeout=PATIENCE)
         if not task.done():
-            return NoAnswer(reason="no answer within a second", of_strangers=digest in self._waiting)
+            return NoAnswer(reason="no answer within a second", of_made_up=digest in self._waiting)
         return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
 
     async def probe(self, token: str) -> None:
@@ -152,7 +153,7 @@ class Questions:
     def _refused(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()
         if len(self._tasks) >= MAX_QUESTIONS and (not known or len(self._tasks) >= 2 * MAX_QUESTIONS):
-            return NoAnswer(reason="too many tokens wait to be asked about", of_strangers=not known)
+            return NoAnswer(reason="too many tokens wait to be asked about", of_made_up=not known)
         if breaker.refuses(now):
             seconds = math.ceil(max(breaker.pause_left(now), 1.0))
             return NoAnswer(reason=self._outlook.error or "the endpoint failed", retry_after=seconds)
@@ -174,7 +175,7 @@ class Questions:
         """Wait for a place and a share of the second; the place is kept until `stack` ends."""
         self._waiting.add(digest)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TURN):
                 await stack.enter_async_context(self._places)
                 while (pause := self._admission.pause(time.monotonic())) > 0:  # noqa: ASYNC110 - time passes
                     await asyncio.sleep(pause)
@@ -213,7 +214,7 @@ class Questions:
             self._breaker(known).succeeded()
             if not known:
                 self._admission.answered(active=False)
-            return NoAnswer(reason=reason, of_strangers=not known)
+            return NoAnswer(reason=reason, of_made_up=not known)
         self._outlook.error = reason
         self._breaker(known).failed(time.monotonic())
         asked_for = error.retry_after if isinstance(error, EndpointError) else None

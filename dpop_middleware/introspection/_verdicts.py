@@ -1,7 +1,7 @@
 """What the endpoint answered before, by the SHA-256 of the token, bounded in entries and bytes.
 
-An active token is kept after its answer has become too old to count, as one that is known: what strangers
-make up can't push it out, nor stand in its way.
+An active token is kept after its answer has become too old to count, as one that is known: made-up tokens
+can't push it out, nor stand in its way.
 """
 
 import math

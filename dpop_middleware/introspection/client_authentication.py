@@ -32,9 +32,17 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _require_text(name: str, value: object) -> None:
-    # The value may be a secret: it isn't quoted.
+    # The value may be a secret: it isn't shown.
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} takes a non-empty string")
+        shown = "an empty one" if value == "" else f"a {type(value).__name__}"
+        raise ConfigurationError(f"{name} takes a non-empty string, not {shown}")
+
+
+def _require_key(key: object) -> None:
+    if not isinstance(key, DPoPKey):
+        raise ConfigurationError(
+            f"key takes a DPoPKey, such as DPoPKey.load('client.jwk'), not a {type(key).__name__}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +85,7 @@ class PrivateKeyJWT:
 
     def __post_init__(self) -> None:
         _require_text("client_id", self.client_id)
-        if not isinstance(self.key, DPoPKey):
-            raise ConfigurationError("key takes a DPoPKey: DPoPKey.load('client.jwk')")
+        _require_key(self.key)
         for name in ("kid", "audience"):
             if getattr(self, name) is not None:
                 _require_text(name, getattr(self, name))
@@ -98,8 +105,7 @@ class BoundToken:
     token: "TokenSource" = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.key, DPoPKey):
-            raise ConfigurationError("key takes a DPoPKey: DPoPKey.load('client.jwk')")
+        _require_key(self.key)
         if not callable(self.token):
             _require_text("token", self.token)
 

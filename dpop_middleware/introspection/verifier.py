@@ -125,7 +125,7 @@ class IntrospectionVerifier:
         if not isinstance(client_authentication, ClientAuthentication):
             raise ConfigurationError(
                 "client_authentication takes a ClientSecretBasic, ClientSecretPost, PrivateKeyJWT or "
-                "BoundToken"
+                f"BoundToken, not a {type(client_authentication).__name__}"
             )
         if endpoint is not None:
             checked_endpoint("endpoint", endpoint, insecure_http_hosts=hosts)
@@ -279,7 +279,7 @@ class IntrospectionVerifier:
         return judge_answer(said, rules=self._rules, now=self._clock())
 
     def _unknown(self, why: NoAnswer) -> Unavailable | InvalidToken:
-        if why.of_strangers and not self._admission.may_be_unavailable(time.monotonic()):
+        if why.of_made_up and not self._admission.may_be_unavailable(time.monotonic()):
             return InvalidToken(_CANNOT_BE_KNOWN, check=Check.TOKEN_ACTIVE, actual=why.reason)
         return Unavailable(
             _CANNOT_BE_KNOWN, retry_after=why.retry_after, check=Check.TOKEN_ACTIVE, actual=why.reason

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dpop_middleware._options import provides, seconds
+from dpop_middleware._options import part, provides, refused, seconds
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
@@ -51,8 +51,8 @@ def configured_verifier(
             max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
             max_cached_bytes=MAX_CACHED_BYTES if size is None else size,
         )
-    if not provides(verifier, "verify"):
-        raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
+    takes = "an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)"
+    part("verifier", verifier, takes, fits=provides(verifier, "verify"))
     if issuer is not None or any(value is not None for value in options.values()):
         raise ConfigurationError(
             f"issuer, {', '.join(options)} make a verifier: leave them out, or leave out verifier"
@@ -73,7 +73,7 @@ def clock_skew_of(verifier: AccessTokenVerifier) -> float:
 
 def _checked_profile(profile: object) -> Profile:
     if profile is not None and not isinstance(profile, Profile):
-        raise ConfigurationError(f"profile takes a Profile, such as profiles.KEYCLOAK, not {profile!r}")
+        raise refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
     return RFC9068 if profile is None else profile
 
 

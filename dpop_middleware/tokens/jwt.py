@@ -48,7 +48,7 @@ class JWTAccessTokenVerifier:
     - `token_types`: what the header's `typ` may name, in any case, with or without `application/` (RFC 7515
       section 4.1.9). For issuers that differ from RFC 9068 add `"JWT"`, or None for a token without `typ`;
       then other JWTs of the issuer, such as ID tokens, are told apart by their audience only.
-    - `scope_claims`: the claims that hold scopes, as a string with blanks between or as an array.
+    - `scope_claims`: the claims that hold scopes, as a string with spaces between or as an array.
     - `client_id_claims`: the claims to read the client's identifier from; the first one present counts.
     - `required_claims`: the claims that a token must have. Name fewer for an issuer that leaves some out;
       `iss`, `exp` and `aud` stay.

@@ -3,8 +3,7 @@
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from dpop_middleware._options import provides
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware._options import part, provides
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW
 
@@ -38,11 +37,8 @@ class JWTOrOpaqueVerifier:
     """So are opaque tokens; `is_remote` tells which."""
 
     def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
-        for name, verifier in (("jwt", jwt), ("opaque", opaque)):
-            if not provides(verifier, "verify"):
-                raise ConfigurationError(f"{name} takes an AccessTokenVerifier, not {verifier!r}")
-        self._jwt = jwt
-        self._opaque = opaque
+        self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
+        self._opaque = part("opaque", opaque, "an AccessTokenVerifier", fits=provides(opaque, "verify"))
 
     @property
     def issuers(self) -> tuple[str, ...]:

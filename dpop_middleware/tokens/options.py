@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware._options import refused
 from dpop_middleware.jose.header import media_type
 
 __all__ = [
@@ -31,10 +31,8 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
         or not types
         or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
     ):
-        raise ConfigurationError(
-            "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ, "
-            f"not {types!r}"
-        )
+        takes = "the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
+        raise refused("token_types", takes, types)
     return tuple(dict.fromkeys(media_type(name) for name in types))
 
 

@@ -10,7 +10,7 @@ from dpop_middleware import ResourceRequest, VerifiedRequest
 from dpop_middleware.testing import encode_jws
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
-from tests.support.faces import ORIGIN, World
+from tests.support.adapters import ORIGIN, World
 
 MIB = 1024 * 1024
 

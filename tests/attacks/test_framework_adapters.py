@@ -17,8 +17,8 @@ from dpop_middleware import AccessToken, DPoPMiddleware
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import World, reached, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import World, reached, scope_of
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_passing_the_middleware_as_a_scope_type_that_it_does_not_know(
     assert ascii(kind) in str(refused.value)
 
 
-def kinds_of_faces(world: World) -> dict[str, Any]:
+def kinds_of_adapters(world: World) -> dict[str, Any]:
     api = world.server()
 
     @requires_dpop(api)
@@ -198,15 +198,15 @@ def kinds_of_faces(world: World) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("face", ["function", "endpoint", "socket", "dependency", "optional dependency"])
+@pytest.mark.parametrize("adapter", ["function", "endpoint", "socket", "dependency", "optional dependency"])
 @pytest.mark.parametrize("kind", OTHER_TYPES)
 async def test_passing_a_route_as_a_scope_type_that_it_does_not_know(
-    world: World, face: str, kind: Any
+    world: World, adapter: str, kind: Any
 ) -> None:
     connection = HTTPConnection(scope_of("/"))
     connection.scope["type"] = kind
     with pytest.raises(ConfigurationError, match="scope type"):
-        await kinds_of_faces(world)[face](connection)
+        await kinds_of_adapters(world)[adapter](connection)
 
 
 async def ask(app: Any, path: str, world: World | None = None, **changes: Any) -> Answer:

@@ -21,11 +21,16 @@ from dpop_middleware import (
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from dpop_middleware.testing import TestIssuer
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, issuing
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, be_patient, issuing
 from tests.support.reader import readers_app
 
 KEY, THIEF = DPoPKey.generate(), DPoPKey.generate()
 URL = f"{API}/notes"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ class Api:
             issuer=issuer.origin,
             audience=API,
             client_authentication=ClientSecretBasic(client_id="api", client_secret="s3cret"),
-            **options,
+            **({"timeout": 60} | options),
         )
         self.server = ResourceServer(
             verifier=JWTOrOpaqueVerifier(

@@ -73,7 +73,7 @@ def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
         "     reason    the htu of the DPoP proof is not the URI of the request\n"
         "     expected  'http://api.example.test/notes'\n"
         "     actual    'https://api.example.test/notes'\n"
-        "     guess     scheme differs (https, not http): TLS ends at a proxy? set public_url\n"
+        "     hint      scheme differs (https, not http): TLS ends at a proxy? set public_url\n"
     ) in ran.out
     assert ran.out.endswith("\nrefused: 401 invalid_dpop_proof, caught by htu\n")
 

@@ -13,14 +13,15 @@ from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.command import Ran, run
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, issuing
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, be_patient, issuing
 
 URL = f"{API}/notes"
 KEY = DPoPKey.generate()
 
 
 @pytest.fixture
-def issuer() -> Iterator[IssuerOfOpaqueTokens]:
+def issuer(monkeypatch: pytest.MonkeyPatch) -> Iterator[IssuerOfOpaqueTokens]:
+    be_patient(monkeypatch)
     with issuing() as issuer:
         yield issuer
 

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, issuing
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, be_patient, issuing
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -26,6 +31,7 @@ async def verifier(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[Callable[..., 
                 "audience": API,
                 "client_authentication": ClientSecretBasic(client_id="api", client_secret="s3cret:/+"),
                 "endpoint": issuer.endpoint,
+                "timeout": 60,
             }
             made = IntrospectionVerifier(**(usual | options))
             stack.push_async_callback(made.aclose)

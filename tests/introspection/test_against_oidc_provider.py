@@ -46,7 +46,12 @@ def provider(pytestconfig: pytest.Config) -> Generator[OIDCProvider]:
 
 def protected(provider: OIDCProvider, **options: Any) -> ResourceServer:
     """An API that knows the provider's URL, and for its opaque tokens who it is itself."""
-    usual: dict[str, Any] = {"issuer": provider.issuer, "audience": RESOURCE, "client_authentication": US}
+    usual: dict[str, Any] = {
+        "issuer": provider.issuer,
+        "audience": RESOURCE,
+        "client_authentication": US,
+        "timeout": 60,
+    }
     return ResourceServer(
         verifier=JWTOrOpaqueVerifier(
             jwt=JWTAccessTokenVerifier(issuer=provider.issuer, audience=RESOURCE, required_claims=REQUIRED),

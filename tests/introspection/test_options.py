@@ -36,7 +36,7 @@ def anybody() -> ssl.SSLContext:
         ({"accept_missing_audience": "yes"}, "accept_missing_audience takes True or False"),
         ({"required_claims": "exp"}, "required_claims takes a sequence"),
         ({"signed_answers": 1}, "signed_answers takes True or False"),
-        ({"signed_answers": True, "algorithms": ("none",)}, "algorithm 'none' is not supported"),
+        ({"signed_answers": True, "algorithms": ("none",)}, "algorithms takes some of"),
         ({"active_lifetime": -1}, "active_lifetime takes a finite number of seconds, from 0 to 3600"),
         ({"inactive_lifetime": 4000}, "inactive_lifetime takes a finite number"),
         ({"timeout": 0}, "timeout takes a finite number of seconds, from 0.1 to 60"),

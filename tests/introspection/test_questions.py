@@ -1,4 +1,4 @@
-"""What strangers and outages can't do: fill the endpoint, or stand in the way of tokens that are known."""
+"""What made-up tokens and outages can't do: fill the endpoint, or stand in the way of known tokens."""
 
 import asyncio
 import time

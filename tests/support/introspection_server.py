@@ -9,6 +9,7 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qsl
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,7 +19,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from tests.support.servers import serving
 
-__all__ = ["API", "IssuerOfOpaqueTokens", "Question", "issuing", "signed_jwt"]
+__all__ = ["API", "IssuerOfOpaqueTokens", "Question", "be_patient", "issuing", "signed_jwt"]
 
 API = "https://api.example.test"
 
@@ -111,6 +112,12 @@ class IssuerOfOpaqueTokens:
                 Route("/.well-known/oauth-authorization-server/text", lambda _: Response("not JSON")),
             ]
         )
+
+
+def be_patient(patch: pytest.MonkeyPatch) -> None:
+    """Let requests wait for answers as long as a busy machine takes; a test of the waiting says otherwise."""
+    patch.setattr("dpop_middleware.introspection._questions.PATIENCE", 60.0)
+    patch.setattr("dpop_middleware.tokens.remote_key_source._PATIENCE", 60.0)
 
 
 @contextmanager
