@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.soak.oracle import Kind, Oracle, Proof, Verdict
-from tests.soak.workers import Worker
+from tests.soak.workers import Unanswered, Worker
 from tests.support.faces import ORIGIN
 
 __all__ = ["Clients", "Probe"]
@@ -20,6 +20,7 @@ MOST_KEPT = 40_000
 # Proofs of a wave, and how many of its requests are on their way at once.
 WAVE = 240
 AT_ONCE = 60
+NO_VERDICT = Verdict(0)
 
 
 class Probe(NamedTuple):
@@ -162,7 +163,11 @@ class Clients:
     async def _present(self, proof: Proof, worker: Worker, *, probe: bool = False) -> Verdict:
         sent = time.monotonic()
         presentation = self._oracle.presents(proof, worker.number, sent)
-        verdict = await worker.ask(proof)
+        try:
+            verdict = await worker.ask(proof)
+        except Unanswered:
+            # Whatever became of it, nobody was told.
+            return NO_VERDICT
         answered = time.monotonic()
         self._oracle.answered(proof, presentation, verdict, answered)
         if probe:

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     USED = "401 used before"
     LOST = "503 entries may be lost"
     LOST_NONCE = "401 new nonce, entries may be lost"
+    FORGOTTEN = "503 other workers may have forgotten it"
     EVICTS = "503 entries are evicted"
     UNAVAILABLE = "503 no answer from the store"
     NONCE = "401 new nonce"
@@ -37,17 +38,21 @@ class Verdict(NamedTuple):
     @property
     def kind(self) -> Kind:
         """What it means, by status and description."""
-        lost = "lost entries" in self.description or "no longer remember" in self.description
+        lost = "lost entries" in self.description
         if self.status == 200:
             return Kind.ACCEPTED
         if self.status == 503:
-            evicts = "evicts entries" in self.description
-            return Kind.LOST if lost else Kind.EVICTS if evicts else Kind.UNAVAILABLE
+            return Kind.LOST if lost else self._unavailable()
         if self.status != 401:
             return Kind.OTHER
         if self.error == "use_dpop_nonce":
             return Kind.LOST_NONCE if lost else Kind.NONCE
         return Kind.USED if "used before" in self.description else Kind.REFUSED
+
+    def _unavailable(self) -> Kind:
+        if "no longer remember" in self.description:
+            return Kind.FORGOTTEN
+        return Kind.EVICTS if "evicts entries" in self.description else Kind.UNAVAILABLE
 
 
 # Answers that come before the store is asked.

@@ -64,7 +64,8 @@ def is_allowed(probe: Probe, journal: Journal) -> bool:
         return journal.allows_no_answer(probe.sent, probe.answered)
     if probe.kind is Kind.LOST:
         return journal.allows_lost(probe.sent, probe.answered, by_nonce=probe.by_nonce)
-    return True
+    # A new proof is never too old.
+    return probe.kind is not Kind.FORGOTTEN
 
 
 def recoveries(
@@ -125,7 +126,7 @@ class Report:
     def progress(self, passed: float, minutes: float) -> str:
         """One line."""
         kinds = self._oracle.kinds
-        unavailable = sum(kinds[kind] for kind in (Kind.UNAVAILABLE, Kind.LOST, Kind.EVICTS))
+        unavailable = sum(kinds[kind] for kind in (Kind.UNAVAILABLE, Kind.LOST, Kind.FORGOTTEN, Kind.EVICTS))
         last = self._journal.happenings[-1].name if self._journal.happenings else "none yet"
         return (
             f"{clock(passed)} / {clock(minutes * 60)}  {self._oracle.requests:,} requests, "
@@ -151,7 +152,7 @@ class Report:
             "",
             f"  requests                {oracle.requests:>9,}",
             f"  proofs                  {oracle.proofs:>9,}",
-            *(f"    {kind.value:<35}{oracle.kinds[kind]:>9,}" for kind in Kind if oracle.kinds[kind]),
+            *(f"    {kind.value:<38}{oracle.kinds[kind]:>9,}" for kind in Kind if oracle.kinds[kind]),
             f"  accepted twice          {len(self.accepted_twice()):>9,}",
             f"    within a second of a loss that can't be told yet {len(self.named()):>6,}",
             f"  false replays           {len(oracle.false_replays):>9,}",

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from tests.soak.clients import Clients
 from tests.soak.cluster import Cluster
 from tests.soak.faults import Fault
 from tests.soak.journal import Happening, Journal
-from tests.soak.oracle import Oracle
+from tests.soak.oracle import Kind, Oracle
 from tests.soak.report import Report
 from tests.soak.sentinel import Sentinel
 from tests.soak.standalone import Standalone
-from tests.soak.workers import Worker
+from tests.soak.workers import Unanswered, Worker
 
 __all__ = ["TOPOLOGIES", "Plan", "Soak"]
 
@@ -33,8 +33,9 @@ TOPOLOGIES: dict[str, Callable[[random.Random, str], Standalone | Sentinel | Clu
 # Seconds between two progress lines, and between two measurements of the workers.
 PROGRESS = 15.0
 MEASURED_EVERY = 1.0
-# Before the first fault and after the last, there is nothing but load.
+# After the last fault there is nothing but load, in seconds.
 QUIET = 3.0
+_WARM_WITHIN = 60.0
 # One worker keeps proofs for longer than the others do.
 LIFETIME, LONGER_LIFETIME = 60.0, 90.0
 # Clocks are no farther apart than they may be, with room for what a request takes.
@@ -49,7 +50,8 @@ _AFTER_OTHERS = ((0.5, 4.0, 5), (4.0, 10.0, 2))
 class Plan:
     """What to do: `faults` names those to choose from, all where it is empty; `rate` is in requests a second.
 
-    `warm_up` is for how many seconds there is no fault at first.
+    The first fault comes when `warm_up` proofs were accepted. With `once` each fault comes once, however long
+    that takes.
     """
 
     topology: str
@@ -59,7 +61,8 @@ class Plan:
     directory: Path
     rate: float = 300.0
     faults: Collection[str] = ()
-    warm_up: float = QUIET
+    warm_up: int = 300
+    once: bool = False
 
 
 class Soak:
@@ -83,7 +86,11 @@ class Soak:
 
     def faults(self) -> dict[str, Fault]:
         """What can happen, by name, once the servers run; raises LookupError for a name that isn't known."""
-        known: dict[str, Fault] = {**self._topology.faults(), "worker frozen": self._worker_frozen}
+        known: dict[str, Fault] = {
+            **self._topology.faults(),
+            "worker frozen": self._worker_frozen,
+            "worker restarted": self._worker_restarted,
+        }
         chosen = self._plan.faults
         for name in chosen:
             if name not in known:
@@ -150,12 +157,12 @@ class Soak:
         """One fault after the other: all of them before any comes again."""
         begin = time.monotonic()
         end = begin + self._plan.minutes * 60
-        await asyncio.sleep(self._plan.warm_up)
-        deck: list[str] = []
-        while time.monotonic() < end - QUIET:
-            if not deck:
-                deck = list(faults)
-                self._chance.shuffle(deck)
+        async with asyncio.timeout(_WARM_WITHIN):
+            while self.oracle.kinds[Kind.ACCEPTED] < self._plan.warm_up:
+                await asyncio.sleep(0.05)
+        deck = self._shuffled(faults)
+        while deck if self._plan.once else time.monotonic() < end - QUIET:
+            deck = deck or self._shuffled(faults)
             name = deck.pop()
             with self.journal.happening(name) as happening:
                 await faults[name](happening)
@@ -163,6 +170,11 @@ class Soak:
             clients.check()
             await asyncio.sleep(min(self._gap(happening), max(0.0, end - time.monotonic() - QUIET)))
         await asyncio.sleep(max(0.0, end - time.monotonic()))
+
+    def _shuffled(self, faults: Iterable[str]) -> list[str]:
+        deck = list(faults)
+        self._chance.shuffle(deck)
+        return deck
 
     async def _aftermath(self, happening: Happening, clients: Clients) -> None:
         """Thieves come at once, and once more when every worker has looked at its servers."""
@@ -190,6 +202,13 @@ class Soak:
         finally:
             worker.thaw()
 
+    async def _worker_restarted(self, happening: Happening) -> None:
+        """A worker ends and another begins, which knows nothing."""
+        worker = self._chance.choice(self._workers)
+        kill = self._chance.random() < 0.5
+        happening.detail = f"worker {worker.number}, {'killed' if kill else 'in good order'}"
+        await worker.restart(kill=kill)
+
     async def _watch(self) -> None:
         begin = time.monotonic()
         while True:
@@ -208,7 +227,10 @@ class Soak:
                 self.journal.note(f"our event loop held up for {now - before:.2f} s")
             if now - measured > MEASURED_EVERY:
                 measured = now
-                await asyncio.gather(*(worker.measure() for worker in self._workers))
+                measuring = (worker.measure() for worker in self._workers)
+                for outcome in await asyncio.gather(*measuring, return_exceptions=True):
+                    if isinstance(outcome, BaseException) and not isinstance(outcome, Unanswered):
+                        raise outcome
             before = time.monotonic()
 
     def _new_workers(self, issuer: TestIssuer) -> list[Worker]:

@@ -37,6 +37,7 @@ def judged(*verdicts: Verdict) -> Oracle:
         (NEWER, Kind.LOST_NONCE),
         (NEEDED, Kind.NONCE),
         (Verdict(503, "", "the replay store evicts entries"), Kind.EVICTS),
+        (Verdict(503, "", "other servers no longer remember proofs of that age"), Kind.FORGOTTEN),
         (Verdict(500), Kind.OTHER),
     ],
 )
@@ -71,6 +72,13 @@ def test_of_two_at_once_either_may_be_used() -> None:
     oracle.answered(one, second, USED, 1)
     oracle.answered(one, first, ACCEPTED, 2)
     assert (oracle.false_replays, oracle.twice) == ([], [])
+
+
+def test_what_was_never_answered_may_have_been_written_down() -> None:
+    oracle, one = Oracle(), proof()
+    oracle.presents(one, 0, 0)
+    oracle.answered(one, oracle.presents(one, 1, 1), USED, 2)
+    assert oracle.false_replays == []
 
 
 def test_two_proofs_are_two() -> None:

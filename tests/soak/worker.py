@@ -90,6 +90,10 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def finish(self) -> None:
+        """Wait until everything is answered."""
+        await asyncio.gather(*self._tasks)
+
     async def watch(self) -> None:
         """Note for how long the event loop is held up."""
         before = time.monotonic()
@@ -164,6 +168,7 @@ async def main() -> None:
         write(b'{"id": 0}\n')
         while line := await reader.readline():
             worker.receive(line)
+        await worker.finish()
         watch.cancel()
 
 

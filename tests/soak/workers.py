@@ -16,7 +16,7 @@ from tests.soak.journal import Journal
 from tests.soak.oracle import Proof, Verdict
 from tests.soak.worker import LONGEST_LINE
 
-__all__ = ["Measured", "Worker", "WorkerDied", "has_grown"]
+__all__ = ["Measured", "Unanswered", "Worker", "WorkerDied", "has_grown"]
 
 # What a process may gain after it has warmed up: allocators and caches settle.
 SPARE_BYTES = 24 * 1024 * 1024
@@ -27,6 +27,10 @@ _ENDS_WITHIN = 10.0
 
 class WorkerDied(Exception):
     """A worker ended by itself."""
+
+
+class Unanswered(Exception):
+    """A worker was ended before it answered."""
 
 
 class Measured(NamedTuple):
@@ -48,9 +52,31 @@ class Worker:
         self._journal = journal
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._up = asyncio.Event()
         self.measured: list[Measured] = []
 
     async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end(kill=False)
+
+    async def restart(self, *, kill: bool) -> None:
+        """Another process takes its place: after the last answer, or at once with `kill`."""
+        await self._end(kill=kill)
+        self.measured.clear()
+        await self._start()
+
+    async def ask(self, proof: Proof) -> Verdict:
+        """Present `proof` to this worker; raises `Unanswered` where it is restarted meanwhile."""
+        await self._up.wait()
+        told = await self._exchange(api=proof.api, token=proof.token, proof=proof.text)
+        return Verdict(told["status"], told.get("error", ""), told.get("description", ""), told["nonce"])
+
+    async def _start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -69,29 +95,24 @@ class Worker:
         try:
             await asyncio.wait_for(ready, _STARTS_WITHIN)
         except BaseException:
-            await self.__aexit__(None, None, None)
+            await self._end(kill=True)
             raise
-        return self
+        self._up.set()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def _end(self, *, kill: bool) -> None:
+        self._up.clear()
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), _ENDS_WITHIN)
+            await asyncio.wait_for(self._process.wait(), 0 if kill else _ENDS_WITHIN)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
         await self._reading
 
-    async def ask(self, proof: Proof) -> Verdict:
-        """Present `proof` to this worker."""
-        told = await self._exchange(api=proof.api, token=proof.token, proof=proof.text)
-        return Verdict(told["status"], told.get("error", ""), told.get("description", ""), told["nonce"])
-
     async def measure(self) -> Measured:
         """Ask for memory and descriptors; what held up its event loop goes to the journal."""
+        await self._up.wait()
         told = await self._exchange()
         for end, seconds in told["stalls"]:
             self._journal.stalled(end, seconds)
@@ -131,7 +152,8 @@ class Worker:
                 answer.set_result(told)
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(WorkerDied(f"worker {self.number} ended, see {self._log}"))
+                what = WorkerDied if self._up.is_set() else Unanswered
+                answer.set_exception(what(f"worker {self.number} ended, see {self._log}"))
         self._waiting.clear()
 
 
