@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--topology", choices=list(TOPOLOGIES), help="all three by default")
     parser.add_argument("--server", choices=found, default=found[0] if found else None)
     parser.add_argument("--seed", type=int, help="printed; random by default")
-    parser.add_argument("--rate", type=float, default=300.0, help="requests a second, 300 by default")
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second, 200 by default")
     parser.add_argument("--faults", default="", help="only these, by name and separated by commas")
     parser.add_argument(
         "--directory",

@@ -103,6 +103,10 @@ class Journal:
         """An event loop, a worker's or ours, was held up for `seconds` until `end`."""
         self.stalls.append((end - seconds, end))
 
+    def was_stalled(self, begin: float, end: float) -> bool:
+        """Whether an event loop was held up while a request was on its way."""
+        return any(begin <= last + SLACK and first <= end for first, last in self.stalls)
+
     def is_blind(self, begin: float, end: float) -> Happening | None:
         """The fault by which something between `begin` and `end` may have been lost without a sign."""
         for happening in self.happenings:

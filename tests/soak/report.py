@@ -68,16 +68,20 @@ def is_allowed(probe: Probe, journal: Journal) -> bool:
     return probe.kind is not Kind.FORGOTTEN
 
 
-def recoveries(
-    probes: Sequence[Probe], happenings: Sequence[Happening], end: float
-) -> dict[str, list[Recovery]]:
-    """For each kind of fault how long it took to recover, each time that it happened."""
+def recoveries(probes: Sequence[Probe], journal: Journal, end: float) -> dict[str, list[Recovery]]:
+    """For each kind of fault how long it took to recover, each time that it happened.
+
+    What was refused while an event loop was held up doesn't count: a busy machine is no fault of a server.
+    """
     found: dict[str, list[Recovery]] = defaultdict(list)
+    happenings = journal.happenings
     begins = [*(happening.began for happening in happenings[1:]), end]
     for happening, until in zip(happenings, begins, strict=True):
         after = [probe for probe in probes if happening.ended <= probe.sent < until]
 
-        unjudged = [one for one in after if one.kind in _UNJUDGED]
+        unjudged = [
+            one for one in after if one.kind in _UNJUDGED and not journal.was_stalled(one.sent, one.answered)
+        ]
         lost = [one for one in after if one.kind is Kind.LOST]
         found[happening.name].append(
             Recovery(
@@ -161,12 +165,12 @@ class Report:
             f"  event loops held up     {len(journal.stalls):>9,} times, the longest {stalled:.2f} s",
             "",
             "  seconds after the servers' return, median / longest",
-            f"  {'fault':<40}{'times':>5}  {'judged again':>14}  {'with nonces':>14}  {'without':>14}",
+            f"  {'fault':<46}{'times':>5}  {'judged again':>14}  {'with nonces':>14}  {'without':>14}",
         ]
-        measured = recoveries(probes, journal.happenings, end)
+        measured = recoveries(probes, journal, end)
         for name, times in sorted(measured.items()):
             columns = (_range(one[column] for one in times) for column in range(3))
-            lines.append(f"  {name:<40}{len(times):>5}  " + "  ".join(f"{text:>14}" for text in columns))
+            lines.append(f"  {name:<46}{len(times):>5}  " + "  ".join(f"{text:>14}" for text in columns))
         lines += [
             "",
             "  worker    clock  MB at start    warm     end  descriptors at start   end",

@@ -59,7 +59,7 @@ class Plan:
     seed: int
     minutes: float
     directory: Path
-    rate: float = 300.0
+    rate: float = 200.0
     faults: Collection[str] = ()
     warm_up: int = 300
     once: bool = False

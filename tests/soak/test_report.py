@@ -67,13 +67,16 @@ def test_recovery_is_measured_from_the_servers_return(journal: Journal) -> None:
         probe(14.8, Kind.LOST),
         probe(20.0, Kind.UNAVAILABLE),
     ]
-    ((judged, by_nonce, by_iat),) = recoveries(probes, journal.happenings, 60.0)["hang"]
+    ((judged, by_nonce, by_iat),) = recoveries(probes, journal, 60.0)["hang"]
     assert [judged, by_nonce, by_iat] == pytest.approx([0.2, 2.0, 2.9])
     # The next fault came before that: nobody knows.
     journal.happenings.append(Happening("kill", 15.0, 16.0))
-    ((judged, by_nonce, by_iat),) = recoveries(probes, journal.happenings, 60.0)["hang"]
+    ((judged, by_nonce, by_iat),) = recoveries(probes, journal, 60.0)["hang"]
     assert [judged, by_nonce] == pytest.approx([0.2, 2.0])
     assert by_iat is None
+    # A busy machine is no fault of a server.
+    journal.stalled(12.3, 0.5)
+    assert recoveries(probes, journal, 60.0)["hang"][0].judged == 0.0
 
 
 def measured(*values: tuple[int, int]) -> list[Measured]:
