@@ -1,7 +1,7 @@
 """Hours of trouble in minutes: real servers, three workers with clocks apart, and every fault at random.
 
     python -m tests.soak [--minutes 15] [--topology standalone|sentinel|cluster] [--server valkey|redis]
-                         [--seed N] [--faults NAME,NAME]
+                         [--seed N] [--faults NAME,NAME] [--without NAME,NAME]
 
 Without `--topology` each has a third of the time. Three worker processes, whose clocks differ by almost the
 5 s that they may, judge the requests of clients with right and wrong clocks, with nonces and without, and of
@@ -45,6 +45,11 @@ async def soak(plans: Sequence[Plan]) -> bool:
     return good
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The names in a list that is separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def plans(arguments: argparse.Namespace) -> list[Plan]:
     """One for each topology."""
     topologies = [arguments.topology] if arguments.topology else list(TOPOLOGIES)
@@ -57,7 +62,8 @@ def plans(arguments: argparse.Namespace) -> list[Plan]:
             minutes=arguments.minutes / len(topologies),
             directory=arguments.directory,
             rate=arguments.rate,
-            faults=tuple(filter(None, arguments.faults.split(","))),
+            faults=names(arguments.faults),
+            without=names(arguments.without),
         )
         for topology in topologies
     ]
@@ -75,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="printed; random by default")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second, 200 by default")
     parser.add_argument("--faults", default="", help="only these, by name and separated by commas")
+    parser.add_argument("--without", default="", help="none of these, likewise")
     parser.add_argument(
         "--directory",
         type=Path,

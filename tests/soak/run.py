@@ -48,8 +48,9 @@ _AFTER_OTHERS = ((0.5, 4.0, 5), (4.0, 10.0, 2))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do: `faults` names those to choose from, all where it is empty; `rate` is in requests a second.
+    """What to do: `faults` names those to choose from, all where it is empty, `without` those to leave out.
 
+    `rate` is in requests a second.
     The first fault comes when `warm_up` proofs were accepted. With `once` each fault comes once, however long
     that takes.
     """
@@ -61,6 +62,7 @@ class Plan:
     directory: Path
     rate: float = 200.0
     faults: Collection[str] = ()
+    without: Collection[str] = ()
     warm_up: int = 300
     once: bool = False
 
@@ -91,12 +93,16 @@ class Soak:
             "worker frozen": self._worker_frozen,
             "worker restarted": self._worker_restarted,
         }
-        chosen = self._plan.faults
-        for name in chosen:
+        chosen, without = self._plan.faults, self._plan.without
+        for name in (*chosen, *without):
             if name not in known:
                 names = ", ".join(known)
                 raise LookupError(f"no fault {name!r} for {self._plan.topology}: there are {names}")
-        return {name: fault for name, fault in known.items() if not chosen or name in chosen}
+        return {
+            name: fault
+            for name, fault in known.items()
+            if (not chosen or name in chosen) and name not in without
+        }
 
     async def run(self, interrupted: asyncio.Event | None = None) -> bool:
         """Do it, show progress, and print the table; the log has every fault with its times.
