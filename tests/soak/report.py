@@ -19,6 +19,8 @@ _TOGETHER = 1.0
 _PAUSE = 2.0
 _UNJUDGED = {Kind.UNAVAILABLE, Kind.EVICTS}
 _SHOWN = 10
+# Of the faults before a finding, so many are told.
+_TOLD = 6
 
 
 class Excess(NamedTuple):
@@ -216,7 +218,7 @@ class Report:
             for happening in self._journal.happenings
             if happening.began <= finding.presentation.answered and happening.ended >= first
         ]
-        return ", ".join(reversed(names[-3:])) or "nothing"
+        return ", ".join(reversed(names[-_TOLD:])) or "nothing"
 
     def explain(self) -> Iterable[str]:
         """Each finding for the journal: the proof and all its presentations."""

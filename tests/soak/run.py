@@ -92,6 +92,7 @@ class Soak:
             **self._topology.faults(),
             "worker frozen": self._worker_frozen,
             "worker restarted": self._worker_restarted,
+            "flush and every worker restarted": self._flush_and_restart,
         }
         chosen, without = self._plan.faults, self._plan.without
         for name in (*chosen, *without):
@@ -214,6 +215,11 @@ class Soak:
         kill = self._chance.random() < 0.5
         happening.detail = f"worker {worker.number}, {'killed' if kill else 'in good order'}"
         await worker.restart(kill=kill)
+
+    async def _flush_and_restart(self, happening: Happening) -> None:
+        """As a deploy script might do it: nobody who was there before is left."""
+        await self._topology.flush_all(happening)
+        await asyncio.gather(*(worker.restart(kill=False) for worker in self._workers))
 
     async def _watch(self) -> None:
         begin = time.monotonic()
