@@ -1,8 +1,8 @@
 """What a run showed: a line now and then, a table at the end."""
 
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -24,11 +24,13 @@ _TOLD = 6
 
 
 class Excess(NamedTuple):
-    """503s that no fault explains: `times`, for how long at most, and since when that was."""
+    """503s that no fault explains: `times`, for how long at most, since when that was and at which worker."""
 
     times: int
     longest: float
     since: float
+    worker: int
+    kinds: Mapping[Kind, int]
 
 
 class Recovery(NamedTuple):
@@ -46,18 +48,19 @@ class Recovery(NamedTuple):
 def excess_of(probes: Iterable[Probe], journal: Journal) -> Excess:
     """The 503s to honest new proofs that the design doesn't allow."""
     last: dict[int, tuple[float, float]] = {}
-    count, longest, since = 0, 0.0, 0.0
+    kinds: Counter[Kind] = Counter()
+    longest, since, worker = 0.0, 0.0, 0
     for probe in sorted(probes, key=lambda probe: probe.answered):
         if is_allowed(probe, journal):
             continue
-        count += 1
+        kinds[probe.kind] += 1
         begin, end = last.get(probe.worker, (probe.sent, probe.sent))
         if probe.sent - end > _TOGETHER:
             begin = probe.sent
         last[probe.worker] = (begin, probe.answered)
         if probe.answered - begin > longest:
-            longest, since = probe.answered - begin, begin
-    return Excess(count, longest, since)
+            longest, since, worker = probe.answered - begin, begin, probe.worker
+    return Excess(kinds.total(), longest, since, worker, kinds)
 
 
 def is_allowed(probe: Probe, journal: Journal) -> bool:
@@ -151,7 +154,7 @@ class Report:
         journal, oracle = self._journal, self._oracle
         excess = excess_of(probes, journal)
         stalled = max((last - first for first, last in journal.stalls), default=0.0)
-        at = f", at {excess.since - journal.began:.1f} s" if excess.times else ""
+        at = f", at {excess.since - journal.began:.1f} s and worker {excess.worker}" if excess.times else ""
         lines = [
             "",
             f"== {self._title}",
@@ -164,6 +167,7 @@ class Report:
             f"  false replays           {len(oracle.false_replays):>9,}",
             f"    called used after a 503 only      {oracle.used_unaccepted:>9,}",
             f"  503 that no fault allows {excess.times:>8,}, the longest {excess.longest:.2f} s{at}",
+            *(f"    {kind.value:<38}{times:>9,}" for kind, times in excess.kinds.items()),
             f"  event loops held up     {len(journal.stalls):>9,} times, the longest {stalled:.2f} s",
             "",
             "  seconds after the servers' return, median / longest",

@@ -28,7 +28,8 @@ def test_a_503_during_a_fault_and_for_a_second_after_it_is_allowed(journal: Jour
     times = [BEGAN - 0.05, BEGAN, ENDED, last - 0.05]
     assert excess_of([probe(at, Kind.UNAVAILABLE) for at in times], journal).times == 0
     excess = excess_of([probe(at, Kind.UNAVAILABLE) for at in (5.0, 5.5, last + 0.5)], journal)
-    assert (excess.times, excess.since) == (3, 5.0)
+    assert (excess.times, excess.since, excess.worker) == (3, 5.0, 0)
+    assert excess.kinds == {Kind.UNAVAILABLE: 3}
     assert excess.longest == pytest.approx(0.6)
 
 
