@@ -10,7 +10,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.soak.oracle import Kind, Oracle, Proof, Verdict
 from tests.soak.workers import Unanswered, Worker
-from tests.support.faces import ORIGIN
+from tests.support.adapters import ORIGIN
 
 __all__ = ["Clients", "Probe"]
 

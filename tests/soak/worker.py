@@ -21,8 +21,8 @@ from typing import Any
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, HMACNonceProvider, RedisReplayStore, ResourceServer
+from tests.support.adapters import ORIGIN, reached, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import ORIGIN, reached, scope_of
 from tests.support.valkey import HOST
 
 # A request and its answer are one line.
