@@ -3,6 +3,7 @@
 from dpop_middleware import errors
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.asgi import DPoPMiddleware
@@ -30,6 +31,7 @@ __all__ = [
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",

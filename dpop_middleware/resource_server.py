@@ -13,6 +13,8 @@ from dpop_middleware._judge.lifecycle import aclose_parts, open_part
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._metadata.published import published
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._options import namespace
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -54,6 +56,7 @@ class ResourceServer:
     - `clock`: returns seconds since the epoch.
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
+    - `metadata`: a `ResourceMetadata` tells clients what this server is (RFC 9728); None tells them nothing.
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
       key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default. With `issuer` only.
 
@@ -80,6 +83,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     @overload
@@ -96,6 +100,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -117,6 +122,7 @@ class ResourceServer:
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         one = resource if audience is None else audience
@@ -124,7 +130,11 @@ class ResourceServer:
         if not isinstance(policy, DPoPPolicy):
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
         options.clock(clock)
+        urls = PublicURLs(
+            origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
+        )
         self._resource = resource
+        self.published_metadata = published(metadata, resource, origin=origin, origins=urls.origins)
         verifier = configured_verifier(
             verifier,
             issuer=issuer,
@@ -146,9 +156,7 @@ class ResourceServer:
             proofs=ProofVerification(
                 store=replay_store,
                 keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
-                public_urls=PublicURLs(
-                    origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
-                ),
+                public_urls=urls,
                 nonces=nonces_for(nonces, purpose="resource server", namespace=replay_namespace),
             ),
             clock=clock,
@@ -255,7 +263,8 @@ class ResourceServer:
 
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
-        return error_response(error, self._policy)
+        told = self.published_metadata
+        return error_response(error, self._policy, metadata_url=None if told is None else told.url)
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.

@@ -21,20 +21,21 @@ ROWS = (
     ("checks", "errors", "_options", "_clock", "_bounded_cache"),
     ("policy", "jose"),
     ("_request",),
+    ("_metadata",),
     ("nonces", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
     ("events", "health"),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi"),
+    ("asgi", "starlette", "fastapi", "metadata"),
     ("authorization_server", "client", "testing"),
     ("cli",),
     ("__init__", "__main__"),
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
     "_judge.verdicts",
 )  # fmt: skip
@@ -61,6 +62,7 @@ PUBLIC = {
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",

@@ -156,3 +156,25 @@ def test_our_own_descriptions_pass_unchanged() -> None:
                         assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", str(text.value)), text.value
                         seen += 1
     assert seen > 20
+
+
+def test_every_challenge_says_where_the_metadata_are() -> None:
+    url = "https://api.example.com/.well-known/oauth-protected-resource"
+    where = f'resource_metadata="{url}"'
+
+    def told(error: DPoPError, policy: DPoPPolicy) -> list[str]:
+        return values(error_response(error, policy, metadata_url=url), "www-authenticate")
+
+    assert told(MissingCredentials("m"), STRICT) == [f"DPoP {ALGS}, {where}"]
+    assert told(MissingCredentials("m"), MIXED) == [f"Bearer {where}", f"DPoP {ALGS}, {where}"]
+    (challenge,) = told(used(InvalidToken("m"), "DPoP"), STRICT)
+    assert challenge == f'DPoP error="invalid_token", error_description="m", {ALGS}, {where}'
+    assert told(Unavailable("m"), MIXED) == []
+    assert "resource_metadata" not in str(challenges(MissingCredentials("m"), MIXED))
+
+
+def test_a_response_is_made_once_for_each_kind_of_error() -> None:
+    url = "https://api.example.com/.well-known/oauth-protected-resource"
+    first, again = (error_response(InvalidToken("m"), STRICT, metadata_url=url) for _ in range(2))
+    assert first is again
+    assert error_response(InvalidToken("m"), STRICT) is not first

@@ -245,6 +245,21 @@ async def client(names: dict[str, Any], world: World) -> None:
     assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
 
 
+async def metadata(names: dict[str, Any], world: World) -> None:
+    url = f"{API}/.well-known/oauth-protected-resource/v1"
+    challenge = (await ask(names["app"], "GET", "/v1/notes")).headers["WWW-Authenticate"]
+    assert f'resource_metadata="{url}"' in challenge
+    document = (await ask(names["app"], "GET", url)).json()
+    assert document["resource"] == f"{API}/v1"
+    assert document["authorization_servers"] == [ISSUER]
+    assert document["scopes_supported"] == ["notes:read", "notes:write"]
+
+
+async def metadata_by_a_route(names: dict[str, Any], world: World) -> None:
+    answer = await ask(names["app"], "GET", f"{API}/.well-known/oauth-protected-resource/v1")
+    assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/v1")
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -252,6 +267,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "events": {"Events": [events]},
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
+    "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
     "replay_store": {
