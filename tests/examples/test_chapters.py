@@ -260,11 +260,31 @@ async def metadata_by_a_route(names: dict[str, Any], world: World) -> None:
     assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/v1")
 
 
+async def keys_through_a_proxy(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
+async def keys_by_an_own_client(names: dict[str, Any], world: World) -> None:
+    await keys_through_a_proxy(names, world)
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(200 if request.url.path == "/jwks" else 404, content=b"{}")
+    )
+    async with names["client"], httpx2.AsyncClient(transport=transport) as names["client"]:
+        assert await names["fetch"](f"{ISSUER}/jwks") == b"{}"
+        with pytest.raises(httpx2.HTTPStatusError):
+            await names["fetch"](f"{ISSUER}/other")
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
+    "fetching_keys": {
+        "Through an egress proxy": [keys_through_a_proxy],
+        "By a client of your own": [keys_by_an_own_client],
+    },
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
     "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
