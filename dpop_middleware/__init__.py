@@ -1,5 +1,8 @@
 """OAuth 2.0 DPoP (RFC 9449) for ASGI applications: access tokens that are worth nothing to a thief."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dpop_middleware import errors
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
@@ -10,11 +13,13 @@ from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.nonces import HMACNonceProvider, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
-from dpop_middleware.replay.redis import RedisReplayStore
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+
+if TYPE_CHECKING:
+    from dpop_middleware.replay import RedisReplayStore
 
 __all__ = [
     "AccessToken",
@@ -37,3 +42,10 @@ __all__ = [
     "VerifiedRequest",
     "errors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `RedisReplayStore` and the Redis client at the first use: half of all that is imported."""
+    if name != "RedisReplayStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("dpop_middleware.replay.redis").RedisReplayStore

@@ -4,10 +4,11 @@ Each function takes the option's name and its value, returns the value, and rais
 sentence that says what the option takes and what it was given.
 """
 
+import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
 
@@ -16,7 +17,9 @@ __all__ = [
     "clock",
     "flag",
     "names",
+    "names_or_one",
     "namespace",
+    "predicates",
     "provides",
     "seconds",
     "share",
@@ -93,6 +96,11 @@ def names(name: str, value: object) -> tuple[str, ...]:
     return listed
 
 
+def names_or_one(name: str, value: object) -> tuple[str, ...]:
+    """Return an option that is one non-empty string or several, as a tuple."""
+    return names(name, (value,) if isinstance(value, str) else value)
+
+
 def tokens(name: str, values: object) -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of what is written like them, as a tuple."""
     if isinstance(values, str) or not isinstance(values, Collection):
@@ -101,6 +109,20 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
         if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
             raise _refused(name, "strings without spaces, quotes and backslashes", value)
     return tuple(values)
+
+
+def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """Return an option that maps names of claims to synchronous functions, as a tuple of pairs."""
+    takes = "a mapping from names of claims to functions such as lambda roles: 'admin' in roles"
+    if not isinstance(value, Mapping):
+        raise _refused(name, takes, value)
+    for claim, function in value.items():
+        if not isinstance(claim, str) or not claim or not callable(function):
+            raise _refused(name, takes, value)
+        # What an asynchronous function returns is no verdict.
+        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+            raise _refused(name, "synchronous functions", function)
+    return tuple(value.items())
 
 
 def namespace(name: str, value: object) -> str:

@@ -1,7 +1,7 @@
 """Protection for any ASGI application."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +18,7 @@ from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware._adapter.metadata import send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag
 from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware.errors import ConfigurationError, DPoPError
@@ -29,7 +29,6 @@ __all__ = ["DPoPMiddleware"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-_NOTHING_REQUIRED = Requirements()
 # A path may have as many characters as a server lets through.
 _MOST_SHOWN = 200
 
@@ -47,6 +46,7 @@ class DPoPMiddleware:
       request that this locks out is a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       refused all the same.
+    - `scopes`, `any_of`, `claims`: what every authenticated request must be allowed, as in `requires_dpop`.
     - `close_at_expiry`: True ends what outlives the access token: a WebSocket is closed with code 1008, a
       `text/event-stream` response is completed. The application sees a client that left.
 
@@ -66,6 +66,9 @@ class DPoPMiddleware:
         *,
         public_paths: Collection[str] = (),
         required: bool = True,
+        scopes: Collection[str] = (),
+        any_of: Collection[str] = (),
+        claims: Mapping[str, Predicate] = NO_CLAIMS,
         close_at_expiry: bool = False,
     ) -> None:
         if not isinstance(resource_server, ResourceServer):
@@ -79,6 +82,7 @@ class DPoPMiddleware:
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._required = flag("required", required)
+        self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
         self._has_told_who_is_locked_out = False
@@ -104,7 +108,7 @@ class DPoPMiddleware:
             await self.app(scope, receive, send)
             return
         try:
-            verified = await connection.authenticate(self.resource_server, scope, _NOTHING_REQUIRED)
+            verified = await connection.authenticate(self.resource_server, scope, self._requirements)
         except DPoPError as error:
             response = self.resource_server.error_response(error)
         else:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Check"]
+__all__ = ["Check", "Reason"]
 
 
 class Check(StrEnum):
@@ -37,3 +37,11 @@ class Check(StrEnum):
     JTI = "jti"
     SCOPE = "scope"
     AUTHENTICATION = "authentication"
+
+
+class Reason(StrEnum):
+    """Why a check failed, where the check alone doesn't tell what to do about it; for hints."""
+
+    NOT_BASE64URL = "not_base64url"
+    NOT_JSON = "not_json"
+    PRIVATE_KEY = "private_key"

@@ -1,7 +1,7 @@
 """What a resource server asks of proofs and tokens: checked once, then frozen."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 from dpop_middleware._options import choice, flag, seconds
 from dpop_middleware.errors import ConfigurationError
@@ -28,6 +28,10 @@ SUPPORTED_ALGORITHMS = (
     "RS384",
     "RS512",
 )
+
+# FAPI 2.0 Security Profile: sections 5.4.1 and 5.3.2.1, item 13.
+_OF_FAPI2 = ("ES256", "EdDSA", "Ed25519", "PS256")
+_LEAST_SKEW, _MOST_SKEW = 10, 60
 
 
 def checked_algorithms(algorithms: object) -> tuple[str, ...]:
@@ -78,3 +82,35 @@ class DPoPPolicy:
         choice("nonce", self.nonce, get_args(NonceMode))
         if self.iat_limit_with_nonce is not None:
             seconds("iat_limit_with_nonce", self.iat_limit_with_nonce, minimum=1)
+
+    @classmethod
+    def fapi2(
+        cls,
+        *,
+        algorithms: tuple[str, ...] = _OF_FAPI2,
+        proof_lifetime: float = 60,
+        clock_skew: float = 30,
+        nonce: NonceMode = "off",
+    ) -> Self:
+        """Return the policy of the FAPI 2.0 Security Profile (final, 2025) for a resource server.
+
+        - `algorithms`: of PS256, ES256 and EdDSA with Ed25519 (section 5.4.1, item 1), fewer if you like.
+        - `clock_skew`: seconds, 10 to 60: an `iat` that is 10 s ahead must be accepted, one that is more than
+          60 s ahead refused (section 5.3.2.1, item 13), also beside a nonce.
+        - `proof_lifetime`, `nonce`: as in `DPoPPolicy`. FAPI has no rule for the first, and each of its
+          clients knows nonces (section 5.3.3.1, item 8).
+
+        Bearer tokens are refused (section 5.3.4, item 5). Left to you: the same algorithms for access tokens
+        (`JWTAccessTokenVerifier(algorithms=…)`), their revocation (section 5.3.4, item 3) and TLS (section
+        5.2). Raises ConfigurationError.
+        """
+        policy = cls(
+            algorithms=algorithms,
+            proof_lifetime=proof_lifetime,
+            clock_skew=seconds("clock_skew", clock_skew, minimum=_LEAST_SKEW, maximum=_MOST_SKEW),
+            nonce=nonce,
+            iat_limit_with_nonce=_MOST_SKEW,
+        )
+        if not set(policy.algorithms).issubset(_OF_FAPI2):
+            raise ConfigurationError(f"algorithms takes some of {', '.join(_OF_FAPI2)}, not {algorithms!r}")
+        return policy

@@ -15,7 +15,6 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._metadata.published import published
 from dpop_middleware._metadata.resource_metadata import ResourceMetadata
-from dpop_middleware._options import namespace
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -25,6 +24,7 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
@@ -45,18 +45,18 @@ class ResourceServer:
       same text in the same store. Two servers that must each judge one request, such as a gateway and the API
       behind it, need two. Whatever else is configured makes no difference.
     - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
-    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
-      only.
+    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
-      for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
+      for so long is a token accepted after it expired.
+    - `profile`: what the issuer's tokens look like, such as `profiles.KEYCLOAK`; RFC 9068 by default. The
+      three go with `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
       host are told apart by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
-    - `clock`: returns seconds since the epoch.
+    - `clock`: returns seconds since the epoch. `metadata`: what clients are told of this server (RFC 9728).
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
-    - `metadata`: a `ResourceMetadata` tells clients what this server is (RFC 9728); None tells them nothing.
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
       key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default. With `issuer` only.
 
@@ -77,6 +77,7 @@ class ResourceServer:
         token_clock_skew: float | None = None,
         max_cached_tokens: int | None = None,
         max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = ...,
         nonces: NonceProvider | None = None,
@@ -116,6 +117,7 @@ class ResourceServer:
         token_clock_skew: float | None = None,
         max_cached_tokens: int | None = None,
         max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
@@ -125,27 +127,27 @@ class ResourceServer:
         metadata: ResourceMetadata | None = None,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
-        one = resource if audience is None else audience
-        audiences = options.names("audience", (one,) if isinstance(one, str) else one)
+        audiences = options.names_or_one("audience", resource if audience is None else audience)
         if not isinstance(policy, DPoPPolicy):
             raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
         options.clock(clock)
-        urls = PublicURLs(
-            origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
-        )
+        url = origin if public_url is None else public_url
+        urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
         self._resource = resource
         self.published_metadata = published(metadata, resource, origin=origin, origins=urls.origins)
+        made = {
+            "audience": audience,
+            "jwks": jwks,
+            "profile": profile,
+            "token_clock_skew": token_clock_skew,
+            "max_cached_tokens": max_cached_tokens,
+            "max_cached_bytes": max_cached_bytes,
+        }
         verifier = configured_verifier(
             verifier,
             issuer=issuer,
             audience=audiences,
-            options={
-                "audience": audience,
-                "jwks": jwks,
-                "token_clock_skew": token_clock_skew,
-                "max_cached_tokens": max_cached_tokens,
-                "max_cached_bytes": max_cached_bytes,
-            },
+            options=made,
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
         )
@@ -155,7 +157,7 @@ class ResourceServer:
             verifier=verifier,
             proofs=ProofVerification(
                 store=replay_store,
-                keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
+                keyspace=ReplayKeyspace(options.namespace("replay_namespace", replay_namespace)),
                 public_urls=urls,
                 nonces=nonces_for(nonces, purpose="resource server", namespace=replay_namespace),
             ),
@@ -263,8 +265,7 @@ class ResourceServer:
 
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
-        told = self.published_metadata
-        return error_response(error, self._policy, metadata_url=None if told is None else told.url)
+        return error_response(error, self._policy, metadata=self.published_metadata)
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPPolicy
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.checks import Check
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS, NonceMode
+from tests.support.api import NOW, Api
 
 
 def test_defaults() -> None:
@@ -75,3 +78,63 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
 def test_one_sentence_says_what_to_do(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         DPoPPolicy(**changes)
+
+
+class TestFAPI2:
+    def test_the_preset_has_what_the_sections_ask_for(self) -> None:
+        assert DPoPPolicy.fapi2() == DPoPPolicy(
+            algorithms=("ES256", "EdDSA", "Ed25519", "PS256"), iat_limit_with_nonce=60
+        )
+        assert not DPoPPolicy.fapi2().accept_bearer
+
+    def test_the_preset_can_be_made_stricter(self) -> None:
+        policy = DPoPPolicy.fapi2(algorithms=("ES256",), clock_skew=10, nonce="required", proof_lifetime=5)
+        assert (policy.algorithms, policy.clock_skew) == (("ES256",), 10)
+        assert (policy.nonce, policy.proof_lifetime, policy.iat_limit_with_nonce) == ("required", 5, 60)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"algorithms": ("ES256", "RS256")},
+                "algorithms takes some of ES256, EdDSA, Ed25519, PS256,",
+            ),
+            ({"algorithms": ("none",)}, "not supported"),
+            ({"clock_skew": 9}, "clock_skew takes .* from 10 to 60"),
+            ({"clock_skew": 61}, "clock_skew takes .* from 10 to 60"),
+            ({"nonce": "maybe"}, "nonce takes"),
+            ({"proof_lifetime": 0}, "proof_lifetime takes"),
+        ],
+    )
+    def test_what_leaves_the_profile_is_refused(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigurationError, match=message):
+            DPoPPolicy.fapi2(**changes)
+
+    @pytest.mark.parametrize("nonce", ["off", "required", "fallback"])
+    @pytest.mark.parametrize(
+        ("algorithm", "ahead", "passes"),
+        [
+            ("ES256", 0, True),
+            ("EdDSA", 10, True),
+            ("Ed25519", -30, True),
+            ("PS256", 10, True),
+            ("RS256", 0, False),
+            ("ES384", 0, False),
+            ("ES256", 61, False),
+            ("ES256", 600, False),
+        ],
+    )
+    async def test_proofs_are_judged_by_it(
+        self, nonce: NonceMode, algorithm: str, ahead: int, passes: bool
+    ) -> None:
+        policy = DPoPPolicy.fapi2(nonce=nonce)
+        options = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
+        api = Api(key=DPoPKey.generate(algorithm), **options)
+        given = None if nonce == "off" else api.server_nonces.issue(NOW)
+        proof = api.proof(at=ahead, nonce=given)
+        if passes:
+            assert (await api.server.authenticate(api.request(proof))).proof is not None
+            return
+        with pytest.raises(InvalidDPoPProof) as caught:
+            await api.server.authenticate(api.request(proof))
+        assert caught.value.check is (Check.IAT if algorithm == "ES256" else Check.ALG)

@@ -5,6 +5,7 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 """
 
 import asyncio
+from functools import lru_cache
 from typing import NamedTuple
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
@@ -204,7 +205,12 @@ def has_credentials(scope: Scope) -> bool:
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return list(_encoded(headers))
+
+
+@lru_cache(maxsize=256)
+def _encoded(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
 
 
 def adding_headers(send: Send, connection: Connection) -> Send:

@@ -6,9 +6,9 @@ from urllib.parse import unquote_to_bytes
 
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware.jose.header import media_type
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 
 __all__ = ["guess"]
@@ -106,7 +106,7 @@ def _of_one_header(expected: object, actual: object) -> str | None:
     return "a retry that added a field instead of replacing it, or a proxy that joined two?"
 
 
-def _of_header(check: Check | None, actual: object) -> str | None:
+def _of_header(check: Check | None, actual: object, reason: Reason | None) -> str | None:
     if check is Check.TYP:
         return "is it the default of a JWT library? set typ to dpop+jwt in the header"
     if check is Check.ALG and isinstance(actual, str):
@@ -114,7 +114,7 @@ def _of_header(check: Check | None, actual: object) -> str | None:
             return "supported, but not among the algorithms of this server's policy"
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
-    if check is Check.JWK and isinstance(actual, str) and "private" in actual:
+    if reason is Reason.PRIVATE_KEY:
         return "jwk takes the public members only; this key is no secret any more: make a new one"
     return None
 
@@ -124,8 +124,8 @@ def _of_proof(error: DPoPError) -> str | None:
     if check is Check.ONE_HEADER:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
-        return _of_header(check, error.actual)
-    if check in (Check.FORMAT, Check.CLAIMS) and "JSON" not in str(error.actual):
+        return _of_header(check, error.actual, error.reason)
+    if check in (Check.FORMAT, Check.CLAIMS) and error.reason is not Reason.NOT_JSON:
         return "is it whole: three base64url parts with dots between, no padding, no line break?"
     return None if check is None else _OF_ANY_PROOF.get(check)
 

@@ -7,6 +7,7 @@ nonsense gets a wrong hint into the log, and makes nobody work for it.
 import binascii
 from typing import Final
 
+from dpop_middleware._judge.other_profile import fitting_profile
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -66,7 +67,7 @@ def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) ->
     check, bound = error.check, error.jkt is not None
     if token.lower() in _NO_TOKENS:
         return "did the client have no token yet, and send that in its place?"
-    _, payload = _glance(token)
+    header, payload = _glance(token)
     if check is Check.BINDING:
         if scheme != "bearer":
             return None
@@ -79,7 +80,7 @@ def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) ->
         return "a refresh token? it is for the token endpoint only: send the access token"
     if check in (Check.TOKEN_TYP, Check.TOKEN_AUD) and (b'"at_hash"' in payload or b'"nonce"' in payload):
         return "an ID token? it is for the client only: send the access token"
-    return None
+    return fitting_profile(error, header, payload)
 
 
 def _of_proof(proof: str, token: str) -> str | None:

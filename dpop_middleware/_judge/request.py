@@ -200,6 +200,7 @@ def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) 
         jkt=None if token is None else token.jkt,
         client_id=None if token is None else token.client_id,
         nonce=error.nonce,
+        reason=error.reason,
     )
 
 

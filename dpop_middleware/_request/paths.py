@@ -19,7 +19,7 @@ __all__ = [
 
 _MAX_PATH: Final = 8 * 1024
 # How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
-_MAX_REWRITTEN: Final = 384
+_MAX_REWRITTEN: Final = 256
 # Removing dot segments is a loop over the segments.
 _MAX_DOTTED: Final = 256
 
@@ -70,7 +70,7 @@ def encoded(path: str) -> str:
     """Return a path with all percent-encoded that must be, and nothing else (RFC 3986 sections 2.1, 6.2.2).
 
     `path` has one character for each octet. Raises URIError for any other character, for malformed
-    percent-encoding, and where over 384 characters are or must be percent-encoded.
+    percent-encoding, and where over 256 characters are or must be percent-encoded.
     """
     rewritten = _to_rewrite(_octets(path))
     if not rewritten:

@@ -97,7 +97,7 @@ class PublicURLs:
         False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
         """
         bases = self._bases(request.hosts)
-        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path)
+        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path, request.root_path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.

@@ -69,15 +69,14 @@ class ResourceRequest(NamedTuple):
         """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
         hosts, authorization, dpop = [], [], []
         fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
-        for name, value in fields if len(fields) <= MAX_FIELDS else ():
-            if len(name) in _LENGTHS:
-                lowered = name.lower()
-                if lowered == b"authorization":
-                    authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-                elif lowered == b"dpop":
-                    dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-                elif lowered == b"host":
-                    hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+        read = fields if len(fields) <= MAX_FIELDS else ()
+        for name, value in [(name.lower(), value) for name, value in read if len(name) in _LENGTHS]:
+            if name == b"authorization":
+                authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif name == b"dpop":
+                dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+            elif name == b"host":
+                hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",

@@ -125,7 +125,7 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control characters and lone surrogates. Also for a path of which over 384 characters are or must be
+    control characters and lone surrogates. Also for a path of which over 256 characters are or must be
     percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
@@ -166,21 +166,22 @@ def request_path(raw_path: str) -> str:
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
     fragment: a request has none, and servers route by what follows it.
 
-    Raises URIError as `check_request_path` does, and for more than 384 characters to percent-encode.
+    Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
     """
     check_request_path(raw_path)
     return encoded(raw_path.partition("?")[0])
 
 
-def sent_uri(base: BaseURL, raw_path: str) -> str | None:
+def sent_uri(base: BaseURL, raw_path: str, root_path: str) -> str | None:
     """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
 
     A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
-    path can hold, and under a base URL without a path. The path must have passed `check_request_path`.
+    path can hold; under a base URL with a path, which a proxy took off, only where there is no root path to
+    take off too. The path must have passed `check_request_path`.
     """
-    if base.path or not is_plain(raw_path):
+    if not is_plain(raw_path) or (base.path and root_path):
         return None
-    return base.origin + raw_path
+    return base.origin + base.path + raw_path
 
 
 def absolute_form(target: str) -> tuple[str, str] | None:

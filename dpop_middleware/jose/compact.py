@@ -1,13 +1,11 @@
 """The compact serialisation of a JWS, taken apart (RFC 7515 section 7.1)."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.jose.errors import JOSEError
 
 __all__ = ["CompactJWS", "split"]
-
-_SEGMENTS: Final = 3
 
 
 class CompactJWS(NamedTuple):
@@ -33,8 +31,9 @@ def split(text: str) -> CompactJWS:
     """
     if not text.isascii():
         raise JOSEError("a compact JWS is ASCII", check=Check.FORMAT)
-    segments = text.split(".", _SEGMENTS)
-    if len(segments) != _SEGMENTS:
+    # Not str.split: it looks at each character by itself.
+    header, _, rest = text.partition(".")
+    payload, dot, signature = rest.partition(".")
+    if not dot or "." in signature:
         raise JOSEError("a compact JWS has three segments", check=Check.FORMAT)
-    header, payload, signature = segments
     return CompactJWS(header, payload, signature, text[: -len(signature) - 1].encode())

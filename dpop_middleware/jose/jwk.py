@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurve, Elliptic
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import Algorithm, PublicKey
 from dpop_middleware.jose.errors import JOSEError
@@ -47,7 +47,8 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 def _refused(description: str, member: str | None = None) -> JOSEError:
     if member is not None:
         description = f"{description}: {member}"
-    return JOSEError(description, check=Check.JWK, member=member)
+    reason = Reason.PRIVATE_KEY if member in PRIVATE_MEMBERS else None
+    return JOSEError(description, check=Check.JWK, member=member, reason=reason)
 
 
 def without_unset(jwk: Mapping[str, Any]) -> dict[str, Any]:

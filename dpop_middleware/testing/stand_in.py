@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 
-__all__ = ["audiences_of", "stand_in"]
+__all__ = ["audiences_of", "profile_of", "stand_in"]
 
 
 def audiences_of(production: ResourceServer) -> tuple[str, ...]:
@@ -25,6 +26,23 @@ def audiences_of(production: ResourceServer) -> tuple[str, ...]:
     if isinstance(verifier, JWTAccessTokenVerifier):
         return tuple(sorted(verifier._rules.audiences))
     return (production.resource,)
+
+
+def profile_of(production: ResourceServer) -> Profile:
+    """Return the shape of the tokens that `production` accepts; RFC 9068 where it isn't known."""
+    verifier = production.verification.verifier
+    if not isinstance(verifier, JWTAccessTokenVerifier):
+        return RFC9068
+    rules = verifier._rules
+    shape = Profile(
+        name="of the verifier",
+        token_types=verifier._token_types,
+        scope_claims=rules.scope_claims,
+        client_id_claims=rules.client_id_claims,
+        required_claims=rules.required,
+    )
+    # A known one says more of what its issuer writes than a verifier has to know.
+    return next((known for known in KNOWN if known.options == shape.options), shape)
 
 
 def stand_in(

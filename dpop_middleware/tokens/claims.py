@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dpop_middleware._options import names
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import InvalidToken
+from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 
-__all__ = ["NEVER_DROPPED", "ClaimRules", "judge_claims", "speaks_for_nobody"]
+__all__ = ["NEVER_DROPPED", "ClaimRules", "checked_required_claims", "judge_claims", "speaks_for_nobody"]
 
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims without which no token says whose it is, until when, and for whom."""
@@ -41,6 +42,14 @@ class ClaimRules:
     scope_claims: tuple[str, ...]
     client_id_claims: tuple[str, ...]
     clock_skew: float
+
+
+def checked_required_claims(claims: object) -> tuple[str, ...]:
+    """Return the names that the option `required_claims` gives, or raise ConfigurationError."""
+    named = names("required_claims", claims)
+    if not set(NEVER_DROPPED).issubset(named):
+        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
+    return named
 
 
 def judge_claims(

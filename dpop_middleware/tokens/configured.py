@@ -6,8 +6,8 @@ from typing import Any
 from dpop_middleware._options import provides, seconds
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import (
     LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
@@ -30,7 +30,8 @@ def configured_verifier(
     """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
 
     - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
-      `audience` as it was given, `jwks`, `token_clock_skew`, `max_cached_tokens` and `max_cached_bytes`.
+      `audience` as it was given, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
+      `max_cached_bytes`.
 
     Raises ConfigurationError.
     """
@@ -40,7 +41,7 @@ def configured_verifier(
         skew, tokens, size = (
             options[name] for name in ("token_clock_skew", "max_cached_tokens", "max_cached_bytes")
         )
-        return JWTAccessTokenVerifier(
+        return _checked_profile(options["profile"]).verifier(
             issuer=issuer,
             audience=audience,
             jwks=options["jwks"],
@@ -68,6 +69,12 @@ def clock_skew_of(verifier: AccessTokenVerifier) -> float:
     seconds.
     """
     return _checked_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
+def _checked_profile(profile: object) -> Profile:
+    if profile is not None and not isinstance(profile, Profile):
+        raise ConfigurationError(f"profile takes a Profile, such as profiles.KEYCLOAK, not {profile!r}")
+    return RFC9068 if profile is None else profile
 
 
 def _checked_skew(option: str, value: object) -> float:

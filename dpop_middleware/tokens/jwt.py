@@ -9,10 +9,10 @@ from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
@@ -111,10 +111,8 @@ class JWTAccessTokenVerifier:
         self._clock = options.clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
-            audiences=frozenset(
-                options.names("audience", [audience] if isinstance(audience, str) else audience)
-            ),
-            required=_checked_required_claims(required_claims),
+            audiences=frozenset(options.names_or_one("audience", audience)),
+            required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
             clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
@@ -244,10 +242,3 @@ class JWTAccessTokenVerifier:
 def _name_of_key(signed: SignedToken) -> str:
     """What is looked for on behalf of all tokens that name the same key."""
     return token_hash(ascii(f"{signed.algorithm.name} {signed.kid}"))
-
-
-def _checked_required_claims(claims: object) -> tuple[str, ...]:
-    names = options.names("required_claims", claims)
-    if not set(NEVER_DROPPED).issubset(names):
-        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
-    return names

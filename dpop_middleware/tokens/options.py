@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Final
 
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware.jose.header import media_type
 
 __all__ = [
     "LONGEST_CLOCK_SKEW",

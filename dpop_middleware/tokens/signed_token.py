@@ -10,10 +10,10 @@ from typing import Any
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import base64url, compact, strict_json
+from dpop_middleware.jose import base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware.jose.header import media_type, parse_header
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
@@ -66,13 +66,15 @@ def parse_signed_token(
     - `token_types`: the accepted media types as `media_type` writes them, None for a header without `typ`.
     - `algorithms`: the accepted values of `alg`, all of them in `jose.algorithms.ALGORITHMS`.
     """
-    if token.count(".") == _JWE_DOTS:
-        raise InvalidToken("encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT)
     try:
         jws = compact.split(token)
-        header = strict_json.parse_strangers_object(base64url.decode(jws.header))
+        header = parse_header(jws.header)
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
+        if token.count(".") == _JWE_DOTS:
+            raise InvalidToken(
+                "encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT
+            ) from error
         raise not_a_jwt() from error
     _judge_members(header)
     _judge_typ(header, token_types)

@@ -149,7 +149,7 @@ async def test_a_verifier_of_ones_own_that_was_given_a_proof() -> None:
         ({"header": {"typ": "JWT"}, "at_hash": "x", "aud": "my_client"}, ID_TOKEN),
         ({"header": {"typ": "JWT"}, "nonce": "x", "aud": "my_client"}, ID_TOKEN),
         ({"nonce": "x", "aud": "my_client"}, ID_TOKEN),
-        ({"header": {"typ": "JWT"}}, "name its typ in token_types"),
+        ({"header": {"typ": "JWT"}}, "with profile=profiles.KEYCLOAK"),
         ({"nonce": "x", "expires_in": -300}, "it expired 300 s ago"),
     ],
 )

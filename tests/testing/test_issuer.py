@@ -281,11 +281,11 @@ class TestResourceServer:
         api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
         issuer = TestIssuer.of(api, algorithm="EdDSA")
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
-            auth = issuer.auth(
-                header={"typ": ABSENT}, scp=["notes:read"], cid="c", client_id=ABSENT, jti=ABSENT  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-            )  # fmt: skip
-            assert client.get("/notes", auth=auth).status_code == 200
-            assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 401
+            changed = issuer.auth(header={"typ": ABSENT}, scp=["notes:read"], cid="c", jti="a")
+            assert client.get("/notes", auth=changed).status_code == 200
+            assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+            as_rfc_9068 = issuer.auth(scopes=["notes:read"], header={"typ": "at+jwt"})
+            assert client.get("/notes", auth=as_rfc_9068).status_code == 401
 
     def test_any_other_verifier_is_replaced(self) -> None:
         api = ResourceServer(verifier=NeverAsked(), resource=RESOURCE, replay_store=NeverAsked())
