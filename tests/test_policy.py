@@ -11,7 +11,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS, NonceMode
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS, NonceMode
 from tests.support.api import NOW, Api
 
 
@@ -36,7 +36,19 @@ def test_a_policy_is_frozen_and_equal_by_value() -> None:
 
 
 def test_every_supported_algorithm_is_in_the_closed_table() -> None:
-    assert tuple(ALGORITHMS) == SUPPORTED_ALGORITHMS
+    assert tuple(ALGORITHMS) == (*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS)
+
+
+def test_post_quantum_algorithms_must_be_named() -> None:
+    assert not set(POST_QUANTUM_ALGORITHMS) & set(DPoPPolicy().algorithms)
+    named = DPoPPolicy(algorithms=("ML-DSA-87", "ES256", "ML-DSA-44"))
+    assert named.algorithms == ("ES256", "ML-DSA-44", "ML-DSA-87")
+
+
+def test_what_this_build_of_cryptography_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpop_middleware.policy.ALGORITHMS", {"ES256": None})
+    with pytest.raises(ConfigurationError, match="'ML-DSA-65' is not in this build of cryptography"):
+        DPoPPolicy(algorithms=("ES256", "ML-DSA-65"))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])

@@ -95,7 +95,7 @@ class RequestVerification:
                 token = await self._access_token(carried.access_token)
                 _check_unbound(token)
                 return Authentication(token, None, None, policy, self.clock(), request, started)
-            proof = one_proof(request.dpop)
+            proof = one_proof(request.dpop, policy.algorithms)
             token = await self._access_token(carried.access_token)
             now = self.clock()
             _check_bound(token, now)

@@ -276,6 +276,13 @@ async def keys_by_an_own_client(names: dict[str, Any], world: World) -> None:
             await names["fetch"](f"{ISSUER}/other")
 
 
+async def post_quantum(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    for algorithm, status in (("ES256", 200), ("ML-DSA-44", 200), ("ML-DSA-65", 401), ("RS256", 401)):
+        auth = world.auth(key=DPoPKey.generate(algorithm))
+        assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -290,6 +297,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
+    "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},
     "replay_store": {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
