@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dpop_middleware import errors
+from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
 from dpop_middleware._metadata.resource_metadata import ResourceMetadata
@@ -17,6 +17,8 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 if TYPE_CHECKING:
     from dpop_middleware.replay import RedisReplayStore
@@ -30,7 +32,9 @@ __all__ = [
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
@@ -41,6 +45,7 @@ __all__ = [
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 ]
 
 

@@ -19,9 +19,9 @@ from dpop_middleware._adapter.layers import has_cors_around_protected_routes, in
 from dpop_middleware._adapter.metadata import send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._options import flag, part
 from dpop_middleware._request.public_paths import PublicPaths
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken
 
@@ -71,12 +71,9 @@ class DPoPMiddleware:
         claims: Mapping[str, Predicate] = NO_CLAIMS,
         close_at_expiry: bool = False,
     ) -> None:
-        if not isinstance(resource_server, ResourceServer):
-            raise ConfigurationError(
-                f"DPoPMiddleware takes a ResourceServer as resource_server, not {resource_server!r}"
-            )
-        if not callable(app):
-            raise ConfigurationError(f"DPoPMiddleware takes an ASGI application as app, not {app!r}")
+        fits = isinstance(resource_server, ResourceServer)
+        part("resource_server", resource_server, "a ResourceServer", fits=fits)
+        part("app", app, "an ASGI application", fits=callable(app))
         self.app = app
         self.resource_server = resource_server
         self._listed = public_paths
@@ -97,8 +94,8 @@ class DPoPMiddleware:
             await send_metadata(published, self.resource_server, scope, send)
             return
         if not self._has_looked_inside:
-            self._has_looked_inside = True
             self._look_inside()
+            self._has_looked_inside = True
         connection = Connection.of(scope)
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:

@@ -23,7 +23,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -101,8 +101,8 @@ class DPoPSecurity(SecurityBase):
         scheme_name: str = "DPoP",
         description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
     ) -> None:
-        if not isinstance(resource_server, ResourceServer):
-            raise ConfigurationError(f"DPoPSecurity takes a ResourceServer, not {resource_server!r}")
+        fits = isinstance(resource_server, ResourceServer)
+        part("DPoPSecurity", resource_server, "a ResourceServer first", fits=fits)
         self.model = HTTPBase(scheme="dpop", description=description)
         self.scheme_name = scheme_name
         self._required = flag("required", required)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from dpop_middleware._options import choice, flag, seconds
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware._options import choice, flag, refused, seconds
 from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = [
@@ -42,18 +41,16 @@ _LEAST_SKEW, _MOST_SKEW = 10, 60
 def checked_algorithms(algorithms: object) -> tuple[str, ...]:
     """Return `algorithms` as a tuple of supported JWS names, or raise ConfigurationError."""
     if isinstance(algorithms, str) or not isinstance(algorithms, (list, tuple, set, frozenset)):
-        raise ConfigurationError("algorithms takes a sequence of JWS algorithm names, such as ('ES256',)")
+        raise refused("algorithms", "a sequence of JWS algorithm names, such as ('ES256',)", algorithms)
     if not algorithms:
-        raise ConfigurationError("algorithms is empty: name at least one, such as ('ES256',)")
+        raise refused("algorithms", "at least one name, such as ('ES256',)", algorithms)
     choices = (*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS)
     for name in algorithms:
         if name not in choices:
-            raise ConfigurationError(f"algorithm {name!r} is not supported: choose from {', '.join(choices)}")
+            raise refused("algorithms", f"some of {', '.join(choices)}", name)
         if name not in ALGORITHMS:
-            raise ConfigurationError(
-                f"algorithm {name!r} is not in this build of cryptography: its wheels have it, and so has a "
-                "build on OpenSSL 3.5 or newer"
-            )
+            takes = "what this build of cryptography has (ML-DSA: its wheels, or one on OpenSSL 3.5 or newer)"
+            raise refused("algorithms", takes, name)
     return tuple(name for name in choices if name in algorithms)
 
 
@@ -122,5 +119,5 @@ class DPoPPolicy:
             iat_limit_with_nonce=_MOST_SKEW,
         )
         if not set(policy.algorithms).issubset(_OF_FAPI2):
-            raise ConfigurationError(f"algorithms takes some of {', '.join(_OF_FAPI2)}, not {algorithms!r}")
+            raise refused("algorithms", f"some of {', '.join(_OF_FAPI2)}", algorithms)
         return policy

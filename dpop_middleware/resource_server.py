@@ -9,10 +9,10 @@ from typing import Any, Self, overload
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, error_response
-from dpop_middleware._judge.lifecycle import aclose_parts, open_part
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._lifecycle import aclose_parts, open_part
 from dpop_middleware._metadata.published import published
 from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._proof.verification import ProofVerification
@@ -27,7 +27,8 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.configured import configured_verifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["ResourceServer"]
 
@@ -128,8 +129,8 @@ class ResourceServer:
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
         audiences = options.names_or_one("audience", resource if audience is None else audience)
-        if not isinstance(policy, DPoPPolicy):
-            raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
+        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+        options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
         url = origin if public_url is None else public_url
         urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
@@ -257,8 +258,7 @@ class ResourceServer:
             self._reporter.accepted(
                 authentication.request,
                 scheme=authentication.scheme,
-                jkt=authentication.access_token.jkt,
-                client_id=authentication.access_token.client_id,
+                token=authentication.access_token,
                 duration=time.perf_counter() - started,
             )
         return verified

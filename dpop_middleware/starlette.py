@@ -25,7 +25,7 @@ from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_eve
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
@@ -71,10 +71,8 @@ def requires_dpop(
     Starlette lists, and by any other registered one that has a decorated handler. Raises ConfigurationError
     when it is applied to something else.
     """
-    if not isinstance(resource_server, ResourceServer):
-        raise ConfigurationError(
-            "requires_dpop takes the resource server first: @requires_dpop(api, 'notes:read')"
-        )
+    takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
+    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
     gate = _Gate(
         resource_server,
         Requirements(scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age),

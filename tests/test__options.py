@@ -93,3 +93,11 @@ def test_a_clock_is_a_function() -> None:
     five: Any = 5
     with pytest.raises(ConfigurationError, match=r"^clock takes a function .*, such as time.time, not 5$"):
         options.clock(five)
+
+
+def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
+    assert options.part("replay_store", 1, "a store", fits=True) == 1
+    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not a str$"):
+        options.part("replay_store", "redis://:s3cr3t@host", "a store", fits=False)
+    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not 5$"):
+        options.part("replay_store", 5, "a store", fits=False)

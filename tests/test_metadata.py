@@ -19,8 +19,8 @@ from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.metadata import metadata_route
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
+from tests.support.adapters import ORIGIN, World, reached, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import ORIGIN, World, reached, scope_of
 
 PATH = "/.well-known/oauth-protected-resource"
 METADATA = ResourceMetadata(scopes_supported=["notes:read"], resource_name="Notes")

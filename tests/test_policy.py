@@ -47,7 +47,9 @@ def test_post_quantum_algorithms_must_be_named() -> None:
 
 def test_what_this_build_of_cryptography_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpop_middleware.policy.ALGORITHMS", {"ES256": None})
-    with pytest.raises(ConfigurationError, match="'ML-DSA-65' is not in this build of cryptography"):
+    with pytest.raises(
+        ConfigurationError, match="algorithms takes what this build of cryptography has .*, not 'ML-DSA-65'"
+    ):
         DPoPPolicy(algorithms=("ES256", "ML-DSA-65"))
 
 
@@ -62,11 +64,11 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
     [
         ({"algorithms": "ES256"}, "algorithms takes a sequence"),
         ({"algorithms": None}, "algorithms takes a sequence"),
-        ({"algorithms": ()}, "algorithms is empty"),
-        ({"algorithms": ("none",)}, "'none' is not supported"),
-        ({"algorithms": ("HS256",)}, "'HS256' is not supported"),
-        ({"algorithms": ("es256",)}, "'es256' is not supported"),
-        ({"algorithms": ([],)}, "is not supported"),
+        ({"algorithms": ()}, "algorithms takes at least one name"),
+        ({"algorithms": ("none",)}, "ML-DSA-87, not 'none'"),
+        ({"algorithms": ("HS256",)}, "ML-DSA-87, not 'HS256'"),
+        ({"algorithms": ("es256",)}, "ML-DSA-87, not 'es256'"),
+        ({"algorithms": ([],)}, "ML-DSA-87, not \\[]"),
         ({"proof_lifetime": 0}, "proof_lifetime takes a finite number of seconds, at least 1, not 0"),
         ({"proof_lifetime": "60"}, "proof_lifetime takes a finite number"),
         ({"proof_lifetime": math.inf}, "proof_lifetime takes a finite number"),
@@ -111,7 +113,7 @@ class TestFAPI2:
                 {"algorithms": ("ES256", "RS256")},
                 "algorithms takes some of ES256, EdDSA, Ed25519, PS256,",
             ),
-            ({"algorithms": ("none",)}, "not supported"),
+            ({"algorithms": ("none",)}, "not 'none'"),
             ({"clock_skew": 9}, "clock_skew takes .* from 10 to 60"),
             ({"clock_skew": 61}, "clock_skew takes .* from 10 to 60"),
             ({"nonce": "maybe"}, "nonce takes"),

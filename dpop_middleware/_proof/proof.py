@@ -142,7 +142,7 @@ def _time(claims: dict[str, Any], name: str) -> float:
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
     try:
-        claims = strict_json.parse_strangers_object(base64url.decode(segment))
+        claims = strict_json.parse_untrusted_object(base64url.decode(segment))
     except JOSEError as error:
         raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import part, provides
 from dpop_middleware._proof.freshness import (
     Reach,
     acceptance_window,
@@ -35,7 +35,6 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     InvalidDPoPProof,
     Refusal,
@@ -90,15 +89,17 @@ class ProofVerification:
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
-    # By the tuple itself, which is kept: to compare the policies in it costs more than the rest.
+    # One, by the tuple itself, which is kept: to compare the policies in it costs more than the rest.
     _memories: dict[int, _Memory] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not provides(self.store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
+        part(
+            "replay_store",
+            self.store,
+            "a replay store: RedisReplayStore.from_url(…) for several workers, "
+            "MemoryReplayStore() for a single process",
+            fits=provides(self.store, "add"),
+        )
 
     def judge(
         self,
@@ -155,7 +156,10 @@ class ProofVerification:
         lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
         memory = _Memory(policies, reach_of(policies), retention(policies, lifetime or 0.0))
         # A provider that fails now is asked again by the next request.
-        return memory if lifetime is None else self._memories.setdefault(id(policies), memory)
+        if lifetime is not None:
+            self._memories.clear()
+            self._memories[id(policies)] = memory
+        return memory
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.

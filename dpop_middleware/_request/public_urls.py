@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
+from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
@@ -34,11 +35,11 @@ class PublicURLs:
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
         if isinstance(urls, bytes) or not isinstance(urls, Iterable):
-            raise ConfigurationError(f"public_url takes a URL or a sequence of URLs, not {urls!r}")
+            raise refused("public_url", "a URL or a sequence of URLs", urls)
         listed = (urls,) if isinstance(urls, str) else tuple(urls)
         bases = [checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed]
         if not bases:
-            raise ConfigurationError("public_url is empty: name the URL by which clients call the API")
+            raise refused("public_url", "at least one URL, by which clients call the API", urls)
         hosts: dict[str, list[BaseURL]] = {}
         for base in bases:
             others = hosts.setdefault(base.authority, [])

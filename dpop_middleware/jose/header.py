@@ -18,12 +18,12 @@ _OMITTED: Final = "application/"
 def parse_header(segment: str) -> dict[str, Any]:
     """Return the JSON object that a header segment holds.
 
-    Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `strict_json.parse_strangers_object`
+    Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `strict_json.parse_untrusted_object`
     refuse, for more than 4 KiB, and for more than 160 backslashes. What the members mean is not checked.
     """
     if len(segment) > _LONGEST:
         raise JOSEError("a header is too large", check=Check.FORMAT)
-    return strict_json.parse_strangers_object(base64url.decode(segment), max_escapes=_MAX_ESCAPES)
+    return strict_json.parse_untrusted_object(base64url.decode(segment), max_escapes=_MAX_ESCAPES)
 
 
 def media_type(typ: object) -> str | None:

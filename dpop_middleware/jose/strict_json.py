@@ -8,12 +8,12 @@ from typing import Any, Final
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["MAX_DEPTH", "MAX_ESCAPES", "parse_object", "parse_strangers_object"]
+__all__ = ["MAX_DEPTH", "MAX_ESCAPES", "parse_object", "parse_untrusted_object"]
 
 MAX_DEPTH: Final = 32
 """How deep objects and arrays may be nested: more would exhaust the stack of code that walks them."""
 
-# What a stranger may make the parser do.
+# What an untrusted sender may make the parser do.
 _MAX_SIZE: Final = 8 * 1024
 _MAX_STRUCTURE: Final = 256
 # Each object costs a call; a chain as deep as is allowed has fewer.
@@ -107,7 +107,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_strangers_object(data: bytes, *, max_escapes: int = MAX_ESCAPES) -> dict[str, Any]:
+def parse_untrusted_object(data: bytes, *, max_escapes: int = MAX_ESCAPES) -> dict[str, Any]:
     """Return what `parse_object` does, of what nobody has vouched for: a JOSE header, a proof's claims.
 
     Raises JOSEError (`Check.FORMAT`) also for more than 8 KiB, more than 256 braces, brackets, commas, colons

@@ -16,7 +16,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import InvalidDPoPProof
-from tests.support.faces import World, scope_of
+from tests.support.adapters import World, scope_of
 
 REFUSAL = ErrorResponse(401, (("www-authenticate", "Bearer"), ("www-authenticate", "DPoP")), b"{}")
 

@@ -16,7 +16,7 @@ from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.starlette import requires_dpop
-from tests.support.faces import ORIGIN, World, reached
+from tests.support.adapters import ORIGIN, World, reached
 
 ASKED: dict[str, Any] = {
     "any_of": ("notes:read", "notes:admin"),

@@ -10,7 +10,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import Algorithm
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.strict_json import parse_strangers_object
+from dpop_middleware.jose.strict_json import parse_untrusted_object
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -35,7 +35,7 @@ def test_the_attacker_wants_the_parser_to_build_thousands_of_values(
 ) -> None:
     monkeypatch.setattr(strict_json, "_DECODER", None)  # whoever decodes fails
     with pytest.raises(JOSEError):
-        parse_strangers_object(text.encode())
+        parse_untrusted_object(text.encode())
     with pytest.raises(InvalidToken) as caught:
         parse_signed_token(
             f"{base64url.encode(text.encode())}.e30.AA",
@@ -51,7 +51,7 @@ def test_an_honest_header_with_three_certificates_passes(escaped: bool) -> None:
     header = json.dumps({"typ": "at+jwt", "alg": "ES256", "kid": "1", "x5c": [certificate] * 3})
     if escaped:
         header = header.replace("/", "\\/", 200)
-    assert parse_strangers_object(header.encode())["x5c"] == [certificate] * 3
+    assert parse_untrusted_object(header.encode())["x5c"] == [certificate] * 3
 
 
 @pytest.mark.parametrize("alg", ["ES256", "ES512"])
@@ -94,5 +94,5 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
 def test_no_parsing_of_many_small_objects() -> None:
     """Each object is a call; a header has one for its key, and few beside it."""
     with pytest.raises(JOSEError, match="too many members"):
-        parse_strangers_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
-    assert len(parse_strangers_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38
+        parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
+    assert len(parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38

@@ -141,7 +141,7 @@ def test_the_clock_skew_works_as_in_the_server() -> None:
     [
         (("--jwks", "http://auth.internal/jwks"), "jwks must be an https URL"),
         (("--token-type", ""), "token_types takes the accepted values"),
-        (("--insecure-http-host", "a/b"), "insecure_http_hosts names hosts"),
+        (("--insecure-http-host", "a/b"), "insecure_http_hosts takes hosts"),
         (
             ("--issuer", ISSUER.issuer, "--token-clock-skew", "900"),
             "clock_skew takes a finite number of seconds, from 0 to 300",

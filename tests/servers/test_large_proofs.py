@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, MemoryReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
-from tests.support.faces import reached
+from tests.support.adapters import reached
 from tests.support.nginx import NGINX, free_port, nginx
 from tests.support.servers import SERVERS, ServerKind, serving
 

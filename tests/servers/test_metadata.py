@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceMetadata, ResourceServer
 from dpop_middleware.testing import TestIssuer
-from tests.support.faces import reached
+from tests.support.adapters import reached
 from tests.support.servers import SERVERS, ServerKind, serving
 
 PATH = "/.well-known/oauth-protected-resource/v1"
