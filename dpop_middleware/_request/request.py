@@ -3,7 +3,7 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,9 +16,11 @@ from dpop_middleware.errors import (
     Refusal,
     Scheme,
 )
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 
 __all__ = [
     "MAX_FIELDS",
+    "MAX_POST_QUANTUM_PROOF_SIZE",
     "MAX_PROOF_SIZE",
     "MAX_TOKEN_SIZE",
     "Credentials",
@@ -29,6 +31,7 @@ __all__ = [
 
 MAX_TOKEN_SIZE = 16 * 1024
 MAX_PROOF_SIZE = 8 * 1024
+MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
 
@@ -141,10 +144,16 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     return Credentials(scheme, access_token)
 
 
-def one_proof(dpop: tuple[str, ...]) -> str:
+def _max_proof_size(algorithms: Collection[str]) -> int:
+    large = any(name in algorithms for name in POST_QUANTUM_ALGORITHMS)
+    return MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
+
+
+def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:
     """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
 
     A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    `algorithms` are those that the proof may use: with ML-DSA among them it may have 16 KiB, otherwise 8.
     Raises InvalidDPoPProof.
     """
     if not dpop:
@@ -157,11 +166,11 @@ def one_proof(dpop: tuple[str, ...]) -> str:
             actual=sum(value.count(",") + 1 for value in dpop),
         )
     proof = dpop[0]
-    if len(proof) > MAX_PROOF_SIZE:
+    if len(proof) > MAX_PROOF_SIZE and len(proof) > (limit := _max_proof_size(algorithms)):
         raise InvalidDPoPProof(
             "the DPoP proof is too large",
             check=Check.ONE_HEADER,
-            expected=MAX_PROOF_SIZE,
+            expected=limit,
             actual=len(proof),
         )
     if not proof:

@@ -29,6 +29,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, warn_of_plain_http
@@ -155,7 +156,7 @@ class IntrospectionVerifier:
                     lifetimes=Lifetimes(),
                     clock=clock,
                     insecure_http_hosts=hosts,
-                    ssl_context=context,
+                    fetching=Fetching(ssl_context=context),
                 ),
                 issuer=issuer,
                 audiences=frozenset((*audiences, *named)),
