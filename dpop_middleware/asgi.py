@@ -87,8 +87,8 @@ class DPoPMiddleware:
             await self._pass_lifespan(scope, receive, send)
             return
         if not self._has_looked_inside:
-            self._has_looked_inside = True
             self._look_inside()
+            self._has_looked_inside = True
         connection = Connection.of(scope)
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:

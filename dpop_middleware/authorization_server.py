@@ -124,6 +124,7 @@ class TokenEndpoint:
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
             )
         self._policy = policy
+        self._policies = (policy,)
         self._clock = clock
         self._verification = ProofVerification(
             store=replay_store,
@@ -160,7 +161,7 @@ class TokenEndpoint:
         jws = split_proof(one_proof(request.dpop))
         header = parse_header(jws.header, self._policy.algorithms)
         judged = self._verification.judge(
-            jws, header, request=request, ath=None, policy=self._policy, policies=(self._policy,), now=now
+            jws, header, request=request, ath=None, policy=self._policy, policies=self._policies, now=now
         )
         await self._verification.mark_as_used(judged, self._policy)
         return judged.proof

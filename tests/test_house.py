@@ -18,13 +18,13 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
     ("policy", "jose"),
     ("_request",),
     ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
-    ("events", "health"),
+    ("events",),
     ("resource_server",),
     ("_adapter",),
     ("asgi", "starlette", "fastapi"),
@@ -58,6 +58,7 @@ PUBLIC = {
     "JWTAccessTokenVerifier",
     "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
@@ -67,6 +68,7 @@ PUBLIC = {
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 }
 TOP_LEVEL = {"LICENSE", "README.md", "dpop_middleware", "examples", "pyproject.toml", "tests", "tox.ini"}
 # Written by `python -m build` into a source distribution.

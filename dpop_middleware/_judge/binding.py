@@ -5,13 +5,18 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 
-__all__ = ["bound_to_another", "check_bound"]
+__all__ = ["bound_to_another", "check_bound", "check_not_expired"]
 
 
 def check_bound(token: AccessToken, now: float) -> None:
-    """Raise InvalidToken for a token without a key, and for one that expired so long ago that all agree."""
+    """Raise InvalidToken for a token without a key, and as `check_not_expired` does."""
     if token.jkt is None:
         raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
+    check_not_expired(token, now)
+
+
+def check_not_expired(token: AccessToken, now: float) -> None:
+    """Raise InvalidToken for a token that expired so long ago that all clocks agree."""
     if token.expires_at + LONGEST_CLOCK_SKEW <= now:
         raise InvalidToken(
             "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at

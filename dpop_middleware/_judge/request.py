@@ -13,17 +13,17 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
-from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
@@ -97,8 +97,10 @@ class RequestVerification:
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried.access_token)
+                now = self.clock()
                 _check_unbound(token)
-                return Authentication(token, None, None, policy, self.clock(), request, started)
+                check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop)
             if self._is_remote is not None and self._is_remote(carried.access_token):
                 unbound = judge_before_token(
@@ -132,7 +134,8 @@ class RequestVerification:
                     token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
+            refusal = refusal_of(token, error, scheme=carried.scheme, nonce=error.nonce)
+            raise error.restated(refusal=refusal) from error.__cause__
         return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def authorize(
@@ -153,9 +156,7 @@ class RequestVerification:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
                 offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
-            refusal = Refusal(
-                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
-            )
+            refusal = refusal_of(token, error, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
 
@@ -203,16 +204,6 @@ def _quotes(error: Exception, token: str) -> bool:
     text = "".join(traceback.format_exception(error))
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
-    )
-
-
-def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
-    return Refusal(
-        scheme=carried.scheme,
-        jkt=None if token is None else token.jkt,
-        client_id=None if token is None else token.client_id,
-        nonce=error.nonce,
-        reason=error.reason,
     )
 
 

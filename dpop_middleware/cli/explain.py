@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from dpop_middleware._judge.lifecycle import aclose_parts
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._lifecycle import aclose_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -30,10 +30,19 @@ __all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
 
+
+def _ed25519_key() -> type[PublicKey]:
+    try:
+        return type(Ed25519PublicKey.from_public_bytes(bytes(32)))
+    except (UnsupportedAlgorithm, ValueError):
+        # An OpenSSL without this algorithm, as some with FIPS are: no key is of the abstract class itself.
+        return Ed25519PublicKey
+
+
 # The very classes: to compare them costs less than to ask for the abstract ones, for each signature.
 _EC_KEY: Final = type(derive_private_key(1, SECP256R1()).public_key())
 _RSA_KEY: Final = type(RSAPublicNumbers(65537, (1 << 2047) + 1).public_key())
-_ED25519_KEY: Final = type(Ed25519PublicKey.from_public_bytes(bytes(32)))
+_ED25519_KEY: Final = _ed25519_key()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -149,7 +149,9 @@ def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     _check_purpose(jwk, algorithm)
     try:
         return _key(jwk, algorithm)
-    except UnsupportedAlgorithm as error:
+    except JOSEError:
+        raise
+    except (UnsupportedAlgorithm, ValueError) as error:
         raise _refused("the JWK is of a kind that this system's OpenSSL doesn't know") from error
 
 

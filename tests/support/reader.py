@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dpop_middleware import RedisReplayStore, ResourceServer
+from dpop_middleware import RedisReplayStore, ResourceServer, profiles
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.introspection._transport import BoundedTransport
 from dpop_middleware.testing import TestIssuer
@@ -28,6 +28,7 @@ from tests.support.valkey import HOST, Server, implementations
 __all__ = [
     "API",
     "ISSUER",
+    "PARTNER",
     "Scenario",
     "World",
     "ask",
@@ -40,6 +41,7 @@ __all__ = [
 
 API = "https://api.example.com"
 ISSUER = "https://auth.example.com"
+PARTNER = "https://partner.okta.com/oauth2/default"
 
 
 async def _who(request: Request) -> JSONResponse:
@@ -68,6 +70,7 @@ class World:
     def __post_init__(self) -> None:
         for issuer in (ISSUER, f"{ISSUER}/realms/main"):
             self.issuers[issuer] = TestIssuer(issuer, audience=API)
+        self.issuers[PARTNER] = TestIssuer(PARTNER, audience="api://notes", profile=profiles.OKTA)
         self.patch.setattr(Fetcher, "get", self._fetched)
         self.patch.setattr(
             BoundedTransport, "handle_async_request", lambda _, request: self._introspected(request)
