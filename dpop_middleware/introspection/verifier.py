@@ -236,15 +236,16 @@ class IntrospectionVerifier:
         Where it gave no usable answer in the last ten seconds it is asked about a token that nobody issued.
         """
         questions = self._asking()
+        error: str | None = None
         if time.monotonic() - self._outlook.answered > _RECENT or self._outlook.error is not None:
-            await questions.probe(secrets.token_urlsafe(32))
+            error = await questions.probe(secrets.token_urlsafe(32))
         keys = None if self._signed is None else await self._signed.keys.health()
         age = time.monotonic() - self._outlook.answered
         return IntrospectionHealth(
-            ok=self._outlook.error is None and (keys is None or keys.ok),
+            ok=error is None and (keys is None or keys.ok),
             endpoint=questions.url,
             age=age if age < float("inf") else None,
-            error=self._outlook.error or (None if keys is None else keys.error),
+            error=error or (None if keys is None else keys.error),
             keys=keys,
         )
 
