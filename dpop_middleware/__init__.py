@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dpop_middleware import errors
+from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
 from dpop_middleware._proof.proof import DPoPProof
@@ -16,6 +16,8 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 if TYPE_CHECKING:
     from dpop_middleware.replay import RedisReplayStore
@@ -29,7 +31,9 @@ __all__ = [
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
@@ -39,6 +43,7 @@ __all__ = [
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 ]
 
 

@@ -9,10 +9,10 @@ from typing import Any, Self, overload
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, error_response
-from dpop_middleware._judge.lifecycle import aclose_parts, open_part
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._lifecycle import aclose_parts, open_part
 from dpop_middleware._options import namespace
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -26,7 +26,8 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.configured import configured_verifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["ResourceServer"]
 
@@ -253,8 +254,7 @@ class ResourceServer:
             self._reporter.accepted(
                 authentication.request,
                 scheme=authentication.scheme,
-                jkt=authentication.access_token.jkt,
-                client_id=authentication.access_token.client_id,
+                token=authentication.access_token,
                 duration=time.perf_counter() - started,
             )
         return verified

@@ -7,8 +7,14 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from dpop_middleware.jose import base64url
+from dpop_middleware.tokens.delegation import (
+    Actor,
+    AuthorizationDetail,
+    actor_in,
+    authorization_details_in,
+)
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "token_hash"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Actor", "AuthorizationDetail", "token_hash"]
 
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
@@ -39,7 +45,7 @@ class AccessToken(_WithMemo):
     `scopes` are the granted ones. `expires_at` is in seconds since the epoch, infinite where the issuer tells
     none; 300 seconds after it a resource server refuses the token, whatever its verifier says. `jkt` is the
     RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449 section 6.1), None for an
-    unbound token.
+    unbound token. `names_issuer` says whether `identity` names the issuer, as it does in a server of several.
     """
 
     claims: Mapping[str, Any] = field(repr=False)
@@ -49,18 +55,32 @@ class AccessToken(_WithMemo):
     scopes: frozenset[str]
     expires_at: float
     jkt: str | None
+    names_issuer: bool = False
 
     @property
     def identity(self) -> str:
         """Whom the token speaks for: its `subject`, or `client:` and its `client_id` where it has none.
 
         No two of these are the same (RFC 9700 section 4.15): `subject:` goes before a subject that begins
-        with `client:` or `subject:`. Whether an issuer lets clients choose a `sub` isn't checked: it can't be
-        told here.
+        with `client:` or `subject:`. In a server of several issuers, the issuer and a blank stand before it.
+        Whether an issuer lets clients choose a `sub` isn't checked: it can't be told here.
         """
         if not self.subject:
-            return _CLIENT + self.client_id
-        return _SUBJECT + self.subject if self.subject.startswith((_CLIENT, _SUBJECT)) else self.subject
+            name = _CLIENT + self.client_id
+        else:
+            clash = self.subject.startswith((_CLIENT, _SUBJECT))
+            name = _SUBJECT + self.subject if clash else self.subject
+        return f"{self.issuer} {name}" if self.names_issuer else name
+
+    @property
+    def authorization_details(self) -> tuple[AuthorizationDetail, ...]:
+        """What is allowed in detail (RFC 9396 section 9.1); malformed elements are left out."""
+        return authorization_details_in(self.claims)
+
+    @property
+    def actor(self) -> Actor | None:
+        """Who acts for the subject by this token (`act`, RFC 8693 section 4.1), None for nobody else."""
+        return actor_in(self.claims)
 
 
 @lru_cache(maxsize=16)
@@ -80,6 +100,9 @@ class AccessTokenVerifier(Protocol):
       by a bool or an attribute `ok`, otherwise they can unless it raises.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
       doesn't say).
+    - `remote`: True where `verify` asks another server: then a request's proof is judged before, as far as it
+      can be without the token, so that nobody makes us ask by a bad one.
+    - `is_remote(token)`, a method that says the same of one token, where it depends on the token.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
     """

@@ -1,9 +1,11 @@
 """Access tokens that are signed JWTs (RFC 9068): the steps of a verification, in their order."""
 
+import copy
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
@@ -23,13 +25,18 @@ from dpop_middleware.tokens.options import (
     warn_of_plain_http,
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes
-from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
+from dpop_middleware.tokens.signed_token import (
+    MAX_TOKEN_SIZE,
+    SignedToken,
+    not_a_jwt,
+    parse_signed_token,
+    shown,
+)
 from dpop_middleware.tokens.signing_keys import SigningKeys
 from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
-_MAX_TOKEN_SIZE = 16 * 1024
 _DAY = 86400.0
 # Claims that may be looked at before their signature was: parsing these costs less than the verification.
 _SHORT = 5461
@@ -110,10 +117,11 @@ class JWTAccessTokenVerifier:
             client_id_claims=options.names("client_id_claims", client_id_claims),
             clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
-        self._cache = TokenCache(
-            max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
-            max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
-        )
+        self._cache_bounds = {
+            "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),
+            "max_bytes": options.whole_number("max_cached_bytes", max_cached_bytes),
+        }
+        self._cache = TokenCache(**self._cache_bounds)
         lifetime = options.seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -142,6 +150,16 @@ class JWTAccessTokenVerifier:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.clock_skew
 
+    def among_several(self) -> Self:
+        """Return this verifier, with the same keys, for a server of several issuers.
+
+        The `identity` of its tokens names the issuer.
+        """
+        sibling = copy.copy(self)
+        sibling._rules = replace(self._rules, names_issuer=True)
+        sibling._cache = TokenCache(**self._cache_bounds)
+        return sibling
+
     async def verify(self, token: str) -> AccessToken:
         """Verify the signature and the claims of one token (RFC 9068 section 4).
 
@@ -151,7 +169,7 @@ class JWTAccessTokenVerifier:
         can't be fetched now, for which it waits a second at most. Who presents the token is not checked:
         compare `jkt` with the key of the proof.
         """
-        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+        if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
         known = self._cache.get(token)
         if known is not None:

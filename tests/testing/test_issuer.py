@@ -20,8 +20,10 @@ from dpop_middleware import (
     HMACNonceProvider,
     JWTAccessTokenVerifier,
     MemoryReplayStore,
+    MultiIssuerVerifier,
     ResourceServer,
     errors,
+    profiles,
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
@@ -293,6 +295,40 @@ class TestResourceServer:
         assert issuer.audience == RESOURCE
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
             assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+
+    def test_each_of_several_issuers_has_a_stand_in(self) -> None:
+        okta = profiles.OKTA.verifier(issuer="https://b.example.com", audience="of b")
+        verifier = MultiIssuerVerifier(
+            [JWTAccessTokenVerifier(issuer="https://a.example.com", audience="of a"), okta]
+        )
+        api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+        a, b = TestIssuer.of(api), TestIssuer.of(api, issuer="https://b.example.com")
+        assert (a.issuer, a.audience, a.profile) == ("https://a.example.com", "of a", profiles.RFC9068)
+        assert (b.issuer, b.audience, b.profile) == ("https://b.example.com", "of b", profiles.OKTA)
+        with TestClient(protected(a.resource_server(api, also=[b])), base_url=RESOURCE) as client:
+            answers = [
+                client.get("/notes", auth=one.auth(sub="1", scopes=["notes:read"])).json()["sub"]
+                for one in (a, b)
+            ]
+        assert answers == ["https://a.example.com 1", "https://b.example.com 1"]
+        with TestClient(protected(b.resource_server(api)), base_url=RESOURCE) as client:
+            assert client.get("/notes", auth=a.auth(scopes=["notes:read"])).status_code == 401
+            answer = client.get("/notes", auth=b.auth(sub="1", scopes=["notes:read"]))
+        assert answer.json()["sub"] == "https://b.example.com 1"
+
+    async def test_tenants_have_stand_ins_too(self) -> None:
+        async def resolver(issuer: str) -> None:
+            raise AssertionError("the production resolver was asked")
+
+        verifier = MultiIssuerVerifier(resolver=resolver)
+        api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+        tenant = TestIssuer.of(api, issuer="https://tenant.example.com")
+        assert tenant.audience == RESOURCE
+        server = tenant.resource_server(api)
+        assert (await server.health()).ready
+        with TestClient(protected(server), base_url=RESOURCE) as client:
+            answer = client.get("/notes", auth=tenant.auth(sub="1", scopes=["notes:read"]))
+        assert answer.json()["sub"] == "https://tenant.example.com 1"
 
     def test_an_issuer_of_any_name_is_trusted_even_by_http(self) -> None:
         api = production(public_url=None)

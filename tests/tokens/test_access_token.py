@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpop_middleware import AccessToken, ResourceRequest
+from tests.support.adapters import World, scope_of
 from tests.support.api import Api
-from tests.support.faces import World, scope_of
 
 PREFIXES = st.sampled_from(["", "client:", "subject:", "client", "subject:client:", "Client:"])
 NAMES = st.builds("{}{}".format, PREFIXES, st.text("ab:", max_size=3))
