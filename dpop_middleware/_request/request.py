@@ -36,6 +36,8 @@ MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
+# Blanks are taken off one by one: of more, what is left is no value.
+_MOST_BLANKS = 64
 _LENGTHS = frozenset(map(len, (b"authorization", b"dpop", b"host")))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
@@ -75,11 +77,11 @@ class ResourceRequest(NamedTuple):
         read = fields if len(fields) <= MAX_FIELDS else ()
         for name, value in [(name.lower(), value) for name, value in read if len(name) in _LENGTHS]:
             if name == b"authorization":
-                authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+                authorization.append(_without_blanks(value.decode("latin-1")))
             elif name == b"dpop":
-                dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+                dpop.append(_without_blanks(value.decode("latin-1")))
             elif name == b"host":
-                hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+                hosts.append(_without_blanks(value.decode("latin-1")))
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",
@@ -102,6 +104,15 @@ class Credentials(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Credentials(scheme={self.scheme!r})"
+
+
+def _without_blanks(value: str) -> str:
+    """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
+    if value[:1] in _OPTIONAL_WHITESPACE:
+        value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
+    if value[-1:] in _OPTIONAL_WHITESPACE:
+        value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
+    return value
 
 
 def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
@@ -127,7 +138,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
     if scheme is None:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    access_token = rest.lstrip(" ")
+    access_token = rest[:_MOST_BLANKS].lstrip(" ") + rest[_MOST_BLANKS:] if rest[:1] == " " else rest
     if len(access_token) > MAX_TOKEN_SIZE:
         raise InvalidToken(
             "the access token is too large",
