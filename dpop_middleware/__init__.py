@@ -16,6 +16,7 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
     "MultiIssuerVerifier",
     "Nonce",

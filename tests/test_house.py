@@ -29,14 +29,15 @@ ROWS = (
     ("_adapter",),
     ("asgi", "starlette", "fastapi"),
     ("authorization_server", "client", "testing"),
+    ("introspection",),
     ("cli",),
     ("__init__", "__main__"),
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.other_profile",
-    "_judge.requirements", "_judge.verdicts",
+    "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
+    "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
@@ -55,6 +56,7 @@ PUBLIC = {
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
     "MultiIssuerVerifier",
     "Nonce",

@@ -30,6 +30,7 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
         Check.TOKEN_TYP: "an issuer that differs from RFC 9068? name its typ in token_types",
         Check.TOKEN_KEY: "the keys of another issuer, or a new key that is not yet published?",
         Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer?",
+        Check.TOKEN_ACTIVE: "revoked, expired or made up, or a token of another issuer?",
         Check.TOKEN_AUD: "a token for another API? ask for this resource, or set audience to what it says",
         Check.JKT: "did the client make a new key after it got the token? a token belongs to one key",
     }

@@ -1,8 +1,12 @@
-"""The access token of `explain`: its verifier, and the checks that can't be made without keys or names."""
+"""The access token of `explain`, a signed JWT: its verifier, and the checks that can't be made.
+
+Without keys or names, that is; `opaque_token` has what is for tokens that only their issuer can read.
+"""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
@@ -18,13 +22,14 @@ from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, checked_token_types
+from dpop_middleware.tokens.options import checked_token_types
 from dpop_middleware.tokens.signed_token import parse_signed_token
 
-__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
+__all__ = ["DEFAULTS", "PLACEHOLDER", "TokenJudge", "add_token_arguments", "token_judge", "unnamed"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
-_PLACEHOLDER = "https://issuer.invalid"
+PLACEHOLDER = "https://issuer.invalid"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--token-clock-skew",
         type=float,
-        default=TOKEN_CLOCK_SKEW,
+        default=DEFAULTS["clock_skew"],
         metavar="SECONDS",
         help="how far the issuer's clock may differ (default: %(default)g)",
     )
@@ -84,11 +89,7 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     CommandError and ConfigurationError.
     """
     claims = _unverified_claims(token)
-    unknown: dict[Check, str] = {}
-    if args.issuer is None:
-        unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
-    if args.audience is None:
-        unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
+    unknown = unnamed(args)
     hosts = checked_hosts(args.insecure_http_host or ())
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
@@ -118,6 +119,16 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
         **shared,
     )
     return TokenJudge(verifier, unknown)
+
+
+def unnamed(args: Namespace) -> dict[Check, str]:
+    """Return the checks that can't be made where the server's issuer or audience isn't named, and why."""
+    unknown: dict[Check, str] = {}
+    if args.issuer is None:
+        unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
+    if args.audience is None:
+        unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
+    return unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +163,7 @@ def _unverified_claims(token: str | None) -> dict[str, Any]:
 
 
 def _own_issuer(claims: Mapping[str, Any], hosts: Collection[str]) -> str:
-    issuer = claims.get("iss", _PLACEHOLDER)
+    issuer = claims.get("iss", PLACEHOLDER)
     try:
         checked_url("iss", issuer, insecure_http_hosts=hosts)
     except ConfigurationError as error:
@@ -164,4 +175,4 @@ def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
     value = claims.get("aud")
     audiences = value if isinstance(value, list) else [value]
     # The others are malformed, which the verifier reports.
-    return [audience for audience in audiences if isinstance(audience, str) and audience] or [_PLACEHOLDER]
+    return [audience for audience in audiences if isinstance(audience, str) and audience] or [PLACEHOLDER]

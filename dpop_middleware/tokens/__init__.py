@@ -5,6 +5,7 @@ From the top down:
     access_token.py       the value and the protocol
     delegation.py         authorization details, and who acts for whom (RFC 9396, RFC 8693)
     jwt.py                JWTAccessTokenVerifier, for signed JWTs (RFC 9068)
+    jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier
     unverified_issuer.py  which issuer a token names
     resolved_issuers.py   issuers that are looked up when a token names them
@@ -22,6 +23,7 @@ From the top down:
 
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, Actor, AuthorizationDetail
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 __all__ = [
@@ -30,5 +32,6 @@ __all__ = [
     "Actor",
     "AuthorizationDetail",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MultiIssuerVerifier",
 ]

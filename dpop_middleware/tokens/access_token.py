@@ -100,6 +100,9 @@ class AccessTokenVerifier(Protocol):
       by a bool or an attribute `ok`, otherwise they can unless it raises.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
       doesn't say).
+    - `remote`: True where `verify` asks another server: then a request's proof is judged before, as far as it
+      can be without the token, so that nobody makes us ask by a bad one.
+    - `is_remote(token)`, a method that says the same of one token, where it depends on the token.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
     """

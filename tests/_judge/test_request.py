@@ -113,7 +113,8 @@ async def test_a_proof_that_failed_is_not_used_up() -> None:
         request("unknown", proof),
     ):
         await refused(api, wrong)
-    await api.server.authenticate(api.request(proof))
+    verified = await api.server.authenticate(api.request(proof))
+    assert verified.access_token is api.tokens.known[api.token]
 
 
 async def test_size_and_counts_come_before_the_token_is_looked_at() -> None:

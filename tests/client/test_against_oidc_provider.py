@@ -1,8 +1,6 @@
 """Our client and our resource server with an authorization server that others wrote: oidc-provider, npm."""
 
-import re
 from collections.abc import Generator
-from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 import httpx2
@@ -31,6 +29,7 @@ from dpop_middleware.client import (
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
 from tests.support.node import oidc_provider
+from tests.support.oidc_login import code_from
 
 RESOURCE = "https://api.example.com"
 
@@ -40,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def issuer(pytestconfig: pytest.Config) -> Generator[str]:
     with oidc_provider(pytestconfig) as found:
-        yield found
+        yield found.issuer
 
 
 def claims_of(token: TokenResponse) -> dict[str, object]:
@@ -79,26 +78,6 @@ async def test_async_with_the_older_library_too(issuer: str) -> None:
             resource=RESOURCE,
         )
     assert claims_of(token)["cnf"] == {"jkt": key.jkt}
-
-
-def code_from(client: httpx2.Client, url: str) -> str:
-    """Click through the server's login and consent pages."""
-    response = client.get(url)
-    for _ in range(12):
-        if response.has_redirect_location:
-            location = urljoin(str(response.url), response.headers["Location"])
-            if location.startswith("http://127.0.0.1/callback"):
-                return parse_qs(urlsplit(location).query)["code"][0]
-            response = client.get(location)
-            continue
-        form = re.search(r'action="([^"]+)"', response.text)
-        assert form is not None, response.text
-        hidden = r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]+)"'
-        data = dict(re.findall(hidden, response.text))
-        if 'name="login"' in response.text:
-            data |= {"login": "ann", "password": "x"}
-        response = client.post(urljoin(str(response.url), form[1]), data=data)
-    raise AssertionError("no code")
 
 
 def test_the_code_flow_and_a_call_of_our_api(issuer: str) -> None:

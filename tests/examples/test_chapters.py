@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,6 +194,39 @@ async def claims(names: dict[str, Any], world: World) -> None:
         assert 'scope="notes:write"' in challenge
 
 
+def opaque_token(world: World, jkt: str) -> str:
+    token = f"opaque-{len(world.opaque)}"
+    world.opaque[token] = {
+        "active": True,
+        "aud": API,
+        "sub": "ann",
+        "exp": time.time() + 60,
+        "token_type": "DPoP",
+        "cnf": {"jkt": jkt},
+    }
+    return token
+
+
+async def opaque_tokens(names: dict[str, Any], world: World) -> None:
+    key = DPoPKey.generate()
+    app = DPoPMiddleware(readers_app(), names["api"])
+    token = opaque_token(world, key.jkt)
+    answer = await ask(app, "GET", "/notes", auth=DPoPAuth(key, token))
+    assert answer.json()["subject"] == "ann"
+    stolen = await ask(app, "GET", "/notes", auth=DPoPAuth(DPoPKey.generate(), token))
+    assert stolen.status_code == 401
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "made-up"))).status_code == 401
+    del world.opaque[token]["aud"]
+    world.opaque["no-audience"] = world.opaque[token]
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "no-audience"))).status_code == 401
+
+
+async def both_kinds(names: dict[str, Any], world: World) -> None:
+    await opaque_tokens(names, world)
+    app = DPoPMiddleware(readers_app(), names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
 async def routes(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[ISSUER]
     ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
@@ -302,6 +336,8 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Profiles": [keycloak],
         "Several issuers": [several_issuers],
         "Tenants": [tenants],
+        "Opaque tokens": [opaque_tokens],
+        "Both kinds of token": [both_kinds],
         "Tokens without a subject": [tokens_without_a_subject],
     },
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
