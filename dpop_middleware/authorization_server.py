@@ -158,7 +158,7 @@ class TokenEndpoint:
         if not required and not request.dpop:
             return None
         now = self._clock()
-        jws = split_proof(one_proof(request.dpop))
+        jws = split_proof(one_proof(request.dpop, self._policy.algorithms))
         header = parse_header(jws.header, self._policy.algorithms)
         judged = self._verification.judge(
             jws, header, request=request, ath=None, policy=self._policy, policies=self._policies, now=now

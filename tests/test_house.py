@@ -21,13 +21,14 @@ ROWS = (
     ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
     ("policy", "jose"),
     ("_request",),
+    ("_metadata",),
     ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
     ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi"),
+    ("asgi", "starlette", "fastapi", "metadata"),
     ("authorization_server", "client", "testing"),
     ("introspection",),
     ("cli",),
@@ -35,7 +36,7 @@ ROWS = (
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
     "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
 )  # fmt: skip
@@ -64,6 +65,7 @@ PUBLIC = {
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",

@@ -9,7 +9,7 @@ from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
 from dpop_middleware.jose.header import media_type
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 
 __all__ = ["hint_of"]
 
@@ -111,7 +111,7 @@ def _of_header(check: Check | None, actual: object, reason: Reason | None) -> st
     if check is Check.TYP:
         return "is it the default of a JWT library? set typ to dpop+jwt in the header"
     if check is Check.ALG and isinstance(actual, str):
-        if actual in SUPPORTED_ALGORITHMS:
+        if actual in SUPPORTED_ALGORITHMS or actual in POST_QUANTUM_ALGORITHMS:
             return "supported, but not among the algorithms of this server's policy"
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"

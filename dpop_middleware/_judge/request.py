@@ -101,7 +101,7 @@ class RequestVerification:
                 _check_unbound(token)
                 check_not_expired(token, now)
                 return Authentication(token, None, None, policy, now, request, started)
-            proof = one_proof(request.dpop)
+            proof = one_proof(request.dpop, policy.algorithms)
             if self._is_remote is not None and self._is_remote(carried.access_token):
                 unbound = judge_before_token(
                     self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()

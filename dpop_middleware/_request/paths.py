@@ -27,10 +27,9 @@ _HEX: Final = "0123456789ABCDEFabcdef"
 _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
 
-# What a path can't hold, by its octet, and how it is written instead.
-_ENCODED: Final = {
-    octet: f"%{octet:02X}" for octet in range(256) if not re.fullmatch(rf"[{_PCHAR}/%]", chr(octet))
-}
+# What a path can't hold, and how it is written instead.
+_NOT_IN_A_PATH: Final = re.compile(rf"[^{_PCHAR}/%]")
+_ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
 # The two digits after a percent sign, and what both become.
 _DECODED: Final = {
     digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
@@ -76,7 +75,7 @@ def encoded(path: str) -> str:
     if not rewritten:
         return path
     if rewritten.strip(_PERCENT):
-        path = path.translate(_ENCODED)
+        path = _NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
     first, *others = path.split("%")
     try:
         return first + "".join(

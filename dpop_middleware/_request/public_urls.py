@@ -53,6 +53,11 @@ class PublicURLs:
             others.append(base)
         self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Scheme and authority of each host by which clients call the application."""
+        return tuple(bases[0].origin for bases in self._hosts.values())
+
     def origin_form(self, request: ResourceRequest) -> ResourceRequest:
         """Return the request with its target in origin form; one that has that form is returned as it is.
 
@@ -83,7 +88,7 @@ class PublicURLs:
         raise InvalidRequest(
             "the request target names another origin than this resource server's",
             check=Check.TARGET,
-            expected=tuple(bases[0].origin for bases in self._hosts.values()),
+            expected=self.origins,
             actual=origin,
         )
 

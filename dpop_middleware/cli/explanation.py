@@ -162,7 +162,7 @@ def _origin_and_path(url: str) -> tuple[str, str]:
 def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> Mapping[Check, object]:
     """Return the values in a proof, as far as it can be read."""
     try:
-        jws = split_proof(one_proof(proofs))
+        jws = split_proof(one_proof(proofs, policy.algorithms))
         header = parse_header(jws.header, policy.algorithms)
     except DPoPError:
         return {}

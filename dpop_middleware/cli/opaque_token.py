@@ -1,6 +1,5 @@
 """The access token of `explain`, an opaque one: what its issuer says of it, asked now or saved before."""
 
-import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,9 +34,7 @@ def add_opaque_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--client-id", metavar="ID", help="who asks the endpoint")
     group.add_argument("--client-secret", metavar="-|@FILE", help="and by which secret")
-    group.add_argument(
-        "--client-secret-post", action=argparse.BooleanOptionalAction, help="send it in the form"
-    )
+    group.add_argument("--client-secret-post", action="store_true", help="send it in the form")
 
 
 def opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge | None:

@@ -41,13 +41,21 @@ _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware
 class EndpointError(Exception):
     """There is no answer; the message is for logs.
 
-    `of_token` says that the server is there, and couldn't or wouldn't judge this one token. `retry_after` is
-    in seconds, None where the server doesn't say.
+    `of_token` says that the server is there, and couldn't or wouldn't judge this one token; `declined` that
+    it would judge others. `retry_after` is in seconds, None where the server doesn't say.
     """
 
-    def __init__(self, reason: str, *, of_token: bool = False, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        of_token: bool = False,
+        declined: bool = False,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(reason)
         self.of_token = of_token
+        self.declined = declined
         self.retry_after = retry_after
 
 
@@ -176,6 +184,7 @@ class Endpoint:
         raise EndpointError(
             f"{place.url}: the status is {answer.status_code}, not 200",
             of_token=answer.status_code not in _OF_THE_SERVER,
+            declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
             retry_after=_retry_after(answer.headers.get("Retry-After", "")),
         )
 

@@ -121,17 +121,18 @@ class Questions:
             return NoAnswer(reason="no answer within a second", of_made_up=digest in self._waiting)
         return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
 
-    async def probe(self, token: str) -> None:
-        """Ask about a token that nobody issued, to see whether answers come: the outlook says it then."""
+    async def probe(self, token: str) -> str | None:
+        """Ask about a token that nobody issued; returns what is wrong, None where the endpoint is well."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._judge(await self._endpoint.ask(token))
         except InvalidToken:
             self._outlook.succeeded()
+            return None
         except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
-            self._outlook.error = _reason(error)
-        else:
-            self._outlook.error = "the endpoint calls a made-up token active"
+            # A server that takes a made-up token for malformed may be well.
+            return None if isinstance(error, EndpointError) and error.declined else _reason(error)
+        return "the endpoint calls a made-up token active"
 
     async def aclose(self) -> None:
         """Give up what is under way and close the connections."""

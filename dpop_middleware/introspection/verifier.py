@@ -29,6 +29,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, warn_of_plain_http
@@ -155,7 +156,7 @@ class IntrospectionVerifier:
                     lifetimes=Lifetimes(),
                     clock=clock,
                     insecure_http_hosts=hosts,
-                    ssl_context=context,
+                    fetching=Fetching(ssl_context=context),
                 ),
                 issuer=issuer,
                 audiences=frozenset((*audiences, *named)),
@@ -235,15 +236,16 @@ class IntrospectionVerifier:
         Where it gave no usable answer in the last ten seconds it is asked about a token that nobody issued.
         """
         questions = self._asking()
+        error: str | None = None
         if time.monotonic() - self._outlook.answered > _RECENT or self._outlook.error is not None:
-            await questions.probe(secrets.token_urlsafe(32))
+            error = await questions.probe(secrets.token_urlsafe(32))
         keys = None if self._signed is None else await self._signed.keys.health()
         age = time.monotonic() - self._outlook.answered
         return IntrospectionHealth(
-            ok=self._outlook.error is None and (keys is None or keys.ok),
+            ok=error is None and (keys is None or keys.ok),
             endpoint=questions.url,
             age=age if age < float("inf") else None,
-            error=self._outlook.error or (None if keys is None else keys.error),
+            error=error or (None if keys is None else keys.error),
             keys=keys,
         )
 

@@ -1,4 +1,4 @@
-"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864).
+"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864, RFC 9964).
 
 Asymmetric ones only, each with one type of key and, where the type has curves, one curve. To add one is a
 change here, on purpose: nothing that a request or a token says can widen the table.
@@ -26,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from jwt import algorithms as pyjwt
 
+from dpop_middleware.jose import mldsa
+from dpop_middleware.jose.mldsa import MLDSAPublicKey
+
 __all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
 
-PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
+PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey | MLDSAPublicKey
 
 
 def _ed25519_key() -> type[PublicKey]:
@@ -49,8 +52,9 @@ _ED25519_KEY: Final = _ed25519_key()
 class Algorithm:
     """One JWS algorithm and the only keys that go with it.
 
-    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None for RSA), `curve` is
-    the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of its keys.
+    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None where the type has no
+    curves), `curve` is the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of
+    its keys.
     """
 
     name: str
@@ -133,6 +137,10 @@ _TABLE: Final = (
     _rsa("RS256", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA256)),
     _rsa("RS384", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA384)),
     _rsa("RS512", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA512)),
+    *(
+        Algorithm(name=each.name, kty=mldsa.KTY, crv=None, curve=None, key_type=key_type, verifier=each)
+        for each, key_type in mldsa.known()
+    ),
 )
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(

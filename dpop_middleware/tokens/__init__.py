@@ -18,7 +18,13 @@ From the top down:
     waiting.py            how many may wait for them, and what strangers can't make us do
     jwks.py               a JWK Set and which of its keys fit (RFC 7517)
     discovery.py          from the issuer to its keys' URL (RFC 8414, OpenID Connect Discovery)
+    fetching.py           the fetcher that a verifier's options ask for
+    own_fetch.py          documents by a function of the user's own
     fetch.py              one bounded HTTP GET
+    fetch_headers.py      its header fields
+    proxy.py              a tunnel through an egress proxy
+    sockets.py            sockets with a deadline and a byte limit
+    deadline.py           a moment by which several steps must be over
 """
 
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, Actor, AuthorizationDetail

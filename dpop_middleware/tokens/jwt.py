@@ -15,6 +15,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
@@ -24,6 +25,7 @@ from dpop_middleware.tokens.options import (
     checked_token_types,
     warn_of_plain_http,
 )
+from dpop_middleware.tokens.own_fetch import Fetch
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     MAX_TOKEN_SIZE,
@@ -72,9 +74,13 @@ class JWTAccessTokenVerifier:
       are answered 503 while keys rotate.
     - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
     - `ssl_context`: for private CAs; it must check certificates and host names.
+    - `jwks_proxy`: the http URL of an egress proxy for https URLs, or `"environment"` for `HTTPS_PROXY` and
+      `NO_PROXY`; None uses none, whatever the environment says.
+    - `jwks_headers`: header fields for the origin of `jwks`, or of `issuer` where `jwks` is None.
+    - `fetch`: an async function from a URL to bytes that fetches in place of all that. Bounded are its time
+      and its answer's size; that it checks certificates isn't checked.
 
-    Proxies from the environment are not used. That a token was revoked is not checked. Raises
-    ConfigurationError.
+    That a token was revoked is not checked. Raises ConfigurationError.
     """
 
     expiry_is_final = True
@@ -101,6 +107,9 @@ class JWTAccessTokenVerifier:
         jwks_cooldown: float = 1,
         jwks_timeout: float = 5,
         ssl_context: ssl.SSLContext | None = None,
+        jwks_proxy: str | None = None,
+        jwks_headers: Mapping[str, str] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         hosts = checked_hosts(insecure_http_hosts)
         checked_url("issuer", issuer, insecure_http_hosts=hosts)
@@ -109,9 +118,7 @@ class JWTAccessTokenVerifier:
         self._clock = options.clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
-            audiences=frozenset(
-                options.names("audience", [audience] if isinstance(audience, str) else audience)
-            ),
+            audiences=frozenset(options.names_or_one("audience", audience)),
             required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
@@ -136,7 +143,7 @@ class JWTAccessTokenVerifier:
             lifetimes=lifetimes,
             clock=clock,
             insecure_http_hosts=hosts,
-            ssl_context=ssl_context,
+            fetching=Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch),
         )
         warn_of_plain_http(hosts)
 

@@ -9,8 +9,14 @@ from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
 from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import MAX_FIELDS
-from dpop_middleware._request.uri import URIError, check_request_path, normalize
+from dpop_middleware._request.request import MAX_FIELDS, credentials
+from dpop_middleware._request.uri import (
+    URIError,
+    absolute_form,
+    authority,
+    check_request_path,
+    normalize,
+)
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     DPoPError,
@@ -111,6 +117,45 @@ def test_an_honest_long_path_passes(path: str) -> None:
     check_request_path(f"/{path}")
     with pytest.raises(URIError, match="dot segment"):
         check_request_path(f"/{path}/%2e%2E")
+
+
+@pytest.mark.parametrize("blanks", ["\t" * 16_000, " " * 16_000, " \t" * 8000])
+def test_the_attacker_wants_thousands_of_blanks_taken_off_one_by_one(blanks: str) -> None:
+    for value in (f"{blanks}DPoP x", f"DPoP x{blanks}", f"DPoP {blanks}x", blanks):
+        scope = {
+            "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
+            "headers": [(b"authorization", value.encode()), (b"dpop", value.encode())],
+        }  # fmt: skip
+        request = ResourceRequest.from_scope(scope)
+        assert len(request.dpop[0]) >= len(value) - 2 * 64
+        with pytest.raises((MissingCredentials, InvalidRequest, InvalidToken)):
+            credentials(request.authorization)
+
+
+def test_an_honest_sender_may_put_some_blanks_there() -> None:
+    field = b" \t" * 32 + b"DPoP" + b" " * 65 + b"x" + b"\t " * 32
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
+        "headers": [(b"authorization", field)],
+    }  # fmt: skip
+    assert credentials(ResourceRequest.from_scope(scope).authorization) == ("DPoP", "x")
+
+
+@pytest.mark.parametrize("host", ["a" * 16_000, f"[{':' * 16_000}]", f"[{'1:' * 8000}]", "@" * 301])
+def test_the_attacker_wants_a_long_authority_parsed(host: str) -> None:
+    assert absolute_form(f"https://{host}/x") is None
+    with pytest.raises(URIError, match="the authority is too long"):
+        authority(host, scheme="https")
+    with pytest.raises(URIError, match="the authority is too long"):
+        normalize(f"https://{host}/x")
+
+
+def test_an_honest_long_authority_passes() -> None:
+    host = f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}:65535"
+    assert authority(host, scheme="https") == host
+    assert normalize(f"https://{host}/x") == f"https://{host}/x"
+    for target in (f"https://{host}/x", f"https://{host}?x", f"https://{host}"):
+        assert absolute_form(target) == (f"https://{host}", target.removeprefix(f"https://{host}"))
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"dpop", b"host", b"cookie", b"x"])

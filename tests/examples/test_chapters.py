@@ -326,11 +326,53 @@ async def client(names: dict[str, Any], world: World) -> None:
     assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
 
 
+async def metadata(names: dict[str, Any], world: World) -> None:
+    url = f"{API}/.well-known/oauth-protected-resource/v1"
+    challenge = (await ask(names["app"], "GET", "/v1/notes")).headers["WWW-Authenticate"]
+    assert f'resource_metadata="{url}"' in challenge
+    document = (await ask(names["app"], "GET", url)).json()
+    assert document["resource"] == f"{API}/v1"
+    assert document["authorization_servers"] == [ISSUER]
+    assert document["scopes_supported"] == ["notes:read", "notes:write"]
+
+
+async def metadata_by_a_route(names: dict[str, Any], world: World) -> None:
+    answer = await ask(names["app"], "GET", f"{API}/.well-known/oauth-protected-resource/v1")
+    assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/v1")
+
+
+async def keys_through_a_proxy(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
+async def keys_by_an_own_client(names: dict[str, Any], world: World) -> None:
+    await keys_through_a_proxy(names, world)
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(200 if request.url.path == "/jwks" else 404, content=b"{}")
+    )
+    async with names["client"], httpx2.AsyncClient(transport=transport) as names["client"]:
+        assert await names["fetch"](f"{ISSUER}/jwks") == b"{}"
+        with pytest.raises(httpx2.HTTPStatusError):
+            await names["fetch"](f"{ISSUER}/other")
+
+
+async def post_quantum(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    for algorithm, status in (("ES256", 200), ("ML-DSA-44", 200), ("ML-DSA-65", 401), ("RS256", 401)):
+        auth = world.auth(key=DPoPKey.generate(algorithm))
+        assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
+    "fetching_keys": {
+        "Through an egress proxy": [keys_through_a_proxy],
+        "By a client of your own": [keys_by_an_own_client],
+    },
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {
         "Profiles": [keycloak],
@@ -340,8 +382,10 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Both kinds of token": [both_kinds],
         "Tokens without a subject": [tokens_without_a_subject],
     },
+    "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
+    "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},
     "replay_store": {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],

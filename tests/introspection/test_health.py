@@ -62,6 +62,20 @@ async def test_an_endpoint_that_can_not_be_used_is_not_well(
     assert (await verifier().health()).ok
 
 
+@pytest.mark.parametrize(("status", "well"), [(400, True), (422, True), (500, False), (404, False)])
+async def test_an_endpoint_that_takes_a_made_up_token_for_malformed_may_be_well(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, status: int, well: bool
+) -> None:
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=status)
+
+    issuer.behaves = behave
+    health = await verifier().health()
+    assert health.ok is well
+    assert (health.error is None) is well
+    assert health.age is None
+
+
 async def test_it_recovers(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     opaque = verifier()
     await opaque.verify(issuer.issue(JKT))
