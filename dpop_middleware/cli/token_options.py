@@ -18,6 +18,7 @@ from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -56,7 +57,10 @@ def add_token_arguments(parser: ArgumentParser) -> None:
         metavar="SECONDS",
         help="how far the issuer's clock may differ (default: %(default)g)",
     )
-    differs = parser.add_argument_group("tokens that differ from RFC 9068, each repeatable")
+    differs = parser.add_argument_group("tokens that differ from RFC 9068, each but --profile repeatable")
+    differs.add_argument(
+        "--profile", choices=[known.name for known in KNOWN], help="the shape of an issuer's tokens"
+    )
     differs.add_argument(
         "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
     )
@@ -90,13 +94,14 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
     added = [None if name == "none" else name for name in args.token_type or ()]
-    types = (*DEFAULTS["token_types"], *added)
+    profile = next((known for known in KNOWN if known.name == args.profile), RFC9068)
+    types = (*profile.token_types, *added)
     shared: dict[str, Any] = {
-        "scope_claims": (*DEFAULTS["scope_claims"], *(args.scope_claim or ())),
-        "client_id_claims": (*DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
+        "scope_claims": (*profile.scope_claims, *(args.scope_claim or ())),
+        "client_id_claims": (*profile.client_id_claims, *(args.client_id_claim or ())),
         "clock_skew": args.token_clock_skew,
     }
-    required: tuple[str, ...] = DEFAULTS["required_claims"]
+    required = profile.required_claims
     if args.required_claim is not None:
         required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
     if args.jwks is None and args.issuer is None:

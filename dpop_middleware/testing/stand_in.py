@@ -17,6 +17,7 @@ from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 __all__ = ["Trusted", "audiences_of", "profile_of", "stand_in"]
@@ -30,9 +31,14 @@ class Trusted:
     jwks: Mapping[str, Any]
 
 
+def _for_jwts(production: ResourceServer) -> object:
+    verifier = production.verification.verifier
+    return verifier._jwt if isinstance(verifier, JWTOrOpaqueVerifier) else verifier
+
+
 def _their_verifier(production: ResourceServer, issuer: str | None) -> JWTAccessTokenVerifier | None:
     """Return the verifier of `issuer`, or the first one; None where it isn't one for JWTs."""
-    verifier: object = production.verification.verifier
+    verifier = _for_jwts(production)
     if isinstance(verifier, MultiIssuerVerifier):
         first = next(iter(verifier._by_issuer.values()), None)
         verifier = first if issuer is None else verifier._by_issuer.get(issuer, first)
@@ -81,7 +87,7 @@ def stand_in(
     server = copy.copy(production)
     theirs = production.verification
     verifiers = [_verifier(production, one, clock=clock) for one in trusted]
-    several = len(verifiers) > 1 or isinstance(theirs.verifier, MultiIssuerVerifier)
+    several = len(verifiers) > 1 or isinstance(_for_jwts(production), MultiIssuerVerifier)
     verifier = MultiIssuerVerifier(verifiers) if several else verifiers[0]
     store = MemoryReplayStore(max_share=1)
     server._token_clock_skew = verifier.clock_skew

@@ -50,9 +50,10 @@ class MultiIssuerVerifier:
     - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: is asked about any other
       issuer that a token names. It is untrusted: look it up among those that you trust, build no
       URL of it, and return None for all others. What it returns is yours to close.
-    - `max_resolved`: for how many issuers the answers are kept.
-    - `resolved_lifetime`: seconds after which the resolver is asked again about an issuer that it knows: so
-      long is one trusted that it no longer knows. `unknown_lifetime`: the same for one that it doesn't know.
+    - `max_resolved`: how many issuers' verifiers are kept.
+    - `resolved_lifetime`: seconds after which the resolver is asked again about an issuer that it knew: until
+      then an issuer that you removed is still trusted. `unknown_lifetime`: the same for one that it didn't
+      know.
     - `resolver_timeout`: seconds in which the resolver must answer; then it is 503.
 
     `identity` of these tokens names the issuer: two issuers' user "1" are two users. At most 100 issuers that

@@ -15,10 +15,12 @@ from starlette.websockets import WebSocket
 
 from dpop_middleware import (
     AccessToken,
+    AccessTokenVerifier,
     DPoPMiddleware,
     DPoPPolicy,
     HMACNonceProvider,
     JWTAccessTokenVerifier,
+    JWTOrOpaqueVerifier,
     MemoryReplayStore,
     MultiIssuerVerifier,
     ResourceServer,
@@ -315,6 +317,19 @@ class TestResourceServer:
             assert client.get("/notes", auth=a.auth(scopes=["notes:read"])).status_code == 401
             answer = client.get("/notes", auth=b.auth(sub="1", scopes=["notes:read"]))
         assert answer.json()["sub"] == "https://b.example.com 1"
+
+    def test_a_server_of_both_kinds_of_token_gets_jwts(self) -> None:
+        okta = profiles.OKTA.verifier(issuer="https://a.example.com", audience="of a")
+        several = MultiIssuerVerifier([okta])
+        wanted: list[tuple[AccessTokenVerifier, str]] = [(okta, "1"), (several, "https://a.example.com 1")]
+        for verifier, identity in wanted:
+            both = JWTOrOpaqueVerifier(jwt=verifier, opaque=NeverAsked())
+            api = ResourceServer(verifier=both, resource=RESOURCE, replay_store=MemoryReplayStore())
+            issuer = TestIssuer.of(api)
+            assert (issuer.audience, issuer.profile) == ("of a", profiles.OKTA)
+            with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
+                answer = client.get("/notes", auth=issuer.auth(sub="1", scopes=["notes:read"]))
+            assert answer.json()["sub"] == identity
 
     async def test_tenants_have_stand_ins_too(self) -> None:
         async def resolver(issuer: str) -> None:
