@@ -1,24 +1,30 @@
 """Both kinds of access token at one server: signed JWTs, and opaque ones."""
 
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Final
 
+from dpop_middleware._lifecycle import aclose_parts, open_part
 from dpop_middleware._options import part, provides
+from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
 
-_DOTS_OF_A_JWT = 2
+_DOTS_OF_A_JWT: Final = 2
+# A probe of the server waits for two seconds.
+_PATIENCE: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BothHealth:
-    """Two verifiers as of now: `ok` when both are; `jwt` and `opaque` are what each says of itself."""
+    """Two verifiers as of now: `ok` when both are; `error` is what is wrong with either, None for nothing."""
 
     ok: bool
-    jwt: object
-    opaque: object
+    jwt: PartHealth
+    opaque: PartHealth
     error: str | None = None
 
 
@@ -29,7 +35,8 @@ class JWTOrOpaqueVerifier:
       refused.
     - `opaque`: for all others, an `introspection.IntrospectionVerifier` for instance.
 
-    The issuers of both are accepted. Proofs are remembered for as long as those of opaque tokens. Raises
+    The issuers of both are accepted. Where they aren't one and the same, `identity` names the issuer: two
+    issuers' user "1" are two users. Proofs are remembered for as long as those of opaque tokens. Raises
     ConfigurationError.
     """
 
@@ -39,6 +46,10 @@ class JWTOrOpaqueVerifier:
     def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
         self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
         self._opaque = part("opaque", opaque, "an AccessTokenVerifier", fits=provides(opaque, "verify"))
+        self._names_issuer = len(jwt.issuers) != 1 or jwt.issuers != opaque.issuers
+        if self._names_issuer and isinstance(jwt, JWTAccessTokenVerifier):
+            self._jwt = jwt.among_several()
+        self._clock_skew = min(clock_skew_of(jwt), clock_skew_of(opaque))
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -47,10 +58,8 @@ class JWTOrOpaqueVerifier:
 
     @property
     def clock_skew(self) -> float:
-        """Seconds for which a token is accepted after it expired, by the more patient of the two."""
-        return max(
-            float(getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW)) for verifier in (self._jwt, self._opaque)
-        )
+        """Seconds for which both verifiers accept a token after its expiry."""
+        return self._clock_skew
 
     def is_remote(self, token: str) -> bool:
         """Whether another server is asked about this token."""
@@ -60,39 +69,27 @@ class JWTOrOpaqueVerifier:
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of its kind, and raise what that raises; the other isn't tried."""
-        return await self._of(token).verify(token)
+        verified = await self._of(token).verify(token)
+        if self._names_issuer and not verified.names_issuer:
+            return replace(verified, names_issuer=True)
+        return verified
 
     async def open(self) -> None:
         """Open both."""
         for verifier in (self._jwt, self._opaque):
-            start = getattr(verifier, "open", None)
-            if start is not None:
-                await start()
+            await open_part(verifier)
 
     async def health(self) -> BothHealth:
-        """Return how both are; raises what one of them raises."""
-        jwt, opaque = [await _health_of(verifier) for verifier in (self._jwt, self._opaque)]
-        errors = [str(error) for said in (jwt, opaque) if (error := getattr(said, "error", None)) is not None]
-        return BothHealth(
-            ok=_is_ok(jwt) and _is_ok(opaque), jwt=jwt, opaque=opaque, error="; ".join(errors) or None
+        """Return how both are, within 1.5 seconds."""
+        jwt, opaque = await asyncio.gather(
+            health_of(self._jwt, patience=_PATIENCE), health_of(self._opaque, patience=_PATIENCE)
         )
+        errors = [one.error for one in (jwt, opaque) if one.error is not None]
+        return BothHealth(ok=jwt.ok and opaque.ok, jwt=jwt, opaque=opaque, error="; ".join(errors) or None)
 
     async def aclose(self) -> None:
         """Close both, the second one even if the first one fails."""
-        async with AsyncExitStack() as stack:
-            for verifier in (self._opaque, self._jwt):
-                close = getattr(verifier, "aclose", None)
-                if close is not None:
-                    stack.push_async_callback(close)
+        await aclose_parts(self._jwt, self._opaque)
 
     def _of(self, token: str) -> AccessTokenVerifier:
         return self._jwt if token.count(".") == _DOTS_OF_A_JWT else self._opaque
-
-
-async def _health_of(verifier: AccessTokenVerifier) -> object:
-    ask = getattr(verifier, "health", None)
-    return True if ask is None else await ask()
-
-
-def _is_ok(said: object) -> bool:
-    return said is not False and bool(getattr(said, "ok", True))

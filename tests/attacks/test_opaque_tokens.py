@@ -44,12 +44,12 @@ class Api:
 
     def __init__(self, issuer: IssuerOfOpaqueTokens, **options: Any) -> None:
         self.jwts = TestIssuer(audience=API)
-        usual: dict[str, Any] = {"timeout": 60}
+        more: dict[str, Any] = {"timeout": 60, **options}
         self.verifier = IntrospectionVerifier(
             issuer=issuer.origin,
             audience=API,
             client_authentication=ClientSecretBasic(client_id="api", client_secret="s3cret"),
-            **(usual | options),
+            **more,
         )
         self.server = ResourceServer(
             verifier=JWTOrOpaqueVerifier(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import AccessToken, JWTAccessTokenVerifier, JWTOrOpaqueVerifier
+from dpop_middleware import AccessToken, JWTAccessTokenVerifier, JWTOrOpaqueVerifier, MultiIssuerVerifier
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import Tokens
@@ -40,6 +40,7 @@ async def test_each_kind_goes_to_its_own_verifier() -> None:
     opaque = Remote()
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     assert (await both.verify(ISSUER.token(sub="ann"))).subject == "ann"
+    assert await both.verify(token := ISSUER.token()) is await both.verify(token), "and is remembered"
     assert opaque.asked == []
     assert isinstance(await both.verify(opaque.issue()), AccessToken)
     assert opaque.asked == ["access-token"]
@@ -76,11 +77,11 @@ async def test_it_speaks_for_both() -> None:
     opaque = Remote()
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     assert both.issuers == tuple(dict.fromkeys((ISSUER.issuer, *opaque.issuers)))
-    assert both.clock_skew == 20
+    assert both.clock_skew == 15
     assert not hasattr(both, "expiry_is_final")
     await both.open()
     health = await both.health()
-    assert (health.ok, health.opaque, health.error) == (True, True, None)
+    assert (health.ok, health.opaque.ok, health.error) == (True, True, None)
     await both.aclose()
     assert opaque.calls == ["open", "aclose"]
 
@@ -115,3 +116,28 @@ def test_what_is_no_verifier_is_refused(wrong: dict[str, Any]) -> None:
     parts: dict[str, Any] = {"jwt": jwts(), "opaque": Remote()} | wrong
     with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} takes an AccessTokenVerifier"):
         JWTOrOpaqueVerifier(**parts)
+
+
+class OfTheSameIssuer(Remote):
+    issuers = (ISSUER.issuer,)
+
+
+async def test_two_issuers_user_one_are_two_users() -> None:
+    other = TestIssuer("https://other.example.test")
+    opaque = Remote()
+    jwt = JWTAccessTokenVerifier(issuer=other.issuer, audience=str(other.audience), jwks=other.jwks())
+    both = JWTOrOpaqueVerifier(jwt=jwt, opaque=opaque)
+    by_jwt = await both.verify(other.token(sub="user123"))
+    by_opaque = await both.verify(opaque.issue())
+    assert by_jwt.subject == by_opaque.subject == "user123"
+    assert by_jwt.identity == "https://other.example.test user123"
+    assert by_opaque.identity == f"{by_opaque.issuer} user123"
+    several = JWTOrOpaqueVerifier(jwt=MultiIssuerVerifier([jwt, jwts()]), opaque=opaque)
+    assert (await several.verify(opaque.issue())).identity == by_opaque.identity
+
+
+async def test_of_one_issuer_the_subject_is_enough() -> None:
+    opaque = OfTheSameIssuer()
+    both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
+    assert (await both.verify(ISSUER.token(sub="ann"))).identity == "ann"
+    assert (await both.verify(opaque.issue())).identity == "user123"
