@@ -4,10 +4,11 @@ Each function takes the option's name and its value, returns the value, and rais
 sentence that says what the option takes and what it was given.
 """
 
+import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
 
@@ -16,8 +17,12 @@ __all__ = [
     "clock",
     "flag",
     "names",
+    "names_or_one",
     "namespace",
+    "part",
+    "predicates",
     "provides",
+    "refused",
     "seconds",
     "share",
     "tokens",
@@ -25,14 +30,28 @@ __all__ = [
 ]
 
 Choice = TypeVar("Choice", bound=str)
+Part = TypeVar("Part")
 
 # RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _LONGEST_NAMESPACE = 200
 
 
-def _refused(name: str, takes: str, value: object) -> ConfigurationError:
+def refused(name: str, takes: str, value: object) -> ConfigurationError:
+    """Return the error for an option that has another value than it takes."""
     return ConfigurationError(f"{name} takes {takes}, not {value!r}")
+
+
+def part(name: str, value: Part, takes: str, *, fits: bool) -> Part:
+    """Return an option that is an object, such as a store; `fits` says whether it is one that will do.
+
+    Of a text in its place only the type is shown: a URL may hold a password.
+    """
+    if fits:
+        return value
+    if isinstance(value, (str, bytes)):
+        raise ConfigurationError(f"{name} takes {takes}, not a {type(value).__name__}")
+    raise refused(name, takes, value)
 
 
 def _between(minimum: float, maximum: float) -> str:
@@ -49,7 +68,7 @@ def provides(part: object, *methods: str) -> bool:
 def flag(name: str, value: object) -> bool:
     """Return an option that is True or False."""
     if not isinstance(value, bool):
-        raise _refused(name, "True or False", value)
+        raise refused(name, "True or False", value)
     return value
 
 
@@ -58,30 +77,30 @@ def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
     for one in choices:
         if one == value:
             return one
-    raise _refused(name, f"one of {', '.join(map(repr, choices))}", value)
+    raise refused(name, f"one of {', '.join(map(repr, choices))}", value)
 
 
 def seconds(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
     """Return an option that is a finite number of seconds within the bounds."""
     takes = f"a finite number of seconds, {_between(minimum, maximum)}"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise _refused(name, takes, value)
+        raise refused(name, takes, value)
     if not minimum <= value <= maximum:
-        raise _refused(name, takes, value)
+        raise refused(name, takes, value)
     return value
 
 
 def share(name: str, value: object) -> float:
     """Return an option that is a part of a whole: above 0, at most 1."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise _refused(name, "a number above 0 and at most 1", value)
+        raise refused(name, "a number above 0 and at most 1", value)
     return value
 
 
 def whole_number(name: str, value: object, *, minimum: int = 0, of: str = "") -> int:
     """Return an option that is a whole number of at least `minimum`; `of` says of what: " of bytes"."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise _refused(name, f"a whole number{of} of at least {minimum}", value)
+        raise refused(name, f"a whole number{of} of at least {minimum}", value)
     return value
 
 
@@ -89,29 +108,48 @@ def names(name: str, value: object) -> tuple[str, ...]:
     """Return an option that is at least one non-empty string, as a tuple."""
     listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
     if not listed or not all(isinstance(one, str) and one for one in listed):
-        raise _refused(name, "a sequence of non-empty strings", value)
+        raise refused(name, "a sequence of non-empty strings", value)
     return listed
+
+
+def names_or_one(name: str, value: object) -> tuple[str, ...]:
+    """Return an option that is one non-empty string or several, as a tuple."""
+    return names(name, (value,) if isinstance(value, str) else value)
 
 
 def tokens(name: str, values: object) -> tuple[str, ...]:
     """Return an option that is any number of scope tokens, or of what is written like them, as a tuple."""
     if isinstance(values, str) or not isinstance(values, Collection):
-        raise _refused(name, "a sequence of strings, such as ('notes:read',)", values)
+        raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
     for value in values:
         if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
-            raise _refused(name, "strings without spaces, quotes and backslashes", value)
+            raise refused(name, "strings without spaces, quotes and backslashes", value)
     return tuple(values)
+
+
+def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """Return an option that maps names of claims to synchronous functions, as a tuple of pairs."""
+    takes = "a mapping from names of claims to functions such as lambda roles: 'admin' in roles"
+    if not isinstance(value, Mapping):
+        raise refused(name, takes, value)
+    for claim, function in value.items():
+        if not isinstance(claim, str) or not claim or not callable(function):
+            raise refused(name, takes, value)
+        # What an asynchronous function returns is no verdict.
+        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+            raise refused(name, "synchronous functions", function)
+    return tuple(value.items())
 
 
 def namespace(name: str, value: object) -> str:
     """Return an option that is a text of at most 200 characters, maybe empty."""
     if not isinstance(value, str) or len(value) > _LONGEST_NAMESPACE or not value.isprintable():
-        raise _refused(name, f"a printable text of at most {_LONGEST_NAMESPACE} characters", value)
+        raise refused(name, f"a printable text of at most {_LONGEST_NAMESPACE} characters", value)
     return value
 
 
 def clock(value: Callable[[], float]) -> Callable[[], float]:
     """Return the option `clock`, which is a function that returns seconds since the epoch."""
     if not callable(value):
-        raise _refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
+        raise refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
     return value

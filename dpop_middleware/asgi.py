@@ -1,33 +1,34 @@
 """Protection for any ASGI application."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware._adapter.connection import (
+    AUTHENTICATED,
     Connection,
     adding_headers,
     anonymize,
-    authenticate,
     check_scope_type,
     has_credentials,
     send_refusal,
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
+from dpop_middleware._adapter.metadata import send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
-from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._options import flag, part
 from dpop_middleware._request.public_paths import PublicPaths
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["DPoPMiddleware"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-_NOTHING_REQUIRED = Requirements()
 # A path may have as many characters as a server lets through.
 _MOST_SHOWN = 200
 
@@ -45,6 +46,7 @@ class DPoPMiddleware:
       request that this locks out is a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       refused all the same.
+    - `scopes`, `any_of`, `claims`: what every authenticated request must be allowed, as in `requires_dpop`.
     - `close_at_expiry`: True ends what outlives the access token: a WebSocket is closed with code 1008, a
       `text/event-stream` response is completed. The application sees a client that left.
 
@@ -52,6 +54,8 @@ class DPoPMiddleware:
     `VerifiedRequest`. An anonymous request keeps the user whom something outside has set. Of ASGI scope types
     only `lifespan` passes unauthenticated; any but `http` and `websocket` is refused by ConfigurationError.
     `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
+    Where the resource server has `metadata`, it answers for them itself, at their very path and without
+    credentials (RFC 9728).
     Raises ConfigurationError.
     """
 
@@ -62,30 +66,67 @@ class DPoPMiddleware:
         *,
         public_paths: Collection[str] = (),
         required: bool = True,
+        scopes: Collection[str] = (),
+        any_of: Collection[str] = (),
+        claims: Mapping[str, Predicate] = NO_CLAIMS,
         close_at_expiry: bool = False,
     ) -> None:
-        if not isinstance(resource_server, ResourceServer):
-            raise ConfigurationError(
-                f"DPoPMiddleware takes a ResourceServer as resource_server, not {resource_server!r}"
-            )
-        if not callable(app):
-            raise ConfigurationError(f"DPoPMiddleware takes an ASGI application as app, not {app!r}")
+        fits = isinstance(resource_server, ResourceServer)
+        part("resource_server", resource_server, "a ResourceServer", fits=fits)
+        part("app", app, "an ASGI application", fits=callable(app))
         self.app = app
         self.resource_server = resource_server
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._required = flag("required", required)
+        self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
         self._has_told_who_is_locked_out = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if scope.get("type") == "lifespan":
-            await self.app(scope, receive, self._opening_and_closing(send))
+        if scope.get("type") not in AUTHENTICATED:
+            await self._pass_lifespan(scope, receive, send)
             return
-        check_scope_type(scope)
-        await self._protect(scope, receive, send)
+        published = self.resource_server.published_metadata
+        if published is not None and published.is_asked_for(scope):
+            await send_metadata(published, self.resource_server, scope, send)
+            return
+        if not self._has_looked_inside:
+            self._look_inside()
+            self._has_looked_inside = True
+        connection = Connection.of(scope)
+        connection.middleware.append(self.resource_server)
+        if self.resource_server.issues_nonces:
+            send = adding_headers(send, connection)
+        if self._anonymous(scope):
+            anonymize(scope)
+            await self.app(scope, receive, send)
+            return
+        try:
+            verified = await connection.authenticate(self.resource_server, scope, self._requirements)
+        except DPoPError as error:
+            response = self.resource_server.error_response(error)
+        else:
+            if self._close_at_expiry:
+                await self._serve_until_expiry(verified.access_token, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+            return
+        await send_refusal(response, scope, send)
+
+    async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("type") != "lifespan":
+            check_scope_type(scope)
+        await self.app(scope, receive, self._opening_and_closing(send))
+
+    async def _serve_until_expiry(
+        self, token: AccessToken, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        seconds = self.resource_server.seconds_left(token)
+        async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):
+            await self.app(scope, until_then_receive, until_then_send)
 
     def _opening_and_closing(self, send: Send) -> Send:
         async def send_lifespan(message: Message) -> None:
@@ -99,41 +140,15 @@ class DPoPMiddleware:
 
         return send_lifespan
 
-    async def _protect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._has_looked_inside:
-            self._has_looked_inside = True
-            self._look_inside()
-        connection = Connection.of(scope)
-        connection.middleware.append(self.resource_server)
-        if self.resource_server.issues_nonces:
-            send = adding_headers(send, connection)
-        if self._anonymous(scope):
-            anonymize(scope)
-            await self.app(scope, receive, send)
-            return
-        try:
-            verified = await authenticate(self.resource_server, scope, _NOTHING_REQUIRED)
-        except DPoPError as error:
-            await send_refusal(self.resource_server.error_response(error), scope, send)
-            # The connection remembers the error, whose frames remember the connection: refusing must leave
-            # nothing that only a garbage collection takes away.
-            error.__traceback__ = None
-            return
-        if not self._close_at_expiry:
-            await self.app(scope, receive, send)
-            return
-        seconds = self.resource_server.seconds_left(verified.access_token)
-        async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):
-            await self.app(scope, until_then_receive, until_then_send)
-
     def _anonymous(self, scope: Scope) -> bool:
         if is_not_origin_form(scope):
             known = to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
-        if scope in self._public_paths:
-            return True
-        if not self._has_told_who_is_locked_out:
-            self._tell_who_is_locked_out(scope)
+        if self._public_paths:
+            if scope in self._public_paths:
+                return True
+            if not self._has_told_who_is_locked_out:
+                self._tell_who_is_locked_out(scope)
         return not (self._required or has_credentials(scope))
 
     def _look_inside(self) -> None:

@@ -16,7 +16,7 @@ from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_head
 from dpop_middleware._options import namespace
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
-from dpop_middleware._proof.verification import Presentation, ProofVerification
+from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.request import ResourceRequest, one_proof
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
@@ -124,6 +124,7 @@ class TokenEndpoint:
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
             )
         self._policy = policy
+        self._policies = (policy,)
         self._clock = clock
         self._verification = ProofVerification(
             store=replay_store,
@@ -157,12 +158,11 @@ class TokenEndpoint:
         if not required and not request.dpop:
             return None
         now = self._clock()
-        jws = split_proof(one_proof(request.dpop))
+        jws = split_proof(one_proof(request.dpop, self._policy.algorithms))
         header = parse_header(jws.header, self._policy.algorithms)
-        presented = Presentation(
-            request=request, ath=None, policy=self._policy, policies=(self._policy,), now=now
+        judged = self._verification.judge(
+            jws, header, request=request, ath=None, policy=self._policy, policies=self._policies, now=now
         )
-        judged = self._verification.judge(jws, header, presented)
         await self._verification.mark_as_used(judged, self._policy)
         return judged.proof
 

@@ -12,10 +12,9 @@ DPoPError
 ConfigurationError(ValueError)    the setup, no request
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 
 __all__ = [
     "ConfigurationError",
@@ -38,19 +37,22 @@ class ConfigurationError(ValueError):
     """The library was set up wrongly; the message says what to change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """What a server knew of the request that it refused.
 
     `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.
-    `jkt` and `client_id` are the access token's, None where it wasn't verified. `nonce` is to be handed to
-    the client with the answer (RFC 9449 section 8.2), None for none.
+    `jkt`, `client_id` and `issuer` are the access token's, None where it wasn't verified, and `actor` is who
+    acts by it (RFC 8693), None for nobody else. `nonce` is to be handed to the client with the answer (RFC
+    9449 section 8.2), None for none. `reason` is why the check failed, where the check alone doesn't tell.
     """
 
     scheme: Scheme | None = None
     jkt: str | None = None
     client_id: str | None = None
     nonce: str | None = None
+    reason: Reason | None = None
+    issuer: str | None = None
+    actor: str | None = None
 
 
 _NOTHING_KNOWN = Refusal()
@@ -63,7 +65,7 @@ class DPoPError(Exception):
     `description` is a fixed sentence that the client may read. `check` is the check that failed, None where
     that can't be told. `expected` and `actual` are for logs and events only: they can hold what the request
     carried, but never a token or a proof. `refusal` is what was known of the request; `scheme`, `jkt`,
-    `client_id` and `nonce` are its fields. An error never changes after it was raised.
+    `client_id`, `nonce` and `reason` are its fields. An error never changes after it was raised.
     """
 
     status: ClassVar[int]
@@ -104,6 +106,11 @@ class DPoPError(Exception):
     def nonce(self) -> str | None:
         """The nonce for the client (RFC 9449 section 8.2), None for none."""
         return self.refusal.nonce
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the check failed, where the check alone doesn't tell."""
+        return self.refusal.reason
 
     def restated(self, *, check: Check | None = None, refusal: Refusal | None = None) -> Self:
         """Return this error as whoever knows more of the request raises it, from the same cause.
@@ -162,14 +169,23 @@ class UseDPoPNonce(DPoPError):
 
 
 class InsufficientScope(DPoPError):
-    """The token lacks a scope; `scopes` are the ones that the route needs (RFC 6750 section 3.1)."""
+    """The token lacks a scope, or a claim has not the value that the route needs (RFC 6750 section 3.1).
+
+    `scopes` are the ones that the route needs, maybe none. `claim` is the name of the claim, None where it is
+    a scope that the token lacks.
+    """
 
     status = 403
     code = "insufficient_scope"
 
-    def __init__(self, description: str, *, scopes: tuple[str, ...], actual: object = None) -> None:
-        super().__init__(description, check=Check.SCOPE, expected=scopes, actual=actual)
+    def __init__(
+        self, description: str, *, scopes: tuple[str, ...], claim: str | None = None, actual: object = None
+    ) -> None:
+        super().__init__(
+            description, check=Check.SCOPE, expected=scopes if claim is None else claim, actual=actual
+        )
         self.scopes = scopes
+        self.claim = claim
 
 
 class InsufficientUserAuthentication(DPoPError):

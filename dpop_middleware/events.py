@@ -11,17 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dpop_middleware._judge.hints import guess
+from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     MissingCredentials,
     Scheme,
     Unavailable,
     UseDPoPNonce,
 )
+from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
 
@@ -46,10 +47,11 @@ class AuthenticationEvent:
     - `error`: the OAuth error code, `status` the HTTP status; None for `accepted` and where there is none.
     - `scheme`: the authentication scheme of the request, None without one.
     - `method`, `path`: of the request, the path as it was sent, without the query.
-    - `jkt`, `client_id`: of the verified token, None where it wasn't verified.
+    - `jkt`, `client_id`, `issuer`: of the verified token, None where it wasn't verified.
+    - `actor`: who acts for the token's subject (RFC 8693), as in `Actor.identity`; None for nobody else.
     - `duration`: seconds that the decision took.
     - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
-    - `hint`: a guess at the cause.
+    - `hint`: a likely cause.
     """
 
     outcome: Outcome
@@ -66,6 +68,8 @@ class AuthenticationEvent:
     expected: object
     actual: object
     hint: str | None
+    issuer: str | None = None
+    actor: str | None = None
 
 
 def hint_for(error: DPoPError) -> str | None:
@@ -73,7 +77,7 @@ def hint_for(error: DPoPError) -> str | None:
 
     For the log of whoever catches an error, as at a token endpoint; never for the client.
     """
-    return guess(error)
+    return hint_of(error)
 
 
 EventSink = Callable[[AuthenticationEvent], object]
@@ -147,9 +151,7 @@ class Reporter:
     def __init__(self, on_event: EventSink | None) -> None:
         asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
         if on_event is not None and (asynchronous or not callable(on_event)):
-            raise ConfigurationError(
-                "on_event takes a synchronous function: let it put the event into a queue"
-            )
+            raise refused("on_event", "a synchronous function, which may fill a queue", on_event)
         self._on_event = on_event
         self._limit = _RateLimit()
         self._shown: set[Check | None] = set()
@@ -160,9 +162,10 @@ class Reporter:
         return self._on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
 
     def accepted(
-        self, request: ResourceRequest, *, scheme: Scheme, jkt: str | None, client_id: str, duration: float
+        self, request: ResourceRequest, *, scheme: Scheme, token: AccessToken, duration: float
     ) -> None:
         """Report a request that may reach the application; `duration` is in seconds."""
+        actor = token.actor
         event = AuthenticationEvent(
             outcome="accepted",
             check=None,
@@ -172,12 +175,14 @@ class Reporter:
             scheme=scheme,
             method=request.method,
             path=request.raw_path,
-            jkt=jkt,
-            client_id=client_id,
+            jkt=token.jkt,
+            client_id=token.client_id,
             duration=duration,
             expected=None,
             actual=None,
             hint=None,
+            issuer=token.issuer,
+            actor=None if actor is None else actor.identity,
         )
         self._deliver(event)
         _LOG.debug("accepted: scheme=%s duration=%.6f", scheme, duration)
@@ -210,7 +215,9 @@ class Reporter:
             duration=duration,
             expected=error.expected,
             actual=error.actual,
-            hint=guess(error, request),
+            hint=hint_of(error, request),
+            issuer=error.refusal.issuer,
+            actor=error.refusal.actor,
         )
         self._deliver(event)
         if logged:

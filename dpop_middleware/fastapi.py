@@ -1,7 +1,6 @@
 """DPoP as a FastAPI security dependency."""
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from typing import overload
 
 from fastapi import HTTPException, WebSocketException
@@ -16,7 +15,6 @@ from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.connection import (
     Connection,
-    authenticate,
     can_deny,
     check_scope_type,
     has_credentials,
@@ -24,8 +22,8 @@ from dpop_middleware._adapter.connection import (
     send_refusal,
 )
 from dpop_middleware._judge.challenges import ErrorResponse
-from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -80,6 +78,7 @@ class DPoPSecurity(SecurityBase):
         async def notes(token: Annotated[AccessToken, Security(dpop, scopes=["notes:read"])]): ...
 
     - `resource_server`: the judge; a `with_policy` of the middleware's own works too.
+    - `any_of`, `claims`: as in `requires_dpop`: one of several scopes, and functions of claims.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
     - `required`: False gives None for a request without `Authorization`; bad credentials are refused all the
       same.
@@ -94,19 +93,23 @@ class DPoPSecurity(SecurityBase):
         self,
         resource_server: ResourceServer,
         *,
+        any_of: Collection[str] = (),
+        claims: Mapping[str, Predicate] = NO_CLAIMS,
         acr_values: Collection[str] = (),
         max_age: int | None = None,
         required: bool = True,
         scheme_name: str = "DPoP",
         description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
     ) -> None:
-        if not isinstance(resource_server, ResourceServer):
-            raise ConfigurationError(f"DPoPSecurity takes a ResourceServer, not {resource_server!r}")
+        fits = isinstance(resource_server, ResourceServer)
+        part("DPoPSecurity", resource_server, "a ResourceServer first", fits=fits)
         self.model = HTTPBase(scheme="dpop", description=description)
         self.scheme_name = scheme_name
         self._required = flag("required", required)
         self._resource_server = resource_server
-        self._requirements = Requirements(acr_values=acr_values, max_age=max_age)
+        self._requirements = Requirements(
+            any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age
+        )
 
     async def __call__(
         self, connection: HTTPConnection, security_scopes: SecurityScopes
@@ -119,9 +122,11 @@ class DPoPSecurity(SecurityBase):
         self._check_nonces_are_delivered(connection)
         if not self._required and not has_credentials(connection.scope):
             return None
-        requirements = replace(self._requirements, scopes=tuple(security_scopes.scopes))
+        requirements = self._requirements.with_scopes(tuple(security_scopes.scopes))
         try:
-            verified = await authenticate(self._resource_server, connection.scope, requirements)
+            verified = await Connection.of(connection.scope).authenticate(
+                self._resource_server, connection.scope, requirements
+            )
         except DPoPError as error:
             if isinstance(connection, WebSocket) and not can_deny(connection.scope):
                 raise WebSocketException(WS_1008_POLICY_VIOLATION) from error

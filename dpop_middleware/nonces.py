@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import part, provides, refused
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
@@ -65,8 +65,8 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) ->
 
     Raises ConfigurationError for what is no provider.
     """
-    if nonces is not None and not provides(nonces, "issue", "check"):
-        raise ConfigurationError("nonces takes a NonceProvider: HMACNonceProvider(secret)")
+    fits = nonces is None or provides(nonces, "issue", "check")
+    part("nonces", nonces, "a NonceProvider, such as HMACNonceProvider(secret)", fits=fits)
     for_server = getattr(nonces, "for_server", None)
     return nonces if for_server is None else for_server(purpose=purpose, server=namespace)
 
@@ -103,9 +103,10 @@ class HMACNonceProvider:
             )
         numbers = isinstance(step, (int, float)) and isinstance(lifetime, (int, float))
         if not numbers or not 1 <= step <= lifetime / 3 or lifetime > 86_400:
-            raise ConfigurationError(
-                "HMACNonceProvider takes a step of at least 1 s and a lifetime of at least three steps and "
-                f"at most a day, not step={step!r} and lifetime={lifetime!r}"
+            raise refused(
+                "HMACNonceProvider",
+                "a step of at least 1 s and a lifetime of at least three steps and at most a day",
+                {"step": step, "lifetime": lifetime},
             )
         self._keys = tuple(bytes(one) for one in secret)
         self._lifetime = lifetime

@@ -9,12 +9,12 @@ from typing import Any, Self, overload
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, error_response
-from dpop_middleware._judge.lifecycle import aclose_parts, open_part
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._options import namespace
-from dpop_middleware._proof.known_clients import MAX_KNOWN_BYTES, MAX_KNOWN_CLIENTS, KnownClients
+from dpop_middleware._lifecycle import aclose_parts, open_part
+from dpop_middleware._metadata.published import published
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -24,9 +24,11 @@ from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.configured import configured_verifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["ResourceServer"]
 
@@ -44,18 +46,20 @@ class ResourceServer:
       same text in the same store. Two servers that must each judge one request, such as a gateway and the API
       behind it, need two. Whatever else is configured makes no difference.
     - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
-    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default. With `issuer`
-      only.
+    - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
     - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
-      for so long is a token accepted after it expired. With `issuer` only: a `verifier` has its own.
+      for so long is a token accepted after it expired.
+    - `profile`: what the issuer's tokens look like, such as `profiles.KEYCLOAK`; RFC 9068 by default. The
+      three go with `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
       host are told apart by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
-    - `clock`: returns seconds since the epoch.
+    - `clock`: returns seconds since the epoch. `metadata`: what clients are told of this server (RFC 9728).
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
-    - `max_known_clients`, `max_known_bytes`: how many clients' proof headers are remembered, 0 for none.
+    - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
+      key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default. With `issuer` only.
 
     Raises ConfigurationError. A proof covers method and URL: the query, the other header fields and the body
     of a request are not protected by it.
@@ -72,14 +76,16 @@ class ResourceServer:
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
         token_clock_skew: float | None = None,
+        max_cached_tokens: int | None = None,
+        max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = ...,
         nonces: NonceProvider | None = None,
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        max_known_clients: int = ...,
-        max_known_bytes: int = ...,
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     @overload
@@ -96,8 +102,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        max_known_clients: int = ...,
-        max_known_bytes: int = ...,
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -111,48 +116,60 @@ class ResourceServer:
         audience: str | Sequence[str] | None = None,
         jwks: Mapping[str, Any] | str | None = None,
         token_clock_skew: float | None = None,
+        max_cached_tokens: int | None = None,
+        max_cached_bytes: int | None = None,
+        profile: Profile | None = None,
         public_url: str | Sequence[str] | None = None,
         policy: DPoPPolicy = DPoPPolicy(),
         nonces: NonceProvider | None = None,
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        max_known_clients: int = MAX_KNOWN_CLIENTS,
-        max_known_bytes: int = MAX_KNOWN_BYTES,
+        metadata: ResourceMetadata | None = None,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
-        one = resource if audience is None else audience
-        audiences = options.names("audience", (one,) if isinstance(one, str) else one)
-        if not isinstance(policy, DPoPPolicy):
-            raise ConfigurationError("policy takes a DPoPPolicy: DPoPPolicy(nonce='required')")
+        audiences = options.names_or_one("audience", resource if audience is None else audience)
+        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+        options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
+        url = origin if public_url is None else public_url
+        urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
         self._resource = resource
+        self.published_metadata = published(metadata, resource, origin=origin, origins=urls.origins)
+        made = {
+            "audience": audience,
+            "jwks": jwks,
+            "profile": profile,
+            "token_clock_skew": token_clock_skew,
+            "max_cached_tokens": max_cached_tokens,
+            "max_cached_bytes": max_cached_bytes,
+        }
         verifier = configured_verifier(
             verifier,
             issuer=issuer,
             audience=audiences,
-            options={"audience": audience, "jwks": jwks, "token_clock_skew": token_clock_skew},
+            options=made,
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
         )
         self._token_clock_skew = clock_skew_of(verifier)
-        self._verification = RequestVerification(
+        # What this server and its siblings have in common.
+        self.verification = RequestVerification(
             verifier=verifier,
             proofs=ProofVerification(
                 store=replay_store,
-                keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
-                public_urls=PublicURLs(
-                    origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
-                ),
+                keyspace=ReplayKeyspace(options.namespace("replay_namespace", replay_namespace)),
+                public_urls=urls,
                 nonces=nonces_for(nonces, purpose="resource server", namespace=replay_namespace),
             ),
             clock=clock,
             policies=(policy,),
-            known_clients=KnownClients(max_clients=max_known_clients, max_bytes=max_known_bytes),
         )
+        # Whether a response of this server or a sibling may carry a nonce.
+        self.issues_nonces = self.verification.proofs.nonces is not None
         self._health = HealthCheck(verifier=verifier, store=replay_store)
         self._reporter = Reporter(on_event)
-        check_nonces(policy, self._verification.proofs.nonces)
+        check_nonces(policy, self.verification.proofs.nonces)
         self._policy = policy
 
     @property
@@ -168,12 +185,7 @@ class ResourceServer:
     @property
     def issuers(self) -> tuple[str, ...]:
         """The issuers whose access tokens are accepted."""
-        return self._verification.verifier.issuers
-
-    @property
-    def issues_nonces(self) -> bool:
-        """Whether a response of this server or a sibling may carry a nonce."""
-        return self._verification.proofs.nonces is not None
+        return self.verification.verifier.issuers
 
     def with_policy(self, **changes: Any) -> "ResourceServer":
         """Return the same server, with its caches, store and verifier, under a changed policy.
@@ -186,20 +198,15 @@ class ResourceServer:
             policy = replace(self._policy, **changes)
         except TypeError as error:
             raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
-        check_nonces(policy, self._verification.proofs.nonces)
-        self._verification.add(policy)
+        check_nonces(policy, self.verification.proofs.nonces)
+        self.verification.add(policy)
         sibling = copy.copy(self)
         sibling._policy = policy
         return sibling
 
     def is_sibling_of(self, other: "ResourceServer") -> bool:
         """Whether the two are one server under two policies."""
-        return self._verification is other._verification
-
-    @property
-    def verification(self) -> RequestVerification:
-        """What this server and its siblings have in common."""
-        return self._verification
+        return self.verification is other.verification
 
     async def authenticate(
         self, request: ResourceRequest, *, scopes: Collection[str] = ()
@@ -220,7 +227,7 @@ class ResourceServer:
         """
         started = time.perf_counter()
         try:
-            return await self._verification.verify(request, self._policy, started=started)
+            return await self.verification.verify(request, self._policy, started=started)
         except DPoPError as error:
             self._reporter.failed(error, request, duration=time.perf_counter() - started)
             raise
@@ -243,7 +250,7 @@ class ResourceServer:
         """
         started = time.perf_counter() if recalled else authentication.started
         try:
-            verified = self._verification.authorize(authentication, requirements, self._policy)
+            verified = self.verification.authorize(authentication, requirements, self._policy)
         except DPoPError as error:
             self._reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
             raise
@@ -251,15 +258,14 @@ class ResourceServer:
             self._reporter.accepted(
                 authentication.request,
                 scheme=authentication.scheme,
-                jkt=authentication.access_token.jkt,
-                client_id=authentication.access_token.client_id,
+                token=authentication.access_token,
                 duration=time.perf_counter() - started,
             )
         return verified
 
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
-        return error_response(error, self._policy)
+        return error_response(error, self._policy, metadata=self.published_metadata)
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.
@@ -267,7 +273,7 @@ class ResourceServer:
         That is until it expires; for a token that was let in after that, until the tokens' clock skew is used
         up.
         """
-        left = access_token.expires_at - self._verification.clock()
+        left = access_token.expires_at - self.verification.clock()
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 
     async def open(self) -> None:
@@ -275,8 +281,8 @@ class ResourceServer:
 
         What is wrong there is logged. Requests fetch and connect without this.
         """
-        await open_part(self._verification.verifier)
-        await open_part(self._verification.proofs.store)
+        await open_part(self.verification.verifier)
+        await open_part(self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:
         """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""
@@ -284,7 +290,7 @@ class ResourceServer:
 
     async def aclose(self) -> None:
         """Close the verifier and the replay store; both connect again if they are used again."""
-        await aclose_parts(self._verification.verifier, self._verification.proofs.store)
+        await aclose_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def __aenter__(self) -> Self:
         await self.open()

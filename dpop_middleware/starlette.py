@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,15 +18,14 @@ from starlette.websockets import WebSocket
 from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
-    authenticate,
     raw_headers,
     send_refusal,
 )
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
 from dpop_middleware._judge.challenges import ErrorResponse
-from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._options import flag
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
@@ -47,6 +46,8 @@ def refusal(response: ErrorResponse) -> Response:
 def requires_dpop(
     resource_server: ResourceServer,
     *scopes: str,
+    any_of: Collection[str] = (),
+    claims: Mapping[str, Predicate] = NO_CLAIMS,
     acr_values: Collection[str] = (),
     max_age: int | None = None,
     close_at_expiry: bool = False,
@@ -57,7 +58,10 @@ def requires_dpop(
     `WebSocketEndpoint`, or on a method of an `HTTPEndpoint`; below the decorator that registers a route.
     Needs no middleware, and under one the request is not authenticated a second time.
 
-    - `scopes`: must all be granted by the token.
+    - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
+    - `claims`: maps a claim to a synchronous function of its value, which must return True:
+      `{"realm_access": lambda access: "admin" in access["roles"]}`. A token without the claim, and a function
+      that raises, are a 403 as well.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
     - `close_at_expiry`: as in `DPoPMiddleware`.
 
@@ -67,13 +71,11 @@ def requires_dpop(
     Starlette lists, and by any other registered one that has a decorated handler. Raises ConfigurationError
     when it is applied to something else.
     """
-    if not isinstance(resource_server, ResourceServer):
-        raise ConfigurationError(
-            "requires_dpop takes the resource server first: @requires_dpop(api, 'notes:read')"
-        )
+    takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
+    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
     gate = _Gate(
         resource_server,
-        Requirements(scopes=scopes, acr_values=acr_values, max_age=max_age),
+        Requirements(scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age),
         flag("close_at_expiry", close_at_expiry),
     )
 
@@ -93,7 +95,7 @@ class _Gate:
 
     async def seconds(self, scope: Scope) -> float | None:
         """Authenticate; return for how many seconds the connection may last, None for any time."""
-        verified = await authenticate(self.resource_server, scope, self.requirements)
+        verified = await Connection.of(scope).authenticate(self.resource_server, scope, self.requirements)
         return self.resource_server.seconds_left(verified.access_token) if self.close_at_expiry else None
 
 

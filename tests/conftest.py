@@ -20,17 +20,26 @@ PROGRAMS = ("redis-server", "nginx", "chromium")
 
 def pytest_report_header() -> str:
     """Say which real programs the tests meet here, and which they can't."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-    missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    missing = _missing()
     found = [program for program in PROGRAMS if program not in missing]
     skipped = f"; NOT INSTALLED, their tests are skipped: {', '.join(missing)}" if missing else ""
     return f"real programs: {', '.join(found) or 'none'}{skipped}"
 
 
+def _missing() -> list[str]:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+
+
 def pytest_configure() -> None:
-    """Under tox the tests judge the wheel, so a checkout in its place would be a lie."""
+    """Under tox the tests judge the wheel, so a checkout in its place would be a lie.
+
+    Where `CI` is set, a program that is missing is a failure: elsewhere its tests are skipped.
+    """
     import dpop_middleware
 
+    if os.environ.get("CI") and _missing():
+        raise pytest.UsageError(f"CI is set, and these programs are missing: {', '.join(_missing())}")
     if "TOX_ENV_NAME" in os.environ:
         where = Path(dpop_middleware.__path__[0])
         if not where.is_relative_to(sysconfig.get_path("purelib")):

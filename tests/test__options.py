@@ -17,6 +17,7 @@ def test_what_is_right_comes_back() -> None:
     assert options.share("max_share", 1) == 1
     assert options.whole_number("entries", 0) == 0
     assert options.names("audience", ["a", "b"]) == ("a", "b")
+    assert options.names_or_one("audience", "a") == options.names_or_one("audience", ["a"]) == ("a",)
     assert options.tokens("scopes", ["a:b"]) == ("a:b",)
     assert options.tokens("scopes", ()) == ()
     assert options.namespace("replay_namespace", "") == ""
@@ -92,3 +93,11 @@ def test_a_clock_is_a_function() -> None:
     five: Any = 5
     with pytest.raises(ConfigurationError, match=r"^clock takes a function .*, such as time.time, not 5$"):
         options.clock(five)
+
+
+def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
+    assert options.part("replay_store", 1, "a store", fits=True) == 1
+    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not a str$"):
+        options.part("replay_store", "redis://:s3cr3t@host", "a store", fits=False)
+    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not 5$"):
+        options.part("replay_store", 5, "a store", fits=False)

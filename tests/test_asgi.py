@@ -29,8 +29,8 @@ from dpop_middleware import (
     ResourceServer,
 )
 from dpop_middleware.errors import ConfigurationError
+from tests.support.adapters import ORIGIN, World, reached, scope_of
 from tests.support.asgi import call
-from tests.support.faces import ORIGIN, World, reached, scope_of
 
 
 @pytest.fixture
@@ -982,7 +982,7 @@ def test_a_token_within_the_clock_skew_is_not_cut_off_at_once(
         ({"resource_server": "https://api.example.test"}, "takes a ResourceServer"),
         ({"app": None}, "takes an ASGI application"),
         ({"public_paths": "/health"}, "takes a sequence of paths"),
-        ({"public_paths": ["health"]}, "starts with a slash"),
+        ({"public_paths": ["health"]}, "start with a slash"),
         ({"required": "no"}, "required takes True or False"),
         ({"close_at_expiry": 60}, "close_at_expiry takes True or False"),
     ],

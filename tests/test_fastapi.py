@@ -1,4 +1,4 @@
-"""The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of faces."""
+"""The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of adapters."""
 
 from typing import Annotated, Any
 
@@ -13,8 +13,8 @@ from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, MissingCredentials
 from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.asgi import call
-from tests.support.faces import ORIGIN, World, scope_of
 
 
 @pytest.fixture

@@ -18,31 +18,33 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
     ("policy", "jose"),
     ("_request",),
-    ("nonces", "tokens", "replay"),
+    ("_metadata",),
+    ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
-    ("events", "health"),
+    ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi"),
+    ("asgi", "starlette", "fastapi", "metadata"),
     ("authorization_server", "client", "testing"),
+    ("introspection",),
     ("cli",),
     ("__init__", "__main__"),
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
-    "_judge.verdicts",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
+    "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
+    "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
-    "base64", "binascii", "collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "ipaddress",
-    "itertools", "json", "math", "re", "types", "typing", "urllib.parse", "cryptography", "jwt",
-    "dpop_middleware",
+    "base64", "binascii", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "hmac",
+    "inspect", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "urllib.parse",
+    "cryptography", "jwt", "dpop_middleware",
 }  # fmt: skip
 IMPURE_BUILTINS = {"input", "open", "print"}
 
@@ -55,16 +57,20 @@ PUBLIC = {
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 }
 TOP_LEVEL = {"LICENSE", "README.md", "dpop_middleware", "examples", "pyproject.toml", "tests", "tox.ini"}
 # Written by `python -m build` into a source distribution.
@@ -209,3 +215,14 @@ def test_each_example_is_run_by_a_test(example: str) -> None:
     test = HOUSE / "tests" / "examples" / f"test_{example}.py"
     assert test.is_file(), "an example that no test runs is a promise that nobody keeps"
     assert example in test.read_text(encoding="utf-8").replace(test.name, "")
+
+
+def test_the_redis_client_is_imported_at_its_first_use() -> None:
+    program = (
+        "import sys; from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer; "
+        "assert 'redis' not in sys.modules; from dpop_middleware import RedisReplayStore; "
+        "assert 'redis' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        assert dpop_middleware.Nothing

@@ -22,9 +22,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dpop_middleware import DPoPMiddleware, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.api import NOW, Api
 from tests.support.asgi import call
-from tests.support.faces import ORIGIN, World, scope_of
 
 
 @pytest.fixture
@@ -608,8 +608,8 @@ async def _async_generator(request: Request) -> Any:
 @pytest.mark.parametrize(
     ("apply", "sentence"),
     [
-        (lambda api: protect("notes:read"), "takes the resource server first"),
-        (lambda api: protect(lambda request: None), "takes the resource server first"),
+        (lambda api: protect("notes:read"), "takes a ResourceServer first"),
+        (lambda api: protect(lambda request: None), "takes a ResourceServer first"),
         (lambda api: protect(api, ["notes:read"]), "scopes takes strings"),
         (lambda api: protect(api, "notes read"), "scopes takes strings"),
         (lambda api: protect(api, acr_values="gold"), "acr_values takes a sequence"),

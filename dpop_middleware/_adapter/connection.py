@@ -5,7 +5,8 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 """
 
 import asyncio
-from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.status import WS_1008_POLICY_VIOLATION
@@ -18,15 +19,14 @@ from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
-from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = [
+    "AUTHENTICATED",
     "Connection",
     "DPoPUser",
     "adding_headers",
     "anonymize",
-    "authenticate",
     "can_deny",
     "check_scope_type",
     "has_credentials",
@@ -34,7 +34,9 @@ __all__ = [
     "send_refusal",
 ]
 
+AUTHENTICATED = ("http", "websocket")
 _CONNECTION = "dpop_middleware.connection"
+_Judged = tuple[RequestVerification, str]
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
@@ -60,10 +62,9 @@ class DPoPUser(BaseUser):
         return self.access_token.identity
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
+class _Remembered(NamedTuple):
     request: ResourceRequest
-    policy: DPoPPolicy
+    judge: ResourceServer
     outcome: Authentication | DPoPError
 
 
@@ -78,8 +79,8 @@ class Connection:
     __slots__ = ("_outcomes", "_root_path", "_turns", "middleware", "response_headers")
 
     def __init__(self) -> None:
-        self._outcomes: dict[tuple[RequestVerification, str], _Remembered] = {}
-        self._turns: dict[tuple[RequestVerification, str], asyncio.Event] = {}
+        self._outcomes: dict[_Judged, _Remembered] = {}
+        self._turns: dict[_Judged, asyncio.Event | None] = {}
         self._root_path: str | None = None
         self.middleware: list[ResourceServer] = []
         self.response_headers: Headers = ()
@@ -104,51 +105,73 @@ class Connection:
         if self._root_path is None:
             self._root_path = request.root_path
         return (
-            request if request.root_path == self._root_path else replace(request, root_path=self._root_path)
+            request if request.root_path == self._root_path else request._replace(root_path=self._root_path)
         )
 
-    async def verify(
-        self, resource_server: ResourceServer, request: ResourceRequest, path: str
-    ) -> tuple[Authentication, bool]:
-        """Verify a request unless that was done; return the evidence, and whether it was there already.
+    async def authenticate(
+        self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
+    ) -> VerifiedRequest:
+        """Authenticate the connection of `scope` once, and show the application who it is.
 
-        `path` is the one on which the request is routed. Adapters that run at the same time wait for one
-        another. Raises `errors.DPoPError`, also that of a request which was refused before.
+        Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Adapters that run at the same time wait for
+        one another. Raises `errors.DPoPError`, also that of a request which was refused before, and
+        ConfigurationError for a scope that is neither a request's nor a WebSocket's.
         """
-        key = (resource_server.verification, path)
-        while (turn := self._turns.get(key)) is not None:
-            await turn.wait()
-        remembered = self._recall(key, request, resource_server.policy)
-        if remembered is not None:
-            return remembered, True
-        turn = self._turns[key] = asyncio.Event()
-        outcome: Authentication | DPoPError
+        check_scope_type(scope)
+        request = self.request(scope)
+        key = (resource_server.verification, scope["path"])
+        while key in self._turns:
+            await self._turn(key)
         try:
-            outcome = await resource_server.verify(request)
+            evidence = self._recall(key, request, resource_server) if key in self._outcomes else None
+            recalled = evidence is not None
+            if evidence is None:
+                self._turns[key] = None
+                try:
+                    evidence = await resource_server.verify(request)
+                except DPoPError as error:
+                    # A copy: the error's traceback holds this frame, and so the connection.
+                    self._outcomes[key] = _Remembered(request, resource_server, error.restated())
+                    raise
+                finally:
+                    turn = self._turns.pop(key)
+                    if turn is not None:
+                        turn.set()
+                self._outcomes[key] = _Remembered(request, resource_server, evidence)
+            verified = resource_server.authorize(evidence, requirements, recalled=recalled)
         except DPoPError as error:
-            # A copy: the error's traceback holds this frame, and so the connection that would hold it.
-            self._outcomes[key] = _Remembered(request, resource_server.policy, error.restated())
+            if error.nonce is not None:
+                self.response_headers = nonce_headers(error.nonce)
             raise
-        finally:
-            del self._turns[key]
-            turn.set()
-        self._outcomes[key] = _Remembered(request, resource_server.policy, outcome)
-        return outcome, False
+        scope["user"] = DPoPUser(verified)
+        scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
+        scope["dpop"] = verified
+        if verified.response_headers:
+            self.response_headers = verified.response_headers
+        return verified
+
+    async def _turn(self, key: _Judged) -> None:
+        """Wait until whoever verifies for `key` is done."""
+        turn = self._turns[key]
+        if turn is None:
+            turn = self._turns[key] = asyncio.Event()
+        await turn.wait()
 
     def _recall(
-        self, key: tuple[RequestVerification, str], request: ResourceRequest, policy: DPoPPolicy
+        self, key: _Judged, request: ResourceRequest, resource_server: ResourceServer
     ) -> Authentication | None:
         """Return the evidence for an equal request, None when it must be verified.
 
-        What one policy refused is verified under another, unless the replay store was asked: until then
-        nothing was written, after that a second question would be a replay.
+        What is between two adapters of a connection may add header fields; it stays one request. What one
+        policy refused is verified under another, unless the replay store was asked: until then nothing was
+        written, after that a second question would be a replay.
         """
-        remembered = self._outcomes.get(key)
-        if remembered is None or remembered.request != request:
+        remembered = self._outcomes[key]
+        if remembered.request._replace(fields=request.fields) != request:
             return None
         if isinstance(remembered.outcome, Authentication):
             return remembered.outcome
-        if remembered.outcome.check is Check.JTI or remembered.policy == policy:
+        if remembered.outcome.check is Check.JTI or remembered.judge.policy == resource_server.policy:
             raise remembered.outcome.restated()
         return None
 
@@ -159,7 +182,7 @@ def check_scope_type(scope: Scope) -> None:
     DPoP (RFC 9449) says how these two are authenticated, and of nothing else.
     """
     kind = scope.get("type")
-    if kind not in ("http", "websocket"):
+    if kind not in AUTHENTICATED:
         raise ConfigurationError(
             f"the ASGI scope type {ascii(kind)[:80]} can't be authenticated by DPoP: only http and websocket "
             "can; serve it by an application outside the protection"
@@ -174,33 +197,6 @@ def anonymize(scope: Scope) -> None:
         scope["auth"] = AuthCredentials()
 
 
-async def authenticate(
-    resource_server: ResourceServer, scope: Scope, requirements: Requirements
-) -> VerifiedRequest:
-    """Authenticate the connection of `scope` once, and show the application who it is.
-
-    Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Raises `errors.DPoPError`, and
-    ConfigurationError for a scope that is neither a request's nor a WebSocket's.
-    """
-    check_scope_type(scope)
-    connection = Connection.of(scope)
-    try:
-        authentication, recalled = await connection.verify(
-            resource_server, connection.request(scope), scope["path"]
-        )
-        verified = resource_server.authorize(authentication, requirements, recalled=recalled)
-    except DPoPError as error:
-        if error.nonce is not None:
-            connection.response_headers = nonce_headers(error.nonce)
-        raise
-    scope["user"] = DPoPUser(verified)
-    scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
-    scope["dpop"] = verified
-    if verified.response_headers:
-        connection.response_headers = verified.response_headers
-    return verified
-
-
 def has_credentials(scope: Scope) -> bool:
     """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one."""
     fields = list(scope["headers"])
@@ -209,7 +205,12 @@ def has_credentials(scope: Scope) -> bool:
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return list(_encoded(headers))
+
+
+@lru_cache(maxsize=256)
+def _encoded(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
 
 
 def adding_headers(send: Send, connection: Connection) -> Send:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from dpop_middleware._metadata.published import PublishedMetadata
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
@@ -47,7 +48,7 @@ def nonce_headers(nonce: str) -> Headers:
 def _parameters(error: DPoPError) -> tuple[tuple[str, str], ...]:
     """What a challenge says beyond the error: of an error that asks for more than a better try."""
     if isinstance(error, InsufficientScope):
-        return (("scope", " ".join(error.scopes)),)
+        return (("scope", " ".join(error.scopes)),) if error.scopes else ()
     if not isinstance(error, InsufficientUserAuthentication):
         return ()
     acr_values = (("acr_values", " ".join(error.acr_values)),) if error.acr_values else ()
@@ -67,7 +68,9 @@ class _Kind(NamedTuple):
     description: str
     parameters: tuple[tuple[str, str], ...]
     scheme: Scheme | None
-    policy: DPoPPolicy
+    algorithms: tuple[str, ...]
+    accept_bearer: bool
+    metadata_url: str | None
 
 
 def _challenges(kind: _Kind) -> list[str]:
@@ -75,11 +78,12 @@ def _challenges(kind: _Kind) -> list[str]:
     if kind.code is not None:
         description = _NOT_IN_DESCRIPTION.sub("?", kind.description)
         parameters = [("error", kind.code), ("error_description", description), *kind.parameters]
-    algorithms = ("algs", " ".join(kind.policy.algorithms))
-    if not kind.policy.accept_bearer:
-        return [_challenge("DPoP", [*parameters, algorithms])]
-    bearer = _challenge("Bearer", parameters if kind.scheme in ("Bearer", None) else [])
-    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), algorithms])
+    metadata = [] if kind.metadata_url is None else [("resource_metadata", kind.metadata_url)]
+    always = [("algs", " ".join(kind.algorithms)), *metadata]
+    if not kind.accept_bearer:
+        return [_challenge("DPoP", [*parameters, *always])]
+    bearer = _challenge("Bearer", [*(parameters if kind.scheme in ("Bearer", None) else []), *metadata])
+    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), *always])
     # Some clients look only at the beginning of what the lines are folded into.
     return [dpop, bearer] if kind.scheme == "DPoP" else [bearer, dpop]
 
@@ -94,15 +98,28 @@ def _response(kind: _Kind) -> ErrorResponse:
     return ErrorResponse(kind.status, (*headers, ("content-length", str(len(body)))), body)
 
 
-def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
+def error_response(
+    error: DPoPError, policy: DPoPPolicy, *, metadata: PublishedMetadata | None = None
+) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).
 
     The error stands on the challenge of the scheme that was used, on both when that can't be told, and on
     neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
-    first.
+    first. Where the resource server publishes `metadata`, each says where (RFC 9728 section 5.1).
     """
     parameters = _parameters(error)
-    response = _response(_Kind(error.status, error.code, error.description, parameters, error.scheme, policy))
+    response = _response(
+        _Kind(
+            error.status,
+            error.code,
+            error.description,
+            parameters,
+            error.scheme,
+            policy.algorithms,
+            policy.accept_bearer,
+            None if metadata is None else metadata.url,
+        )
+    )
     added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)
     if isinstance(error, Unavailable):
         added += (("retry-after", str(error.retry_after)),)

@@ -1,4 +1,4 @@
-"""A guess at why a proof or token failed, for logs and for whoever debugs; never for the client."""
+"""Why a proof or token failed, as a hint, for logs and for whoever debugs; never for the client."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,12 +6,12 @@ from urllib.parse import unquote_to_bytes
 
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
-from dpop_middleware.jose.typ import media_type
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.jose.header import media_type
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 
-__all__ = ["guess"]
+__all__ = ["hint_of"]
 
 # In seconds the year 5138, in milliseconds 1973.
 _FAR_AWAY = 100_000_000_000
@@ -30,6 +30,7 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
         Check.TOKEN_TYP: "an issuer that differs from RFC 9068? name its typ in token_types",
         Check.TOKEN_KEY: "the keys of another issuer, or a new key that is not yet published?",
         Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer?",
+        Check.TOKEN_ACTIVE: "revoked, expired or made up, or a token of another issuer?",
         Check.TOKEN_AUD: "a token for another API? ask for this resource, or set audience to what it says",
         Check.JKT: "did the client make a new key after it got the token? a token belongs to one key",
     }
@@ -106,15 +107,15 @@ def _of_one_header(expected: object, actual: object) -> str | None:
     return "a retry that added a field instead of replacing it, or a proxy that joined two?"
 
 
-def _of_header(check: Check | None, actual: object) -> str | None:
+def _of_header(check: Check | None, actual: object, reason: Reason | None) -> str | None:
     if check is Check.TYP:
         return "is it the default of a JWT library? set typ to dpop+jwt in the header"
     if check is Check.ALG and isinstance(actual, str):
-        if actual in SUPPORTED_ALGORITHMS:
+        if actual in SUPPORTED_ALGORITHMS or actual in POST_QUANTUM_ALGORITHMS:
             return "supported, but not among the algorithms of this server's policy"
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
-    if check is Check.JWK and isinstance(actual, str) and "private" in actual:
+    if reason is Reason.PRIVATE_KEY:
         return "jwk takes the public members only; this key is no secret any more: make a new one"
     return None
 
@@ -124,8 +125,8 @@ def _of_proof(error: DPoPError) -> str | None:
     if check is Check.ONE_HEADER:
         return _of_one_header(error.expected, error.actual)
     if check in (Check.TYP, Check.ALG, Check.JWK):
-        return _of_header(check, error.actual)
-    if check in (Check.FORMAT, Check.CLAIMS) and "JSON" not in str(error.actual):
+        return _of_header(check, error.actual, error.reason)
+    if check in (Check.FORMAT, Check.CLAIMS) and error.reason is not Reason.NOT_JSON:
         return "is it whole: three base64url parts with dots between, no padding, no line break?"
     return None if check is None else _OF_ANY_PROOF.get(check)
 
@@ -152,15 +153,16 @@ def _of_token(error: DPoPError) -> str | None:
         return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
     if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
         return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
-    if check is Check.TOKEN_ISS and isinstance(error.expected, str) and isinstance(error.actual, str):
-        same = error.actual.strip("'\"").rstrip("/") == error.expected.rstrip("/")
+    if check is Check.TOKEN_ISS and isinstance(error.actual, str):
+        expected = error.expected if isinstance(error.expected, tuple) else (str(error.expected),)
+        same = error.actual.strip("'\"").rstrip("/") in (issuer.rstrip("/") for issuer in expected)
         return "only a trailing slash differs: name the issuer as it names itself" if same else None
     if check is Check.BINDING and error.scheme == "DPoP" and error.actual is None:
         return "did the token request carry a DPoP proof, and does the issuer support DPoP?"
     return None if check is None else _OF_ANY_TOKEN.get(check)
 
 
-def guess(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
+def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
     """Return a likely cause of `error` in one sentence, None where there is none to name.
 
     `request` is what was refused; without it, what stands in a wrong place isn't looked for.

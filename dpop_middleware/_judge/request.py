@@ -4,35 +4,49 @@
     -> what `proof_verification` does, the replay store last
 
 What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
-follows the proof's header is the same at a token endpoint: `ProofVerification`.
+follows the proof's header is the same at a token endpoint: `ProofVerification`. Where a verifier asks another
+server about the token, the order is another one: see `remote`.
 """
 
-import hashlib
 import math
 import traceback
 from collections.abc import Callable
+from typing import NamedTuple
 
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired
 from dpop_middleware._judge.challenges import nonce_headers
+from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
-from dpop_middleware._proof.known_clients import KnownClients
-from dpop_middleware._proof.proof import check_algorithm, parse_header, split_proof
-from dpop_middleware._proof.verification import JudgedProof, Presentation, ProofVerification
-from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
+from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
-from dpop_middleware.jose import base64url
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
+from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
 from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
+from dpop_middleware.tokens.token_cache import LONGEST_KNOWN_HEADER
 
 __all__ = ["RequestVerification"]
 
 _TOKEN_NOT_JUDGED = "the access token can't be verified now"
 # Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
 _PART = 16
+
+
+class _Client(NamedTuple):
+    """Who presents a token: the header of the proof, as it was sent and as it was read.
+
+    `speaks_for` is whom the token speaks for.
+    """
+
+    segment: str
+    header: ProofHeader
+    speaks_for: str
 
 
 class RequestVerification:
@@ -48,7 +62,6 @@ class RequestVerification:
         proofs: ProofVerification,
         clock: Callable[[], float],
         policies: tuple[DPoPPolicy, ...],
-        known_clients: KnownClients,
     ) -> None:
         self.verifier = verifier
         self.proofs = proofs
@@ -56,7 +69,7 @@ class RequestVerification:
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
-        self._known_clients = known_clients
+        self._is_remote = remoteness(verifier)
 
     def add(self, policy: DPoPPolicy) -> None:
         """From now on remember proofs for `policy` too."""
@@ -83,16 +96,47 @@ class RequestVerification:
             request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
-                token = await self._access_token(carried)
+                token = await self._access_token(carried.access_token)
+                now = self.clock()
                 _check_unbound(token)
-                return Authentication(token, None, None, policy, self.clock(), request, started)
-            proof_text = one_proof(request.dpop)
-            token = await self._access_token(carried)
-            judged = self._judge_dpop(carried, token, proof_text, request, policy)
+                check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
+            proof = one_proof(request.dpop, policy.algorithms)
+            if self._is_remote is not None and self._is_remote(carried.access_token):
+                unbound = judge_before_token(
+                    self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()
+                )
+                token = await self._access_token(carried.access_token)
+                now = self.clock()
+                judged = bind(self.proofs, unbound, token, policy, now)
+            else:
+                token = await self._access_token(carried.access_token)
+                now = self.clock()
+                check_bound(token, now)
+                jws = split_proof(proof)
+                client = _client(token, jws, policy)
+                judged = self.proofs.judge(
+                    jws,
+                    client.header,
+                    request=request,
+                    ath=token_hash(carried.access_token),
+                    policy=policy,
+                    policies=self.policies,
+                    now=now,
+                    # By `ath` a proof dies with its token, however far in the future its `iat` is.
+                    useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
+                    if self._expiry_is_final
+                    else math.inf,
+                    speaks_for=client.speaks_for,
+                )
+                # Padding buys no memory.
+                if client is not token.client_memo and len(client.segment) <= LONGEST_KNOWN_HEADER:
+                    token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
-        return Authentication(token, judged.proof, judged.nonce, policy, judged.entry.now, request, started)
+            refusal = refusal_of(token, error, scheme=carried.scheme, nonce=error.nonce)
+            raise error.restated(refusal=refusal) from error.__cause__
+        return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def authorize(
         self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy
@@ -112,9 +156,7 @@ class RequestVerification:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
                 offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
-            refusal = Refusal(
-                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
-            )
+            refusal = refusal_of(token, error, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
 
@@ -128,62 +170,15 @@ class RequestVerification:
             proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
         )
 
-    def _judge_dpop(
-        self,
-        carried: Credentials,
-        token: AccessToken,
-        proof_text: str,
-        request: ResourceRequest,
-        policy: DPoPPolicy,
-    ) -> JudgedProof:
-        if token.jkt is None:
-            raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
-        now = self.clock()
-        if token.expires_at + LONGEST_CLOCK_SKEW <= now:
-            raise InvalidToken(
-                "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
-            )
-        ath = base64url.encode(hashlib.sha256(carried.access_token.encode()).digest())
-        jws = split_proof(proof_text)
-        known = self._known_clients.header(ath=ath, segment=jws.header)
-        if known is None:
-            header = parse_header(jws.header, policy.algorithms)
-        else:
-            header = known
-            check_algorithm(header.algorithm.name, policy.algorithms)
-        if header.jkt != token.jkt:
-            raise InvalidToken(
-                "the access token is bound to another key than the proof's",
-                check=Check.JKT,
-                expected=token.jkt,
-                actual=header.jkt,
-            )
-        presented = Presentation(
-            request=request,
-            ath=ath,
-            policy=policy,
-            policies=self.policies,
-            now=now,
-            # By `ath` a proof dies with its token, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
-            if self._expiry_is_final
-            else math.inf,
-            speaks_for=f"{token.issuer} {token.identity}",
-        )
-        judged = self.proofs.judge(jws, header, presented)
-        if known is None:
-            self._known_clients.remember(header, ath=ath, segment=jws.header)
-        return judged
-
-    async def _access_token(self, carried: Credentials) -> AccessToken:
+    async def _access_token(self, presented: str) -> AccessToken:
         try:
-            token: object = await self.verifier.verify(carried.access_token)
+            token: object = await self.verifier.verify(presented)
         except DPoPError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, the request is refused
             # The cause goes to the log, unless it quotes the token.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
-                None if _quotes(error, carried.access_token) else error
+                None if _quotes(error, presented) else error
             )
         if not isinstance(token, AccessToken):
             # A verifier that answers anything else has a bug, and a bug must let no request through.
@@ -212,13 +207,17 @@ def _quotes(error: Exception, token: str) -> bool:
     )
 
 
-def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
-    return Refusal(
-        scheme=carried.scheme,
-        jkt=None if token is None else token.jkt,
-        client_id=None if token is None else token.client_id,
-        nonce=error.nonce,
-    )
+def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
+    """Return the client to whose key `token` is bound, which isn't read anew where it was here before."""
+    known = token.client_memo
+    if isinstance(known, _Client) and known.segment == jws.header:
+        check_algorithm(known.header.algorithm.name, policy.algorithms)
+    else:
+        header = parse_header(jws.header, policy.algorithms)
+        known = _Client(jws.header, header, f"{token.issuer} {token.identity}")
+    if known.header.jkt != token.jkt:
+        raise bound_to_another(token.jkt, known.header.jkt)
+    return known
 
 
 def _check_unbound(token: AccessToken) -> None:

@@ -1,46 +1,76 @@
-"""What a route asks of a valid token: scopes, and how and when the user authenticated."""
+"""What a route asks of a valid token: scopes, claims, and how and when the user authenticated."""
 
+import copy
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
 
-from dpop_middleware._options import tokens, whole_number
+from dpop_middleware._options import predicates, tokens, whole_number
 from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication
 from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.signed_token import shown
 
-__all__ = ["Requirements"]
+__all__ = ["NO_CLAIMS", "Predicate", "Requirements"]
+
+Predicate = Callable[[Any], bool]
+"""Says of the value of a claim whether it is good enough: by True, and nothing else."""
+
+NO_CLAIMS: Final[Mapping[str, Predicate]] = MappingProxyType({})
+
+_ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Requirements:
     """What a token must offer for one route.
 
-    `scopes` must all be granted (RFC 6750 section 3.1). One of `acr_values` must be the token's `acr`, and
-    its `auth_time` must be at most `max_age` whole seconds ago (RFC 9470 section 4); empty and None ask for
-    nothing. Raises ConfigurationError.
+    `scopes` must all be granted, and one of `any_of` (RFC 6750 section 3.1). Each of `claims` must be there,
+    and its predicate return True for its value; one that raises refuses the request. One of `acr_values` must
+    be the token's `acr`, and its `auth_time` must be at most `max_age` whole seconds ago (RFC 9470 section
+    4). Empty and None ask for nothing. Raises ConfigurationError.
     """
 
     scopes: tuple[str, ...]
+    any_of: tuple[str, ...]
+    claims: tuple[tuple[str, Predicate], ...]
     acr_values: tuple[str, ...]
     max_age: int | None
 
     def __init__(
-        self, *, scopes: Collection[str] = (), acr_values: Collection[str] = (), max_age: int | None = None
+        self,
+        *,
+        scopes: Collection[str] = (),
+        any_of: Collection[str] = (),
+        claims: Mapping[str, Predicate] = NO_CLAIMS,
+        acr_values: Collection[str] = (),
+        max_age: int | None = None,
     ) -> None:
         object.__setattr__(self, "scopes", tokens("scopes", scopes))
+        object.__setattr__(self, "any_of", tokens("any_of", any_of))
+        object.__setattr__(self, "claims", predicates("claims", claims))
         object.__setattr__(self, "acr_values", tokens("acr_values", acr_values))
         object.__setattr__(
             self, "max_age", None if max_age is None else whole_number("max_age", max_age, of=" of seconds")
         )
 
+    def with_scopes(self, scopes: Collection[str]) -> "Requirements":
+        """Return these requirements with `scopes` in place of their own; raises ConfigurationError."""
+        changed = copy.copy(self)
+        object.__setattr__(changed, "scopes", tokens("scopes", scopes))
+        return changed
+
     def check(self, token: AccessToken, *, now: float) -> None:
         """Raise InsufficientScope or InsufficientUserAuthentication unless `token` offers all of it."""
-        if not token.scopes.issuperset(self.scopes):
+        if not token.scopes.issuperset(self.scopes) or (self.any_of and token.scopes.isdisjoint(self.any_of)):
             raise InsufficientScope(
                 "the access token lacks a scope that is required here",
-                scopes=self.scopes,
+                scopes=self._needed,
                 actual=tuple(sorted(token.scopes)),
             )
+        for name, is_enough in self.claims:
+            self._check_claim(token, name, is_enough)
         if self.acr_values and token.claims.get("acr") not in self.acr_values:
             raise self._insufficient("a different authentication level is required", token, "acr")
         if self.max_age is not None:
@@ -52,6 +82,30 @@ class Requirements:
                 or now - auth_time > self.max_age
             ):
                 raise self._insufficient("more recent authentication is required", token, "auth_time")
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        """What to ask the authorization server for; of several that would do, the one that is named first."""
+        return (*self.scopes, *(one for one in self.any_of[:1] if one not in self.scopes))
+
+    def _check_claim(self, token: AccessToken, name: str, is_enough: Predicate) -> None:
+        value = token.claims.get(name, _ABSENT)
+        cause: Exception | None = None
+        verdict: object = False
+        if value is not _ABSENT:
+            try:
+                verdict = is_enough(value)
+            except Exception as error:  # noqa: BLE001 - an issuer's odd claim must be no 500, and never a pass
+                cause = error
+        if verdict is True:
+            return
+        found = None if value is _ABSENT else shown(value)
+        raise InsufficientScope(
+            "the access token lacks a claim that is required here",
+            scopes=self._needed,
+            claim=name,
+            actual=found if cause is None else f"{type(cause).__name__} for {found}",
+        ) from cause
 
     def _insufficient(
         self, description: str, token: AccessToken, claim: str

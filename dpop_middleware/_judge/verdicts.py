@@ -1,20 +1,19 @@
 """What came out of judging a request: the evidence, and what the application is given."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dpop_middleware._judge.challenges import Headers
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import Scheme
+from dpop_middleware.errors import DPoPError, Refusal, Scheme
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["Authentication", "VerifiedRequest"]
+__all__ = ["Authentication", "VerifiedRequest", "refusal_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(NamedTuple):
     """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
 
     `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
@@ -35,8 +34,7 @@ class Authentication:
         return "Bearer" if self.proof is None else "DPoP"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedRequest:
+class VerifiedRequest(NamedTuple):
     """A request that passed every check.
 
     `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
@@ -46,3 +44,24 @@ class VerifiedRequest:
     access_token: AccessToken
     proof: DPoPProof | None
     response_headers: Headers = ()
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of the access token."""
+        return self.access_token.issuer
+
+
+def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, nonce: str | None) -> Refusal:
+    """Return what is known of a request that `error` refuses; `token` is None where it wasn't verified."""
+    if token is None:
+        return Refusal(scheme=scheme, nonce=nonce, reason=error.reason)
+    actor = token.actor
+    return Refusal(
+        scheme=scheme,
+        jkt=token.jkt,
+        client_id=token.client_id,
+        nonce=nonce,
+        reason=error.reason,
+        issuer=token.issuer,
+        actor=None if actor is None else actor.identity,
+    )

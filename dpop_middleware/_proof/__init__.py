@@ -4,6 +4,5 @@ From the top down:
 
     verification.py   the order of a proof's checks, and marking it as used
     freshness.py      whether a proof is new, and how long it must be remembered
-    known_clients.py  proof headers of clients that were here before
     proof.py          what a proof says, each check a function
 """

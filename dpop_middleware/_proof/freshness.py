@@ -12,6 +12,7 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 
 __all__ = [
+    "Reach",
     "Window",
     "acceptance_window",
     "check_can_be_remembered",
@@ -20,6 +21,7 @@ __all__ = [
     "issued_nonce",
     "known_nonce",
     "lifetime_of",
+    "reach_of",
     "retention",
 ]
 
@@ -37,6 +39,13 @@ class Window(NamedTuple):
     expires_at: float
 
 
+class Reach(NamedTuple):
+    """For how many seconds before and after its `iat` a proof can be accepted."""
+
+    before: float
+    after: float
+
+
 def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
     """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale.
 
@@ -47,7 +56,7 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
     try:
         nonce: object = nonces.check(proof.nonce, now)
     except Exception as error:
-        # Anybody's provider may be behind this door: taken for unknown, a proof could come back later.
+        # It may be anybody's provider. Taken for unknown, a proof could come back later.
         raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(error).__name__) from error
     if nonce is None or isinstance(nonce, Nonce):
         return nonce
@@ -86,10 +95,6 @@ def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) 
 
 def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:
     return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
-
-
-def _iat_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
-    return proof.iat - policy.clock_skew, proof.iat + policy.proof_lifetime + policy.clock_skew
 
 
 def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
@@ -139,10 +144,10 @@ def check_freshness(
             raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
         if policy.nonce == "required":
             raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
-    if proof.exp is not None or proof.nbf is not None:
-        _check_validity(proof, now, policy.clock_skew)
-    not_before, expires_at = _iat_window(proof, policy)
-    if not_before <= now <= expires_at:
+    skew = policy.clock_skew
+    if proof.iat - skew <= now <= proof.iat + policy.proof_lifetime + skew:
+        if proof.exp is not None or proof.nbf is not None:
+            _check_validity(proof, now, skew)
         return
     if policy.nonce == "fallback" and nonces is not None:
         raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)
@@ -171,22 +176,27 @@ def check_can_be_remembered(proof: DPoPProof, *, now: float, useless_after: floa
         )
 
 
-def acceptance_window(proof: DPoPProof, policies: Iterable[DPoPPolicy], nonce: Nonce | None) -> Window:
-    """Return the time in which any of `policies` could accept the proof; the workers' margin is at its end.
+def reach_of(policies: Iterable[DPoPPolicy]) -> Reach:
+    """Return how far from its `iat` any of `policies` accepts a proof."""
+    policies = tuple(policies)
+    return Reach(
+        max(policy.clock_skew for policy in policies),
+        max(policy.proof_lifetime + policy.clock_skew for policy in policies),
+    )
 
-    A proof is remembered for all of it, so that what one policy accepted by its nonce can't come back through
-    another's `iat` window, nor the other way round: while a change is rolled out, two workers may differ in
-    whether nonces count. It is no older than its nonce.
+
+def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> Window:
+    """Return the time in which the proof could be accepted; the workers' margin is at its end.
+
+    `reach` is that of all policies by which it may be judged. A proof is remembered for all of it, so that
+    what one policy accepted by its nonce can't come back through another's `iat` window, nor the other way
+    round: while a change is rolled out, two workers may differ in whether nonces count. It is no older than
+    its nonce.
     """
-    not_before, expires_at = math.inf, -math.inf
-    for policy in policies:
-        earliest, latest = _iat_window(proof, policy)
-        if nonce is not None:
-            earliest, latest = min(earliest, nonce.issued_at), max(latest, nonce.expires_at)
-        not_before, expires_at = min(not_before, earliest), max(expires_at, latest)
-    if nonce is not None:
-        not_before = max(not_before, nonce.issued_at)
-    return Window(not_before, expires_at + WORKER_CLOCK_MARGIN)
+    expires_at = proof.iat + reach.after + WORKER_CLOCK_MARGIN
+    if nonce is None:
+        return Window(proof.iat - reach.before, expires_at)
+    return Window(nonce.issued_at, max(expires_at, nonce.expires_at + WORKER_CLOCK_MARGIN))
 
 
 def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:

@@ -5,18 +5,17 @@ are made is the resource server's and the token endpoint's business; times are a
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import InvalidDPoPProof
+from dpop_middleware.errors import InvalidDPoPProof, Refusal
 from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import header as jose_header
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
-from dpop_middleware.jose.typ import media_type
 
 __all__ = [
     "DPoPProof",
@@ -37,8 +36,7 @@ _TYP = "dpop+jwt"
 _EXTENSIONS = ("crit", "b64", "zip")
 
 
-@dataclass(frozen=True, slots=True)
-class ProofHeader:
+class ProofHeader(NamedTuple):
     """The JOSE header of a proof: its algorithm, its public key, and that key's thumbprint."""
 
     algorithm: Algorithm
@@ -46,8 +44,7 @@ class ProofHeader:
     jkt: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DPoPProof:
+class DPoPProof(NamedTuple):
     """What a DPoP proof says (RFC 9449 section 4.2).
 
     `iat`, `exp` and `nbf` are in seconds since the epoch; of them only `iat` is DPoP's own. `exp`, `nbf`,
@@ -77,11 +74,10 @@ def split_proof(proof: str) -> CompactJWS:
         ) from error
 
 
-def _json_object(segment: str, description: str, check: Check) -> dict[str, Any]:
-    try:
-        return strict_json.parse_strangers_object(base64url.decode(segment))
-    except JOSEError as error:
-        raise InvalidDPoPProof(description, check=check, actual=str(error)) from error
+def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPProof:
+    return InvalidDPoPProof(
+        description, check=check, actual=error.description, refusal=Refusal(reason=error.reason)
+    )
 
 
 def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
@@ -98,9 +94,12 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
 
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
-    header = _json_object(segment, "the header of the DPoP proof is not a JSON object", Check.FORMAT)
+    try:
+        header = jose_header.parse_header(segment)
+    except JOSEError as error:
+        raise _malformed(error, "the header of the DPoP proof is not a JSON object", Check.FORMAT) from error
     typ = header.get("typ")
-    if media_type(typ) != _TYP:
+    if jose_header.media_type(typ) != _TYP:
         raise InvalidDPoPProof(
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )
@@ -118,7 +117,10 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
         return ProofHeader(algorithm, public_key(jwk, algorithm), thumbprint(jwk))
     except JOSEError as error:
         raise InvalidDPoPProof(
-            "the jwk of the DPoP proof is not an acceptable public key", check=Check.JWK, actual=str(error)
+            "the jwk of the DPoP proof is not an acceptable public key",
+            check=Check.JWK,
+            actual=error.description,
+            refusal=Refusal(reason=error.reason),
         ) from error
 
 
@@ -139,7 +141,10 @@ def _time(claims: dict[str, Any], name: str) -> float:
 
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
-    claims = _json_object(segment, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS)
+    try:
+        claims = strict_json.parse_untrusted_object(base64url.decode(segment))
+    except JOSEError as error:
+        raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
     ath, nonce = claims.get("ath"), claims.get("nonce")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
@@ -153,16 +158,16 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     if not isinstance(nonce, str) and "nonce" in claims:
         raise _bad_claim("nonce", "malformed")
     return DPoPProof(
-        jti=jti,
-        htm=htm,
-        htu=htu,
-        iat=_time(claims, "iat"),
-        ath=ath,
-        nonce=nonce,
-        jkt=header.jkt,
-        algorithm=header.algorithm.name,
-        exp=_time(claims, "exp") if "exp" in claims else None,
-        nbf=_time(claims, "nbf") if "nbf" in claims else None,
+        jti,
+        htm,
+        htu,
+        _time(claims, "iat"),
+        ath,
+        nonce,
+        header.jkt,
+        header.algorithm.name,
+        _time(claims, "exp") if "exp" in claims else None,
+        _time(claims, "nbf") if "nbf" in claims else None,
     )
 
 

@@ -7,12 +7,12 @@ proof's header was read earlier, and the time is an argument.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from dpop_middleware._options import provides
+from dpop_middleware._options import part, provides
 from dpop_middleware._proof.freshness import (
+    Reach,
     acceptance_window,
     check_can_be_remembered,
     check_freshness,
@@ -20,6 +20,7 @@ from dpop_middleware._proof.freshness import (
     issued_nonce,
     known_nonce,
     lifetime_of,
+    reach_of,
     retention,
 )
 from dpop_middleware._proof.proof import (
@@ -34,7 +35,6 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     InvalidDPoPProof,
     Refusal,
@@ -46,7 +46,7 @@ from dpop_middleware.nonces import Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayEntry, ReplayKeyspace, ReplayStore
 
-__all__ = ["JudgedProof", "Presentation", "ProofVerification", "TargetURIs"]
+__all__ = ["JudgedProof", "ProofVerification", "TargetURIs"]
 
 
 class TargetURIs(Protocol):
@@ -65,24 +65,12 @@ class TargetURIs(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presentation:
-    """With what a proof came, and by what it is judged.
+class _Memory(NamedTuple):
+    """What the policies of one server say of how long its proofs are remembered."""
 
-    - `request`: the request that carried it; `ath`: the hash of the access token beside it, None where there
-      is none.
-    - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again.
-    - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its `iat`.
-    - `speaks_for`: whom the access token speaks for, empty without one.
-    """
-
-    request: ResourceRequest
-    ath: str | None
-    policy: DPoPPolicy
-    policies: Iterable[DPoPPolicy]
-    now: float
-    useless_after: float = math.inf
-    speaks_for: str = ""
+    policies: tuple[DPoPPolicy, ...]
+    reach: Reach
+    retention: float
 
 
 class JudgedProof(NamedTuple):
@@ -101,57 +89,77 @@ class ProofVerification:
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
-    _retentions: dict[tuple[DPoPPolicy, ...], float] = field(
-        init=False, default_factory=dict, repr=False, compare=False
-    )
+    # One, by the tuple itself, which is kept: to compare the policies in it costs more than the rest.
+    _memories: dict[int, _Memory] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not provides(self.store, "add"):
-            raise ConfigurationError(
-                "replay_store takes a replay store: RedisReplayStore.from_url(…) for several workers, "
-                "MemoryReplayStore() for a single process"
-            )
+        part(
+            "replay_store",
+            self.store,
+            "a replay store: RedisReplayStore.from_url(…) for several workers, "
+            "MemoryReplayStore() for a single process",
+            fits=provides(self.store, "add"),
+        )
 
-    def judge(self, jws: CompactJWS, header: ProofHeader, presented: Presentation) -> JudgedProof:
+    def judge(
+        self,
+        jws: CompactJWS,
+        header: ProofHeader,
+        *,
+        request: ResourceRequest,
+        ath: str | None,
+        policy: DPoPPolicy,
+        policies: tuple[DPoPPolicy, ...],
+        now: float,
+        useless_after: float = math.inf,
+        speaks_for: str = "",
+    ) -> JudgedProof:
         """Judge the proof `jws`, whose `header` was read; what is left is to mark it as used.
 
-        Its entry is for all of the policies by which it may be judged again. Nothing is awaited and nothing
-        written. Raises `errors.DPoPError`.
+        - `request`: the request that carried it; `ath`: the hash of the access token beside it, None where
+          there is none.
+        - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again,
+          and for which it is remembered.
+        - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its
+          `iat`.
+        - `speaks_for`: whom the access token speaks for, empty without one.
+
+        Nothing is awaited and nothing written. Raises `errors.DPoPError`.
         """
         proof = parse_claims(jws.payload, header)
-        check_htm(proof, presented.request.method)
-        if not self.public_urls.is_target(proof.htu, presented.request):
-            check_htu(proof, self.public_urls.target_uri(presented.request))
-        if presented.ath is not None:
-            check_ath(proof, presented.ath)
+        check_htm(proof, request.method)
+        if not self.public_urls.is_target(proof.htu, request):
+            check_htu(proof, self.public_urls.target_uri(request))
+        if ath is not None:
+            check_ath(proof, ath)
         check_signature(jws, header)
-        now = presented.now
-        nonce = known_nonce(proof, self.nonces, now)
-        check_freshness(proof, presented.policy, nonces=self.nonces, nonce=nonce, now=now)
-        check_can_be_remembered(proof, now=now, useless_after=presented.useless_after)
-        not_before, expires_at = acceptance_window(proof, presented.policies, nonce)
+        nonce = None if proof.nonce is None else known_nonce(proof, self.nonces, now)
+        check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
+        if nonce is not None:
+            check_can_be_remembered(proof, now=now, useless_after=useless_after)
+        memory = self._memories.get(id(policies)) or self._remember_for(policies, now)
+        not_before, expires_at = acceptance_window(proof, memory.reach, nonce)
         entry = ReplayEntry(
-            key=self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
-            jkt=proof.jkt,
-            now=now,
-            not_before=not_before,
-            expires_at=min(expires_at, presented.useless_after),
-            speaks_for=presented.speaks_for,
-            namespace=self.keyspace.name,
-            made_at=proof.iat if nonce is None or presented.policy.nonce == "off" else nonce.issued_at,
-            retention=self._retention(presented.policies, now),
+            self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
+            proof.jkt,
+            now,
+            not_before,
+            min(expires_at, useless_after),
+            speaks_for,
+            self.keyspace.name,
+            proof.iat if nonce is None or policy.nonce == "off" else nonce.issued_at,
+            memory.retention,
         )
         return JudgedProof(proof, nonce, entry)
 
-    def _retention(self, policies: Iterable[DPoPPolicy], now: float) -> float:
-        policies = tuple(policies)
-        known = self._retentions.get(policies)
-        if known is not None:
-            return known
+    def _remember_for(self, policies: tuple[DPoPPolicy, ...], now: float) -> _Memory:
         lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
-        if lifetime is None:
-            return retention(policies, 0.0)
-        return self._retentions.setdefault(policies, retention(policies, lifetime))
+        memory = _Memory(policies, reach_of(policies), retention(policies, lifetime or 0.0))
+        # A provider that fails now is asked again by the next request.
+        if lifetime is not None:
+            self._memories.clear()
+            self._memories[id(policies)] = memory
+        return memory
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.

@@ -19,7 +19,7 @@ __all__ = [
 
 _MAX_PATH: Final = 8 * 1024
 # How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
-_MAX_REWRITTEN: Final = 384
+_MAX_REWRITTEN: Final = 256
 # Removing dot segments is a loop over the segments.
 _MAX_DOTTED: Final = 256
 
@@ -27,10 +27,9 @@ _HEX: Final = "0123456789ABCDEFabcdef"
 _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
 
-# What a path can't hold, by its octet, and how it is written instead.
-_ENCODED: Final = {
-    octet: f"%{octet:02X}" for octet in range(256) if not re.fullmatch(rf"[{_PCHAR}/%]", chr(octet))
-}
+# What a path can't hold, and how it is written instead.
+_NOT_IN_A_PATH: Final = re.compile(rf"[^{_PCHAR}/%]")
+_ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
 # The two digits after a percent sign, and what both become.
 _DECODED: Final = {
     digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
@@ -70,13 +69,13 @@ def encoded(path: str) -> str:
     """Return a path with all percent-encoded that must be, and nothing else (RFC 3986 sections 2.1, 6.2.2).
 
     `path` has one character for each octet. Raises URIError for any other character, for malformed
-    percent-encoding, and where over 384 characters are or must be percent-encoded.
+    percent-encoding, and where over 256 characters are or must be percent-encoded.
     """
     rewritten = _to_rewrite(_octets(path))
     if not rewritten:
         return path
     if rewritten.strip(_PERCENT):
-        path = path.translate(_ENCODED)
+        path = _NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
     first, *others = path.split("%")
     try:
         return first + "".join(

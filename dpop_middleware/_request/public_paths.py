@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from dpop_middleware._options import refused
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["PublicPaths"]
@@ -22,16 +23,14 @@ _PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;
 
 def _checked(path: object) -> str:
     if not isinstance(path, str) or not path.startswith("/"):
-        raise ConfigurationError(f"a public path starts with a slash, unlike {path!r}")
+        raise refused("public_paths", "paths that start with a slash", path)
     if path == "/*":
         raise ConfigurationError(
             "public_paths=['/*'] would leave nothing protected: leave the middleware out"
         )
     literal = path[:-1] if path.endswith("/*") else path
     if any(character in literal for character in "*?#") or _AMBIGUOUS.search(literal):
-        raise ConfigurationError(
-            f"a public path is a decoded path or a prefix that ends in '/*', unlike {path!r}"
-        )
+        raise refused("public_paths", "decoded paths and prefixes that end in '/*'", path)
     return path
 
 
@@ -46,15 +45,17 @@ class PublicPaths:
 
     def __init__(self, paths: Collection[str], *, inner_root_paths: Collection[tuple[str, str]] = ()) -> None:
         if isinstance(paths, str) or not isinstance(paths, Collection):
-            raise ConfigurationError(
-                f"public_paths takes a sequence of paths, such as ['/health'], not {paths!r}"
-            )
+            raise refused("public_paths", "a sequence of paths, such as ['/health']", paths)
         checked = [_checked(path) for path in paths]
         self._exact = frozenset(path for path in checked if not path.endswith("/*"))
         self._prefixes = tuple(path[:-1] for path in checked if path.endswith("/*"))
         self._inner_root_paths = tuple(inner_root_paths)
         self._exact_raw = frozenset(raw for path in self._exact for raw in _spellings(path))
         self._prefixes_raw = tuple(raw for prefix in self._prefixes for raw in _spellings(prefix))
+
+    def __bool__(self) -> bool:
+        """Whether any path is listed."""
+        return bool(self._exact or self._prefixes)
 
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
         """Whether the path on which the application of this ASGI scope routes is public, however it does."""

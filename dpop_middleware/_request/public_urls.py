@@ -1,8 +1,8 @@
 """The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 
+from dpop_middleware._options import refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
@@ -35,11 +35,11 @@ class PublicURLs:
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
         if isinstance(urls, bytes) or not isinstance(urls, Iterable):
-            raise ConfigurationError(f"public_url takes a URL or a sequence of URLs, not {urls!r}")
+            raise refused("public_url", "a URL or a sequence of URLs", urls)
         listed = (urls,) if isinstance(urls, str) else tuple(urls)
         bases = [checked_url("public_url", url, insecure_http_hosts=insecure_http_hosts) for url in listed]
         if not bases:
-            raise ConfigurationError("public_url is empty: name the URL by which clients call the API")
+            raise refused("public_url", "at least one URL, by which clients call the API", urls)
         hosts: dict[str, list[BaseURL]] = {}
         for base in bases:
             others = hosts.setdefault(base.authority, [])
@@ -52,6 +52,11 @@ class PublicURLs:
                 raise ConfigurationError(f"public_url names {base.origin}{base.path} twice")
             others.append(base)
         self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Scheme and authority of each host by which clients call the application."""
+        return tuple(bases[0].origin for bases in self._hosts.values())
 
     def origin_form(self, request: ResourceRequest) -> ResourceRequest:
         """Return the request with its target in origin form; one that has that form is returned as it is.
@@ -79,11 +84,11 @@ class PublicURLs:
         origin, rest = target
         for name, bases in self._hosts.items():
             if bases[0].origin == origin:
-                return replace(request, raw_path=rest if rest.startswith("/") else "/" + rest, hosts=(name,))
+                return request._replace(raw_path=rest if rest.startswith("/") else "/" + rest, hosts=(name,))
         raise InvalidRequest(
             "the request target names another origin than this resource server's",
             check=Check.TARGET,
-            expected=tuple(bases[0].origin for bases in self._hosts.values()),
+            expected=self.origins,
             actual=origin,
         )
 
@@ -93,7 +98,7 @@ class PublicURLs:
         False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
         """
         bases = self._bases(request.hosts)
-        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path)
+        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path, request.root_path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.

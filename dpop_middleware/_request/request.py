@@ -3,9 +3,8 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from dpop_middleware.checks import Check
@@ -17,9 +16,11 @@ from dpop_middleware.errors import (
     Refusal,
     Scheme,
 )
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 
 __all__ = [
     "MAX_FIELDS",
+    "MAX_POST_QUANTUM_PROOF_SIZE",
     "MAX_PROOF_SIZE",
     "MAX_TOKEN_SIZE",
     "Credentials",
@@ -30,10 +31,14 @@ __all__ = [
 
 MAX_TOKEN_SIZE = 16 * 1024
 MAX_PROOF_SIZE = 8 * 1024
+MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
+# Blanks are taken off one by one: of more, what is left is no value.
+_MOST_BLANKS = 64
+_LENGTHS = frozenset(map(len, (b"authorization", b"dpop", b"host")))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _LONGEST_SCHEME = len("bearer")
@@ -43,8 +48,7 @@ _MAX_QUOTED = 8 * 1024 + 1
 _UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceRequest:
+class ResourceRequest(NamedTuple):
     """What a resource server must know of a request, as it was received.
 
     - `method`: the HTTP method; GET for a WebSocket handshake.
@@ -57,52 +61,58 @@ class ResourceRequest:
     method: str
     raw_path: str
     hosts: tuple[str, ...]
-    authorization: tuple[str, ...] = field(repr=False)
-    dpop: tuple[str, ...] = field(repr=False)
+    authorization: tuple[str, ...]
+    dpop: tuple[str, ...]
     root_path: str = ""
-    # What is between two faces of a connection may add header fields; it stays one request.
-    fields: int = field(default=0, compare=False)
+    fields: int = 0
+
+    def __repr__(self) -> str:
+        return f"ResourceRequest(method={self.method!r}, raw_path={self.raw_path!r}, hosts={self.hosts!r})"
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
         """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
-        hosts: list[str] = []
-        authorization: list[str] = []
-        dpop: list[str] = []
+        hosts, authorization, dpop = [], [], []
         fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
-        for name, value in fields if len(fields) <= MAX_FIELDS else ():
-            length = len(name)
-            if length == 13:
-                if name.lower() == b"authorization":
-                    authorization.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-            elif length == 4:
-                lowered = name.lower()
-                if lowered == b"dpop":
-                    dpop.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
-                elif lowered == b"host":
-                    hosts.append(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE))
+        read = fields if len(fields) <= MAX_FIELDS else ()
+        for name, value in [(name.lower(), value) for name, value in read if len(name) in _LENGTHS]:
+            if name == b"authorization":
+                authorization.append(_without_blanks(value.decode("latin-1")))
+            elif name == b"dpop":
+                dpop.append(_without_blanks(value.decode("latin-1")))
+            elif name == b"host":
+                hosts.append(_without_blanks(value.decode("latin-1")))
         raw_path = scope.get("raw_path")
         return cls(
-            method=scope["method"] if scope["type"] == "http" else "GET",
-            raw_path=(
-                quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
-                if raw_path is None
-                else raw_path.partition(b"?")[0].decode("latin-1")
-            ),
-            hosts=tuple(hosts),
-            authorization=tuple(authorization),
-            dpop=tuple(dpop),
-            root_path=scope.get("app_root_path", scope.get("root_path", "")),
-            fields=len(fields),
+            scope["method"] if scope["type"] == "http" else "GET",
+            quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
+            if raw_path is None
+            else raw_path.partition(b"?")[0].decode("latin-1"),
+            tuple(hosts),
+            tuple(authorization),
+            tuple(dpop),
+            scope.get("app_root_path", scope.get("root_path", "")),
+            len(fields),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The scheme and the access token of an `Authorization` field, not yet looked into."""
 
     scheme: Scheme
-    access_token: str = field(repr=False)
+    access_token: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(scheme={self.scheme!r})"
+
+
+def _without_blanks(value: str) -> str:
+    """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
+    if value[:1] in _OPTIONAL_WHITESPACE:
+        value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
+    if value[-1:] in _OPTIONAL_WHITESPACE:
+        value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
+    return value
 
 
 def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
@@ -128,7 +138,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
     if scheme is None:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    access_token = rest.lstrip(" ")
+    access_token = rest[:_MOST_BLANKS].lstrip(" ") + rest[_MOST_BLANKS:] if rest[:1] == " " else rest
     if len(access_token) > MAX_TOKEN_SIZE:
         raise InvalidToken(
             "the access token is too large",
@@ -145,10 +155,16 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     return Credentials(scheme, access_token)
 
 
-def one_proof(dpop: tuple[str, ...]) -> str:
+def _max_proof_size(algorithms: Collection[str]) -> int:
+    large = any(name in algorithms for name in POST_QUANTUM_ALGORITHMS)
+    return MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
+
+
+def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:
     """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
 
     A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    `algorithms` are those that the proof may use: with ML-DSA among them it may have 16 KiB, otherwise 8.
     Raises InvalidDPoPProof.
     """
     if not dpop:
@@ -161,11 +177,11 @@ def one_proof(dpop: tuple[str, ...]) -> str:
             actual=sum(value.count(",") + 1 for value in dpop),
         )
     proof = dpop[0]
-    if len(proof) > MAX_PROOF_SIZE:
+    if len(proof) > MAX_PROOF_SIZE and len(proof) > (limit := _max_proof_size(algorithms)):
         raise InvalidDPoPProof(
             "the DPoP proof is too large",
             check=Check.ONE_HEADER,
-            expected=MAX_PROOF_SIZE,
+            expected=limit,
             actual=len(proof),
         )
     if not proof:

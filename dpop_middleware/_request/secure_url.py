@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 
+from dpop_middleware._options import refused
 from dpop_middleware._request.uri import BaseURL, URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
@@ -51,7 +52,7 @@ def checked_hosts(hosts: object) -> frozenset[str]:
     Raises ConfigurationError for anything but a collection of host names (no scheme, no port).
     """
     if isinstance(hosts, str) or not isinstance(hosts, Collection):
-        raise ConfigurationError("insecure_http_hosts takes a sequence of host names, such as ('auth',)")
+        raise refused("insecure_http_hosts", "a sequence of host names, such as ('auth',)", hosts)
     return frozenset(_host(host) for host in hosts)
 
 
@@ -61,9 +62,7 @@ def _host(host: object) -> str:
     try:
         return ipaddress.IPv6Address(str(host).removeprefix("[").removesuffix("]")).compressed
     except ValueError as error:
-        raise ConfigurationError(
-            f"insecure_http_hosts names hosts without scheme and port, such as 'auth', not {host!r}"
-        ) from error
+        raise refused("insecure_http_hosts", "hosts without scheme and port, such as 'auth'", host) from error
 
 
 def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:
@@ -78,7 +77,7 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
     """
     hosts = checked_hosts(insecure_http_hosts)
     if not isinstance(url, str):
-        raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
+        raise refused(name, "an https URL as a string", url)
     try:
         base = parse_base_url(url)
     except URIError as error:

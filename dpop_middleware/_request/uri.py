@@ -44,10 +44,14 @@ __all__ = [
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
-_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
+# A host has at most 253 characters (RFC 1035 section 2.3.4).
+_MAX_AUTHORITY: Final = 300
+_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]{1,300}(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
-_ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+_ABSOLUTE_FORM: Final = re.compile(
+    r"(https?)://([^/?]{0,300}(?![^/?]))(.*)", re.ASCII | re.IGNORECASE | re.DOTALL
+)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 # No surrogates: half a character has no UTF-8.
@@ -70,6 +74,8 @@ class BaseURL:
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
+    if len(text) > _MAX_AUTHORITY:
+        raise URIError("the authority is too long")
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         if "@" in text:
@@ -125,7 +131,7 @@ def normalize(uri: str) -> str:
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control characters and lone surrogates. Also for a path of which over 384 characters are or must be
+    control characters and lone surrogates. Also for a path of which over 256 characters are or must be
     percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
@@ -166,21 +172,22 @@ def request_path(raw_path: str) -> str:
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
     fragment: a request has none, and servers route by what follows it.
 
-    Raises URIError as `check_request_path` does, and for more than 384 characters to percent-encode.
+    Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
     """
     check_request_path(raw_path)
     return encoded(raw_path.partition("?")[0])
 
 
-def sent_uri(base: BaseURL, raw_path: str) -> str | None:
+def sent_uri(base: BaseURL, raw_path: str, root_path: str) -> str | None:
     """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
 
     A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
-    path can hold, and under a base URL without a path. The path must have passed `check_request_path`.
+    path can hold; under a base URL with a path, which a proxy took off, only where there is no root path to
+    take off too. The path must have passed `check_request_path`.
     """
-    if base.path or not is_plain(raw_path):
+    if not is_plain(raw_path) or (base.path and root_path):
         return None
-    return base.origin + raw_path
+    return base.origin + base.path + raw_path
 
 
 def absolute_form(target: str) -> tuple[str, str] | None:

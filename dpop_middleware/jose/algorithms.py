@@ -1,4 +1,4 @@
-"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864).
+"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864, RFC 9964).
 
 Asymmetric ones only, each with one type of key and, where the type has curves, one curve. To add one is a
 change here, on purpose: nothing that a request or a token says can widen the table.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -18,24 +18,43 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP521R1,
     EllipticCurve,
     EllipticCurvePublicKey,
+    derive_private_key,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from jwt import algorithms as pyjwt
 
+from dpop_middleware.jose import mldsa
+from dpop_middleware.jose.mldsa import MLDSAPublicKey
+
 __all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
 
-PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
+PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey | MLDSAPublicKey
+
+
+def _ed25519_key() -> type[PublicKey]:
+    try:
+        return type(Ed25519PublicKey.from_public_bytes(bytes(32)))
+    except (UnsupportedAlgorithm, ValueError):
+        # An OpenSSL without this algorithm, as some with FIPS are: no key is of the abstract class itself.
+        return Ed25519PublicKey
+
+
+# The very classes: to compare them costs less than to ask for the abstract ones, for each signature.
+_EC_KEY: Final = type(derive_private_key(1, SECP256R1()).public_key())
+_RSA_KEY: Final = type(RSAPublicNumbers(65537, (1 << 2047) + 1).public_key())
+_ED25519_KEY: Final = _ed25519_key()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Algorithm:
     """One JWS algorithm and the only keys that go with it.
 
-    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None for RSA), `curve` is
-    the elliptic curve of an ECDSA key, None otherwise.
+    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None where the type has no
+    curves), `curve` is the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of
+    its keys.
     """
 
     name: str
@@ -45,11 +64,12 @@ class Algorithm:
     key_type: type[PublicKey] = field(repr=False)
     verifier: pyjwt.Algorithm = field(repr=False)
 
-    def accepts(self, key: object) -> bool:
+    def accepts(self, key: Any) -> bool:
         """Whether `key` is a public key of this algorithm's type and curve."""
-        if self.curve is None:
-            return isinstance(key, self.key_type)
-        return isinstance(key, EllipticCurvePublicKey) and key.curve.name == self.curve.name
+        if type(key) is not self.key_type:
+            return False
+        known: Any = key
+        return self.curve is None or known.curve.name == self.curve.name
 
     def verify(self, key: PublicKey, signing_input: bytes, signature: bytes) -> bool:
         """Whether `signature` is `key`'s signature over `signing_input` (RFC 7515 section 5.2).
@@ -87,9 +107,7 @@ class _ECDSA(pyjwt.ECAlgorithm):
 
 
 def _ecdsa(name: str, crv: str, curve: EllipticCurve, verifier: pyjwt.ECAlgorithm) -> Algorithm:
-    return Algorithm(
-        name=name, kty="EC", crv=crv, curve=curve, key_type=EllipticCurvePublicKey, verifier=verifier
-    )
+    return Algorithm(name=name, kty="EC", crv=crv, curve=curve, key_type=_EC_KEY, verifier=verifier)
 
 
 def _eddsa(name: str) -> Algorithm:
@@ -98,13 +116,13 @@ def _eddsa(name: str) -> Algorithm:
         kty="OKP",
         crv="Ed25519",
         curve=None,
-        key_type=Ed25519PublicKey,
+        key_type=_ED25519_KEY,
         verifier=pyjwt.OKPAlgorithm(),
     )
 
 
 def _rsa(name: str, verifier: pyjwt.RSAAlgorithm) -> Algorithm:
-    return Algorithm(name=name, kty="RSA", crv=None, curve=None, key_type=RSAPublicKey, verifier=verifier)
+    return Algorithm(name=name, kty="RSA", crv=None, curve=None, key_type=_RSA_KEY, verifier=verifier)
 
 
 _TABLE: Final = (
@@ -119,6 +137,10 @@ _TABLE: Final = (
     _rsa("RS256", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA256)),
     _rsa("RS384", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA384)),
     _rsa("RS512", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA512)),
+    *(
+        Algorithm(name=each.name, kty=mldsa.KTY, crv=None, curve=None, key_type=key_type, verifier=each)
+        for each, key_type in mldsa.known()
+    ),
 )
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(

@@ -3,7 +3,7 @@
 from binascii import a2b_base64, b2a_base64
 from typing import Final
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose.errors import JOSEError
 
 __all__ = ["decode", "encode"]
@@ -33,8 +33,12 @@ def decode(text: str) -> bytes:
     remainder = len(text) % 4
     last = _LAST[remainder]
     if last is not None and text[-1] not in last:
-        raise JOSEError("a segment or member is not canonical base64url", check=Check.FORMAT)
+        raise JOSEError(
+            "a segment or member is not canonical base64url", check=Check.FORMAT, reason=Reason.NOT_BASE64URL
+        )
     try:
         return a2b_base64(text.encode("ascii").translate(_FROM_URL) + _PADDING[remainder], strict_mode=True)
     except ValueError as error:
-        raise JOSEError("a segment or member is not base64url", check=Check.FORMAT) from error
+        raise JOSEError(
+            "a segment or member is not base64url", check=Check.FORMAT, reason=Reason.NOT_BASE64URL
+        ) from error

@@ -1,28 +1,26 @@
 """The compact serialisation of a JWS, taken apart (RFC 7515 section 7.1)."""
 
-from dataclasses import dataclass, field
-from typing import Final
+from typing import NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.jose.errors import JOSEError
 
 __all__ = ["CompactJWS", "split"]
 
-_SEGMENTS: Final = 3
 
+class CompactJWS(NamedTuple):
+    """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1).
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompactJWS:
-    """The three segments of a compact JWS, each still encoded (RFC 7515 section 7.1)."""
+    `signing_input` is what the signature covers (RFC 7515 section 5.2).
+    """
 
-    header: str = field(repr=False)
-    payload: str = field(repr=False)
-    signature: str = field(repr=False)
+    header: str
+    payload: str
+    signature: str
+    signing_input: bytes
 
-    @property
-    def signing_input(self) -> bytes:
-        """The bytes that the signature covers (RFC 7515 section 5.2)."""
-        return f"{self.header}.{self.payload}".encode("ascii")
+    def __repr__(self) -> str:
+        return "CompactJWS()"
 
 
 def split(text: str) -> CompactJWS:
@@ -33,7 +31,9 @@ def split(text: str) -> CompactJWS:
     """
     if not text.isascii():
         raise JOSEError("a compact JWS is ASCII", check=Check.FORMAT)
-    segments = text.split(".", _SEGMENTS)
-    if len(segments) != _SEGMENTS:
+    # Not str.split: it looks at each character by itself.
+    header, _, rest = text.partition(".")
+    payload, dot, signature = rest.partition(".")
+    if not dot or "." in signature:
         raise JOSEError("a compact JWS has three segments", check=Check.FORMAT)
-    return CompactJWS(header=segments[0], payload=segments[1], signature=segments[2])
+    return CompactJWS(header, payload, signature, text[: -len(signature) - 1].encode())

@@ -5,21 +5,22 @@ import math
 import re
 from typing import Any, Final
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["MAX_DEPTH", "parse_object", "parse_strangers_object"]
+__all__ = ["MAX_DEPTH", "MAX_ESCAPES", "parse_object", "parse_untrusted_object"]
 
 MAX_DEPTH: Final = 32
 """How deep objects and arrays may be nested: more would exhaust the stack of code that walks them."""
 
-# What a stranger may make the parser do: a header with three certificates of 4096 bits has less of each, and
-# so has a proof whose jti is 512 escaped characters.
+# What an untrusted sender may make the parser do.
 _MAX_SIZE: Final = 8 * 1024
 _MAX_STRUCTURE: Final = 256
 # Each object costs a call; a chain as deep as is allowed has fewer.
 _MAX_CONTAINERS: Final = 40
-_MAX_ESCAPES: Final = 640
+MAX_ESCAPES: Final = 640
+"""A `jti` of 512 escaped characters has fewer."""
+
 _STRUCTURE: Final = b'{}[],:"'
 
 # An integer of at most 308 digits has a finite float, so that arithmetic with times can't overflow.
@@ -34,25 +35,27 @@ _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise JOSEError("a JSON object has the same member name twice", check=Check.FORMAT)
+        raise JOSEError(
+            "a JSON object has the same member name twice", check=Check.FORMAT, reason=Reason.NOT_JSON
+        )
     return members
 
 
 def _integer(text: str) -> int:
     if len(text) > _MAX_INTEGER_LENGTH:
-        raise JOSEError("a JSON number is out of range", check=Check.FORMAT)
+        raise JOSEError("a JSON number is out of range", check=Check.FORMAT, reason=Reason.NOT_JSON)
     return int(text)
 
 
 def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise JOSEError("a JSON number is out of range", check=Check.FORMAT)
+        raise JOSEError("a JSON number is out of range", check=Check.FORMAT, reason=Reason.NOT_JSON)
     return number
 
 
 def _constant(_name: str) -> None:
-    raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT)
+    raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT, reason=Reason.NOT_JSON)
 
 
 _DECODER: Final = json.JSONDecoder(
@@ -86,34 +89,40 @@ def parse_object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
         value, end = _DECODER.raw_decode(text)
-        if _SURROGATE_ESCAPE.search(text):
+        if "\\" in text and _SURROGATE_ESCAPE.search(text):
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:
         raise
     except (ValueError, RecursionError) as error:
-        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT) from error
+        raise JOSEError(
+            "a segment is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON
+        ) from error
     if end != len(text):
-        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT)
+        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON)
     if not isinstance(value, dict):
-        raise JOSEError("a segment is not a JSON object", check=Check.FORMAT)
+        raise JOSEError("a segment is not a JSON object", check=Check.FORMAT, reason=Reason.NOT_JSON)
     if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
-        raise JOSEError("JSON is nested too deep", check=Check.FORMAT)
+        raise JOSEError("JSON is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
     return value
 
 
-def parse_strangers_object(data: bytes) -> dict[str, Any]:
+def parse_untrusted_object(data: bytes, *, max_escapes: int = MAX_ESCAPES) -> dict[str, Any]:
     """Return what `parse_object` does, of what nobody has vouched for: a JOSE header, a proof's claims.
 
     Raises JOSEError (`Check.FORMAT`) also for more than 8 KiB, more than 256 braces, brackets, commas, colons
-    and quotes together, over 40 of them opening braces and brackets, and more than 640 backslashes: counted
-    at C speed, before anything is parsed.
+    and quotes together, over 40 of them opening braces and brackets, and more than `max_escapes` backslashes:
+    counted at C speed, before anything is parsed.
     """
     if (
         len(data) > _MAX_SIZE
         or len(data) - len(data.translate(None, _STRUCTURE)) > _MAX_STRUCTURE
         or data.count(b"{") + data.count(b"[") > _MAX_CONTAINERS
-        or data.count(b"\\") > _MAX_ESCAPES
+        or data.count(b"\\") > max_escapes
     ):
-        raise JOSEError("a segment is too large, or has too many members or escapes", check=Check.FORMAT)
+        raise JOSEError(
+            "a segment is too large, or has too many members or escapes",
+            check=Check.FORMAT,
+            reason=Reason.NOT_JSON,
+        )
     return parse_object(data)

@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dpop_middleware.jose import base64url
 
@@ -12,8 +11,7 @@ __all__ = ["ReplayEntry", "ReplayKeyspace", "ReplayStore"]
 _KEY_SIZE = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayEntry:
+class ReplayEntry(NamedTuple):
     """One presentation of a proof, to be remembered until it can't be accepted any more.
 
     `key` names the proof: an ASCII digest over the namespace, the key's thumbprint and the `jti`, with

@@ -8,9 +8,10 @@ from dpop_middleware import client
 from dpop_middleware._clock import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
+from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
-from dpop_middleware.testing.stand_in import audiences_of, stand_in
+from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, stand_in
 
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
@@ -26,6 +27,7 @@ class TestIssuer:
     - `issuer`: its identifier, the tokens' `iss`.
     - `audience`: the default `aud` of the tokens; a string or several.
     - `algorithm`: the JWS algorithm of its signing key.
+    - `profile`: the shape of its tokens, such as `profiles.KEYCLOAK`: their `typ`, and the names of claims.
     - `clock`: seconds since the epoch, for `iat`, `exp` and the proofs of `auth`.
 
     Every instance has a new key. Give `jwks()` to the resource server under test, or make that server with
@@ -41,11 +43,13 @@ class TestIssuer:
         *,
         audience: str | list[str] = "https://api.example.test",
         algorithm: str = "ES256",
+        profile: Profile = RFC9068,
         clock: Callable[[], float] = system_time,
     ) -> None:
         self.issuer = issuer
         self.audience = audience
         self.key = DPoPKey.generate(algorithm)
+        self.profile = profile
         self.clock = clock
 
     @classmethod
@@ -53,15 +57,24 @@ class TestIssuer:
         cls,
         production: ResourceServer,
         *,
+        issuer: str | None = None,
         algorithm: str = "ES256",
         clock: Callable[[], float] = system_time,
     ) -> Self:
-        """Make a stand-in for the issuer of `production`, with its identifier and tokens for its audience.
+        """Make a stand-in for the issuer of `production`: its identifier, and tokens that it would accept.
 
-        If there are several issuers or audiences, the first is used.
+        They have the audience, the `typ` and the claims that `production` looks for, and no `jti` where it
+        needs none. Of several issuers it is the first, or `issuer`; of several audiences the first.
         """
-        issuers = production.issuers or (_ISSUER,)
-        return cls(issuers[0], audience=audiences_of(production)[0], algorithm=algorithm, clock=clock)
+        if issuer is None:
+            issuer = next(iter(production.issuers), _ISSUER)
+        return cls(
+            issuer,
+            audience=audiences_of(production, issuer)[0],
+            algorithm=algorithm,
+            profile=profile_of(production, issuer),
+            clock=clock,
+        )
 
     @property
     def kid(self) -> str:
@@ -85,7 +98,7 @@ class TestIssuer:
         header: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """Return an access token (RFC 9068) with the given changes.
+        """Return an access token of the issuer's profile (RFC 9068) with the given changes.
 
         `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. With `sub` None it
         has no subject, as some issuers do for clients that act for themselves. `expires_in` is in seconds
@@ -95,16 +108,18 @@ class TestIssuer:
         """
         signer = self.key if key is None else key
         now = int(self.clock())
-        usual_header = {"typ": "at+jwt", "alg": self.key.algorithm, "kid": self.kid}
+        profile, granted = self.profile, list(scopes)
+        typ = profile.token_types[0]
+        usual_header = {"typ": ABSENT if typ is None else typ, "alg": self.key.algorithm, "kid": self.kid}
         usual_claims = {
             "iss": self.issuer,
             "sub": ABSENT if sub is None else sub,
             "aud": self.audience if audience is None else audience,
-            "client_id": client_id,
+            profile.client_id_claims[0]: client_id,
             "iat": now,
             "exp": int(now + expires_in),
-            "jti": secrets.token_urlsafe(16),
-            "scope": " ".join(scopes) or ABSENT,
+            "jti": secrets.token_urlsafe(16) if "jti" in profile.required_claims else ABSENT,
+            profile.scope_claims[0]: (granted if profile.scopes_as_list else " ".join(granted)) or ABSENT,
             "cnf": ABSENT if jkt is None else {"jkt": jkt},
         }
         return encode_jws(merged(usual_header, header or {}), merged(usual_claims, claims), key=signer)
@@ -134,13 +149,20 @@ class TestIssuer:
         )
 
     def resource_server(
-        self, production: ResourceServer, *, on_event: EventSink | None = None
+        self,
+        production: ResourceServer,
+        *,
+        also: Iterable["TestIssuer"] = (),
+        on_event: EventSink | None = None,
     ) -> ResourceServer:
         """Return a new ResourceServer with `production`'s configuration that trusts this issuer instead.
 
+        With `also` it trusts those too, which must have other identifiers.
+
         Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
         caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing
-        is fetched. A verifier other than a `JWTAccessTokenVerifier` is replaced by one with default
+        is fetched. A verifier other than those of this package for JWTs is replaced by one with default
         options. Make the issuer with `TestIssuer.of(production)`, so that its tokens have the right audience.
         """
-        return stand_in(production, issuer=self.issuer, jwks=self.jwks(), clock=self.clock, on_event=on_event)
+        trusted = [Trusted(one.issuer, one.jwks()) for one in (self, *also)]
+        return stand_in(production, trusted=trusted, clock=self.clock, on_event=on_event)

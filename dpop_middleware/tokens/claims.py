@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dpop_middleware._options import names
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import InvalidToken
+from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
 
-__all__ = ["NEVER_DROPPED", "ClaimRules", "judge_claims", "speaks_for_nobody"]
+__all__ = ["NEVER_DROPPED", "ClaimRules", "checked_required_claims", "judge_claims", "speaks_for_nobody"]
 
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims without which no token says whose it is, until when, and for whom."""
@@ -33,7 +34,7 @@ _LATEST = 253402300799  # the end of the year 9999
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRules:
-    """What a token must say. `clock_skew` is in seconds."""
+    """What a token must say. `clock_skew` is in seconds; `names_issuer` is that of `AccessToken`."""
 
     issuer: str
     audiences: frozenset[str]
@@ -41,12 +42,24 @@ class ClaimRules:
     scope_claims: tuple[str, ...]
     client_id_claims: tuple[str, ...]
     clock_skew: float
+    names_issuer: bool = False
 
 
-def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity: str) -> VerifiedToken:
+def checked_required_claims(claims: object) -> tuple[str, ...]:
+    """Return the names that the option `required_claims` gives, or raise ConfigurationError."""
+    named = names("required_claims", claims)
+    if not set(NEVER_DROPPED).issubset(named):
+        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
+    return named
+
+
+def judge_claims(
+    payload: bytes, *, rules: ClaimRules, now: float, key_identity: str = "", token_hash: str = ""
+) -> VerifiedToken:
     """Return what a signed payload says, or raise InvalidToken.
 
     - `payload`: the bytes under the signature; `key_identity`: the key that signed them.
+    - `token_hash`: the hash of the token that holds them.
     - `now`: seconds since the epoch.
     """
     try:
@@ -80,8 +93,11 @@ def judge_claims(payload: bytes, *, rules: ClaimRules, now: float, key_identity:
         scopes=scopes,
         expires_at=expires_at,
         jkt=_confirmation(claims),
+        names_issuer=rules.names_issuer,
     )
-    return VerifiedToken(access_token=access_token, not_before=not_before, key_identity=key_identity)
+    return VerifiedToken(
+        access_token=access_token, token_hash=token_hash, not_before=not_before, key_identity=key_identity
+    )
 
 
 def speaks_for_nobody(*names: str) -> InvalidToken:

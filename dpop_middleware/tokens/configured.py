@@ -3,18 +3,19 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dpop_middleware._options import provides, seconds
+from dpop_middleware._options import part, provides, refused
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import (
-    LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
+    checked_clock_skew,
     warn_of_plain_http,
 )
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
-__all__ = ["clock_skew_of", "configured_verifier"]
+__all__ = ["configured_verifier"]
 
 
 def configured_verifier(
@@ -29,42 +30,39 @@ def configured_verifier(
     """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
 
     - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
-      `audience` as it was given, `jwks` and `token_clock_skew`.
+      `audience` as it was given, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
+      `max_cached_bytes`.
 
     Raises ConfigurationError.
     """
     if verifier is None:
         if issuer is None:
             raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")
-        skew = options["token_clock_skew"]
-        return JWTAccessTokenVerifier(
+        skew, tokens, size = (
+            options[name] for name in ("token_clock_skew", "max_cached_tokens", "max_cached_bytes")
+        )
+        return _checked_profile(options["profile"]).verifier(
             issuer=issuer,
             audience=audience,
             jwks=options["jwks"],
-            clock_skew=TOKEN_CLOCK_SKEW if skew is None else _checked_skew("token_clock_skew", skew),
+            clock_skew=TOKEN_CLOCK_SKEW if skew is None else checked_clock_skew("token_clock_skew", skew),
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
+            max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
+            max_cached_bytes=MAX_CACHED_BYTES if size is None else size,
         )
-    if not provides(verifier, "verify"):
-        raise ConfigurationError("verifier takes an AccessTokenVerifier: JWTAccessTokenVerifier(…)")
+    takes = "an AccessTokenVerifier, such as JWTAccessTokenVerifier(…)"
+    part("verifier", verifier, takes, fits=provides(verifier, "verify"))
     if issuer is not None or any(value is not None for value in options.values()):
         raise ConfigurationError(
-            "issuer, audience, jwks and token_clock_skew make a verifier: leave them out, or leave out "
-            "verifier"
+            f"issuer, {', '.join(options)} make a verifier: leave them out, or leave out verifier"
         )
     # A verifier that is made here has said so.
     warn_of_plain_http(checked_hosts(insecure_http_hosts))
     return verifier
 
 
-def clock_skew_of(verifier: AccessTokenVerifier) -> float:
-    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
-
-    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
-    seconds.
-    """
-    return _checked_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
-
-
-def _checked_skew(option: str, value: object) -> float:
-    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
+def _checked_profile(profile: object) -> Profile:
+    if profile is not None and not isinstance(profile, Profile):
+        raise refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
+    return RFC9068 if profile is None else profile

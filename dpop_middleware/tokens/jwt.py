@@ -1,21 +1,23 @@
 """Access tokens that are signed JWTs (RFC 9068): the steps of a verification, in their order."""
 
-import hashlib
+import copy
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
-from dpop_middleware.tokens.jwks import Candidates, VerificationKey
+from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.options import (
     LONGEST_CLOCK_SKEW,
@@ -23,16 +25,23 @@ from dpop_middleware.tokens.options import (
     checked_token_types,
     warn_of_plain_http,
 )
+from dpop_middleware.tokens.own_fetch import Fetch
 from dpop_middleware.tokens.remote_key_source import Lifetimes
-from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
-from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, TokenCache
+from dpop_middleware.tokens.signed_token import (
+    MAX_TOKEN_SIZE,
+    SignedToken,
+    not_a_jwt,
+    parse_signed_token,
+    shown,
+)
+from dpop_middleware.tokens.signing_keys import SigningKeys
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
-_MAX_TOKEN_SIZE = 16 * 1024
 _DAY = 86400.0
 # Claims that may be looked at before their signature was: parsing these costs less than the verification.
-_SHORT = 4096
+_SHORT = 5461
 _SIMPLE = 100
 _STRUCTURE = (b"{", b"[", b",", b"\\")
 
@@ -48,14 +57,15 @@ class JWTAccessTokenVerifier:
     - `token_types`: what the header's `typ` may name, in any case, with or without `application/` (RFC 7515
       section 4.1.9). For issuers that differ from RFC 9068 add `"JWT"`, or None for a token without `typ`;
       then other JWTs of the issuer, such as ID tokens, are told apart by their audience only.
-    - `scope_claims`: the claims that hold scopes, as a string with blanks between or as an array.
+    - `scope_claims`: the claims that hold scopes, as a string with spaces between or as an array.
     - `client_id_claims`: the claims to read the client's identifier from; the first one present counts.
     - `required_claims`: the claims that a token must have. Name fewer for an issuer that leaves some out;
       `iss`, `exp` and `aud` stay.
     - `clock_skew`: seconds by which the issuer's clock may differ from ours, both ways.
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be reached by plain http besides the loopback ones.
-    - `max_cached_tokens`: how many verified tokens are remembered, 0 for none. One takes about 2 KB.
+    - `max_cached_tokens`: how many verified tokens are remembered, each with its client's key, 0 for none.
+      One takes about 5 KB.
     - `max_cached_bytes`: how many bytes they may take in all.
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
@@ -64,9 +74,13 @@ class JWTAccessTokenVerifier:
       are answered 503 while keys rotate.
     - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
     - `ssl_context`: for private CAs; it must check certificates and host names.
+    - `jwks_proxy`: the http URL of an egress proxy for https URLs, or `"environment"` for `HTTPS_PROXY` and
+      `NO_PROXY`; None uses none, whatever the environment says.
+    - `jwks_headers`: header fields for the origin of `jwks`, or of `issuer` where `jwks` is None.
+    - `fetch`: an async function from a URL to bytes that fetches in place of all that. Bounded are its time
+      and its answer's size; that it checks certificates isn't checked.
 
-    Proxies from the environment are not used. That a token was revoked is not checked. Raises
-    ConfigurationError.
+    That a token was revoked is not checked. Raises ConfigurationError.
     """
 
     expiry_is_final = True
@@ -86,13 +100,16 @@ class JWTAccessTokenVerifier:
         clock_skew: float = TOKEN_CLOCK_SKEW,
         clock: Callable[[], float] = system_time,
         insecure_http_hosts: Collection[str] = (),
-        max_cached_tokens: int = 10_000,
+        max_cached_tokens: int = MAX_CACHED_TOKENS,
         max_cached_bytes: int = MAX_CACHED_BYTES,
         jwks_lifetime: float = 300,
         jwks_max_age: float = _DAY,
         jwks_cooldown: float = 1,
         jwks_timeout: float = 5,
         ssl_context: ssl.SSLContext | None = None,
+        jwks_proxy: str | None = None,
+        jwks_headers: Mapping[str, str] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         hosts = checked_hosts(insecure_http_hosts)
         checked_url("issuer", issuer, insecure_http_hosts=hosts)
@@ -101,18 +118,17 @@ class JWTAccessTokenVerifier:
         self._clock = options.clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
-            audiences=frozenset(
-                options.names("audience", [audience] if isinstance(audience, str) else audience)
-            ),
-            required=_checked_required_claims(required_claims),
+            audiences=frozenset(options.names_or_one("audience", audience)),
+            required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
             clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
-        self._cache = TokenCache(
-            max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
-            max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
-        )
+        self._cache_bounds = {
+            "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),
+            "max_bytes": options.whole_number("max_cached_bytes", max_cached_bytes),
+        }
+        self._cache = TokenCache(**self._cache_bounds)
         lifetime = options.seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -120,13 +136,14 @@ class JWTAccessTokenVerifier:
             cooldown=options.seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
             timeout=options.seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
         )
+        self._signing_keys = SigningKeys()
         self._source = issuer_keys(
             jwks,
             issuer=issuer,
             lifetimes=lifetimes,
             clock=clock,
             insecure_http_hosts=hosts,
-            ssl_context=ssl_context,
+            fetching=Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch),
         )
         warn_of_plain_http(hosts)
 
@@ -140,6 +157,16 @@ class JWTAccessTokenVerifier:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.clock_skew
 
+    def among_several(self) -> Self:
+        """Return this verifier, with the same keys, for a server of several issuers.
+
+        The `identity` of its tokens names the issuer.
+        """
+        sibling = copy.copy(self)
+        sibling._rules = replace(self._rules, names_issuer=True)
+        sibling._cache = TokenCache(**self._cache_bounds)
+        return sibling
+
     async def verify(self, token: str) -> AccessToken:
         """Verify the signature and the claims of one token (RFC 9068 section 4).
 
@@ -149,22 +176,26 @@ class JWTAccessTokenVerifier:
         can't be fetched now, for which it waits a second at most. Who presents the token is not checked:
         compare `jkt` with the key of the proof.
         """
-        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+        if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
-        digest = hashlib.sha256(token.encode("ascii")).digest()
-        known = self._cache.get(digest)
+        known = self._cache.get(token)
         if known is not None:
             keys = self._source.current() or await self._source.load()
             if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
                 return known.access_token
-            self._cache.discard(digest)
+            self._cache.discard(token)
         since = time.monotonic()
         signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
-        key = await self._signer(signed, digest, since)
+        key = await self._signer(signed, token, since)
+        payload = signed.payload
         verified = judge_claims(
-            signed.payload, rules=self._rules, now=self._clock(), key_identity=key.identity
+            payload,
+            rules=self._rules,
+            now=self._clock(),
+            key_identity=key.identity,
+            token_hash=token_hash(token),
         )
-        self._cache.put(digest, verified, payload=len(signed.payload))
+        self._cache.put(token, verified, payload=len(payload))
         return verified.access_token
 
     async def open(self) -> None:
@@ -179,7 +210,7 @@ class JWTAccessTokenVerifier:
         """Let a fetch that is under way end, for a second at most; the verifier may be used again."""
         await self._source.aclose()
 
-    async def _signer(self, signed: SignedToken, digest: bytes, since: float) -> VerificationKey:
+    async def _signer(self, signed: SignedToken, token: str, since: float) -> VerificationKey:
         """Return the issuer's key that signed the token, which came at `since`.
 
         Where the token named no key of the set, the set may be old: a newer one is asked for. Not so after a
@@ -188,10 +219,10 @@ class JWTAccessTokenVerifier:
         """
         keys = self._source.current() or await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
-        key = signed.signer(candidates)
+        key = self._signing_keys.signer(signed, candidates.keys)
         if key is not None:
             return key
-        wanted = digest if candidates.keys else _digest(signed)
+        wanted = token_hash(token) if candidates.keys else _name_of_key(signed)
         tried = {candidate.identity for candidate in candidates.keys}
         while key is None and self._source.renewable and not (candidates.named and candidates.keys):
             self._check_worth_waiting(signed)
@@ -201,8 +232,8 @@ class JWTAccessTokenVerifier:
             keys = newer
             candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
             untried = tuple(candidate for candidate in candidates.keys if candidate.identity not in tried)
+            key = self._signing_keys.signer(signed, untried, tried=len(tried))
             tried.update(candidate.identity for candidate in untried)
-            key = signed.signer(Candidates(untried, candidates.named))
         if key is not None:
             return key
         if not candidates.keys:
@@ -219,19 +250,13 @@ class JWTAccessTokenVerifier:
 
         Nobody waits and nothing is fetched for a token of another issuer, or one that has expired.
         """
+        if len(signed.encoded_payload) > _SHORT:
+            return
         payload = signed.payload
-        if len(payload) <= _SHORT and sum(map(payload.count, _STRUCTURE)) <= _SIMPLE:
-            judge_claims(payload, rules=self._rules, now=self._clock(), key_identity="")
+        if sum(map(payload.count, _STRUCTURE)) <= _SIMPLE:
+            judge_claims(payload, rules=self._rules, now=self._clock())
 
 
-def _digest(signed: SignedToken) -> bytes:
+def _name_of_key(signed: SignedToken) -> str:
     """What is looked for on behalf of all tokens that name the same key."""
-    named = f"{signed.algorithm.name} {signed.kid!r}".encode("utf-8", "surrogatepass")
-    return hashlib.sha256(named).digest()
-
-
-def _checked_required_claims(claims: object) -> tuple[str, ...]:
-    names = options.names("required_claims", claims)
-    if not set(NEVER_DROPPED).issubset(names):
-        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
-    return names
+    return token_hash(ascii(f"{signed.algorithm.name} {signed.kid}"))

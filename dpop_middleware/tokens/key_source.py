@@ -38,7 +38,7 @@ class KeySource(Protocol):
         """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
         ...
 
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
         """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
         - `keys`: the set that lacks what is wanted. `since`: when the request came, by the monotonic clock.
@@ -78,7 +78,7 @@ class StaticKeySource:
         """Return the keys."""
         return self._keys
 
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:  # noqa: ARG002
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
         """Return the same keys: there are no newer ones."""
         return keys
 

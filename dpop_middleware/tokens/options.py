@@ -4,13 +4,15 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose.typ import media_type
+from dpop_middleware._options import refused, seconds
+from dpop_middleware.jose.header import media_type
 
 __all__ = [
     "LONGEST_CLOCK_SKEW",
     "TOKEN_CLOCK_SKEW",
+    "checked_clock_skew",
     "checked_token_types",
+    "clock_skew_of",
     "warn_of_plain_http",
 ]
 
@@ -23,6 +25,20 @@ LONGEST_CLOCK_SKEW: Final = 300.0
 _LOG = logging.getLogger("dpop_middleware")
 
 
+def checked_clock_skew(option: str, value: object) -> float:
+    """Return the seconds that an option for a clock skew gives, or raise ConfigurationError."""
+    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
+
+
+def clock_skew_of(verifier: object) -> float:
+    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
+
+    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
+    seconds.
+    """
+    return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
 def checked_token_types(types: object) -> tuple[str | None, ...]:
     """Return the media types that the option `token_types` names, or raise ConfigurationError."""
     if (
@@ -31,10 +47,8 @@ def checked_token_types(types: object) -> tuple[str | None, ...]:
         or not types
         or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
     ):
-        raise ConfigurationError(
-            "token_types takes the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ, "
-            f"not {types!r}"
-        )
+        takes = "the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
+        raise refused("token_types", takes, types)
     return tuple(dict.fromkeys(media_type(name) for name in types))
 
 

@@ -163,7 +163,7 @@ class RemoteKeySource:
             raise self._unavailable(state)
         return state.keys
 
-    async def newer_than(self, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
         """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
         Known is what was fetched after `since`, which is when the request came, and what was looked for in

@@ -10,37 +10,43 @@ from typing import Any
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import base64url, compact, strict_json
+from dpop_middleware.jose import base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.typ import media_type
-from dpop_middleware.tokens.jwks import Candidates, VerificationKey
+from dpop_middleware.jose.header import media_type, parse_header
+from dpop_middleware.tokens.jwks import VerificationKey
 
-__all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+
+MAX_TOKEN_SIZE = 16 * 1024
+"""Characters of the longest token that is looked at."""
 
 _JWE_DOTS = 4
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
-# Of the keys that fit a token which names none, so many are tried.
-_MAX_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedToken:
-    """A JWS whose header is acceptable. `payload` is decoded but not verified."""
+    """A JWS whose header is acceptable, and nothing else of it known yet."""
 
     algorithm: Algorithm
     kid: str | None
     signing_input: bytes = field(repr=False)
-    payload: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+    encoded_payload: str = field(repr=False)
 
-    def signer(self, candidates: Candidates) -> VerificationKey | None:
-        """Return the first of the keys that made the signature, or None; at most two are tried."""
-        for candidate in candidates.keys[:_MAX_TRIES]:
-            if self.algorithm.verify(candidate.key, self.signing_input, self.signature):
-                return candidate
-        return None
+    @property
+    def payload(self) -> bytes:
+        """The claims, decoded; raises InvalidToken where they are not base64url."""
+        try:
+            return base64url.decode(self.encoded_payload)
+        except JOSEError as error:
+            raise not_a_jwt() from error
+
+    def is_signed_by(self, key: VerificationKey) -> bool:
+        """Whether `key` made the signature."""
+        return self.algorithm.verify(key.key, self.signing_input, self.signature)
 
 
 def shown(value: object) -> str:
@@ -63,14 +69,15 @@ def parse_signed_token(
     - `token_types`: the accepted media types as `media_type` writes them, None for a header without `typ`.
     - `algorithms`: the accepted values of `alg`, all of them in `jose.algorithms.ALGORITHMS`.
     """
-    if token.count(".") == _JWE_DOTS:
-        raise InvalidToken("encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT)
     try:
         jws = compact.split(token)
-        header = strict_json.parse_strangers_object(base64url.decode(jws.header))
-        payload = base64url.decode(jws.payload)
+        header = parse_header(jws.header)
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
+        if token.count(".") == _JWE_DOTS:
+            raise InvalidToken(
+                "encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT
+            ) from error
         raise not_a_jwt() from error
     _judge_members(header)
     _judge_typ(header, token_types)
@@ -78,8 +85,8 @@ def parse_signed_token(
         algorithm=_algorithm(header, algorithms),
         kid=header.get("kid"),
         signing_input=jws.signing_input,
-        payload=payload,
         signature=signature,
+        encoded_payload=jws.payload,
     )
 
 

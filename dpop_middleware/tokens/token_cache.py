@@ -1,7 +1,8 @@
 """Access tokens that were verified before, so that a known client costs no second signature check.
 
-Claims are kept as the bytes of the payload: as dictionaries they would make every full garbage collection
-several times as long. Only what was verified enters, and entries and bytes are bounded.
+What a resource server knows of the client is kept with its token (`AccessToken.client_memo`): one cache, one
+rule of eviction. Claims are kept as the bytes of the payload: as dictionaries they would make every full
+garbage collection several times as long. Only what was verified enters, and entries and bytes are bounded.
 """
 
 import json
@@ -11,15 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpop_middleware._bounded_cache import BoundedCache
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["MAX_CACHED_BYTES", "TokenCache", "VerifiedToken", "read_only_claims"]
+__all__ = [
+    "LONGEST_KNOWN_HEADER",
+    "MAX_CACHED_BYTES",
+    "MAX_CACHED_TOKENS",
+    "TokenCache",
+    "VerifiedToken",
+    "read_only_claims",
+]
 
 
+MAX_CACHED_TOKENS = 10_000
 MAX_CACHED_BYTES = 64 * 1024 * 1024
-# The digest, the two values, the mapping of claims and the numbers in them.
-_SIZE = 700
+# What is kept of a client: the header of its proofs, where it is no longer than any without certificates, and
+# the key inside OpenSSL.
+LONGEST_KNOWN_HEADER = 1024
+_CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
+# The hash, the two values, the mapping of claims and the numbers in them; and the client.
+_SIZE = 700 + _CLIENT_SIZE
+# A token is looked for by its end, a part of its signature, so that no unknown one is hashed.
+_TAIL = 32
 
 
 class _Claims(Mapping[str, Any]):
@@ -37,6 +52,12 @@ class _Claims(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         return self._decoded()[name]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        # Most claims that are asked for aren't there, which shows without decoding; an escaped name wouldn't.
+        if b"\\" not in self._payload and key.isidentifier() and f'"{key}"'.encode() not in self._payload:
+            return default
+        return self._decoded().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._decoded())
@@ -58,11 +79,13 @@ class _Claims(Mapping[str, Any]):
 class VerifiedToken:
     """What one verification found out.
 
-    `access_token` is the token as applications see it, the same object for every request that carries it.
+    `access_token` is the token as applications see it, the same object for every request that carries it, and
+    `token_hash` is the hash of the token that it was read from.
     `not_before` is the later of `nbf` and `iat`, in seconds. `key_identity` is the issuer's key that signed.
     """
 
     access_token: AccessToken
+    token_hash: str
     not_before: float
     key_identity: str
 
@@ -90,24 +113,25 @@ def _size(token: VerifiedToken, payload: int) -> int:
 
 
 class TokenCache:
-    """Verified tokens by the SHA-256 of the token; the one that wasn't used for longest goes first."""
+    """Verified tokens; the one that wasn't used for longest goes first."""
 
     def __init__(self, *, max_tokens: int, max_bytes: int = MAX_CACHED_BYTES) -> None:
-        self._tokens: BoundedCache[bytes, VerifiedToken] = BoundedCache(
+        self._tokens: BoundedCache[str, VerifiedToken] = BoundedCache(
             max_entries=max_tokens, max_bytes=max_bytes
         )
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def get(self, digest: bytes) -> VerifiedToken | None:
-        """Return the entry and count it as used."""
-        return self._tokens.get(digest)
+    def get(self, token: str) -> VerifiedToken | None:
+        """Return what is known of this very token, and count it as used."""
+        known = self._tokens.get(token[-_TAIL:])
+        return known if known is not None and known.token_hash == token_hash(token) else None
 
-    def put(self, digest: bytes, token: VerifiedToken, *, payload: int) -> None:
+    def put(self, token: str, verified: VerifiedToken, *, payload: int) -> None:
         """Keep a verified token, whose payload has so many bytes; the least recently used ones may go."""
-        self._tokens.put(digest, token, size=_size(token, payload))
+        self._tokens.put(token[-_TAIL:], verified, size=_size(verified, payload))
 
-    def discard(self, digest: bytes) -> None:
+    def discard(self, token: str) -> None:
         """Forget the token, if it is kept."""
-        self._tokens.discard(digest)
+        self._tokens.discard(token[-_TAIL:])

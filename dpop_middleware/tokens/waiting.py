@@ -63,7 +63,7 @@ class WaitingRoom:
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
             self._warned = now
             logger.warning(
-                "too many access tokens name keys that can't be looked up now: "
+                "too many access tokens name keys or issuers that can't be looked up now: "
                 "those beyond %d, and %d a second, are answered 401 instead of 503",
                 MAX_UNAVAILABLE,
                 UNAVAILABLE_PER_SECOND,
@@ -76,9 +76,9 @@ class MissingKeys:
 
     def __init__(self) -> None:
         # One value, so that threads never see what was looked for in another set.
-        self._looked: tuple[KeySet | None, set[bytes]] = (None, set())
+        self._looked: tuple[KeySet | None, set[str]] = (None, set())
 
-    def add(self, wanted: bytes, keys: KeySet) -> None:
+    def add(self, wanted: str, keys: KeySet) -> None:
         """Remember that `wanted` is looked for in `keys`; forget what was looked for in an older set."""
         newest, looked_for = self._looked
         if newest is not keys:
@@ -87,7 +87,7 @@ class MissingKeys:
         if len(looked_for) < MAX_MISSING:
             looked_for.add(wanted)
 
-    def has(self, wanted: bytes, keys: KeySet | None) -> bool:
+    def has(self, wanted: str, keys: KeySet | None) -> bool:
         """Whether `wanted` was looked for in `keys`."""
         newest, looked_for = self._looked
         return newest is keys and wanted in looked_for

@@ -14,8 +14,9 @@ from dpop_middleware._adapter.connection import (
     raw_headers,
     send_refusal,
 )
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import InvalidDPoPProof
-from tests.support.faces import World, scope_of
+from tests.support.adapters import World, scope_of
 
 REFUSAL = ErrorResponse(401, (("www-authenticate", "Bearer"), ("www-authenticate", "DPoP")), b"{}")
 
@@ -50,13 +51,10 @@ async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
     server = world.server()
     scope = scope_of("/a", world.fields("/a"))
     connection = Connection.of(scope)
-    asked = connection.request(scope)
-    _, recalled = await connection.verify(server, asked, "/a")
-    assert not recalled
+    first = await connection.authenticate(server, scope, Requirements())
     with pytest.raises(InvalidDPoPProof, match="used before"):
-        await connection.verify(server, asked, "/b")
-    _, recalled = await connection.verify(server, asked, "/a")
-    assert recalled
+        await connection.authenticate(server, {**scope, "path": "/b"}, Requirements())
+    assert await connection.authenticate(server, scope, Requirements()) == first
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept", "websocket.http.response.start"])

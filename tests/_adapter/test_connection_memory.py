@@ -5,6 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from starlette.types import Scope
 
 from dpop_middleware import ReplayEntry, ResourceRequest, ResourceServer, VerifiedRequest
 from dpop_middleware._adapter.connection import Connection
@@ -22,8 +23,22 @@ async def judged(
     connection: Connection,
 ) -> VerifiedRequest:
     """What a framework adapter does with one request of one connection."""
-    authentication, recalled = await connection.verify(server, asked, "/notes")
-    return server.authorize(authentication, Requirements(scopes=scopes), recalled=recalled)
+    return await connection.authenticate(server, scope_for(asked), Requirements(scopes=scopes))
+
+
+def scope_for(asked: ResourceRequest) -> Scope:
+    """The scope of a request that is routed on /notes."""
+    fields = [("host", host) for host in asked.hosts]
+    fields += [("authorization", value) for value in asked.authorization]
+    fields += [("dpop", value) for value in asked.dpop]
+    return {
+        "type": "http",
+        "method": asked.method,
+        "path": "/notes",
+        "raw_path": asked.raw_path.encode(),
+        "root_path": asked.root_path,
+        "headers": [(name.encode(), value.encode()) for name, value in fields],
+    }
 
 
 async def refused(server: ResourceServer, asked: ResourceRequest, **options: Any) -> DPoPError:
@@ -79,12 +94,14 @@ async def test_a_missing_scope_is_not_remembered_as_a_failure() -> None:
     api, connection = Api(), Connection()
     asked = api.request()
     await refused(api.server, asked, scopes=["notes:write"], connection=connection)
-    await judged(api.server, asked, connection=connection)
+    verified = await judged(api.server, asked, connection=connection)
+    assert verified.access_token.scopes == {"notes:read"}
+    assert len(api.store.entries) == 1
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"method": "POST"}, {"raw_path": "/other"}, {"hosts": ("other.example.test",)}, {"root_path": "/x"}],
+    [{"method": "POST"}, {"raw_path": "/other"}, {"hosts": ("other.example.test",)}],
 )
 async def test_a_rewritten_request_never_reuses_a_verdict(changes: dict[str, Any]) -> None:
     api, connection = Api(), Connection()
@@ -102,6 +119,7 @@ async def test_another_token_or_proof_never_reuses_a_verdict() -> None:
     await refused(api.server, request(api.token), connection=connection)
     await refused(api.server, request(api.token, asked.dpop[0], scheme="Bearer"), connection=connection)
     await refused(api.server, request(), connection=connection)
+    assert [event.outcome for event in api.events] == ["accepted", *["refused"] * 4]
 
 
 async def test_a_sibling_reuses_the_verdict_without_asking_the_store() -> None:
@@ -151,7 +169,9 @@ async def test_the_evidence_is_judged_as_of_the_time_it_was_taken() -> None:
     asked = api.request()
     await judged(api.server, asked, connection=connection)
     api.clock.now += 3600
-    await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+    verified = await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+    assert verified.proof is not None
+    assert verified.proof.iat == NOW
 
 
 async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:

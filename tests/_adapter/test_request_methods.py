@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from dpop_middleware import ResourceServer
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import Fields, World, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import Fields, World, scope_of
 
 
 class EarlyEndpoint(HTTPEndpoint):

@@ -26,6 +26,7 @@ def token(*scopes: str, **claims: Any) -> AccessToken:
 
 def test_nothing_is_required_by_default() -> None:
     Requirements().check(token(), now=NOW)
+    assert Requirements() == Requirements(scopes=(), any_of=(), claims={}, acr_values=(), max_age=None)
 
 
 def test_every_scope_must_be_granted() -> None:
@@ -58,6 +59,8 @@ def test_one_of_the_acr_values_is_enough() -> None:
 @pytest.mark.parametrize("auth_time", [NOW, NOW - 60, int(NOW), NOW + 5])
 def test_recent_authentication(auth_time: float) -> None:
     Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW)
+    with pytest.raises(InsufficientUserAuthentication):
+        Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW + 66)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_the_scope_comes_first() -> None:
         Requirements(scopes=("a",), acr_values=("gold",), max_age=0).check(token(), now=NOW)
 
 
-@pytest.mark.parametrize("name", ["scopes", "acr_values"])
+@pytest.mark.parametrize("name", ["scopes", "any_of", "acr_values"])
 @pytest.mark.parametrize(
     "values",
     ["notes:read", None, 1, iter(("a",)), ("a b",), ('a"',), ("a\\",), ("",), ("é",), (1,), ("a\n",)],
@@ -95,3 +98,121 @@ def test_max_age_is_a_whole_number_of_seconds(max_age: Any) -> None:
 def test_lists_become_tuples() -> None:
     required = Requirements(scopes=["a"], acr_values=["gold"])
     assert (required.scopes, required.acr_values) == (("a",), ("gold",))
+
+
+def test_one_of_several_scopes_is_enough() -> None:
+    required = Requirements(any_of=("read", "admin"))
+    required.check(token("admin", "x"), now=NOW)
+    required.check(token("read"), now=NOW)
+    for granted in ((), ("x",), ("reads",)):
+        with pytest.raises(InsufficientScope) as caught:
+            required.check(token(*granted), now=NOW)
+        assert (caught.value.scopes, caught.value.claim) == (("read",), None)
+
+
+def test_all_scopes_are_needed_beside_one_of_several() -> None:
+    required = Requirements(scopes=("a",), any_of=("b", "c"))
+    required.check(token("a", "c"), now=NOW)
+    for granted in (("a",), ("b", "c"), ("b",)):
+        with pytest.raises(InsufficientScope) as caught:
+            required.check(token(*granted), now=NOW)
+        assert caught.value.scopes == ("a", "b")
+    with pytest.raises(InsufficientScope) as caught:
+        Requirements(scopes=("a",), any_of=("a",)).check(token(), now=NOW)
+    assert caught.value.scopes == ("a",)
+
+
+def is_admin(access: Any) -> bool:
+    return "admin" in access["roles"]
+
+
+def test_a_claim_is_judged_by_a_function_of_its_value() -> None:
+    required = Requirements(scopes=("a",), claims={"realm_access": is_admin})
+    required.check(token("a", realm_access={"roles": ["user", "admin"]}), now=NOW)
+    with pytest.raises(InsufficientScope) as caught:
+        required.check(token("a", realm_access={"roles": ["user"]}), now=NOW)
+    error = caught.value
+    assert (error.scopes, error.claim, error.expected) == (("a",), "realm_access", "realm_access")
+    assert error.actual == "{'roles': ['user']}"
+    assert error.description == "the access token lacks a claim that is required here"
+
+
+def test_every_claim_must_pass() -> None:
+    required = Requirements(claims={"a": lambda value: value == 1, "b": lambda value: value == 2})
+    required.check(token(a=1, b=2), now=NOW)
+    for claims in ({"a": 1}, {"b": 2}, {"a": 1, "b": 3}, {}):
+        with pytest.raises(InsufficientScope):
+            required.check(token(**claims), now=NOW)
+
+
+def test_a_claim_that_is_missing_is_not_asked_about() -> None:
+    asked: list[object] = []
+
+    def remember(value: object) -> bool:
+        asked.append(value)
+        return True
+
+    required = Requirements(claims={"role": remember})
+    with pytest.raises(InsufficientScope) as caught:
+        required.check(token(), now=NOW)
+    assert (asked, caught.value.actual) == ([], None)
+    required.check(token(role=None), now=NOW)
+    assert asked == [None]
+
+
+@pytest.mark.parametrize("value", [None, "admin", 1, [], {}, {"roles": None}, {"roles": 1}, {"other": []}])
+def test_a_function_that_raises_refuses_the_request(value: object) -> None:
+    with pytest.raises(InsufficientScope) as caught:
+        Requirements(claims={"realm_access": is_admin}).check(token(realm_access=value), now=NOW)
+    assert str(caught.value.actual).startswith(("TypeError for ", "KeyError for "))
+    assert isinstance(caught.value.__cause__, (TypeError, KeyError))
+
+
+@pytest.mark.parametrize("verdict", [None, 1, "yes", [1], object()])
+def test_only_true_lets_the_request_pass(verdict: Any) -> None:
+    with pytest.raises(InsufficientScope):
+        Requirements(claims={"a": lambda _: verdict}).check(token(a=1), now=NOW)
+
+
+def test_the_scope_comes_before_the_claim_and_the_claim_before_the_login() -> None:
+    required = Requirements(scopes=("a",), claims={"b": lambda _: False}, max_age=0)
+    with pytest.raises(InsufficientScope) as caught:
+        required.check(token(b=1), now=NOW)
+    assert caught.value.claim is None
+    with pytest.raises(InsufficientScope) as caught:
+        required.check(token("a", b=1), now=NOW)
+    assert caught.value.claim == "b"
+
+
+def test_scopes_are_replaced_in_a_copy() -> None:
+    others: dict[str, Any] = {"any_of": ("b",), "claims": {"c": is_admin}, "acr_values": ("d",), "max_age": 1}
+    required = Requirements(scopes=("a",), **others)
+    changed = required.with_scopes(["x"])
+    assert changed == Requirements(scopes=("x",), **others)
+    assert required.scopes == ("a",)
+    assert hash(changed) != hash(required)
+    with pytest.raises(ConfigurationError, match="scopes takes"):
+        required.with_scopes(["a b"])
+
+
+async def asynchronous(value: object) -> bool:
+    return True
+
+
+class Asynchronous:
+    async def __call__(self, value: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "claims", [None, "admin", ["admin"], {"a": None}, {"a": "admin"}, {1: is_admin}, {"": is_admin}]
+)
+def test_claims_are_functions_by_name(claims: Any) -> None:
+    with pytest.raises(ConfigurationError, match="claims takes a mapping from names of claims to functions"):
+        Requirements(claims=claims)
+
+
+@pytest.mark.parametrize("function", [asynchronous, Asynchronous()])
+def test_the_promise_of_a_verdict_is_none(function: Any) -> None:
+    with pytest.raises(ConfigurationError, match="claims takes synchronous functions"):
+        Requirements(claims={"a": function})

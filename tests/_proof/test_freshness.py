@@ -10,6 +10,7 @@ from dpop_middleware._proof.freshness import (
     dated_nonce,
     issued_nonce,
     known_nonce,
+    reach_of,
 )
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Unavailable, UseDPoPNonce
@@ -47,6 +48,8 @@ def check(presented: DPoPProof, policy: DPoPPolicy, now: float = NOW) -> None:
 @pytest.mark.parametrize("age", [-30, -29.5, -16, 0, 60, 90])
 def test_iat_inside_the_window(policy: DPoPPolicy, age: float) -> None:
     check(proof(NOW - age), policy)
+    with pytest.raises((InvalidDPoPProof, UseDPoPNonce)):
+        check(proof(NOW - age), policy, now=NOW + HOUR)
 
 
 @pytest.mark.parametrize("age", [-HOUR, -30.001, 90.001, HOUR, NOW])
@@ -103,6 +106,8 @@ def test_the_limit_is_for_proofs_with_a_nonce_only() -> None:
     ):
         check(proof(NOW - 90), policy)
         check(proof(NOW + 30), policy)
+    with pytest.raises(InvalidDPoPProof):
+        check(proof(NOW - 90, PROVIDER.issue(NOW)), policy)
     check(proof(NOW - 90, PROVIDER.issue(NOW)), DPoPPolicy(iat_limit_with_nonce=1))
 
 
@@ -136,6 +141,10 @@ def test_where_the_nonce_counts_no_clock_of_the_clients_does(policy: DPoPPolicy)
     nonce = PROVIDER.issue(NOW)
     check(proof(NOW - HOUR, nonce, exp=NOW - HOUR + 100), policy)
     check(proof(NOW + HOUR, nonce, nbf=NOW + HOUR), policy)
+    for wrong_clock in (proof(NOW - HOUR, exp=NOW - HOUR + 100), proof(NOW + HOUR, nbf=NOW + HOUR)):
+        with pytest.raises(UseDPoPNonce) as caught:
+            check(wrong_clock, policy)
+        assert caught.value.nonce == nonce
 
 
 def test_a_nonce_policy_without_provider_is_iat_alone() -> None:
@@ -240,7 +249,7 @@ BY_EITHER = Window(BY_NONCE.not_before, BY_IAT.expires_at)
 def test_a_proof_is_remembered_for_all_that_could_accept_it(
     policies: list[DPoPPolicy], nonce: Nonce | None, window: Window
 ) -> None:
-    assert acceptance_window(proof(NOW + HOUR), policies, nonce) == window
+    assert acceptance_window(proof(NOW + HOUR), reach_of(policies), nonce) == window
 
 
 LIMITED = DPoPPolicy(nonce="required", iat_limit_with_nonce=100)
@@ -250,21 +259,21 @@ LIMITED = DPoPPolicy(nonce="required", iat_limit_with_nonce=100)
 @pytest.mark.parametrize("policies", [[LIMITED], [LIMITED, REQUIRED], [OFF, LIMITED], [REQUIRED]])
 def test_a_limit_does_not_shorten_what_is_remembered(iat: float, policies: list[DPoPPolicy]) -> None:
     # A worker without the limit may be running beside us.
-    assert acceptance_window(proof(iat), policies, KNOWN) == BY_NONCE
+    assert acceptance_window(proof(iat), reach_of(policies), KNOWN) == BY_NONCE
 
 
 def test_a_nonce_from_a_worker_whose_clock_is_ahead_makes_no_entry_that_has_expired() -> None:
     ahead = Nonce(issued_at=NOW + 4, expires_at=NOW + 304, current=True)
     check_freshness(proof(NOW - 99), LIMITED, nonces=PROVIDER, nonce=ahead, now=NOW)
-    assert acceptance_window(proof(NOW - 99), [LIMITED], ahead).expires_at == NOW + 304 + 5
+    assert acceptance_window(proof(NOW - 99), reach_of([LIMITED]), ahead).expires_at == NOW + 304 + 5
 
 
 def test_a_proof_is_not_older_than_its_nonce() -> None:
     # A store that lost its entries can't judge what could have been accepted before. A client whose clock is
     # slow would be refused long after that, if its iat counted.
     slow = proof(NOW - HOUR)
-    assert acceptance_window(slow, [OFF, REQUIRED], KNOWN) == BY_NONCE
-    assert acceptance_window(slow, [OFF], None).not_before == NOW - HOUR - 30
+    assert acceptance_window(slow, reach_of([OFF, REQUIRED]), KNOWN) == BY_NONCE
+    assert acceptance_window(slow, reach_of([OFF]), None).not_before == NOW - HOUR - 30
 
 
 async def accepted(api: Api, presented: str, **policy: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from dpop_middleware import DPoPPolicy, Nonce
 from dpop_middleware._proof.proof import parse_header, split_proof
-from dpop_middleware._proof.verification import Presentation, ProofVerification
+from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, Unavailable, UseDPoPNonce
@@ -24,14 +24,15 @@ async def test_where_no_token_is_presented_no_hash_of_one_is_asked_for() -> None
     )
     jws = split_proof(api.key.proof("POST", "https://auth.example.test/token", now=NOW + HOUR))
     policy = DPoPPolicy(clock_skew=2 * HOUR)
-    presented = Presentation(
+    judged = part.judge(
+        jws,
+        parse_header(jws.header, policy.algorithms),
         request=request(method="POST", raw_path="/token"),
         ath=None,
         policy=policy,
         policies=(policy,),
         now=NOW,
     )
-    judged = part.judge(jws, parse_header(jws.header, policy.algorithms), presented)
     await part.mark_as_used(judged, policy)
     assert (judged.proof.ath, judged.nonce) == (None, None)
     assert api.store.entries[0].expires_at == NOW + HOUR + 60 + 2 * HOUR + 5

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware._judge.hints import guess
+from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, InvalidRequest
@@ -142,7 +142,7 @@ def test_a_path_that_can_not(raw_path: str) -> None:
 @pytest.mark.parametrize(
     ("public_url", "words"),
     [
-        ((), "public_url is empty"),
+        ((), "public_url takes at least one URL"),
         (
             ("https://a.example.test/v1", "https://A.example.test:443/%761/"),
             "names https://a.example.test/v1 twice",
@@ -239,7 +239,7 @@ def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> Non
         urls(*VERSIONS).target_uri(request(raw_path=raw_path, root_path=root_path))
     assert caught.value.check is Check.HTU
     assert caught.value.expected == VERSIONS
-    assert "a proxy strips the prefix and tells nobody" in str(guess(caught.value))
+    assert "a proxy strips the prefix and tells nobody" in str(hint_of(caught.value))
 
 
 @pytest.mark.parametrize(

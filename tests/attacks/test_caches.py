@@ -6,36 +6,49 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import ResourceRequest, VerifiedRequest
-from dpop_middleware._proof.known_clients import KnownClients
-from dpop_middleware._proof.proof import parse_header
+from dpop_middleware import ReplayEntry, ResourceRequest, VerifiedRequest
+from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.testing import encode_jws
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
-from tests.support.faces import ORIGIN, World
+from tests.support.adapters import ORIGIN, World
 
 MIB = 1024 * 1024
 
 
-def test_the_attacker_wants_memory_for_padded_headers_and_large_tokens() -> None:
-    segment = DPoPKey.generate().proof("GET", "https://api.example.test/").split(".")[0]
-    header = parse_header(segment, SUPPORTED_ALGORITHMS)
-    clients, tokens = (
-        KnownClients(max_clients=10_000, max_bytes=4 * MIB),
-        TokenCache(max_tokens=10_000, max_bytes=8 * MIB),
-    )
+def test_the_attacker_wants_memory_for_large_tokens() -> None:
+    tokens = TokenCache(max_tokens=10_000, max_bytes=8 * MIB)
     tracemalloc.start()
     try:
         for number in range(10_000):
-            ath = hashlib.sha256(str(number).encode()).hexdigest()
-            clients.remember(header, ath=ath, segment=f"{segment}{number:08000}")
-            tokens.put(ath.encode(), verified(number.to_bytes(7500, "big")), payload=7500)
+            token = hashlib.sha256(str(number).encode()).hexdigest()
+            tokens.put(token, verified(number.to_bytes(7500, "big")), payload=7500)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held <= 12 * MIB
+    assert held <= 8 * MIB
     assert len(tokens) > 500
+
+
+async def test_the_attacker_wants_memory_for_padded_proof_headers() -> None:
+    world = World()
+    api, token = world.server(), world.token()
+    for padding, is_kept in (("", True), ("x" * 1024, False)):
+        proof = encode_jws(
+            {"typ": "dpop+jwt", "alg": "ES256", "jwk": world.key.public_jwk, "pad": padding},
+            {
+                "jti": f"{len(padding)} characters",
+                "htm": "GET",
+                "htu": f"{ORIGIN}/notes",
+                "iat": int(world.clock()),
+                "ath": token_hash(token),
+            },
+            key=world.key,
+        )
+        verified = await api.authenticate(asked(world, token, proof))
+        segment, _, _ = proof.partition(".")
+        assert (segment in repr(verified.access_token.client_memo)) is is_kept
 
 
 def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
@@ -44,15 +57,39 @@ def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
     try:
         for number in range(100):
             scopes = frozenset(f"{number}:{scope}" for scope in range(1500))
-            tokens.put(str(number).encode(), verified(bytes(9000), scopes), payload=9000)
+            tokens.put(f"{number:032}", verified(bytes(9000), scopes), payload=9000)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert held <= 4 * MIB
 
 
-def asked(world: World, token: str) -> ResourceRequest:
-    proof = world.key.proof("GET", f"{ORIGIN}/notes", access_token=token, now=world.clock())
+class Forgetful:
+    """A replay store that keeps nothing, so that what is measured is kept elsewhere."""
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        return entry.key != ""
+
+
+async def test_a_stranger_wants_memory_for_each_proof_at_the_token_endpoint() -> None:
+    url, key = "https://auth.example.test/token", DPoPKey.generate()
+    endpoint = TokenEndpoint(url=url, replay_store=Forgetful())
+    requests = [
+        ResourceRequest("POST", "/token", (), (), (key.proof("POST", url),)) for _ in range(600)
+    ]  # fmt: skip
+    await endpoint.verify(requests.pop())
+    tracemalloc.start()
+    try:
+        for request in requests:
+            await endpoint.verify(request)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 64 * 1024
+
+
+def asked(world: World, token: str, proof: str | None = None) -> ResourceRequest:
+    proof = proof or world.key.proof("GET", f"{ORIGIN}/notes", access_token=token, now=world.clock())
     return ResourceRequest(
         method="GET", raw_path="/notes", authorization=(f"DPoP {token}",), dpop=(proof,), hosts=()
     )
@@ -104,4 +141,4 @@ def verified(payload: bytes, scopes: frozenset[str] = frozenset()) -> VerifiedTo
         claims=read_only_claims(payload), issuer="https://as.example", subject="a", client_id="b",
         scopes=scopes, expires_at=1e9, jkt=None,
     )  # fmt: skip
-    return VerifiedToken(access_token=token, not_before=0.0, key_identity="k")
+    return VerifiedToken(access_token=token, token_hash="", not_before=0.0, key_identity="k")

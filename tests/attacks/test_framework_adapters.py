@@ -17,8 +17,8 @@ from dpop_middleware import AccessToken, DPoPMiddleware
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import World, reached, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import World, reached, scope_of
 
 
 @pytest.fixture
@@ -100,19 +100,23 @@ async def test_a_public_path_that_every_router_reads_alike_is_no_attack(world: W
     assert served == ["/static/a.js"]
 
 
+class OwnRootPath(Starlette):
+    """An application with a root path of its own, as FastAPI(root_path="/static") is."""
+
+    root_path = "/static"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["root_path"] = self.root_path
+        await super().__call__(scope, receive, send)
+
+
+async def secret(request: Request) -> Response:
+    return PlainTextResponse("secret")
+
+
 async def test_reaching_a_protected_path_through_a_root_path_that_the_application_sets_by_itself(
     world: World,
 ) -> None:
-    class OwnRootPath(Starlette):  # as FastAPI(root_path="/static") does
-        root_path = "/static"
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            scope["root_path"] = self.root_path
-            await super().__call__(scope, receive, send)
-
-    async def secret(request: Request) -> Response:
-        return PlainTextResponse("secret")
-
     inner = OwnRootPath(routes=[Route("/secret", secret)])
     app = DPoPMiddleware(inner, world.server(), public_paths=["/static/*"])
     assert (await call(app, scope_of("/static/secret"))).status == 401
@@ -120,6 +124,38 @@ async def test_reaching_a_protected_path_through_a_root_path_that_the_applicatio
     assert (
         await call(DPoPMiddleware(mounted, world.server(), public_paths=["/static/*"]), scope_of("/static/a"))
     ).status == 404
+
+
+async def test_reaching_a_protected_path_through_a_wrapper_that_can_not_be_looked_into(world: World) -> None:
+    class Wrapper:
+        """A layer of anybody's, one of whose attributes fails until it is set up."""
+
+        app = OwnRootPath(routes=[Route("/secret", secret)])
+
+        @property
+        def routes(self) -> list[Any]:
+            raise RuntimeError("not set up")
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    app = DPoPMiddleware(Wrapper(), world.server(), public_paths=["/static/*"])
+    for _ in range(2):
+        assert (await call(app, scope_of("/static/secret"))).status == 401
+
+
+async def test_reaching_a_protected_path_while_the_look_inside_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_app: object) -> list[tuple[str, str]]:
+        raise RuntimeError("a layer that nobody thought of")
+
+    monkeypatch.setattr("dpop_middleware.asgi.inner_root_paths", failing)
+    inner = OwnRootPath(routes=[Route("/secret", secret)])
+    app = DPoPMiddleware(inner, world.server(), public_paths=["/static/*"])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="nobody thought of"):
+            await call(app, scope_of("/static/secret"))
 
 
 async def test_running_a_helper_of_a_class_as_if_its_name_were_a_method(world: World) -> None:
@@ -163,7 +199,7 @@ async def test_passing_the_middleware_as_a_scope_type_that_it_does_not_know(
     assert ascii(kind) in str(refused.value)
 
 
-def kinds_of_faces(world: World) -> dict[str, Any]:
+def kinds_of_adapters(world: World) -> dict[str, Any]:
     api = world.server()
 
     @requires_dpop(api)
@@ -198,15 +234,15 @@ def kinds_of_faces(world: World) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("face", ["function", "endpoint", "socket", "dependency", "optional dependency"])
+@pytest.mark.parametrize("adapter", ["function", "endpoint", "socket", "dependency", "optional dependency"])
 @pytest.mark.parametrize("kind", OTHER_TYPES)
 async def test_passing_a_route_as_a_scope_type_that_it_does_not_know(
-    world: World, face: str, kind: Any
+    world: World, adapter: str, kind: Any
 ) -> None:
     connection = HTTPConnection(scope_of("/"))
     connection.scope["type"] = kind
     with pytest.raises(ConfigurationError, match="scope type"):
-        await kinds_of_faces(world)[face](connection)
+        await kinds_of_adapters(world)[adapter](connection)
 
 
 async def ask(app: Any, path: str, world: World | None = None, **changes: Any) -> Answer:

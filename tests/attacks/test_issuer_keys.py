@@ -217,7 +217,7 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
     answering.clear()
     since = time.monotonic()
     tasks = [
-        asyncio.create_task(source.newer_than(keys, since=since, wanted=b"%d" % number))
+        asyncio.create_task(source.newer_than(keys, since=since, wanted=str(number)))
         for number in range(MAX_WAITING + 500)
     ]
     await asyncio.sleep(0)

@@ -10,11 +10,12 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import Algorithm
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.strict_json import parse_strangers_object
+from dpop_middleware.jose.strict_json import parse_untrusted_object
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import parse_signed_token
+from dpop_middleware.tokens.signing_keys import SigningKeys
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
 HOSTILE = {
@@ -34,7 +35,7 @@ def test_the_attacker_wants_the_parser_to_build_thousands_of_values(
 ) -> None:
     monkeypatch.setattr(strict_json, "_DECODER", None)  # whoever decodes fails
     with pytest.raises(JOSEError):
-        parse_strangers_object(text.encode())
+        parse_untrusted_object(text.encode())
     with pytest.raises(InvalidToken) as caught:
         parse_signed_token(
             f"{base64url.encode(text.encode())}.e30.AA",
@@ -50,7 +51,7 @@ def test_an_honest_header_with_three_certificates_passes(escaped: bool) -> None:
     header = json.dumps({"typ": "at+jwt", "alg": "ES256", "kid": "1", "x5c": [certificate] * 3})
     if escaped:
         header = header.replace("/", "\\/", 200)
-    assert parse_strangers_object(header.encode())["x5c"] == [certificate] * 3
+    assert parse_untrusted_object(header.encode())["x5c"] == [certificate] * 3
 
 
 @pytest.mark.parametrize("alg", ["ES256", "ES512"])
@@ -87,11 +88,11 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
     keys = parse_key_set(key_set(old, new))
     for number, key in enumerate((old, new)):
         signed = parse_signed_token(key.token(), token_types=("at+jwt",), algorithms=SUPPORTED_ALGORITHMS)
-        assert signed.signer(keys.candidates(kid=None, algorithm="ES256")) is keys.keys[number]
+        assert SigningKeys().signer(signed, keys.keys) is keys.keys[number]
 
 
 def test_no_parsing_of_many_small_objects() -> None:
     """Each object is a call; a header has one for its key, and few beside it."""
     with pytest.raises(JOSEError, match="too many members"):
-        parse_strangers_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
-    assert len(parse_strangers_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38
+        parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
+    assert len(parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38

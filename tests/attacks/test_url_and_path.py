@@ -11,9 +11,9 @@ from dpop_middleware import DPoPMiddleware
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.uri import normalize, request_path, root_prefix, strip_root_path
 from dpop_middleware.errors import DPoPError
+from tests.support.adapters import ORIGIN, Fields, World, reached, scope_of
 from tests.support.api import request
 from tests.support.asgi import Answer, call
-from tests.support.faces import ORIGIN, Fields, World, reached, scope_of
 
 SEGMENTS = st.sampled_from(
     ["v1", "v2", "a", "api", "", "%61", "v1%2Fa", "A", "b@c", "..", "%2e", "x:", "v10"]

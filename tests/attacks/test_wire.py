@@ -8,7 +8,7 @@ import pytest
 
 from tests.attacks.wire_battery import *  # noqa: F403
 from tests.attacks.wire_battery import not_reached
-from tests.support.faces import ORIGIN, World
+from tests.support.adapters import ORIGIN, World
 from tests.support.servers import SERVERS, ServerKind, serving
 from tests.support.wire import Wire, wire_app
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.faces import ORIGIN
+from tests.support.adapters import ORIGIN
 from tests.support.wire import HOST, Seen, Wire
 
 

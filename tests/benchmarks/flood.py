@@ -34,11 +34,11 @@ COSTLIEST = (
     "token header: at every bound",
     "forged token of 16 KB",
     "forged token, header at every bound",
-    "token header: blanks",
-    "token header: long float",
-    "token header: long string",
+    "token header: 4 KiB of blanks",
+    "token header: 4 KiB of float",
+    "token header: 4 KiB of string",
     "path: slashes",
-    "path: 384 to rewrite",
+    "path: 256 to rewrite",
 )
 _SIZE = 16_000
 _SLICES = 10

@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware import DPoPMiddleware
-from tests.support.faces import World
+from tests.support.adapters import World
 
 __all__ = ["LISTED", "MOUNT", "every_house"]
 

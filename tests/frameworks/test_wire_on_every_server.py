@@ -8,7 +8,7 @@ import pytest
 
 from tests.attacks.wire_battery import *  # noqa: F403
 from tests.frameworks.served import serving_apart
-from tests.support.faces import World
+from tests.support.adapters import World
 from tests.support.wire import Wire
 
 

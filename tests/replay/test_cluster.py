@@ -1,7 +1,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 
 import pytest
 from redis.asyncio import RedisCluster
@@ -67,7 +66,7 @@ class TestContract(ReplayStoreContract):
 
 def late(items: list[ReplayEntry]) -> list[ReplayEntry]:
     """The same entries as a store can judge them that has just lost others."""
-    return [replace(item, not_before=item.not_before + WORKER_CLOCK_MARGIN + 10.0) for item in items]
+    return [item._replace(not_before=item.not_before + WORKER_CLOCK_MARGIN + 10.0) for item in items]
 
 
 async def test_a_client_of_redis_py(shared_cluster: Cluster) -> None:
@@ -101,7 +100,7 @@ async def test_a_flush_of_one_master_closes_its_slots_only(shared_cluster: Clust
     lost, kept = in_slots(0, 5000, 30), in_slots(11000, 16383, 30)
     assert await answers(store, [*lost, *kept]) == {True: 60}
     shared_cluster.owner(0).run("FLUSHALL")
-    assert await answers(store, [replace(item, now=time.time()) for item in lost]) == {503: 30}
+    assert await answers(store, [item._replace(now=time.time()) for item in lost]) == {503: 30}
     assert await answers(store, kept) == {False: 30}
     assert await answers(store, in_slots(11000, 16383, 30)) == {True: 30}
     await store.aclose()

@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -75,7 +74,7 @@ async def test_connection_refused(server: Server, store: RedisReplayStore) -> No
     assert time.monotonic() - begin < TIMEOUT + SLACK
     server.start()
     assert await recovery(store) < RECOVERY
-    assert (await refused(store, replace(used, now=time.time()))).description == FENCED
+    assert (await refused(store, used._replace(now=time.time()))).description == FENCED
 
 
 async def test_a_server_that_is_not_there_at_first(server: Server) -> None:
@@ -209,7 +208,7 @@ async def test_a_password_that_is_changed_under_load(server: Server) -> None:
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await eventually(lambda: load.unavailable > 20)
             assert (await refused(store)).actual in {"AuthenticationError", "NOAUTH"}
-            await refused(store, replace(used, now=time.time()))
+            await refused(store, used._replace(now=time.time()))
             accepted = load.accepted
             await asyncio.sleep(0.3)
             assert load.accepted == accepted
@@ -218,8 +217,8 @@ async def test_a_password_that_is_changed_under_load(server: Server) -> None:
             await load.until_accepted_after(back)
             recovered = load.last_acceptance - back
             assert await recovery(other) < RECOVERY + SLACK
-            assert await answer(store, replace(used, now=time.time())) is False
-            assert await answer(other, replace(used, now=time.time())) is False
+            assert await answer(store, used._replace(now=time.time())) is False
+            assert await answer(other, used._replace(now=time.time())) is False
             await load.until_a_replay_is_refused()
     assert recovered < RECOVERY + SLACK
     assert load.longest_wait < PATIENCE + SLACK
@@ -335,7 +334,7 @@ async def test_a_flush_is_noticed_by_every_worker(server: Server, store: RedisRe
     server.run("FLUSHALL")
     for asked, items in zip((store, other), used, strict=True):
         for item in items:
-            error = await refused(asked, replace(item, now=time.time()))
+            error = await refused(asked, item._replace(now=time.time()))
             assert error.description == FENCED
             # The wait ends when a proof of that age would be one from after the flush.
             assert math.ceil(flushed - item.not_before) <= error.retry_after
@@ -363,7 +362,7 @@ async def test_a_restart_without_persistence(server: Server, store: RedisReplayS
     assert await answers(store, used) == {True: 500}
     server.restart()
     assert await recovery(store) < RECOVERY
-    assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 500}
+    assert await answers(store, [item._replace(now=time.time()) for item in used]) == {503: 500}
 
 
 async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server: Server) -> None:
@@ -374,7 +373,7 @@ async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server
     # The server tells its uptime in whole seconds, up to one too many.
     await asyncio.sleep(2.1)
     server.restart()
-    assert isinstance(await answer(store, replace(used, now=time.time())), Unavailable)
+    assert isinstance(await answer(store, used._replace(now=time.time())), Unavailable)
     await store.aclose()
 
 
@@ -385,7 +384,7 @@ async def test_server_and_workers_restarted_together(server: Server) -> None:
     await store.aclose()
     server.restart()
     store = RedisReplayStore.from_url(server.url, new_server="wait")
-    assert await answers(store, [replace(item, now=time.time()) for item in used]) == {503: 100}
+    assert await answers(store, [item._replace(now=time.time()) for item in used]) == {503: 100}
     assert await store.add(entry(now=time.time() + 17 + WORKER_CLOCK_MARGIN, age=15.0)) is True
     await store.aclose()
 

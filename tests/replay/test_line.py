@@ -1,7 +1,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -38,7 +37,7 @@ def reads(server: Server) -> int:
 
 def again(item: ReplayEntry) -> ReplayEntry:
     """The same proof, presented later."""
-    return replace(item, now=time.time())
+    return item._replace(now=time.time())
 
 
 async def opened(server: ScriptedServer) -> RedisReplayStore:
@@ -76,13 +75,13 @@ async def test_who_could_not_tell_when_opened_looks_again_with_its_first_entry(s
             await asyncio.sleep(0.01)
     started = time.time()
     await asyncio.sleep(1.1)
-    item = replace(entry(), not_before=started + 1)
+    item = entry()._replace(not_before=started + 1)
     async with asyncio.timeout(10):
         while await answer(busy, item) is not False:
             await asyncio.sleep(0.1)
-            item = replace(item, now=time.time())
+            item = item._replace(now=time.time())
     server.run("FLUSHALL")
-    assert isinstance(await answer(idle, replace(item, now=time.time())), Unavailable)
+    assert isinstance(await answer(idle, item._replace(now=time.time())), Unavailable)
     await busy.aclose()
     await idle.aclose()
 

@@ -23,25 +23,20 @@ LOOK = 1.1
 
 def again(items: list[ReplayEntry]) -> list[ReplayEntry]:
     """The same proofs, presented now."""
-    return [dataclasses.replace(item, now=time.time()) for item in items]
+    return [item._replace(now=time.time()) for item in items]
 
 
 async def test_a_flush_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
     ahead, behind = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     now = time.time()
     # Proofs of clients whose clocks are ahead, too: acceptable since this moment only.
-    used = [
-        dataclasses.replace(entry(now=now + 4, age=age), expires_at=now + 100)
-        for age in (0.0, 0.5, 1.0, 2.0, 3.9)
-    ]
+    used = [entry(now=now + 4, age=age)._replace(expires_at=now + 100) for age in (0.0, 0.5, 1.0, 2.0, 3.9)]
     assert await answers(ahead, used) == {True: 5}
     assert await behind.add(entry(now=now, age=3.0)) is True
     server.run("FLUSHALL")
     assert await answers(behind, again(used)) == {503: 5}
     # What was refused is remembered all the same.
-    assert await answers(ahead, [dataclasses.replace(item, now=time.time() + 4) for item in used]) == {
-        False: 5
-    }
+    assert await answers(ahead, [item._replace(now=time.time() + 4) for item in used]) == {False: 5}
     await ahead.aclose()
     await behind.aclose()
 
@@ -143,7 +138,7 @@ async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implemen
         while time.monotonic() < end:
             assert await busy.add(entry(age=60)) is True
             await asyncio.sleep(0.05)
-        assert await busy.add(dataclasses.replace(used, now=time.time())) is False
+        assert await busy.add(used._replace(now=time.time())) is False
         assert await idle.add(entry(age=60)) is True
         newcomer = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await newcomer.add(entry(age=60)) is True

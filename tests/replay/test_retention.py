@@ -1,7 +1,6 @@
 """Workers with other policies on one store: nobody accepts what another has forgotten."""
 
 import asyncio
-import dataclasses
 import logging
 import time
 
@@ -84,7 +83,7 @@ async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts
 
 async def test_an_entry_outlives_what_its_own_worker_could_accept(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url, timeout=2.0)
-    item = dataclasses.replace(entry(lifetime=5), namespace="n", made_at=time.time(), retention=95.0)
+    item = entry(lifetime=5)._replace(namespace="n", made_at=time.time(), retention=95.0)
     assert await store.add(item) is True
     assert server.run("PTTL", f"dpop:{item.key}") > 94_000
     await store.aclose()
@@ -94,11 +93,11 @@ async def test_another_namespace_is_another_matter(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
     for name, retention in (("narrow", 10.0), ("wide", 300.0)):
-        item = dataclasses.replace(entry(), namespace=name, made_at=time.time(), retention=retention)
+        item = entry()._replace(namespace=name, made_at=time.time(), retention=retention)
         assert await store.add(item) is True
-    old = dataclasses.replace(entry(), namespace="wide", made_at=made_at, retention=300.0)
+    old = entry()._replace(namespace="wide", made_at=made_at, retention=300.0)
     assert await other.add(old) is True
-    old = dataclasses.replace(entry(), namespace="narrow", made_at=made_at, retention=300.0)
+    old = entry()._replace(namespace="narrow", made_at=made_at, retention=300.0)
     error = await answer(other, old)
     assert isinstance(error, Unavailable)
     assert (error.description, error.newer_proof) == (FORGOTTEN, True)
@@ -112,7 +111,7 @@ async def test_a_server_that_refuses_the_sorted_set_judges_all_the_same() -> Non
     ) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         for _ in range(3):
-            item = dataclasses.replace(entry(), made_at=time.time(), retention=95.0)
+            item = entry()._replace(made_at=time.time(), retention=95.0)
             assert await store.add(item) is True
             await asyncio.sleep(0)
         assert [words[0] for words in server.commands].count(b"ZADD") == 1

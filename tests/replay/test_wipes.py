@@ -22,8 +22,8 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.pending import FENCED, NO_ANSWER
 from dpop_middleware.testing import TestIssuer
+from tests.support.adapters import reached, scope_of
 from tests.support.asgi import Answer, call
-from tests.support.faces import reached, scope_of
 from tests.support.load import RECOVERY, SLACK
 from tests.support.valkey import Server
 

@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 
 from dpop_middleware import DPoPMiddleware
 from dpop_middleware.starlette import requires_dpop
-from tests.support.faces import World
+from tests.support.adapters import World
 from tests.support.servers import SERVERS, Certificate, ServerKind, exchange, serving
 
 

@@ -19,8 +19,8 @@ from dpop_middleware import DPoPMiddleware, HMACNonceProvider, MemoryReplayStore
 from dpop_middleware.jose.jwk import thumbprint
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.testing import TestIssuer
+from tests.support.adapters import SECRET
 from tests.support.browser import CHROMIUM, chromium
-from tests.support.faces import SECRET
 from tests.support.servers import serving
 
 pytestmark = [

@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from dpop_middleware import DPoPMiddleware
-from tests.support.faces import World
+from tests.support.adapters import World
 from tests.support.nginx import NGINX, free_port, nginx
 from tests.support.servers import serving
 

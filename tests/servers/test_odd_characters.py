@@ -11,8 +11,8 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware
 from dpop_middleware.client import DPoPAuth, DPoPKey
+from tests.support.adapters import World
 from tests.support.clients import CLIENTS, caller
-from tests.support.faces import World
 from tests.support.servers import serving
 
 ODD = {

@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +28,7 @@ KEPT = 500
 
 def stolen(items: Iterable[ReplayEntry]) -> list[ReplayEntry]:
     """The same proofs, presented now."""
-    return [replace(item, now=time.time()) for item in items]
+    return [item._replace(now=time.time()) for item in items]
 
 
 async def eventually(condition: Callable[[], object], *, within: float = 20.0) -> None:

@@ -14,7 +14,7 @@ from h2.settings import SettingCodes
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import DPoPMiddleware
-from tests.support.faces import ORIGIN, World
+from tests.support.adapters import ORIGIN, World
 from tests.support.servers import exchange
 
 __all__ = ["HOST", "Seen", "Wire", "recorder", "wire_app"]

@@ -47,6 +47,7 @@ def test_good_claims() -> None:
             expires_at=NOW + 600,
             jkt=JKT,
         ),
+        token_hash="",
         not_before=NOW,
         key_identity="key",
     )

@@ -510,7 +510,7 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
         ({"jwks": {"keys": []}}, "jwks holds no usable key"),
         ({"jwks": "http://as.example.com/jwks"}, "jwks must be an https URL"),
         ({"algorithms": ["HS256"]}, "HS256"),
-        ({"algorithms": []}, "algorithms is empty"),
+        ({"algorithms": []}, "algorithms takes at least one name"),
         ({"token_types": "JWT"}, "token_types takes"),
         ({"scope_claims": "scope"}, "scope_claims takes a sequence"),
         ({"client_id_claims": []}, "client_id_claims takes a sequence"),

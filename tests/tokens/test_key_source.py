@@ -10,7 +10,7 @@ async def test_given_keys_never_change() -> None:
     source = StaticKeySource(keys)
     assert source.current() is keys
     assert await source.load() is keys
-    assert await source.newer_than(keys, since=0, wanted=b"") is keys
+    assert await source.newer_than(keys, since=0, wanted="") is keys
     source.open()
     assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
     await source.aclose()

@@ -22,7 +22,7 @@ from dpop_middleware.tokens.waiting import MAX_WAITING
 from tests.support.issuer_tokens import issuer_key, key_set
 
 LIFETIMES = Lifetimes(lifetime=300, max_age=86400, cooldown=10, timeout=5)
-KEY = b"a key that is wanted"
+KEY = "a key that is wanted"
 
 
 class World:
@@ -60,7 +60,7 @@ class World:
         self.now += seconds
         self.uptime += seconds
 
-    async def newer_than(self, keys: KeySet, *, wanted: bytes = KEY) -> KeySet:
+    async def newer_than(self, keys: KeySet, *, wanted: str = KEY) -> KeySet:
         """Ask for what a request wants that comes a moment after whatever was fetched."""
         self.uptime += 1e-6
         return await searched(self.source, keys, since=self.uptime, wanted=wanted)
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def searched(source: RemoteKeySource, keys: KeySet, *, since: float, wanted: bytes) -> KeySet:
+async def searched(source: RemoteKeySource, keys: KeySet, *, since: float, wanted: str) -> KeySet:
     """The newest set that a request gets to see which finds `wanted` in none."""
     while (newer := await source.newer_than(keys, since=since, wanted=wanted)) is not keys:
         keys = newer
@@ -225,11 +225,11 @@ async def test_an_unknown_key_makes_a_fetch_at_once() -> None:
     assert await world.newer_than(first) is second
     assert world.fetches == 2
     # A request that came before that fetch is content with it, one that came after it is not.
-    assert await searched(world.source, first, since=world.uptime - 0.1, wanted=b"other") is second
+    assert await searched(world.source, first, since=world.uptime - 0.1, wanted="other") is second
     assert world.fetches == 2
     world.passes(5)
     world.answer = third = KeySet(())
-    assert await world.newer_than(second, wanted=b"third") is third
+    assert await world.newer_than(second, wanted="third") is third
     assert world.fetches == 3
 
 
@@ -258,7 +258,7 @@ async def test_a_newer_set_is_searched_for_what_an_older_one_lacked() -> None:
     second = await world.newer_than(first)
     world.passes(5)
     world.answer = third = KeySet(())
-    assert await world.newer_than(second, wanted=b"another") is third
+    assert await world.newer_than(second, wanted="another") is third
     # As if the key that the second set lacked had been published meanwhile.
     world.passes(5)
     world.answer = fourth = KeySet(())
@@ -270,7 +270,7 @@ async def test_fetches_for_unknown_keys_begin_half_a_cooldown_apart() -> None:
     keys = await world.source.load()
     for number in range(20):
         world.passes(0.1)
-        task = asyncio.create_task(world.newer_than(keys, wanted=bytes([number])))
+        task = asyncio.create_task(world.newer_than(keys, wanted=str(number)))
         await asyncio.sleep(0)
         await world.settled()
         task.cancel()
@@ -283,7 +283,7 @@ async def test_a_request_waits_for_the_next_fetch() -> None:
     keys = await source.load()
     for number in range(3):
         world.answer = newer = KeySet(())
-        wanted = bytes([number])
+        wanted = str(number)
         assert await searched(source, keys, since=time.monotonic(), wanted=wanted) is newer
         keys = newer
     assert world.fetches == 4
@@ -297,8 +297,7 @@ async def test_requests_that_come_during_a_fetch_wait_for_the_one_after_it() -> 
     early = asyncio.create_task(searched(source, first, since=time.monotonic(), wanted=KEY))
     await until(lambda: world.fetches == 2)
     late = [
-        asyncio.create_task(searched(source, first, since=time.monotonic(), wanted=b"late"))
-        for _ in range(50)
+        asyncio.create_task(searched(source, first, since=time.monotonic(), wanted="late")) for _ in range(50)
     ]
     await asyncio.sleep(0)
     second, third = KeySet(()), KeySet(())
@@ -350,7 +349,7 @@ async def test_an_outage_makes_so_many_503_and_no_more() -> None:
     world.passes(10)
     world.answer = OSError("down")
     outcomes = [
-        await asyncio.gather(world.newer_than(first, wanted=b"%d" % number), return_exceptions=True)
+        await asyncio.gather(world.newer_than(first, wanted=str(number)), return_exceptions=True)
         for number in range(500)
     ]
     assert [isinstance(outcome, Unavailable) for (outcome,) in outcomes] == [True] * 100 + [False] * 400

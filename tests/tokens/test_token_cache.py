@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
 from tests.support.issuer_tokens import JKT, issuer_key, key_set
@@ -31,10 +31,36 @@ def access_token(
     )
 
 
-def verified(**changes: Any) -> VerifiedToken:
+def verified(token: str = "", **changes: Any) -> VerifiedToken:
     return VerifiedToken(
-        access_token=access_token(**changes), not_before=900.0, key_identity=KEYS.keys[0].identity
+        access_token=access_token(**changes),
+        token_hash=token_hash(token),
+        not_before=900.0,
+        key_identity=KEYS.keys[0].identity,
     )
+
+
+@pytest.mark.parametrize(
+    ("payload", "name", "value"),
+    [
+        (PAYLOAD, "sub", "alice"),
+        (PAYLOAD, "act", None),
+        (PAYLOAD, "jkt", None),
+        (PAYLOAD, "su", None),
+        (b'{"\\u0061ct": 1}', "act", 1),
+        (b'{"x": "\\"act\\"", "act": 1}', "act", 1),
+        (b'{"x": "\\"act\\""}', "act", None),
+        ('{"\u00e4": 1}'.encode(), "\u00e4", 1),
+        (b'{"\\u00e4": 1}', "\u00e4", 1),
+        (b'{"https://example.com/role": 1}', "https://example.com/role", 1),
+        (b'{"a\\"b": 1}', 'a"b', 1),
+        (b'{"": 1}', "", 1),
+    ],
+)
+def test_one_claim_is_what_all_of_them_have(payload: bytes, name: str, value: object) -> None:
+    claims = read_only_claims(payload)
+    assert claims.get(name) == dict(claims.items()).get(name) == value
+    assert claims.get(name, "none") == dict(claims.items()).get(name, "none")
 
 
 def test_claims_are_a_read_only_mapping() -> None:
@@ -78,28 +104,36 @@ def test_an_entry_goes_with_its_key() -> None:
 
 def test_the_least_recently_used_token_goes_first() -> None:
     cache = TokenCache(max_tokens=2)
-    one, two, three = verified(subject="1"), verified(subject="2"), verified(subject="3")
-    cache.put(b"1", one, payload=37)
-    cache.put(b"2", two, payload=37)
-    assert cache.get(b"1") is one
-    cache.put(b"3", three, payload=37)
-    assert (cache.get(b"1"), cache.get(b"2"), cache.get(b"3")) == (one, None, three)
+    one, two, three = verified("1"), verified("2"), verified("3")
+    cache.put("1", one, payload=37)
+    cache.put("2", two, payload=37)
+    assert cache.get("1") is one
+    cache.put("3", three, payload=37)
+    assert (cache.get("1"), cache.get("2"), cache.get("3")) == (one, None, three)
     assert len(cache) == 2
 
 
 def test_put_again_and_discard() -> None:
     cache = TokenCache(max_tokens=2)
-    cache.put(b"1", verified(), payload=37)
-    cache.put(b"1", verified(subject="bob"), payload=37)
+    cache.put("1", verified("1"), payload=37)
+    cache.put("1", verified("1", subject="bob"), payload=37)
     assert len(cache) == 1
-    cache.discard(b"1")
-    cache.discard(b"1")
-    assert cache.get(b"1") is None
+    cache.discard("1")
+    cache.discard("1")
+    assert cache.get("1") is None
+
+
+def test_a_token_with_the_end_of_another_is_another_token() -> None:
+    cache = TokenCache(max_tokens=2)
+    end = "." + "x" * 86
+    cache.put("a" + end, verified("a" + end), payload=37)
+    assert cache.get("a" + end) is not None
+    assert cache.get("b" + end) is None
 
 
 def test_a_cache_of_no_size_keeps_nothing() -> None:
     cache = TokenCache(max_tokens=0)
-    cache.put(b"1", verified(), payload=37)
+    cache.put("1", verified(), payload=37)
     assert len(cache) == 0
 
 
@@ -108,9 +142,9 @@ def test_an_entry_is_light_for_the_garbage_collector() -> None:
     gc.collect()
     before = len(gc.get_objects())
     for position in range(1000):
-        digest = hashlib.sha256(str(position).encode()).digest()
+        token = hashlib.sha256(str(position).encode()).hexdigest()
         cache.put(
-            digest, verified(payload=PAYLOAD + bytes(position), scopes=(str(position), "a")), payload=37
+            token, verified(token, payload=PAYLOAD + bytes(position), scopes=(str(position), "a")), payload=37
         )
     # The entry, the token with its set of scopes, and the claims, which would be three more if decoded.
     assert len(gc.get_objects()) - before <= 4 * 1000 + 50

@@ -1,0 +1,138 @@
+"""What the access tokens of well-known issuers look like, where they differ from RFC 9068.
+
+    ResourceServer(issuer="https://sso.example.com/realms/main", profile=profiles.KEYCLOAK, …)
+
+A profile sets four options of `JWTAccessTokenVerifier`, and nothing else: issuer, audience, signature, times
+and binding are judged as strictly as ever. Each says what differs and what is lost.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dpop_middleware import _options as options
+from dpop_middleware.tokens.claims import checked_required_claims
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import checked_token_types
+
+__all__ = [
+    "AUTH0",
+    "BETTER_AUTH",
+    "DUENDE",
+    "KEYCLOAK",
+    "OIDC_PROVIDER",
+    "OKTA",
+    "RFC9068",
+    "Profile",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The shape of one issuer's access tokens (RFC 9068 section 2, for whoever follows it).
+
+    - `name`: for messages.
+    - `token_types`, `scope_claims`, `client_id_claims`, `required_claims`: as in `JWTAccessTokenVerifier`;
+      what stands first in each is what the issuer writes.
+    - `scopes_as_list`: whether the issuer writes scopes as an array. Both ways are accepted all the same.
+
+    Raises ConfigurationError. Not checked: whether an issuer writes its tokens so.
+    """
+
+    name: str
+    token_types: tuple[str | None, ...] = ("at+jwt",)
+    scope_claims: tuple[str, ...] = ("scope",)
+    client_id_claims: tuple[str, ...] = ("client_id",)
+    required_claims: tuple[str, ...] = ("iss", "exp", "aud", "sub", "client_id", "iat", "jti")
+    scopes_as_list: bool = False
+
+    def __post_init__(self) -> None:
+        options.names("name", (self.name,))
+        checked_token_types(self.token_types)
+        object.__setattr__(self, "token_types", tuple(self.token_types))
+        for name in ("scope_claims", "client_id_claims"):
+            object.__setattr__(self, name, options.names(name, getattr(self, name)))
+        object.__setattr__(self, "required_claims", checked_required_claims(self.required_claims))
+        options.flag("scopes_as_list", self.scopes_as_list)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `JWTAccessTokenVerifier` that the profile sets, by their names."""
+        return {
+            "token_types": checked_token_types(self.token_types),
+            "scope_claims": self.scope_claims,
+            "client_id_claims": self.client_id_claims,
+            "required_claims": self.required_claims,
+        }
+
+    def verifier(self, **arguments: Any) -> JWTAccessTokenVerifier:
+        """Return a verifier for tokens of this shape: `profiles.OKTA.verifier(issuer=…, audience=…)`.
+
+        `arguments` are those of `JWTAccessTokenVerifier`; what is given wins over the profile. Raises
+        ConfigurationError.
+        """
+        return JWTAccessTokenVerifier(**{**self.options, **arguments})
+
+
+RFC9068: Final = Profile(name="RFC9068")
+"""Tokens as RFC 9068 has them: the default."""
+
+OIDC_PROVIDER: Final = Profile(name="OIDC_PROVIDER")
+"""The npm package oidc-provider, with `accessTokenFormat: 'jwt'` and a resource indicator.
+
+Nothing differs, and nothing is lost. A client's own tokens have its `client_id` as `sub`.
+"""
+
+BETTER_AUTH: Final = Profile(name="BETTER_AUTH")
+"""Better Auth 1.7 and newer with its OAuth provider, for a `resource` that was asked for.
+
+Nothing differs, and nothing is lost. A client's own tokens have its `client_id` as `sub`.
+"""
+
+KEYCLOAK: Final = Profile(
+    name="KEYCLOAK", token_types=("JWT", "at+jwt"), client_id_claims=("azp", "client_id")
+)
+"""Keycloak 26.4 and newer: `typ` is `JWT` unless the client's setting says `at+jwt`; the client is in `azp`.
+
+Add a mapper that puts your audience into `aud`. Lost: an ID token is told apart by its audience only; it has
+no `cnf`, so it passes at most as Bearer, where `accept_bearer` lets that in. Roles are in `realm_access` and
+`resource_access`: see the `claims` of `requires_dpop`.
+"""
+
+OKTA: Final = Profile(
+    name="OKTA",
+    token_types=(None,),
+    scope_claims=("scp",),
+    client_id_claims=("cid",),
+    scopes_as_list=True,
+)
+"""Okta's custom authorization servers: no `typ`, scopes as an array in `scp`, the client in `cid`.
+
+Lost: an ID token is told apart by its audience only; it has no `cnf`, so it passes at most as Bearer, where
+`accept_bearer` lets that in. The org authorization server's tokens are for Okta itself.
+"""
+
+AUTH0: Final = Profile(
+    name="AUTH0",
+    token_types=("JWT",),
+    client_id_claims=("azp",),
+    required_claims=("iss", "exp", "aud", "sub", "client_id", "iat"),
+)
+"""Auth0 with its own token profile: `typ` is `JWT`, the client is in `azp`, and there is no `jti`.
+
+Lost: as with `KEYCLOAK`; and no token can be named by its `jti`. With Auth0's RFC 9068 profile take none of
+these. `permissions` aren't scopes: see the `claims` of `requires_dpop`.
+"""
+
+DUENDE: Final = Profile(
+    name="DUENDE",
+    required_claims=("iss", "exp", "aud", "client_id", "iat", "jti"),
+    scopes_as_list=True,
+)
+"""Duende IdentityServer, and HelseID, which is built on it: `scope` is an array, unless a setting changes it.
+
+A client's own tokens have no `sub`: their `subject` is None. Lost: a token that lacks `sub` by mistake passes
+as the client's own.
+"""
+
+KNOWN: Final = (RFC9068, KEYCLOAK, OKTA, AUTH0, DUENDE)
+"""The profiles that differ; of two that fit a token, the stricter first."""
