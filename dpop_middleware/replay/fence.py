@@ -275,7 +275,7 @@ class Fence:
         return (
             self._new_server == "accept"
             and self.vitals.is_older
-            and not info.was_replica
+            and not (info.was_replica or info.was_flushed)
             and sight.anchor is None
             and sight.untold == -math.inf
             and self.sights.may_be_first(info.time)

@@ -53,6 +53,11 @@ class ServerInfo:
     rewriting_commands: frozenset[str] = field(default_factory=frozenset)
 
     @property
+    def was_flushed(self) -> bool:
+        """Whether somebody emptied the server since its start."""
+        return not self.rewriting_commands.isdisjoint({"flushall", "flushdb"})
+
+    @property
     def can_be_watched(self) -> bool:
         """Whether the server tells what a loss of its data changes."""
         return bool(self.run_id) and self.uptime is not None

@@ -103,12 +103,28 @@ async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
     await fresh.aclose()
 
 
+async def test_a_flush_while_every_worker_was_restarted_is_no_first_start(server: Server) -> None:
+    before = RedisReplayStore.from_url(server.url, timeout=2.0)
+    used = [entry() for _ in range(30)]
+    assert [await before.add(item) for item in used] == [True] * 30
+    await before.aclose()
+    for flush in ("FLUSHALL", "FLUSHDB"):
+        server.run("CONFIG", "RESETSTAT")
+        server.run(flush)
+        after = RedisReplayStore.from_url(server.url, timeout=2.0)
+        await after.open()
+        assert not [item for item in used if await answer(after, again(item)) is True]
+        assert await after.add(after_a_loss()) is True
+        await after.aclose()
+
+
 async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) -> None:
     old, fresh = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     lost, other = entry(), entry()
     assert await old.add(lost) is True
     assert await old.add(other) is True
     server.run("FLUSHALL")
+    server.run("CONFIG", "RESETSTAT")
     assert await fresh.add(entry()) is True
     assert anchors(server)[0].split("|")[1] == "-inf"
     assert isinstance(await answer(old, again(lost)), Unavailable)
