@@ -1,8 +1,8 @@
 """What can be seen of an application from outside: the applications, middleware and routes inside it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -17,8 +17,7 @@ _MOST_LAYERS = 10_000
 _MOST_MOUNTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     """An object inside an application, and below which path it is: or at which, for a route."""
 
     value: object

@@ -13,8 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
@@ -52,8 +51,7 @@ class Deadline:
         return left
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a document is: what to connect to and what to ask for. `target` is the path and the query."""
 
     url: str
