@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from dpop_middleware._clock import system_time
@@ -53,8 +52,7 @@ _FOR_THE_FETCH = 0.25
 _CLOSING_TIME = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
+class Lifetimes(NamedTuple):
     """How long fetched keys are used, in seconds.
 
     - `lifetime`: after which they are fetched again, in the background.
@@ -88,8 +86,7 @@ class _State(NamedTuple):
     reason: str = "the issuer has not answered yet"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Flight:
+class _Flight(NamedTuple):
     landed: Future[None]
     started: float
 
