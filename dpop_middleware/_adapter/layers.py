@@ -1,11 +1,11 @@
 """What can be seen of an application from outside: the applications, middleware and routes inside it."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
@@ -43,7 +43,9 @@ class _Layer(NamedTuple):
     def is_or_has_cors(self) -> bool:
         middleware = (getattr(each, "cls", None) for each in _listed(self.value, "user_middleware"))
         kinds = (type(self.value), *middleware)
-        return any(isinstance(kind, type) and issubclass(kind, CORSMiddleware) for kind in kinds)
+        # Where nobody imported the module, nothing is of its class.
+        cors = getattr(sys.modules.get("starlette.middleware.cors"), "CORSMiddleware", ())
+        return any(isinstance(kind, type) and issubclass(kind, cors) for kind in kinds)
 
     def is_public(self, public_paths: PublicPaths) -> bool:
         literal, parameter, _ = self.path.partition("{")

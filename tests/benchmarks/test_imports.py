@@ -20,7 +20,9 @@ def test_both_imports_work_and_are_timed() -> None:
     assert ours > 0
 
 
-@pytest.mark.parametrize("module", ["redis", "multiprocessing", "httpx2", "uvicorn"])
+@pytest.mark.parametrize(
+    "module", ["redis", "multiprocessing", "httpx2", "uvicorn", "starlette.middleware.cors"]
+)
 def test_the_import_loads_no_module_that_only_some_users_need(module: str) -> None:
     script = f"import sys; {DEPENDENCIES}; before = {module!r} in sys.modules; {OURS}; "
     script += f"print(before or {module!r} not in sys.modules)"
