@@ -3,9 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dpop_middleware import errors
+from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.asgi import DPoPMiddleware
@@ -16,6 +17,8 @@ from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 if TYPE_CHECKING:
     from dpop_middleware.replay import RedisReplayStore
@@ -29,16 +32,20 @@ __all__ = [
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 ]
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "clock",
     "flag",
     "names",
+    "names_or_one",
     "namespace",
     "part",
     "predicates",
@@ -109,6 +110,11 @@ def names(name: str, value: object) -> tuple[str, ...]:
     if not listed or not all(isinstance(one, str) and one for one in listed):
         raise refused(name, "a sequence of non-empty strings", value)
     return listed
+
+
+def names_or_one(name: str, value: object) -> tuple[str, ...]:
+    """Return an option that is one non-empty string or several, as a tuple."""
+    return names(name, (value,) if isinstance(value, str) else value)
 
 
 def tokens(name: str, values: object) -> tuple[str, ...]:

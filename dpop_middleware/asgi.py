@@ -16,6 +16,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
+from dpop_middleware._adapter.metadata import send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
@@ -53,6 +54,8 @@ class DPoPMiddleware:
     `VerifiedRequest`. An anonymous request keeps the user whom something outside has set. Of ASGI scope types
     only `lifespan` passes unauthenticated; any but `http` and `websocket` is refused by ConfigurationError.
     `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
+    Where the resource server has `metadata`, it answers for them itself, at their very path and without
+    credentials (RFC 9728).
     Raises ConfigurationError.
     """
 
@@ -86,9 +89,13 @@ class DPoPMiddleware:
         if scope.get("type") not in AUTHENTICATED:
             await self._pass_lifespan(scope, receive, send)
             return
+        published = self.resource_server.published_metadata
+        if published is not None and published.is_asked_for(scope):
+            await send_metadata(published, self.resource_server, scope, send)
+            return
         if not self._has_looked_inside:
-            self._has_looked_inside = True
             self._look_inside()
+            self._has_looked_inside = True
         connection = Connection.of(scope)
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:

@@ -124,6 +124,7 @@ class TokenEndpoint:
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
             )
         self._policy = policy
+        self._policies = (policy,)
         self._clock = clock
         self._verification = ProofVerification(
             store=replay_store,
@@ -157,10 +158,10 @@ class TokenEndpoint:
         if not required and not request.dpop:
             return None
         now = self._clock()
-        jws = split_proof(one_proof(request.dpop))
+        jws = split_proof(one_proof(request.dpop, self._policy.algorithms))
         header = parse_header(jws.header, self._policy.algorithms)
         judged = self._verification.judge(
-            jws, header, request=request, ath=None, policy=self._policy, policies=(self._policy,), now=now
+            jws, header, request=request, ath=None, policy=self._policy, policies=self._policies, now=now
         )
         await self._verification.mark_as_used(judged, self._policy)
         return judged.proof

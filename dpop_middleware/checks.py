@@ -1,8 +1,9 @@
 """The checks that one request passes, named and in the order in which they are made."""
 
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Check", "Reason"]
+__all__ = ["CHECKS_OF_AN_OPAQUE_TOKEN", "CHECKS_OF_A_JWT", "Check", "Reason"]
 
 
 class Check(StrEnum):
@@ -16,6 +17,7 @@ class Check(StrEnum):
     TOKEN_ALG = "token_alg"
     TOKEN_KEY = "token_key"
     TOKEN_SIGNATURE = "token_signature"
+    TOKEN_ACTIVE = "token_active"
     TOKEN_CLAIMS = "token_claims"
     TOKEN_ISS = "token_iss"
     TOKEN_AUD = "token_aud"
@@ -37,6 +39,35 @@ class Check(StrEnum):
     JTI = "jti"
     SCOPE = "scope"
     AUTHENTICATION = "authentication"
+
+
+CHECKS_OF_A_JWT: Final[tuple[Check, ...]] = tuple(check for check in Check if check is not Check.TOKEN_ACTIVE)
+"""Those of a request whose access token is a signed JWT, in their order."""
+
+_OF_THE_REQUEST: Final = (Check.AUTHORIZATION, Check.TARGET, Check.ONE_HEADER)
+_OF_AN_ANSWER: Final = (
+    Check.TOKEN_FORMAT,
+    Check.TOKEN_ACTIVE,
+    Check.TOKEN_CLAIMS,
+    Check.TOKEN_ISS,
+    Check.TOKEN_AUD,
+    Check.TOKEN_TIME,
+    Check.BINDING,
+    Check.JKT,
+)
+_AT_THE_END: Final = (Check.JTI, Check.SCOPE, Check.AUTHENTICATION)
+
+CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
+    *_OF_THE_REQUEST,
+    *(
+        check
+        for check in tuple(Check)[tuple(Check).index(Check.FORMAT) :]
+        if check not in (Check.JKT, *_AT_THE_END)
+    ),
+    *_OF_AN_ANSWER,
+    *_AT_THE_END,
+)
+"""Those of a request about whose access token another server is asked: the proof comes first."""
 
 
 class Reason(StrEnum):

@@ -22,6 +22,7 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
+from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
 
@@ -46,7 +47,8 @@ class AuthenticationEvent:
     - `error`: the OAuth error code, `status` the HTTP status; None for `accepted` and where there is none.
     - `scheme`: the authentication scheme of the request, None without one.
     - `method`, `path`: of the request, the path as it was sent, without the query.
-    - `jkt`, `client_id`: of the verified token, None where it wasn't verified.
+    - `jkt`, `client_id`, `issuer`: of the verified token, None where it wasn't verified.
+    - `actor`: who acts for the token's subject (RFC 8693), as in `Actor.identity`; None for nobody else.
     - `duration`: seconds that the decision took.
     - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
     - `hint`: a likely cause.
@@ -66,6 +68,8 @@ class AuthenticationEvent:
     expected: object
     actual: object
     hint: str | None
+    issuer: str | None = None
+    actor: str | None = None
 
 
 def hint_for(error: DPoPError) -> str | None:
@@ -158,9 +162,10 @@ class Reporter:
         return self._on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
 
     def accepted(
-        self, request: ResourceRequest, *, scheme: Scheme, jkt: str | None, client_id: str, duration: float
+        self, request: ResourceRequest, *, scheme: Scheme, token: AccessToken, duration: float
     ) -> None:
         """Report a request that may reach the application; `duration` is in seconds."""
+        actor = token.actor
         event = AuthenticationEvent(
             outcome="accepted",
             check=None,
@@ -170,12 +175,14 @@ class Reporter:
             scheme=scheme,
             method=request.method,
             path=request.raw_path,
-            jkt=jkt,
-            client_id=client_id,
+            jkt=token.jkt,
+            client_id=token.client_id,
             duration=duration,
             expected=None,
             actual=None,
             hint=None,
+            issuer=token.issuer,
+            actor=None if actor is None else actor.identity,
         )
         self._deliver(event)
         _LOG.debug("accepted: scheme=%s duration=%.6f", scheme, duration)
@@ -209,6 +216,8 @@ class Reporter:
             expected=error.expected,
             actual=error.actual,
             hint=hint_of(error, request),
+            issuer=error.refusal.issuer,
+            actor=error.refusal.actor,
         )
         self._deliver(event)
         if logged:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["HealthCheck", "PartHealth", "ServerHealth"]
+__all__ = ["HealthCheck", "PartHealth", "ServerHealth", "health_of"]
 
 _PATIENCE = 2.0
 _GOOD_FOR = 1.0
@@ -82,16 +82,17 @@ class HealthCheck:
         return latest.look
 
     async def _look(self) -> ServerHealth:
-        keys, store = await asyncio.gather(_health_of(self._verifier), _health_of(self._store))
+        keys, store = await asyncio.gather(health_of(self._verifier), health_of(self._store))
         return ServerHealth(ready=keys.ok and store.ok, issuer_keys=keys, replay_store=store)
 
 
-async def _health_of(part: object) -> PartHealth:
+async def health_of(part: object, *, patience: float | None = None) -> PartHealth:
+    """Return how `part` is, by its `health()` if it has that; waits so many seconds, never raises."""
     ask = getattr(part, "health", None)
     if ask is None:
         return PartHealth(ok=True)
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_PATIENCE if patience is None else patience):
             details = await ask()
         return PartHealth(ok=_ok(details), error=_error(details), details=details)
     except Exception as error:  # noqa: BLE001 - whatever a part of the user's own fails with is the verdict

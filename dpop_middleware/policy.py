@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from dpop_middleware._options import choice, flag, refused, seconds
+from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = [
+    "POST_QUANTUM_ALGORITHMS",
     "SUPPORTED_ALGORITHMS",
     "DPoPPolicy",
     "NonceMode",
@@ -28,6 +30,9 @@ SUPPORTED_ALGORITHMS = (
     "RS512",
 )
 
+POST_QUANTUM_ALGORITHMS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
+"""RFC 9964: accepted where `algorithms` names them, never by default, since their proofs take up to 11 KB."""
+
 # FAPI 2.0 Security Profile: sections 5.4.1 and 5.3.2.1, item 13.
 _OF_FAPI2 = ("ES256", "EdDSA", "Ed25519", "PS256")
 _LEAST_SKEW, _MOST_SKEW = 10, 60
@@ -39,17 +44,22 @@ def checked_algorithms(algorithms: object) -> tuple[str, ...]:
         raise refused("algorithms", "a sequence of JWS algorithm names, such as ('ES256',)", algorithms)
     if not algorithms:
         raise refused("algorithms", "at least one name, such as ('ES256',)", algorithms)
+    choices = (*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS)
     for name in algorithms:
-        if name not in SUPPORTED_ALGORITHMS:
-            raise refused("algorithms", f"some of {', '.join(SUPPORTED_ALGORITHMS)}", name)
-    return tuple(name for name in SUPPORTED_ALGORITHMS if name in algorithms)
+        if name not in choices:
+            raise refused("algorithms", f"some of {', '.join(choices)}", name)
+        if name not in ALGORITHMS:
+            takes = "what this build of cryptography has (ML-DSA: its wheels, or one on OpenSSL 3.5 or newer)"
+            raise refused("algorithms", takes, name)
+    return tuple(name for name in choices if name in algorithms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DPoPPolicy:
     """How strict a resource server is with proofs (RFC 9449 sections 4.3, 7 and 9).
 
-    - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only.
+    - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only. ML-DSA-44, ML-DSA-65 and
+      ML-DSA-87 (RFC 9964) must be named; with one of them a proof may have 16 KiB, otherwise 8.
     - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`.
     - `clock_skew`: seconds by which a client's clock may differ from ours, both ways. It is for proofs:
       tokens have a skew of their own.

@@ -9,11 +9,12 @@ from typing import Any, Self, overload
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, error_response
-from dpop_middleware._judge.lifecycle import aclose_parts, open_part
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._options import namespace
+from dpop_middleware._lifecycle import aclose_parts, open_part
+from dpop_middleware._metadata.published import published
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -26,7 +27,8 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import clock_skew_of, configured_verifier
+from dpop_middleware.tokens.configured import configured_verifier
+from dpop_middleware.tokens.options import clock_skew_of
 
 __all__ = ["ResourceServer"]
 
@@ -53,7 +55,7 @@ class ResourceServer:
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
       host are told apart by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
-    - `clock`: returns seconds since the epoch.
+    - `clock`: returns seconds since the epoch. `metadata`: what clients are told of this server (RFC 9728).
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
@@ -83,6 +85,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     @overload
@@ -99,6 +102,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -121,14 +125,17 @@ class ResourceServer:
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
+        metadata: ResourceMetadata | None = None,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
-        one = resource if audience is None else audience
-        audiences = options.names("audience", (one,) if isinstance(one, str) else one)
+        audiences = options.names_or_one("audience", resource if audience is None else audience)
         takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
         options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
+        url = origin if public_url is None else public_url
+        urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
         self._resource = resource
+        self.published_metadata = published(metadata, resource, origin=origin, origins=urls.origins)
         made = {
             "audience": audience,
             "jwks": jwks,
@@ -151,10 +158,8 @@ class ResourceServer:
             verifier=verifier,
             proofs=ProofVerification(
                 store=replay_store,
-                keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),
-                public_urls=PublicURLs(
-                    origin if public_url is None else public_url, insecure_http_hosts=insecure_http_hosts
-                ),
+                keyspace=ReplayKeyspace(options.namespace("replay_namespace", replay_namespace)),
+                public_urls=urls,
                 nonces=nonces_for(nonces, purpose="resource server", namespace=replay_namespace),
             ),
             clock=clock,
@@ -253,15 +258,14 @@ class ResourceServer:
             self._reporter.accepted(
                 authentication.request,
                 scheme=authentication.scheme,
-                jkt=authentication.access_token.jkt,
-                client_id=authentication.access_token.client_id,
+                token=authentication.access_token,
                 duration=time.perf_counter() - started,
             )
         return verified
 
     def error_response(self, error: DPoPError) -> ErrorResponse:
         """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
-        return error_response(error, self._policy)
+        return error_response(error, self._policy, metadata=self.published_metadata)
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.

@@ -17,6 +17,7 @@ def test_what_is_right_comes_back() -> None:
     assert options.share("max_share", 1) == 1
     assert options.whole_number("entries", 0) == 0
     assert options.names("audience", ["a", "b"]) == ("a", "b")
+    assert options.names_or_one("audience", "a") == options.names_or_one("audience", ["a"]) == ("a",)
     assert options.tokens("scopes", ["a:b"]) == ("a:b",)
     assert options.tokens("scopes", ()) == ()
     assert options.namespace("replay_namespace", "") == ""

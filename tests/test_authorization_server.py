@@ -127,7 +127,8 @@ async def test_every_kind_of_key_may_ask(endpoint: TokenEndpoint, algorithm: str
 
 async def test_client_authentication_is_not_ours(endpoint: TokenEndpoint) -> None:
     for authorization in (("Basic Zm9vOmJhcg==",), ("Basic a", "DPoP b"), ("DPoP x",)):
-        await endpoint.verify(token_request(proof_text(), authorization=authorization))
+        proof = await endpoint.verify(token_request(proof_text(), authorization=authorization))
+        assert proof.jkt == KEY.jkt
 
 
 BROKEN = [
@@ -195,7 +196,8 @@ async def test_the_requests_own_target_is_not_believed(endpoint: TokenEndpoint) 
 
 async def test_the_url_is_compared_in_normal_form(clock: Clock, store: MemoryReplayStore) -> None:
     endpoint = TokenEndpoint(url="HTTPS://Auth.example.test:443/%74oken", replay_store=store, clock=clock)
-    await endpoint.verify(token_request(broken_proof(htu="https://AUTH.example.test/token?x=1#y")))
+    proof = await endpoint.verify(token_request(broken_proof(htu="https://AUTH.example.test/token?x=1#y")))
+    assert proof.htu == "https://AUTH.example.test/token?x=1#y", "told as the client wrote it"
 
 
 async def test_a_proof_works_once(endpoint: TokenEndpoint, clock: Clock) -> None:
@@ -373,7 +375,7 @@ async def test_fallback_gives_the_first_nonce_on_success(clock: Clock) -> None:
     endpoint = endpoint_with_nonces(clock, policy=DPoPPolicy(nonce="fallback"))
     proof = await endpoint.verify(token_request(proof_text()))
     nonce = dict(endpoint.response_headers(proof))["dpop-nonce"]
-    await endpoint.verify(token_request(proof_text(nonce=nonce)))
+    assert (await endpoint.verify(token_request(proof_text(nonce=nonce)))).nonce == nonce
 
 
 async def test_where_nonces_are_off_none_is_sent(clock: Clock) -> None:
@@ -402,9 +404,10 @@ def test_bad_configuration_is_refused_at_once(clock: Clock, arguments: Any, says
         endpoint_with_nonces(clock, **arguments)
 
 
-def test_http_for_named_hosts_and_loopback(store: MemoryReplayStore) -> None:
-    TokenEndpoint(url="http://127.0.0.1:9000/token", replay_store=store)
-    TokenEndpoint(url="http://auth:9000/token", replay_store=store, insecure_http_hosts=("auth",))
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000/token", "http://auth:9000/token"])
+async def test_http_for_named_hosts_and_loopback(url: str, clock: Clock, store: MemoryReplayStore) -> None:
+    endpoint = TokenEndpoint(url=url, replay_store=store, clock=clock, insecure_http_hosts=("auth",))
+    assert (await endpoint.verify(token_request(proof_text(url=url)))).htu == url
 
 
 async def test_a_token_gets_the_confirmation_that_the_api_compares(clock: Clock) -> None:
@@ -482,6 +485,8 @@ def test_a_code_is_redeemed_by_its_own_key_only() -> None:
 def test_an_unbound_code_may_come_with_any_key_or_none() -> None:
     check_code_binding(a_proof(), dpop_jkt=None)
     check_code_binding(None, dpop_jkt=None)
+    with pytest.raises(InvalidGrant):
+        check_code_binding(a_proof(), dpop_jkt=STRANGER.jkt)
 
 
 def test_a_public_clients_refresh_token_is_bound() -> None:

@@ -48,6 +48,8 @@ async def test_an_accepted_request_is_one_event(caplog: pytest.LogCaptureFixture
         expected=None,
         actual=None,
         hint=None,
+        issuer="https://auth.example.test",
+        actor=None,
     )
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dpop_middleware", "DEBUG")
@@ -391,3 +393,19 @@ def test_a_hint_can_be_asked_for_where_there_is_no_event() -> None:
     error = errors.InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
     assert "each request needs a new proof" in str(hint_for(error))
     assert hint_for(errors.MissingCredentials("an access token is required")) is None
+
+
+async def test_an_event_names_the_issuer_and_who_acts() -> None:
+    api = Api()
+    act = {"sub": "service16", "iss": "https://b.example.com", "act": {"sub": "service77"}}
+    api.token = api.tokens.issue(api.key.jkt, scopes=["notes:read"], act=act)
+    verified = await api.server.authenticate(api.request())
+    assert verified.issuer == "https://auth.example.test"
+    await refusal(api, api.request(method="POST"))
+    await refusal(api, api.request(), scopes=("notes:write",))
+    await refusal(api, request("unknown", api.proof()))
+    told = [(event.outcome, event.issuer, event.actor) for event in api.events]
+    known = ("https://auth.example.test", "https://b.example.com service16")
+    assert told == [
+        ("accepted", *known), ("refused", *known), ("refused", *known), ("refused", None, None)
+    ]  # fmt: skip

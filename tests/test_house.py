@@ -18,25 +18,27 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
     ("policy", "jose"),
     ("_request",),
+    ("_metadata",),
     ("nonces", "profiles", "tokens", "replay"),
     ("_proof",),
     ("_judge",),
-    ("events", "health"),
+    ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi"),
+    ("asgi", "starlette", "fastapi", "metadata"),
     ("authorization_server", "client", "testing"),
+    ("introspection",),
     ("cli",),
     ("__init__", "__main__"),
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.other_profile",
-    "_judge.requirements", "_judge.verdicts",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
+    "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
+    "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
@@ -55,16 +57,20 @@ PUBLIC = {
     "ErrorResponse",
     "HMACNonceProvider",
     "JWTAccessTokenVerifier",
+    "JWTOrOpaqueVerifier",
     "MemoryReplayStore",
+    "MultiIssuerVerifier",
     "Nonce",
     "NonceProvider",
     "RedisReplayStore",
     "ReplayEntry",
     "ReplayStore",
+    "ResourceMetadata",
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
     "errors",
+    "profiles",
 }
 TOP_LEVEL = {"LICENSE", "README.md", "dpop_middleware", "examples", "pyproject.toml", "tests", "tox.ini"}
 # Written by `python -m build` into a source distribution.

@@ -11,7 +11,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS, NonceMode
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS, NonceMode
 from tests.support.api import NOW, Api
 
 
@@ -36,7 +36,21 @@ def test_a_policy_is_frozen_and_equal_by_value() -> None:
 
 
 def test_every_supported_algorithm_is_in_the_closed_table() -> None:
-    assert tuple(ALGORITHMS) == SUPPORTED_ALGORITHMS
+    assert tuple(ALGORITHMS) == (*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS)
+
+
+def test_post_quantum_algorithms_must_be_named() -> None:
+    assert not set(POST_QUANTUM_ALGORITHMS) & set(DPoPPolicy().algorithms)
+    named = DPoPPolicy(algorithms=("ML-DSA-87", "ES256", "ML-DSA-44"))
+    assert named.algorithms == ("ES256", "ML-DSA-44", "ML-DSA-87")
+
+
+def test_what_this_build_of_cryptography_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpop_middleware.policy.ALGORITHMS", {"ES256": None})
+    with pytest.raises(
+        ConfigurationError, match="algorithms takes what this build of cryptography has .*, not 'ML-DSA-65'"
+    ):
+        DPoPPolicy(algorithms=("ES256", "ML-DSA-65"))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
@@ -51,10 +65,10 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
         ({"algorithms": "ES256"}, "algorithms takes a sequence"),
         ({"algorithms": None}, "algorithms takes a sequence"),
         ({"algorithms": ()}, "algorithms takes at least one name"),
-        ({"algorithms": ("none",)}, "RS512, not 'none'"),
-        ({"algorithms": ("HS256",)}, "RS512, not 'HS256'"),
-        ({"algorithms": ("es256",)}, "RS512, not 'es256'"),
-        ({"algorithms": ([],)}, "RS512, not \\[]"),
+        ({"algorithms": ("none",)}, "ML-DSA-87, not 'none'"),
+        ({"algorithms": ("HS256",)}, "ML-DSA-87, not 'HS256'"),
+        ({"algorithms": ("es256",)}, "ML-DSA-87, not 'es256'"),
+        ({"algorithms": ([],)}, "ML-DSA-87, not \\[]"),
         ({"proof_lifetime": 0}, "proof_lifetime takes a finite number of seconds, at least 1, not 0"),
         ({"proof_lifetime": "60"}, "proof_lifetime takes a finite number"),
         ({"proof_lifetime": math.inf}, "proof_lifetime takes a finite number"),

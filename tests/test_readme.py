@@ -1,6 +1,5 @@
 """Every Python snippet of the README runs as it stands, and does to requests what the text says."""
 
-import ast
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 import dpop_middleware
-from dpop_middleware import AccessToken, DPoPMiddleware, JWTAccessTokenVerifier, errors
+from dpop_middleware import AccessToken, DPoPMiddleware, errors, profiles
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.support.reader import API, ISSUER, Scenario, World, ask, driven, follow, replay, world_of
@@ -109,6 +108,7 @@ VENDORS: dict[str, dict[str, Any]] = {
         "scp": ["openid", "email"],
         "scope": ABSENT,
     },
+    "Duende": {"scope": ["openid", "email"], "sub": ABSENT},
     "Auth0": {
         "header": {"typ": "JWT"},
         "azp": "my_client",
@@ -123,24 +123,20 @@ VENDORS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_the_row_of_an_issuer_lets_its_tokens_in(vendor: str) -> None:
     (row,) = re.findall(rf"^\| {vendor}[^|]*\| (.*) \|$", README, re.MULTILINE)
-    options = {name: ast.literal_eval(value) for name, value in re.findall(r"`(\w+)=(\(.*?\))`", row)}
+    named = re.search(r"`profile=profiles\.(\w+)`", row)
+    profile = profiles.RFC9068 if named is None else getattr(profiles, named[1])
     issuer, key = TestIssuer(ISSUER, audience=API), DPoPKey.generate()
     token = issuer.token(jkt=key.jkt, **VENDORS[vendor])
 
-    async def verified(**options: Any) -> AccessToken | None:
-        verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=API, jwks=issuer.jwks(), **options)
-        try:
-            return await verifier.verify(token)
-        except errors.InvalidToken:
-            return None
+    async def verified(profile: profiles.Profile) -> AccessToken:
+        return await profile.verifier(issuer=ISSUER, audience=API, jwks=issuer.jwks()).verify(token)
 
-    wanted = await verified(**options)
-    assert wanted is not None
+    wanted = await verified(profile)
     assert (wanted.client_id, wanted.jkt) == ("my_client", key.jkt)
-    assert wanted.scopes == ({"openid", "email"} if options else set())
-    for left_out in options:
-        fewer = await verified(**{name: value for name, value in options.items() if name != left_out})
-        assert fewer is None or fewer.scopes != wanted.scopes
+    assert wanted.scopes == (set() if named is None else {"openid", "email"})
+    if named is not None:
+        with pytest.raises(errors.InvalidToken):
+            await verified(profiles.RFC9068)
 
 
 @pytest.mark.parametrize(("snippet", "scenario"), list(driven("README.md", SCENARIOS)))

@@ -134,7 +134,8 @@ async def test_public_url_is_the_origin_of_resource_by_default() -> None:
         clock=Clock(),
     )
     proof = key.proof("GET", "https://api.example.test/anything", access_token=token, now=NOW)
-    await server.authenticate(request(token, proof, raw_path="/anything"))
+    verified = await server.authenticate(request(token, proof, raw_path="/anything"))
+    assert verified.access_token is tokens.known[token]
 
 
 def test_with_policy_shares_all_but_the_policy() -> None:
@@ -626,8 +627,10 @@ async def test_insecure_hosts_are_for_resource_and_public_url(resource: str, pub
         insecure_http_hosts=["Api"],
     )
     token = tokens.issue(key.jkt)
-    proof = key.proof("GET", f"{public_url or 'http://api:8000'}/notes", access_token=token, now=NOW)
-    await server.authenticate(request(token, proof))
+    url = f"{public_url or 'http://api:8000'}/notes"
+    verified = await server.authenticate(request(token, key.proof("GET", url, access_token=token, now=NOW)))
+    assert verified.proof is not None
+    assert verified.proof.htu == url
 
 
 def test_insecure_hosts_are_for_issuer_and_keys() -> None:

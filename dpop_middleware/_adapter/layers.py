@@ -27,21 +27,20 @@ class _Layer(NamedTuple):
 
     def inner(self) -> list["_Layer"]:
         # FastAPI keeps a router that it includes behind a route without path.
-        behind = (getattr(self.value, name, None) for name in ("app", "original_router"))
+        behind = (_seen(self.value, name) for name in ("app", "original_router"))
         # A Starlette router's `app` is a method of its own, which dispatches to its routes.
-        others = (value for value in behind if getattr(value, "__self__", None) is not self.value)
+        others = (value for value in behind if _seen(value, "__self__") is not self.value)
         values = (*_listed(self.value, "routes"), *others)
         return [self._inner(value) for value in values if value is not None]
 
     def _inner(self, value: object) -> "_Layer":
-        included = getattr(value, "include_context", None)
-        path = getattr(value, "path", getattr(included, "prefix", None))
+        path = _seen(value, "path", _seen(_seen(value, "include_context"), "prefix"))
         if not isinstance(path, str) or not isinstance(value, BaseRoute):
             return _Layer(value, self.path, self.mounts, self.is_route)
         return _Layer(value, self.path + path, self.mounts + 1, isinstance(value, Route))
 
     def is_or_has_cors(self) -> bool:
-        middleware = (getattr(each, "cls", None) for each in _listed(self.value, "user_middleware"))
+        middleware = (_seen(each, "cls") for each in _listed(self.value, "user_middleware"))
         kinds = (type(self.value), *middleware)
         # Where nobody imported the module, nothing is of its class.
         cors = getattr(sys.modules.get("starlette.middleware.cors"), "CORSMiddleware", ())
@@ -54,8 +53,17 @@ class _Layer(NamedTuple):
         return public_paths.covers_all_below(literal if parameter else f"{literal.rstrip('/')}/")
 
 
+def _seen(value: object, name: str, default: object = None) -> object:
+    """Return an attribute of an object of anybody's, `default` where it has none or fails to tell."""
+    try:
+        seen: object = getattr(value, name, default)
+    except Exception:  # noqa: BLE001 - what is looked at doesn't serve anybody yet
+        return default
+    return seen
+
+
 def _listed(layer: object, name: str) -> Iterable[object]:
-    value = getattr(layer, name, ())
+    value = _seen(layer, name, ())
     return value if isinstance(value, (list, tuple)) else ()
 
 
@@ -91,6 +99,6 @@ def inner_root_paths(app: ASGIApp) -> Iterator[tuple[str, str]]:
     That is what `FastAPI(root_path=...)` does.
     """
     for layer in islice(_inside(_Layer(app)), _MOST_LAYERS):
-        root_path = getattr(layer.value, "root_path", None) if isinstance(layer.value, Starlette) else None
+        root_path = _seen(layer.value, "root_path") if isinstance(layer.value, Starlette) else None
         if root_path and isinstance(root_path, str):
             yield layer.path.partition("{")[0], root_path

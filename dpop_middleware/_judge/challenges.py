@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from dpop_middleware._metadata.published import PublishedMetadata
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
@@ -69,6 +70,7 @@ class _Kind(NamedTuple):
     scheme: Scheme | None
     algorithms: tuple[str, ...]
     accept_bearer: bool
+    metadata_url: str | None
 
 
 def _challenges(kind: _Kind) -> list[str]:
@@ -76,11 +78,12 @@ def _challenges(kind: _Kind) -> list[str]:
     if kind.code is not None:
         description = _NOT_IN_DESCRIPTION.sub("?", kind.description)
         parameters = [("error", kind.code), ("error_description", description), *kind.parameters]
-    algorithms = ("algs", " ".join(kind.algorithms))
+    metadata = [] if kind.metadata_url is None else [("resource_metadata", kind.metadata_url)]
+    always = [("algs", " ".join(kind.algorithms)), *metadata]
     if not kind.accept_bearer:
-        return [_challenge("DPoP", [*parameters, algorithms])]
-    bearer = _challenge("Bearer", parameters if kind.scheme in ("Bearer", None) else [])
-    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), algorithms])
+        return [_challenge("DPoP", [*parameters, *always])]
+    bearer = _challenge("Bearer", [*(parameters if kind.scheme in ("Bearer", None) else []), *metadata])
+    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), *always])
     # Some clients look only at the beginning of what the lines are folded into.
     return [dpop, bearer] if kind.scheme == "DPoP" else [bearer, dpop]
 
@@ -95,12 +98,14 @@ def _response(kind: _Kind) -> ErrorResponse:
     return ErrorResponse(kind.status, (*headers, ("content-length", str(len(body)))), body)
 
 
-def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
+def error_response(
+    error: DPoPError, policy: DPoPPolicy, *, metadata: PublishedMetadata | None = None
+) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).
 
     The error stands on the challenge of the scheme that was used, on both when that can't be told, and on
     neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
-    first.
+    first. Where the resource server publishes `metadata`, each says where (RFC 9728 section 5.1).
     """
     parameters = _parameters(error)
     response = _response(
@@ -112,6 +117,7 @@ def error_response(error: DPoPError, policy: DPoPPolicy) -> ErrorResponse:
             error.scheme,
             policy.algorithms,
             policy.accept_bearer,
+            None if metadata is None else metadata.url,
         )
     )
     added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)

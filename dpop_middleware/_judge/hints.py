@@ -9,7 +9,7 @@ from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
 from dpop_middleware.jose.header import media_type
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 
 __all__ = ["hint_of"]
 
@@ -30,6 +30,7 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
         Check.TOKEN_TYP: "an issuer that differs from RFC 9068? name its typ in token_types",
         Check.TOKEN_KEY: "the keys of another issuer, or a new key that is not yet published?",
         Check.TOKEN_SIGNATURE: "was the token altered or cut short, or made by another issuer?",
+        Check.TOKEN_ACTIVE: "revoked, expired or made up, or a token of another issuer?",
         Check.TOKEN_AUD: "a token for another API? ask for this resource, or set audience to what it says",
         Check.JKT: "did the client make a new key after it got the token? a token belongs to one key",
     }
@@ -110,7 +111,7 @@ def _of_header(check: Check | None, actual: object, reason: Reason | None) -> st
     if check is Check.TYP:
         return "is it the default of a JWT library? set typ to dpop+jwt in the header"
     if check is Check.ALG and isinstance(actual, str):
-        if actual in SUPPORTED_ALGORITHMS:
+        if actual in SUPPORTED_ALGORITHMS or actual in POST_QUANTUM_ALGORITHMS:
             return "supported, but not among the algorithms of this server's policy"
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
@@ -152,8 +153,9 @@ def _of_token(error: DPoPError) -> str | None:
         return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
     if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
         return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
-    if check is Check.TOKEN_ISS and isinstance(error.expected, str) and isinstance(error.actual, str):
-        same = error.actual.strip("'\"").rstrip("/") == error.expected.rstrip("/")
+    if check is Check.TOKEN_ISS and isinstance(error.actual, str):
+        expected = error.expected if isinstance(error.expected, tuple) else (str(error.expected),)
+        same = error.actual.strip("'\"").rstrip("/") in (issuer.rstrip("/") for issuer in expected)
         return "only a trailing slash differs: name the issuer as it names itself" if same else None
     if check is Check.BINDING and error.scheme == "DPoP" and error.actual is None:
         return "did the token request carry a DPoP proof, and does the issuer support DPoP?"

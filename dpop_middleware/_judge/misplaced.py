@@ -25,6 +25,8 @@ _PAYLOAD: Final = 4096
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _SCHEMES: Final = ("dpop", "bearer")
 _NO_TOKENS: Final = frozenset({"undefined", "null", "none", "nan", "false", "true"})
+# Of a longer word, only so much is put into lower case: that costs more than to receive it.
+_LONGEST_WORD: Final = max(map(len, (*_SCHEMES, *_NO_TOKENS)))
 # Of what a proof is refused for before its claims are read.
 _FORM_OF_PROOF: Final = frozenset({Check.FORMAT, Check.TYP})
 
@@ -43,6 +45,11 @@ def _glance(text: str) -> tuple[bytes, bytes]:
     return _decoded(header, _HEADER).lower(), _decoded(rest.partition(".")[0], _PAYLOAD)
 
 
+def _word(text: str) -> str:
+    """Return the first word of a field in lower case, no more of it than our longest word has."""
+    return text[: _LONGEST_WORD + 1].partition(" ")[0].lower()
+
+
 def _is_proof(text: str) -> bool:
     return b"dpop+jwt" in _glance(text)[0]
 
@@ -56,16 +63,16 @@ def _of_authorization(error: DPoPError, request: ResourceRequest, token: str) ->
     if isinstance(error, MissingCredentials):
         if not request.authorization:
             return "a proof without its token: did a proxy drop Authorization?" if request.dpop else None
-        alone = not token and request.authorization[0].lower() not in _SCHEMES
+        alone = not token and _word(request.authorization[0]) not in _SCHEMES
         return "a token without a scheme? send it as Authorization: DPoP <token>" if alone else None
-    if token.partition(" ")[0].lower() in _SCHEMES:
+    if _word(token) in _SCHEMES:
         return "the scheme stands twice: send Authorization: DPoP <token>"
     return "the token stands in quotes: send it without" if token[:1] in ('"', "'") else None
 
 
 def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) -> str | None:
     check, bound = error.check, error.jkt is not None
-    if token.lower() in _NO_TOKENS:
+    if _word(token) in _NO_TOKENS:
         return "did the client have no token yet, and send that in its place?"
     header, payload = _glance(token)
     if check is Check.BINDING:
@@ -84,7 +91,7 @@ def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) ->
 
 
 def _of_proof(proof: str, token: str) -> str | None:
-    if proof.partition(" ")[0].lower() in _SCHEMES:
+    if _word(proof) in _SCHEMES:
         return "the DPoP field takes the proof alone: no scheme before it"
     if proof == token or _is_access_token(proof):
         return "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
@@ -97,7 +104,7 @@ def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
     `error` is what it was refused for.
     """
     scheme, _, token = (request.authorization[0] if len(request.authorization) == 1 else "").partition(" ")
-    scheme, token = scheme.lower(), token.strip(" ")
+    scheme, token = _word(scheme), token.strip(" ")
     if error.check is Check.AUTHORIZATION and isinstance(error, (MissingCredentials, InvalidRequest)):
         return _of_authorization(error, request, token)
     no_proof = error.check is Check.ONE_HEADER and not request.dpop

@@ -4,7 +4,8 @@
     -> what `proof_verification` does, the replay store last
 
 What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
-follows the proof's header is the same at a token endpoint: `ProofVerification`.
+follows the proof's header is the same at a token endpoint: `ProofVerification`. Where a verifier asks another
+server about the token, the order is another one: see `remote`.
 """
 
 import math
@@ -12,15 +13,17 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired
 from dpop_middleware._judge.challenges import nonce_headers
+from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
-from dpop_middleware._request.request import MAX_FIELDS, Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Refusal, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
@@ -66,6 +69,7 @@ class RequestVerification:
         self.policies = policies
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
+        self._is_remote = remoteness(verifier)
 
     def add(self, policy: DPoPPolicy) -> None:
         """From now on remember proofs for `policy` too."""
@@ -93,34 +97,45 @@ class RequestVerification:
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self._access_token(carried.access_token)
+                now = self.clock()
                 _check_unbound(token)
-                return Authentication(token, None, None, policy, self.clock(), request, started)
-            proof = one_proof(request.dpop)
-            token = await self._access_token(carried.access_token)
-            now = self.clock()
-            _check_bound(token, now)
-            jws = split_proof(proof)
-            client = _client(token, jws, policy)
-            judged = self.proofs.judge(
-                jws,
-                client.header,
-                request=request,
-                ath=token_hash(carried.access_token),
-                policy=policy,
-                policies=self.policies,
-                now=now,
-                # By `ath` a proof dies with its token, however far in the future its `iat` is.
-                useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
-                if self._expiry_is_final
-                else math.inf,
-                speaks_for=client.speaks_for,
-            )
-            # Padding buys no memory.
-            if client is not token.client_memo and len(client.segment) <= LONGEST_KNOWN_HEADER:
-                token.remember_client(client)
+                check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
+            proof = one_proof(request.dpop, policy.algorithms)
+            if self._is_remote is not None and self._is_remote(carried.access_token):
+                unbound = judge_before_token(
+                    self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()
+                )
+                token = await self._access_token(carried.access_token)
+                now = self.clock()
+                judged = bind(self.proofs, unbound, token, policy, now)
+            else:
+                token = await self._access_token(carried.access_token)
+                now = self.clock()
+                check_bound(token, now)
+                jws = split_proof(proof)
+                client = _client(token, jws, policy)
+                judged = self.proofs.judge(
+                    jws,
+                    client.header,
+                    request=request,
+                    ath=token_hash(carried.access_token),
+                    policy=policy,
+                    policies=self.policies,
+                    now=now,
+                    # By `ath` a proof dies with its token, however far in the future its `iat` is.
+                    useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
+                    if self._expiry_is_final
+                    else math.inf,
+                    speaks_for=client.speaks_for,
+                )
+                # Padding buys no memory.
+                if client is not token.client_memo and len(client.segment) <= LONGEST_KNOWN_HEADER:
+                    token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            raise error.restated(refusal=_refusal(carried, token, error)) from error.__cause__
+            refusal = refusal_of(token, error, scheme=carried.scheme, nonce=error.nonce)
+            raise error.restated(refusal=refusal) from error.__cause__
         return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def authorize(
@@ -141,9 +156,7 @@ class RequestVerification:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
                 offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
-            refusal = Refusal(
-                scheme=authentication.scheme, jkt=token.jkt, client_id=token.client_id, nonce=offered
-            )
+            refusal = refusal_of(token, error, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
 
@@ -194,16 +207,6 @@ def _quotes(error: Exception, token: str) -> bool:
     )
 
 
-def _refusal(carried: Credentials, token: AccessToken | None, error: DPoPError) -> Refusal:
-    return Refusal(
-        scheme=carried.scheme,
-        jkt=None if token is None else token.jkt,
-        client_id=None if token is None else token.client_id,
-        nonce=error.nonce,
-        reason=error.reason,
-    )
-
-
 def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
     """Return the client to whose key `token` is bound, which isn't read anew where it was here before."""
     known = token.client_memo
@@ -213,22 +216,8 @@ def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
         header = parse_header(jws.header, policy.algorithms)
         known = _Client(jws.header, header, f"{token.issuer} {token.identity}")
     if known.header.jkt != token.jkt:
-        raise InvalidToken(
-            "the access token is bound to another key than the proof's",
-            check=Check.JKT,
-            expected=token.jkt,
-            actual=known.header.jkt,
-        )
+        raise bound_to_another(token.jkt, known.header.jkt)
     return known
-
-
-def _check_bound(token: AccessToken, now: float) -> None:
-    if token.jkt is None:
-        raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
-    if token.expires_at + LONGEST_CLOCK_SKEW <= now:
-        raise InvalidToken(
-            "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
-        )
 
 
 def _check_unbound(token: AccessToken) -> None:

@@ -5,12 +5,12 @@ from typing import NamedTuple
 from dpop_middleware._judge.challenges import Headers
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import Scheme
+from dpop_middleware.errors import DPoPError, Refusal, Scheme
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["Authentication", "VerifiedRequest"]
+__all__ = ["Authentication", "VerifiedRequest", "refusal_of"]
 
 
 class Authentication(NamedTuple):
@@ -44,3 +44,24 @@ class VerifiedRequest(NamedTuple):
     access_token: AccessToken
     proof: DPoPProof | None
     response_headers: Headers = ()
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of the access token."""
+        return self.access_token.issuer
+
+
+def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, nonce: str | None) -> Refusal:
+    """Return what is known of a request that `error` refuses; `token` is None where it wasn't verified."""
+    if token is None:
+        return Refusal(scheme=scheme, nonce=nonce, reason=error.reason)
+    actor = token.actor
+    return Refusal(
+        scheme=scheme,
+        jkt=token.jkt,
+        client_id=token.client_id,
+        nonce=nonce,
+        reason=error.reason,
+        issuer=token.issuer,
+        actor=None if actor is None else actor.identity,
+    )

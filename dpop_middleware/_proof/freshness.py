@@ -144,10 +144,10 @@ def check_freshness(
             raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
         if policy.nonce == "required":
             raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
-    if proof.exp is not None or proof.nbf is not None:
-        _check_validity(proof, now, policy.clock_skew)
     skew = policy.clock_skew
     if proof.iat - skew <= now <= proof.iat + policy.proof_lifetime + skew:
+        if proof.exp is not None or proof.nbf is not None:
+            _check_validity(proof, now, skew)
         return
     if policy.nonce == "fallback" and nonces is not None:
         raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)

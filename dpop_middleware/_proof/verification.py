@@ -89,7 +89,7 @@ class ProofVerification:
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
-    # By the tuple itself, which is kept: to compare the policies in it costs more than the rest.
+    # One, by the tuple itself, which is kept: to compare the policies in it costs more than the rest.
     _memories: dict[int, _Memory] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -156,7 +156,10 @@ class ProofVerification:
         lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
         memory = _Memory(policies, reach_of(policies), retention(policies, lifetime or 0.0))
         # A provider that fails now is asked again by the next request.
-        return memory if lifetime is None else self._memories.setdefault(id(policies), memory)
+        if lifetime is not None:
+            self._memories.clear()
+            self._memories[id(policies)] = memory
+        return memory
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
         """Return the nonce for a client's next request, None where its own is the newest or none are used.

@@ -3,6 +3,7 @@
 A path has one character for each octet here. What doesn't change its meaning is unified, all else is kept.
 """
 
+import re
 from binascii import a2b_qp
 from typing import Final
 
@@ -29,8 +30,9 @@ _KEPT: Final = (_UNRESERVED + "!$&'()*+,;=:@/").encode()
 _PERCENT: Final = b"%"
 _KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 
-# What a path can't hold, by its octet, and how it is written instead.
-_ENCODED: Final = {octet: f"%{octet:02X}" for octet in range(256) if octet not in _KEPT_AND_PERCENT}
+# What a path can't hold, and how it is written instead.
+_NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
+_ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
 # The two digits after a percent sign, and what both become.
 _DECODED: Final = {
     digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
@@ -72,7 +74,7 @@ def encoded(path: str) -> str:
     if not rewritten:
         return path
     if rewritten.strip(_PERCENT):
-        path = path.translate(_ENCODED)
+        path = _NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
     first, *others = path.split("%")
     try:
         return first + "".join(

@@ -54,6 +54,11 @@ class PublicURLs:
         self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
         self._of_every_host = tuple(hosts[bases[0].authority]) if len(hosts) == 1 else None
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Scheme and authority of each host by which clients call the application."""
+        return tuple(bases[0].origin for bases in self._hosts.values())
+
     def origin_form(self, request: ResourceRequest) -> ResourceRequest:
         """Return the request with its target in origin form; one that has that form is returned as it is.
 
@@ -84,7 +89,7 @@ class PublicURLs:
         raise InvalidRequest(
             "the request target names another origin than this resource server's",
             check=Check.TARGET,
-            expected=tuple(bases[0].origin for bases in self._hosts.values()),
+            expected=self.origins,
             actual=origin,
         )
 

@@ -3,7 +3,7 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,9 +16,11 @@ from dpop_middleware.errors import (
     Refusal,
     Scheme,
 )
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 
 __all__ = [
     "MAX_FIELDS",
+    "MAX_POST_QUANTUM_PROOF_SIZE",
     "MAX_PROOF_SIZE",
     "MAX_TOKEN_SIZE",
     "Credentials",
@@ -29,11 +31,15 @@ __all__ = [
 
 MAX_TOKEN_SIZE = 16 * 1024
 MAX_PROOF_SIZE = 8 * 1024
+MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
+# Blanks are taken off one by one: of more, what is left is no value.
+_MOST_BLANKS = 64
 _READ = (b"host", b"authorization", b"dpop")
+_LENGTHS = frozenset(map(len, _READ))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _LONGEST_SCHEME = len("bearer")
@@ -89,12 +95,12 @@ def _values(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, ...]]:
     if len(by_name) == len(fields) and b"".join(by_name).islower():
         # No name stands twice, in whatever spelling: the dictionary holds all.
         return [
-            () if value is None else (value.decode("latin-1").strip(_OPTIONAL_WHITESPACE),)
+            () if value is None else (_without_blanks(value.decode("latin-1")),)
             for value in map(by_name.get, _READ)
         ]
-    lowered = [(name.lower(), value) for name, value in fields]
+    lowered = [(name.lower(), value) for name, value in fields if len(name) in _LENGTHS]
     return [
-        tuple(value.decode("latin-1").strip(_OPTIONAL_WHITESPACE) for name, value in lowered if name == read)
+        tuple(_without_blanks(value.decode("latin-1")) for name, value in lowered if name == read)
         for read in _READ
     ]
 
@@ -107,6 +113,15 @@ class Credentials(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Credentials(scheme={self.scheme!r})"
+
+
+def _without_blanks(value: str) -> str:
+    """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
+    if value[:1] in _OPTIONAL_WHITESPACE:
+        value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
+    if value[-1:] in _OPTIONAL_WHITESPACE:
+        value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
+    return value
 
 
 def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
@@ -132,7 +147,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
     if scheme is None:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    access_token = rest.lstrip(" ")
+    access_token = rest[:_MOST_BLANKS].lstrip(" ") + rest[_MOST_BLANKS:] if rest[:1] == " " else rest
     if len(access_token) > MAX_TOKEN_SIZE:
         raise InvalidToken(
             "the access token is too large",
@@ -149,10 +164,16 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     return Credentials(scheme, access_token)
 
 
-def one_proof(dpop: tuple[str, ...]) -> str:
+def _max_proof_size(algorithms: Collection[str]) -> int:
+    large = any(name in algorithms for name in POST_QUANTUM_ALGORITHMS)
+    return MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
+
+
+def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:
     """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
 
     A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    `algorithms` are those that the proof may use: with ML-DSA among them it may have 16 KiB, otherwise 8.
     Raises InvalidDPoPProof.
     """
     if not dpop:
@@ -165,11 +186,11 @@ def one_proof(dpop: tuple[str, ...]) -> str:
             actual=sum(value.count(",") + 1 for value in dpop),
         )
     proof = dpop[0]
-    if len(proof) > MAX_PROOF_SIZE:
+    if len(proof) > MAX_PROOF_SIZE and len(proof) > (limit := _max_proof_size(algorithms)):
         raise InvalidDPoPProof(
             "the DPoP proof is too large",
             check=Check.ONE_HEADER,
-            expected=MAX_PROOF_SIZE,
+            expected=limit,
             actual=len(proof),
         )
     if not proof:

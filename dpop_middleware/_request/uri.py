@@ -43,10 +43,14 @@ __all__ = [
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MAX_PORT: Final = 65535
-_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]+(?=/)")
+# A host has at most 253 characters (RFC 1035 section 2.3.4).
+_MAX_AUTHORITY: Final = 300
+_NORMAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9._-]{1,300}(?=/)")
 
 _URI: Final = re.compile(r"([A-Za-z]+)://([^/]*)(.*)")
-_ABSOLUTE_FORM: Final = re.compile(r"(https?)://([^/?]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+_ABSOLUTE_FORM: Final = re.compile(
+    r"(https?)://([^/?]{0,300}(?![^/?]))(.*)", re.ASCII | re.IGNORECASE | re.DOTALL
+)
 _QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?")
 # No surrogates: half a character has no UTF-8.
@@ -68,6 +72,8 @@ class BaseURL(NamedTuple):
 
 
 def _host_and_port(text: str) -> tuple[str, int | None]:
+    if len(text) > _MAX_AUTHORITY:
+        raise URIError("the authority is too long")
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         if "@" in text:

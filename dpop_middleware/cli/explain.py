@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from dpop_middleware._judge.lifecycle import aclose_parts
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._lifecycle import aclose_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
+from dpop_middleware.cli.opaque_token import add_opaque_arguments, opaque_judge
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.target import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
@@ -35,6 +36,7 @@ MEANING: Final[Mapping[Check, str]] = MappingProxyType(
         Check.TOKEN_ALG: "the token's alg is allowed",
         Check.TOKEN_KEY: "the issuer has a key for it",
         Check.TOKEN_SIGNATURE: "the issuer signed the token",
+        Check.TOKEN_ACTIVE: "the issuer calls the token active",
         Check.TOKEN_CLAIMS: "the token's claims are there and well-formed",
         Check.TOKEN_ISS: "it is from this issuer",
         Check.TOKEN_AUD: "it is for this audience",
@@ -88,6 +90,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--now", metavar="TIME", help="when it was made, in seconds since the epoch or ISO 8601; default: now"
     )
     add_token_arguments(parser)
+    add_opaque_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
     policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
     policy.add_argument("--iat-limit-with-nonce", type=float, metavar="SECONDS")
@@ -112,7 +115,7 @@ def _run(args: Namespace, console: Console) -> int:
     )
     token = None if args.token is None else inputs.text("--token", args.token)
     proofs = tuple(inputs.text("--proof", value) for value in args.proof)
-    judge = token_judge(args, inputs, token, now=now)
+    judge = opaque_judge(args, inputs, token, now=now) or token_judge(args, inputs, token, now=now)
     explanation = asyncio.run(
         _explain(
             judge,
@@ -236,7 +239,7 @@ COMMAND = Command(
   pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
 
 exit status: 0 accepted as far as it can be judged, 1 refused, 2 usage error,
-3 the issuer's keys can't be fetched
+3 the issuer can't be asked
 """,
     add_arguments=_add_arguments,
     run=_run,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._judge.remote import remoteness
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
@@ -22,7 +23,7 @@ from dpop_middleware._request.request import ResourceRequest, one_proof
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
 from dpop_middleware.authorization_server import TokenEndpoint
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
@@ -33,7 +34,6 @@ from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 __all__ = ["Explanation", "Finding", "FindingState", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
-_ORDER: Final = {check: position for position, check in enumerate(Check)}
 _NOTHING_REQUIRED: Final = Requirements()
 
 
@@ -107,7 +107,7 @@ async def explain(
         authorization=() if access_token is None else (f"DPoP {access_token}",),
         dpop=proofs,
     )
-    checks, token, error, status = tuple(Check), None, None, None
+    checks, token, error, status = CHECKS_OF_A_JWT, None, None, None
     if access_token is None:
         checks = CHECKS_OF_A_TOKEN_REQUEST
         endpoint = TokenEndpoint(
@@ -134,6 +134,9 @@ async def explain(
             clock=lambda: now,
             policies=(policy,),
         )
+        is_remote = remoteness(verifier)
+        if is_remote is not None and is_remote(access_token):
+            checks = CHECKS_OF_AN_OPAQUE_TOKEN
         try:
             token = (await verification.verify(request, policy)).access_token
             requirements.check(token, now=now)
@@ -159,7 +162,7 @@ def _origin_and_path(url: str) -> tuple[str, str]:
 def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> Mapping[Check, object]:
     """Return the values in a proof, as far as it can be read."""
     try:
-        jws = split_proof(one_proof(proofs))
+        jws = split_proof(one_proof(proofs, policy.algorithms))
         header = parse_header(jws.header, policy.algorithms)
     except DPoPError:
         return {}
@@ -201,11 +204,14 @@ def _findings(
     token: AccessToken | None,
     unknown: Mapping[Check, str],
 ) -> tuple[Finding, ...]:
-    end = len(_ORDER) if error is None else _ORDER[error.check or Check.AUTHORIZATION]
+    failed = None if error is None else error.check or Check.AUTHORIZATION
+    if failed is not None and failed not in checks:
+        checks = tuple(Check)
+    end = len(checks) if failed is None else checks.index(failed)
     says = {**reading, **({} if token is None else _values_of(token))}
     findings = []
-    for check in checks:
-        if error is not None and check is (error.check or Check.AUTHORIZATION):
+    for position, check in enumerate(checks):
+        if error is not None and check is failed:
             finding = Finding(
                 check=check,
                 outcome=FindingState.FAILED,
@@ -213,7 +219,7 @@ def _findings(
                 actual=error.actual,
                 hint=hint_of(error, request),
             )
-        elif _ORDER[check] >= end:
+        elif position > end:
             finding = Finding(check=check, outcome=FindingState.NOT_REACHED)
         elif check in unknown:
             finding = Finding(

@@ -6,7 +6,7 @@ from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain
 from dpop_middleware.cli.inputs import Inputs
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = ["COMMAND"]
 
@@ -18,7 +18,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="the file to write, for its owner only: PEM for a name in .pem, else a JWK; - prints the JWK",
     )
     parser.add_argument(
-        "--algorithm", choices=SUPPORTED_ALGORITHMS, default="ES256", metavar="ALG", help="%(choices)s"
+        "--algorithm", choices=tuple(ALGORITHMS), default="ES256", metavar="ALG", help="%(choices)s"
     )
     parser.add_argument("--rsa-bits", type=int, default=2048, metavar="N", help="2048 to 4096")
     parser.add_argument("--password", metavar="-|@FILE", help="encrypt a .pem file with this password")

@@ -13,7 +13,7 @@ from dpop_middleware.cli.inputs import (
     checked_token,
     parse_time,
 )
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = ["COMMAND"]
 
@@ -25,7 +25,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--password", metavar="-|@FILE", help="the password of an encrypted PEM file")
     parser.add_argument(
         "--algorithm",
-        choices=SUPPORTED_ALGORITHMS,
+        choices=tuple(ALGORITHMS),
         metavar="ALG",
         help="default: the algorithm that the key names, or the usual one for its type",
     )

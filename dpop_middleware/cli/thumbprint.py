@@ -16,7 +16,7 @@ from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.jose.mldsa import KTY
 
 __all__ = ["COMMAND"]
 
@@ -50,9 +50,9 @@ def _jkt(data: bytes, password: bytes | None) -> str:
     if data.startswith(b"-----BEGIN"):
         return DPoPKey.from_pem(data, password=password).jkt
     if not data.startswith(b"{"):
-        return parse_header(split_proof(data.decode("latin-1")).header, SUPPORTED_ALGORITHMS).jkt
+        return parse_header(split_proof(data.decode("latin-1")).header, tuple(ALGORITHMS)).jkt
     jwk = strict_json.parse_object(data)
-    return DPoPKey.from_jwk(jwk).jkt if "d" in jwk else _of_public_jwk(jwk)
+    return DPoPKey.from_jwk(jwk).jkt if "d" in jwk or "priv" in jwk else _of_public_jwk(jwk)
 
 
 def _of_public_pem(data: bytes) -> str:
@@ -63,15 +63,17 @@ def _of_public_pem(data: bytes) -> str:
     for algorithm in ALGORITHMS.values():
         if algorithm.accepts(key):
             return _of_public_jwk(algorithm.verifier.to_jwk(key, as_dict=True))
-    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519")
+    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519, nor ML-DSA")
 
 
 def _of_public_jwk(jwk: Mapping[str, Any]) -> str:
     for algorithm in ALGORITHMS.values():
+        if algorithm.kty == KTY and jwk.get("alg") != algorithm.name:
+            continue
         if jwk.get("kty") == algorithm.kty and (algorithm.crv is None or jwk.get("crv") == algorithm.crv):
             public_key({**jwk, "alg": algorithm.name}, algorithm)
             return thumbprint(jwk)
-    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519")
+    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519, nor ML-DSA")
 
 
 COMMAND = Command(

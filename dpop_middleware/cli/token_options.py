@@ -1,4 +1,7 @@
-"""The access token of `explain`: its verifier, and the checks that can't be made without keys or names."""
+"""The access token of `explain`, a signed JWT: its verifier, and the checks that can't be made.
+
+Without keys or names, that is; `opaque_token` has what is for tokens that only their issuer can read.
+"""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
@@ -15,17 +18,18 @@ from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import checked_token_types
 from dpop_middleware.tokens.signed_token import parse_signed_token
 
-__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
+__all__ = ["DEFAULTS", "PLACEHOLDER", "TokenJudge", "add_token_arguments", "token_judge", "unnamed"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
-_PLACEHOLDER = "https://issuer.invalid"
-_DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
+PLACEHOLDER = "https://issuer.invalid"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,14 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--token-clock-skew",
         type=float,
-        default=_DEFAULTS["clock_skew"],
+        default=DEFAULTS["clock_skew"],
         metavar="SECONDS",
         help="how far the issuer's clock may differ (default: %(default)g)",
     )
-    differs = parser.add_argument_group("tokens that differ from RFC 9068, each repeatable")
+    differs = parser.add_argument_group("tokens that differ from RFC 9068, each but --profile repeatable")
+    differs.add_argument(
+        "--profile", choices=[known.name for known in KNOWN], help="the shape of an issuer's tokens"
+    )
     differs.add_argument(
         "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
     )
@@ -82,22 +89,19 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     CommandError and ConfigurationError.
     """
     claims = _unverified_claims(token)
-    unknown: dict[Check, str] = {}
-    if args.issuer is None:
-        unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
-    if args.audience is None:
-        unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
+    unknown = unnamed(args)
     hosts = checked_hosts(args.insecure_http_host or ())
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
     added = [None if name == "none" else name for name in args.token_type or ()]
-    types = (*_DEFAULTS["token_types"], *added)
+    profile = next((known for known in KNOWN if known.name == args.profile), RFC9068)
+    types = (*profile.token_types, *added)
     shared: dict[str, Any] = {
-        "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
-        "client_id_claims": (*_DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
+        "scope_claims": (*profile.scope_claims, *(args.scope_claim or ())),
+        "client_id_claims": (*profile.client_id_claims, *(args.client_id_claim or ())),
         "clock_skew": args.token_clock_skew,
     }
-    required: tuple[str, ...] = _DEFAULTS["required_claims"]
+    required = profile.required_claims
     if args.required_claim is not None:
         required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
     if args.jwks is None and args.issuer is None:
@@ -115,6 +119,16 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
         **shared,
     )
     return TokenJudge(verifier, unknown)
+
+
+def unnamed(args: Namespace) -> dict[Check, str]:
+    """Return the checks that can't be made where the server's issuer or audience isn't named, and why."""
+    unknown: dict[Check, str] = {}
+    if args.issuer is None:
+        unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
+    if args.audience is None:
+        unknown[Check.TOKEN_AUD] = "the audience is not named: add --audience"
+    return unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +163,7 @@ def _unverified_claims(token: str | None) -> dict[str, Any]:
 
 
 def _own_issuer(claims: Mapping[str, Any], hosts: Collection[str]) -> str:
-    issuer = claims.get("iss", _PLACEHOLDER)
+    issuer = claims.get("iss", PLACEHOLDER)
     try:
         checked_url("iss", issuer, insecure_http_hosts=hosts)
     except ConfigurationError as error:
@@ -161,4 +175,4 @@ def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
     value = claims.get("aud")
     audiences = value if isinstance(value, list) else [value]
     # The others are malformed, which the verifier reports.
-    return [audience for audience in audiences if isinstance(audience, str) and audience] or [_PLACEHOLDER]
+    return [audience for audience in audiences if isinstance(audience, str) and audience] or [PLACEHOLDER]

@@ -19,17 +19,23 @@ from dpop_middleware.client.target import target_of
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
+from dpop_middleware.jose.mldsa import KTY, MLDSA, MLDSA_NAMES, MLDSAPrivateKey
 
 __all__ = ["DPoPKey"]
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | MLDSAPrivateKey
 
 _RSA_BITS = range(2048, 4096 + 1)
 _CURVES: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
     {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
 )
-_EXPORTER: Mapping[type[PrivateKey], str] = MappingProxyType(
-    {ec.EllipticCurvePrivateKey: "ES256", rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
+_EXPORTER: Mapping[Any, str] = MappingProxyType(
+    {
+        ec.EllipticCurvePrivateKey: "ES256",
+        rsa.RSAPrivateKey: "RS256",
+        ed25519.Ed25519PrivateKey: "EdDSA",
+        MLDSAPrivateKey: "ML-DSA-44",
+    }
 )
 _USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
     {
@@ -41,7 +47,12 @@ _USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
     }
 )
 _PUBLIC_MEMBERS = MappingProxyType(
-    {"EC": ("kty", "crv", "x", "y"), "RSA": ("kty", "n", "e"), "OKP": ("kty", "crv", "x")}
+    {
+        "EC": ("kty", "crv", "x", "y"),
+        "RSA": ("kty", "n", "e"),
+        "OKP": ("kty", "crv", "x"),
+        "AKP": ("kty", "alg", "pub"),
+    }
 )
 
 
@@ -81,6 +92,8 @@ class DPoPKey:
             if rsa_bits not in _RSA_BITS:
                 raise ValueError("an RSA key for DPoP has 2048 to 4096 bits")
             return cls(rsa.generate_private_key(65537, rsa_bits), algorithm=algorithm)
+        if isinstance(kind.verifier, MLDSA):
+            return cls(kind.verifier.generate(), algorithm=algorithm)
         if kind.kty == "OKP":
             return cls(ed25519.Ed25519PrivateKey.generate(), algorithm=algorithm)
         return cls(ec.generate_private_key(_CURVES[str(kind.crv)]()), algorithm=algorithm)
@@ -94,8 +107,9 @@ class DPoPKey:
         """
         jwk = without_unset(jwk)
         usual = _usual_algorithm(jwk)
-        if "d" not in jwk:
-            raise ValueError("the JWK has no private part: its member d is missing")
+        private = "priv" if jwk["kty"] == KTY else "d"
+        if private not in jwk:
+            raise ValueError(f"the JWK has no private part: its member {private} is missing")
         chosen = algorithm or jwk.get("alg") or usual
         _require_supported(chosen)
         public = _public_part(jwk)
@@ -239,7 +253,7 @@ def _require_supported(algorithm: object) -> None:
 
 def _supported(private_key: object) -> PrivateKey:
     if not isinstance(private_key, PrivateKey):
-        raise ValueError("the key is not an EC, RSA or Ed25519 private key")
+        raise ValueError("the key is not an EC, RSA, Ed25519 or ML-DSA private key")
     return private_key
 
 
@@ -258,10 +272,14 @@ def _exported(private_key: PrivateKey) -> dict[str, Any]:
 
 
 def _usual_algorithm(jwk: Mapping[str, Any]) -> str:
+    if jwk.get("kty") == KTY and jwk.get("alg") in MLDSA_NAMES:
+        return str(jwk["alg"])
     crv = None if jwk.get("kty") == "RSA" else str(jwk.get("crv"))
     usual = _USUAL_ALGORITHM.get((str(jwk.get("kty")), crv))
     if usual is None:
-        raise ValueError("the key is not of a supported type: EC on P-256, P-384 or P-521, RSA or Ed25519")
+        raise ValueError(
+            "the key is not of a supported type: EC on P-256, P-384 or P-521, RSA, Ed25519 or ML-DSA"
+        )
     return usual
 
 

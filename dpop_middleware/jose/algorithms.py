@@ -1,4 +1,4 @@
-"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864).
+"""The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864, RFC 9964).
 
 Asymmetric ones only, each with one type of key and, where the type has curves, one curve. To add one is a
 change here, on purpose: nothing that a request or a token says can widen the table.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -26,22 +26,35 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from jwt import algorithms as pyjwt
 
+from dpop_middleware.jose import mldsa
+from dpop_middleware.jose.mldsa import MLDSAPublicKey
+
 __all__ = ["ALGORITHMS", "Algorithm", "PublicKey"]
 
-PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey
+PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey | MLDSAPublicKey
+
+
+def _ed25519_key() -> type[PublicKey]:
+    try:
+        return type(Ed25519PublicKey.from_public_bytes(bytes(32)))
+    except (UnsupportedAlgorithm, ValueError):
+        # An OpenSSL without this algorithm, as some with FIPS are: no key is of the abstract class itself.
+        return Ed25519PublicKey
+
 
 # The very classes: to compare them costs less than to ask for the abstract ones, for each signature.
 _EC_KEY: Final = type(derive_private_key(1, SECP256R1()).public_key())
 _RSA_KEY: Final = type(RSAPublicNumbers(65537, (1 << 2047) + 1).public_key())
-_ED25519_KEY: Final = type(Ed25519PublicKey.from_public_bytes(bytes(32)))
+_ED25519_KEY: Final = _ed25519_key()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Algorithm:
     """One JWS algorithm and the only keys that go with it.
 
-    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None for RSA), `curve` is
-    the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of its keys.
+    `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None where the type has no
+    curves), `curve` is the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of
+    its keys.
     """
 
     name: str
@@ -124,6 +137,10 @@ _TABLE: Final = (
     _rsa("RS256", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA256)),
     _rsa("RS384", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA384)),
     _rsa("RS512", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA512)),
+    *(
+        Algorithm(name=each.name, kty=mldsa.KTY, crv=None, curve=None, key_type=key_type, verifier=each)
+        for each, key_type in mldsa.known()
+    ),
 )
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(

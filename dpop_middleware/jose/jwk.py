@@ -1,4 +1,4 @@
-"""A public JWK becomes a key, or its thumbprint (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 7638).
+"""A public JWK becomes a key, or its thumbprint (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 9964, RFC 7638).
 
 Each accepted key has exactly one spelling of its required members, so that it has exactly one thumbprint.
 """
@@ -17,11 +17,12 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import Algorithm, PublicKey
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose.mldsa import MLDSA, MLDSAPublicKey
 
 __all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
 
-PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-"""The members that hold private or symmetric key material (RFC 7518 sections 6.2.2, 6.3.2 and 6.4)."""
+PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv")
+"""The members that hold private or symmetric key material (RFC 7518 section 6, RFC 9964 section 3)."""
 
 _RSA_BITS: Final = range(2048, 4096 + 1)
 _RSA_EXPONENTS: Final = range(3, 65537 + 1, 2)
@@ -40,7 +41,12 @@ _ED25519_NAMES: Final = ("EdDSA", "Ed25519")
 
 # The required members in the order of RFC 7638 section 3.2, and the characters that their values consist of:
 # none of them needs escaping in JSON, or could end a string early.
-_REQUIRED: Final = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
+_REQUIRED: Final = {
+    "AKP": ("alg", "kty", "pub"),
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+    "RSA": ("e", "kty", "n"),
+}
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -116,11 +122,22 @@ def _ed25519(jwk: Mapping[str, Any]) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(octets)
 
 
+def _mldsa(jwk: Mapping[str, Any], verifier: MLDSA) -> MLDSAPublicKey:
+    if "alg" not in jwk:
+        raise _refused("the JWK lacks a required member", "alg")
+    octets = _octets(jwk, "pub")
+    if len(octets) != verifier.public_size:
+        raise _refused("the ML-DSA key has the wrong length", "pub")
+    return verifier.public_key(octets)
+
+
 def _key(jwk: Mapping[str, Any], algorithm: Algorithm) -> PublicKey:
     if algorithm.curve is not None:
         return _ec(jwk, algorithm.curve)
     if algorithm.crv is not None:
         return _ed25519(jwk)
+    if isinstance(algorithm.verifier, MLDSA):
+        return _mldsa(jwk, algorithm.verifier)
     return _rsa(jwk)
 
 
@@ -149,12 +166,14 @@ def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     _check_purpose(jwk, algorithm)
     try:
         return _key(jwk, algorithm)
-    except UnsupportedAlgorithm as error:
+    except JOSEError:
+        raise
+    except (UnsupportedAlgorithm, ValueError) as error:
         raise _refused("the JWK is of a kind that this system's OpenSSL doesn't know") from error
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Return the SHA-256 thumbprint of a public JWK in base64url (RFC 7638, RFC 8037 section 2).
+    """Return the SHA-256 thumbprint of a public JWK in base64url (RFC 7638, RFC 8037, RFC 9964 section 6).
 
     Only the required members count, as they are spelled: `public_key` is what refuses a second spelling of
     the same key. Raises JOSEError (`Check.JWK`) when one is missing, isn't a string or has a character

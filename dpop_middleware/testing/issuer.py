@@ -11,7 +11,7 @@ from dpop_middleware.events import EventSink
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
-from dpop_middleware.testing.stand_in import audiences_of, profile_of, stand_in
+from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, stand_in
 
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
@@ -57,20 +57,22 @@ class TestIssuer:
         cls,
         production: ResourceServer,
         *,
+        issuer: str | None = None,
         algorithm: str = "ES256",
         clock: Callable[[], float] = system_time,
     ) -> Self:
         """Make a stand-in for the issuer of `production`: its identifier, and tokens that it would accept.
 
         They have the audience, the `typ` and the claims that `production` looks for, and no `jti` where it
-        needs none. If there are several issuers or audiences, the first is used.
+        needs none. Of several issuers it is the first, or `issuer`; of several audiences the first.
         """
-        issuers = production.issuers or (_ISSUER,)
+        if issuer is None:
+            issuer = next(iter(production.issuers), _ISSUER)
         return cls(
-            issuers[0],
-            audience=audiences_of(production)[0],
+            issuer,
+            audience=audiences_of(production, issuer)[0],
             algorithm=algorithm,
-            profile=profile_of(production),
+            profile=profile_of(production, issuer),
             clock=clock,
         )
 
@@ -147,13 +149,20 @@ class TestIssuer:
         )
 
     def resource_server(
-        self, production: ResourceServer, *, on_event: EventSink | None = None
+        self,
+        production: ResourceServer,
+        *,
+        also: Iterable["TestIssuer"] = (),
+        on_event: EventSink | None = None,
     ) -> ResourceServer:
         """Return a new ResourceServer with `production`'s configuration that trusts this issuer instead.
 
+        With `also` it trusts those too, which must have other identifiers.
+
         Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
         caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing
-        is fetched. A verifier other than a `JWTAccessTokenVerifier` is replaced by one with default
+        is fetched. A verifier other than those of this package for JWTs is replaced by one with default
         options. Make the issuer with `TestIssuer.of(production)`, so that its tokens have the right audience.
         """
-        return stand_in(production, issuer=self.issuer, jwks=self.jwks(), clock=self.clock, on_event=on_event)
+        trusted = [Trusted(one.issuer, one.jwks()) for one in (self, *also)]
+        return stand_in(production, trusted=trusted, clock=self.clock, on_event=on_event)

@@ -4,34 +4,63 @@
 # pyright: reportPrivateUsage=false
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
+from dpop_middleware.health import HealthCheck
 from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
-__all__ = ["audiences_of", "profile_of", "stand_in"]
+__all__ = ["Trusted", "audiences_of", "profile_of", "stand_in"]
 
 
-def audiences_of(production: ResourceServer) -> tuple[str, ...]:
-    """Return the values that a token's `aud` may name; the resource identifier where they aren't known."""
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """An issuer that a stand-in trusts, and its keys."""
+
+    issuer: str
+    jwks: Mapping[str, Any]
+
+
+def _for_jwts(production: ResourceServer) -> object:
     verifier = production.verification.verifier
-    if isinstance(verifier, JWTAccessTokenVerifier):
-        return tuple(sorted(verifier._rules.audiences))
-    return (production.resource,)
+    return verifier._jwt if isinstance(verifier, JWTOrOpaqueVerifier) else verifier
 
 
-def profile_of(production: ResourceServer) -> Profile:
-    """Return the shape of the tokens that `production` accepts; RFC 9068 where it isn't known."""
-    verifier = production.verification.verifier
-    if not isinstance(verifier, JWTAccessTokenVerifier):
+def _their_verifier(production: ResourceServer, issuer: str | None) -> JWTAccessTokenVerifier | None:
+    """Return the verifier of `issuer`, or the first one; None where it isn't one for JWTs."""
+    verifier = _for_jwts(production)
+    if isinstance(verifier, MultiIssuerVerifier):
+        first = next(iter(verifier._by_issuer.values()), None)
+        verifier = first if issuer is None else verifier._by_issuer.get(issuer, first)
+    return verifier if isinstance(verifier, JWTAccessTokenVerifier) else None
+
+
+def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple[str, ...]:
+    """Return the values that a token's `aud` may name; the resource identifier where they aren't known.
+
+    `issuer` is whose token it is, None for the first of several.
+    """
+    verifier = _their_verifier(production, issuer)
+    return (production.resource,) if verifier is None else tuple(sorted(verifier._rules.audiences))
+
+
+def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile:
+    """Return the shape of the tokens that `production` accepts; RFC 9068 where it isn't known.
+
+    `issuer` is as in `audiences_of`.
+    """
+    verifier = _their_verifier(production, issuer)
+    if verifier is None:
         return RFC9068
     rules = verifier._rules
     shape = Profile(
@@ -48,8 +77,7 @@ def profile_of(production: ResourceServer) -> Profile:
 def stand_in(
     production: ResourceServer,
     *,
-    issuer: str,
-    jwks: Mapping[str, Any],
+    trusted: Collection[Trusted],
     clock: Callable[[], float],
     on_event: EventSink | None,
 ) -> ResourceServer:
@@ -58,39 +86,36 @@ def stand_in(
         raise ConfigurationError("resource_server takes the production ResourceServer")
     server = copy.copy(production)
     theirs = production.verification
-    verifier = _verifier(production, issuer=issuer, jwks=jwks, clock=clock)
+    verifiers = [_verifier(production, one, clock=clock) for one in trusted]
+    several = len(verifiers) > 1 or isinstance(_for_jwts(production), MultiIssuerVerifier)
+    verifier = MultiIssuerVerifier(verifiers) if several else verifiers[0]
+    store = MemoryReplayStore(max_share=1)
     server._token_clock_skew = verifier.clock_skew
     server.verification = RequestVerification(
         verifier=verifier,
-        proofs=replace(theirs.proofs, store=MemoryReplayStore(max_share=1)),
+        proofs=replace(theirs.proofs, store=store),
         clock=clock,
         policies=theirs.policies,
     )
+    server._health = HealthCheck(verifier=verifier, store=store)
     server._reporter = Reporter(on_event)
     return server
 
 
 def _verifier(
-    production: ResourceServer, *, issuer: str, jwks: Mapping[str, Any], clock: Callable[[], float]
+    production: ResourceServer, trusted: Trusted, *, clock: Callable[[], float]
 ) -> JWTAccessTokenVerifier:
-    audience = audiences_of(production)
-    host = urlsplit(issuer).hostname
-    hosts = (host,) if issuer.startswith("http:") and host is not None else ()
-    theirs = production.verification.verifier
-    if not isinstance(theirs, JWTAccessTokenVerifier):
-        return JWTAccessTokenVerifier(
-            issuer=issuer, audience=audience, jwks=jwks, clock=clock, insecure_http_hosts=hosts
-        )
-    return JWTAccessTokenVerifier(
-        issuer=issuer,
-        audience=audience,
-        jwks=jwks,
-        algorithms=theirs._algorithms,
-        token_types=theirs._token_types,
-        scope_claims=theirs._rules.scope_claims,
-        client_id_claims=theirs._rules.client_id_claims,
-        required_claims=theirs._rules.required,
-        clock_skew=theirs.clock_skew,
+    host = urlsplit(trusted.issuer).hostname
+    hosts = (host,) if trusted.issuer.startswith("http:") and host is not None else ()
+    theirs = _their_verifier(production, trusted.issuer)
+    rules: dict[str, Any] = {}
+    if theirs is not None:
+        rules = {"algorithms": theirs._algorithms, "clock_skew": theirs.clock_skew}
+    return profile_of(production, trusted.issuer).verifier(
+        issuer=trusted.issuer,
+        audience=audiences_of(production, trusted.issuer),
+        jwks=trusted.jwks,
         clock=clock,
         insecure_http_hosts=hosts,
+        **rules,
     )

@@ -7,15 +7,36 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from dpop_middleware.jose import base64url
+from dpop_middleware.tokens.delegation import (
+    Actor,
+    AuthorizationDetail,
+    actor_in,
+    authorization_details_in,
+)
 
-__all__ = ["AccessToken", "AccessTokenVerifier", "token_hash"]
+__all__ = ["AccessToken", "AccessTokenVerifier", "Actor", "AuthorizationDetail", "token_hash"]
 
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
 
 
+class _WithMemo:
+    """What a resource server knows of the client, beside the fields of its token: no copy of them has it."""
+
+    __slots__ = ("_client_memo",)
+
+    @property
+    def client_memo(self) -> object:
+        """What `remember_client` was given last, None for nothing."""
+        return getattr(self, "_client_memo", None)
+
+    def remember_client(self, memo: object) -> None:
+        """Keep `memo` with this very object, for the next request that carries the same token."""
+        object.__setattr__(self, "_client_memo", memo)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
+class AccessToken(_WithMemo):
     """An access token whose signature and claims were verified (RFC 9068 section 4).
 
     `claims` is everything the issuer said, read-only; a JWT's are decoded anew at each look, so for many of
@@ -24,7 +45,7 @@ class AccessToken:
     `scopes` are the granted ones. `expires_at` is in seconds since the epoch, infinite where the issuer tells
     none; 300 seconds after it a resource server refuses the token, whatever its verifier says. `jkt` is the
     RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449 section 6.1), None for an
-    unbound token.
+    unbound token. `names_issuer` says whether `identity` names the issuer, as it does in a server of several.
     """
 
     claims: Mapping[str, Any] = field(repr=False)
@@ -34,24 +55,32 @@ class AccessToken:
     scopes: frozenset[str]
     expires_at: float
     jkt: str | None
-    # What the resource server knows of the client, for as long as the verifier keeps this very object.
-    client_memo: object = field(default=None, init=False, repr=False, compare=False)
-
-    def remember_client(self, memo: object) -> None:
-        """Keep `memo` with this object, for the next request that carries the same token."""
-        object.__setattr__(self, "client_memo", memo)
+    names_issuer: bool = False
 
     @property
     def identity(self) -> str:
         """Whom the token speaks for: its `subject`, or `client:` and its `client_id` where it has none.
 
         No two of these are the same (RFC 9700 section 4.15): `subject:` goes before a subject that begins
-        with `client:` or `subject:`. Whether an issuer lets clients choose a `sub` isn't checked: it can't be
-        told here.
+        with `client:` or `subject:`. In a server of several issuers, the issuer and a blank stand before it.
+        Whether an issuer lets clients choose a `sub` isn't checked: it can't be told here.
         """
         if not self.subject:
-            return _CLIENT + self.client_id
-        return _SUBJECT + self.subject if self.subject.startswith((_CLIENT, _SUBJECT)) else self.subject
+            name = _CLIENT + self.client_id
+        else:
+            clash = self.subject.startswith((_CLIENT, _SUBJECT))
+            name = _SUBJECT + self.subject if clash else self.subject
+        return f"{self.issuer} {name}" if self.names_issuer else name
+
+    @property
+    def authorization_details(self) -> tuple[AuthorizationDetail, ...]:
+        """What is allowed in detail (RFC 9396 section 9.1); malformed elements are left out."""
+        return authorization_details_in(self.claims)
+
+    @property
+    def actor(self) -> Actor | None:
+        """Who acts for the subject by this token (`act`, RFC 8693 section 4.1), None for nobody else."""
+        return actor_in(self.claims)
 
 
 @lru_cache(maxsize=16)
@@ -71,6 +100,9 @@ class AccessTokenVerifier(Protocol):
       by a bool or an attribute `ok`, otherwise they can unless it raises.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
       doesn't say).
+    - `remote`: True where `verify` asks another server: then a request's proof is judged before, as far as it
+      can be without the token, so that nobody makes us ask by a bad one.
+    - `is_remote(token)`, a method that says the same of one token, where it depends on the token.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
     """

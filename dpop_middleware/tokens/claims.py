@@ -32,7 +32,7 @@ _LATEST = 253402300799  # the end of the year 9999
 
 
 class ClaimRules(NamedTuple):
-    """What a token must say. `clock_skew` is in seconds."""
+    """What a token must say. `clock_skew` is in seconds; `names_issuer` is that of `AccessToken`."""
 
     issuer: str
     audiences: frozenset[str]
@@ -40,6 +40,7 @@ class ClaimRules(NamedTuple):
     scope_claims: tuple[str, ...]
     client_id_claims: tuple[str, ...]
     clock_skew: float
+    names_issuer: bool = False
 
 
 def checked_required_claims(claims: object) -> tuple[str, ...]:
@@ -90,6 +91,7 @@ def judge_claims(
         scopes=scopes,
         expires_at=expires_at,
         jkt=_confirmation(claims),
+        names_issuer=rules.names_issuer,
     )
     return VerifiedToken(
         access_token=access_token, token_hash=token_hash, not_before=not_before, key_identity=key_identity

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dpop_middleware._options import part, provides, refused, seconds
+from dpop_middleware._options import part, provides, refused
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.options import (
-    LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
+    checked_clock_skew,
     warn_of_plain_http,
 )
 from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
-__all__ = ["clock_skew_of", "configured_verifier"]
+__all__ = ["configured_verifier"]
 
 
 def configured_verifier(
@@ -45,7 +45,7 @@ def configured_verifier(
             issuer=issuer,
             audience=audience,
             jwks=options["jwks"],
-            clock_skew=TOKEN_CLOCK_SKEW if skew is None else _checked_skew("token_clock_skew", skew),
+            clock_skew=TOKEN_CLOCK_SKEW if skew is None else checked_clock_skew("token_clock_skew", skew),
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
             max_cached_tokens=MAX_CACHED_TOKENS if tokens is None else tokens,
@@ -62,20 +62,7 @@ def configured_verifier(
     return verifier
 
 
-def clock_skew_of(verifier: AccessTokenVerifier) -> float:
-    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
-
-    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
-    seconds.
-    """
-    return _checked_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
-
-
 def _checked_profile(profile: object) -> Profile:
     if profile is not None and not isinstance(profile, Profile):
         raise refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
     return RFC9068 if profile is None else profile
-
-
-def _checked_skew(option: str, value: object) -> float:
-    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)

@@ -1,6 +1,7 @@
 """Where an issuer keeps its keys: its metadata document (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 from collections.abc import Collection
+from types import MappingProxyType
 from typing import Any
 
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
@@ -8,9 +9,11 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
 from dpop_middleware.tokens.signed_token import shown
 
-__all__ = ["discover", "jwks_endpoint", "metadata_urls"]
+__all__ = ["discover", "endpoint_named", "jwks_endpoint", "metadata_urls"]
 
 _METADATA_LIMIT = 128 * 1024
+_MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
+_OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
 
 
 def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple[str, str]:
@@ -27,30 +30,35 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
 
 
 def jwks_endpoint(metadata: dict[str, Any], *, issuer: str, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Return where the keys are, from a metadata document whose `issuer` must be ours (RFC 8414 section 3.3).
+    """Return where the keys are, as `endpoint_named` does."""
+    return endpoint_named("jwks_uri", metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
 
-    Keys may be on another https origin than the issuer. They may be on this machine itself, or be fetched by
-    plain http from there, only where the issuer is on this machine too or is a host of `insecure_http_hosts`:
-    what a document from elsewhere says must not make us trust whoever listens here.
 
-    Raises FetchError for another issuer's document, a missing `jwks_uri`, and one that is no acceptable URL.
+def endpoint_named(
+    member: str, metadata: dict[str, Any], *, issuer: str, insecure_http_hosts: Collection[str]
+) -> Endpoint:
+    """Return the URL in `member` of a metadata document whose `issuer` must be ours (RFC 8414 section 3.3).
+
+    It may be on another https origin than the issuer. It may be on this machine itself, or be asked by plain
+    http there, only where the issuer is on this machine too or is a host of `insecure_http_hosts`: what a
+    document from elsewhere says must not make us trust whoever listens here.
+
+    Raises FetchError for another issuer's document, a missing member, and one that is no acceptable URL.
     `signed_metadata` is not looked at.
     """
     named = metadata.get("issuer")
     if named != issuer:
         raise FetchError(_another_issuer(named, issuer))
     try:
-        endpoint = checked_endpoint(
-            "jwks_uri", metadata.get("jwks_uri"), insecure_http_hosts=insecure_http_hosts
-        )
+        endpoint = checked_endpoint(member, metadata.get(member), insecure_http_hosts=insecure_http_hosts)
     except ConfigurationError as error:
         raise FetchError(f"the metadata is of no use: {error}") from error
     if is_this_machine(endpoint.host) and endpoint.host not in insecure_http_hosts:
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:
             raise FetchError(
-                f"the metadata names {shown(endpoint.url)} for the keys, which is this machine and not the "
-                "issuer's: mend jwks_uri there, or give jwks= the URL if it is right"
+                f"the metadata names {shown(endpoint.url)} for {_MEANING[member]}, which is this machine and "
+                f"not the issuer's: mend {member} there, or give {_OPTION[member]}= the URL if it is right"
             )
     return endpoint
 

@@ -1,54 +1,33 @@
 """One bounded HTTP GET for documents that decide about trust.
 
-Blocking, for a thread of its own. Bounded in time as a whole (connect, TLS handshake, headers, body: a peer
-that drips bytes gains nothing) and in bytes as read from the connection. No redirects, no proxies from the
-environment, no content coding, status 200 only. Name resolution is the operating system's and is bounded
-only by its resolver's own time-outs.
+Blocking, for a thread of its own. Bounded in time as a whole (connect, proxy, TLS handshake, headers, body)
+and in bytes, as read from the connection and after decompression. Redirects stay at the origin, and there are
+at most two. No proxy that wasn't asked for; status 200 only.
 """
 
-import contextlib
 import http.client
-import io
-import socket
 import ssl
-import time
+import zlib
 from collections.abc import Collection
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import strict_json
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.tokens.deadline import Deadline, FetchError
+from dpop_middleware.tokens.fetch_headers import FetchHeaders
+from dpop_middleware.tokens.proxy import ProxyChoice
+from dpop_middleware.tokens.sockets import TOO_LARGE, BoundedSocket, connected
 
 __all__ = ["Deadline", "Endpoint", "FetchError", "Fetcher", "checked_endpoint", "checked_ssl_context"]
 
 _HEADERS_ALLOWANCE = 64 * 1024
-_HEADERS = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "Connection": "close",
-    "User-Agent": "dpop_middleware",
-}
-_TOO_LARGE = "the answer is larger than the limit"
-
-
-class FetchError(Exception):
-    """A document could not be fetched; the message is for logs."""
-
-
-class Deadline:
-    """A moment by which several steps must be over, `seconds` from now."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        """Return the seconds left; raises FetchError when there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise FetchError("no complete answer within the time limit")
-        return left
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 2
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class Endpoint(NamedTuple):
@@ -59,6 +38,11 @@ class Endpoint(NamedTuple):
     host: str
     port: int
     target: str
+
+    @property
+    def origin(self) -> tuple[bool, str, int]:
+        """Whether it is https, the host and the port: the same for all of one origin."""
+        return (self.secure, self.host, self.port)
 
 
 def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
@@ -95,90 +79,57 @@ def checked_ssl_context(context: object) -> ssl.SSLContext | None:
     return context
 
 
-class _Reader(io.RawIOBase):
-    """Reads from a socket, with one deadline and one byte limit for everything."""
-
-    def __init__(self, sock: socket.socket, *, deadline: Deadline, limit: int) -> None:
-        self._sock = sock
-        self._deadline = deadline
-        self._left = limit
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._deadline.remaining())
-        count = self._sock.recv_into(buffer)
-        self._left -= count
-        if self._left < 0:
-            raise FetchError(_TOO_LARGE)
-        return count
-
-
-class _BoundedSocket:
-    """The part of a socket that http.client uses."""
-
-    def __init__(self, sock: socket.socket, *, deadline: Deadline, limit: int) -> None:
-        self._sock = sock
-        self._deadline = deadline
-        self._limit = limit
-
-    def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._deadline.remaining())
-        self._sock.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._sock, deadline=self._deadline, limit=self._limit))
-
-    def close(self) -> None:
-        """Leave the socket open: http.client closes it while the answer is still to be read."""
-
-
-def _connect(endpoint: Endpoint, *, deadline: Deadline, context: ssl.SSLContext | None) -> socket.socket:
-    """Connect to the first address that answers, and shake hands."""
-    failure = OSError("the host name has no address")
-    addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    for position, (family, kind, protocol, _, address) in enumerate(addresses):
-        with contextlib.ExitStack() as cleanup:
-            sock = cleanup.enter_context(socket.socket(family, kind, protocol))
-            # A share for each address, so that one that swallows packets leaves time for the next.
-            sock.settimeout(deadline.remaining() / (len(addresses) - position))
-            try:
-                sock.connect(address)
-            except OSError as error:
-                failure = error
-                continue
-            if context is not None:
-                sock.settimeout(deadline.remaining())
-                sock = context.wrap_socket(sock, server_hostname=endpoint.host)
-            cleanup.pop_all()
-            return sock
-    raise failure
-
-
 def _read(response: http.client.HTTPResponse, *, limit: int) -> bytes:
     if response.status != http.client.OK:
         raise FetchError(f"the status is {response.status}, not 200")
-    if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise FetchError("the answer has a content coding, although none was asked for")
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip"):
+        raise FetchError("the answer has a content coding other than gzip")
     body = response.read(limit + 1)
     if len(body) > limit:
-        raise FetchError(_TOO_LARGE)
+        raise FetchError(TOO_LARGE)
     if response.length:
         raise FetchError("the answer ended too early")
-    return body
+    return body if coding == "identity" else _decompressed(body, limit=limit)
+
+
+def _decompressed(body: bytes, *, limit: int) -> bytes:
+    """Return what was compressed with gzip, one member and at most `limit` bytes; no more are made of it."""
+    gzip = zlib.decompressobj(_GZIP)
+    try:
+        content = gzip.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise FetchError("the answer is not what gzip makes") from error
+    if len(content) > limit:
+        raise FetchError(TOO_LARGE)
+    if not gzip.eof or gzip.unused_data:
+        raise FetchError("the answer is not what gzip makes")
+    return content
 
 
 class Fetcher:
-    """Gets JSON objects over HTTP. `ssl_context` (None: the system's CAs) is for private CAs."""
+    """Gets JSON objects over HTTP.
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
+    - `ssl_context`: for private CAs; None: the system's CAs.
+    - `proxy`: through which https URLs are fetched.
+    - `headers`: header fields to send, and to whom.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: ProxyChoice | None = None,
+        headers: FetchHeaders | None = None,
+    ) -> None:
         self._context = ssl_context
+        self._proxy = proxy or ProxyChoice(None)
+        self._headers = headers or FetchHeaders({})
 
     def get(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> dict[str, Any]:
         """Return the JSON object at `endpoint`, of at most `limit` bytes; raises FetchError."""
         try:
-            body = self._body(endpoint, deadline=deadline, limit=limit)
+            body = self.body(endpoint, deadline=deadline, limit=limit)
             return strict_json.parse_object(body)
         except FetchError as error:
             raise FetchError(f"{endpoint.url}: {error}") from error
@@ -188,15 +139,41 @@ class Fetcher:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise FetchError(f"{endpoint.url}: {type(error).__name__}: {error}") from error
 
-    def _body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
-        with _connect(endpoint, deadline=deadline, context=self._tls(endpoint)) as sock:
-            connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
-            # http.client leaves the port out of Host when it is the default one, which depends on TLS.
-            connection.default_port = 443 if endpoint.secure else 80
-            connection.sock = _BoundedSocket(sock, deadline=deadline, limit=limit + _HEADERS_ALLOWANCE)
-            connection.request("GET", endpoint.target, headers=_HEADERS)
-            with connection.getresponse() as response:
-                return _read(response, limit=limit)
+    def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
+        """Return the document itself; raises FetchError and what sockets and http.client raise."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            found = self._answer(endpoint, deadline=deadline, limit=limit)
+            if isinstance(found, bytes):
+                return found
+            if found.origin != endpoint.origin:
+                raise FetchError("it redirects to another origin")
+            endpoint = found
+        raise FetchError(f"it redirects more than {_MOST_REDIRECTS} times")
+
+    def _answer(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes | Endpoint:
+        """Return the document, or where it says that the document is."""
+        context, proxy = self._tls(endpoint), self._proxy.for_host(endpoint.host)
+        if context is None or proxy is None:
+            sock = connected(endpoint.host, endpoint.port, deadline=deadline)
+        else:
+            sock = proxy.tunnel(endpoint.host, endpoint.port, deadline=deadline)
+        with sock:
+            if context is None:
+                return self._exchange(sock, endpoint, deadline=deadline, limit=limit)
+            sock.settimeout(deadline.remaining())
+            with context.wrap_socket(sock, server_hostname=endpoint.host) as secured:
+                return self._exchange(secured, endpoint, deadline=deadline, limit=limit)
+
+    def _exchange(self, sock: Any, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes | Endpoint:
+        connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
+        # http.client leaves the port out of Host when it is the default one, which depends on TLS.
+        connection.default_port = 443 if endpoint.secure else 80
+        connection.sock = BoundedSocket(sock, deadline=deadline, limit=limit + _HEADERS_ALLOWANCE)
+        connection.request("GET", endpoint.target, headers=self._headers.to(endpoint.origin))
+        with connection.getresponse() as response:
+            if response.status in _REDIRECTS and response.headers.get("Location") is not None:
+                return _redirection(endpoint, response.headers["Location"])
+            return _read(response, limit=limit)
 
     def _tls(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         if not endpoint.secure:
@@ -205,3 +182,13 @@ class Fetcher:
             # Here, in the fetching thread: loading the system's CAs takes tens of milliseconds.
             self._context = ssl.create_default_context()
         return self._context
+
+
+def _redirection(endpoint: Endpoint, location: str) -> Endpoint:
+    try:
+        # The host was acceptable: what isn't the same origin is refused by whoever follows.
+        return checked_endpoint(
+            "Location", urljoin(endpoint.url, location), insecure_http_hosts=(endpoint.host,)
+        )
+    except (ConfigurationError, ValueError) as error:
+        raise FetchError("it redirects to what is no acceptable URL") from error

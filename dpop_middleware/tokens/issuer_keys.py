@@ -1,6 +1,5 @@
 """The key source that the option `jwks` asks for."""
 
-import ssl
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -8,20 +7,17 @@ from dpop_middleware._clock import system_time
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.tokens.discovery import discover
-from dpop_middleware.tokens.fetch import (
-    Deadline,
-    Fetcher,
-    FetchError,
-    checked_endpoint,
-    checked_ssl_context,
-)
+from dpop_middleware.tokens.fetch import Deadline, FetchError, checked_endpoint
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
 from dpop_middleware.tokens.key_source import KeySource, StaticKeySource
+from dpop_middleware.tokens.own_fetch import AskingInItsLoop, OwnFetcher
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = ["issuer_keys"]
 
 _JWKS_LIMIT = 512 * 1024
+_USUALLY = Fetching()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
 
@@ -33,7 +29,7 @@ def issuer_keys(
     lifetimes: Lifetimes,
     clock: Callable[[], float] = system_time,
     insecure_http_hosts: Collection[str] = (),
-    ssl_context: ssl.SSLContext | None = None,
+    fetching: Fetching = _USUALLY,
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
@@ -41,14 +37,13 @@ def issuer_keys(
     on. What is left out of fetched sets is logged once for each key. Raises ConfigurationError for a set
     without a usable key and for a URL by which keys must not travel.
     """
-    context = checked_ssl_context(ssl_context)
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
     if jwks is not None and not isinstance(jwks, str):
         raise ConfigurationError(f"jwks takes a JWK Set as a mapping, its URL or None, not {jwks!r}")
-    fetcher = Fetcher(ssl_context=context)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
-
+    ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
+    fetcher = fetching.fetcher(ours.origin)
     report = _Once()
 
     def fetch() -> KeySet:
@@ -65,7 +60,8 @@ def issuer_keys(
             raise FetchError(f"{endpoint.url}: the JWK Set holds no usable key{_reasons(keys)}")
         return keys
 
-    return RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
+    source = RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
+    return AskingInItsLoop(source, fetcher) if isinstance(fetcher, OwnFetcher) else source
 
 
 class _Once:

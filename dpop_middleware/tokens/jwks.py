@@ -14,7 +14,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
 from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.jwk import public_key
+from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key
 
 __all__ = ["Candidates", "KeySet", "LeftOut", "VerificationKey", "log_left_out", "parse_key_set"]
 
@@ -26,8 +26,8 @@ MAX_TRIES = 8
 _MIN_RSA_BITS = 2048
 _MAX_RSA_BITS = 8192
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
-_PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_MATERIAL = {"EC": ("x", "y"), "OKP": ("x",), "RSA": ("n", "e")}
+_PRIVATE_MEMBERS = frozenset(PRIVATE_MEMBERS)
+_MATERIAL = {"EC": ("x", "y"), "OKP": ("x",), "RSA": ("n", "e"), "AKP": ("pub",)}
 _EDDSA = ("EdDSA", "Ed25519")
 _ENCRYPTION = frozenset(
     {"encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"}  # RFC 7517 section 4.3
@@ -180,6 +180,8 @@ def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
     if not fitting:
         curve = "" if crv is None else f" with the crv {_shown(crv)}"
         raise _UnusableError(f"its kty {_shown(kty)}{curve} is not supported")
+    if "alg" not in jwk and kty == "AKP":
+        raise _UnusableError("it lacks alg, without which its kty 'AKP' says little")
     if "alg" not in jwk:
         return fitting
     # RFC 9864 gave EdDSA over Ed25519 a name of its own: a key that says either may verify both.
@@ -200,7 +202,11 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
                 f"its {name} is {_shown(jwk[name])}, not a string" if name in jwk else f"it lacks {name}"
             )
     try:
-        key: PublicKey = jwt.PyJWK({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}).key
+        key: PublicKey = (
+            public_key(dict(jwk), ALGORITHMS[jwk["alg"]])
+            if jwk["kty"] == "AKP"
+            else jwt.PyJWK({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}).key
+        )
     # PyJWT lets KeyError, TypeError, AttributeError and more out for odd members.
     except Exception as error:
         raise _UnusableError(f"it is malformed: no key has this {' and '.join(names)}") from error

@@ -1,9 +1,10 @@
 """Access tokens that are signed JWTs (RFC 9068): the steps of a verification, in their order."""
 
+import copy
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
@@ -13,6 +14,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
@@ -22,14 +24,20 @@ from dpop_middleware.tokens.options import (
     checked_token_types,
     warn_of_plain_http,
 )
+from dpop_middleware.tokens.own_fetch import Fetch
 from dpop_middleware.tokens.remote_key_source import Lifetimes
-from dpop_middleware.tokens.signed_token import SignedToken, not_a_jwt, parse_signed_token, shown
+from dpop_middleware.tokens.signed_token import (
+    MAX_TOKEN_SIZE,
+    SignedToken,
+    not_a_jwt,
+    parse_signed_token,
+    shown,
+)
 from dpop_middleware.tokens.signing_keys import SigningKeys
 from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 
-_MAX_TOKEN_SIZE = 16 * 1024
 _DAY = 86400.0
 # Claims that may be looked at before their signature was: parsing these costs less than the verification.
 _SHORT = 5461
@@ -65,9 +73,13 @@ class JWTAccessTokenVerifier:
       are answered 503 while keys rotate.
     - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
     - `ssl_context`: for private CAs; it must check certificates and host names.
+    - `jwks_proxy`: the http URL of an egress proxy for https URLs, or `"environment"` for `HTTPS_PROXY` and
+      `NO_PROXY`; None uses none, whatever the environment says.
+    - `jwks_headers`: header fields for the origin of `jwks`, or of `issuer` where `jwks` is None.
+    - `fetch`: an async function from a URL to bytes that fetches in place of all that. Bounded are its time
+      and its answer's size; that it checks certificates isn't checked.
 
-    Proxies from the environment are not used. That a token was revoked is not checked. Raises
-    ConfigurationError.
+    That a token was revoked is not checked. Raises ConfigurationError.
     """
 
     expiry_is_final = True
@@ -94,6 +106,9 @@ class JWTAccessTokenVerifier:
         jwks_cooldown: float = 1,
         jwks_timeout: float = 5,
         ssl_context: ssl.SSLContext | None = None,
+        jwks_proxy: str | None = None,
+        jwks_headers: Mapping[str, str] | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         hosts = checked_hosts(insecure_http_hosts)
         checked_url("issuer", issuer, insecure_http_hosts=hosts)
@@ -102,18 +117,17 @@ class JWTAccessTokenVerifier:
         self._clock = options.clock(clock)
         self._rules = ClaimRules(
             issuer=issuer,
-            audiences=frozenset(
-                options.names("audience", [audience] if isinstance(audience, str) else audience)
-            ),
+            audiences=frozenset(options.names_or_one("audience", audience)),
             required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
             clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
         )
-        self._cache = TokenCache(
-            max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
-            max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
-        )
+        self._cache_bounds = {
+            "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),
+            "max_bytes": options.whole_number("max_cached_bytes", max_cached_bytes),
+        }
+        self._cache = TokenCache(**self._cache_bounds)
         lifetime = options.seconds("jwks_lifetime", jwks_lifetime, minimum=1, maximum=_DAY)
         lifetimes = Lifetimes(
             lifetime=lifetime,
@@ -128,7 +142,7 @@ class JWTAccessTokenVerifier:
             lifetimes=lifetimes,
             clock=clock,
             insecure_http_hosts=hosts,
-            ssl_context=ssl_context,
+            fetching=Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch),
         )
         warn_of_plain_http(hosts)
 
@@ -142,6 +156,16 @@ class JWTAccessTokenVerifier:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.clock_skew
 
+    def among_several(self) -> Self:
+        """Return this verifier, with the same keys, for a server of several issuers.
+
+        The `identity` of its tokens names the issuer.
+        """
+        sibling = copy.copy(self)
+        sibling._rules = self._rules._replace(names_issuer=True)
+        sibling._cache = TokenCache(**self._cache_bounds)
+        return sibling
+
     async def verify(self, token: str) -> AccessToken:
         """Verify the signature and the claims of one token (RFC 9068 section 4).
 
@@ -151,7 +175,7 @@ class JWTAccessTokenVerifier:
         can't be fetched now, for which it waits a second at most. Who presents the token is not checked:
         compare `jkt` with the key of the proof.
         """
-        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+        if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
         known = self._cache.get(token)
         if known is not None:

@@ -4,13 +4,15 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
-from dpop_middleware._options import refused
+from dpop_middleware._options import refused, seconds
 from dpop_middleware.jose.header import media_type
 
 __all__ = [
     "LONGEST_CLOCK_SKEW",
     "TOKEN_CLOCK_SKEW",
+    "checked_clock_skew",
     "checked_token_types",
+    "clock_skew_of",
     "warn_of_plain_http",
 ]
 
@@ -21,6 +23,20 @@ LONGEST_CLOCK_SKEW: Final = 300.0
 """The most that a verifier may allow; after that a resource server refuses the token by itself."""
 
 _LOG = logging.getLogger("dpop_middleware")
+
+
+def checked_clock_skew(option: str, value: object) -> float:
+    """Return the seconds that an option for a clock skew gives, or raise ConfigurationError."""
+    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
+
+
+def clock_skew_of(verifier: object) -> float:
+    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
+
+    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
+    seconds.
+    """
+    return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
 
 
 def checked_token_types(types: object) -> tuple[str | None, ...]:

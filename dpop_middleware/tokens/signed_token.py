@@ -15,7 +15,10 @@ from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.header import media_type, parse_header
 from dpop_middleware.tokens.jwks import VerificationKey
 
-__all__ = ["SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+
+MAX_TOKEN_SIZE = 16 * 1024
+"""Characters of the longest token that is looked at."""
 
 _JWE_DOTS = 4
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")

@@ -53,6 +53,12 @@ class _Claims(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         return self._decoded()[name]
 
+    def get(self, key: str, default: Any = None) -> Any:
+        # Most claims that are asked for aren't there, which shows without decoding; an escaped name wouldn't.
+        if b"\\" not in self._payload and key.isidentifier() and f'"{key}"'.encode() not in self._payload:
+            return default
+        return self._decoded().get(key, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._decoded())
 

@@ -63,7 +63,7 @@ class WaitingRoom:
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
             self._warned = now
             logger.warning(
-                "too many access tokens name keys that can't be looked up now: "
+                "too many access tokens name keys or issuers that can't be looked up now: "
                 "those beyond %d, and %d a second, are answered 401 instead of 503",
                 MAX_UNAVAILABLE,
                 UNAVAILABLE_PER_SECOND,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import CHECKS_OF_A_JWT, Check
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.events import AuthenticationEvent, hint_for
 
@@ -75,7 +75,7 @@ def of_event(event: AuthenticationEvent, *, not_asked: Collection[Check]) -> str
             "expected": _shown(event.expected),
             "actual": _shown(event.actual),
             "hint": event.hint,
-            "checks": check_list(Check, failed=event.check, not_asked=not_asked),
+            "checks": check_list(CHECKS_OF_A_JWT, failed=event.check, not_asked=not_asked),
         }
     )
 

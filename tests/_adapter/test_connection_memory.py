@@ -94,7 +94,9 @@ async def test_a_missing_scope_is_not_remembered_as_a_failure() -> None:
     api, connection = Api(), Connection()
     asked = api.request()
     await refused(api.server, asked, scopes=["notes:write"], connection=connection)
-    await judged(api.server, asked, connection=connection)
+    verified = await judged(api.server, asked, connection=connection)
+    assert verified.access_token.scopes == {"notes:read"}
+    assert len(api.store.entries) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,7 @@ async def test_another_token_or_proof_never_reuses_a_verdict() -> None:
     await refused(api.server, request(api.token), connection=connection)
     await refused(api.server, request(api.token, asked.dpop[0], scheme="Bearer"), connection=connection)
     await refused(api.server, request(), connection=connection)
+    assert [event.outcome for event in api.events] == ["accepted", *["refused"] * 4]
 
 
 async def test_a_sibling_reuses_the_verdict_without_asking_the_store() -> None:
@@ -166,7 +169,9 @@ async def test_the_evidence_is_judged_as_of_the_time_it_was_taken() -> None:
     asked = api.request()
     await judged(api.server, asked, connection=connection)
     api.clock.now += 3600
-    await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+    verified = await judged(api.server.with_policy(clock_skew=1), asked, connection=connection)
+    assert verified.proof is not None
+    assert verified.proof.iat == NOW
 
 
 async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:

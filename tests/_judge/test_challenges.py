@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dpop_middleware
-from dpop_middleware import DPoPPolicy, ErrorResponse
+from dpop_middleware import DPoPPolicy, ErrorResponse, ResourceMetadata
 from dpop_middleware._judge.challenges import error_response, nonce_headers
+from dpop_middleware._metadata.published import published
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
@@ -28,6 +29,8 @@ from dpop_middleware.errors import (
 
 STRICT = DPoPPolicy(algorithms=("ES256", "EdDSA"))
 MIXED = DPoPPolicy(algorithms=("ES256", "EdDSA"), accept_bearer=True)
+API = "https://api.example.com"
+METADATA = published(ResourceMetadata(), API, origin=API, origins=(API,))
 ALGS = 'algs="ES256 EdDSA"'
 
 
@@ -162,3 +165,23 @@ def test_our_own_descriptions_pass_unchanged() -> None:
                         assert re.fullmatch(r"[\x20\x21\x23-\x5b\x5d-\x7e]+", str(text.value)), text.value
                         seen += 1
     assert seen > 20
+
+
+def test_every_challenge_says_where_the_metadata_are() -> None:
+    where = f'resource_metadata="{API}/.well-known/oauth-protected-resource"'
+
+    def told(error: DPoPError, policy: DPoPPolicy) -> list[str]:
+        return values(error_response(error, policy, metadata=METADATA), "www-authenticate")
+
+    assert told(MissingCredentials("m"), STRICT) == [f"DPoP {ALGS}, {where}"]
+    assert told(MissingCredentials("m"), MIXED) == [f"Bearer {where}", f"DPoP {ALGS}, {where}"]
+    (challenge,) = told(used(InvalidToken("m"), "DPoP"), STRICT)
+    assert challenge == f'DPoP error="invalid_token", error_description="m", {ALGS}, {where}'
+    assert told(Unavailable("m"), MIXED) == []
+    assert "resource_metadata" not in str(challenges(MissingCredentials("m"), MIXED))
+
+
+def test_a_response_is_made_once_for_each_kind_of_error() -> None:
+    first, again = (error_response(InvalidToken("m"), STRICT, metadata=METADATA) for _ in range(2))
+    assert first is again
+    assert error_response(InvalidToken("m"), STRICT) is not first

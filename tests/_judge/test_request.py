@@ -113,7 +113,8 @@ async def test_a_proof_that_failed_is_not_used_up() -> None:
         request("unknown", proof),
     ):
         await refused(api, wrong)
-    await api.server.authenticate(api.request(proof))
+    verified = await api.server.authenticate(api.request(proof))
+    assert verified.access_token is api.tokens.known[api.token]
 
 
 async def test_size_and_counts_come_before_the_token_is_looked_at() -> None:
@@ -182,6 +183,17 @@ async def test_a_bound_token_is_never_good_as_bearer_even_if_its_claims_do_not_s
     token = api.tokens.issue(api.key.jkt, name="opaque")
     object.__setattr__(api.tokens.known[token], "claims", {})
     assert (await refused(api, request(token, scheme="Bearer"))).check is Check.BINDING
+
+
+async def test_a_token_long_expired_is_refused_under_both_schemes_whatever_its_verifier_says() -> None:
+    api = Api(accept_bearer=True)
+    for scheme, jkt, proofs in (("Bearer", None, ()), ("DPoP", api.key.jkt, (api.proof(),))):
+        api.tokens.issue(jkt, expires_in=-300)
+        error = await refused(api, request(api.token, *proofs, scheme=scheme))
+        assert isinstance(error, InvalidToken)
+        assert (error.check, error.scheme, error.actual) == (Check.TOKEN_TIME, scheme, NOW - 300)
+        api.tokens.issue(jkt, expires_in=-299)
+        assert await api.server.authenticate(request(api.token, *proofs, scheme=scheme))
 
 
 @pytest.mark.parametrize("accept_bearer", [True, False])

@@ -26,6 +26,7 @@ def token(*scopes: str, **claims: Any) -> AccessToken:
 
 def test_nothing_is_required_by_default() -> None:
     Requirements().check(token(), now=NOW)
+    assert Requirements() == Requirements(scopes=(), any_of=(), claims={}, acr_values=(), max_age=None)
 
 
 def test_every_scope_must_be_granted() -> None:
@@ -58,6 +59,8 @@ def test_one_of_the_acr_values_is_enough() -> None:
 @pytest.mark.parametrize("auth_time", [NOW, NOW - 60, int(NOW), NOW + 5])
 def test_recent_authentication(auth_time: float) -> None:
     Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW)
+    with pytest.raises(InsufficientUserAuthentication):
+        Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW + 66)
 
 
 @pytest.mark.parametrize(

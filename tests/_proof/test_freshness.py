@@ -48,6 +48,8 @@ def check(presented: DPoPProof, policy: DPoPPolicy, now: float = NOW) -> None:
 @pytest.mark.parametrize("age", [-30, -29.5, -16, 0, 60, 90])
 def test_iat_inside_the_window(policy: DPoPPolicy, age: float) -> None:
     check(proof(NOW - age), policy)
+    with pytest.raises((InvalidDPoPProof, UseDPoPNonce)):
+        check(proof(NOW - age), policy, now=NOW + HOUR)
 
 
 @pytest.mark.parametrize("age", [-HOUR, -30.001, 90.001, HOUR, NOW])
@@ -104,6 +106,8 @@ def test_the_limit_is_for_proofs_with_a_nonce_only() -> None:
     ):
         check(proof(NOW - 90), policy)
         check(proof(NOW + 30), policy)
+    with pytest.raises(InvalidDPoPProof):
+        check(proof(NOW - 90, PROVIDER.issue(NOW)), policy)
     check(proof(NOW - 90, PROVIDER.issue(NOW)), DPoPPolicy(iat_limit_with_nonce=1))
 
 
@@ -137,6 +141,10 @@ def test_where_the_nonce_counts_no_clock_of_the_clients_does(policy: DPoPPolicy)
     nonce = PROVIDER.issue(NOW)
     check(proof(NOW - HOUR, nonce, exp=NOW - HOUR + 100), policy)
     check(proof(NOW + HOUR, nonce, nbf=NOW + HOUR), policy)
+    for wrong_clock in (proof(NOW - HOUR, exp=NOW - HOUR + 100), proof(NOW + HOUR, nbf=NOW + HOUR)):
+        with pytest.raises(UseDPoPNonce) as caught:
+            check(wrong_clock, policy)
+        assert caught.value.nonce == nonce
 
 
 def test_a_nonce_policy_without_provider_is_iat_alone() -> None:

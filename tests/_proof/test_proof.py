@@ -242,6 +242,8 @@ def test_a_method_is_compared_as_it_is() -> None:
 )
 def test_htu_names_the_target(htu: str) -> None:
     check_htu(parsed(htu=htu), TARGET)
+    error = refused(Check.HTU, check_htu, parsed(htu=htu), f"{TARGET}c")
+    assert error.actual == TARGET
 
 
 def test_htu_names_something_else() -> None:

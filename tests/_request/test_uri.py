@@ -396,9 +396,20 @@ def test_target_uri(base: BaseURL, raw_path: str, root_path: str, uri: str) -> N
     assert target_uri(base, raw_path, root_path) == uri
 
 
-def test_target_uri_refuses_dot_segments() -> None:
+@pytest.mark.parametrize(
+    "raw_path", ["/svc/../x", "/svc/%2E%2e", "/svc/%00/../x", "/\0/.", "/svc/%00/%2e%2E/x"]
+)
+def test_target_uri_refuses_dot_segments(raw_path: str) -> None:
     with pytest.raises(URIError, match="dot segment"):
-        target_uri(PREFIXED, "/svc/../x", "/svc")
+        target_uri(PREFIXED, raw_path, "/svc")
+
+
+@pytest.mark.parametrize("raw_path", ["/svc/%00.", "/svc/.%00/x", "/svc/\0..\0/x"])
+def test_a_null_octet_is_no_slash(raw_path: str) -> None:
+    assert (
+        target_uri(PREFIXED, raw_path, "/svc").count("/")
+        == PREFIXED.path.count("/") + raw_path.count("/") + 1
+    )
 
 
 # The cases of U that don't turn on a Host or forwarding header.

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import ResourceRequest, VerifiedRequest
+from dpop_middleware import ReplayEntry, ResourceRequest, VerifiedRequest
+from dpop_middleware.authorization_server import TokenEndpoint
+from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import encode_jws
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
@@ -60,6 +62,30 @@ def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
     finally:
         tracemalloc.stop()
     assert held <= 4 * MIB
+
+
+class Forgetful:
+    """A replay store that keeps nothing, so that what is measured is kept elsewhere."""
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        return entry.key != ""
+
+
+async def test_a_stranger_wants_memory_for_each_proof_at_the_token_endpoint() -> None:
+    url, key = "https://auth.example.test/token", DPoPKey.generate()
+    endpoint = TokenEndpoint(url=url, replay_store=Forgetful())
+    requests = [
+        ResourceRequest("POST", "/token", (), (), (key.proof("POST", url),)) for _ in range(600)
+    ]  # fmt: skip
+    await endpoint.verify(requests.pop())
+    tracemalloc.start()
+    try:
+        for request in requests:
+            await endpoint.verify(request)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 64 * 1024
 
 
 def asked(world: World, token: str, proof: str | None = None) -> ResourceRequest:

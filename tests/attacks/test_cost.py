@@ -1,17 +1,30 @@
 """Work that an attacker wants done: counted, never timed."""
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
 from dpop_middleware._adapter.connection import has_credentials
+from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import MAX_FIELDS
-from dpop_middleware._request.uri import URIError, check_request_path, normalize
+from dpop_middleware._request.request import MAX_FIELDS, credentials
+from dpop_middleware._request.uri import (
+    URIError,
+    absolute_form,
+    authority,
+    check_request_path,
+    normalize,
+)
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidRequest
+from dpop_middleware.errors import (
+    DPoPError,
+    InvalidDPoPProof,
+    InvalidRequest,
+    InvalidToken,
+    MissingCredentials,
+)
 from dpop_middleware.events import _escaped  # pyright: ignore[reportPrivateUsage]
 from dpop_middleware.tokens.signed_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
@@ -59,9 +72,90 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
         normalize(f"https://api.example.com/{path}")
 
 
+class Watched(str):
+    """Text that knows of how many of its characters the case was changed."""
+
+    __slots__ = ()
+    changed: ClassVar[list[int]] = []
+
+    def lower(self) -> str:
+        self.changed.append(len(self))
+        return super().lower()
+
+    def strip(self, characters: str | None = None, /) -> "Watched":
+        return Watched(super().strip(characters))
+
+    def partition(self, separator: str, /) -> tuple["Watched", "Watched", "Watched"]:
+        before, found, after = super().partition(separator)
+        return Watched(before), Watched(found), Watched(after)
+
+    def __getitem__(self, index: Any, /) -> "Watched":
+        return Watched(super().__getitem__(index))
+
+
+@pytest.mark.parametrize("scheme", ["DPoP ", "Bearer ", "DPoP DPoP ", "Basic ", ""])
+@pytest.mark.parametrize("with_proof", [True, False])
+def test_the_attacker_wants_the_case_of_a_long_field_changed_for_a_hint(
+    scheme: str, with_proof: bool
+) -> None:
+    Watched.changed.clear()
+    field = Watched(scheme + "\xc4" * 60_000)
+    request = ResourceRequest("GET", "/", (), (field,), (Watched("\xc4" * 8000),) if with_proof else ())
+    for error in (
+        MissingCredentials("", check=Check.AUTHORIZATION),
+        InvalidRequest("", check=Check.AUTHORIZATION),
+        InvalidToken("", check=Check.AUTHORIZATION),
+        InvalidDPoPProof("", check=Check.FORMAT),
+    ):
+        misplaced(error, request)
+    assert Watched.changed
+    assert max(Watched.changed) <= 16
+
+
 @pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 170, "a/" * 4000, "\xe4" * 500])
 def test_an_honest_long_path_passes(path: str) -> None:
     check_request_path(f"/{path}")
+    with pytest.raises(URIError, match="dot segment"):
+        check_request_path(f"/{path}/%2e%2E")
+
+
+@pytest.mark.parametrize("blanks", ["\t" * 16_000, " " * 16_000, " \t" * 8000])
+def test_the_attacker_wants_thousands_of_blanks_taken_off_one_by_one(blanks: str) -> None:
+    for value in (f"{blanks}DPoP x", f"DPoP x{blanks}", f"DPoP {blanks}x", blanks):
+        scope = {
+            "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
+            "headers": [(b"authorization", value.encode()), (b"dpop", value.encode())],
+        }  # fmt: skip
+        request = ResourceRequest.from_scope(scope)
+        assert len(request.dpop[0]) >= len(value) - 2 * 64
+        with pytest.raises((MissingCredentials, InvalidRequest, InvalidToken)):
+            credentials(request.authorization)
+
+
+def test_an_honest_sender_may_put_some_blanks_there() -> None:
+    field = b" \t" * 32 + b"DPoP" + b" " * 65 + b"x" + b"\t " * 32
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
+        "headers": [(b"authorization", field)],
+    }  # fmt: skip
+    assert credentials(ResourceRequest.from_scope(scope).authorization) == ("DPoP", "x")
+
+
+@pytest.mark.parametrize("host", ["a" * 16_000, f"[{':' * 16_000}]", f"[{'1:' * 8000}]", "@" * 301])
+def test_the_attacker_wants_a_long_authority_parsed(host: str) -> None:
+    assert absolute_form(f"https://{host}/x") is None
+    with pytest.raises(URIError, match="the authority is too long"):
+        authority(host, scheme="https")
+    with pytest.raises(URIError, match="the authority is too long"):
+        normalize(f"https://{host}/x")
+
+
+def test_an_honest_long_authority_passes() -> None:
+    host = f"{'a' * 63}.{'b' * 63}.{'c' * 63}.{'d' * 61}:65535"
+    assert authority(host, scheme="https") == host
+    assert normalize(f"https://{host}/x") == f"https://{host}/x"
+    for target in (f"https://{host}/x", f"https://{host}?x", f"https://{host}"):
+        assert absolute_form(target) == (f"https://{host}", target.removeprefix(f"https://{host}"))
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"dpop", b"host", b"cookie", b"x"])

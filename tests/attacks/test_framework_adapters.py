@@ -100,19 +100,23 @@ async def test_a_public_path_that_every_router_reads_alike_is_no_attack(world: W
     assert served == ["/static/a.js"]
 
 
+class OwnRootPath(Starlette):
+    """An application with a root path of its own, as FastAPI(root_path="/static") is."""
+
+    root_path = "/static"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["root_path"] = self.root_path
+        await super().__call__(scope, receive, send)
+
+
+async def secret(request: Request) -> Response:
+    return PlainTextResponse("secret")
+
+
 async def test_reaching_a_protected_path_through_a_root_path_that_the_application_sets_by_itself(
     world: World,
 ) -> None:
-    class OwnRootPath(Starlette):  # as FastAPI(root_path="/static") does
-        root_path = "/static"
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            scope["root_path"] = self.root_path
-            await super().__call__(scope, receive, send)
-
-    async def secret(request: Request) -> Response:
-        return PlainTextResponse("secret")
-
     inner = OwnRootPath(routes=[Route("/secret", secret)])
     app = DPoPMiddleware(inner, world.server(), public_paths=["/static/*"])
     assert (await call(app, scope_of("/static/secret"))).status == 401
@@ -120,6 +124,38 @@ async def test_reaching_a_protected_path_through_a_root_path_that_the_applicatio
     assert (
         await call(DPoPMiddleware(mounted, world.server(), public_paths=["/static/*"]), scope_of("/static/a"))
     ).status == 404
+
+
+async def test_reaching_a_protected_path_through_a_wrapper_that_can_not_be_looked_into(world: World) -> None:
+    class Wrapper:
+        """A layer of anybody's, one of whose attributes fails until it is set up."""
+
+        app = OwnRootPath(routes=[Route("/secret", secret)])
+
+        @property
+        def routes(self) -> list[Any]:
+            raise RuntimeError("not set up")
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+
+    app = DPoPMiddleware(Wrapper(), world.server(), public_paths=["/static/*"])
+    for _ in range(2):
+        assert (await call(app, scope_of("/static/secret"))).status == 401
+
+
+async def test_reaching_a_protected_path_while_the_look_inside_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_app: object) -> list[tuple[str, str]]:
+        raise RuntimeError("a layer that nobody thought of")
+
+    monkeypatch.setattr("dpop_middleware.asgi.inner_root_paths", failing)
+    inner = OwnRootPath(routes=[Route("/secret", secret)])
+    app = DPoPMiddleware(inner, world.server(), public_paths=["/static/*"])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="nobody thought of"):
+            await call(app, scope_of("/static/secret"))
 
 
 async def test_running_a_helper_of_a_class_as_if_its_name_were_a_method(world: World) -> None:

@@ -20,7 +20,7 @@ from dpop_middleware import (
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.authorization_server import CHECKS, TokenEndpoint
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
 from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
@@ -67,7 +67,7 @@ def outcomes(explanation: Explanation) -> dict[Check, FindingState]:
     return {finding.check: finding.outcome for finding in explanation.findings}
 
 
-def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = tuple(Check)) -> None:
+def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = CHECKS_OF_A_JWT) -> None:
     """One row for each check, in order; one failure, if any; after it nothing that counts as judged."""
     assert [finding.check for finding in explanation.findings] == list(checks)
     told = outcomes(explanation)
@@ -188,9 +188,9 @@ async def test_a_good_request_passes_every_check_that_can_be_judged() -> None:
         Check.SCOPE: "no scope is required",
         Check.AUTHENTICATION: "a route must require it",
     }
-    assert {check for check in Check if told[check].outcome is FindingState.PASSED} == set(Check) - set(
-        unjudged
-    )
+    assert {check for check in CHECKS_OF_A_JWT if told[check].outcome is FindingState.PASSED} == set(
+        CHECKS_OF_A_JWT
+    ) - set(unjudged)
     assert {
         check: told[check].actual for check in (Check.HTM, Check.HTU, Check.IAT, Check.JTI, Check.ALG)
     } == {
@@ -395,4 +395,40 @@ def test_nothing_makes_it_raise_anything_else(
         assert token is None, "a token endpoint's URL is configured: an impossible one is not the client's"
         return
     assert explanation.error is not None
-    assert_is_told_in_order(explanation, CHECKS if token is None else tuple(Check))
+    assert_is_told_in_order(explanation, CHECKS if token is None else CHECKS_OF_A_JWT)
+
+
+class Remote:
+    """Another server's word on every token: what `says` is."""
+
+    remote = True
+    issuers = ("https://auth.example.test",)
+
+    def __init__(self, says: Exception) -> None:
+        self.says = says
+
+    async def verify(self, token: str) -> AccessToken:
+        raise self.says
+
+
+@pytest.mark.parametrize(
+    ("says", "checks"),
+    [
+        (InvalidToken("not active", check=Check.TOKEN_ACTIVE), CHECKS_OF_AN_OPAQUE_TOKEN),
+        (OSError("no route"), tuple(Check)),
+    ],
+)
+async def test_where_another_server_is_asked_the_proof_comes_first(
+    says: Exception, checks: tuple[Check, ...]
+) -> None:
+    proof = KEY.proof("GET", URL, access_token="opaque", now=NOW)
+    explanation = await explain(
+        method="GET", url=URL, proofs=(proof,), access_token="opaque", verifier=Remote(says), now=NOW
+    )
+    told = outcomes(explanation)
+    assert list(told) == list(checks)
+    assert explanation.error is not None
+    assert told[explanation.error.check or Check.TARGET] is FindingState.FAILED
+    if checks is CHECKS_OF_AN_OPAQUE_TOKEN:
+        assert told[Check.SIGNATURE] is FindingState.PASSED
+        assert told[Check.JKT] is told[Check.JTI] is FindingState.NOT_REACHED

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 from tests.support.command import process, run
 
 
-@pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS])
 def test_keygen_makes_a_key_of_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     file = tmp_path / "key.jwk"
     ran = run("keygen", str(file), "--algorithm", algorithm, "--json")

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x25519
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 from tests.support.command import run
 
 # RFC 7638 section 3.1
@@ -43,7 +44,7 @@ def test_the_example_of_rfc_7638_has_its_thumbprint() -> None:
     assert (ran.status, ran.out) == (0, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs\n")
 
 
-@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "EdDSA", "RS256"])
+@pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "EdDSA", "RS256", *POST_QUANTUM_ALGORITHMS])
 def test_a_key_has_one_thumbprint_in_every_form(tmp_path: Path, algorithm: str) -> None:
     key = DPoPKey.generate(algorithm)
     forms = (

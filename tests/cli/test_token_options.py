@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.profiles import KNOWN, Profile
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.support.command import Ran, run
 from tests.support.issuer_server import IssuerServer
@@ -51,6 +52,20 @@ def test_keys_are_read_from_a_file(jwks: str, prefix: str) -> None:
 def test_keys_are_read_from_standard_input() -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", "-", "--json", stdin=json.dumps(ISSUER.jwks()))
     assert outcomes(ran)["token_signature"] == "passed"
+
+
+@pytest.mark.parametrize("profile", KNOWN, ids=lambda profile: profile.name)
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_a_profile_says_what_the_tokens_look_like(profile: Profile, with_keys: bool, tmp_path: Path) -> None:
+    issuer = TestIssuer(clock=lambda: NOW, profile=profile)
+    (tmp_path / "jwks.json").write_text(json.dumps(issuer.jwks()))
+    keys = ["--jwks", str(tmp_path / "jwks.json")] if with_keys else []
+    token = issuer.token(jkt=KEY.jkt, scopes=["notes:read"])
+    options = [*keys, "--scope", "notes:read", "--json"]
+    ran = explained(token, *options, "--profile", profile.name)
+    assert (ran.status, failed(ran)) == (0, None)
+    other = "AUTH0" if profile.name == "OKTA" else "OKTA"
+    assert failed(explained(token, *options, "--profile", other)) == "token_typ"
 
 
 def test_a_token_signed_by_another_key_is_refused(jwks: str) -> None:
@@ -167,7 +182,7 @@ def test_without_keys_the_verifier_names_the_tokens_own_issuer() -> None:
     from dpop_middleware.cli.inputs import Inputs
     from dpop_middleware.cli.token_options import token_judge
 
-    names = ("jwks", "issuer", "audience", "scope", "token_type", "scope_claim", "client_id_claim",
+    names = ("jwks", "issuer", "audience", "scope", "profile", "token_type", "scope_claim", "client_id_claim",
              "required_claim", "insecure_http_host")  # fmt: skip
     args = Namespace(**dict.fromkeys(names), token_clock_skew=15)
     judge = token_judge(args, Inputs(), ISSUER.token(), now=NOW)

@@ -1,8 +1,6 @@
 """Our client and our resource server with an authorization server that others wrote: oidc-provider, npm."""
 
-import re
 from collections.abc import Generator
-from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 import httpx2
@@ -14,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from dpop_middleware import MemoryReplayStore, ResourceServer
+from dpop_middleware import MemoryReplayStore, MultiIssuerVerifier, ResourceServer, profiles
 from dpop_middleware.client import (
     AuthorizationCode,
     ClientCredentials,
@@ -29,7 +27,9 @@ from dpop_middleware.client import (
     pkce_pair,
 )
 from dpop_middleware.starlette import requires_dpop
+from dpop_middleware.testing import TestIssuer
 from tests.support.node import oidc_provider
+from tests.support.oidc_login import code_from
 
 RESOURCE = "https://api.example.com"
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def issuer(pytestconfig: pytest.Config) -> Generator[str]:
     with oidc_provider(pytestconfig) as found:
-        yield found
+        yield found.issuer
 
 
 def claims_of(token: TokenResponse) -> dict[str, object]:
@@ -78,26 +78,6 @@ async def test_async_with_the_older_library_too(issuer: str) -> None:
             resource=RESOURCE,
         )
     assert claims_of(token)["cnf"] == {"jkt": key.jkt}
-
-
-def code_from(client: httpx2.Client, url: str) -> str:
-    """Click through the server's login and consent pages."""
-    response = client.get(url)
-    for _ in range(12):
-        if response.has_redirect_location:
-            location = urljoin(str(response.url), response.headers["Location"])
-            if location.startswith("http://127.0.0.1/callback"):
-                return parse_qs(urlsplit(location).query)["code"][0]
-            response = client.get(location)
-            continue
-        form = re.search(r'action="([^"]+)"', response.text)
-        assert form is not None, response.text
-        hidden = r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]+)"'
-        data = dict(re.findall(hidden, response.text))
-        if 'name="login"' in response.text:
-            data |= {"login": "ann", "password": "x"}
-        response = client.post(urljoin(str(response.url), form[1]), data=data)
-    raise AssertionError("no code")
 
 
 def test_the_code_flow_and_a_call_of_our_api(issuer: str) -> None:
@@ -141,3 +121,38 @@ def test_the_code_flow_and_a_call_of_our_api(issuer: str) -> None:
         assert (answer.status_code, answer.text) == (200, "ann")
         stolen = caller.get("/notes", auth=DPoPAuth(DPoPKey.generate(), token.access_token))
         assert stolen.status_code == 401
+
+
+def test_the_other_server_is_one_of_two_issuers(issuer: str) -> None:
+    ours = TestIssuer("https://sso.example.com/realms/main", audience=RESOURCE, profile=profiles.KEYCLOAK)
+    verifier = MultiIssuerVerifier(
+        [
+            profiles.OIDC_PROVIDER.verifier(issuer=issuer, audience=RESOURCE),
+            profiles.KEYCLOAK.verifier(issuer=ours.issuer, audience=RESOURCE, jwks=ours.jwks()),
+        ]
+    )
+    api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+
+    @requires_dpop(api, "notes:read")
+    async def notes(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.user.identity)
+
+    key = DPoPKey.generate()
+    with httpx2.Client(trust_env=False) as client:
+        token = fetch_token(
+            client,
+            f"{issuer}/token",
+            ClientCredentials(),
+            key=key,
+            client_id="machine",
+            client_secret="s3cret:/+",
+            scopes=["notes:read"],
+            resource=RESOURCE,
+        )
+    with TestClient(Starlette(routes=[Route("/notes", notes)]), base_url=RESOURCE) as caller:
+        theirs = caller.get("/notes", auth=DPoPAuth(key, token.access_token))
+        assert (theirs.status_code, theirs.text) == (200, f"{issuer} machine")
+        mine = caller.get("/notes", auth=ours.auth(sub="machine", scopes=["notes:read"]))
+        assert (mine.status_code, mine.text) == (200, f"{ours.issuer} machine")
+        for_them = ours.auth(sub="machine", scopes=["notes:read"], iss=issuer, header={"typ": "at+jwt"})
+        assert caller.get("/notes", auth=for_them).status_code == 401

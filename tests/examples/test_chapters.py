@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from dpop_middleware.testing import ABSENT
 from tests.support.reader import (
     API,
     ISSUER,
+    PARTNER,
     Scenario,
     World,
     ask,
@@ -146,6 +148,85 @@ async def tokens_without_a_subject(names: dict[str, Any], world: World) -> None:
     assert (await ask(app, "GET", "/notes", auth=auth)).json()["subject"] is None
 
 
+async def keycloak(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    issuer = world.issuers[f"{ISSUER}/realms/main"]
+    token: dict[str, Any] = {"header": {"typ": "JWT"}, "client_id": ABSENT, "azp": "app", "sub": "ann"}
+    assert (await ask(app, "GET", "/notes", auth=issuer.auth(**token))).json()["subject"] == "ann"
+    token["azp"] = ABSENT
+    without_client = issuer.auth(**token)
+    assert (await ask(app, "GET", "/notes", auth=without_client)).status_code == 401
+
+
+async def several_issuers(names: dict[str, Any], world: World) -> None:
+    told = []
+    for name in (ISSUER, PARTNER):
+        answer = await ask(names["app"], "GET", "/", auth=world.issuers[name].auth(sub="1"))
+        told.append(answer.text)
+    assert told == ["https://auth.example.com 1", "https://partner.okta.com/oauth2/default 1"]
+    assert [identity.partition(" ")[2] for identity in told] == ["1", "1"]
+    mixed_up = world.issuers[PARTNER].auth(iss=ISSUER, audience=API, header={"typ": "at+jwt"})
+    assert (await ask(names["app"], "GET", "/", auth=mixed_up)).status_code == 401
+    keys = (await names["api"].health()).issuer_keys
+    assert (keys.ok, [issuer for issuer, _ in keys.details.issuers]) == (True, [ISSUER, PARTNER])
+
+
+async def tenants(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+    stranger = world.issuers[PARTNER].auth()
+    assert (await ask(app, "GET", "/notes", auth=stranger)).status_code == 401
+
+
+async def claims(names: dict[str, Any], world: World) -> None:
+    editor = {"realm_access": {"roles": ["editor"]}}
+    for scopes, roles, status in (
+        (["notes:write"], editor, 200),
+        (["notes:admin"], editor, 200),
+        (["notes:read"], editor, 403),
+        (["notes:write"], {"realm_access": {"roles": ["reader"]}}, 403),
+        (["notes:write"], {"realm_access": {}}, 403),
+        (["notes:write"], {}, 403),
+    ):
+        answer = await ask(names["app"], "POST", "/notes", auth=world.auth(scopes=scopes, **roles))
+        assert answer.status_code == status
+        challenge = answer.headers.get("WWW-Authenticate", 'scope="notes:write"')
+        assert 'scope="notes:write"' in challenge
+
+
+def opaque_token(world: World, jkt: str) -> str:
+    token = f"opaque-{len(world.opaque)}"
+    world.opaque[token] = {
+        "active": True,
+        "aud": API,
+        "sub": "ann",
+        "exp": time.time() + 60,
+        "token_type": "DPoP",
+        "cnf": {"jkt": jkt},
+    }
+    return token
+
+
+async def opaque_tokens(names: dict[str, Any], world: World) -> None:
+    key = DPoPKey.generate()
+    app = DPoPMiddleware(readers_app(), names["api"])
+    token = opaque_token(world, key.jkt)
+    answer = await ask(app, "GET", "/notes", auth=DPoPAuth(key, token))
+    assert answer.json()["subject"] == "ann"
+    stolen = await ask(app, "GET", "/notes", auth=DPoPAuth(DPoPKey.generate(), token))
+    assert stolen.status_code == 401
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "made-up"))).status_code == 401
+    del world.opaque[token]["aud"]
+    world.opaque["no-audience"] = world.opaque[token]
+    assert (await ask(app, "GET", "/notes", auth=DPoPAuth(key, "no-audience"))).status_code == 401
+
+
+async def both_kinds(names: dict[str, Any], world: World) -> None:
+    await opaque_tokens(names, world)
+    app = DPoPMiddleware(readers_app(), names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
 async def routes(names: dict[str, Any], world: World) -> None:
     issuer = world.issuers[ISSUER]
     ann = world.auth(sub="ann", scopes=["payments:write"], auth_time=int(issuer.clock()))
@@ -245,20 +326,71 @@ async def client(names: dict[str, Any], world: World) -> None:
     assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
 
 
+async def metadata(names: dict[str, Any], world: World) -> None:
+    url = f"{API}/.well-known/oauth-protected-resource/v1"
+    challenge = (await ask(names["app"], "GET", "/v1/notes")).headers["WWW-Authenticate"]
+    assert f'resource_metadata="{url}"' in challenge
+    document = (await ask(names["app"], "GET", url)).json()
+    assert document["resource"] == f"{API}/v1"
+    assert document["authorization_servers"] == [ISSUER]
+    assert document["scopes_supported"] == ["notes:read", "notes:write"]
+
+
+async def metadata_by_a_route(names: dict[str, Any], world: World) -> None:
+    answer = await ask(names["app"], "GET", f"{API}/.well-known/oauth-protected-resource/v1")
+    assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/v1")
+
+
+async def keys_through_a_proxy(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
+
+
+async def keys_by_an_own_client(names: dict[str, Any], world: World) -> None:
+    await keys_through_a_proxy(names, world)
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(200 if request.url.path == "/jwks" else 404, content=b"{}")
+    )
+    async with names["client"], httpx2.AsyncClient(transport=transport) as names["client"]:
+        assert await names["fetch"](f"{ISSUER}/jwks") == b"{}"
+        with pytest.raises(httpx2.HTTPStatusError):
+            await names["fetch"](f"{ISSUER}/other")
+
+
+async def post_quantum(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    for algorithm, status in (("ES256", 200), ("ML-DSA-44", 200), ("ML-DSA-65", 401), ("RS256", 401)):
+        auth = world.auth(key=DPoPKey.generate(algorithm))
+        assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "events": {"Events": [events]},
+    "fetching_keys": {
+        "Through an egress proxy": [keys_through_a_proxy],
+        "By a client of your own": [keys_by_an_own_client],
+    },
     "health": {"Readiness and liveness": [readiness]},
-    "issuers": {"Tokens without a subject": [tokens_without_a_subject]},
+    "issuers": {
+        "Profiles": [keycloak],
+        "Several issuers": [several_issuers],
+        "Tenants": [tenants],
+        "Opaque tokens": [opaque_tokens],
+        "Both kinds of token": [both_kinds],
+        "Tokens without a subject": [tokens_without_a_subject],
+    },
+    "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
+    "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},
     "replay_store": {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
     },
-    "routes": {"Rules of one route": [routes]},
+    "routes": {"Rules of one route": [routes], "Claims, and one of several scopes": [claims]},
 }
 
 

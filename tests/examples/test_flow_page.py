@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from dpop_middleware.authorization_server import CHECKS
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import CHECKS_OF_A_JWT
 from tests.support.flow import Flow, decision_of, running_flow
 from tests.support.webdriver import Browser, chromium, needs_chromium
 
@@ -101,7 +101,7 @@ def test_each_step_shows_request_proof_token_and_checks(played: Browser, flow: F
     token_checks = each(played, "#token-result .checks li", states)
     assert [name for name, _ in token_checks] == [*CHECKS, "jkt"]
     api_checks = each(played, "#api-result .checks li", states)
-    assert [name for name, _ in api_checks] == [check.value for check in Check]
+    assert [name for name, _ in api_checks] == [check.value for check in CHECKS_OF_A_JWT]
     assert {state for _, state in api_checks} == {"passed", "not asked"}
     for step in ("token", "api"):
         titles = each(played, f"#{step}-result .panes > div > details > summary")

@@ -122,9 +122,10 @@ class TestOurs:
             pytest.skip("it knows the algorithm by its older name, EdDSA, only")
         proof = our_key(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
         ath = base64url.encode(hashlib.sha256(b"token").digest())
-        requests_oauth2client.validate_dpop_proof(
+        judged = requests_oauth2client.validate_dpop_proof(
             proof, htm="GET", htu=URL, ath=ath, nonce="nonce", algs=[algorithm]
         )
+        assert (judged.alg, judged.claims["ath"]) == (algorithm, ath)
 
     @pytest.mark.slow
     def test_oauth4webapi_accepts_our_token_and_proof(self, algorithm: str, node: NodePeer) -> None:

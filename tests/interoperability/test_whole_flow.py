@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def issuer(pytestconfig: pytest.Config) -> Generator[str]:
     with oidc_provider(pytestconfig) as found:
-        yield found
+        yield found.issuer
 
 
 @pytest.fixture(params=["off", "required"])

@@ -1,18 +1,22 @@
 """The closed table of algorithms."""
 
+import importlib.util
+import sys
 from dataclasses import FrozenInstanceError
 from functools import cache
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpop_middleware.jose import algorithms
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 
 MESSAGE = b"header.payload"
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
@@ -63,7 +67,7 @@ def public_key(name: str) -> PublicKey:
 
 
 def test_the_table_is_what_the_policy_offers() -> None:
-    assert tuple(ALGORITHMS) == SUPPORTED_ALGORITHMS
+    assert tuple(ALGORITHMS) == (*SUPPORTED_ALGORITHMS, *POST_QUANTUM_ALGORITHMS)
     assert all(name == algorithm.name for name, algorithm in ALGORITHMS.items())
 
 
@@ -169,3 +173,26 @@ def test_pss_takes_a_salt_as_long_as_the_digest_only() -> None:
 @settings(max_examples=200, deadline=None)
 def test_verify_raises_for_no_bytes(name: str, message: bytes, signature: bytes) -> None:
     assert ALGORITHMS[name].verify(public_key(name), message, signature) is False
+
+
+@pytest.mark.parametrize(
+    "fault", [UnsupportedAlgorithm("not supported"), ValueError("An Ed25519 public key is 32 bytes long")]
+)
+def test_an_openssl_without_ed25519_serves_all_others(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(_octets: bytes) -> None:
+        raise fault
+
+    key = public_key("EdDSA")
+    monkeypatch.setattr(ed25519.Ed25519PublicKey, "from_public_bytes", lacking)
+    spec = importlib.util.spec_from_file_location("algorithms_there", algorithms.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    there = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, there)
+    spec.loader.exec_module(there)
+    for name, algorithm in there.ALGORITHMS.items():
+        lacks = name in ("EdDSA", "Ed25519")
+        assert algorithm.verify(public_key(name), MESSAGE, sign(name)) is not lacks
+    assert not there.ALGORITHMS["EdDSA"].accepts(key)

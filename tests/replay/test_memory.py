@@ -188,8 +188,9 @@ def test_max_share_is_a_part_of_the_whole(max_share: Any) -> None:
         MemoryReplayStore(max_share=max_share)
 
 
-def test_max_share_may_be_all() -> None:
-    MemoryReplayStore(max_share=1)
+async def test_max_share_may_be_all() -> None:
+    store = MemoryReplayStore(max_entries=3, max_share=1)
+    assert [await store.add(entry(str(number), now=NOW)) for number in range(3)] == [True] * 3
 
 
 async def test_its_refusals_are_said_as_all_others_are() -> None:

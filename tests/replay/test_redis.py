@@ -274,6 +274,7 @@ class TestLifeCycle:
         store = RedisReplayStore.from_url(f"redis://{HOST}:1")
         await store.aclose()
         await store.aclose()
+        assert vars(store)["_sessions"] == {}
 
     async def test_close_before_anything_was_sent(self, store: RedisReplayStore) -> None:
         asking = asyncio.ensure_future(answer(store, entry()))

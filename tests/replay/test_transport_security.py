@@ -46,8 +46,9 @@ def test_a_client_that_verifies_nobody_is_refused_too(options: dict[str, Any]) -
 @pytest.mark.parametrize(
     "url", ["rediss://cache.example.com/0", "rediss+sentinel://cache.example.com/main/0"]
 )
-def test_tls_that_verifies_is_accepted(url: str) -> None:
+def test_tls_that_verifies_is_accepted(url: str, caplog: pytest.LogCaptureFixture) -> None:
     RedisReplayStore.from_url(url)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

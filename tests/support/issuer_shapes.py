@@ -14,7 +14,6 @@ __all__ = ["API", "KEY", "PROFILES", "TOKENS", "answered", "server", "signed"]
 API = "https://api.example.com"
 KEY = DPoPKey.generate()
 NOW = int(time.time())
-TIMES = {"iat": NOW, "exp": NOW + 300}
 CNF = {"cnf": {"jkt": KEY.jkt}}
 
 # As each issuer's documentation or source shows them, bound to a key: profile, issuer, header, claims.
@@ -98,8 +97,9 @@ PROFILES = {
 
 
 def signed(issuer: str, header: dict[str, Any], claims: dict[str, Any]) -> str:
-    key = issuer_key()
-    return key.sign({"alg": key.alg, "kid": key.kid} | header, {"iss": issuer} | TIMES | CNF | claims)
+    key, now = issuer_key(), int(time.time())
+    usual = {"iss": issuer, "iat": now, "exp": now + 300, **CNF}
+    return key.sign({"alg": key.alg, "kid": key.kid} | header, usual | claims)
 
 
 def server(issuer: str, **options: Any) -> ResourceServer:

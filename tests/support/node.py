@@ -2,40 +2,42 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from dpop_middleware.client import DPoPKey
 
-__all__ = ["NodePeer", "node_peers", "oidc_provider"]
+__all__ = ["NodePeer", "OIDCProvider", "node_peers", "oidc_provider", "signing_key"]
 
-# All that any script needs: one installation serves them all.
-_PACKAGES = (
-    "@atproto/jwk-jose@0.2.4",
-    "@atproto/oauth-client@0.8.7",
-    "jose@6.2.17",
-    "oauth4webapi@3.8.8",
-    "oidc-provider@9.13.3",
-    "openid-client@6.8.9",
-)
+# All that any script needs, and the hash of each package: one installation serves them all.
+_LISTED = ("package.json", "package-lock.json")
 _OLDEST_NODE = 20
 _SCRIPTS = Path(__file__).parent
+_LISTS = _SCRIPTS / "npm"
 # Seconds after which a silent script is killed, so that a test fails instead of waiting for ever.
 _PATIENCE = 30
+
+
+def _missing(reason: str) -> NoReturn:
+    """Skip the test, or fail where the tests are run for it: in `tox -e node`, where CI is set."""
+    if os.environ.get("CI") and os.environ.get("TOX_ENV_NAME") == "node":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed, so the npm packages of others can't be met")
+        _missing(f"{name} is not installed, so the npm packages of others can't be met")
     return found
 
 
@@ -43,7 +45,7 @@ def _node() -> str:
     node = _program("node")
     asked = subprocess.run([node, "--version"], check=True, capture_output=True, text=True, timeout=30)
     if int(asked.stdout.lstrip("v").partition(".")[0]) < _OLDEST_NODE:
-        pytest.skip(f"Node.js {_OLDEST_NODE} or later is not installed: the npm packages of others need it")
+        _missing(f"Node.js {_OLDEST_NODE} or later is not installed: the npm packages of others need it")
     return node
 
 
@@ -52,19 +54,20 @@ def _installed(config: pytest.Config) -> Path:
     npm = _program("npm")
     cache: pytest.Cache | None = getattr(config, "cache", None)
     if cache is None:
-        pytest.skip("pytest's cache, where the npm packages of others are kept, is switched off")
+        _missing("pytest's cache, where the npm packages of others are kept, is switched off")
     parent = cache.mkdir("npm")
-    place = parent / hashlib.sha256(" ".join(_PACKAGES).encode()).hexdigest()[:16]
+    lists = [(_LISTS / name).read_bytes() for name in _LISTED]
+    place = parent / hashlib.sha256(b"".join(lists)).hexdigest()[:16]
     if place.exists():
         return place
     fresh = Path(tempfile.mkdtemp(dir=parent))
     try:
-        (fresh / "package.json").write_text('{"private": true}')
-        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
-        install = [npm, "install", *options, *_PACKAGES]
+        for name in _LISTED:
+            shutil.copy(_LISTS / name, fresh)
+        install = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1"]
         done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
-            pytest.skip(f"npm can't install {' '.join(_PACKAGES)} here")
+            _missing(f"npm can't install the packages of others here: {done.stderr[-500:]}")
         # Another run may have been quicker: then its directory stays, and ours goes.
         with suppress(OSError):
             fresh.rename(place)
@@ -115,22 +118,47 @@ def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_
         try:
             yield _Script(process, place / "complaints")
         finally:
-            process.terminate()
-            process.communicate(timeout=10)
+            # A script ends when its input does, also where `node` is a wrapper that passes no signal on.
+            try:
+                process.communicate(timeout=30)
+            finally:
+                process.kill()
+
+
+class OIDCProvider:
+    """An authorization server of others, whose signing keys can be changed while it serves."""
+
+    def __init__(self, script: _Script, api_key: DPoPKey) -> None:
+        self._script = script
+        self.api_key = api_key
+        self.issuer = script.read()
+        assert self.issuer.startswith("http://127.0.0.1:")
+
+    def sign_with(self, *keys: Mapping[str, Any]) -> None:
+        """Publish `keys`, private JWKs, and sign with the first one from now on."""
+        self._script.write(json.dumps({"keys": keys}))
+        while (said := self._script.read()) != "serving":
+            assert "NOTICE" in said
+
+
+def signing_key(kid: str) -> dict[str, Any]:
+    """Make a private JWK for an authorization server."""
+    return DPoPKey.generate().private_jwk() | {"kid": kid, "use": "sig"}
 
 
 @contextmanager
-def oidc_provider(config: pytest.Config) -> Generator[str]:
-    """Run an authorization server, the npm package oidc-provider; yield its issuer identifier.
+def oidc_provider(config: pytest.Config, *keys: Mapping[str, Any]) -> Generator[OIDCProvider]:
+    """Run an authorization server, the npm package oidc-provider, that signs with the first of `keys`.
 
-    Its tokens are for https://api.example.com, and it demands nonces. The clients are `machine` (client
-    credentials, secret `s3cret:/+`) and `app` (public, authorization code).
+    Its tokens are for https://api.example.com, opaque ones where the resource
+    https://api.example.com/opaque is asked for, and it demands nonces. The clients are `machine` (client
+    credentials, secret `s3cret:/+`) and `app` (public, authorization code), and for introspection `api`
+    (secret `of-the-api:/+`) and `signing-api` (`private_key_jwt` by `api_key`, signed answers).
     """
-    signing_key = json.dumps(DPoPKey.generate().private_jwk() | {"kid": "1", "use": "sig"})
-    with _running(config, "oidc_provider.mjs", signing_key) as script:
-        issuer = script.read()
-        assert issuer.startswith("http://127.0.0.1:")
-        yield issuer
+    api_key = DPoPKey.generate()
+    signing, clients = {"keys": keys or (signing_key("1"),)}, {"keys": [api_key.public_jwk]}
+    with _running(config, "oidc_provider.mjs", json.dumps(signing), json.dumps(clients)) as script:
+        yield OIDCProvider(script, api_key)
 
 
 class NodePeer:

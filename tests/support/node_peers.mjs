@@ -110,6 +110,27 @@ const actions = {
     });
   },
 
+  // From a 401 alone: what its challenge names, what oauth4webapi asks for, and the issuer that it finds.
+  async discover({ url, resource }) {
+    const options = { [oauth.allowInsecureRequests]: true };
+    const { DPoP } = await openid.randomDPoPKeyPair('ES256').then((pair) => ({ DPoP: oauth.DPoP({}, pair) }));
+    let named;
+    try {
+      await oauth.protectedResourceRequest('no-token', 'GET', new URL(url), undefined, undefined, {
+        ...options, DPoP,
+      });
+    } catch (error) {
+      named = error.cause[0].parameters.resource_metadata;
+    }
+    const identifier = new URL(resource);
+    const response = await oauth.resourceDiscoveryRequest(identifier, options);
+    const metadata = await oauth.processResourceDiscoveryResponse(identifier, response);
+    const issuer = new URL(metadata.authorization_servers[0]);
+    const found = await oauth.discoveryRequest(issuer, { ...options, algorithm: 'oauth2' });
+    const server = await oauth.processDiscoveryResponse(issuer, found);
+    return { named, asked: response.url, metadata, issuer: server.issuer };
+  },
+
   // An access token, and the JWK Set that verifies it, by the package jose.
   async sign({ algorithm, claims }) {
     const { privateKey, publicKey } = await jose.generateKeyPair(algorithm);
@@ -130,3 +151,4 @@ for await (const line of createInterface({ input: process.stdin })) {
   }
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
+process.exit(); // whatever connections are kept open

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx2
 import pytest
@@ -16,8 +17,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dpop_middleware import RedisReplayStore, ResourceServer
+from dpop_middleware import RedisReplayStore, ResourceServer, profiles
 from dpop_middleware.client import DPoPAuth
+from dpop_middleware.introspection._transport import BoundedTransport
 from dpop_middleware.testing import TestIssuer
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher
 from tests.support.readme import Block, blocks
@@ -26,6 +28,7 @@ from tests.support.valkey import HOST, Server, implementations
 __all__ = [
     "API",
     "ISSUER",
+    "PARTNER",
     "Scenario",
     "World",
     "ask",
@@ -38,6 +41,7 @@ __all__ = [
 
 API = "https://api.example.com"
 ISSUER = "https://auth.example.com"
+PARTNER = "https://partner.okta.com/oauth2/default"
 
 
 async def _who(request: Request) -> JSONResponse:
@@ -61,11 +65,16 @@ class World:
     issuers: dict[str, TestIssuer] = field(default_factory=dict)
     stores: list[RedisReplayStore] = field(default_factory=list)
     server: Server | None = None
+    opaque: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for issuer in (ISSUER, f"{ISSUER}/realms/main"):
             self.issuers[issuer] = TestIssuer(issuer, audience=API)
+        self.issuers[PARTNER] = TestIssuer(PARTNER, audience="api://notes", profile=profiles.OKTA)
         self.patch.setattr(Fetcher, "get", self._fetched)
+        self.patch.setattr(
+            BoundedTransport, "handle_async_request", lambda _, request: self._introspected(request)
+        )
         trustme.CA().cert_pem.write_to_path(str(self.folder / "ca.pem"))
         from_url = RedisReplayStore.from_url
 
@@ -83,6 +92,15 @@ class World:
                 return published.jwks()
         issuer = endpoint.url.replace("/.well-known/oauth-authorization-server", "")
         return {"issuer": issuer, "jwks_uri": f"{issuer}/jwks"}
+
+    async def _introspected(self, request: httpx2.Request) -> httpx2.Response:
+        """What the issuer says of its opaque tokens, and where to ask."""
+        if request.method == "GET":
+            found = {"issuer": ISSUER, "introspection_endpoint": f"{ISSUER}/introspect"}
+            return httpx2.Response(200, json=found)
+        assert str(request.url) == f"{ISSUER}/introspect"
+        form = dict(parse_qsl((await request.aread()).decode()))
+        return httpx2.Response(200, json=self.opaque.get(form["token"], {"active": False}))
 
     def here(self, url: str) -> str:
         """`url` with the address of our own server, and with a file that is there."""

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,8 +78,8 @@ def free_port() -> int:
 class Server:
     """One server process; `with Server() as server:` starts and stops it.
 
-    `options` are the server's, such as `{"maxmemory": "2mb"}`. It keeps its port and its directory over
-    `kill` and `start`.
+    `options` are the server's, such as `{"maxmemory": "2mb"}`, and `environment` is added to ours. It keeps
+    its port and its directory over `kill` and `start`.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Server:
         implementation: str | None = None,
         port: int | None = None,
         arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         found = implementations()
         self.implementation = implementation or next(iter(found))
@@ -96,6 +97,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="dpop-store-"))
         self.options: dict[str, object] = {"save": "", "appendonly": "no", "bind": HOST, **(options or {})}
         self.arguments = tuple(arguments)
+        self._environment = dict(environment or {})
         self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -137,7 +139,10 @@ class Server:
                 ]
         words += ["--dir", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self.directory)
+            environment = {**os.environ, **self._environment}
+            self._process = subprocess.Popen(
+                words, stdout=log, stderr=log, cwd=self.directory, env=environment
+            )
         atexit.register(self.kill)
         if ready:
             self.until_ready()
@@ -320,8 +325,14 @@ class Sentinels:
 
     service = "proofs"
 
-    def __init__(self, *, replicas: int = 1, implementation: str | None = None) -> None:
-        options: dict[str, object] = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1}
+    def __init__(
+        self,
+        *,
+        replicas: int = 1,
+        implementation: str | None = None,
+        options: dict[str, object] | None = None,
+    ) -> None:
+        options = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1, **(options or {})}
         self.master = Server(options, implementation=implementation)
         self.replicas = [
             Server({**options, "replicaof": (HOST, self.master.port)}, implementation=implementation)

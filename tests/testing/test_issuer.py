@@ -15,13 +15,17 @@ from starlette.websockets import WebSocket
 
 from dpop_middleware import (
     AccessToken,
+    AccessTokenVerifier,
     DPoPMiddleware,
     DPoPPolicy,
     HMACNonceProvider,
     JWTAccessTokenVerifier,
+    JWTOrOpaqueVerifier,
     MemoryReplayStore,
+    MultiIssuerVerifier,
     ResourceServer,
     errors,
+    profiles,
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
@@ -293,6 +297,53 @@ class TestResourceServer:
         assert issuer.audience == RESOURCE
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
             assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+
+    def test_each_of_several_issuers_has_a_stand_in(self) -> None:
+        okta = profiles.OKTA.verifier(issuer="https://b.example.com", audience="of b")
+        verifier = MultiIssuerVerifier(
+            [JWTAccessTokenVerifier(issuer="https://a.example.com", audience="of a"), okta]
+        )
+        api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+        a, b = TestIssuer.of(api), TestIssuer.of(api, issuer="https://b.example.com")
+        assert (a.issuer, a.audience, a.profile) == ("https://a.example.com", "of a", profiles.RFC9068)
+        assert (b.issuer, b.audience, b.profile) == ("https://b.example.com", "of b", profiles.OKTA)
+        with TestClient(protected(a.resource_server(api, also=[b])), base_url=RESOURCE) as client:
+            answers = [
+                client.get("/notes", auth=one.auth(sub="1", scopes=["notes:read"])).json()["sub"]
+                for one in (a, b)
+            ]
+        assert answers == ["https://a.example.com 1", "https://b.example.com 1"]
+        with TestClient(protected(b.resource_server(api)), base_url=RESOURCE) as client:
+            assert client.get("/notes", auth=a.auth(scopes=["notes:read"])).status_code == 401
+            answer = client.get("/notes", auth=b.auth(sub="1", scopes=["notes:read"]))
+        assert answer.json()["sub"] == "https://b.example.com 1"
+
+    def test_a_server_of_both_kinds_of_token_gets_jwts(self) -> None:
+        okta = profiles.OKTA.verifier(issuer="https://a.example.com", audience="of a")
+        several = MultiIssuerVerifier([okta])
+        wanted: list[tuple[AccessTokenVerifier, str]] = [(okta, "1"), (several, "https://a.example.com 1")]
+        for verifier, identity in wanted:
+            both = JWTOrOpaqueVerifier(jwt=verifier, opaque=NeverAsked())
+            api = ResourceServer(verifier=both, resource=RESOURCE, replay_store=MemoryReplayStore())
+            issuer = TestIssuer.of(api)
+            assert (issuer.audience, issuer.profile) == ("of a", profiles.OKTA)
+            with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
+                answer = client.get("/notes", auth=issuer.auth(sub="1", scopes=["notes:read"]))
+            assert answer.json()["sub"] == identity
+
+    async def test_tenants_have_stand_ins_too(self) -> None:
+        async def resolver(issuer: str) -> None:
+            raise AssertionError("the production resolver was asked")
+
+        verifier = MultiIssuerVerifier(resolver=resolver)
+        api = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore())
+        tenant = TestIssuer.of(api, issuer="https://tenant.example.com")
+        assert tenant.audience == RESOURCE
+        server = tenant.resource_server(api)
+        assert (await server.health()).ready
+        with TestClient(protected(server), base_url=RESOURCE) as client:
+            answer = client.get("/notes", auth=tenant.auth(sub="1", scopes=["notes:read"]))
+        assert answer.json()["sub"] == "https://tenant.example.com 1"
 
     def test_an_issuer_of_any_name_is_trusted_even_by_http(self) -> None:
         api = production(public_url=None)

@@ -1,12 +1,19 @@
-"""Whom a token speaks for."""
+"""Whom a token speaks for, and what goes along where an application copies it."""
 
+import copy
+import dataclasses
+import json
 import math
+import pickle
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpop_middleware import AccessToken
+from dpop_middleware import AccessToken, ResourceRequest
+from tests.support.adapters import World, scope_of
+from tests.support.api import Api
 
 PREFIXES = st.sampled_from(["", "client:", "subject:", "client", "subject:client:", "Client:"])
 NAMES = st.builds("{}{}".format, PREFIXES, st.text("ab:", max_size=3))
@@ -53,3 +60,35 @@ def test_a_client_never_passes_for_a_user_rfc_9700_4_15(
     one, other = token(subject, client), token(other_subject, other_client)
     same = subject == other_subject and (subject is not None or client == other_client)
     assert (one.identity == other.identity) is same
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda token: pickle.loads(pickle.dumps(token)),
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+    ],
+)  # fmt: skip
+async def test_a_copy_of_a_used_token_has_its_claims_and_nothing_of_its_client(
+    copied: Callable[[AccessToken], AccessToken],
+) -> None:
+    world = World()
+    request = ResourceRequest.from_scope(scope_of("/notes", world.fields("/notes")))
+    used = (await world.server().authenticate(request)).access_token
+    assert used.client_memo is not None
+    again = copied(used)
+    assert again == used
+    assert dict(again.claims) == dict(used.claims)
+    assert again.client_memo is None
+
+
+async def test_a_token_is_written_into_a_log_without_the_header_of_its_proof() -> None:
+    api = Api()
+    used = (await api.server.authenticate(api.request())).access_token
+    assert used.client_memo is not None
+    written = json.dumps(dataclasses.asdict(used), default=sorted)
+    assert "user123" in written
+    assert api.proof().partition(".")[0] not in written
+    assert {field.name for field in dataclasses.fields(used)} == set(json.loads(written))

@@ -89,13 +89,13 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     server.handlers[METADATA] = lambda _: json_answer(
         {"issuer": server.origin + "/", "jwks_uri": "https://x"}
     )
-    server.handlers[OPENID] = lambda _: answer(b"", status=302, headers={"Location": METADATA})
+    server.handlers[OPENID] = lambda _: answer(b"", status=404)
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
         f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we "
         f"were told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
-        f"{server.origin}{OPENID}: the status is 302, not 200"
+        f"{server.origin}{OPENID}: the status is 404, not 200"
     )
 
 

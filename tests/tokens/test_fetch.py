@@ -111,8 +111,8 @@ def test_an_ipv6_literal() -> None:
         (answer(b"{}", status=500), "the status is 500"),
         (answer(b"{}", status=203), "the status is 203"),
         (answer(b"", status=204), "the status is 204"),
-        (answer(b"{}", headers={"Content-Encoding": "gzip"}), "content coding"),
-        (answer(gzip.compress(b"{}"), headers={"Content-Encoding": "GZip"}), "content coding"),
+        (answer(b"{}", headers={"Content-Encoding": "br"}), "content coding other than gzip"),
+        (answer(b"{}", headers={"Content-Encoding": "gzip, gzip"}), "content coding other than gzip"),
         (answer(gzip.compress(b"{}")), "not a JSON object"),
         (answer(b"<html>"), "not a JSON object"),
         (answer(b"[]"), "not a JSON object"),
@@ -138,13 +138,84 @@ def test_answers_that_are_refused(server: IssuerServer, script: Script, reason: 
     assert str(caught.value).startswith(f"{server.origin}/jwks: ")
 
 
+def redirecting(status: int, location: str) -> Script:
+    return answer(b"", status=status, headers={"Location": location})
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(server: IssuerServer, status: int) -> None:
-    server.handlers["/jwks"] = lambda _: answer(b"", status=status, headers={"Location": "/elsewhere"})
-    server.handlers["/elsewhere"] = lambda _: json_answer({"keys": []})
-    with pytest.raises(FetchError, match=f"the status is {status}"):
+def test_redirects_within_the_origin_are_followed_twice(server: IssuerServer, status: int) -> None:
+    server.handlers["/jwks"] = lambda _: redirecting(status, "/a?b=c")
+    server.handlers["/a"] = lambda _: redirecting(status, f"{server.origin}/keys/")
+    server.handlers["/keys/"] = lambda _: json_answer({"keys": []})
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+    assert server.targets == ["/jwks", "/a?b=c", "/keys/"]
+    server.handlers["/keys/"] = lambda _: redirecting(status, "/more")
+    with pytest.raises(FetchError, match="redirects more than 2 times"):
+        get(f"{server.origin}/jwks")
+    assert "/more" not in server.targets
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://127.0.0.1:{port}/keys",
+        "http://localhost:{port}/keys",
+        "http://127.0.0.1/keys",
+        "//localhost:{port}/keys",
+        "http://127.0.0.1:{port}.example.com/keys",
+        "http://127.0.0.1:{port}@evil.example/keys",
+        "http://evil.example\\@127.0.0.1:{port}/keys",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1:{port}/keys",
+        "/keys#fragment",
+        "http://[::1/keys",
+        "/a b",
+    ],
+)
+def test_no_other_redirect_is_followed(server: IssuerServer, location: str) -> None:
+    server.handlers["/jwks"] = lambda _: redirecting(302, location.format(port=server.port))
+    server.handlers["/keys"] = lambda _: json_answer({"keys": []})
+    with pytest.raises(FetchError, match="it redirects to (another origin|what is no acceptable URL)"):
         get(f"{server.origin}/jwks")
     assert server.targets == ["/jwks"]
+
+
+def test_a_redirect_without_a_location_is_an_answer_of_its_status(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: answer(b"", status=302)
+    with pytest.raises(FetchError, match="the status is 302, not 200"):
+        get(f"{server.origin}/jwks")
+
+
+def zipped(body: bytes, *, coding: str = "gzip") -> Script:
+    return answer(body, headers={"Content-Encoding": coding})
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZip", "x-gzip", " gzip "])
+def test_an_answer_may_be_compressed_with_gzip(server: IssuerServer, coding: str) -> None:
+    server.handlers["/jwks"] = lambda _: zipped(gzip.compress(b'{"keys": []}'), coding=coding)
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (gzip.compress(b" " * (LIMIT + 1)), "larger than the limit"),
+        (gzip.compress(b" " * 20_000_000), "larger than the limit"),
+        (gzip.compress(b"{}")[:-1], "not what gzip makes"),
+        (gzip.compress(b"{}") + b"{}", "not what gzip makes"),
+        (gzip.compress(b"{}") + gzip.compress(b"{}"), "not what gzip makes"),
+        (b"{}", "not what gzip makes"),
+        (b"", "not what gzip makes"),
+        (gzip.compress(gzip.compress(b"{}")), "not a JSON object"),
+    ],
+    ids=["a little too much", "a bomb", "cut", "trailing", "two members", "plain", "empty", "twice"],
+)
+def test_compressed_answers_are_bounded_and_read_strictly(
+    server: IssuerServer, body: bytes, reason: str
+) -> None:
+    server.handlers["/jwks"] = lambda _: zipped(body)
+    with pytest.raises(FetchError, match=reason):
+        get(f"{server.origin}/jwks")
 
 
 def endless(_asked: Asked) -> Script:

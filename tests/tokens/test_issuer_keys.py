@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.key_source import KeySource
 from dpop_middleware.tokens.remote_key_source import Lifetimes
@@ -27,7 +28,10 @@ def server() -> Iterator[IssuerServer]:
 
 
 def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
-    return issuer_keys(jwks, issuer=issuer, lifetimes=Lifetimes(timeout=2), **arguments)
+    options = {name: arguments.pop(name) for name in ("ssl_context", "fetch") if name in arguments}
+    return issuer_keys(
+        jwks, issuer=issuer, lifetimes=Lifetimes(timeout=2), fetching=Fetching(**options), **arguments
+    )
 
 
 async def kids(keys: KeySource) -> list[str | None]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose.algorithms import PublicKey
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
@@ -55,6 +56,7 @@ def test_a_key_with_alg_fits_that_one_only(alg: str) -> None:
 EC = issuer_key("ES256").jwk
 RSA = issuer_key("RS256").jwk
 OKP = issuer_key("EdDSA").jwk
+AKP = DPoPKey.generate("ML-DSA-44").public_jwk | {"kid": "key-1"}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,12 @@ def test_null_and_an_empty_array_say_that_a_member_is_not_set(nothing: Any) -> N
         (EC | {"alg": "ES256K"}, "its alg is 'ES256K', which is not supported or for another type of key"),
         (EC | {"alg": "\n" + "x" * 200}, f"its alg is '\\n{'x' * 97}...(cut), which is not supported or"),
         (EC | {"crv": "secp256k1"}, "its kty 'EC' with the crv 'secp256k1' is not supported"),
-        (EC | {"kty": "AKP", "crv": None}, "its kty 'AKP' is not supported"),
+        (EC | {"kty": "OKP", "crv": None}, "its kty 'OKP' is not supported"),
+        (EC | {"kty": "AKP", "crv": None}, "it lacks alg, without which its kty 'AKP' says little"),
+        (AKP | {"alg": "ES256"}, "its alg is 'ES256', which is not supported or for another type of key"),
+        (AKP | {"pub": "AA"}, "it is malformed: no key has this pub"),
+        (AKP | {"pub": None}, "it lacks pub"),
+        (AKP | {"priv": "AA"}, "it holds private or symmetric key material, in its priv"),
         (EC | {"x": None}, "it lacks x"),
         (EC | {"x": 5}, "its x is 5, not a string"),
         (EC | {"y": "AA"}, "it is malformed: no key has this x and y"),

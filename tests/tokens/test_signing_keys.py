@@ -60,9 +60,25 @@ def test_ten_forgeries_a_second_are_tried_twice_and_more_of_them_once(tried: lis
             keys.signer(forged, KEYS)
         assert (caught.value.check, caught.value.expected) == (Check.TOKEN_KEY, "kid")
     assert len(tried) == 25
-    assert keys.signer(signed(ONE), KEYS) is KEYS[0], "the first key is tried for everybody"
     now = 6.0
     assert keys.signer(signed(TWO), KEYS) is KEYS[1]
+
+
+def test_a_flood_of_forgeries_locks_out_no_key_of_the_issuer(tried: list[VerificationKey]) -> None:
+    keys = SigningKeys(monotonic=lambda: 5.0)
+    keys.signer(signed(ONE), KEYS)
+    for _ in range(10):
+        keys.signer(signed(STRANGER), KEYS)
+    tried.clear()
+    for honest, key in ((ONE, KEYS[0]), (TWO, KEYS[1])):
+        found = []
+        for _ in range(4):
+            try:
+                found.append(keys.signer(signed(honest), KEYS))
+            except InvalidToken:
+                found.append(None)
+        assert found.count(key) >= 2, "each key has its turn"
+    assert len(tried) == 8, "and a token costs one verification"
 
 
 def test_tries_that_find_the_key_are_not_counted() -> None:

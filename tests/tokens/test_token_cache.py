@@ -40,6 +40,29 @@ def verified(token: str = "", **changes: Any) -> VerifiedToken:
     )
 
 
+@pytest.mark.parametrize(
+    ("payload", "name", "value"),
+    [
+        (PAYLOAD, "sub", "alice"),
+        (PAYLOAD, "act", None),
+        (PAYLOAD, "jkt", None),
+        (PAYLOAD, "su", None),
+        (b'{"\\u0061ct": 1}', "act", 1),
+        (b'{"x": "\\"act\\"", "act": 1}', "act", 1),
+        (b'{"x": "\\"act\\""}', "act", None),
+        ('{"\u00e4": 1}'.encode(), "\u00e4", 1),
+        (b'{"\\u00e4": 1}', "\u00e4", 1),
+        (b'{"https://example.com/role": 1}', "https://example.com/role", 1),
+        (b'{"a\\"b": 1}', 'a"b', 1),
+        (b'{"": 1}', "", 1),
+    ],
+)
+def test_one_claim_is_what_all_of_them_have(payload: bytes, name: str, value: object) -> None:
+    claims = read_only_claims(payload)
+    assert claims.get(name) == dict(claims.items()).get(name) == value
+    assert claims.get(name, "none") == dict(claims.items()).get(name, "none")
+
+
 def test_claims_are_a_read_only_mapping() -> None:
     claims: Any = read_only_claims(PAYLOAD)
     assert claims["sub"] == "alice"

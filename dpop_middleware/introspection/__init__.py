@@ -1,0 +1,46 @@
+"""Opaque access tokens: the issuer is asked what each of them stands for (RFC 7662, RFC 9701).
+
+From the top down:
+
+    verifier.py               IntrospectionVerifier: its options and the order of its steps
+    client_authentication.py  who we are, towards the endpoint
+    _questions.py             one question for many requests, and how many may be under way
+    _admission.py             how many questions made-up tokens can cause
+    _verdicts.py              what was answered before
+    _answer.py                what an answer says, typed and judged
+    _signed_answer.py         an answer that is a signed JWT
+    _endpoint.py              one question and its answer over HTTP, bounded
+    _transport.py             a pool of connections that reads no more than it should
+
+The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dpop_middleware.introspection.client_authentication import (
+    BoundToken,
+    ClientAuthentication,
+    ClientSecretBasic,
+    ClientSecretPost,
+    PrivateKeyJWT,
+)
+
+if TYPE_CHECKING:
+    from dpop_middleware.introspection.verifier import IntrospectionHealth, IntrospectionVerifier
+
+__all__ = [
+    "BoundToken",
+    "ClientAuthentication",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "IntrospectionHealth",
+    "IntrospectionVerifier",
+    "PrivateKeyJWT",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.verifier"), name)

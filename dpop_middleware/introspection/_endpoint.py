@@ -1,0 +1,222 @@
+"""One question to an introspection endpoint and its answer (RFC 7662 section 2), and where the endpoint is.
+
+The caller bounds the time as a whole; bytes, redirects and content codings are bounded here. For one event
+loop.
+"""
+
+import asyncio
+import math
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from dpop_middleware import client
+from dpop_middleware.introspection._transport import AnswerError, BoundedTransport, httpx2
+from dpop_middleware.introspection.client_authentication import (
+    BoundToken,
+    ClientAuthentication,
+    credentials,
+)
+from dpop_middleware.jose import strict_json
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.tokens.discovery import endpoint_named, metadata_urls
+from dpop_middleware.tokens.fetch import FetchError
+
+if TYPE_CHECKING:
+    from dpop_middleware.client import DPoPAuth
+
+__all__ = ["Answer", "Endpoint", "EndpointError", "EndpointOptions"]
+
+_OK: Final = 200
+_LIMIT: Final = 128 * 1024
+_PLACE_LIFETIME: Final = 3600.0
+_LONGEST_RETRY_AFTER: Final = 60
+# What says that nothing can be asked now, or that we may not ask. Any other status is about the one token.
+_OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
+_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
+
+
+class EndpointError(Exception):
+    """There is no answer; the message is for logs.
+
+    `of_token` says that the server is there, and couldn't or wouldn't judge this one token; `declined` that
+    it would judge others. `retry_after` is in seconds, None where the server doesn't say.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        of_token: bool = False,
+        declined: bool = False,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.of_token = of_token
+        self.declined = declined
+        self.retry_after = retry_after
+
+
+class _ConnectionLostError(EndpointError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The body of an answer with status 200, and its media type in lower case."""
+
+    media_type: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """How to ask. `url` is None where the issuer's metadata say it; `accept` is the media type to ask for."""
+
+    issuer: str
+    url: str | None
+    authentication: ClientAuthentication
+    accept: str
+    clock: Callable[[], float]
+    insecure_http_hosts: frozenset[str]
+    ssl_context: ssl.SSLContext
+    max_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    url: str
+    auth: "DPoPAuth | None"
+    found: float
+
+
+class Endpoint:
+    """Asks one introspection endpoint, in one event loop."""
+
+    def __init__(self, options: EndpointOptions) -> None:
+        self._options = options
+        transport = BoundedTransport(
+            ssl_context=options.ssl_context, max_connections=options.max_connections, limit=_LIMIT
+        )
+        self._client = httpx2.AsyncClient(
+            transport=transport, timeout=None, trust_env=False, headers=_HEADERS
+        )
+        self._discovering = asyncio.Lock()
+        self._place = None if options.url is None else self._at(options.url, found=math.inf)
+
+    @property
+    def url(self) -> str | None:
+        """Where the endpoint is, None where that isn't known yet."""
+        return None if self._place is None else self._place.url
+
+    async def ask(self, token: str) -> Answer:
+        """Ask about `token`; raises EndpointError. The time is the caller's to bound."""
+        place = await self._located()
+        try:
+            return await self._asked(place, token)
+        except EndpointError as error:
+            if not error.of_token and self._options.url is None:
+                # It may have moved: the metadata are read again before the next question.
+                self._place = None
+            raise
+
+    async def locate(self) -> None:
+        """Find out where the endpoint is, unless that is known; raises EndpointError."""
+        await self._located()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _located(self) -> _Place:
+        async with self._discovering:
+            place = self._place
+            if place is None or time.monotonic() - place.found >= _PLACE_LIFETIME:
+                place = self._place = self._at(await self._discover(), found=time.monotonic())
+            return place
+
+    def _at(self, url: str, *, found: float) -> _Place:
+        authentication = self._options.authentication
+        auth = None
+        if isinstance(authentication, BoundToken):
+            auth = client.DPoPAuth(
+                authentication.key,
+                authentication.token,
+                origin=url,
+                clock=self._options.clock,
+                insecure_http_hosts=self._options.insecure_http_hosts,
+            )
+        return _Place(url, auth, found)
+
+    async def _discover(self) -> str:
+        issuer, hosts = self._options.issuer, self._options.insecure_http_hosts
+        reasons: list[str] = []
+        for url in metadata_urls(issuer, insecure_http_hosts=hosts):
+            try:
+                metadata = await self._document(url)
+                return endpoint_named(
+                    "introspection_endpoint", metadata, issuer=issuer, insecure_http_hosts=hosts
+                ).url
+            except (EndpointError, FetchError) as error:
+                reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+        raise EndpointError("; ".join(reasons))
+
+    async def _document(self, url: str) -> dict[str, Any]:
+        answer = await self._exchange("GET", url, headers={"Accept": "application/json"})
+        if answer.status_code != _OK:
+            raise EndpointError(f"{url}: the status is {answer.status_code}, not 200")
+        try:
+            return strict_json.parse_object(answer.content)
+        except JOSEError as error:
+            raise EndpointError(f"{url}: the answer is not a JSON object") from error
+
+    async def _asked(self, place: _Place, token: str) -> Answer:
+        try:
+            answer = await self._post(place, token)
+        except _ConnectionLostError:
+            # The server closed a connection that was kept open, just as the question went out.
+            answer = await self._post(place, token)
+        if answer.status_code == _OK:
+            media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            return Answer(media_type, answer.content)
+        raise EndpointError(
+            f"{place.url}: the status is {answer.status_code}, not 200",
+            of_token=answer.status_code not in _OF_THE_SERVER,
+            declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
+            retry_after=_retry_after(answer.headers.get("Retry-After", "")),
+        )
+
+    async def _post(self, place: _Place, token: str) -> httpx2.Response:
+        options = self._options
+        who = credentials(options.authentication, issuer=options.issuer, now=options.clock())
+        return await self._exchange(
+            "POST",
+            place.url,
+            headers={"Accept": options.accept, **who.headers},
+            data={"token": token, "token_type_hint": "access_token", **who.form},
+            auth=place.auth,
+        )
+
+    async def _exchange(self, method: str, url: str, **what: Any) -> httpx2.Response:
+        try:
+            return await self._client.request(method, url, follow_redirects=False, **what)
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
+            raise _ConnectionLostError(
+                f"{url}: {type(error).__name__}: {error}".removesuffix(": ")
+            ) from error
+        except httpx2.HTTPError as error:
+            raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
+        except AnswerError as error:
+            raise EndpointError(f"{url}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
+            # What it says may quote a token.
+            raise EndpointError(f"{url}: {type(error).__name__}") from None
+
+
+def _retry_after(value: str) -> int | None:
+    """Return what the server asks for, within bounds; None for a date and for anything else."""
+    if not value.isascii() or not value.isdecimal() or len(value) > 9:
+        return None
+    return min(max(int(value), 1), _LONGEST_RETRY_AFTER)

@@ -1,0 +1,230 @@
+"""One question for many requests, and how many questions may be under way, in one event loop.
+
+Tokens that were active before and tokens that are unknown go separate ways: anybody can make up unknown ones,
+fill the places that these have and let the endpoint fail on them, and known tokens notice nothing.
+
+    a question -> the breaker of its kind -> unknown ones: a place and a share of the second -> the endpoint
+
+A question that a request began goes on without it, and what it finds out is remembered.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from dpop_middleware.errors import InvalidToken, Unavailable
+from dpop_middleware.introspection._admission import Admission
+from dpop_middleware.introspection._answer import MalformedAnswer
+from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointError
+from dpop_middleware.introspection._verdicts import Verdict, Verdicts
+from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["NoAnswer", "Outlook", "Questions"]
+
+logger = logging.getLogger(__name__)
+
+# For how long a request waits, as for keys; and a question about an unknown token for its turn.
+PATIENCE: Final = 1.0
+TURN: Final = 1.0
+# So many questions of one kind may be under way or wait.
+MAX_QUESTIONS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer:
+    """Why it isn't known what a token stands for; `of_made_up`: made-up tokens may be the cause."""
+
+    reason: str
+    retry_after: int = 1
+    of_made_up: bool = False
+
+
+_TOO_MANY: Final = NoAnswer(reason="too many unknown tokens came at once", of_made_up=True)
+
+
+def _breaker() -> CircuitBreaker:
+    return CircuitBreaker(threshold=3, shortest=0.25, longest=2.0)
+
+
+@dataclass(slots=True)
+class Outlook:
+    """What all event loops of a process know of the endpoint: of no kind of token does the other know."""
+
+    known: CircuitBreaker = field(default_factory=_breaker)
+    unknown: CircuitBreaker = field(default_factory=_breaker)
+    answered: float = -math.inf
+    error: str | None = None
+
+    def succeeded(self) -> None:
+        """The endpoint gave a usable answer."""
+        self.answered, self.error = time.monotonic(), None
+
+
+class Questions:
+    """Asks one endpoint on behalf of requests; `judge` turns an answer into a token or raises.
+
+    `places` is how many questions about unknown tokens may be on their way at once, `timeout` the seconds in
+    which one must be over.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        judge: Callable[[Answer], Awaitable[AccessToken]],
+        *,
+        verdicts: Verdicts,
+        admission: Admission,
+        outlook: Outlook,
+        places: int,
+        timeout: float,
+    ) -> None:
+        self._endpoint = endpoint
+        self._judge = judge
+        self._verdicts = verdicts
+        self._admission = admission
+        self._outlook = outlook
+        self._timeout = timeout
+        self._places = asyncio.Semaphore(places)
+        self._tasks: dict[bytes, asyncio.Task[Verdict | NoAnswer]] = {}
+        self._waiting: set[bytes] = set()
+        self._opening: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the endpoint is, None where that isn't known yet."""
+        return self._endpoint.url
+
+    def open(self) -> None:
+        """Find out where the endpoint is, in the background; what is wrong there is logged."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
+
+    async def ask(self, token: str, digest: bytes) -> Verdict | NoAnswer:
+        """Return the verdict on `token`, whose SHA-256 is `digest`; waits for a second at most."""
+        task = self._tasks.get(digest)
+        if task is None:
+            known = self._verdicts.is_known(digest)
+            refused = self._refused(known=known)
+            if refused is not None:
+                return refused
+            task = asyncio.create_task(self._question(token, digest, known), name="dpop introspection")
+            self._tasks[digest] = task
+            task.add_done_callback(lambda _: self._tasks.pop(digest, None))
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if not task.done():
+            return NoAnswer(reason="no answer within a second", of_made_up=digest in self._waiting)
+        return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
+
+    async def probe(self, token: str) -> str | None:
+        """Ask about a token that nobody issued; returns what is wrong, None where the endpoint is well."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._judge(await self._endpoint.ask(token))
+        except InvalidToken:
+            self._outlook.succeeded()
+            return None
+        except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
+            # A server that takes a made-up token for malformed may be well.
+            return None if isinstance(error, EndpointError) and error.declined else _reason(error)
+        return "the endpoint calls a made-up token active"
+
+    async def aclose(self) -> None:
+        """Give up what is under way and close the connections."""
+        tasks = {*self._tasks.values(), *(() if self._opening is None else (self._opening,))}
+        self._opening = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._endpoint.aclose()
+
+    async def _located(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._endpoint.locate()
+        except (TimeoutError, EndpointError) as error:
+            logger.warning("the introspection endpoint can't be found: %s", _reason(error))
+
+    def _refused(self, *, known: bool) -> NoAnswer | None:
+        breaker, now = self._breaker(known), time.monotonic()
+        if len(self._tasks) >= MAX_QUESTIONS and (not known or len(self._tasks) >= 2 * MAX_QUESTIONS):
+            return NoAnswer(reason="too many tokens wait to be asked about", of_made_up=not known)
+        if breaker.refuses(now):
+            seconds = math.ceil(max(breaker.pause_left(now), 1.0))
+            return NoAnswer(reason=self._outlook.error or "the endpoint failed", retry_after=seconds)
+        return None
+
+    def _breaker(self, known: bool) -> CircuitBreaker:
+        return self._outlook.known if known else self._outlook.unknown
+
+    async def _question(self, token: str, digest: bytes, known: bool) -> Verdict | NoAnswer:
+        try:
+            async with AsyncExitStack() as stack:
+                admitted = known or await self._admitted(stack, digest)
+                return await self._answered(token, digest, known) if admitted else _TOO_MANY
+        finally:
+            # A probe that came to no end makes room for the next one; after an end this changes nothing.
+            self._breaker(known).abandoned()
+
+    async def _admitted(self, stack: AsyncExitStack, digest: bytes) -> bool:
+        """Wait for a place and a share of the second; the place is kept until `stack` ends."""
+        self._waiting.add(digest)
+        try:
+            async with asyncio.timeout(TURN):
+                await stack.enter_async_context(self._places)
+                while (pause := self._admission.pause(time.monotonic())) > 0:  # noqa: ASYNC110 - time passes
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.discard(digest)
+        return True
+
+    async def _answered(self, token: str, digest: bytes, known: bool) -> Verdict | NoAnswer:
+        asked = self._verdicts.now()
+        outcome: AccessToken | InvalidToken
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._endpoint.ask(token)
+                size = len(answer.body)
+                outcome = await self._judge(answer)
+        except InvalidToken as error:
+            outcome = error.restated()
+        except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
+            return self._failed(error, known=known)
+        self._outlook.succeeded()
+        self._breaker(known).succeeded()
+        if not known:
+            self._admission.answered(active=isinstance(outcome, AccessToken))
+        verdict = Verdict(outcome, asked, size)
+        self._verdicts.put(digest, verdict)
+        return verdict
+
+    def _failed(
+        self, error: TimeoutError | EndpointError | MalformedAnswer | Unavailable, *, known: bool
+    ) -> NoAnswer:
+        reason = _reason(error)
+        if isinstance(error, EndpointError) and error.of_token:
+            self._breaker(known).succeeded()
+            if not known:
+                self._admission.answered(active=False)
+            return NoAnswer(reason=reason, of_made_up=not known)
+        self._outlook.error = reason
+        self._breaker(known).failed(time.monotonic())
+        asked_for = error.retry_after if isinstance(error, EndpointError) else None
+        return NoAnswer(reason=reason, retry_after=asked_for or 1)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no complete answer within the time limit"
+    if isinstance(error, Unavailable):
+        return f"{error.description}: {error.actual}"
+    return str(error)

@@ -1,0 +1,101 @@
+"""What the endpoint answered before, by the SHA-256 of the token, bounded in entries and bytes.
+
+An active token is kept after its answer has become too old to count, as one that is known: made-up tokens
+can't push it out, nor stand in its way.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dpop_middleware._bounded_cache import BoundedCache
+from dpop_middleware.errors import InvalidToken
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["Moment", "Verdict", "Verdicts"]
+
+# A digest, a moment, and the error.
+_SIZE: Final = 1000
+_MAX_REFUSED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment by both clocks, in seconds: a wall clock set back makes no answer last longer."""
+
+    wall: float
+    monotonic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one answer came to, `size` in bytes about; `asked` is when the question went out."""
+
+    outcome: AccessToken | InvalidToken
+    asked: Moment
+    size: int = 0
+
+    def access_token(self) -> AccessToken:
+        """Return the token, or raise InvalidToken anew: an error that is kept must hold no traceback."""
+        if isinstance(self.outcome, InvalidToken):
+            raise self.outcome.restated()
+        return self.outcome
+
+
+class Verdicts:
+    """What is known of active tokens and of all others; each kind has its own lifetime, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        active_lifetime: float,
+        inactive_lifetime: float,
+        max_tokens: int,
+        max_bytes: int,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._active_lifetime = active_lifetime
+        self._inactive_lifetime = inactive_lifetime
+        self._clock = clock
+        self._monotonic = monotonic
+        self._active: BoundedCache[bytes, Verdict] = BoundedCache(max_entries=max_tokens, max_bytes=max_bytes)
+        self._refused: BoundedCache[bytes, Verdict] = BoundedCache(
+            max_entries=_MAX_REFUSED, max_bytes=_MAX_REFUSED * 2 * _SIZE
+        )
+
+    def now(self) -> Moment:
+        """Return this moment."""
+        return Moment(self._clock(), self._monotonic())
+
+    def get(self, digest: bytes) -> Verdict | None:
+        """Return the verdict that still counts, None where the endpoint must be asked."""
+        verdict = self._active.get(digest)
+        lifetime, expires_at = self._active_lifetime, math.inf
+        if verdict is None:
+            verdict, lifetime = self._refused.get(digest), self._inactive_lifetime
+        if verdict is None:
+            return None
+        if isinstance(verdict.outcome, AccessToken):
+            expires_at = verdict.outcome.expires_at
+        now, asked = self.now(), verdict.asked
+        age = max(now.wall - asked.wall, now.monotonic - asked.monotonic)
+        return verdict if age < lifetime and now.wall < expires_at else None
+
+    def is_known(self, digest: bytes) -> bool:
+        """Whether the token was active when it was last asked about."""
+        return self._active.get(digest) is not None
+
+    def put(self, digest: bytes, verdict: Verdict) -> None:
+        """Keep the newest verdict on a token."""
+        if isinstance(verdict.outcome, InvalidToken):
+            self._active.discard(digest)
+            self._refused.put(digest, verdict, size=_SIZE)
+            return
+        self._refused.discard(digest)
+        self._active.put(
+            digest, verdict, size=_SIZE + verdict.size + sum(map(sys.getsizeof, verdict.outcome.scopes))
+        )

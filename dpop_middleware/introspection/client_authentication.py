@@ -1,0 +1,162 @@
+"""Who we are, towards an introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3, RFC 7523)."""
+
+import base64
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import quote_plus
+
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.jose import base64url
+
+if TYPE_CHECKING:
+    from dpop_middleware.client.auth import TokenSource
+
+__all__ = [
+    "BoundToken",
+    "ClientAuthentication",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "Credentials",
+    "PrivateKeyJWT",
+    "credentials",
+]
+
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_ASSERTION_LIFETIME: Final = 60
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _require_text(name: str, value: object) -> None:
+    # The value may be a secret: it isn't shown.
+    if not isinstance(value, str) or not value:
+        shown = "an empty one" if value == "" else f"a {type(value).__name__}"
+        raise ConfigurationError(f"{name} takes a non-empty string, not {shown}")
+
+
+def _require_key(key: object) -> None:
+    if not isinstance(key, DPoPKey):
+        raise ConfigurationError(
+            f"key takes a DPoPKey, such as DPoPKey.load('client.jwk'), not a {type(key).__name__}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecretBasic:
+    """An identifier and a secret in the `Authorization` field (RFC 6749 section 2.3.1)."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_text("client_id", self.client_id)
+        _require_text("client_secret", self.client_secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecretPost:
+    """An identifier and a secret in the form (RFC 6749 section 2.3.1), for servers that want it so."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_text("client_id", self.client_id)
+        _require_text("client_secret", self.client_secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateKeyJWT:
+    """A short JWT that our own key signs, a new one for each question (RFC 7523 section 2.2).
+
+    - `key`: the private key, whose public half the issuer knows; not one that signs proofs.
+    - `kid`: the name under which the issuer knows it, if it has one.
+    - `audience`: the assertion's `aud`; the issuer identifier by default.
+    """
+
+    client_id: str
+    key: DPoPKey
+    kid: str | None = None
+    audience: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_text("client_id", self.client_id)
+        _require_key(self.key)
+        for name in ("kid", "audience"):
+            if getattr(self, name) is not None:
+                _require_text(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundToken:
+    """A DPoP-bound access token of our own, with a new proof for each question (RFC 9449 section 7).
+
+    - `key`: the key that the token is bound to.
+    - `token`: the token, or a callable, sync or async, that returns it at each question.
+
+    The server's nonces are remembered.
+    """
+
+    key: DPoPKey
+    token: "TokenSource" = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_key(self.key)
+        if not callable(self.token):
+            _require_text("token", self.token)
+
+
+ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | PrivateKeyJWT | BoundToken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What goes into one request: header fields and form parameters."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] = field(repr=False)
+
+
+def credentials(authentication: ClientAuthentication, *, issuer: str, now: float) -> Credentials:
+    """Return what authenticates one request at `now`, in seconds since the epoch; nothing for a token."""
+    if isinstance(authentication, ClientSecretBasic):
+        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
+        pair = f"{quote_plus(authentication.client_id)}:{quote_plus(authentication.client_secret)}"
+        encoded = base64.b64encode(pair.encode("ascii")).decode("ascii")
+        return Credentials(headers={"Authorization": f"Basic {encoded}"}, form=_NOTHING)
+    if isinstance(authentication, ClientSecretPost):
+        return Credentials(
+            headers=_NOTHING,
+            form={"client_id": authentication.client_id, "client_secret": authentication.client_secret},
+        )
+    if isinstance(authentication, PrivateKeyJWT):
+        return Credentials(
+            headers=_NOTHING,
+            form={
+                "client_id": authentication.client_id,
+                "client_assertion_type": _ASSERTION_TYPE,
+                "client_assertion": _assertion(authentication, issuer=issuer, now=now),
+            },
+        )
+    return Credentials(headers=_NOTHING, form=_NOTHING)
+
+
+def _assertion(authentication: PrivateKeyJWT, *, issuer: str, now: float) -> str:
+    header = {"typ": "JWT", "alg": authentication.key.algorithm}
+    if authentication.kid is not None:
+        header["kid"] = authentication.kid
+    claims = {
+        "iss": authentication.client_id,
+        "sub": authentication.client_id,
+        "aud": authentication.audience or issuer,
+        "jti": secrets.token_urlsafe(16),
+        "iat": int(now),
+        "exp": int(now) + _ASSERTION_LIFETIME,
+    }
+    signing_input = ".".join(base64url.encode(json.dumps(part).encode()) for part in (header, claims))
+    signature = authentication.key.sign(signing_input.encode("ascii"))
+    return f"{signing_input}.{base64url.encode(signature)}"

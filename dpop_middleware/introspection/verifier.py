@@ -1,0 +1,295 @@
+"""Access tokens that only their issuer can read: the options of a verifier, and the order of its steps.
+
+cached verdict -> one question for all requests with the token -> answer -> verdict
+"""
+
+import asyncio
+import hashlib
+import secrets
+import ssl
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dpop_middleware import _options as options
+from dpop_middleware._clock import system_time
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
+from dpop_middleware.introspection._admission import Admission
+from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer, parse_answer
+from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
+from dpop_middleware.introspection._questions import NoAnswer, Outlook, Questions
+from dpop_middleware.introspection._signed_answer import MEDIA_TYPE, SignedAnswers
+from dpop_middleware.introspection._verdicts import Verdict, Verdicts
+from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
+from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.claims import ClaimRules
+from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
+from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.issuer_keys import issuer_keys
+from dpop_middleware.tokens.key_source import IssuerKeysHealth
+from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, warn_of_plain_http
+from dpop_middleware.tokens.remote_key_source import Lifetimes
+from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES
+
+__all__ = ["IntrospectionHealth", "IntrospectionVerifier"]
+
+_JSON: Final = "application/json"
+_MAX_TOKEN_SIZE: Final = 16 * 1024
+_LONGEST_LIFETIME: Final = 3600.0
+# An answer that came so many seconds ago says that the endpoint is well.
+_RECENT: Final = 10.0
+_CANNOT_BE_KNOWN: Final = "the access token can't be looked up now"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionHealth:
+    """An introspection endpoint as of now: `ok` when it gives answers that can be used.
+
+    - `endpoint`: its URL, None where the issuer's metadata weren't read yet.
+    - `age`: seconds since its last usable answer, None where there was none. `error`: what is wrong.
+    - `keys`: the issuer's keys, where answers must be signed.
+    """
+
+    ok: bool
+    endpoint: str | None
+    age: float | None = None
+    error: str | None = None
+    keys: IssuerKeysHealth | None = None
+
+
+class IntrospectionVerifier:
+    """Asks the issuer what an access token stands for (RFC 7662, RFC 9449 section 6.2).
+
+    - `issuer`: the issuer identifier, an https URL. An answer's `iss`, if it has one, must equal it.
+    - `audience`: one or several identifiers of this resource server; `aud` must hold one of them.
+    - `client_authentication`: who we are: `ClientSecretBasic`, `ClientSecretPost`, `PrivateKeyJWT` or
+      `BoundToken`.
+    - `endpoint`: the introspection endpoint's https URL; None takes it from the issuer's metadata (RFC 8414).
+    - `accept_missing_audience`: accept a token without `aud`, where the endpoint calls active only what is
+      for this client. An `aud` that is there must fit all the same.
+    - `required_claims`: what an answer must say besides. Without `token_type`, some servers' refresh tokens
+      pass for access tokens; without `exp`, a token ends when the endpoint says so.
+    - `scope_claims`, `client_id_claims`: as for `JWTAccessTokenVerifier`.
+    - `signed_answers`: accept only answers that the issuer signed for us (RFC 9701), by a key of `jwks` (a
+      JWK Set, its https URL, or None for discovery) and one of `algorithms`. Encrypted answers aren't
+      supported.
+    - `clock_skew`: seconds by which the issuer's clock may differ from ours. `clock`: returns seconds since
+      the epoch.
+    - `active_lifetime`: seconds for which an answer "active" counts, until `exp` at most: so long is a
+      revoked token still accepted. `inactive_lifetime`: seconds for which "not active" counts.
+    - `timeout`: seconds in which one question must be answered. No request waits longer than one second.
+    - `max_connections`: how many connections each event loop keeps, at least 2; unknown tokens have half.
+    - `max_unknown_per_second`: how many questions a second may be about tokens that turn out to be made up.
+    - `max_cached_tokens`, `max_cached_bytes`: how many active tokens are remembered.
+    - `insecure_http_hosts`: hosts that may be asked by plain http besides loopback ones.
+    - `ssl_context`: for private CAs or a client certificate; it must check certificates and host names.
+
+    Redirects aren't followed, and proxies from the environment aren't used. Raises ConfigurationError.
+    """
+
+    remote = True
+    """The endpoint is asked only for requests whose proof is good."""
+
+    def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
+        self,
+        *,
+        issuer: str,
+        audience: str | Sequence[str],
+        client_authentication: ClientAuthentication,
+        endpoint: str | None = None,
+        accept_missing_audience: bool = False,
+        required_claims: Sequence[str] = ("exp", "token_type"),
+        scope_claims: Sequence[str] = ("scope",),
+        client_id_claims: Sequence[str] = ("client_id",),
+        signed_answers: bool = False,
+        jwks: Mapping[str, Any] | str | None = None,
+        algorithms: Sequence[str] = SUPPORTED_ALGORITHMS,
+        clock_skew: float = TOKEN_CLOCK_SKEW,
+        clock: Callable[[], float] = system_time,
+        active_lifetime: float = 30,
+        inactive_lifetime: float = 5,
+        timeout: float = 2,
+        max_connections: int = 20,
+        max_unknown_per_second: int = 50,
+        max_cached_tokens: int = 10_000,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+        insecure_http_hosts: Collection[str] = (),
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        hosts = checked_hosts(insecure_http_hosts)
+        checked_url("issuer", issuer, insecure_http_hosts=hosts)
+        if not isinstance(client_authentication, ClientAuthentication):
+            raise ConfigurationError(
+                "client_authentication takes a ClientSecretBasic, ClientSecretPost, PrivateKeyJWT or "
+                f"BoundToken, not a {type(client_authentication).__name__}"
+            )
+        if endpoint is not None:
+            checked_endpoint("endpoint", endpoint, insecure_http_hosts=hosts)
+        audiences = options.names("audience", [audience] if isinstance(audience, str) else audience)
+        self._clock = options.clock(clock)
+        self._rules = AnswerRules(
+            claims=ClaimRules(
+                issuer=issuer,
+                audiences=frozenset(audiences),
+                required=_checked_required_claims(required_claims),
+                scope_claims=options.names("scope_claims", scope_claims),
+                client_id_claims=options.names("client_id_claims", client_id_claims),
+                clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
+            ),
+            accept_missing_audience=options.flag("accept_missing_audience", accept_missing_audience),
+        )
+        context = checked_ssl_context(ssl_context)
+        self._signed: SignedAnswers | None = None
+        if options.flag("signed_answers", signed_answers):
+            named = (
+                () if isinstance(client_authentication, BoundToken) else (client_authentication.client_id,)
+            )
+            self._signed = SignedAnswers(
+                keys=issuer_keys(
+                    jwks,
+                    issuer=issuer,
+                    lifetimes=Lifetimes(),
+                    clock=clock,
+                    insecure_http_hosts=hosts,
+                    fetching=Fetching(ssl_context=context),
+                ),
+                issuer=issuer,
+                audiences=frozenset((*audiences, *named)),
+                algorithms=checked_algorithms(algorithms),
+                clock_skew=clock_skew,
+                clock=clock,
+            )
+        elif jwks is not None:
+            raise ConfigurationError("jwks is for answers that are signed: set signed_answers=True too")
+        self._verdicts = Verdicts(
+            active_lifetime=options.seconds(
+                "active_lifetime", active_lifetime, minimum=0, maximum=_LONGEST_LIFETIME
+            ),
+            inactive_lifetime=options.seconds(
+                "inactive_lifetime", inactive_lifetime, minimum=0, maximum=_LONGEST_LIFETIME
+            ),
+            max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
+            max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
+            clock=clock,
+        )
+        self._admission = Admission(
+            per_second=options.whole_number("max_unknown_per_second", max_unknown_per_second, minimum=1)
+        )
+        self._outlook = Outlook()
+        self._timeout = options.seconds("timeout", timeout, minimum=0.1, maximum=60)
+        self._endpoint = EndpointOptions(
+            issuer=issuer,
+            url=endpoint,
+            authentication=client_authentication,
+            accept=_JSON if self._signed is None else MEDIA_TYPE,
+            clock=clock,
+            insecure_http_hosts=hosts,
+            ssl_context=context or ssl.create_default_context(),
+            max_connections=options.whole_number("max_connections", max_connections, minimum=2),
+        )
+        self._questions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Questions] = (
+            weakref.WeakKeyDictionary()
+        )
+        warn_of_plain_http(hosts)
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The one issuer whose tokens are accepted."""
+        return (self._rules.claims.issuer,)
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
+        return self._rules.claims.clock_skew
+
+    async def verify(self, token: str) -> AccessToken:
+        """Return what a token stands for, from an answer that is recent enough or from a new one.
+
+        Raises `errors.InvalidToken` when it isn't active or isn't for us, and `errors.Unavailable` when that
+        can't be known now, for which it waits a second at most. Who presents the token is not checked:
+        compare `jkt` with the key of the proof.
+        """
+        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+            raise InvalidToken("the access token is too long, or isn't ASCII", check=Check.TOKEN_FORMAT)
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        verdict: Verdict | NoAnswer | None = self._verdicts.get(digest)
+        if verdict is None:
+            verdict = await self._asking().ask(token, digest)
+        if isinstance(verdict, NoAnswer):
+            raise self._unknown(verdict)
+        return verdict.access_token()
+
+    async def open(self) -> None:
+        """Begin to find the endpoint, and to fetch keys for signed answers; what is wrong is logged."""
+        if self._signed is not None:
+            self._signed.keys.open()
+        self._asking().open()
+
+    async def health(self) -> IntrospectionHealth:
+        """Return how the endpoint is, for readiness probes; it waits for a second or two at most.
+
+        Where it gave no usable answer in the last ten seconds it is asked about a token that nobody issued.
+        """
+        questions = self._asking()
+        error: str | None = None
+        if time.monotonic() - self._outlook.answered > _RECENT or self._outlook.error is not None:
+            error = await questions.probe(secrets.token_urlsafe(32))
+        keys = None if self._signed is None else await self._signed.keys.health()
+        age = time.monotonic() - self._outlook.answered
+        return IntrospectionHealth(
+            ok=error is None and (keys is None or keys.ok),
+            endpoint=questions.url,
+            age=age if age < float("inf") else None,
+            error=error or (None if keys is None else keys.error),
+            keys=keys,
+        )
+
+    async def aclose(self) -> None:
+        """Give up what is under way in this event loop and close its connections; it may be used again."""
+        questions = self._questions.pop(asyncio.get_running_loop(), None)
+        if questions is not None:
+            await questions.aclose()
+        if self._signed is not None:
+            await self._signed.keys.aclose()
+
+    def _asking(self) -> Questions:
+        loop = asyncio.get_running_loop()
+        questions = self._questions.get(loop)
+        if questions is None:
+            questions = self._questions[loop] = Questions(
+                Endpoint(self._endpoint),
+                self._judge,
+                verdicts=self._verdicts,
+                admission=self._admission,
+                outlook=self._outlook,
+                places=self._endpoint.max_connections // 2,
+                timeout=self._timeout,
+            )
+        return questions
+
+    async def _judge(self, answer: Answer) -> AccessToken:
+        if answer.media_type != self._endpoint.accept:
+            raise MalformedAnswer(
+                f"the answer's media type is not {self._endpoint.accept}: it is {answer.media_type[:100]!r}"
+            )
+        said = parse_answer(answer.body) if self._signed is None else await self._signed.read(answer.body)
+        return judge_answer(said, rules=self._rules, now=self._clock())
+
+    def _unknown(self, why: NoAnswer) -> Unavailable | InvalidToken:
+        if why.of_made_up and not self._admission.may_be_unavailable(time.monotonic()):
+            return InvalidToken(_CANNOT_BE_KNOWN, check=Check.TOKEN_ACTIVE, actual=why.reason)
+        return Unavailable(
+            _CANNOT_BE_KNOWN, retry_after=why.retry_after, check=Check.TOKEN_ACTIVE, actual=why.reason
+        )
+
+
+def _checked_required_claims(claims: object) -> tuple[str, ...]:
+    """Return the claims that must be there; issuer and audience are judged apart, and filled in for that."""
+    if isinstance(claims, (tuple, list)) and not claims:
+        return ("iss", "aud")
+    return ("iss", "aud", *options.names("required_claims", claims))

@@ -1,0 +1,45 @@
+"""Protected resource metadata (RFC 9728): from one 401 a client finds out whom to ask for a token.
+
+`DPoPMiddleware` serves the document by itself; without it, a route does.
+"""
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from dpop_middleware._adapter.metadata import send_metadata
+from dpop_middleware._metadata.published import PublishedMetadata
+from dpop_middleware._metadata.resource_metadata import ResourceMetadata
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.resource_server import ResourceServer
+
+__all__ = ["ResourceMetadata", "metadata_route"]
+
+
+class _Metadata:
+    """An ASGI application that answers every request with the document."""
+
+    def __init__(self, published: PublishedMetadata, resource_server: ResourceServer) -> None:
+        self._published = published
+        self._resource_server = resource_server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        await send_metadata(self._published, self._resource_server, scope, send)
+
+
+def metadata_route(resource_server: ResourceServer) -> Route:
+    """Return a route that serves the metadata of `resource_server` (RFC 9728 section 3).
+
+        app = FastAPI(routes=[metadata_route(api)])
+
+    It is for the application at the root of the resource's host, without credentials: a mounted one isn't
+    asked for the path. It answers GET, HEAD and OPTIONS, pages of any origin too. Raises ConfigurationError
+    for a server without `metadata=`, and for a resource whose path has a brace, which no route can name.
+    """
+    if not isinstance(resource_server, ResourceServer):
+        raise ConfigurationError(f"metadata_route takes a ResourceServer, not {resource_server!r}")
+    published = resource_server.published_metadata
+    if published is None:
+        raise ConfigurationError("metadata_route needs ResourceServer(metadata=ResourceMetadata(…))")
+    if "{" in published.path or "}" in published.path:
+        raise ConfigurationError(f"a route can't name a path with braces: {published.path!r}")
+    return Route(published.path, _Metadata(published, resource_server), name="oauth-protected-resource")

@@ -1,0 +1,95 @@
+"""Both kinds of access token at one server: signed JWTs, and opaque ones."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dpop_middleware._lifecycle import aclose_parts, open_part
+from dpop_middleware._options import part, provides
+from dpop_middleware.health import PartHealth, health_of
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import clock_skew_of
+
+__all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
+
+_DOTS_OF_A_JWT: Final = 2
+# A probe of the server waits for two seconds.
+_PATIENCE: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BothHealth:
+    """Two verifiers as of now: `ok` when both are; `error` is what is wrong with either, None for nothing."""
+
+    ok: bool
+    jwt: PartHealth
+    opaque: PartHealth
+    error: str | None = None
+
+
+class JWTOrOpaqueVerifier:
+    """Verifies tokens of both kinds, each by its own verifier.
+
+    - `jwt`: for tokens of three segments with dots between, whatever is in them: what it refuses stays
+      refused.
+    - `opaque`: for all others, an `introspection.IntrospectionVerifier` for instance.
+
+    The issuers of both are accepted. Where they aren't one and the same, `identity` names the issuer: two
+    issuers' user "1" are two users. Proofs are remembered for as long as those of opaque tokens. Raises
+    ConfigurationError.
+    """
+
+    remote = True
+    """So are opaque tokens; `is_remote` tells which."""
+
+    def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
+        self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
+        self._opaque = part("opaque", opaque, "an AccessTokenVerifier", fits=provides(opaque, "verify"))
+        self._names_issuer = len(jwt.issuers) != 1 or jwt.issuers != opaque.issuers
+        if self._names_issuer and isinstance(jwt, JWTAccessTokenVerifier):
+            self._jwt = jwt.among_several()
+        self._clock_skew = min(clock_skew_of(jwt), clock_skew_of(opaque))
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers of both kinds of token, each once."""
+        return tuple(dict.fromkeys((*self._jwt.issuers, *self._opaque.issuers)))
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which both verifiers accept a token after its expiry."""
+        return self._clock_skew
+
+    def is_remote(self, token: str) -> bool:
+        """Whether another server is asked about this token."""
+        verifier = self._of(token)
+        ask = getattr(verifier, "is_remote", None)
+        return bool(getattr(verifier, "remote", False) if ask is None else ask(token))
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify one token by the verifier of its kind, and raise what that raises; the other isn't tried."""
+        verified = await self._of(token).verify(token)
+        if self._names_issuer and not verified.names_issuer:
+            return replace(verified, names_issuer=True)
+        return verified
+
+    async def open(self) -> None:
+        """Open both."""
+        for verifier in (self._jwt, self._opaque):
+            await open_part(verifier)
+
+    async def health(self) -> BothHealth:
+        """Return how both are, within 1.5 seconds."""
+        jwt, opaque = await asyncio.gather(
+            health_of(self._jwt, patience=_PATIENCE), health_of(self._opaque, patience=_PATIENCE)
+        )
+        errors = [one.error for one in (jwt, opaque) if one.error is not None]
+        return BothHealth(ok=jwt.ok and opaque.ok, jwt=jwt, opaque=opaque, error="; ".join(errors) or None)
+
+    async def aclose(self) -> None:
+        """Close both, the second one even if the first one fails."""
+        await aclose_parts(self._jwt, self._opaque)
+
+    def _of(self, token: str) -> AccessTokenVerifier:
+        return self._jwt if token.count(".") == _DOTS_OF_A_JWT else self._opaque

@@ -1,0 +1,166 @@
+"""Access tokens of several issuers: the `iss` of a token says who verifies it, and nothing else.
+
+    token -> the `iss` that it names, unverified -> that issuer's verifier -> its keys, audience and rules
+
+No issuer's verifier ever sees the keys of another, so a key of A signs nothing for B, whatever `kid` it has.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from dpop_middleware import _options as options
+from dpop_middleware._lifecycle import aclose_parts, open_part
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.health import PartHealth, health_of
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, clock_skew_of
+from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
+from dpop_middleware.tokens.signed_token import shown
+from dpop_middleware.tokens.unverified_issuer import unverified_issuer
+
+__all__ = ["IssuersHealth", "MultiIssuerVerifier"]
+
+# A probe of the server waits for two seconds.
+_PATIENCE: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuersHealth:
+    """Several issuers as of now: `ok` while tokens of one of them can be verified.
+
+    `issuers` has how each verifier is, by the first issuer that it names. `error` names those
+    whose tokens can't be verified now, None where all is well.
+    """
+
+    ok: bool
+    issuers: tuple[tuple[str, PartHealth], ...]
+    error: str | None = None
+
+
+class MultiIssuerVerifier:
+    """Verifies the JWT access tokens of several issuers, each by a verifier of its own (RFC 9068 section 4).
+
+    - `verifiers`: one for each issuer, with its audience, keys and rules: `JWTAccessTokenVerifier(…)` or
+      `profiles.OKTA.verifier(…)`. A token is verified by that of its `iss`, never by another.
+    - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: is asked about any other
+      issuer that a token names. It is untrusted: look it up among those that you trust, build no
+      URL of it, and return None for all others. What it returns is yours to close.
+    - `max_resolved`: how many issuers' verifiers are kept.
+    - `resolved_lifetime`: seconds after which the resolver is asked again about an issuer that it knew: until
+      then an issuer that you removed is still trusted. `unknown_lifetime`: the same for one that it didn't
+      know.
+    - `resolver_timeout`: seconds in which the resolver must answer; then it is 503.
+
+    `identity` of these tokens names the issuer: two issuers' user "1" are two users. At most 100 issuers that
+    the resolver doesn't know are looked up at once, and 100 a second; the excess is 503, and 401 where there
+    are too many of those. Not checked: whether an issuer may speak for a user of another. Raises
+    ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        verifiers: Iterable[AccessTokenVerifier] = (),
+        *,
+        resolver: IssuerResolver | None = None,
+        max_resolved: int = 1000,
+        resolved_lifetime: float = 300,
+        unknown_lifetime: float = 5,
+        resolver_timeout: float = 1,
+    ) -> None:
+        self._by_issuer: dict[str, AccessTokenVerifier] = {}
+        self._verifiers = tuple(_among_several(verifier) for verifier in _checked(verifiers))
+        for verifier in self._verifiers:
+            for issuer in options.names("issuers of a verifier", verifier.issuers):
+                if issuer in self._by_issuer:
+                    raise ConfigurationError(f"verifiers takes one for each issuer, not two for {issuer!r}")
+                self._by_issuer[issuer] = verifier
+        if resolver is None and not self._verifiers:
+            raise ConfigurationError("MultiIssuerVerifier takes verifiers or a resolver: neither is given")
+        if resolver is not None:
+            asynchronous = any(map(inspect.iscoroutinefunction, (resolver, type(resolver).__call__)))
+            options.part("resolver", resolver, "an asynchronous function of an issuer", fits=asynchronous)
+        limits = Limits(
+            max_issuers=options.whole_number("max_resolved", max_resolved, minimum=1),
+            lifetime=options.seconds("resolved_lifetime", resolved_lifetime, minimum=1, maximum=86400),
+            unknown_lifetime=options.seconds("unknown_lifetime", unknown_lifetime, minimum=0, maximum=86400),
+            timeout=options.seconds("resolver_timeout", resolver_timeout, minimum=0.1, maximum=10),
+        )
+        self._resolved = None if resolver is None else ResolvedIssuers(resolver, _among_several, limits)
+        self._clock_skew = min(map(clock_skew_of, self._verifiers), default=TOKEN_CLOCK_SKEW)
+        # A class that has a `verify` of its own promises for itself.
+        self.expiry_is_final = resolver is None and all(
+            type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
+        )
+        self.remote = any(getattr(verifier, "remote", False) is True for verifier in self._verifiers)
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The issuers whose verifiers were given; those that the resolver knows can't be listed."""
+        return tuple(self._by_issuer)
+
+    @property
+    def clock_skew(self) -> float:
+        """Seconds for which every one of the verifiers accepts a token after its expiry."""
+        return self._clock_skew
+
+    async def verify(self, token: str) -> AccessToken:
+        """Verify one token by the verifier of the issuer that it names.
+
+        Raises `errors.InvalidToken` and `errors.Unavailable`, as that verifier does.
+        """
+        issuer = unverified_issuer(token)
+        verifier = self._by_issuer.get(issuer)
+        if verifier is None and self._resolved is not None:
+            verifier = await self._resolved.verifier(issuer)
+        if verifier is None:
+            raise InvalidToken(
+                "the access token is from another issuer",
+                check=Check.TOKEN_ISS,
+                expected=self.issuers,
+                actual=shown(issuer),
+            )
+        verified = await verifier.verify(token)
+        if verified.issuer != issuer:
+            raise InvalidToken(
+                "the access token is from another issuer",
+                check=Check.TOKEN_ISS,
+                expected=issuer,
+                actual=shown(verified.issuer),
+            )
+        return verified if verified.names_issuer else replace(verified, names_issuer=True)
+
+    async def open(self) -> None:
+        """Open every verifier that was given: those for JWTs begin to fetch their keys."""
+        for verifier in self._verifiers:
+            await open_part(verifier)
+
+    async def health(self) -> IssuersHealth:
+        """Return how the verifiers that were given are, within 1.5 seconds."""
+        told = await asyncio.gather(*(health_of(one, patience=_PATIENCE) for one in self._verifiers))
+        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, told, strict=True))
+        failing = [issuer for issuer, part in issuers if not part.ok]
+        return IssuersHealth(
+            ok=len(failing) < len(issuers) or not issuers,
+            issuers=issuers,
+            error=f"no token of {', '.join(failing)} can be verified" if failing else None,
+        )
+
+    async def aclose(self) -> None:
+        """Close every verifier that was given, even if one can't be closed."""
+        await aclose_parts(*self._verifiers)
+
+
+def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
+    listed: tuple[Any, ...] = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
+    fits = all(options.provides(one, "verify") for one in listed)
+    return options.part("verifiers", listed, "a sequence of AccessTokenVerifiers", fits=fits)
+
+
+def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
+    """Return `verifier` such that its tokens name their issuer, where it can do that by itself."""
+    return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier

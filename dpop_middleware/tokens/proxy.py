@@ -1,0 +1,108 @@
+"""A way out through an egress proxy: a tunnel by CONNECT (RFC 9110 section 9.3.6).
+
+What goes through it is TLS with the issuer itself, so that the proxy can neither read nor change a key. Its
+password is in no message.
+"""
+
+import base64
+import socket
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from dpop_middleware._request.uri import URIError, parse_base_url
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.deadline import Deadline, FetchError
+from dpop_middleware.tokens.sockets import connected
+
+__all__ = ["Proxy", "ProxyChoice", "checked_proxy"]
+
+_TAKES: Final = (
+    "jwks_proxy takes 'environment', None or the URL of a proxy, such as 'http://user:password@proxy:3128'"
+)
+_LONGEST_ANSWER: Final = 16 * 1024
+_END: Final = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy that opens tunnels; `authorization` is the value of `Proxy-Authorization`, empty for none."""
+
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+
+    def tunnel(self, host: str, port: int, *, deadline: Deadline) -> socket.socket:
+        """Return a connection to `host` through the proxy; raises FetchError and OSError."""
+        sock = connected(self.host, self.port, deadline=deadline)
+        try:
+            self._ask(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", deadline=deadline)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _ask(self, sock: socket.socket, authority: str, *, deadline: Deadline) -> None:
+        lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+        if self.authorization:
+            lines.append(f"Proxy-Authorization: {self.authorization}")
+        sock.settimeout(deadline.remaining())
+        sock.sendall("\r\n".join(lines).encode("ascii") + _END)
+        answer = b""
+        while _END not in answer:
+            sock.settimeout(deadline.remaining())
+            piece = sock.recv(4096)
+            if not piece or len(answer) > _LONGEST_ANSWER:
+                raise FetchError(f"the proxy {self.host}:{self.port} doesn't answer as a proxy")
+            answer += piece
+        version, _, status = answer.partition(b"\r\n")[0].partition(b" ")
+        # A server of TLS speaks second: bytes behind the answer are nobody's that we asked.
+        if not version.startswith(b"HTTP/1.") or status[:1] != b"2" or not answer.endswith(_END):
+            raise FetchError(
+                f"the proxy {self.host}:{self.port} opens no tunnel to {authority}: it answers {status[:3]!a}"
+            )
+
+
+class ProxyChoice:
+    """Which proxy leads to which host: one for all, or by `HTTPS_PROXY` and `NO_PROXY` as they were."""
+
+    def __init__(self, proxy: Proxy | None, *, bypassing: str | None = None) -> None:
+        self._proxy = proxy
+        self._bypassing = {"no": bypassing} if bypassing else {}
+
+    def for_host(self, host: str) -> Proxy | None:
+        """Return the proxy for an https URL of this host, None to connect to it directly."""
+        return None if proxy_bypass_environment(host, self._bypassing) else self._proxy
+
+
+def checked_proxy(value: object) -> ProxyChoice:
+    """Return what the option `jwks_proxy` asks for; raises ConfigurationError, without the value."""
+    if value is None:
+        return ProxyChoice(None)
+    if value != "environment":
+        return ProxyChoice(_parsed(value, _TAKES))
+    found = getproxies_environment()
+    proxy = found.get("https", found.get("all", ""))
+    if "://" not in proxy:
+        # As curl reads it.
+        proxy = f"http://{proxy}" if proxy else ""
+    what = "jwks_proxy='environment' finds no http:// URL of a proxy in HTTPS_PROXY or ALL_PROXY"
+    return ProxyChoice(_parsed(proxy, what) if proxy else None, bypassing=found.get("no"))
+
+
+def _parsed(url: object, refusal: str) -> Proxy:
+    try:
+        if not isinstance(url, str) or not url.isascii():
+            raise URIError("a URL is an ASCII string")
+        parts = urlsplit(url)
+        user, at, address = parts.netloc.rpartition("@")
+        base = parse_base_url(f"{parts.scheme}://{address}{parts.path}")
+        port = parts.port or 80
+    except ValueError:
+        # The cause may quote the password.
+        raise ConfigurationError(refusal) from None
+    if base.scheme != "http" or base.path or parts.query or parts.fragment:
+        raise ConfigurationError(f"{refusal}: TLS goes through the proxy, to the issuer")
+    basic = base64.b64encode(unquote(user).encode()).decode("ascii")
+    return Proxy(host=base.host, port=port, authorization=f"Basic {basic}" if at else "")

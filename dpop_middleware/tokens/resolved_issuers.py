@@ -1,0 +1,162 @@
+"""Issuers that are looked up when a token names them: tenants. Bounded, cached, one look for all who ask.
+
+    held and young                         -> its verifier
+    held and old                           -> looked up again; until that is known, nothing is verified by it
+    known to be nobody's, a moment ago     -> None
+    never heard of, and not too many such  -> looked up
+    too many                               -> 503, a bounded number of them; then as if it were nobody's
+
+Whoever sends tokens chooses which issuers they name. So names are bounded in length, those that are nobody's
+have a cache of their own, which pushes out no tenant, and so many are looked up a second.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from dpop_middleware._bounded_cache import BoundedCache
+from dpop_middleware._options import provides
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.waiting import WaitingRoom
+
+__all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
+
+IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
+"""Returns the verifier for an issuer that a token names, None for one that isn't trusted."""
+
+# Issuers that nobody knows are looked up so often: so many at once, and so many a second in the long run.
+LOOKUPS: Final = 100
+LOOKUPS_PER_SECOND: Final = 100
+MAX_UNKNOWN: Final = 10_000
+_UNKNOWN_BYTES: Final = 4 * 1024 * 1024
+_UNBOUNDED: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long, in seconds, and for how many issuers a look-up is good."""
+
+    max_issuers: int
+    lifetime: float
+    unknown_lifetime: float
+    timeout: float
+
+
+class _Held(NamedTuple):
+    found: AccessTokenVerifier
+    prepared: AccessTokenVerifier
+    until: float
+
+
+class _Failed(NamedTuple):
+    cause: Exception
+
+
+class ResolvedIssuers:
+    """The verifiers that a resolver returned, each prepared once."""
+
+    def __init__(
+        self,
+        resolver: IssuerResolver,
+        prepare: Callable[[AccessTokenVerifier], AccessTokenVerifier],
+        limits: Limits,
+    ) -> None:
+        self._resolver = resolver
+        self._prepare = prepare
+        self._limits = limits
+        self._held: BoundedCache[str, _Held] = BoundedCache(
+            max_entries=limits.max_issuers, max_bytes=_UNBOUNDED
+        )
+        self._unknown: BoundedCache[str, float] = BoundedCache(
+            max_entries=MAX_UNKNOWN, max_bytes=_UNKNOWN_BYTES
+        )
+        self._flights: dict[
+            tuple[asyncio.AbstractEventLoop, str], asyncio.Task[AccessTokenVerifier | _Failed | None]
+        ] = {}
+        self._room = WaitingRoom()
+        self._left = float(LOOKUPS)
+        self._counted = time.monotonic()
+
+    async def verifier(self, issuer: str) -> AccessTokenVerifier | None:
+        """Return the verifier for `issuer`, None where nobody trusts it.
+
+        Raises `errors.Unavailable` where that can't be known now.
+        """
+        now = time.monotonic()
+        held = self._held.get(issuer)
+        if held is not None and now < held.until:
+            return held.prepared
+        if held is None:
+            until = self._unknown.get(issuer)
+            if until is not None and now < until:
+                return None
+            if not self._is_being_looked_up(issuer) and not self._may_look_up(now):
+                self._check_may_be_unavailable(None, now)
+                return None
+        with self._room.place() as has_place:
+            outcome = await asyncio.shield(self._flight(issuer)) if has_place else _Failed(TimeoutError())
+        if not isinstance(outcome, _Failed):
+            return outcome
+        if held is not None:
+            # A tenant's clients are told to come back, however many they are.
+            raise _not_known(outcome.cause) from outcome.cause
+        self._check_may_be_unavailable(outcome.cause, now)
+        return None
+
+    def _is_being_looked_up(self, issuer: str) -> bool:
+        return (asyncio.get_running_loop(), issuer) in self._flights
+
+    def _may_look_up(self, now: float) -> bool:
+        left = min(self._left + max(now - self._counted, 0.0) * LOOKUPS_PER_SECOND, LOOKUPS)
+        self._counted = now
+        self._left = left - 1 if left >= 1 else left
+        return left >= 1
+
+    def _check_may_be_unavailable(self, cause: Exception | None, now: float) -> None:
+        """Raise Unavailable for an issuer that nobody knows, unless there were too many of these of late."""
+        if self._room.may_be_unavailable(now):
+            raise _not_known(cause) from cause
+
+    def _flight(self, issuer: str) -> "asyncio.Task[AccessTokenVerifier | _Failed | None]":
+        loop = asyncio.get_running_loop()
+        key = (loop, issuer)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = loop.create_task(self._look_up(issuer), name="dpop issuer")
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        return flight
+
+    async def _look_up(self, issuer: str) -> AccessTokenVerifier | _Failed | None:
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                found = _checked(await self._resolver(issuer), issuer)
+        except Exception as error:  # noqa: BLE001 - whatever a resolver fails with, nothing is verified
+            return _Failed(error)
+        now = time.monotonic()
+        if found is None:
+            self._held.discard(issuer)
+            self._unknown.put(issuer, now + self._limits.unknown_lifetime, size=len(issuer))
+            return None
+        held = self._held.get(issuer)
+        is_same = held is not None and held.found is found
+        prepared = held.prepared if held is not None and is_same else self._prepare(found)
+        self._held.put(issuer, _Held(found, prepared, now + self._limits.lifetime), size=0)
+        return prepared
+
+
+def _checked(found: AccessTokenVerifier | None, issuer: str) -> AccessTokenVerifier | None:
+    if found is not None and (not provides(found, "verify") or issuer not in found.issuers):
+        raise ConfigurationError(f"the resolver returned {found!r}, which is no verifier for {issuer!r}")
+    return found
+
+
+def _not_known(cause: Exception | None) -> Unavailable:
+    return Unavailable(
+        "the issuer of the access token can't be looked up now",
+        check=Check.TOKEN_ISS,
+        actual=None if cause is None else type(cause).__name__,
+    )

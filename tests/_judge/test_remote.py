@@ -1,0 +1,221 @@
+"""A verifier that asks another server is asked last but the store, for good proofs only."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dpop_middleware import AccessToken, DPoPPolicy, HMACNonceProvider, ResourceRequest, ResourceServer
+from dpop_middleware.checks import Check
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable, UseDPoPNonce
+from tests.support.api import NOW, RESOURCE, SECRET, Clock, Store, Tokens, edited, request
+
+STRANGER = DPoPKey.generate()
+
+
+class RemoteTokens(Tokens):
+    """Tokens that another server knows; `meanwhile` happens while it is asked."""
+
+    remote = True
+    meanwhile: Callable[[], None] | None = None
+
+    async def verify(self, token: str) -> AccessToken:
+        await asyncio.sleep(0)
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return await super().verify(token)
+
+
+class Api:
+    """One server whose verifier is remote, and one client."""
+
+    def __init__(self, tokens: Any = None, **policy: Any) -> None:
+        self.clock = Clock()
+        self.tokens = RemoteTokens() if tokens is None else tokens
+        self.store = Store()
+        self.key = DPoPKey.generate()
+        self.nonces = HMACNonceProvider(SECRET)
+        self.server = ResourceServer(
+            verifier=self.tokens,
+            resource=RESOURCE,
+            replay_store=self.store,
+            policy=DPoPPolicy(**policy),
+            nonces=self.nonces,
+            clock=self.clock,
+        )
+        self.token = self.tokens.issue(self.key.jkt)
+
+    def proof(self, *, at: float = 0, nonce: str | None = None, token: str | None = None) -> str:
+        return self.key.proof(
+            "GET", f"{RESOURCE}/notes", access_token=token or self.token, nonce=nonce, now=self.clock.now + at
+        )
+
+    def advance(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    async def refused(self, asked: ResourceRequest) -> DPoPError:
+        with pytest.raises(DPoPError) as caught:
+            await self.server.authenticate(asked)
+        return caught.value
+
+
+async def test_an_honest_request() -> None:
+    api = Api()
+    verified = await api.server.authenticate(request(api.token, api.proof()))
+    assert verified.access_token is api.tokens.known[api.token]
+    (entry,) = api.store.entries
+    assert (entry.jkt, entry.now, entry.expires_at) == (api.key.jkt, NOW, NOW + 95)
+    assert entry.speaks_for == "https://auth.example.test user123"
+
+
+async def test_a_proof_passes_once() -> None:
+    api = Api()
+    asked = request(api.token, api.proof())
+    await api.server.authenticate(asked)
+    assert (await api.refused(asked)).check is Check.JTI
+
+
+# Each fault comes with all the faults of the checks after it: the first is the one that counts.
+FAULTS: list[tuple[Check, Callable[[Api, dict[str, Any]], object]]] = [
+    (Check.JKT, lambda api, made: api.tokens.issue(STRANGER.jkt)),
+    (Check.TOKEN_TIME, lambda api, made: api.tokens.issue(STRANGER.jkt, expires_in=-301)),
+    (Check.BINDING, lambda api, made: api.tokens.issue(None, expires_in=-301)),
+    (Check.TOKEN_ACTIVE, lambda api, made: api.tokens.known.update({api.token: inactive()})),
+    (Check.IAT, lambda api, made: made["claims"].update(iat=NOW - 1000)),
+    (Check.SIGNATURE, lambda api, made: made.update(bad_signature=True)),
+    (Check.ATH, lambda api, made: made["claims"].update(ath="x")),
+    (Check.HTU, lambda api, made: made["claims"].update(htu="https://evil.example/")),
+    (Check.HTM, lambda api, made: made["claims"].update(htm="DELETE")),
+    (Check.CLAIMS, lambda api, made: made["claims"].update(jti="")),
+    (Check.JWK, lambda api, made: made["header"].update(jwk={})),
+    (Check.ALG, lambda api, made: made["header"].update(alg="none")),
+    (Check.CRIT, lambda api, made: made["header"].update(crit=[])),
+    (Check.TYP, lambda api, made: made["header"].update(typ="JWT")),
+    (Check.FORMAT, lambda api, made: made.update(suffix=".x.y")),
+    (Check.ONE_HEADER, lambda api, made: made.update(times=2)),
+    (Check.TARGET, lambda api, made: made.update(raw_path="/../notes")),
+]
+
+
+def inactive() -> InvalidToken:
+    return InvalidToken("not active", check=Check.TOKEN_ACTIVE)
+
+
+@pytest.mark.parametrize("number", range(1, len(FAULTS) + 1), ids=lambda n: f"{n}-{FAULTS[n - 1][0]}")
+async def test_the_first_fault_counts(number: int) -> None:
+    api = Api()
+    made: dict[str, Any] = {"claims": {}, "header": {}}
+    for _, fault in FAULTS[:number]:
+        fault(api, made)
+    proof = edited(
+        api.key, api.proof(), header={"jwk": api.key.public_jwk} | made["header"], **made["claims"]
+    )
+    if made.get("bad_signature"):
+        proof = proof[:-8] + "AAAAAAAA"
+    fields = [proof + made.get("suffix", "")] * made.get("times", 1)
+    error = await api.refused(request(api.token, *fields, raw_path=made.get("raw_path", "/notes")))
+    assert error.check is FAULTS[number - 1][0]
+    assert error.scheme == "DPoP"
+    assert api.store.entries == []
+    assert len(api.tokens.asked) == (1 if number <= 4 else 0)
+
+
+async def test_ten_thousand_bad_proofs_cause_no_question() -> None:
+    api = Api()
+    made_for_another = api.proof(token="another-token")
+    old, forged = api.proof(at=-1000), api.proof()[:-8] + "AAAAAAAA"
+    for number in range(10_000):
+        proof = (made_for_another, old, forged, "no-proof")[number % 4]
+        await api.refused(request(f"made-up-{number}" if number % 2 else api.token, proof))
+    assert api.tokens.asked == []
+    assert api.store.entries == []
+
+
+async def test_a_nonce_is_asked_for_before_the_token() -> None:
+    api = Api(nonce="required")
+    error = await api.refused(request(api.token, api.proof()))
+    assert isinstance(error, UseDPoPNonce)
+    assert api.tokens.asked == []
+    await api.server.authenticate(request(api.token, api.proof(nonce=error.nonce)))
+
+
+async def test_a_proof_that_went_stale_while_the_token_was_asked_about_is_refused() -> None:
+    api = Api()
+    api.tokens.meanwhile = lambda: api.advance(91)
+    assert (await api.refused(request(api.token, api.proof()))).check is Check.IAT
+    assert api.store.entries == []
+
+
+async def test_so_is_a_nonce() -> None:
+    api = Api(nonce="required")
+    first = await api.refused(request(api.token, api.proof()))
+    api.tokens.meanwhile = lambda: api.advance(599)
+    error = await api.refused(request(api.token, api.proof(nonce=first.nonce)))
+    assert isinstance(error, UseDPoPNonce)
+    assert error.nonce != first.nonce
+
+
+async def test_the_entry_counts_from_the_moment_at_which_it_is_written() -> None:
+    api = Api()
+    api.tokens.meanwhile = lambda: api.advance(1)
+    await api.server.authenticate(request(api.token, api.proof()))
+    (entry,) = api.store.entries
+    assert (entry.now, entry.expires_at) == (NOW + 1, NOW + 95)
+
+
+@pytest.mark.parametrize("promise", [True, False])
+async def test_an_answer_that_changes_its_exp_brings_no_proof_back(promise: bool) -> None:
+    api = Api(tokens=RemoteTokens(expiry_is_final=promise), proof_lifetime=3600)
+    api.tokens.issue(api.key.jkt, expires_in=1)
+    asked = request(api.token, api.proof())
+    await api.server.authenticate(asked)
+    for _ in range(8):
+        api.advance(400)
+        api.tokens.issue(api.key.jkt, expires_in=api.clock.now - NOW + 1)
+        assert (await api.refused(asked)).check is Check.JTI
+
+
+async def test_bearer_is_asked_about_where_it_is_accepted() -> None:
+    api = Api(accept_bearer=True)
+    unbound = api.tokens.issue(name="unbound")
+    assert (await api.server.authenticate(request(unbound, scheme="Bearer"))).proof is None
+
+
+async def test_what_can_not_be_known_is_503() -> None:
+    api = Api()
+    api.tokens.known[api.token] = OSError("no route")
+    error = await api.refused(request(api.token, api.proof()))
+    assert isinstance(error, Unavailable)
+    assert api.store.entries == []
+
+
+class PerToken(Tokens):
+    """Asks another server about some tokens only."""
+
+    remote = False
+
+    def is_remote(self, token: str) -> bool:
+        if token == "odd":
+            raise RuntimeError
+        return token.startswith("far")
+
+
+@pytest.mark.parametrize(
+    ("token", "asked"), [("far-away", []), ("near", ["near"]), ("odd", [])], ids=["remote", "local", "faulty"]
+)
+async def test_it_may_depend_on_the_token(token: str, asked: list[str]) -> None:
+    api = Api(tokens=PerToken())
+    api.tokens.issue(api.key.jkt, name=token)
+    await api.refused(request(token, api.proof()))
+    assert api.tokens.asked == asked
+    await api.server.authenticate(request(token, api.proof(token=token)))
+
+
+@pytest.mark.parametrize("remote", ["yes", None, 1])
+def test_remote_is_true_or_false(remote: Any) -> None:
+    tokens = Tokens()
+    tokens.remote = remote  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigurationError, match="the verifier's remote takes True or False"):
+        Api(tokens=tokens)

@@ -1,0 +1,244 @@
+"""What made-up tokens and outages can't do: fill the endpoint, or stand in the way of known tokens."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import InvalidToken, Unavailable
+from dpop_middleware.introspection import IntrospectionVerifier, _admission, _questions
+from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
+
+JKT = DPoPKey.generate().jkt
+Verifier = Callable[..., IntrospectionVerifier]
+
+
+async def outcome(verifier: IntrospectionVerifier, token: str) -> str:
+    try:
+        await verifier.verify(token)
+    except (InvalidToken, Unavailable) as error:
+        return type(error).__name__
+    return "active"
+
+
+async def outcomes(verifier: IntrospectionVerifier, tokens: list[str]) -> list[str]:
+    return await asyncio.gather(*(outcome(verifier, token) for token in tokens))
+
+
+class Gate:
+    """Lets the issuer answer only what it is told to, until it is opened."""
+
+    def __init__(self, issuer: IssuerOfOpaqueTokens, *passing: str) -> None:
+        self.open = False
+        self.under_way = self.most = 0
+        self.passing = set(passing)
+        issuer.behaves = self.behave
+
+    async def behave(self, question: Question) -> Response | None:
+        if question.form["token"] not in self.passing:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            while not self.open:
+                await asyncio.sleep(0.005)
+            self.under_way -= 1
+        return None
+
+
+async def test_questions_about_unknown_tokens_are_bounded_in_flight(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(max_connections=6, active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+    gate = Gate(issuer, known)
+    flood = asyncio.create_task(outcomes(opaque, [f"made-up-{number}" for number in range(200)]))
+    while gate.under_way < 3:
+        await asyncio.sleep(0.005)
+    assert await outcome(opaque, known) == "active", "known tokens have places of their own"
+    assert gate.most == 3
+    gate.open = True
+    assert set(await flood) <= {"InvalidToken", "Unavailable"}
+    assert gate.most == 3
+
+
+async def test_made_up_tokens_cost_so_many_questions_a_second(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque = verifier(max_unknown_per_second=5)
+    began = time.monotonic()
+    for batch in range(3):
+        await outcomes(opaque, [f"made-up-{batch}-{number}" for number in range(100)])
+    seconds = time.monotonic() - began
+    assert 5 <= len(issuer.asked) <= 5 + 5 * seconds + 1
+
+
+async def test_honest_clients_may_all_come_at_once(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+    opaque, tokens = verifier(max_unknown_per_second=5), [issuer.issue(JKT) for _ in range(100)]
+    found = ["nobody came"]
+    for _ in range(20):
+        found = await outcomes(opaque, tokens)
+        assert "InvalidToken" not in found, "nobody is told that a good token is bad"
+        if set(found) == {"active"}:
+            break
+    assert set(found) == {"active"}
+    assert len(issuer.asked) == 100
+
+
+async def test_a_flood_makes_few_503s(issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: Any) -> None:
+    opaque = verifier(max_unknown_per_second=20)
+    await outcomes(opaque, [f"early-{number}" for number in range(20)])
+    found = await outcomes(opaque, [f"made-up-{number}" for number in range(1500)])
+    assert 0 < found.count("Unavailable") <= _admission.MAX_UNAVAILABLE + 50
+    assert found.count("InvalidToken") > 1000
+    assert [record.message for record in caplog.records if "answered 401" in record.message] != []
+    assert "made-up-" not in caplog.text
+
+
+async def test_an_endpoint_that_fails_on_made_up_tokens_serves_known_ones(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(question: Question) -> Response | None:
+        return None if question.form["token"] == known else Response(status_code=503)
+
+    issuer.behaves = behave
+    for number in range(20):
+        assert await outcome(opaque, f"made-up-{number}") == "Unavailable"
+        assert await outcome(opaque, known) == "active"
+    assert len(issuer.asked) - issuer.asked_about(known) < 20, "the breaker of unknown tokens opened"
+
+
+async def test_a_server_that_refuses_one_token_is_there(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque = verifier()
+
+    async def behave(question: Question) -> Response | None:
+        return Response(status_code=400) if question.form["token"].startswith("odd") else None
+
+    issuer.behaves = behave
+    for number in range(20):
+        assert await outcome(opaque, f"odd-{number}") == "Unavailable"
+    assert await outcome(opaque, issuer.issue(JKT)) == "active"
+    assert len(issuer.asked) == 21
+    known = issuer.issue("k" * 42 + "A")
+    assert await outcome(opaque, known) == "active"
+
+
+async def test_a_known_token_that_the_server_refuses_is_unknown_for_now(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(question: Question) -> Response | None:
+        return Response(status_code=400)
+
+    issuer.behaves = behave
+    assert await outcome(opaque, known) == "Unavailable"
+
+
+async def test_after_failures_nobody_waits_and_the_server_is_soon_tried_again(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque = verifier(active_lifetime=0)
+    known = issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=502)
+
+    issuer.behaves = behave
+    for _ in range(3):
+        assert await outcome(opaque, known) == "Unavailable"
+    asked = len(issuer.asked)
+    with pytest.raises(Unavailable) as caught:
+        await opaque.verify(known)
+    assert len(issuer.asked) == asked, "the breaker is open"
+    assert caught.value.retry_after >= 1
+    assert "the status is 502" in str(caught.value.actual)
+    issuer.behaves = None
+    while await outcome(opaque, known) != "active":
+        await asyncio.sleep(0.05)
+
+
+async def test_nobody_waits_longer_than_a_second_and_the_answer_is_kept(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_questions, "PATIENCE", 0.05)
+    opaque, token = verifier(timeout=30), issuer.issue(JKT)
+    gate = Gate(issuer)
+    assert await outcome(opaque, token) == "Unavailable"
+    gate.open = True
+    while await outcome(opaque, token) != "active":
+        await asyncio.sleep(0.01)
+    assert issuer.asked_about(token) == 1
+
+
+async def test_a_question_has_a_deadline(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+    opaque = verifier(timeout=0.2)
+    gate = Gate(issuer)
+    with pytest.raises(Unavailable) as caught:
+        await opaque.verify(issuer.issue(JKT))
+    assert caught.value.actual == "no complete answer within the time limit"
+    gate.open = True
+
+
+async def test_whoever_waits_when_the_verifier_closes_is_told(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, token = verifier(timeout=30), issuer.issue(JKT)
+    gate = Gate(issuer)
+    waiting = asyncio.create_task(outcome(opaque, token))
+    while not gate.under_way:
+        await asyncio.sleep(0.005)
+    await opaque.aclose()
+    assert await waiting == "Unavailable"
+    gate.open = True
+    assert await outcome(opaque, token) == "active", "it may be used again"
+
+
+async def test_too_many_at_once_are_turned_away(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_questions, "MAX_QUESTIONS", 4)
+    opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+    gate = Gate(issuer, known)
+    flood = asyncio.create_task(outcomes(opaque, [f"made-up-{number}" for number in range(20)]))
+    while gate.under_way < 4:
+        await asyncio.sleep(0.005)
+    assert await outcome(opaque, known) == "active", "known tokens have twice as many places"
+    gate.open = True
+    assert (await flood).count("Unavailable") == 16
+
+
+async def test_a_connection_that_the_server_closed_is_no_failure(verifier: Verifier) -> None:
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while b"\r\n\r\n" not in (data := await reader.read(65536)) and data:
+            pass
+        asked += 1
+        if asked == 2:
+            body = b'{"active":false}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        opaque = verifier(endpoint=f"http://127.0.0.1:{port}/introspect")
+        assert await outcome(opaque, "made-up") == "InvalidToken"
+        assert await outcome(opaque, "another") == "Unavailable", "once more, and that is all"
+    assert asked == 4
+    await opaque.aclose()
+    assert await outcome(opaque, "a-third") == "Unavailable", "nobody listens there now"

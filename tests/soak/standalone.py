@@ -1,0 +1,176 @@
+"""One server, reached through a proxy, that can also take over other data and have its clock stepped."""
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from tests.soak.faults import ACL, PASSWORD, USER, Fault, Faults, eventually
+from tests.soak.journal import Happening
+from tests.support.proxy import Proxy
+from tests.support.valkey import HOST, Server, implementations
+
+__all__ = ["Standalone", "libfaketime"]
+
+OPTIONS: dict[str, object] = {"repl-diskless-sync-delay": 0, "user": ACL}
+_PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+_LIBRARY = "faketime/libfaketime.so.1"
+_STARTS_WITHIN = 5.0
+
+
+def libfaketime() -> Path | None:
+    """The library that gives a server another clock, by `LIBFAKETIME` or where distributions put it."""
+    named = os.environ.get("LIBFAKETIME")
+    if named:
+        return Path(named)
+    found = [library for place in _PLACES for library in Path(place).glob(f"**/{_LIBRARY}")]
+    return found[0] if found else None
+
+
+def starts(binary: Path, environment: Mapping[str, str]) -> bool:
+    """Whether the server starts with that clock at all: some memory allocators don't go with the library."""
+    try:
+        done = subprocess.run(
+            [binary, "--version"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            timeout=_STARTS_WITHIN,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0 and not done.stderr
+
+
+class Standalone(Faults):
+    """A server and another one that lends it data, as an async context manager."""
+
+    def __init__(self, chance: random.Random, implementation: str) -> None:
+        super().__init__(chance)
+        self._directory = Path(tempfile.mkdtemp(prefix="dpop-soak-clock-"))
+        self._clock = self._directory / "offset"
+        self._set_clock(0)
+        environment = self._environment()
+        self._has_clock = bool(environment) and starts(implementations()[implementation], environment)
+        self.left_out = () if self._has_clock else ("server clock steps (no libfaketime that serves here)",)
+        self.server = Server(
+            OPTIONS, implementation=implementation, environment=environment if self._has_clock else None
+        )
+        self.other = Server(OPTIONS, implementation=implementation)
+        self._stack = AsyncExitStack()
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What tells the workers where the store is."""
+        return {"url": f"redis://{USER}:{PASSWORD}@{HOST}:{self._proxy.port}"}
+
+    async def __aenter__(self) -> Self:
+        self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        for server in (self.server, self.other):
+            await asyncio.to_thread(self._stack.enter_context, server)
+        self._proxy = await self._stack.enter_async_context(Proxy(self.server.port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def masters(self) -> Sequence[Server]:
+        """The one."""
+        return (self.server,)
+
+    def proxies(self) -> Mapping[int, Proxy]:
+        """The one before it."""
+        return {self.server.port: self._proxy}
+
+    async def serving(self) -> None:
+        """It answers."""
+        await eventually(lambda: self.server.run("ROLE")[0] == "master")
+
+    def faults(self) -> dict[str, Fault]:
+        """Those of any server, and its own."""
+        stepping: dict[str, Fault] = {
+            "server clock forward": self.clock_forward,
+            "server clock back": self.clock_back,
+        }
+        return {
+            **super().faults(),
+            "REPLICAOF there and back": self.other_data,
+            "lagging replica takes over and back": self.lagging_replica,
+            "first replica comes and goes": self.replica_comes_and_goes,
+            **(stepping if self._has_clock else {}),
+        }
+
+    async def other_data(self, happening: Happening) -> None:
+        """The server takes the data of another and is a master again; connections may survive that."""
+        await self.run(self.other, "FLUSHALL")
+        await self._takes_over(happening)
+
+    async def lagging_replica(self, happening: Happening) -> None:
+        """A replica that heard nothing for a time takes over, and the old master takes back, from it."""
+        await self._follow(self.other, self.server)
+        await self.run(self.other, "REPLICAOF", "NO", "ONE")
+        await self.pause(0.5, 5)
+        happening.began = time.monotonic()
+        await self._takes_over(happening)
+
+    async def replica_comes_and_goes(self, happening: Happening) -> None:
+        """The replication id changes, nothing is lost."""
+        await self.run(self.server, "CONFIG", "SET", "repl-backlog-ttl", 1)
+        await self._follow(self.other, self.server)
+        await self.pause(0.2, 1)
+        await self.run(self.other, "REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(2.5)
+
+    async def clock_forward(self, happening: Happening) -> None:
+        """Every entry that is younger than the step expires."""
+        happening.loses = True
+        await self._step(happening, self.chance.randint(20, 200))
+
+    async def clock_back(self, happening: Happening) -> None:
+        """Entries live longer."""
+        await self._step(happening, -self.chance.randint(5, 100))
+
+    async def _takes_over(self, happening: Happening) -> None:
+        happening.loses = True
+        begin = time.monotonic()
+        await self._follow(self.server, self.other)
+        await self.run(self.server, "REPLICAOF", "NO", "ONE")
+        happening.hides(begin, time.monotonic())
+
+    async def _follow(self, follower: Server, leader: Server) -> None:
+        await self.run(follower, "REPLICAOF", HOST, leader.port)
+        await eventually(lambda: follower.run("ROLE")[3] == "connected")
+
+    async def _step(self, happening: Happening, seconds: int) -> None:
+        happening.detail = f"{seconds:+d} s"
+        begin = time.monotonic()
+        self._set_clock(self._offset + seconds)
+        expected = time.time() + self._offset
+        await eventually(lambda: abs(int(self.server.run("TIME")[0]) - expected) < 5)
+        if seconds > 0:
+            happening.hides(begin, time.monotonic())
+
+    def _set_clock(self, offset: int) -> None:
+        self._offset = offset
+        # In one piece: the server reads it all the time.
+        new = self._clock.with_suffix(".new")
+        new.write_text(f"{offset:+d}\n")
+        new.replace(self._clock)
+
+    def _environment(self) -> dict[str, str]:
+        library = libfaketime()
+        if library is None:
+            return {}
+        return {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }

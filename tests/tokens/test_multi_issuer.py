@@ -1,0 +1,273 @@
+"""Several issuers behind one server: each token goes to the verifier of its issuer."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dpop_middleware import AccessToken, AccessTokenVerifier, JWTAccessTokenVerifier, profiles
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.events import hint_for
+from dpop_middleware.testing import ABSENT, TestIssuer
+from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
+from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+
+API = "https://api.example.com"
+A = TestIssuer("https://a.example.com", audience=API)
+B = TestIssuer("https://b.example.com", audience="b-calls-it-so", profile=profiles.OKTA)
+
+
+def of_a(**changes: Any) -> JWTAccessTokenVerifier:
+    return profiles.RFC9068.verifier(**{"issuer": A.issuer, "audience": API, "jwks": A.jwks()} | changes)
+
+
+def of_b(**changes: Any) -> JWTAccessTokenVerifier:
+    return B.profile.verifier(**{"issuer": B.issuer, "audience": B.audience, "jwks": B.jwks()} | changes)
+
+
+class Own:
+    """A verifier of the user's own."""
+
+    def __init__(self, issuer: str = "https://own.example.com", **changes: Any) -> None:
+        self.issuers = (issuer,)
+        self.said: dict[str, Any] = {
+            "claims": {}, "issuer": issuer, "subject": "1", "client_id": "app", "scopes": frozenset(),
+            "expires_at": 1e10, "jkt": None, **changes,
+        }  # fmt: skip
+        self.closed = self.opened = False
+
+    async def verify(self, token: str) -> AccessToken:
+        return AccessToken(**self.said)
+
+    async def open(self) -> None:
+        self.opened = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class TestMultiIssuerVerifier(AccessTokenVerifierContract):
+    @pytest.fixture
+    def verifier(self) -> AccessTokenVerifier:
+        return MultiIssuerVerifier([of_a(), of_b()])
+
+    @pytest.fixture(params=[A, B], ids=["a", "b"])
+    def token(self, request: pytest.FixtureRequest) -> str:
+        made: str = request.param.token(scopes=["notes:read"])
+        return made
+
+
+async def test_each_issuer_has_its_own_rules() -> None:
+    verifier = MultiIssuerVerifier([of_a(), of_b()])
+    assert verifier.issuers == (A.issuer, B.issuer)
+    for issuer in (A, B):
+        token = await verifier.verify(issuer.token(sub="1", scopes=["notes:read"]))
+        assert (token.issuer, token.scopes) == (issuer.issuer, frozenset({"notes:read"}))
+        assert token.identity == f"{issuer.issuer} 1"
+
+
+async def test_two_issuers_users_of_one_name_are_two_users() -> None:
+    verifier = MultiIssuerVerifier([of_a(), of_b(), Own()])
+    tokens = [
+        A.token(sub="1"), B.token(sub="1"), TestIssuer("https://own.example.com").token(),
+        A.token(sub="client:1"), A.token(client_id="1", sub="subject:1"),
+    ]  # fmt: skip
+    identities = [(await verifier.verify(token)).identity for token in tokens]
+    assert len(set(identities)) == len(identities)
+    assert identities[2:4] == ["https://own.example.com 1", f"{A.issuer} subject:client:1"]
+
+
+async def test_a_client_without_a_subject_is_named_with_its_issuer() -> None:
+    required = ("iss", "exp", "aud", "client_id")
+    verifier = MultiIssuerVerifier([of_a(required_claims=required)])
+    token = await verifier.verify(A.token(sub=None, client_id="app"))
+    assert token.identity == f"{A.issuer} client:app"
+
+
+async def test_the_verifier_that_was_given_stays_as_it_is() -> None:
+    alone = of_a()
+    token = A.token(sub="1")
+    assert (await alone.verify(token)).identity == "1"
+    multi = MultiIssuerVerifier([alone])
+    assert (await multi.verify(token)).identity == f"{A.issuer} 1"
+    assert (await alone.verify(token)).identity == "1"
+    # A token that is verified again is the same object: applications may hold on to it.
+    assert await multi.verify(token) is await multi.verify(token)
+
+
+async def test_the_keys_are_fetched_once_for_both() -> None:
+    alone = of_a(jwks="https://a.example.com/jwks")
+    sibling = alone.among_several()
+    assert vars(sibling)["_source"] is vars(alone)["_source"]
+    await sibling.aclose()
+
+
+@pytest.mark.parametrize(
+    "token", [TestIssuer("https://c.example.com").token(), A.token(iss="https://a.example.com/")]
+)
+async def test_the_token_of_another_issuer_is_refused(token: str) -> None:
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier([of_a(), of_b()]).verify(token)
+    assert caught.value.check is Check.TOKEN_ISS
+    assert caught.value.expected == (A.issuer, B.issuer)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "hint"),
+    [
+        ("https://b.example.com/", "only a trailing slash differs: name the issuer as it names itself"),
+        ("https://c.example.com", None),
+    ],
+)
+async def test_a_trailing_slash_is_found_among_several_issuers(issuer: str, hint: str | None) -> None:
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier([of_a(), of_b()]).verify(A.token(iss=issuer))
+    assert hint_for(caught.value) == hint
+
+
+async def test_a_token_without_an_issuer_is_refused() -> None:
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier([of_a()]).verify(A.token(iss=ABSENT))
+    assert caught.value.check is Check.TOKEN_CLAIMS
+
+
+async def test_a_verifier_that_speaks_of_another_issuer_is_not_believed() -> None:
+    own = Own(issuer=A.issuer)
+    own.said["issuer"] = B.issuer
+    with pytest.raises(InvalidToken) as caught:
+        await MultiIssuerVerifier([own]).verify(A.token())
+    assert (caught.value.check, caught.value.expected) == (Check.TOKEN_ISS, A.issuer)
+
+
+async def test_the_resolver_is_asked_about_others_only() -> None:
+    asked: list[str] = []
+
+    async def resolver(issuer: str) -> AccessTokenVerifier | None:
+        asked.append(issuer)
+        return of_b() if issuer == B.issuer else None
+
+    verifier = MultiIssuerVerifier([of_a()], resolver=resolver)
+    assert verifier.issuers == (A.issuer,)
+    for token in (A.token(), B.token(), B.token()):
+        assert (await verifier.verify(token)).names_issuer
+    assert asked == [B.issuer]
+    with pytest.raises(InvalidToken) as caught:
+        await verifier.verify(TestIssuer("https://c.example.com").token())
+    assert caught.value.check is Check.TOKEN_ISS
+    with pytest.raises(InvalidToken):
+        await verifier.verify(TestIssuer(B.issuer, audience=str(B.audience), profile=B.profile).token())
+
+
+async def test_a_resolver_alone_is_enough() -> None:
+    class Resolver:
+        async def __call__(self, issuer: str) -> AccessTokenVerifier | None:
+            return of_a() if issuer == A.issuer else None
+
+    verifier = MultiIssuerVerifier(resolver=Resolver())
+    assert (await verifier.verify(A.token(sub="1"))).identity == f"{A.issuer} 1"
+    assert (await verifier.health()).ok
+    assert (verifier.issuers, verifier.expiry_is_final, verifier.remote) == ((), False, False)
+
+
+@pytest.mark.parametrize(
+    ("verifiers", "skew", "final"),
+    [
+        ([of_a(), of_b()], 15, True),
+        ([of_a(clock_skew=5), of_b(clock_skew=60)], 5, True),
+        ([of_a(clock_skew=20), Own()], 15, False),
+    ],
+)
+def test_what_all_of_them_promise_is_promised(verifiers: Any, skew: float, final: bool) -> None:
+    verifier = MultiIssuerVerifier(verifiers)
+    assert (verifier.clock_skew, verifier.expiry_is_final) == (skew, final)
+
+
+def test_a_subclass_promises_for_itself() -> None:
+    class Extending(MultiIssuerVerifier):
+        async def verify(self, token: str) -> AccessToken:
+            raise NotImplementedError
+
+    assert not Extending([of_a()]).expiry_is_final
+
+
+def test_the_clock_skew_of_each_is_checked() -> None:
+    own: Any = Own()
+    own.clock_skew = "15"
+    with pytest.raises(ConfigurationError, match="the verifier's clock_skew takes"):
+        MultiIssuerVerifier([of_a(), own])
+
+
+def test_one_that_asks_a_remote_server_makes_all_of_them_remote() -> None:
+    own: Any = Own()
+    own.remote = True
+    assert MultiIssuerVerifier([of_a(), own]).remote
+    assert not MultiIssuerVerifier([of_a(), Own()]).remote
+
+
+async def test_all_are_opened_and_closed() -> None:
+    class Bad(Own):
+        async def aclose(self) -> None:
+            raise OSError("the socket is gone")
+
+    own = Own()
+    verifier = MultiIssuerVerifier([own, Bad("https://bad.example.com"), of_a()])
+    await verifier.open()
+    assert own.opened
+    with pytest.raises(OSError, match="the socket is gone"):
+        await verifier.aclose()
+    assert own.closed
+
+
+async def test_the_server_is_ready_while_one_issuer_is() -> None:
+    class Bad(Own):
+        async def health(self) -> object:
+            raise OSError("away")
+
+    class Slow(Own):
+        async def health(self) -> object:
+            await asyncio.Event().wait()
+            return None
+
+    health = await MultiIssuerVerifier([of_a(), Bad()]).health()
+    assert (health.ok, health.error) == (True, "no token of https://own.example.com can be verified")
+    assert [(issuer, part.ok) for issuer, part in health.issuers] == [
+        (A.issuer, True), ("https://own.example.com", False)
+    ]  # fmt: skip
+    health = await MultiIssuerVerifier([of_a(), of_b()]).health()
+    assert (health.ok, health.error) == (True, None)
+    health = await MultiIssuerVerifier([Bad(), Slow("https://slow.example.com")]).health()
+    assert not health.ok
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "takes verifiers or a resolver"),
+        ((), "takes verifiers or a resolver"),
+        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not"),
+        ((["https://a.example.com"],), "verifiers takes a sequence of AccessTokenVerifiers"),
+        (([JWTAccessTokenVerifier],), "verifiers takes a sequence of AccessTokenVerifiers"),
+        (([of_a(), of_a()],), "one for each issuer, not two for 'https://a.example.com'"),
+        (([Own(""), of_a()],), "issuers of a verifier takes"),
+    ],
+)
+def test_wrong_verifiers_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        MultiIssuerVerifier(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("resolver", lambda _: None),
+        ("resolver", "tenants"),
+        ("max_resolved", 0),
+        ("resolved_lifetime", 0),
+        ("unknown_lifetime", -1),
+        ("resolver_timeout", 60),
+    ],
+)
+def test_wrong_options_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} takes"):
+        MultiIssuerVerifier([of_a()], **{option: value})

@@ -1,0 +1,185 @@
+"""Keys by a function of the user's own: where it runs, and what bounds it."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import httpx2
+import pytest
+
+from dpop_middleware import JWTAccessTokenVerifier
+from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
+from dpop_middleware.tokens.deadline import Deadline, FetchError
+from dpop_middleware.tokens.fetch import checked_endpoint
+from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.own_fetch import Fetch, OwnFetcher
+from tests.support.issuer_server import IssuerServer
+from tests.support.issuer_tokens import issuer_key, key_set
+
+ISSUER = "https://auth.example.com"
+LIMIT = 64
+
+
+def verifier(fetch: Fetch, *, issuer: str = ISSUER, **options: Any) -> JWTAccessTokenVerifier:
+    return JWTAccessTokenVerifier(issuer=issuer, audience="https://api.example.com", fetch=fetch, **options)
+
+
+async def get(fetch: Any, *, seconds: float = 5) -> dict[str, Any]:
+    """Ask from a thread, as the key source does."""
+    fetcher = OwnFetcher(fetch)
+    fetcher.loop = asyncio.get_running_loop()
+    endpoint = checked_endpoint("jwks", f"{ISSUER}/jwks", insecure_http_hosts=())
+    return await asyncio.to_thread(fetcher.get, endpoint, deadline=Deadline(seconds), limit=LIMIT)
+
+
+async def test_a_client_of_the_application_fetches_metadata_and_keys() -> None:
+    key = issuer_key()
+    with IssuerServer() as server:
+        server.publish(key_set(key))
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            seen: list[tuple[str, threading.Thread]] = []
+
+            async def fetch(url: str) -> bytes:
+                seen.append((url, threading.current_thread()))
+                return (await client.get(url)).raise_for_status().content
+
+            own = verifier(fetch, issuer=server.origin)
+            await own.open()
+            token = key.token(iss=server.origin)
+            assert (await own.verify(token)).issuer == server.origin
+            assert (await own.verify(token)).issuer == server.origin
+            assert (await own.health()).ok
+            with pytest.raises(InvalidToken):
+                await own.verify(issuer_key(kid="other").token(iss=server.origin))
+            await own.aclose()
+    assert seen[0][0] == f"{server.origin}/.well-known/oauth-authorization-server"
+    assert {thread for _, thread in seen} == {threading.current_thread()}, "the client lives in this loop"
+
+
+async def test_what_it_returns_is_read_strictly() -> None:
+    async def fetch(url: str) -> bytes:
+        assert url == f"{ISSUER}/jwks"
+        return b'{"keys": []}'
+
+    assert await get(fetch) == {"keys": []}
+
+
+def returning(value: Any) -> Any:
+    async def fetch(url: str) -> Any:
+        return value
+
+    return fetch
+
+
+def raising(error: BaseException) -> Any:
+    async def fetch(url: str) -> Any:
+        raise error
+
+    return fetch
+
+
+def not_async(url: str) -> bytes:
+    return b"{}"
+
+
+@pytest.mark.parametrize(
+    ("fetch", "reason"),
+    [
+        (returning("{}"), "fetch returned str, not bytes"),
+        (returning(None), "fetch returned NoneType, not bytes"),
+        (returning({"keys": []}), "fetch returned dict, not bytes"),
+        (returning(b"x" * (LIMIT + 1)), "larger than the limit"),
+        (returning(b"[]"), "not a JSON object"),
+        (returning(b'{"a": 1, "a": 2}'), "not a JSON object"),
+        (raising(OSError("secret")), "fetch raised OSError"),
+        (raising(TimeoutError("secret")), "time limit"),
+        (raising(asyncio.CancelledError()), "fetch was cancelled"),
+        (not_async, "fetch raised TypeError"),
+    ],
+)
+async def test_what_it_does_wrong_is_no_answer(fetch: Any, reason: str) -> None:
+    with pytest.raises(FetchError, match=reason) as caught:
+        await get(fetch)
+    assert "secret" not in str(caught.value)
+
+
+async def test_it_is_cancelled_at_the_deadline() -> None:
+    cancelled = asyncio.Event()
+
+    async def fetch(url: str) -> bytes:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    with pytest.raises(FetchError, match="time limit"):
+        await get(fetch, seconds=0.05)
+    await asyncio.wait_for(cancelled.wait(), 5)
+
+
+def test_a_loop_that_is_closed_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetcher = OwnFetcher(returning(b"{}"))
+    endpoint = checked_endpoint("jwks", ISSUER, insecure_http_hosts=())
+
+    def refused() -> None:
+        with pytest.raises(FetchError, match="loop that asked is closed"):
+            fetcher.get(endpoint, deadline=Deadline(1), limit=LIMIT)
+
+    refused()
+    fetcher.loop = asyncio.new_event_loop()
+    with monkeypatch.context() as patched:
+
+        def closed_meanwhile(*_: object) -> Any:
+            raise RuntimeError("Event loop is closed")
+
+        patched.setattr(asyncio, "run_coroutine_threadsafe", closed_meanwhile)
+        refused()
+    fetcher.loop.close()
+    refused()
+
+
+def test_a_verifier_outlives_the_loop_in_which_it_was_asked() -> None:
+    key = issuer_key()
+    asked: list[str] = []
+
+    async def fetch(url: str) -> bytes:
+        asked.append(url)
+        return json.dumps(key_set(key)).encode()
+
+    own = verifier(fetch, jwks=f"{ISSUER}/jwks", jwks_lifetime=1)
+    for _ in range(2):
+        assert asyncio.run(own.verify(key.token(iss=ISSUER))).issuer == ISSUER
+    assert asked == [f"{ISSUER}/jwks"]
+
+
+async def test_without_an_answer_it_is_503() -> None:
+    own = verifier(raising(OSError()))
+    with pytest.raises(Unavailable, match="can't be fetched now"):
+        await own.verify(issuer_key().token(iss=ISSUER))
+    assert not (await own.health()).ok
+
+
+@pytest.mark.parametrize("fetch", ["https://proxy", 1, b""])
+def test_what_can_not_be_called_is_refused(fetch: Any) -> None:
+    with pytest.raises(ConfigurationError, match="fetch takes an async function from a URL to bytes, not"):
+        verifier(fetch)
+
+
+@pytest.mark.parametrize(
+    "options", [{"proxy": "http://proxy:3128"}, {"headers": {"X-Y": "z"}}, {"ssl_context": "default"}]
+)
+def test_fetch_goes_alone(options: dict[str, Any]) -> None:
+    import ssl
+
+    if "ssl_context" in options:
+        options = {"ssl_context": ssl.create_default_context()}
+    with pytest.raises(ConfigurationError, match="leave out jwks_proxy, jwks_headers and ssl_context"):
+        Fetching(fetch=returning(b"{}"), **options)
+
+
+def test_the_options_show_no_secret() -> None:
+    options = Fetching(proxy="http://user:secret@proxy:3128", headers={"X-Y": "secret"})
+    assert "secret" not in repr(options)

@@ -1,0 +1,219 @@
+"""Issuers that a resolver knows: asked once for many, asked again in time, and bounded for strangers."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dpop_middleware import AccessToken, AccessTokenVerifier
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.tokens import resolved_issuers
+from dpop_middleware.tokens.resolved_issuers import Limits, ResolvedIssuers
+from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE, MAX_WAITING
+
+
+class Verifier:
+    def __init__(self, *issuers: str) -> None:
+        self.issuers = issuers
+
+    async def verify(self, token: str) -> AccessToken:
+        raise NotImplementedError
+
+
+class Tenants:
+    """A resolver that a test controls, with the clock of what it resolved."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, **changes: Any) -> None:
+        self.known: dict[str, Any] = {}
+        self.asked: list[str] = []
+        self.prepared: list[AccessTokenVerifier] = []
+        self.fault: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.now = 1000.0
+        patch.setattr(resolved_issuers, "time", SimpleNamespace(monotonic=lambda: self.now))
+        limits: dict[str, Any] = {"max_issuers": 3, "lifetime": 300, "unknown_lifetime": 5, "timeout": 0.5}
+        self.resolved = ResolvedIssuers(self.resolve, self.prepare, Limits(**limits | changes))
+
+    async def resolve(self, issuer: str) -> AccessTokenVerifier | None:
+        self.asked.append(issuer)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        return self.known.get(issuer)
+
+    def prepare(self, verifier: AccessTokenVerifier) -> AccessTokenVerifier:
+        self.prepared.append(verifier)
+        return verifier
+
+    def add(self, *names: str) -> None:
+        for name in names:
+            self.known[name] = Verifier(name)
+
+
+@pytest.fixture
+def tenants(monkeypatch: pytest.MonkeyPatch) -> Tenants:
+    found = Tenants(monkeypatch)
+    found.add("a", "b")
+    return found
+
+
+async def test_a_known_issuer_is_asked_for_once(tenants: Tenants) -> None:
+    for _ in range(3):
+        assert await tenants.resolved.verifier("a") is tenants.known["a"]
+    assert (tenants.asked, tenants.prepared) == (["a"], [tenants.known["a"]])
+
+
+async def test_many_requests_share_one_look(tenants: Tenants) -> None:
+    tenants.gate = asyncio.Event()
+    asking = [asyncio.create_task(tenants.resolved.verifier("a")) for _ in range(500)]
+    await asyncio.sleep(0)
+    tenants.gate.set()
+    assert await asyncio.gather(*asking) == [tenants.known["a"]] * 500
+    assert tenants.asked == ["a"]
+
+
+async def test_a_request_that_gives_up_takes_the_answer_from_nobody(tenants: Tenants) -> None:
+    tenants.gate = asyncio.Event()
+    first = asyncio.create_task(tenants.resolved.verifier("a"))
+    second = asyncio.create_task(tenants.resolved.verifier("a"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    tenants.gate.set()
+    assert await second is tenants.known["a"]
+
+
+async def test_an_issuer_is_asked_for_again_after_its_lifetime(tenants: Tenants) -> None:
+    first = await tenants.resolved.verifier("a")
+    tenants.now += 299
+    assert await tenants.resolved.verifier("a") is first
+    assert tenants.asked == ["a"]
+    tenants.now += 1
+    assert await tenants.resolved.verifier("a") is first
+    assert tenants.asked == ["a", "a"]
+    # The same verifier keeps its caches; another one takes its place.
+    assert tenants.prepared == [first]
+    tenants.add("a")
+    tenants.now += 300
+    assert await tenants.resolved.verifier("a") is tenants.known["a"] is not first
+
+
+async def test_an_issuer_that_was_removed_is_trusted_no_longer(tenants: Tenants) -> None:
+    assert await tenants.resolved.verifier("a") is not None
+    del tenants.known["a"]
+    tenants.now += 300
+    assert await tenants.resolved.verifier("a") is None
+    assert await tenants.resolved.verifier("a") is None
+    assert tenants.asked == ["a", "a"]
+
+
+async def test_an_unknown_issuer_is_remembered_for_a_while(tenants: Tenants) -> None:
+    for _ in range(3):
+        assert await tenants.resolved.verifier("x") is None
+    assert tenants.asked == ["x"]
+    tenants.add("x")
+    tenants.now += 5
+    assert await tenants.resolved.verifier("x") is tenants.known["x"]
+
+
+async def test_no_more_issuers_are_kept_than_allowed(tenants: Tenants) -> None:
+    tenants.add("c", "d")
+    for name in "abcd":
+        await tenants.resolved.verifier(name)
+    assert await tenants.resolved.verifier("d") is not None
+    assert tenants.asked == ["a", "b", "c", "d"]
+    await tenants.resolved.verifier("a")
+    assert tenants.asked[4:] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [Verifier, "a", 1, object(), Verifier(), Verifier("b"), SimpleNamespace(verify=print)],
+    ids=["class", "str", "int", "object", "no issuer", "another issuer", "no issuers"],
+)
+async def test_what_is_no_verifier_for_the_issuer_verifies_nothing(tenants: Tenants, wrong: Any) -> None:
+    tenants.known["a"] = wrong
+    with pytest.raises(Unavailable) as caught:
+        await tenants.resolved.verifier("a")
+    assert caught.value.check is Check.TOKEN_ISS
+    assert isinstance(caught.value.__cause__, (ConfigurationError, AttributeError))
+
+
+async def test_a_resolver_that_fails_makes_no_verdict(tenants: Tenants) -> None:
+    tenants.fault = OSError("the database is away")
+    with pytest.raises(Unavailable) as caught:
+        await tenants.resolved.verifier("a")
+    assert (caught.value.actual, caught.value.__cause__) == ("OSError", tenants.fault)
+    # For an issuer that nobody knows so many times only; then as if it were nobody's.
+    for number in range(1, MAX_UNAVAILABLE):
+        with pytest.raises(Unavailable):
+            await tenants.resolved.verifier(f"a{number}")
+    tenants.now += 0.05
+    assert await tenants.resolved.verifier("a") is None
+    tenants.fault = None
+    tenants.now += 1
+    assert await tenants.resolved.verifier("a") is tenants.known["a"]
+
+
+async def test_nothing_is_verified_by_what_is_too_old_while_the_resolver_fails(tenants: Tenants) -> None:
+    await tenants.resolved.verifier("a")
+    tenants.now += 300
+    tenants.fault = OSError()
+    # A tenant's own clients are told to come back, however many they are.
+    for _ in range(2 * MAX_UNAVAILABLE):
+        with pytest.raises(Unavailable):
+            await tenants.resolved.verifier("a")
+
+
+async def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenants = Tenants(monkeypatch, timeout=0.1)
+    tenants.gate = asyncio.Event()
+    with pytest.raises(Unavailable) as caught:
+        await tenants.resolved.verifier("a")
+    assert caught.value.actual == "TimeoutError"
+
+
+async def test_made_up_issuers_are_looked_up_at_a_bounded_rate(tenants: Tenants) -> None:
+    await tenants.resolved.verifier("a")
+    verdicts: list[object] = []
+    for number in range(10_000):
+        try:
+            verdicts.append(await tenants.resolved.verifier(f"https://{number}.example"))
+        except Unavailable:
+            verdicts.append("503")
+    assert len(tenants.asked) == resolved_issuers.LOOKUPS
+    # The excess is a bounded number of 503s; then it is refused as if nobody knew the issuer.
+    assert verdicts.count("503") == MAX_UNAVAILABLE
+    assert set(verdicts) == {None, "503"}
+    # No tenant is pushed out, and none waits: not even one that must be asked for again.
+    assert await tenants.resolved.verifier("a") is tenants.known["a"]
+    tenants.now += 300
+    for number in range(200):
+        try:
+            await tenants.resolved.verifier(f"https://again-{number}.example")
+        except Unavailable:
+            continue
+    assert await tenants.resolved.verifier("a") is tenants.known["a"]
+    tenants.now += 1
+    assert await tenants.resolved.verifier("b") is tenants.known["b"]
+
+
+async def test_no_more_requests_wait_than_there_are_places(tenants: Tenants) -> None:
+    tenants.gate = asyncio.Event()
+    waiting = [asyncio.create_task(tenants.resolved.verifier("a")) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable) as caught:
+        await tenants.resolved.verifier("a")
+    assert caught.value.actual == "TimeoutError"
+    tenants.gate.set()
+    assert set(await asyncio.gather(*waiting)) == {tenants.known["a"]}
+
+
+def test_each_event_loop_asks_for_itself(tenants: Tenants) -> None:
+    for _ in range(2):
+        assert asyncio.run(tenants.resolved.verifier("a")) is tenants.known["a"]
+    assert tenants.asked == ["a"]
