@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import redis
@@ -38,7 +37,7 @@ def store_of(cluster: Cluster) -> RedisReplayStore:
 
 def after(items: list[ReplayEntry]) -> list[ReplayEntry]:
     """The same entries as a store can judge them that has just lost others."""
-    return [replace(item, not_before=time.time() + WORKER_CLOCK_MARGIN + 5) for item in items]
+    return [item._replace(not_before=time.time() + WORKER_CLOCK_MARGIN + 5) for item in items]
 
 
 def knows_as_master(server: Server, other: Server) -> bool:
