@@ -117,11 +117,13 @@ class DPoPError(Exception):
 
         `check` and `refusal` replace what the error holds, None keeps it.
         """
-        error = type(self).__new__(type(self))
-        error.args = self.args
+        # Not by its constructor, whose arguments differ from class to class.
+        error = type(self).__new__(type(self), *self.args)
         error.__dict__.update(self.__dict__)
-        error.check = self.check if check is None else check
-        error.refusal = self.refusal if refusal is None else refusal
+        if check is not None:
+            error.check = check
+        if refusal is not None:
+            error.refusal = refusal
         error.__cause__ = self.__cause__
         return error
 

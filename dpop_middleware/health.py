@@ -6,6 +6,7 @@ api.health() -> one look for all who ask within a second -> the parts' own `heal
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["HealthCheck", "PartHealth", "ServerHealth", "health_of"]
 
@@ -42,8 +43,7 @@ class ServerHealth:
     replay_store: PartHealth
 
 
-@dataclass(frozen=True, slots=True)
-class _Latest:
+class _Latest(NamedTuple):
     loop: asyncio.AbstractEventLoop
     begun: float
     look: asyncio.Task[ServerHealth]

@@ -1,11 +1,11 @@
 """What can be seen of an application from outside: the applications, middleware and routes inside it."""
 
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
@@ -17,8 +17,7 @@ _MOST_LAYERS = 10_000
 _MOST_MOUNTS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
+class _Layer(NamedTuple):
     """An object inside an application, and below which path it is: or at which, for a route."""
 
     value: object
@@ -43,7 +42,9 @@ class _Layer:
     def is_or_has_cors(self) -> bool:
         middleware = (_seen(each, "cls") for each in _listed(self.value, "user_middleware"))
         kinds = (type(self.value), *middleware)
-        return any(isinstance(kind, type) and issubclass(kind, CORSMiddleware) for kind in kinds)
+        # Where nobody imported the module, nothing is of its class.
+        cors = getattr(sys.modules.get("starlette.middleware.cors"), "CORSMiddleware", ())
+        return any(isinstance(kind, type) and issubclass(kind, cors) for kind in kinds)
 
     def is_public(self, public_paths: PublicPaths) -> bool:
         literal, parameter, _ = self.path.partition("{")

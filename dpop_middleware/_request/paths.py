@@ -25,10 +25,13 @@ _MAX_DOTTED: Final = 256
 
 _HEX: Final = "0123456789ABCDEFabcdef"
 _UNRESERVED: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-_PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
+# A path of these octets alone is in normal form, if it has no dot segment.
+_KEPT: Final = (_UNRESERVED + "!$&'()*+,;=:@/").encode()
+_PERCENT: Final = b"%"
+_KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 
 # What a path can't hold, and how it is written instead.
-_NOT_IN_A_PATH: Final = re.compile(rf"[^{_PCHAR}/%]")
+_NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
 _ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
 # The two digits after a percent sign, and what both become.
 _DECODED: Final = {
@@ -36,10 +39,6 @@ _DECODED: Final = {
     for digits in (high + low for high in _HEX for low in _HEX)
 }
 
-# A path of these octets alone is in normal form, if it has no dot segment.
-_KEPT: Final = bytes(octet for octet in range(256) if re.fullmatch(rf"[{_PCHAR}/]", chr(octet)))
-_PERCENT: Final = b"%"
-_KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 # Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets
 # another octet, and so does a slash, that an encoded one is not taken for it.
 _QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
@@ -122,6 +121,8 @@ def check_request_path(raw_path: str) -> None:
         raise URIError("the request's path is too long")
     if not raw_path.startswith("/"):
         raise URIError("the request's path doesn't start with a slash")
+    if is_normal(raw_path):
+        return
     octets = _octets(raw_path.partition("?")[0])
     if b"%00" in octets or b"\0" in octets:
         # Below, this octet stands for a slash.

@@ -52,6 +52,7 @@ class PublicURLs:
                 raise ConfigurationError(f"public_url names {base.origin}{base.path} twice")
             others.append(base)
         self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
+        self._of_every_host = tuple(hosts[bases[0].authority]) if len(hosts) == 1 else None
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -120,8 +121,8 @@ class PublicURLs:
             ) from error
 
     def _bases(self, hosts: tuple[str, ...]) -> tuple[BaseURL, ...]:
-        if len(self._hosts) == 1:
-            return next(iter(self._hosts.values()))
+        if self._of_every_host is not None:
+            return self._of_every_host
         if len(hosts) == 1:
             for name, bases in self._hosts.items():
                 try:

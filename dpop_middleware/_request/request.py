@@ -3,7 +3,7 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -38,7 +38,8 @@ MAX_FIELDS = 256
 _OPTIONAL_WHITESPACE = " \t"
 # Blanks are taken off one by one: of more, what is left is no value.
 _MOST_BLANKS = 64
-_LENGTHS = frozenset(map(len, (b"authorization", b"dpop", b"host")))
+_READ = (b"host", b"authorization", b"dpop")
+_LENGTHS = frozenset(map(len, _READ))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _LONGEST_SCHEME = len("bearer")
@@ -72,28 +73,36 @@ class ResourceRequest(NamedTuple):
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "ResourceRequest":
         """Read an ASGI `http` or `websocket` connection scope; nothing is judged."""
-        hosts, authorization, dpop = [], [], []
         fields = scope["headers"] if isinstance(scope["headers"], (list, tuple)) else list(scope["headers"])
-        read = fields if len(fields) <= MAX_FIELDS else ()
-        for name, value in [(name.lower(), value) for name, value in read if len(name) in _LENGTHS]:
-            if name == b"authorization":
-                authorization.append(_without_blanks(value.decode("latin-1")))
-            elif name == b"dpop":
-                dpop.append(_without_blanks(value.decode("latin-1")))
-            elif name == b"host":
-                hosts.append(_without_blanks(value.decode("latin-1")))
+        hosts, authorization, dpop = _values(fields if len(fields) <= MAX_FIELDS else ())
         raw_path = scope.get("raw_path")
         return cls(
             scope["method"] if scope["type"] == "http" else "GET",
             quote(scope["path"][:_MAX_QUOTED], safe=_UNRESERVED_IN_PATH, errors="surrogatepass")
             if raw_path is None
             else raw_path.partition(b"?")[0].decode("latin-1"),
-            tuple(hosts),
-            tuple(authorization),
-            tuple(dpop),
+            hosts,
+            authorization,
+            dpop,
             scope.get("app_root_path", scope.get("root_path", "")),
             len(fields),
         )
+
+
+def _values(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, ...]]:
+    """Return the values of every `Host`, `Authorization` and `DPoP` field, in order."""
+    by_name = dict(fields)
+    if len(by_name) == len(fields) and b"".join(by_name).islower():
+        # No name stands twice, in whatever spelling: the dictionary holds all.
+        return [
+            () if value is None else (_without_blanks(value.decode("latin-1")),)
+            for value in map(by_name.get, _READ)
+        ]
+    lowered = [(name.lower(), value) for name, value in fields if len(name) in _LENGTHS]
+    return [
+        tuple(_without_blanks(value.decode("latin-1")) for name, value in lowered if name == read)
+        for read in _READ
+    ]
 
 
 class Credentials(NamedTuple):

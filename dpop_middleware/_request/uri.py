@@ -15,8 +15,7 @@ same resource. The rules that keep it so:
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dpop_middleware._request.paths import (
     URIError,
@@ -58,8 +57,7 @@ _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([0-9A-Fa-f:.]+)\])(?::(
 _NOT_VISIBLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseURL:
+class BaseURL(NamedTuple):
     """A URL under which clients call the application, in normal form (RFC 3986 section 6.2).
 
     `origin` is scheme and authority, `authority` is the host with its port unless that is the scheme's

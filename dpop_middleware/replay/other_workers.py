@@ -1,6 +1,5 @@
 """Whether another process may be serving the same application, as far as that can be seen from inside."""
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,12 +58,16 @@ def configured_workers(process: object, siblings: Mapping[int, object]) -> int |
 
 def sign_here() -> str | None:
     """Return what `sign_of_other_workers` says of this process."""
-    parent = multiprocessing.parent_process()
+    # Not imported for this: who was started by it has it, and it takes long.
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    process = parent = None
+    if multiprocessing is not None:
+        process, parent = multiprocessing.current_process(), multiprocessing.parent_process()
     arbiter = getattr(sys.modules.get("gunicorn.arbiter"), "Arbiter", None)
     return sign_of_other_workers(
         environ=os.environ,
         argv=sys.argv,
-        configured=configured_workers(multiprocessing.current_process(), getattr(arbiter, "WORKERS", {})),
+        configured=configured_workers(process, getattr(arbiter, "WORKERS", {})),
         parent=None if parent is None else parent.pid,
     )
 

@@ -7,8 +7,7 @@ that writes a claim in another way means something that we don't know.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpop_middleware._options import names
 from dpop_middleware.checks import Check
@@ -32,8 +31,7 @@ _CERTIFICATE = "x5t#S256"
 _LATEST = 253402300799  # the end of the year 9999
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRules:
+class ClaimRules(NamedTuple):
     """What a token must say. `clock_skew` is in seconds; `names_issuer` is that of `AccessToken`."""
 
     issuer: str

@@ -9,8 +9,7 @@ import http.client
 import ssl
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from dpop_middleware._request.secure_url import checked_url
@@ -31,8 +30,7 @@ _MOST_REDIRECTS = 2
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a document is: what to connect to and what to ask for. `target` is the path and the query."""
 
     url: str

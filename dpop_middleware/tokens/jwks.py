@@ -3,8 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -36,8 +35,7 @@ _ENCRYPTION = frozenset(
 _SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerificationKey:
+class VerificationKey(NamedTuple):
     """A public key of an issuer, the `kid` it goes by and the names of the algorithms that it may verify.
 
     Two keys with the same `identity` are the same key for the same use under the same name.
@@ -49,16 +47,14 @@ class VerificationKey:
     identity: str
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(NamedTuple):
     """The keys to try for a token, and whether the token's `kid` named them."""
 
     keys: tuple[VerificationKey, ...]
     named: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A key of a JWK Set that isn't used, and why: in words that are ASCII, short and without key material.
 
     `kid` is None where the key has none, or none that is a string. `meant` says that the key names another

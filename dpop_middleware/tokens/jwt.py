@@ -4,7 +4,6 @@ import copy
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 from dpop_middleware import _options as options
@@ -163,7 +162,7 @@ class JWTAccessTokenVerifier:
         The `identity` of its tokens names the issuer.
         """
         sibling = copy.copy(self)
-        sibling._rules = replace(self._rules, names_issuer=True)
+        sibling._rules = self._rules._replace(names_issuer=True)
         sibling._cache = TokenCache(**self._cache_bounds)
         return sibling
 

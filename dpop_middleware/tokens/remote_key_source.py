@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dpop_middleware._clock import system_time
 from dpop_middleware.checks import Check
@@ -52,8 +52,7 @@ _FOR_THE_FETCH = 0.25
 _CLOSING_TIME = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
+class Lifetimes(NamedTuple):
     """How long fetched keys are used, in seconds.
 
     - `lifetime`: after which they are fetched again, in the background.
@@ -69,14 +68,12 @@ class Lifetimes:
     timeout: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
+class _Moment(NamedTuple):
     wall: float
     monotonic: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _State:
+class _State(NamedTuple):
     """What the last attempts came to. `failures` counts those since the last success.
 
     `fetched` is when the fetch of `keys` began, `attempted` when the last one ended.
@@ -89,8 +86,7 @@ class _State:
     reason: str = "the issuer has not answered yet"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Flight:
+class _Flight(NamedTuple):
     landed: Future[None]
     started: float
 
@@ -278,7 +274,7 @@ class RemoteKeySource:
 
     def _failed(self, state: _State, reason: str) -> _State:
         logger.warning("the issuer's keys can't be fetched: %s", reason)
-        return replace(state, attempted=self._now(), failures=state.failures + 1, reason=reason)
+        return state._replace(attempted=self._now(), failures=state.failures + 1, reason=reason)
 
     def _land(self, flight: _Flight, state: _State) -> None:
         self._state = state

@@ -5,8 +5,7 @@ at, and `alg` and `kid` only choose among what the configuration and the issuer 
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
@@ -26,15 +25,17 @@ _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedToken:
+class SignedToken(NamedTuple):
     """A JWS whose header is acceptable, and nothing else of it known yet."""
 
     algorithm: Algorithm
     kid: str | None
-    signing_input: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-    encoded_payload: str = field(repr=False)
+    signing_input: bytes
+    signature: bytes
+    encoded_payload: str
+
+    def __repr__(self) -> str:
+        return f"SignedToken(algorithm={self.algorithm!r}, kid={self.kid!r})"
 
     @property
     def payload(self) -> bytes:

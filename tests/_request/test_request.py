@@ -56,6 +56,17 @@ def test_a_scope_becomes_a_request_as_it_was_received() -> None:
     )
 
 
+@pytest.mark.parametrize("other", [b"accept", b"Accept", b"x-Other"])
+@pytest.mark.parametrize("again", [b"dpop", b"DPoP", b"dPOP"])
+def test_a_second_field_is_seen_in_whatever_spelling_and_company(again: bytes, other: bytes) -> None:
+    once = scope((b"host", b"h"), (b"dpop", b"first"), (other, b"a"), (b"authorization", b"DPoP one"))
+    twice = {**once, "headers": [*once["headers"], (again, b"second")]}
+    assert ResourceRequest.from_scope(once).dpop == ("first",)
+    assert ResourceRequest.from_scope(once).authorization == ("DPoP one",)
+    assert ResourceRequest.from_scope(twice).dpop == ("first", "second")
+    assert ResourceRequest.from_scope(scope((again, b"first"), (other, b"a"))).dpop == ("first",)
+
+
 def test_only_blanks_and_tabs_are_taken_off_a_field() -> None:
     read = ResourceRequest.from_scope(scope((b"dpop", b"\x0b\x85proof\xa0")))
     assert read.dpop == ("\x0b\x85proof\xa0",)

@@ -4,6 +4,7 @@
 
 `--quick` runs each for some seconds only, to see that they run: its figures are too rough to be judged by.
 The benchmarks by themselves, with their own options: `python -m tests.benchmarks.judge`,
+`python -m tests.benchmarks.serving`, `python -m tests.benchmarks.imports`,
 `python -m tests.benchmarks.hostile`, `python -m tests.benchmarks.flood` and
 `python -m tests.benchmarks.replay_store`.
 """
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 BENCHMARKS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tests.benchmarks.judge": ((), ("--rounds=1", "--size=20")),
+    "tests.benchmarks.serving": ((), ("--seconds=1",)),
+    "tests.benchmarks.imports": ((), ("--rounds=3",)),
     "tests.benchmarks.hostile": ((), ("--rounds=1", "--size=5")),
     "tests.benchmarks.flood": ((), ("--seconds=1",)),
     "tests.benchmarks.replay_store": (("--cluster",), ("--operations=5000", "--entries=5000")),

@@ -16,10 +16,9 @@ import os
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.benchmarks.flood_processes import HOST, LEAD, PATIENCE, Sent, flood, honest, pin, serve
 from tests.benchmarks.hostile import strangers
@@ -103,11 +102,11 @@ def cores(*, pinned: bool) -> tuple[int | None, int | None]:
 
 
 @contextlib.contextmanager
-def serving(core: int | None, protection: Mapping[str, Any] | None, lifetime: float) -> Generator[int]:
-    """Serve in a process of its own; yield the port."""
+def serving(target: Callable[..., None], *arguments: object) -> Generator[int]:
+    """Run `target` in a process of its own, with a pipe by which it tells its port; yield the port."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(theirs, core, protection, lifetime), daemon=True)
+    process = spawn.Process(target=target, args=(theirs, *arguments), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -132,8 +131,8 @@ def measured(*, seconds: float, megabytes: float, rate: float, pinned: bool) -> 
     phases = {(name, flooded): Phase() for flooded in (False, True) for name in (BARE, OURS)}
     spawn = multiprocessing.get_context("spawn")
     with (
-        serving(server_core, None, lifetime) as bare,
-        serving(server_core, protection, lifetime) as protected,
+        serving(serve, server_core, None, lifetime) as bare,
+        serving(serve, server_core, protection, lifetime) as protected,
         ProcessPoolExecutor(1, spawn, pin, (client_core,)) as honest_clients,
         ProcessPoolExecutor(1, spawn, pin, (client_core,)) as strangers_flood,
     ):

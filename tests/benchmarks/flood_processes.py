@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing import connection as pipes
 from typing import Any
 
 import uvicorn
@@ -59,7 +59,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-def serve(told: Connection, core: int | None, protection: Mapping[str, Any] | None, lifetime: float) -> None:
+def serve(
+    told: pipes.Connection, core: int | None, protection: Mapping[str, Any] | None, lifetime: float
+) -> None:
     """Tell the port, then serve until the parent says so or is gone, at most `lifetime` seconds.
 
     `protection` are the arguments of the ResourceServer around the application; None leaves it bare.
@@ -68,6 +70,11 @@ def serve(told: Connection, core: int | None, protection: Mapping[str, Any] | No
     app: ASGIApp = application
     if protection is not None:
         app = DPoPMiddleware(app, ResourceServer(**protection, replay_store=MemoryReplayStore()))
+    serve_application(app, told, lifetime)
+
+
+def serve_application(app: ASGIApp, told: pipes.Connection, lifetime: float) -> None:
+    """Tell the port, then serve until the parent says so or is gone, at most `lifetime` seconds."""
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     )
@@ -82,7 +89,7 @@ def serve(told: Connection, core: int | None, protection: Mapping[str, Any] | No
         server.run([listener])
 
 
-class _Connection:
+class Connection:
     """One keep-alive connection with one request under way."""
 
     def __init__(self, port: int) -> None:
@@ -120,7 +127,7 @@ def honest(port: int, requests: Sequence[bytes], rate: float) -> Sent:
     time.sleep(LEAD)
     statuses: dict[int, int] = {}
     latencies: list[float] = []
-    connection = _Connection(port)
+    connection = Connection(port)
     begin = time.perf_counter()
     for number, request in enumerate(requests):
         due = begin + number / rate
@@ -141,7 +148,7 @@ def honest(port: int, requests: Sequence[bytes], rate: float) -> Sent:
 def flood(port: int, requests: Sequence[bytes], bytes_per_second: float, seconds: float) -> Sent:
     """Send the requests in turn for so many seconds, as fast as the bucket fills, each when it is due."""
     selector = selectors.DefaultSelector()
-    connections = {one.fileno(): one for one in (_Connection(port) for _ in range(_CONNECTIONS))}
+    connections = {one.fileno(): one for one in (Connection(port) for _ in range(_CONNECTIONS))}
     for connection in connections.values():
         selector.register(connection, selectors.EVENT_READ)
     free = deque(connections.values())

@@ -192,7 +192,7 @@ def test_an_openssl_without_ed25519_serves_all_others(
     there = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, there)
     spec.loader.exec_module(there)
-    for name, algorithm in there.ALGORITHMS.items():
+    for name, algorithm in ((name, there.ALGORITHMS[name]) for name in SUPPORTED_ALGORITHMS):
         lacks = name in ("EdDSA", "Ed25519")
         assert algorithm.verify(public_key(name), MESSAGE, sign(name)) is not lacks
     assert not there.ALGORITHMS["EdDSA"].accepts(key)

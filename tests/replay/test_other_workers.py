@@ -13,7 +13,7 @@ import pytest
 import dpop_middleware
 from dpop_middleware import MemoryReplayStore
 from dpop_middleware.replay import memory
-from dpop_middleware.replay.other_workers import configured_workers, sign_of_other_workers
+from dpop_middleware.replay.other_workers import configured_workers, sign_here, sign_of_other_workers
 from tests.support.replay import entry
 
 
@@ -97,6 +97,31 @@ def test_one_process_is_not_warned_of(argv: Sequence[str], environ: Mapping[str,
 
 def test_a_reloading_server_has_one_worker() -> None:
     assert sign("--reload", parent=17) is None
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither command line nor environment say anything of workers."""
+    monkeypatch.setattr(sys, "argv", ["serve"])
+    for name in ("WEB_CONCURRENCY", "GRANIAN_WORKERS", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "gunicorn.arbiter", raising=False)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_process_without_multiprocessing_has_no_parent_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "multiprocessing.process", raising=False)
+    assert sign_here() is None
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_child_of_multiprocessing_says_who_its_parent_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(
+        current_process=lambda: SimpleNamespace(name="SpawnProcess-1"),
+        parent_process=lambda: SimpleNamespace(pid=17),
+    )
+    monkeypatch.setitem(sys.modules, "multiprocessing.process", known)
+    assert sign_here() == "a multiprocessing parent, process 17"
 
 
 async def test_the_store_says_it_once(
