@@ -211,8 +211,7 @@ class Cluster:
         """Meet every master once: whether the store is new is seen only where all of them were asked."""
         links = [self._link(address) for address in topology.masters]
         openings = [opening for link in links if (opening := link.connect()) is not None]
-        if openings:
-            await asyncio.wait(openings, timeout=self._settings.timeout / 2)
+        await asyncio.wait(openings, timeout=self._settings.timeout / 2)
         for link in links:
             link.greet()
 
