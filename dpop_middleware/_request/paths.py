@@ -17,7 +17,7 @@ __all__ = [
     "without_dot_segments",
 ]
 
-_MAX_PATH: Final = 8 * 1024
+_MAX_PATH: Final = 4 * 1024
 # How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
 _MAX_REWRITTEN: Final = 256
 # Removing dot segments is a loop over the segments.
@@ -130,7 +130,7 @@ def check_request_path(raw_path: str) -> None:
             raise URIError("the request's path has a dot segment")
         return
     decoded = octets.translate(_QUOTED_PRINTABLE)
-    if octets.translate(None, _KEPT):
+    if _PERCENT in octets:
         decoded = a2b_qp(decoded)
         if len(octets) - len(decoded) != 2 * octets.count(_PERCENT):
             raise URIError("the percent-encoding is malformed")

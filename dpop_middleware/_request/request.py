@@ -45,7 +45,7 @@ _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+
 _LONGEST_SCHEME = len("bearer")
 _SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
 # A longer path is refused, whatever follows.
-_MAX_QUOTED = 8 * 1024 + 1
+_MAX_QUOTED = 4 * 1024 + 1
 _UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 

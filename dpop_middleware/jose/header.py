@@ -6,22 +6,23 @@ from dpop_middleware.checks import Check
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["media_type", "parse_header"]
+__all__ = ["LONGEST_HEADER", "media_type", "parse_header"]
 
 # Encoded: 4 KiB of JSON, which has room for a key and for two certificates.
-_LONGEST: Final = 5462
+LONGEST_HEADER: Final = 5462
 # Some serialisers escape each slash, of which a certificate has some thirty.
 _MAX_ESCAPES: Final = 160
 _OMITTED: Final = "application/"
 
 
-def parse_header(segment: str) -> dict[str, Any]:
+def parse_header(segment: str, *, longest: int = LONGEST_HEADER) -> dict[str, Any]:
     """Return the JSON object that a header segment holds.
 
     Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `strict_json.parse_untrusted_object`
-    refuse, for more than 4 KiB, and for more than 160 backslashes. What the members mean is not checked.
+    refuse, for more than `longest` characters, by default those of 4 KiB of JSON, and for more than 160
+    backslashes. What the members mean is not checked.
     """
-    if len(segment) > _LONGEST:
+    if len(segment) > longest:
         raise JOSEError("a header is too large", check=Check.FORMAT)
     return strict_json.parse_untrusted_object(base64url.decode(segment), max_escapes=_MAX_ESCAPES)
 

@@ -21,6 +21,8 @@ MAX_TOKEN_SIZE = 16 * 1024
 """Characters of the longest token that is looked at."""
 
 _JWE_DOTS = 4
+# Encoded: 2 KiB of JSON. Whoever has no token can send one, and `x5c` in it is never looked at.
+_LONGEST_HEADER = 2731
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
 
@@ -72,7 +74,7 @@ def parse_signed_token(
     """
     try:
         jws = compact.split(token)
-        header = parse_header(jws.header)
+        header = parse_header(jws.header, longest=_LONGEST_HEADER)
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
         if token.count(".") == _JWE_DOTS:

@@ -32,14 +32,14 @@ from tests.support.api import Api
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
 PATHS = {
-    "letters encoded": "%41" * 2700,
-    "quotes": '"' * 8191,
-    "not ASCII": "\xe4" * 8191,
-    "slashes": "/" * 8191,
-    "dots": "..a/" * 2000,
-    "dot segments at the end": "a/" * 4000 + "..",
-    "half an escape": "%4" * 4000,
-    "backslashes": "\\" * 8191,
+    "letters encoded": "%41" * 1350,
+    "quotes": '"' * 4095,
+    "not ASCII": "\xe4" * 4095,
+    "slashes": "/" * 4095,
+    "dots": "..a/" * 1000,
+    "dot segments at the end": "a/" * 2000 + "..",
+    "half an escape": "%4" * 2000,
+    "backslashes": "\\" * 4095,
 }
 
 
@@ -112,7 +112,7 @@ def test_the_attacker_wants_the_case_of_a_long_field_changed_for_a_hint(
     assert max(Watched.changed) <= 16
 
 
-@pytest.mark.parametrize("path", ["a" * 8000, "%E4%BD%A0" * 170, "a/" * 4000, "\xe4" * 500])
+@pytest.mark.parametrize("path", ["a" * 4000, "%E4%BD%A0" * 170, "a/" * 2000, "\xe4" * 500])
 def test_an_honest_long_path_passes(path: str) -> None:
     check_request_path(f"/{path}")
     with pytest.raises(URIError, match="dot segment"):
@@ -179,7 +179,7 @@ def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
     assert len(shown("\0" * 16_000)) < 150
 
 
-@pytest.mark.parametrize("path", ["/" + "%E6%97%A5" * 500, "/" + "%41" * 1500, "/" + "a/" * 2000 + "b"])
+@pytest.mark.parametrize("path", ["/" + "%E6%97%A5" * 450, "/" + "%41" * 1300, "/" + "a/" * 2000 + "b"])
 async def test_an_honest_client_signs_a_long_path_as_it_sends_it(path: str) -> None:
     api = Api()
     await api.server.authenticate(api.request(api.proof(url=RESOURCE_URL + path), raw_path=path))

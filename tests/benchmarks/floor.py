@@ -80,7 +80,7 @@ class Straight:
                 proof = value.decode("latin-1").strip(" \t")
         octets = scope["raw_path"].partition(b"?")[0]
         # What would have to be rewritten or could be read in two ways is too rare to be quick with.
-        if len(octets) > 8192 or octets[:1] != b"/" or b"/." in octets or octets.translate(None, _PLAIN):
+        if len(octets) > 4096 or octets[:1] != b"/" or b"/." in octets or octets.translate(None, _PLAIN):
             raise Refused
         if authorization is None or not proof or len(proof) > 8192 or not proof.isascii() or "," in proof:
             raise Refused

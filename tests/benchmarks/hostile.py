@@ -52,14 +52,15 @@ _HEADERS = _TEXTS | {
     "160 escapes": '{"a":"' + "\\u00e4" * 160 + '"}',
     "at every bound": '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 160 + "x" * 2900 + '"}',
 }
+_TOKEN_BOUNDS = '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 160 + "x" * 900 + '"}'
 _PATHS = {
-    "letters encoded": "%41" * 2700,
-    "quotes": '"' * 8100,
-    "not ASCII": "\xe4" * 8100,
-    "slashes": "/" * 8100,
-    "dots": "..a/" * 2000,
+    "letters encoded": "%41" * 1360,
+    "quotes": '"' * 4090,
+    "not ASCII": "\xe4" * 4090,
+    "slashes": "/" * 4090,
+    "dots": "..a/" * 1020,
     "256 to rewrite": "%41a" * 256,
-    "dot segments": "./" * 4000,
+    "dot segments": "./" * 2000,
 }
 
 
@@ -81,14 +82,16 @@ def strangers(client: Client) -> dict[str, Scope]:
     """Requests without a valid token, by what is hostile about them."""
     usual = client.scope(client.proof())
     header, payload, signature = client.token.split(".")
-    forged = f"{header}.{payload}.{'A' * 86}"
-    bounds = _HEADERS["at every bound"].replace("{", '{"typ":"at+jwt","alg":"ES256",', 1)
-    large = f"{header}.{_segment('x' * 11_500)}.{'A' * 86}"
+    # Of another message: numbers as a real signature has them are multiplied to the end.
+    _, _, wrong = client.proof().split(".")
+    forged = f"{header}.{payload}.{wrong}"
+    bounds = _TOKEN_BOUNDS.replace("{", '{"typ":"at+jwt","alg":"ES256",', 1)
+    large = f"{header}.{_segment('x' * 11_500)}.{wrong}"
     found = {
         "forged token": _changed(usual, b"authorization", f"DPoP {forged}"),
         "forged token of 16 KB": _changed(usual, b"authorization", f"DPoP {large}"),
         "forged token, header at every bound": _changed(
-            usual, b"authorization", f"DPoP {_segment(bounds)}.{_segment('x' * 8000)}.{'A' * 86}"
+            usual, b"authorization", f"DPoP {_segment(bounds)}.{_segment('x' * 8000)}.{wrong}"
         ),
         "garbage token": _changed(usual, b"authorization", "DPoP " + "a" * 16_000),
         "dots": _changed(usual, b"authorization", "DPoP " + "." * 16_000),
@@ -101,7 +104,7 @@ def strangers(client: Client) -> dict[str, Scope]:
         f"token header: {name}": _changed(
             usual, b"authorization", f"DPoP {_segment(text)}.{payload}.{signature}"
         )
-        for name, text in _HEADERS.items()
+        for name, text in (_HEADERS | {"at every bound": _TOKEN_BOUNDS}).items()
     }
     forged_scope = found["forged token"]
     return found | {f"path: {name}": _at(forged_scope, f"/{path}") for name, path in _PATHS.items()}

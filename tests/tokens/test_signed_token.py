@@ -172,3 +172,10 @@ def test_a_token_is_not_shown() -> None:
         signature=b"secret",
     )
     assert "secret" not in repr(token)
+
+
+def test_the_header_of_a_token_has_two_kibibytes_at_most() -> None:
+    longest = "x" * (2048 - len(json.dumps({"typ": "at+jwt", "alg": "ES256", "pad": ""})))
+    text = json.dumps({"typ": "at+jwt", "alg": "ES256", "pad": longest})
+    assert parse(KEY.sign(text, {})).algorithm.name == "ES256"
+    assert refused(KEY.sign(text + " ", {})).check is Check.TOKEN_FORMAT
