@@ -1,7 +1,10 @@
 """What the links of a cluster ask of it, without servers."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.cluster import Cluster, Place
@@ -62,4 +65,30 @@ async def test_retentions_follow_to_another_slot() -> None:
     assert moved.told == [error]
     assert line.retentions.elsewhere is None
     await asyncio.sleep(0)
+    await line.aclose()
+
+
+class Elsewhere(Moving):
+    """A cluster that is asked to look at its other servers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def look_around(self) -> None:
+        self.looks += 1
+
+
+async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others: Any = Elsewhere()
+    connect = connector(target_of_url(f"redis://{HOST}:1"))
+    line: Any = Line("here", connect, Settings(), Sights(BUCKETS), others)
+    opening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    opening.set_result(SimpleNamespace(channel=None, info=None, anchors={}, asked=(0.0, 0.0)))
+    for changed in (False, True):
+        monkeypatch.setattr(type(line.fence), "connected", lambda *_, changed=changed, **__: changed)
+        line._opened(opening)
+        assert others.looks == changed
     await line.aclose()
