@@ -333,6 +333,9 @@ def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
     key, alg = None, None
     try:
         header = json_object(unb64(segments[0]))
+        # Our own bounds: 4 KiB, and an escape for each slash of two certificates.
+        if len(unb64(segments[0])) > 4096 or unb64(segments[0]).count(b"\\") > 160:
+            raise Wrong
     except Wrong:
         found.add("format")
     else:
