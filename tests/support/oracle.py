@@ -108,6 +108,13 @@ def scalars(value: Any) -> list[Any]:
     return [value]
 
 
+def within_our_bounds(header: bytes) -> bytes:
+    """A header may have 4 KiB, and an escape for each slash of two certificates: what we chose, no RFC."""
+    if len(header) > 4096 or header.count(b"\\") > 160:
+        raise Wrong
+    return header
+
+
 def json_object(octets: bytes) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -332,10 +339,7 @@ def proof_faults(  # noqa: C901, PLR0912 - a plain list of questions
         return {"format"}
     key, alg = None, None
     try:
-        header = json_object(unb64(segments[0]))
-        # Our own bounds: 4 KiB, and an escape for each slash of two certificates.
-        if len(unb64(segments[0])) > 4096 or unb64(segments[0]).count(b"\\") > 160:
-            raise Wrong
+        header = json_object(within_our_bounds(unb64(segments[0])))
     except Wrong:
         found.add("format")
     else:
