@@ -46,27 +46,25 @@ def _require_key(key: object) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSecretBasic:
+class _ClientSecret:
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _require_text("client_id", self.client_id)
+        _require_text("client_secret", self.client_secret)
+
+
+class ClientSecretBasic(_ClientSecret):
     """An identifier and a secret in the `Authorization` field (RFC 6749 section 2.3.1)."""
 
-    client_id: str
-    client_secret: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
-        _require_text("client_secret", self.client_secret)
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSecretPost:
+class ClientSecretPost(_ClientSecret):
     """An identifier and a secret in the form (RFC 6749 section 2.3.1), for servers that want it so."""
 
-    client_id: str
-    client_secret: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
-        _require_text("client_secret", self.client_secret)
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

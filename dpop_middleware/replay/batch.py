@@ -121,7 +121,7 @@ class Batch:
         for index in self._asking:
             del replies[index]
         if not all(map(self._can_be_a_reply, replies)):
-            raise InvalidResponse("a reply is none that an entry can get")
+            raise InvalidResponse("the server answered an entry with something else")
         if self._reading.is_forbidden:
             self._fence.off()
             self._settings.notices.warn(

@@ -97,7 +97,7 @@ class AnchorReading:
         if reply is None or isinstance(reply, bytes):
             self._values[bucket] = reply
         elif not isinstance(reply, ServerError):
-            raise InvalidResponse("a reply is none that an anchor can get")
+            raise InvalidResponse("the server answered an anchor with something else")
         elif reply.code in REDIRECTIONS or reply.code in WRONG_SERVER:
             self.elsewhere[bucket] = reply
             self._fence.standing.drop(bucket)

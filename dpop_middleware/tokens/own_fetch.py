@@ -58,6 +58,7 @@ class OwnFetcher(Fetcher):
             future.cancel()
             raise FetchError("no complete answer within the time limit") from error
         except Exception as error:
+            # It is a function of the user's, and may fail with anything: then there are no new keys.
             raise FetchError(f"fetch raised {type(error).__name__}") from error
         if not isinstance(body, bytes):
             raise FetchError(f"fetch returned {type(body).__name__}, not bytes")
