@@ -18,10 +18,12 @@ __all__ = ["unverified_issuer"]
 
 # Within a string of JSON each quote has a backslash before it, so this is a member, at whatever depth.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# Possessive, and one without an end is taken to the end: no sender makes it look at an octet twice.
+_STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
 _URL: Final = re.compile(r"[\x21-\x7e]{1,512}")
-# Where a payload names several issuers, in `act` for instance, so many strings and issuers are looked at.
+# Where a payload names several issuers, in `act` for instance, so many strings, escapes and issuers are seen.
 _MOST_QUOTES: Final = 1000
+_MOST_ESCAPES: Final = 300
 _MOST_ISSUERS: Final = 8
 
 
@@ -53,7 +55,7 @@ def _named(payload: bytes) -> str | None:
     found = set(_ISS.findall(payload))
     if len(found) == 1:
         return _text(found.pop())
-    if payload.count(b'"') > _MOST_QUOTES:
+    if payload.count(b'"') > _MOST_QUOTES or payload.count(b"\\") > _MOST_ESCAPES:
         return None
     depth = seen = 0
     for named in _ISS.finditer(payload):

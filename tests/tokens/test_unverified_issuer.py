@@ -9,7 +9,10 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import TestIssuer
-from dpop_middleware.tokens.unverified_issuer import unverified_issuer
+from dpop_middleware.tokens.unverified_issuer import (
+    _STRING,  # pyright: ignore[reportPrivateUsage]
+    unverified_issuer,
+)
 
 A, B = "https://a.example.com", "https://b.example.com/realms/main"
 
@@ -91,3 +94,22 @@ def test_what_is_no_jwt_is_refused(text: str) -> None:
     with pytest.raises(InvalidToken) as caught:
         unverified_issuer(text)
     assert caught.value.check is Check.TOKEN_FORMAT
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b"\n"])
+def test_a_string_without_an_end_is_looked_at_once(end: bytes) -> None:
+    # From each of its escaped quotes, another search would go to the end.
+    unterminated = b'"' + b'\\"' * 290 + b"x" * 9000 + end
+    assert _STRING.findall(unterminated) == [unterminated]
+    with pytest.raises(InvalidToken):
+        unverified_issuer(token(b'[{"iss":"' + A.encode() + b'"' + unterminated + b'"iss":"b"}'))
+
+
+def test_among_several_issuers_three_hundred_escapes_are_looked_at() -> None:
+    for escapes, found in ((150, True), (151, False)):
+        payload = json.dumps({"act": {"iss": B}, "s": "\\" * escapes, "iss": A})
+        if found:
+            assert unverified_issuer(token(payload)) == A
+        else:
+            with pytest.raises(InvalidToken):
+                unverified_issuer(token(payload))
