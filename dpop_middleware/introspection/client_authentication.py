@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ __all__ = [
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ASSERTION_LIFETIME: Final = 60
+# RFC 9110 section 11.2
+_TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -104,8 +107,13 @@ class BoundToken:
 
     def __post_init__(self) -> None:
         _require_key(self.key)
-        if not callable(self.token):
-            _require_text("token", self.token)
+        if callable(self.token):
+            return
+        _require_text("token", self.token)
+        if not _TOKEN68.fullmatch(self.token):
+            raise ConfigurationError(
+                "token takes an access token as it was issued: without spaces, line breaks and quotes"
+            )
 
 
 ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | PrivateKeyJWT | BoundToken

@@ -175,6 +175,7 @@ def test_no_secret_is_shown(us: Any) -> None:
         (lambda: PrivateKeyJWT(client_id="x", key="hidden"), "key takes a DPoPKey"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         (lambda: PrivateKeyJWT(client_id="x", key=KEY, kid=""), "kid takes"),
         (lambda: BoundToken(key=KEY, token=""), "token takes"),
+        (lambda: BoundToken(key=KEY, token="hidden\n"), "token takes an access token as it was issued"),
         (lambda: BoundToken(key=None, token="x"), "key takes a DPoPKey"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     ],
 )
@@ -182,3 +183,14 @@ def test_what_can_not_authenticate_is_refused_at_the_start(make: Callable[[], An
     with pytest.raises(ConfigurationError, match=says) as caught:
         make()
     assert "hidden" not in str(caught.value)
+
+
+async def test_what_can_not_be_sent_is_not_quoted(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    opaque = verifier(client_authentication=BoundToken(key=KEY, token=lambda: "hidden\n"))
+    with pytest.raises(Unavailable) as caught:
+        await opaque.verify(issuer.issue(JKT))
+    said = f"{(await opaque.health()).error} {caught.value.actual} {caplog.text}"
+    assert "LocalProtocolError" in said
+    assert "hidden" not in said
