@@ -96,7 +96,8 @@ class MultiIssuerVerifier:
         self.expiry_is_final = resolver is None and all(
             type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
-        self.remote = any(getattr(verifier, "remote", False) is True for verifier in self._verifiers)
+        # Whom a resolver finds may ask another server; `is_remote` tells for one token.
+        self.remote = resolver is not None or any(map(_is_remote, self._verifiers))
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -107,6 +108,16 @@ class MultiIssuerVerifier:
     def clock_skew(self) -> float:
         """Seconds for which every one of the verifiers accepts a token after its expiry."""
         return self._clock_skew
+
+    def is_remote(self, token: str) -> bool:
+        """Whether another server may be asked about this token: also where its issuer must be looked up."""
+        if not self.remote:
+            return False
+        try:
+            verifier = self._by_issuer.get(unverified_issuer(token))
+        except InvalidToken:
+            return False
+        return verifier is None or _is_remote(verifier)
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of the issuer that it names.
@@ -164,3 +175,7 @@ def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
     """Return `verifier` such that its tokens name their issuer, where it can do that by itself."""
     return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier
+
+
+def _is_remote(verifier: AccessTokenVerifier) -> bool:
+    return getattr(verifier, "remote", False) is True

@@ -167,7 +167,7 @@ async def test_a_resolver_alone_is_enough() -> None:
     verifier = MultiIssuerVerifier(resolver=Resolver())
     assert (await verifier.verify(A.token(sub="1"))).identity == f"{A.issuer} 1"
     assert (await verifier.health()).ok
-    assert (verifier.issuers, verifier.expiry_is_final, verifier.remote) == ((), False, False)
+    assert (verifier.issuers, verifier.expiry_is_final, verifier.remote) == ((), False, True)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,17 @@ def test_one_that_asks_a_remote_server_makes_all_of_them_remote() -> None:
     own: Any = Own()
     own.remote = True
     assert MultiIssuerVerifier([of_a(), own]).remote
-    assert not MultiIssuerVerifier([of_a(), Own()]).remote
+    local = MultiIssuerVerifier([of_a(), Own()])
+    assert (local.remote, local.is_remote(A.token())) == (False, False)
+
+
+def test_a_proof_is_judged_before_whoever_must_be_looked_up_is_asked() -> None:
+    async def nobody(_issuer: str) -> None:
+        return None
+
+    tenants = MultiIssuerVerifier([of_a()], resolver=nobody)
+    assert tenants.remote
+    assert [tenants.is_remote(token) for token in (A.token(), B.token(), "no.jwt.x")] == [False, True, False]
 
 
 async def test_all_are_opened_and_closed() -> None:
