@@ -20,6 +20,8 @@ Predicate = Callable[[Any], bool]
 NO_CLAIMS: Final[Mapping[str, Predicate]] = MappingProxyType({})
 
 _ABSENT: Final = object()
+# Seconds: a login further ahead than any two clocks differ is none, a time in milliseconds for instance.
+_MOST_AHEAD: Final = 300
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -29,7 +31,7 @@ class Requirements:
     `scopes` must all be granted, and one of `any_of` (RFC 6750 section 3.1). Each of `claims` must be there,
     and its predicate return True for its value; one that raises refuses the request. One of `acr_values` must
     be the token's `acr`, and its `auth_time` must be at most `max_age` whole seconds ago (RFC 9470 section
-    4). Empty and None ask for nothing. Raises ConfigurationError.
+    4), and at most 300 ahead. Empty and None ask for nothing. Raises ConfigurationError.
     """
 
     scopes: tuple[str, ...]
@@ -79,7 +81,7 @@ class Requirements:
                 isinstance(auth_time, bool)
                 or not isinstance(auth_time, (int, float))
                 or not math.isfinite(auth_time)
-                or now - auth_time > self.max_age
+                or not -_MOST_AHEAD <= now - auth_time <= self.max_age
             ):
                 raise self._insufficient("more recent authentication is required", token, "auth_time")
 
