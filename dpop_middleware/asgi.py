@@ -16,7 +16,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
-from dpop_middleware._adapter.metadata import send_metadata
+from dpop_middleware._adapter.metadata import error_response, send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
@@ -107,7 +107,7 @@ class DPoPMiddleware:
         try:
             verified = await connection.authenticate(self.resource_server, scope, self._requirements)
         except DPoPError as error:
-            response = self.resource_server.error_response(error)
+            response = error_response(self.resource_server, error, scope)
         else:
             if self._close_at_expiry:
                 await self._serve_until_expiry(verified.access_token, scope, receive, send)

@@ -21,6 +21,7 @@ from dpop_middleware._adapter.connection import (
     raw_headers,
     send_refusal,
 )
+from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
@@ -130,7 +131,8 @@ class DPoPSecurity(SecurityBase):
         except DPoPError as error:
             if isinstance(connection, WebSocket) and not can_deny(connection.scope):
                 raise WebSocketException(WS_1008_POLICY_VIOLATION) from error
-            raise DPoPHTTPException(error, self._resource_server.error_response(error)) from error
+            response = error_response(self._resource_server, error, connection.scope)
+            raise DPoPHTTPException(error, response) from error
         return verified.access_token
 
     def _check_nonces_are_delivered(self, connection: HTTPConnection) -> None:

@@ -135,7 +135,6 @@ class ResourceServer:
         url = origin if public_url is None else public_url
         urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
         self._resource = resource
-        self.published_metadata = published(metadata, resource, origin=origin, origins=urls.origins)
         made = {
             "audience": audience,
             "jwks": jwks,
@@ -152,6 +151,7 @@ class ResourceServer:
             clock=clock,
             insecure_http_hosts=insecure_http_hosts,
         )
+        self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
         self._token_clock_skew = clock_skew_of(verifier)
         # What this server and its siblings have in common.
         self.verification = RequestVerification(
@@ -263,9 +263,9 @@ class ResourceServer:
             )
         return verified
 
-    def error_response(self, error: DPoPError) -> ErrorResponse:
-        """Return the response to an error that `authenticate` raised (RFC 9449 section 7.1)."""
-        return error_response(error, self._policy, metadata=self.published_metadata)
+    def error_response(self, error: DPoPError, request: ResourceRequest | None = None) -> ErrorResponse:
+        """Return the response to `error` (RFC 9449 section 7.1); of several hosts, `request` tells one."""
+        return error_response(error, self._policy, metadata=self.published_metadata, request=request)
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.

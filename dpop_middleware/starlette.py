@@ -22,6 +22,7 @@ from dpop_middleware._adapter.connection import (
     send_refusal,
 )
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
@@ -110,7 +111,8 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         try:
             seconds = await gate.seconds(self.scope)
         except DPoPError as error:
-            await send_refusal(gate.resource_server.error_response(error), self.scope, self.send)
+            response = error_response(gate.resource_server, error, self.scope)
+            await send_refusal(response, self.scope, self.send)
             return
         shared = Connection.of(self.scope)
         async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
@@ -153,7 +155,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         try:
             seconds = await gate.seconds(scope)
         except DPoPError as error:
-            response = gate.resource_server.error_response(error)
+            response = error_response(gate.resource_server, error, scope)
             if websocket is None:
                 return refusal(response)
             await send_refusal(response, scope, websocket.send)

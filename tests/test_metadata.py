@@ -142,6 +142,64 @@ async def test_every_public_host_serves_the_same_document(world: World, host: st
     assert json.loads(answer.body)["resource"] == ORIGIN
 
 
+HOSTS = {"api.example.test": ORIGIN, "other.test": "https://other.test", "evil.test": ORIGIN, "": ORIGIN}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_every_host_that_tokens_may_name_has_a_document_of_its_own(world: World, host: str) -> None:
+    own = HOSTS[host]
+    resources = [ORIGIN, "https://other.test"]
+    api = describing(world, public_url=resources, audience=resources)
+    headers = [(b"host", host.encode())]
+    for app in (
+        DPoPMiddleware(reached, api),
+        Starlette(routes=[metadata_route(api), Route("/notes", requires_dpop(api)(endpoint))]),
+    ):
+        assert json.loads((await ask(app, headers=headers)).body)["resource"] == own
+        refused = await ask(app, "/notes", headers=headers)
+        assert refused.challenges[0].endswith(f', resource_metadata="{own}{PATH}"')
+
+
+async def test_a_token_for_each_host_is_accepted_there(world: World) -> None:
+    resources = [ORIGIN, "https://other.test"]
+    app = DPoPMiddleware(reached, describing(world, public_url=resources, audience=resources))
+    for audience in resources:
+        token = world.token(audience=audience)
+        url = f"{audience}/notes"
+        proof = world.key.proof("GET", url, access_token=token, now=world.clock())
+        host = (b"host", audience.removeprefix("https://").encode())
+        sent = [host, (b"authorization", f"DPoP {token}".encode()), (b"dpop", proof.encode())]
+        assert (await ask(app, "/notes", headers=sent)).body == b"reached"
+
+
+def test_fastapi_and_a_class_name_the_document_of_their_host(world: World) -> None:
+    from typing import Annotated
+
+    from fastapi import Security
+    from starlette.endpoints import HTTPEndpoint
+
+    from dpop_middleware import AccessToken
+
+    resources = [ORIGIN, "https://other.test"]
+    api = describing(world, public_url=resources, audience=resources)
+    dpop = DPoPSecurity(api)
+    app = FastAPI()
+
+    @app.get("/notes")
+    async def notes(token: Annotated[AccessToken, Security(dpop)]) -> str | None:
+        return token.subject
+
+    @requires_dpop(api)
+    class Notes(HTTPEndpoint):
+        pass
+
+    app.router.routes.append(Route("/class", Notes))
+    client = TestClient(app, base_url="https://other.test")
+    for path in ("/notes", "/class"):
+        challenge = client.get(path).headers["www-authenticate"]
+        assert challenge.endswith(f', resource_metadata="https://other.test{PATH}"')
+
+
 async def test_every_challenge_says_where_the_metadata_are(world: World) -> None:
     app = DPoPMiddleware(
         Starlette(routes=[Route("/", requires_dpop(api := describing(world), "notes:write")(endpoint))]), api
@@ -209,7 +267,7 @@ def test_nothing_secret_is_in_the_document(world: World) -> None:
     api = describing(world, nonces=world.nonces(), replay_namespace="secret-namespace")
     published = api.published_metadata
     assert published is not None
-    body = published.document(issuers=api.issuers, policy=api.policy).body
+    body = published.document(api.resource, issuers=api.issuers, policy=api.policy).body
     assert set(json.loads(body)) == {
         "resource",
         "authorization_servers",

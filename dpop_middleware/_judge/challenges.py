@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dpop_middleware._metadata.published import PublishedMetadata
+from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
@@ -99,13 +100,18 @@ def _response(kind: _Kind) -> ErrorResponse:
 
 
 def error_response(
-    error: DPoPError, policy: DPoPPolicy, *, metadata: PublishedMetadata | None = None
+    error: DPoPError,
+    policy: DPoPPolicy,
+    *,
+    metadata: PublishedMetadata | None = None,
+    request: ResourceRequest | None = None,
 ) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).
 
     The error stands on the challenge of the scheme that was used, on both when that can't be told, and on
     neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
-    first. Where the resource server publishes `metadata`, each says where (RFC 9728 section 5.1).
+    first. Where the resource server publishes `metadata`, each says where: at the host of `request` (RFC 9728
+    section 5.1).
     """
     parameters = _parameters(error)
     response = _response(
@@ -117,7 +123,7 @@ def error_response(
             error.scheme,
             policy.algorithms,
             policy.accept_bearer,
-            None if metadata is None else metadata.url,
+            None if metadata is None else metadata.url(request),
         )
     )
     added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)

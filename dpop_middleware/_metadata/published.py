@@ -1,18 +1,21 @@
-"""The metadata document of a resource server: where it is, and what it says (RFC 9728 sections 2 and 3).
+"""The metadata documents of a resource server: where they are, and what they say (RFC 9728 sections 2 and 3).
 
-It is made from the configuration that verifies, so that it can't promise anything else, and from nothing
-that a request says: every client, at every host, reads the same.
+They are made from the configuration that verifies, so that they can't promise anything else. A request only
+chooses among them, by its host.
 """
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from dpop_middleware._metadata.resource_metadata import ResourceMetadata
-from dpop_middleware._request.uri import normalize
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.policy import DPoPPolicy
 
@@ -31,16 +34,42 @@ class Document(NamedTuple):
 
 
 class PublishedMetadata(NamedTuple):
-    """Where the metadata of `resource` are: at `url`, whose path is `path` once it is decoded.
+    """Where the metadata are: at one path of each public host, `path` once it is decoded.
 
-    `raw_paths` are the spellings of that path which clients send.
+    `origin` is that of the resource server's own identifier. `resources` has the identifier at each origin
+    that is one of its own. `raw_paths` are the spellings of the path which clients send, `written` the
+    usual one.
     """
 
     metadata: ResourceMetadata
-    resource: str
-    url: str
+    origin: str
+    resources: Mapping[str, str]
+    urls: PublicURLs
     path: str
+    written: str
     raw_paths: frozenset[bytes]
+
+    @property
+    def several(self) -> bool:
+        """Whether hosts have documents of their own."""
+        return len(self.resources) > 1
+
+    def url(self, request: ResourceRequest | None = None) -> str:
+        """Return the URL of the document that concerns the host of `request`."""
+        return self._origin(request) + self.written
+
+    def resource(self, request: ResourceRequest | None = None) -> str:
+        """Return the identifier of the resource at the host of `request`.
+
+        It is the server's own at a host without one, and where `request` names none of the hosts.
+        """
+        return self.resources[self._origin(request)]
+
+    def _origin(self, request: ResourceRequest | None) -> str:
+        if request is None or not self.several:
+            return self.origin
+        origin = self.urls.origin_of(request)
+        return self.origin if origin is None or origin not in self.resources else origin
 
     def is_asked_for(self, scope: Mapping[str, Any]) -> bool:
         """Whether an ASGI scope asks for the document: by its very path, alone or below the root path.
@@ -61,25 +90,31 @@ class PublishedMetadata(NamedTuple):
         before_raw = before.encode("utf-8", "replace")
         return sent.startswith(before_raw) and sent[len(before_raw) :] in self.raw_paths
 
-    def document(self, *, issuers: tuple[str, ...], policy: DPoPPolicy) -> Document:
-        """Return the document of a server that accepts tokens of `issuers` and judges by `policy`."""
-        return _document(self.metadata, self.resource, issuers, policy.algorithms, policy.accept_bearer)
+    def document(self, resource: str, *, issuers: tuple[str, ...], policy: DPoPPolicy) -> Document:
+        """Return the document of `resource`, which accepts tokens of `issuers` and judges by `policy`."""
+        return _document(self.metadata, resource, issuers, policy.algorithms, policy.accept_bearer)
 
 
 def published(
-    metadata: ResourceMetadata | None, resource: str, *, origin: str, origins: Collection[str]
+    metadata: ResourceMetadata | None,
+    resource: str,
+    *,
+    origin: str,
+    urls: PublicURLs,
+    verifier: object = None,
 ) -> PublishedMetadata | None:
     """Return where `metadata` of `resource`, an acceptable URL of `origin`, are; None without any.
 
-    The well-known path goes between the host and the resource's own path (RFC 9728 section 3.1). Raises
-    ConfigurationError where `origin` is none of `origins`, by which clients call the server: nobody would
-    find the document there.
+    The well-known path goes between the host and the resource's own path (RFC 9728 section 3.1). Another
+    public host is a resource of its own where tokens may name it: where one of the `audiences` of `verifier`
+    is `resource` but for the host. Raises ConfigurationError where `origin` is none of `urls`, by which
+    clients call the server: nobody would find the document there.
     """
     if metadata is None:
         return None
     if not isinstance(metadata, ResourceMetadata):
         raise ConfigurationError(f"metadata takes a ResourceMetadata, not {metadata!r}")
-    if origin not in origins:
+    if origin not in urls.origins:
         raise ConfigurationError(
             f"metadata are published at the origin of resource, {origin}, which public_url doesn't name: "
             "add it there, or leave metadata out"
@@ -88,9 +123,25 @@ def published(
     raw = _WELL_KNOWN + ("" if own == "/" else own)
     written = resource.partition("://")[2].partition("/")[2]
     spellings = {raw, f"{_WELL_KNOWN}/{written}" if written else raw}
+    audiences: Iterable[str] = getattr(verifier, "audiences", ())
+    found = {_normal(audience): audience for audience in sorted(audiences)}
+    others = {other: found[other + own] for other in urls.origins if other + own in found}
     return PublishedMetadata(
-        metadata, resource, origin + raw, unquote(raw), frozenset(each.encode() for each in spellings)
+        metadata,
+        origin,
+        MappingProxyType(others | {origin: resource}),
+        urls,
+        unquote(raw),
+        raw,
+        frozenset(each.encode() for each in spellings),
     )
+
+
+def _normal(audience: str) -> str:
+    try:
+        return normalize(audience)
+    except URIError:
+        return audience
 
 
 @lru_cache(maxsize=_DOCUMENTS)

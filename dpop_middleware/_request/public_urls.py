@@ -59,6 +59,15 @@ class PublicURLs:
         """Scheme and authority of each host by which clients call the application."""
         return tuple(bases[0].origin for bases in self._hosts.values())
 
+    def origin_of(self, request: ResourceRequest) -> str | None:
+        """Return the origin that the request was sent to, None where it names none of ours."""
+        try:
+            if not request.raw_path.startswith("/"):
+                request = self._from_absolute_form(request)
+            return self._bases(request.hosts)[0].origin
+        except (URIError, InvalidRequest, InvalidDPoPProof):
+            return None
+
     def origin_form(self, request: ResourceRequest) -> ResourceRequest:
         """Return the request with its target in origin form; one that has that form is returned as it is.
 

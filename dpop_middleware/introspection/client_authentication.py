@@ -107,10 +107,9 @@ class BoundToken:
 
     def __post_init__(self) -> None:
         _require_key(self.key)
-        if callable(self.token):
-            return
-        _require_text("token", self.token)
-        if not _TOKEN68.fullmatch(self.token):
+        if not callable(self.token):
+            _require_text("token", self.token)
+        if isinstance(self.token, str) and not _TOKEN68.fullmatch(self.token):
             raise ConfigurationError(
                 "token takes an access token as it was issued: without spaces, line breaks and quotes"
             )

@@ -203,6 +203,11 @@ class IntrospectionVerifier:
         return (self._rules.claims.issuer,)
 
     @property
+    def audiences(self) -> frozenset[str]:
+        """The identifiers of this resource server: `aud` must hold one of them."""
+        return self._rules.claims.audiences
+
+    @property
     def clock_skew(self) -> float:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.claims.clock_skew

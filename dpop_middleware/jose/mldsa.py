@@ -1,6 +1,6 @@
 """ML-DSA for JWS: pure, with an empty context (RFC 9964, FIPS 204).
 
-`cryptography` has it since version 48, where the library that it is built on has it: OpenSSL 3.5 and newer,
+`cryptography` has it since 48.0.0, where the library that it is built on has it: OpenSSL 3.5 and newer,
 AWS-LC, BoringSSL. Its own wheels do; a build of a distribution may not.
 """
 

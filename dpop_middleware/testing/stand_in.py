@@ -51,7 +51,7 @@ def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple
     `issuer` is whose token it is, None for the first of several.
     """
     verifier = _their_verifier(production, issuer)
-    return (production.resource,) if verifier is None else tuple(sorted(verifier._rules.audiences))
+    return (production.resource,) if verifier is None else tuple(sorted(verifier.audiences))
 
 
 def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile:

@@ -100,6 +100,8 @@ class AccessTokenVerifier(Protocol):
       by a bool or an attribute `ok`, otherwise they can unless it raises.
     - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
       doesn't say).
+    - `audiences`: the identifiers of the resource server that a token may name; where they are known, each
+      public host that is one of them has metadata of its own (RFC 9728).
     - `remote`: True where `verify` asks another server: then a request's proof is judged before, as far as it
       can be without the token, so that nobody makes us ask by a bad one.
     - `is_remote(token)`, a method that says the same of one token, where it depends on the token.

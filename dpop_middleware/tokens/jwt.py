@@ -152,6 +152,11 @@ class JWTAccessTokenVerifier:
         return (self._rules.issuer,)
 
     @property
+    def audiences(self) -> frozenset[str]:
+        """The identifiers of this resource server: `aud` must hold one of them."""
+        return self._rules.audiences
+
+    @property
     def clock_skew(self) -> float:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.clock_skew

@@ -9,7 +9,7 @@ from dpop_middleware._options import part, provides
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import clock_skew_of
+from dpop_middleware.tokens.options import audiences_of_all, clock_skew_of
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
 
@@ -55,6 +55,11 @@ class JWTOrOpaqueVerifier:
     def issuers(self) -> tuple[str, ...]:
         """The issuers of both kinds of token, each once."""
         return tuple(dict.fromkeys((*self._jwt.issuers, *self._opaque.issuers)))
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The identifiers of this resource server that tokens of both kinds may name."""
+        return audiences_of_all((self._jwt, self._opaque))
 
     @property
     def clock_skew(self) -> float:

@@ -18,7 +18,7 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, clock_skew_of
+from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, audiences_of_all, clock_skew_of
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import shown
 from dpop_middleware.tokens.unverified_issuer import unverified_issuer
@@ -103,6 +103,11 @@ class MultiIssuerVerifier:
     def issuers(self) -> tuple[str, ...]:
         """The issuers whose verifiers were given; those that the resolver knows can't be listed."""
         return tuple(self._by_issuer)
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """The identifiers of this resource server that tokens of every issuer given may name."""
+        return audiences_of_all(self._verifiers)
 
     @property
     def clock_skew(self) -> float:

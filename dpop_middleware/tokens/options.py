@@ -1,7 +1,7 @@
 """Checks of what a verifier is configured with; each message says what to change."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from dpop_middleware._options import refused, seconds
@@ -10,6 +10,7 @@ from dpop_middleware.jose.header import media_type
 __all__ = [
     "LONGEST_CLOCK_SKEW",
     "TOKEN_CLOCK_SKEW",
+    "audiences_of_all",
     "checked_clock_skew",
     "checked_token_types",
     "clock_skew_of",
@@ -37,6 +38,12 @@ def clock_skew_of(verifier: object) -> float:
     seconds.
     """
     return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
+def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
+    """Return the audiences that each of `verifiers` accepts; of one that tells none, none."""
+    known = [frozenset(getattr(verifier, "audiences", ())) for verifier in verifiers]
+    return frozenset.intersection(*known) if known else frozenset()
 
 
 def checked_token_types(types: object) -> tuple[str | None, ...]:

@@ -13,6 +13,7 @@ import dpop_middleware
 from dpop_middleware import DPoPPolicy, ErrorResponse, ResourceMetadata
 from dpop_middleware._judge.challenges import error_response, nonce_headers
 from dpop_middleware._metadata.published import published
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.errors import (
     DPoPError,
     InsufficientScope,
@@ -30,7 +31,7 @@ from dpop_middleware.errors import (
 STRICT = DPoPPolicy(algorithms=("ES256", "EdDSA"))
 MIXED = DPoPPolicy(algorithms=("ES256", "EdDSA"), accept_bearer=True)
 API = "https://api.example.com"
-METADATA = published(ResourceMetadata(), API, origin=API, origins=(API,))
+METADATA = published(ResourceMetadata(), API, origin=API, urls=PublicURLs(API, insecure_http_hosts=()))
 ALGS = 'algs="ES256 EdDSA"'
 
 

@@ -7,16 +7,23 @@ import pytest
 
 from dpop_middleware import DPoPPolicy, ResourceMetadata
 from dpop_middleware._metadata.published import PublishedMetadata, published
+from dpop_middleware._request.public_urls import PublicURLs
+from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.errors import ConfigurationError
 
+API = "https://api.example.com"
 NOTHING_MORE = ResourceMetadata()
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 
+def urls(*origins: str) -> PublicURLs:
+    return PublicURLs(origins, insecure_http_hosts=())
+
+
 def of(resource: str, metadata: ResourceMetadata = NOTHING_MORE) -> PublishedMetadata:
     origin = checked_url("resource", resource, insecure_http_hosts=()).origin
-    found = published(metadata, resource, origin=origin, origins=(origin,))
+    found = published(metadata, resource, origin=origin, urls=urls(origin))
     assert found is not None
     return found
 
@@ -40,31 +47,26 @@ def scope(path: str, *, raw: bytes | None = b"", root_path: str = "", kind: str 
     ],
 )
 def test_the_well_known_path_goes_between_host_and_path(resource: str, url: str) -> None:
-    assert of(resource).url == url
+    assert of(resource).url() == url
 
 
 def test_nothing_is_published_unless_asked() -> None:
-    assert published(None, "https://api.example.com", origin="x", origins=()) is None
+    assert published(None, API, origin=API, urls=urls(API)) is None
 
 
 def test_metadata_that_nobody_would_find_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="public_url doesn't name"):
-        published(
-            ResourceMetadata(),
-            "https://api.example.com",
-            origin="https://api.example.com",
-            origins=("https://api.example.org",),
-        )
+        published(ResourceMetadata(), API, origin=API, urls=urls("https://api.example.org"))
 
 
 def test_metadata_are_a_resource_metadata() -> None:
     with pytest.raises(ConfigurationError, match="metadata takes a ResourceMetadata, not"):
-        published({"a": 1}, "https://a.example", origin="", origins=())  # type: ignore[arg-type]
+        published({"a": 1}, API, origin=API, urls=urls(API))  # type: ignore[arg-type]
 
 
 def test_the_document_says_what_verifies() -> None:
-    document = of("https://api.example.com").document(
-        issuers=("https://auth.example.com",), policy=DPoPPolicy(algorithms=("ES256", "EdDSA"))
+    document = of(API).document(
+        API, issuers=("https://auth.example.com",), policy=DPoPPolicy(algorithms=("ES256", "EdDSA"))
     )
     assert json.loads(document.body) == {
         "resource": "https://api.example.com",
@@ -85,8 +87,8 @@ def test_the_document_says_what_its_operator_says() -> None:
         resource_tos_uri="https://docs.example.com/tos",
         authorization_details_types_supported=["pay"],
     )
-    document = of("https://api.example.com/v1/", metadata).document(
-        issuers=(), policy=DPoPPolicy(accept_bearer=True)
+    document = of(f"{API}/v1/", metadata).document(
+        f"{API}/v1/", issuers=(), policy=DPoPPolicy(accept_bearer=True)
     )
     said = json.loads(document.body)
     assert said["resource"] == "https://api.example.com/v1/"
@@ -106,11 +108,9 @@ def test_the_document_says_what_its_operator_says() -> None:
 
 
 def test_the_tag_changes_with_the_document_only() -> None:
-    first = of("https://api.example.com").document(issuers=("https://a.example",), policy=DPoPPolicy())
-    same = of("https://api.example.com").document(
-        issuers=("https://a.example",), policy=DPoPPolicy(nonce="required")
-    )
-    other = of("https://api.example.com").document(issuers=("https://b.example",), policy=DPoPPolicy())
+    first = of(API).document(API, issuers=("https://a.example",), policy=DPoPPolicy())
+    same = of(API).document(API, issuers=("https://a.example",), policy=DPoPPolicy(nonce="required"))
+    other = of(API).document(API, issuers=("https://b.example",), policy=DPoPPolicy())
     assert first == same
     assert first.etag != other.etag
 
@@ -163,3 +163,75 @@ def test_no_other_request_asks_for_the_document(asked: dict[str, Any]) -> None:
 def test_a_path_is_known_as_the_resource_writes_it_and_as_it_is_usual(raw: bytes) -> None:
     found = of("https://api.example.com/%7euser")
     assert found.is_asked_for(scope(f"{WELL_KNOWN}/~user", raw=WELL_KNOWN.encode() + raw))
+
+
+class OfAudiences:
+    def __init__(self, *audiences: str) -> None:
+        self.audiences = frozenset(audiences)
+
+
+NET, ORG = "https://api.example.net", "https://api.example.org:8443"
+
+
+def at_hosts(*audiences: str, resource: str = f"{API}/v1") -> PublishedMetadata:
+    found = published(
+        ResourceMetadata(), resource, origin=API, urls=urls(API, NET, ORG), verifier=OfAudiences(*audiences)
+    )
+    assert found is not None
+    return found
+
+
+def to(host: str, raw_path: str = "/v1/notes") -> ResourceRequest:
+    return ResourceRequest("GET", raw_path, (host,), (), ())
+
+
+@pytest.mark.parametrize(
+    ("audience", "resource"),
+    [
+        (f"{NET}/v1", f"{NET}/v1"),
+        ("https://API.example.NET:443/v1", "https://API.example.NET:443/v1"),
+        (NET, f"{API}/v1"),
+        (f"{NET}/v1/", f"{API}/v1"),
+        (f"{NET}/v2", f"{API}/v1"),
+        ("http://api.example.net/v1", f"{API}/v1"),
+        ("https://evil.example/v1", f"{API}/v1"),
+        ("api", f"{API}/v1"),
+    ],
+)
+def test_a_host_is_a_resource_of_its_own_where_tokens_may_name_it(audience: str, resource: str) -> None:
+    found = at_hosts(f"{API}/v1", audience)
+    assert found.resource(to("api.example.net")) == resource
+    assert found.several == (resource == audience)
+    assert found.url(to("api.example.net")) == f"{NET if found.several else API}{WELL_KNOWN}/v1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "origin"),
+    [
+        (to("api.example.net"), NET),
+        (to("API.example.net:443"), NET),
+        (to("api.example.org:8443"), ORG),
+        (to("evil.example", f"{NET}/v1/notes"), NET),
+        (to("api.example.com"), API),
+        (to("api.example.org"), API),
+        (to("evil.example"), API),
+        (to("api.example.net", "https://evil.example/v1/notes"), API),
+        (to("api.example.net", "ftp://api.example.net/v1/notes"), NET),
+        (to("api.example.net, api.example.com"), API),
+        (to("api.example.net")._replace(hosts=()), API),
+        (to("api.example.net")._replace(hosts=("api.example.net", "api.example.com")), API),
+        (None, API),
+    ],
+)
+def test_the_host_of_a_request_chooses_among_the_configured_ones(
+    asked: ResourceRequest | None, origin: str
+) -> None:
+    found = at_hosts(f"{API}/v1", f"{NET}/v1", f"{ORG}/v1")
+    assert found.resource(asked) == f"{origin}/v1"
+    assert found.url(asked) == f"{origin}{WELL_KNOWN}/v1"
+
+
+def test_a_verifier_that_tells_no_audiences_has_one_resource() -> None:
+    found = published(ResourceMetadata(), API, origin=API, urls=urls(API, NET), verifier=object())
+    assert found is not None
+    assert (found.several, found.resource(to("api.example.net"))) == (False, API)

@@ -341,6 +341,14 @@ async def metadata_by_a_route(names: dict[str, Any], world: World) -> None:
     assert (answer.status_code, answer.json()["resource"]) == (200, f"{API}/v1")
 
 
+async def metadata_of_two_hosts(names: dict[str, Any], world: World) -> None:
+    app = DPoPMiddleware(names["app"], names["api"])
+    for host in names["hosts"]:
+        url = f"{host}/.well-known/oauth-protected-resource"
+        assert url in (await ask(app, "GET", f"{host}/notes")).headers["WWW-Authenticate"]
+        assert (await ask(app, "GET", url)).json()["resource"] == host
+
+
 async def keys_through_a_proxy(names: dict[str, Any], world: World) -> None:
     app = DPoPMiddleware(names["app"], names["api"])
     assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
@@ -382,7 +390,11 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Both kinds of token": [both_kinds],
         "Tokens without a subject": [tokens_without_a_subject],
     },
-    "metadata": {"Say what you are": [metadata], "Without the middleware": [metadata_by_a_route]},
+    "metadata": {
+        "Say what you are": [metadata],
+        "Without the middleware": [metadata_by_a_route],
+        "Behind a proxy": [metadata_of_two_hosts],
+    },
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
     "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
     "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},

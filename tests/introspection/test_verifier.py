@@ -223,3 +223,10 @@ async def test_many_requests_with_one_token_are_one_question(
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["CancelledError", *["AccessToken"] * 99]
     assert issuer.asked_about(token) == 1
+
+
+def test_its_audiences_are_told(verifier: Verifier) -> None:
+    assert verifier(audience=["https://a.test", "https://b.test"]).audiences == {
+        "https://a.test",
+        "https://b.test",
+    }

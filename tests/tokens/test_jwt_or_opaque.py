@@ -141,3 +141,10 @@ async def test_of_one_issuer_the_subject_is_enough() -> None:
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     assert (await both.verify(ISSUER.token(sub="ann"))).identity == "ann"
     assert (await both.verify(opaque.issue())).identity == "user123"
+
+
+def test_audiences_are_those_that_both_verifiers_accept() -> None:
+    jwt, opaque = jwts(), Remote()
+    assert JWTOrOpaqueVerifier(jwt=jwt, opaque=opaque).audiences == frozenset()
+    opaque.audiences = frozenset({str(ISSUER.audience), "https://b.test"})  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    assert JWTOrOpaqueVerifier(jwt=jwt, opaque=opaque).audiences == jwt.audiences

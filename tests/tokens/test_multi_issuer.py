@@ -168,6 +168,7 @@ async def test_a_resolver_alone_is_enough() -> None:
     assert (await verifier.verify(A.token(sub="1"))).identity == f"{A.issuer} 1"
     assert (await verifier.health()).ok
     assert (verifier.issuers, verifier.expiry_is_final, verifier.remote) == ((), False, True)
+    assert verifier.audiences == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -281,3 +282,11 @@ def test_wrong_verifiers_are_refused(arguments: tuple[Any, ...], message: str) -
 def test_wrong_options_are_refused(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} takes"):
         MultiIssuerVerifier([of_a()], **{option: value})
+
+
+def test_audiences_are_those_that_every_verifier_accepts() -> None:
+    shared = MultiIssuerVerifier(
+        [of_a(audience=[API, "https://b.test"]), of_b(audience=[API, "https://c.test"])]
+    )
+    assert shared.audiences == {API}
+    assert MultiIssuerVerifier([of_a(), Own()]).audiences == frozenset()
