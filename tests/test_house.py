@@ -18,7 +18,7 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),
