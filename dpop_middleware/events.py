@@ -3,7 +3,6 @@
 Never a token or a proof: an event holds what was expected and what was found, and the log escapes both.
 """
 
-import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Literal
 from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._judge.verdicts import Authentication
 from dpop_middleware._log import LOG, RateLimit, escaped, info_is_seen, named, plain
-from dpop_middleware._options import refused
+from dpop_middleware._options import listener
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -23,8 +22,16 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
+from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 
-__all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
+__all__ = [
+    "AuthenticationEvent",
+    "EventSink",
+    "ExchangeSink",
+    "Reporter",
+    "StoreExchange",
+    "hint_for",
+]
 
 _HOW_TO_SEE_MORE = (
     ". Further refusals by this check are logged at INFO, which isn't shown here: to see them, give the "
@@ -100,10 +107,7 @@ class Reporter:
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
-        asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
-        if on_event is not None and (asynchronous or not callable(on_event)):
-            raise refused("on_event", "a synchronous function, which may fill a queue", on_event)
-        self._on_event = on_event
+        self._on_event: EventSink | None = listener("on_event", on_event)
         self._limit = RateLimit()
         self._shown: set[Check | None] = set()
 
