@@ -21,7 +21,8 @@ try:
     from opentelemetry import metrics, trace
 except ImportError as error:
     raise ImportError(
-        "dpop_middleware.telemetry needs OpenTelemetry: install dpop_middleware[otel], or opentelemetry-api"
+        "dpop_middleware.telemetry needs opentelemetry-api, which is not installed: "
+        "in a checkout of dpop_middleware, python -m pip install '.[otel]'"
     ) from error
 
 __all__ = ["METRICS", "SPAN_ATTRIBUTES", "Metric", "Telemetry"]

@@ -318,7 +318,7 @@ def test_wrong_options_are_refused() -> None:
 def test_without_the_extra_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "dpop_middleware.telemetry")
-    with pytest.raises(ImportError, match=r"install dpop_middleware\[otel\]"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[otel\]'"):
         importlib.import_module("dpop_middleware.telemetry")
 
 
