@@ -3,28 +3,28 @@
 from typing import Any, Final
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose.strict_json import Bounds, parse_untrusted_object
 
-__all__ = ["LONGEST_HEADER", "media_type", "parse_header"]
+__all__ = ["HEADER", "media_type", "parse_header"]
 
-# Encoded: 4 KiB of JSON, which has room for a key and for two certificates.
-LONGEST_HEADER: Final = 5462
-# Some serialisers escape each slash, of which a certificate has some thirty.
-_MAX_ESCAPES: Final = 160
+# Room for a key and for two certificates; some serialisers escape each slash, of which one has some thirty.
+HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160)
+"""The bounds of a header."""
+
 _OMITTED: Final = "application/"
 
 
-def parse_header(segment: str, *, longest: int = LONGEST_HEADER) -> dict[str, Any]:
+def parse_header(segment: str, bounds: Bounds = HEADER) -> dict[str, Any]:
     """Return the JSON object that a header segment holds.
 
-    Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `strict_json.parse_untrusted_object`
-    refuse, for more than `longest` characters, by default those of 4 KiB of JSON, and for more than 160
-    backslashes. What the members mean is not checked.
+    Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `parse_untrusted_object` refuse, and
+    for more characters than `bounds` has bytes for. What the members mean is not checked.
     """
-    if len(segment) > longest:
+    if len(segment) > -(-bounds.size * 4 // 3):
         raise JOSEError("a header is too large", check=Check.FORMAT)
-    return strict_json.parse_untrusted_object(base64url.decode(segment), max_escapes=_MAX_ESCAPES)
+    return parse_untrusted_object(base64url.decode(segment), bounds)
 
 
 def media_type(typ: object) -> str | None:

@@ -3,23 +3,16 @@
 import json
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose.errors import JOSEError
 
-__all__ = ["MAX_DEPTH", "MAX_ESCAPES", "parse_object", "parse_untrusted_object"]
+__all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_object", "parse_untrusted_object"]
 
 MAX_DEPTH: Final = 32
 """How deep objects and arrays may be nested: more would exhaust the stack of code that walks them."""
 
-# What an untrusted sender may make the parser do.
-_MAX_SIZE: Final = 8 * 1024
-_MAX_STRUCTURE: Final = 256
-# Each object costs a call; a chain as deep as is allowed has fewer.
-_MAX_CONTAINERS: Final = 40
-MAX_ESCAPES: Final = 640
-"""A `jti` of 512 escaped characters has fewer."""
 
 _STRUCTURE: Final = b'{}[],:"'
 
@@ -30,6 +23,24 @@ _MAX_INTEGER_LENGTH: Final = 308
 _WHITE_SPACE: Final = " \t\n\r"
 
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class Bounds(NamedTuple):
+    """What an untrusted sender may make the parser do.
+
+    `size` is in bytes; `structure` counts braces, brackets, commas, colons and quotes together, `containers`
+    opening braces and brackets, `escapes` backslashes.
+    """
+
+    size: int
+    structure: int
+    containers: int
+    escapes: int
+
+
+# Each object costs a call. A `jti` of 512 escaped characters has fewer escapes.
+CLAIMS: Final = Bounds(size=8 * 1024, structure=256, containers=40, escapes=640)
+"""The bounds of a proof's claims."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,18 +118,17 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_untrusted_object(data: bytes, *, max_escapes: int = MAX_ESCAPES) -> dict[str, Any]:
+def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, Any]:
     """Return what `parse_object` does, of what nobody has vouched for: a JOSE header, a proof's claims.
 
-    Raises JOSEError (`Check.FORMAT`) also for more than 8 KiB, more than 256 braces, brackets, commas, colons
-    and quotes together, over 40 of them opening braces and brackets, and more than `max_escapes` backslashes:
-    counted at C speed, before anything is parsed.
+    Raises JOSEError (`Check.FORMAT`) also for what is beyond `bounds`: counted at C speed, before anything is
+    parsed.
     """
     if (
-        len(data) > _MAX_SIZE
-        or len(data) - len(data.translate(None, _STRUCTURE)) > _MAX_STRUCTURE
-        or data.count(b"{") + data.count(b"[") > _MAX_CONTAINERS
-        or data.count(b"\\") > max_escapes
+        len(data) > bounds.size
+        or len(data) - len(data.translate(None, _STRUCTURE)) > bounds.structure
+        or data.count(b"{") + data.count(b"[") > bounds.containers
+        or data.count(b"\\") > bounds.escapes
     ):
         raise JOSEError(
             "a segment is too large, or has too many members or escapes",

@@ -78,6 +78,9 @@ class KeySet:
         self.keys = keys
         self.left_out = left_out
         self.identities = frozenset(key.identity for key in keys)
+        self._by_kid: dict[str | None, tuple[VerificationKey, ...]] = {
+            kid: tuple(key for key in keys if key.kid == kid) for kid in {key.kid for key in keys}
+        }
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -94,12 +97,9 @@ class KeySet:
         Several keys may share a `kid`. Where no key has it, the keys without one are tried; a token without
         `kid` tries every key. At most eight are returned, since each try is a signature verification.
         """
-        named = kid is not None and any(key.kid == kid for key in self.keys)
-        tried = tuple(
-            key
-            for key in self.keys
-            if algorithm in key.algorithms and (kid is None or key.kid == (kid if named else None))
-        )
+        named = kid is not None and kid in self._by_kid
+        fitting = self.keys if kid is None else self._by_kid.get(kid if named else None, ())
+        tried = tuple([key for key in fitting if algorithm in key.algorithms])
         return Candidates(tried[:MAX_TRIES], named)
 
 

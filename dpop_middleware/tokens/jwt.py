@@ -231,10 +231,11 @@ class JWTAccessTokenVerifier:
         key = self._signing_keys.signer(signed, candidates.keys)
         if key is not None:
             return key
-        wanted = token_hash(token) if candidates.keys else _name_of_key(signed)
+        wanted = ""
         tried = {candidate.identity for candidate in candidates.keys}
         while key is None and self._source.renewable and not (candidates.named and candidates.keys):
             self._check_worth_waiting(signed)
+            wanted = wanted or (token_hash(token) if candidates.keys else _name_of_key(signed))
             newer = await self._source.newer_than(keys, since=since, wanted=wanted)
             if newer is keys:
                 break

@@ -5,6 +5,7 @@ at, and `alg` and `kid` only choose among what the configuration and the issuer 
 """
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dpop_middleware.checks import Check
@@ -13,6 +14,7 @@ from dpop_middleware.jose import base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.header import media_type, parse_header
+from dpop_middleware.jose.strict_json import Bounds
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = ["MAX_TOKEN_SIZE", "SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
@@ -21,8 +23,11 @@ MAX_TOKEN_SIZE = 16 * 1024
 """Characters of the longest token that is looked at."""
 
 _JWE_DOTS = 4
-# Encoded: 2 KiB of JSON. Whoever has no token can send one, and `x5c` in it is never looked at.
-_LONGEST_HEADER = 2731
+# Whoever has no token can send one. It has no key in it; room for one certificate, which is never looked at.
+_HEADER = Bounds(size=1536, structure=64, containers=4, escapes=60)
+# All tokens of one key have the same header. Who sends others has each of them read.
+_REMEMBERED = 64
+_LONGEST_REMEMBERED = 512
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
 
@@ -45,7 +50,7 @@ class SignedToken(NamedTuple):
         try:
             return base64url.decode(self.encoded_payload)
         except JOSEError as error:
-            raise not_a_jwt() from error
+            raise not_a_jwt(error.description) from error
 
     def is_signed_by(self, key: VerificationKey) -> bool:
         """Whether `key` made the signature."""
@@ -59,13 +64,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def not_a_jwt() -> InvalidToken:
-    """Return the error for a string that isn't a signed JWT."""
-    return InvalidToken("the access token is not a signed JWT", check=Check.TOKEN_FORMAT)
+def not_a_jwt(why: str | None = None) -> InvalidToken:
+    """Return the error for a string that isn't a signed JWT; `why` is for the log."""
+    return InvalidToken("the access token is not a signed JWT", check=Check.TOKEN_FORMAT, actual=why)
 
 
 def parse_signed_token(
-    token: str, *, token_types: Collection[str | None], algorithms: Collection[str]
+    token: str, *, token_types: tuple[str | None, ...], algorithms: tuple[str, ...]
 ) -> SignedToken:
     """Split and decode a token and judge its header (RFC 9068 section 4); raises InvalidToken.
 
@@ -74,23 +79,27 @@ def parse_signed_token(
     """
     try:
         jws = compact.split(token)
-        header = parse_header(jws.header, longest=_LONGEST_HEADER)
+        read = _read_header if len(jws.header) <= _LONGEST_REMEMBERED else _read_header.__wrapped__
+        algorithm, kid = read(jws.header, token_types, algorithms)
         signature = base64url.decode(jws.signature)
     except JOSEError as error:
         if token.count(".") == _JWE_DOTS:
             raise InvalidToken(
                 "encrypted access tokens (JWE) are not supported", check=Check.TOKEN_FORMAT
             ) from error
-        raise not_a_jwt() from error
+        raise not_a_jwt(error.description) from error
+    return SignedToken(algorithm, kid, jws.signing_input, signature, jws.payload)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_header(
+    segment: str, token_types: tuple[str | None, ...], algorithms: tuple[str, ...]
+) -> tuple[Algorithm, str | None]:
+    """Return algorithm and `kid` of an acceptable header."""
+    header = parse_header(segment, _HEADER)
     _judge_members(header)
     _judge_typ(header, token_types)
-    return SignedToken(
-        algorithm=_algorithm(header, algorithms),
-        kid=header.get("kid"),
-        signing_input=jws.signing_input,
-        signature=signature,
-        encoded_payload=jws.payload,
-    )
+    return _algorithm(header, algorithms), header.get("kid")
 
 
 def _judge_members(header: Mapping[str, Any]) -> None:

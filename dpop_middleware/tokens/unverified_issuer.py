@@ -37,7 +37,7 @@ def unverified_issuer(token: str) -> str:
     try:
         payload = base64url.decode(compact.split(token).payload)
     except JOSEError as error:
-        raise not_a_jwt() from error
+        raise not_a_jwt(error.description) from error
     issuer = _named(payload)
     if issuer is None or not _URL.fullmatch(issuer):
         raise InvalidToken(

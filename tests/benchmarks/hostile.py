@@ -44,15 +44,17 @@ _TEXTS = {
     "at every bound": '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 256 + "x" * 5000 + '"}',
     "duplicate names": "{" + ",".join(['"a":1'] * 50) + "}",
 }
+# Objects and members, as many as a header may have.
+_FLAT = ",".join(['{"a":0}'] * 12 + ["1"] * 150)
 # A header may have less: these are as large as one may be.
 _HEADERS = _TEXTS | {
     "4 KiB of string": '{"a":"' + "x" * 4080 + '"}',
     "4 KiB of float": '{"a":0.' + "9" * 4080 + "}",
     "4 KiB of blanks": "{" + " " * 4090 + "}",
     "160 escapes": '{"a":"' + "\\u00e4" * 160 + '"}',
-    "at every bound": '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 160 + "x" * 2900 + '"}',
+    "at every bound": '{"a":[' + _FLAT + '],"b":"' + "\\u00e4" * 160 + "x" * 2600 + '"}',
 }
-_TOKEN_BOUNDS = '{"a":[' + ",".join(["{}"] * 38) + '],"b":"' + "\\u00e4" * 160 + "x" * 900 + '"}'
+_TOKEN_BOUNDS = '{"a":[{},{},' + ",".join(["1"] * 26) + '],"b":"' + "\\u00e4" * 60 + "x" * 1070 + '"}'
 _PATHS = {
     "letters encoded": "%41" * 1360,
     "quotes": '"' * 4090,

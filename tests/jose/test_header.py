@@ -34,6 +34,12 @@ def test_a_header_has_room_for_two_certificates_whose_slashes_are_escaped() -> N
         parse_header(encoded('{"a":"' + "\\/" * 161 + '"}'))
 
 
+def test_a_header_has_sixteen_objects_and_arrays_at_most() -> None:
+    assert len(parse_header(encoded(json.dumps({"a": [{}] * 14})))["a"]) == 14
+    with pytest.raises(JOSEError, match="too many members"):
+        parse_header(encoded(json.dumps({"a": [{}] * 15})))
+
+
 @pytest.mark.parametrize("typ", ["dpop+jwt", "DPoP+JWT", "application/dpop+jwt", "APPLICATION/DPOP+JWT"])
 def test_one_media_type_has_several_spellings(typ: str) -> None:
     assert media_type(typ) == "dpop+jwt"

@@ -174,8 +174,50 @@ def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(token)
 
 
-def test_the_header_of_a_token_has_two_kibibytes_at_most() -> None:
-    longest = "x" * (2048 - len(json.dumps({"typ": "at+jwt", "alg": "ES256", "pad": ""})))
-    text = json.dumps({"typ": "at+jwt", "alg": "ES256", "pad": longest})
-    assert parse(KEY.sign(text, {})).algorithm.name == "ES256"
-    assert refused(KEY.sign(text + " ", {})).check is Check.TOKEN_FORMAT
+MEMBERS = {"typ": "at+jwt", "alg": "ES256"}
+
+
+def header_of(**members: object) -> str:
+    return json.dumps({**MEMBERS, **members})
+
+
+LONGEST = header_of(pad="x" * (1536 - len(header_of(pad=""))))
+
+
+@pytest.mark.parametrize(
+    ("most", "more", "why"),
+    [
+        (LONGEST, LONGEST + " ", "too large"),
+        (header_of(a=[1] * 46), header_of(a=[1] * 47), "too many members"),
+        (header_of(a=[{}, {}]), header_of(a=[{}, {}, {}]), "too many members"),
+        (header_of(a="\\" * 30), header_of(a="\\" * 31), "escapes"),
+    ],
+    ids=["1.5 KiB", "64 structural characters", "four objects and arrays", "60 escapes"],
+)
+def test_the_header_of_a_token_has_bounds_and_the_log_names_them(most: str, more: str, why: str) -> None:
+    assert parse(KEY.sign(most, {})).algorithm.name == "ES256"
+    error = refused(KEY.sign(more, {}))
+    assert error.check is Check.TOKEN_FORMAT
+    assert why in str(error.actual)
+
+
+def test_an_honest_header_with_a_certificate_whose_slashes_are_escaped_passes() -> None:
+    certificate = ("MIIC/zCCA" + "a" * 39) * 24
+    text = header_of(kid="1", x5c=[certificate], x5t="x" * 27).replace("/", "\\/")
+    assert text.count("\\") > 20
+    assert parse(KEY.sign(text, {})).kid == "1"
+
+
+def test_headers_are_remembered_but_for_long_ones() -> None:
+    name = "k" * 600
+    for kid in ("a", "b", "a", name, name):
+        assert parse(KEY.sign(header_of(kid=kid), {})).kid == kid
+
+
+def test_what_one_verifier_accepts_is_not_remembered_for_another() -> None:
+    token = KEY.sign(header_of(typ="JWT"), {})
+    parsed = parse_signed_token(token, token_types=("jwt",), algorithms=("ES256",))
+    assert parsed.algorithm.name == "ES256"
+    assert refused(token).check is Check.TOKEN_TYP
+    with pytest.raises(InvalidToken):
+        parse_signed_token(token, token_types=("jwt",), algorithms=("ES512",))
