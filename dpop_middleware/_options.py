@@ -16,6 +16,7 @@ __all__ = [
     "choice",
     "clock",
     "flag",
+    "listener",
     "names",
     "names_or_one",
     "namespace",
@@ -69,6 +70,15 @@ def flag(name: str, value: object) -> bool:
     """Return an option that is True or False."""
     if not isinstance(value, bool):
         raise refused(name, "True or False", value)
+    return value
+
+
+def listener(name: str, value: Any) -> Any:
+    """Return an option that is called at each event: a synchronous function, or None for nobody."""
+    # What an asynchronous function returns, nobody would await.
+    asynchronous = any(map(inspect.iscoroutinefunction, (value, type(value).__call__)))
+    if value is not None and (asynchronous or not callable(value)):
+        raise refused(name, "a synchronous function, which may fill a queue", value)
     return value
 
 

@@ -255,12 +255,7 @@ class ResourceServer:
             self._reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
             raise
         if not recalled and self._reporter.wants_acceptance:
-            self._reporter.accepted(
-                authentication.request,
-                scheme=authentication.scheme,
-                token=authentication.access_token,
-                duration=time.perf_counter() - started,
-            )
+            self._reporter.accepted(authentication, duration=time.perf_counter() - started)
         return verified
 
     def error_response(self, error: DPoPError, request: ResourceRequest | None = None) -> ErrorResponse:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -258,6 +259,15 @@ async def events(names: dict[str, Any], world: World) -> None:
     assert names["verdicts"] == {("accepted", "all"): 1, ("refused", "jti"): 1}
 
 
+async def dashboard(names: dict[str, Any], world: World) -> None:
+    assert await replay(names["app"], "GET", "/notes", world.auth()) == [200, 401]
+    read = generate_latest().decode()
+    names["provider"].shutdown()
+    assert 'dpop_authentication_challenges_total{dpop_authentication_scheme="DPoP",dpop_check="jti"' in read
+    assert "dpop_replay_store_exchange_entries_sum" in read
+    assert f'dpop_issuer_keys_age_seconds{{dpop_issuer="{ISSUER}"' in read
+
+
 def authorization_server(names: dict[str, Any], world: World) -> Starlette:
     """The README's token endpoint, with what it leaves to the reader: how tokens are signed."""
 
@@ -376,6 +386,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
+    "dashboard": {"Metrics": [dashboard]},
     "events": {"Events": [events]},
     "fetching_keys": {
         "Through an egress proxy": [keys_through_a_proxy],
