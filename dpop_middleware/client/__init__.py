@@ -1,7 +1,7 @@
 """The client's side of DPoP: a key, proofs, token requests, `auth=` and `transport=` for httpx2 and httpx.
 
-`DPoPKey`, `pkce_pair` and `authorization_url` need the core only. `DPoPAuth`, `DPoPTransport` and the token
-requests need httpx2 or httpx (extra `client`), which are imported at their first use.
+`DPoPKey`, `pkce_pair` and `authorization_url` need the core only. `DPoPAuth`, `DPoPTransport`, `TokenSource`
+and the token requests need httpx2 or httpx (extra `client`), which are imported at their first use.
 """
 
 from importlib import import_module
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         fetch_token,
         fetch_token_async,
     )
+    from dpop_middleware.client.token_source import TokenSource
     from dpop_middleware.client.transport import DPoPTransport
 
 __all__ = [
@@ -34,13 +35,16 @@ __all__ = [
     "RefreshToken",
     "TokenRequestError",
     "TokenResponse",
+    "TokenSource",
     "authorization_url",
     "fetch_token",
     "fetch_token_async",
     "pkce_pair",
 ]
 
-_MODULES: Final = MappingProxyType({"DPoPAuth": "auth", "DPoPTransport": "transport"})
+_MODULES: Final = MappingProxyType(
+    {"DPoPAuth": "auth", "DPoPTransport": "transport", "TokenSource": "token_source"}
+)
 
 
 def __getattr__(name: str) -> Any:
