@@ -141,6 +141,20 @@ async def clocks(names: dict[str, Any], world: World) -> None:
         assert (await ask(app, "GET", "/notes", headers=fields)).status_code == status
 
 
+async def nonce_endpoint(names: dict[str, Any], world: World) -> None:
+    auth = world.auth()
+    given = await ask(names["app"], "POST", "/nonce", auth=auth)
+    assert (given.status_code, given.headers["Cache-Control"]) == (200, "no-store")
+    assert given.json()["c_nonce"] in names["challenges"]
+    key = DPoPKey.generate()
+    token = world.issuers[ISSUER].token(jkt=key.jkt)
+    nonce = given.headers["DPoP-Nonce"]
+    proof = key.proof("GET", f"{API}/notes", access_token=token, nonce=nonce)
+    fields = {"Authorization": f"DPoP {token}", "DPoP": proof}
+    assert (await ask(names["app"], "GET", "/notes", headers=fields)).status_code == 404, "it has no notes"
+    assert [name for name, _ in names["api"].nonce_headers()] == ["dpop-nonce", "cache-control"]
+
+
 async def readiness(names: dict[str, Any], world: World) -> None:
     assert (await ask(names["app"], "GET", "/ready")).json() == {"ready": True}
     assert (await ask(names["app"], "GET", "/other")).status_code == 401
@@ -443,7 +457,11 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Behind a proxy": [metadata_of_two_hosts],
     },
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
-    "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
+    "nonces": {
+        "Nonces": [nonces],
+        "A nonce before the first request": [nonce_endpoint],
+        "Clocks": [clocks],
+    },
     "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},
     "replay_store": {
         "Redis in production": [redis_in_production],
