@@ -229,8 +229,12 @@ class ResourceServer:
         try:
             return await self.verification.verify(request, self._policy, started=started)
         except DPoPError as error:
-            self._reporter.failed(error, request, duration=time.perf_counter() - started)
+            self.report(error, request, started=started)
             raise
+
+    def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:
+        """Tell `on_event` and the log of a refusal; `started` is by `time.perf_counter`."""
+        self._reporter.failed(error, request, duration=time.perf_counter() - started)
 
     def authorize(
         self,
@@ -252,7 +256,7 @@ class ResourceServer:
         try:
             verified = self.verification.authorize(authentication, requirements, self._policy)
         except DPoPError as error:
-            self._reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
+            self.report(error, authentication.request, started=started)
             raise
         if not recalled and self._reporter.wants_acceptance:
             self._reporter.accepted(authentication, duration=time.perf_counter() - started)
