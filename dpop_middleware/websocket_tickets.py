@@ -182,7 +182,7 @@ class WebSocketTickets:
             )
         ticket = self._seal.open(carried.tickets[0])
         if ticket is None:
-            raise InvalidToken("the ticket is not valid here", check=Check.TOKEN_FORMAT)
+            raise InvalidToken("the ticket is not valid here", check=Check.AUTHORIZATION)
         if not ticket.issued_at - WORKER_CLOCK_MARGIN <= now < ticket.expires_at:
             raise InvalidToken(
                 "the ticket has expired", check=Check.TOKEN_TIME, expected=now, actual=ticket.expires_at
