@@ -16,6 +16,7 @@ from dpop_middleware.replay.pending import CROWDED
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.replay import answer, answers, entry
+from tests.support.running import running
 from tests.support.scripted import ScriptedServer
 from tests.support.slots import in_slots, migrate, slots_between
 from tests.support.valkey import HOST, Cluster, Server, until
@@ -25,6 +26,8 @@ MOVING = 1.0
 
 # Seconds: longer than a busy machine needs to open a cluster and to write its first anchors.
 PATIENT = 3.0
+# Seconds: no machine stands still for half of that, so a 503 is the store's own doing.
+ENDLESS = 30.0
 OF_EACH_MASTER = ((0, 5000), (6000, 10000), (11000, 16383))
 
 
@@ -55,10 +58,10 @@ def cluster(implementation: str) -> Iterator[Cluster]:
 
 
 async def promoted(server: Server) -> float:
-    """Wait until `server` is a master and takes writes for its slots; return when that was (monotonic)."""
+    """Wait until `server` is a master and takes writes for its slots; return when that was (by `running`)."""
     await eventually(lambda: server.run("ROLE")[0] == "master")
     await eventually(lambda: "cluster_state:ok" in server.raw("CLUSTER INFO").decode())
-    return time.monotonic()
+    return running()
 
 
 LOW = (0, 99)
@@ -210,14 +213,14 @@ class TestOddClusters:
             scripted.script = lambda words: ask if words[0] == b"SET" else None
             scripted.hold(b"SET")
             busy.hold(b"SET")
-            begin = time.monotonic()
+            begin = running()
             redirected = asyncio.ensure_future(answer(store, in_slots(0, 8191, 1)[0]))
             await asyncio.sleep(0.4)
             others = [asyncio.ensure_future(answer(store, item)) for item in in_slots(8192, 16383, 2)]
             await asyncio.sleep(0.05)
             scripted.release()
             assert isinstance(await redirected, Unavailable)
-            assert time.monotonic() - begin < 1.25
+            assert running() - begin < 1.25
             await store.aclose()
             assert all(isinstance(outcome, Unavailable) for outcome in await asyncio.gather(*others))
 
@@ -328,10 +331,10 @@ class TestOddClusters:
 
 async def test_a_cluster_that_is_not_there() -> None:
     store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1,{HOST}:2")
-    begin = time.monotonic()
+    begin = running()
     assert await answers(store, [entry() for _ in range(30)]) == {503: 30}
     assert isinstance(await answer(store, entry()), Unavailable)
-    assert time.monotonic() - begin < 0.5
+    assert running() - begin < 0.5
     health = await store.health()
     assert not health.ok
     assert health.nodes[0].address == "cluster"
@@ -364,7 +367,7 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
     for server in shared_cluster.servers:
         forget(server)
     source, target = shared_cluster.owner(0), shared_cluster.owner(16383)
-    store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+    store = RedisReplayStore.from_url(shared_cluster.url, timeout=ENDLESS)
     moving = slots_between(0, 16383)[:41]
     used = in_slots(0, moving[-1], 20)
     assert await answers(store, used) == {True: 20}
@@ -385,9 +388,8 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
     assert load.replays_refused > 0
     assert load.replays_accepted == 0
     assert load.fresh_called_replays == 0
-    assert load.unavailable == 0
+    assert not load.refusals
     assert load.longest_wait < MOVING
-    assert load.longest_outage < MOVING
     await store.aclose()
 
 
@@ -403,7 +405,7 @@ def vouches_itself(server: Server, slot: int) -> bool:
 
 async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
     with Cluster(masters=1, replicas=0, implementation=implementation) as cluster:
-        store = RedisReplayStore.from_url(cluster.url, timeout=2.0)
+        store = RedisReplayStore.from_url(cluster.url, timeout=ENDLESS)
         slot = slots_between(0, 16383)[0]
         item = in_slots(slot, slot, 1)[0]
         assert await store.add(item) is True
@@ -419,18 +421,18 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
             assert await answers(store, fresh) == {True: 3}
             assert await answers(store, [*fresh, item]) == {False: 4}
             await asyncio.to_thread(migrate, slot, source, target, [], finish=True)
-            moved = time.monotonic()
+            moved = running()
             assert await answers(store, [*fresh, item]) == {False: 4}
             # The fence stands there, too, as soon as the store has looked at the slots again.
             await eventually(lambda: vouches_itself(target, slot))
-            watched = time.monotonic() - moved
+            watched = running() - moved
             await load.until_accepted_by_all()
         assert watched < MOVING
         assert load.replays_refused > 0
         assert load.replays_accepted == 0
         assert load.fresh_called_replays == 0
+        assert not load.refusals
         assert load.longest_wait < MOVING
-        assert load.longest_outage < MOVING
         await store.aclose()
 
 
@@ -440,12 +442,11 @@ async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
     victim = cluster.owner(0)
     replica = cluster.replica_of(victim)
     async with Load(store) as load:
-        await asyncio.sleep(0.5)
-        assert load.unavailable == 0
+        await load.until_accepted_by_all()
         await asyncio.to_thread(victim.kill)
         back = await promoted(replica)
         await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
-        recovered = time.monotonic() - back
+        recovered = running() - back
         await asyncio.sleep(0.5)
     assert recovered < RECOVERY + SLACK
     assert load.longest_wait < TIMEOUT + SLACK
@@ -471,12 +472,12 @@ async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementa
 
         async def does_what_it_can(store: RedisReplayStore) -> None:
             alive, dead = in_slots(6000, 16383, 30), in_slots(0, 5000, 30)
-            begin = time.monotonic()
+            begin = running()
             assert await answers(store, [*alive, *dead]) == {True: 30, 503: 30}
             assert await answers(store, [*alive, *dead]) == {False: 30, 503: 30}
             assert await answers(store, stolen(used)) == {False: 30, 503: 30}
             # A connection that is refused is no reason to wait: each of the three would take as long.
-            assert time.monotonic() - begin < PATIENT
+            assert running() - begin < PATIENT
 
         client = RedisCluster(host=HOST, port=living.port)
         stores = [
@@ -496,7 +497,7 @@ async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementa
         replica.run("CONFIG", "SET", "cluster-replica-no-failover", "no")
         back = await promoted(replica)
         await asyncio.gather(*(recovery(store, lambda: late(in_slots(0, 5000, 1))[0]) for store in stores))
-        assert time.monotonic() - back < RECOVERY + SLACK
+        assert running() - back < RECOVERY + SLACK
         for store in stores:
             fresh = late([*in_slots(0, 5000, 30), *in_slots(6000, 16383, 30)])
             assert await answers(store, fresh) == {True: 60}
@@ -521,12 +522,12 @@ async def test_a_master_that_hangs_and_one_that_is_asked_to_step_down(cluster: C
         replica.run("CLUSTER", "FAILOVER")
         switched = await promoted(replica)
         await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
-        assert time.monotonic() - switched < RECOVERY + SLACK
+        assert running() - switched < RECOVERY + SLACK
         await asyncio.to_thread(cluster.until_agreed)
         replica.pause()
         back = await promoted(victim)
         await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
-        recovered = time.monotonic() - back
+        recovered = running() - back
     replica.resume()
     assert recovered < RECOVERY + SLACK
     assert load.longest_wait < TIMEOUT + SLACK

@@ -21,9 +21,11 @@ from dpop_middleware.replay.pending import CROWDED, FENCED, NO_ANSWER, REFUSED
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.proxy import Proxy
 from tests.support.replay import after_a_loss, answer, answers, entry
+from tests.support.running import running
 from tests.support.valkey import Server, implementations, until
 
 PATIENCE = 1.0
+WRONG_PASSWORD = {"AuthenticationError", "NOAUTH"}
 
 
 @pytest.fixture
@@ -66,12 +68,12 @@ async def test_connection_refused(server: Server, store: RedisReplayStore) -> No
     used = entry()
     assert await store.add(used) is True
     server.kill()
-    begin = time.monotonic()
+    begin = running()
     for _ in range(20):
         error = await refused(store, used)
         assert error.description == NO_ANSWER
         assert error.actual == "ConnectionError"
-    assert time.monotonic() - begin < TIMEOUT + SLACK
+    assert running() - begin < TIMEOUT + SLACK
     server.start()
     assert await recovery(store) < RECOVERY
     assert (await refused(store, used._replace(now=time.time()))).description == FENCED
@@ -90,15 +92,15 @@ async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore)
     used = entry()
     assert await store.add(used) is True
     server.pause()
-    begin = time.monotonic()
+    begin = running()
     assert await answers(store, [used, *(entry() for _ in range(50))]) == {503: 51}
-    assert time.monotonic() - begin < TIMEOUT + SLACK
+    assert running() - begin < TIMEOUT + SLACK
     # The circuit is open: nobody waits for the deadline but a probe now and then.
     durations = []
     for _ in range(100):
-        begin = time.monotonic()
+        begin = running()
         await refused(store)
-        durations.append(time.monotonic() - begin)
+        durations.append(running() - begin)
         await asyncio.sleep(0.005)
     assert sorted(durations)[90] < 0.05
     assert max(durations) < TIMEOUT + SLACK
@@ -114,7 +116,7 @@ async def test_killed_and_started_again_under_load(server: Server, store: RedisR
         await asyncio.to_thread(server.kill)
         await asyncio.sleep(0.3)
         await asyncio.to_thread(server.start)
-        back = time.monotonic()
+        back = running()
         await load.until_accepted_after(back)
         recovered = load.last_acceptance - back
         await asyncio.sleep(0.5)
@@ -182,7 +184,7 @@ async def test_wrong_password_and_none(server: Server) -> None:
     server.run("CONFIG", "SET", "requirepass", "right")
     for credentials in ("", ":wrong@"):
         store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"))
-        assert (await refused(store)).actual in {"AuthenticationError", "NOAUTH"}
+        assert (await refused(store)).actual in WRONG_PASSWORD
         await store.aclose()
     store = RedisReplayStore.from_url(server.url.replace("//", "//:right@"), new_server="accept")
     assert await store.add(entry()) is True
@@ -199,21 +201,21 @@ async def test_a_password_that_is_changed_under_load(server: Server) -> None:
     with server.client(password="right") as admin:
         assert await store.add(used) is True
         async with Load(store) as load:
-            await load.until_accepted_after(time.monotonic())
+            await load.until_accepted_after(running())
             admin.config_set("requirepass", "changed")
             assert await store.add(entry()) is True
             assert await store.add(used) is False
-            assert load.unavailable == 0
-            assert (await refused(other)).actual in {"AuthenticationError", "NOAUTH"}
+            assert not WRONG_PASSWORD & {actual for _, actual in load.refusals}
+            assert (await refused(other)).actual in WRONG_PASSWORD
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await eventually(lambda: load.unavailable > 20)
-            assert (await refused(store)).actual in {"AuthenticationError", "NOAUTH"}
+            assert (await refused(store)).actual in WRONG_PASSWORD
             await refused(store, used._replace(now=time.time()))
             accepted = load.accepted
             await asyncio.sleep(0.3)
             assert load.accepted == accepted
             admin.config_set("requirepass", "right")
-            back = time.monotonic()
+            back = running()
             await load.until_accepted_after(back)
             recovered = load.last_acceptance - back
             assert await recovery(other) < RECOVERY + SLACK
@@ -252,12 +254,12 @@ async def test_replies_that_never_come(proxy: Proxy, patient: RedisReplayStore) 
     assert await patient.add(entry()) is True
     item = entry()
     proxy.swallow_replies = True
-    begin = time.monotonic()
+    begin = running()
     asking = asyncio.ensure_future(patient.add(item))
     await asyncio.sleep(0.05)
     proxy.swallow_replies = False
     assert await asking is True
-    assert time.monotonic() - begin < PATIENCE + SLACK
+    assert running() - begin < PATIENCE + SLACK
     assert await patient.add(item) is False
 
 
@@ -269,9 +271,9 @@ async def test_a_slow_server_is_waited_for_within_the_timeout(
     assert await patient.add(entry()) is True
     assert await answers(patient, [entry() for _ in range(100)]) == {True: 100}
     proxy.reply_delay = 4 * PATIENCE
-    begin = time.monotonic()
+    begin = running()
     assert (await refused(patient)).actual in {"TimeoutError", "ConnectionError"}
-    assert time.monotonic() - begin < PATIENCE + SLACK
+    assert running() - begin < PATIENCE + SLACK
 
 
 @pytest.mark.slow
@@ -281,17 +283,17 @@ async def test_a_server_that_takes_a_second_for_each_answer(
     used = [entry() for _ in range(30)]
     assert await answers(proxied, used) == {True: 30}
     async with Load(proxied) as load:
-        await load.until_accepted_after(time.monotonic())
+        await load.until_accepted_after(running())
         proxy.reply_delay = 1.0
-        begin = time.monotonic()
+        begin = running()
         assert (await refused(proxied)).actual in {"TimeoutError", "ConnectionError"}
-        assert time.monotonic() - begin < TIMEOUT + SLACK
+        assert running() - begin < TIMEOUT + SLACK
         assert await answers(proxied, stolen(used)) == {503: 30}
         accepted = load.accepted
         await asyncio.sleep(1.5)
         assert load.accepted == accepted
         proxy.reply_delay = 0.0
-        back = time.monotonic()
+        back = running()
         await load.until_accepted_after(back)
         recovered = load.last_acceptance - back
         await load.until_a_replay_is_refused()
@@ -488,26 +490,28 @@ async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
 async def test_connections_cut_at_random_under_load(
     proxy: Proxy, proxied: RedisReplayStore, implementation: str
 ) -> None:
-    seconds = 30.0 if implementation == next(iter(implementations())) else 8.0
-    end = time.monotonic() + seconds
+    rounds = 150 if implementation == next(iter(implementations())) else 40
+    slowest = 0.0
     async with Load(proxied) as load:
-        while time.monotonic() < end:
-            await asyncio.sleep(random.uniform(0.001, 0.1))
-            match random.randrange(4):
-                case 0:
-                    proxy.lose_next_reply = True
-                case 1:
-                    proxy.piece = random.choice([None, 7, 100])
-                case _:
-                    proxy.cut()
-        proxy.piece = None
-        await load.until_accepted_after(time.monotonic())
-        recovered = load.last_acceptance - end
-    assert recovered < RECOVERY
+        for _ in range(rounds):
+            for _ in range(random.randint(1, 8)):
+                await asyncio.sleep(random.uniform(0.001, 0.1))
+                match random.randrange(4):
+                    case 0:
+                        proxy.lose_next_reply = True
+                    case 1:
+                        proxy.piece = random.choice([None, 7, 100])
+                    case _:
+                        proxy.cut()
+            proxy.piece = None
+            begin = running()
+            await load.until_accepted_after(begin)
+            slowest = max(slowest, load.last_acceptance - begin)
+        await load.until_a_replay_is_refused()
+    assert slowest < RECOVERY
     assert load.longest_wait < TIMEOUT + SLACK
-    assert load.replays_refused > 0
-    assert proxy.connections > seconds
-    assert load.accepted > 30 * seconds
+    assert proxy.connections > rounds
+    assert load.accepted > rounds
     assert load.replays_accepted == 0
     assert load.fresh_called_replays == 0
 
@@ -550,12 +554,12 @@ async def test_who_comes_while_the_connection_is_opened_waits_for_it_within_its_
     for _ in range(2):
         await answers(store, [entry() for _ in range(3)])
     # One attempt after the other hangs; who comes then is not refused at once, nor kept for longer.
-    begin, waited = time.monotonic(), 0.0
-    while waited < 0.3 and time.monotonic() - begin < 10:
-        asked = time.monotonic()
+    begin, waited = running(), 0.0
+    while waited < 0.3 and running() - begin < 10:
+        asked = running()
         await refused(store)
         await asyncio.sleep(0.001)
-        waited = time.monotonic() - asked
+        waited = running() - asked
     assert 0.3 <= waited < 0.6 + SLACK
     server.resume()
     assert await recovery(store) < RECOVERY

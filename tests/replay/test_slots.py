@@ -31,8 +31,13 @@ def cluster(implementation: str) -> Iterator[Cluster]:
         yield cluster
 
 
-def store_of(cluster: Cluster) -> RedisReplayStore:
-    return RedisReplayStore.from_url(cluster.url, timeout=2.0)
+def store_of(cluster: Cluster, *, timeout: float = 2.0) -> RedisReplayStore:
+    return RedisReplayStore.from_url(cluster.url, timeout=timeout)
+
+
+def patient_store_of(cluster: Cluster) -> RedisReplayStore:
+    """One whose 503 is its own doing: no machine stands still for half of its time."""
+    return store_of(cluster, timeout=30.0)
 
 
 def after(items: list[ReplayEntry]) -> list[ReplayEntry]:
@@ -80,7 +85,7 @@ async def until_served(store: RedisReplayStore) -> None:
 async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> None:
     source, target, other = cluster.servers
     moving = slots_between(0, 1500)
-    busy, idle = store_of(cluster), store_of(cluster)
+    busy, idle = patient_store_of(cluster), patient_store_of(cluster)
     used = in_slots(0, 1500, 60)
     assert await answers(busy, used) == {True: 60}
     assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
@@ -88,14 +93,14 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
         for slot in moving:
             await asyncio.to_thread(migrate, slot, source, target, [other])
         # A worker that opens right now finds nothing missing.
-        newcomer = store_of(cluster)
+        newcomer = patient_store_of(cluster)
         for store in (newcomer, idle):
             assert await answers(store, stolen(used)) == {False: 60}
             assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
         await load.until_accepted_by_all()
     assert load.accepted > 100
     assert load.replays_refused > 0
-    assert (load.unavailable, load.replays_accepted, load.fresh_called_replays) == (0, 0, 0)
+    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
     for store in (busy, idle, newcomer):
         assert await answers(store, in_slots(0, 16383, 100)) == {True: 100}
         await store.aclose()
@@ -108,7 +113,7 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
         with pytest.raises(redis.ResponseError):
             source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
         return
-    busy, idle = store_of(cluster), store_of(cluster)
+    busy, idle = patient_store_of(cluster), patient_store_of(cluster)
     used = in_slots(0, 1500, 60)
     assert await answers(busy, used) == {True: 60}
     assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
@@ -116,11 +121,11 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
         source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
         await eventually(lambda: cluster.owner(0) is target and cluster.owner(1500) is target)
         await load.until_accepted_by_all()
-        newcomer = store_of(cluster)
+        newcomer = patient_store_of(cluster)
         for store in (newcomer, idle):
             assert await answers(store, stolen(used)) == {False: 60}
             assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
-    assert (load.unavailable, load.replays_accepted, load.fresh_called_replays) == (0, 0, 0)
+    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
     for store in (busy, idle, newcomer):
         await store.aclose()
 
