@@ -30,7 +30,7 @@ from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler", "refusals"]
+__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler", "refusal_responses"]
 
 
 class DPoPHTTPException(HTTPException):
@@ -70,8 +70,8 @@ async def dpop_exception_handler(connection: HTTPConnection, exception: Exceptio
     return refusal(exception.response)
 
 
-def refusals() -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusals())`.
+def refusal_responses() -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusal_responses())`.
 
     The bodies are those of `dpop_exception_handler`. Goes to an application, a router or one route.
     """

@@ -33,7 +33,7 @@ URL = "https://api.example.test/notes"
 ISSUER = TestIssuer(clock=lambda: NOW)
 KEY = DPoPKey.generate()
 TOKEN = ISSUER.token(jkt=KEY.jkt, scopes=["notes:read"])
-NONCES = HMACNonceProvider(bytes(range(32)))
+NONCES = HMACNonceProvider(bytes(range(32))).for_server(purpose="resource server", server="")
 
 
 def verifier(issuer: TestIssuer = ISSUER) -> JWTAccessTokenVerifier:
