@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired, check_unbound
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
@@ -118,9 +118,9 @@ class RequestVerification:
             request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
-                _check_unbound(token)
+                check_unbound(token)
                 check_not_expired(token, now)
                 return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop, policy.algorithms)
@@ -128,11 +128,11 @@ class RequestVerification:
                 unbound = judge_before_token(
                     self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()
                 )
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
                 judged = bind(self.proofs, unbound, token, policy, now)
             else:
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
                 check_bound(token, now)
                 jws = split_proof(proof)
@@ -192,7 +192,8 @@ class RequestVerification:
             proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
         )
 
-    async def _access_token(self, presented: str) -> AccessToken:
+    async def access_token(self, presented: str) -> AccessToken:
+        """Verify an access token alone; raises `errors.DPoPError`, whatever the verifier fails with."""
         try:
             token: object = await self.verifier.verify(presented)
         except DPoPError:
@@ -240,11 +241,6 @@ def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
     if known.header.jkt != token.jkt:
         raise bound_to_another(token.jkt, known.header.jkt)
     return known
-
-
-def _check_unbound(token: AccessToken) -> None:
-    if token.jkt is not None or "cnf" in token.claims:
-        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:
