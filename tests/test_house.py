@@ -34,6 +34,7 @@ ROWS = (
         "fastapi",
         "django",
         "forward_auth",
+        "mcp",
         "metadata",
         "nonce_endpoint",
         "telemetry",
