@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -40,6 +41,7 @@ STORE_CHAPTER = "examples/replay_store/README.md"
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+    monkeypatch.setenv("FORWARD_AUTH_SECRET", "s3cret-that-only-the-gateway-knows")
     async with world_of(monkeypatch, tmp_path) as world:
         yield world
 
@@ -396,6 +398,21 @@ async def post_quantum(names: dict[str, Any], world: World) -> None:
         assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
 
 
+async def gateway(names: dict[str, Any], world: World) -> None:
+    auth = world.auth(sub="ann", origin=API)
+    asks = {
+        "X-Original-Method": "GET",
+        "X-Original-URI": "/notes",
+        "X-Forward-Auth-Secret": os.environ["FORWARD_AUTH_SECRET"],
+    }
+    answer = await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)
+    assert (answer.status_code, answer.headers["X-Auth-Identity"]) == (200, "ann")
+    asks["X-Original-URI"] = "/other"
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 401
+    del asks["X-Forward-Auth-Secret"]
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 403
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -406,6 +423,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Through an egress proxy": [keys_through_a_proxy],
         "By a client of your own": [keys_by_an_own_client],
     },
+    "gateway": {"At a gateway": [gateway]},
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {
         "Profiles": [keycloak],
