@@ -11,14 +11,18 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.http import HttpResponse
+from django.urls import path
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.testing import ABSENT
+from tests.support.django import configure, serving_by_django
 from tests.support.reader import (
     API,
     ISSUER,
@@ -413,6 +417,49 @@ async def gateway(names: dict[str, Any], world: World) -> None:
     assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 403
 
 
+async def django_behind_the_middleware(names: dict[str, Any], world: World) -> None:
+    with serving_by_django((path("notes", lambda request: HttpResponse(b"notes")),)):
+        app = names["application"]
+        assert (await ask(app, "GET", "/notes", auth=world.auth())).text == "notes"
+        assert (await ask(app, "GET", "/notes")).status_code == 401
+        assert (await ask(app, "GET", "/health")).status_code == 404
+
+
+async def django_views(names: dict[str, Any], world: World) -> None:
+    csrf = "django.middleware.csrf.CsrfViewMiddleware"
+    with serving_by_django(tuple(names["urlpatterns"]), csrf) as app:
+        reader, writer = (world.auth(scopes=[f"notes:{scope}"]) for scope in ("read", "write"))
+        assert (await ask(app, "GET", "/notes", auth=reader)).json() == {"notes_of": "user123"}
+        assert (await ask(app, "GET", "/notes", auth=writer)).status_code == 403
+        assert (await ask(app, "POST", "/drafts", auth=writer)).text == "user123"
+        assert (await ask(app, "POST", "/drafts")).status_code == 401
+
+
+async def optional_in_fastapi(names: dict[str, Any], world: World) -> None:
+    app = names["app"]
+    assert (await ask(app, "GET", "/notes")).json() == {"notes_of": "everybody"}
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).json() == {"notes_of": "user123"}
+    described = app.openapi()["paths"]["/notes"]["get"]
+    assert {"400", "401", "403", "503"} < set(described["responses"])
+    assert described["security"] == [{"DPoP": []}, {}]
+
+
+configure()
+
+
+async def tickets(names: dict[str, Any], world: World) -> None:
+    page = {"Origin": "https://app.example.com"}
+    answer = await ask(names["app"], "POST", "/ticket", auth=world.auth(sub="ann"), headers=page)
+    assert answer.headers["Cache-Control"] == "no-store"
+    offered = ["dpop.ticket", f"dpop.ticket.{answer.json()['ticket']}"]
+    client = TestClient(names["app"], base_url=API)
+    with client.websocket_connect("/chat", subprotocols=offered, headers=page) as websocket:
+        assert websocket.accepted_subprotocol == "dpop.ticket"
+        assert websocket.receive_text() == "hello, ann"
+    with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/chat", offered, headers=page):
+        pass
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -422,6 +469,10 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "fetching_keys": {
         "Through an egress proxy": [keys_through_a_proxy],
         "By a client of your own": [keys_by_an_own_client],
+    },
+    "frameworks": {
+        "Django": [django_behind_the_middleware, django_views],
+        "FastAPI: optional security, and refusals in OpenAPI": [optional_in_fastapi],
     },
     "gateway": {"At a gateway": [gateway]},
     "health": {"Readiness and liveness": [readiness]},
@@ -449,6 +500,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
     },
+    "websocket": {"Browsers: tickets": [tickets]},
     "routes": {"Rules of one route": [routes], "Claims, and one of several scopes": [claims]},
 }
 
