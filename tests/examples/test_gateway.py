@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
+import httpx2
 import pytest
 
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, MemoryReplayStore
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.forward_auth import ForwardAuth
+from dpop_middleware.testing.suite import CASES, Case, run_case
+from dpop_middleware.testing.target import Target
 from tests.support.adapters import ORIGIN, World
 from tests.support.caddy import CADDY
 from tests.support.gateway import GATEWAY_SECRET, Answered, Door, Gateway, behind_caddy, behind_nginx, echo
@@ -105,6 +109,25 @@ def test_no_method_passes_without_credentials_or_with_a_proof_for_another(house:
     assert house.gateway.ask(method, "/notes").status == 401
     assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=other)).status == 401
     assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=method)).status == 200
+
+
+# What a gateway answers by itself with a 400, without asking.
+ANSWERED_BY_ITSELF = {
+    "nginx": {"two_authorizations": "two Authorization fields", "oversized": "a header line may have 8 KB"},
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_gateway_passes_the_conformance_suite_but_for_400(house: House, case: Case) -> None:
+    origin = f"http://127.0.0.1:{house.gateway.port}"
+    house.protect(public_url=origin, nonces=house.world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+    target = replace(
+        Target.of(house.world.issuer, url=f"{origin}/notes", audience=ORIGIN),
+        transport=lambda: httpx2.AsyncHTTPTransport(verify=False),
+        leave_out=ANSWERED_BY_ITSELF.get(house.name, {}),
+    )
+    outcome = await run_case(replace(case, status=401 if case.status == 400 else case.status), target)
+    assert outcome.verdict != "failed", f"expected {outcome.expected}, answered {outcome.actual}"
 
 
 FORGED = [
