@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -44,6 +45,7 @@ STORE_CHAPTER = "examples/replay_store/README.md"
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+    monkeypatch.setenv("FORWARD_AUTH_SECRET", "s3cret-that-only-the-gateway-knows")
     async with world_of(monkeypatch, tmp_path) as world:
         yield world
 
@@ -400,6 +402,21 @@ async def post_quantum(names: dict[str, Any], world: World) -> None:
         assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
 
 
+async def gateway(names: dict[str, Any], world: World) -> None:
+    auth = world.auth(sub="ann", origin=API)
+    asks = {
+        "X-Original-Method": "GET",
+        "X-Original-URI": "/notes",
+        "X-Forward-Auth-Secret": os.environ["FORWARD_AUTH_SECRET"],
+    }
+    answer = await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)
+    assert (answer.status_code, answer.headers["X-Auth-Identity"]) == (200, "ann")
+    asks["X-Original-URI"] = "/other"
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 401
+    del asks["X-Forward-Auth-Secret"]
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 403
+
+
 async def django_behind_the_middleware(names: dict[str, Any], world: World) -> None:
     with serving_by_django((path("notes", lambda request: HttpResponse(b"notes")),)):
         app = names["application"]
@@ -457,6 +474,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Django": [django_behind_the_middleware, django_views],
         "FastAPI: optional security, and refusals in OpenAPI": [optional_in_fastapi],
     },
+    "gateway": {"At a gateway": [gateway]},
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {
         "Profiles": [keycloak],
