@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
+import tomllib
 import venv
 import zipfile
 from email.parser import BytesParser
@@ -12,6 +14,8 @@ from pathlib import Path
 PACKAGE = "dpop_middleware"
 TOP_LEVEL_OF_SDIST = {"PKG-INFO", "README.md", "LICENSE", ".gitignore", "pyproject.toml", "tox.ini"} | {
     PACKAGE,
+    ".ci",
+    ".github",
     "examples",
     "tests",
 }
@@ -60,6 +64,8 @@ def check_page(page: object) -> None:
     targets = re.findall(r"\]\(([^)]*)\)", page)
     assert targets
     assert all(target.startswith("https://") for target in targets), targets
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\n## {version} (" in page, "the page doesn't show what this version changes"
 
 
 def check_sdist(sdist: Path) -> None:
@@ -78,17 +84,20 @@ def check_in_an_empty_environment(wheel: Path, folder: Path) -> None:
     run(python, "-I", "-W", "error", "-c", USE_IT)
 
 
-def main(folder: Path) -> None:
-    for stale in folder.glob(f"{PACKAGE}-*"):
-        stale.unlink()
-    run(sys.executable, "-m", "build", "--outdir", folder)
+def main(folder: Path, *, built: bool) -> None:
+    """Look at the distributions in `folder`, which are built first unless they are `built` already."""
+    if not built:
+        for stale in folder.glob(f"{PACKAGE}-*"):
+            stale.unlink()
+        run(sys.executable, "-m", "build", "--outdir", folder)
     (wheel,) = folder.glob("*.whl")
     (sdist,) = folder.glob("*.tar.gz")
     check_wheel(wheel)
     check_sdist(sdist)
-    check_in_an_empty_environment(wheel, folder / "empty")
+    with tempfile.TemporaryDirectory() as empty:
+        check_in_an_empty_environment(wheel, Path(empty))
     print(f"{wheel.name} and {sdist.name}: as they should be")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), built="--built" in sys.argv[2:])

@@ -7,7 +7,7 @@ sentence that says what the option takes and what it was given.
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
@@ -15,7 +15,9 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = [
     "choice",
     "clock",
+    "field_name",
     "flag",
+    "listener",
     "names",
     "names_or_one",
     "namespace",
@@ -24,6 +26,7 @@ __all__ = [
     "provides",
     "refused",
     "seconds",
+    "secrets",
     "share",
     "tokens",
     "whole_number",
@@ -34,7 +37,9 @@ Part = TypeVar("Part")
 
 # RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LONGEST_NAMESPACE = 200
+_SHORTEST_SECRET = 32
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -72,6 +77,15 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def listener(name: str, value: Any) -> Any:
+    """Return an option that is called at each event: a synchronous function, or None for nobody."""
+    # What an asynchronous function returns, nobody would await.
+    asynchronous = any(map(inspect.iscoroutinefunction, (value, type(value).__call__)))
+    if value is not None and (asynchronous or not callable(value)):
+        raise refused(name, "a synchronous function, which may fill a queue", value)
+    return value
+
+
 def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
     """Return an option that is one of `choices`."""
     for one in choices:
@@ -88,6 +102,20 @@ def seconds(name: str, value: object, *, minimum: float, maximum: float = math.i
     if not minimum <= value <= maximum:
         raise refused(name, takes, value)
     return value
+
+
+def secrets(name: str, value: object) -> tuple[bytes, ...]:
+    """Return an option that is one secret of at least 32 bytes or several, newest first, as a tuple."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)) else (value,)
+    if not several or not all(
+        isinstance(one, (bytes, bytearray)) and len(one) >= _SHORTEST_SECRET for one in several
+    ):
+        # What was given may be a secret, if a short one.
+        raise ConfigurationError(
+            f"{name} takes a secret of at least {_SHORTEST_SECRET} random bytes, or several: "
+            f"make one with secrets.token_bytes({_SHORTEST_SECRET}) and give it to every worker"
+        )
+    return tuple(bytes(one) for one in several if isinstance(one, (bytes, bytearray)))
 
 
 def share(name: str, value: object) -> float:
@@ -139,6 +167,13 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
         if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
             raise refused(name, "synchronous functions", function)
     return tuple(value.items())
+
+
+def field_name(name: str, value: object) -> str:
+    """Return an option that is the name of a header field, in lower case (RFC 9110 section 5.1)."""
+    if not isinstance(value, str) or not _FIELD_NAME.fullmatch(value):
+        raise refused(name, "the name of a header field, such as 'X-Original-URI'", value)
+    return value.lower()
 
 
 def namespace(name: str, value: object) -> str:

@@ -41,9 +41,10 @@ class Refusal(NamedTuple):
     """What a server knew of the request that it refused.
 
     `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.
-    `jkt`, `client_id` and `issuer` are the access token's, None where it wasn't verified, and `actor` is who
-    acts by it (RFC 8693), None for nobody else. `nonce` is to be handed to the client with the answer (RFC
-    9449 section 8.2), None for none. `reason` is why the check failed, where the check alone doesn't tell.
+    `jkt`, `client_id`, `issuer` and `subject` are the access token's, None where it wasn't verified, and
+    `actor` is who acts by it (RFC 8693), None for nobody else. `nonce` is to be handed to the client with the
+    answer (RFC 9449 section 8.2), None for none. `reason` is why the check failed, where the check alone
+    doesn't tell.
     """
 
     scheme: Scheme | None = None
@@ -53,6 +54,7 @@ class Refusal(NamedTuple):
     reason: Reason | None = None
     issuer: str | None = None
     actor: str | None = None
+    subject: str | None = None
 
 
 _NOTHING_KNOWN = Refusal()

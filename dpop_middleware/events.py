@@ -3,16 +3,16 @@
 Never a token or a proof: an event holds what was expected and what was found, and the log escapes both.
 """
 
-import inspect
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from dpop_middleware._judge.hints import hint_of
-from dpop_middleware._options import refused
+from dpop_middleware._judge.verdicts import Authentication
+from dpop_middleware._log import LOG, RateLimit, escaped, info_is_seen, named, plain
+from dpop_middleware._options import listener
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -22,18 +22,26 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 
-__all__ = ["AuthenticationEvent", "EventSink", "Reporter", "hint_for"]
+__all__ = [
+    "AuthenticationEvent",
+    "EventSink",
+    "ExchangeSink",
+    "Reporter",
+    "StoreExchange",
+    "hint_for",
+]
 
-_LOG = logging.getLogger("dpop_middleware")
-_LINES_PER_SECOND = 10
-_SECONDS_BETWEEN_TRACEBACKS = 60
 _HOW_TO_SEE_MORE = (
     ". Further refusals by this check are logged at INFO, which isn't shown here: to see them, give the "
     "logger 'dpop_middleware' a handler and the level INFO"
 )
-_LONGEST_VALUE = 200
+# The fields of an event that its log line and the line's `extra` have.
+_LOGGED = (
+    "outcome", "check", "error", "status", "scheme", "method", "path", "client_id", "reason", "expected",
+    "actual", "hint", "duration",
+)  # fmt: skip
 
 Outcome = Literal["accepted", "refused", "unavailable"]
 
@@ -47,9 +55,11 @@ class AuthenticationEvent:
     - `error`: the OAuth error code, `status` the HTTP status; None for `accepted` and where there is none.
     - `scheme`: the authentication scheme of the request, None without one.
     - `method`, `path`: of the request, the path as it was sent, without the query.
-    - `jkt`, `client_id`, `issuer`: of the verified token, None where it wasn't verified.
+    - `jkt`, `client_id`, `issuer`, `subject`: of the verified token, None where it wasn't verified.
     - `actor`: who acts for the token's subject (RFC 8693), as in `Actor.identity`; None for nobody else.
     - `duration`: seconds that the decision took.
+    - `proof_age`: of an accepted proof: seconds since its `iat`, or since the issue of the nonce that counts
+      instead. `clock_offset`: by how many seconds its `iat` is ahead of our clock, below 0 for behind.
     - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
     - `hint`: a likely cause.
     """
@@ -70,6 +80,9 @@ class AuthenticationEvent:
     hint: str | None
     issuer: str | None = None
     actor: str | None = None
+    subject: str | None = None
+    proof_age: float | None = None
+    clock_offset: float | None = None
 
 
 def hint_for(error: DPoPError) -> str | None:
@@ -83,61 +96,6 @@ def hint_for(error: DPoPError) -> str | None:
 EventSink = Callable[[AuthenticationEvent], object]
 
 
-def _escaped(value: object) -> str:
-    text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
-
-
-def _named(cause: BaseException | None) -> str:
-    """The class of a cause, and the code of a server's error reply such as `OOM`."""
-    name = type(cause).__name__
-    code = getattr(cause, "code", None)
-    return f"{name}({_escaped(code)})" if isinstance(code, str) else name
-
-
-def _info_is_seen() -> bool:
-    """Whether the logger, or one that it hands its records to, has a handler that shows INFO."""
-    logger: logging.Logger | None = _LOG if _LOG.isEnabledFor(logging.INFO) else None
-    while logger is not None:
-        for handler in logger.handlers:
-            if handler.level <= logging.INFO and not isinstance(handler, logging.NullHandler):
-                return True
-        logger = logger.parent if logger.propagate else None
-    return False
-
-
-class _RateLimit:
-    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines.
-
-    A traceback has fifty: once a minute for each kind and class of exception is enough.
-    """
-
-    def __init__(self) -> None:
-        self._second: dict[object, tuple[int, int]] = {}
-        self._suppressed: dict[object, int] = {}
-        self._traced: dict[object, float] = {}
-
-    def admit(self, kind: object, now: float) -> int | None:
-        """Return how many lines were left out since the last one, None to leave this one out too."""
-        second = int(now)
-        started, lines = self._second.get(kind, (second, 0))
-        if started != second:
-            lines = 0
-        if lines >= _LINES_PER_SECOND:
-            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
-            return None
-        self._second[kind] = (second, lines + 1)
-        return self._suppressed.pop(kind, 0)
-
-    def traceback(self, kind: object, cause: BaseException | None, now: float) -> BaseException | None:
-        """Return `cause` where its traceback is to be logged, None where that was done a while ago."""
-        kind = (kind, type(cause))
-        if now - self._traced.get(kind, -math.inf) < _SECONDS_BETWEEN_TRACEBACKS:
-            return None
-        self._traced[kind] = now
-        return cause
-
-
 class Reporter:
     """Hands each decision to `on_event` and to the logger `dpop_middleware`.
 
@@ -149,22 +107,18 @@ class Reporter:
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
-        asynchronous = any(map(inspect.iscoroutinefunction, (on_event, type(on_event).__call__)))
-        if on_event is not None and (asynchronous or not callable(on_event)):
-            raise refused("on_event", "a synchronous function, which may fill a queue", on_event)
-        self._on_event = on_event
-        self._limit = _RateLimit()
+        self._on_event: EventSink | None = listener("on_event", on_event)
+        self._limit = RateLimit()
         self._shown: set[Check | None] = set()
 
     @property
     def wants_acceptance(self) -> bool:
         """Whether anybody listens to accepted requests."""
-        return self._on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
+        return self._on_event is not None or LOG.isEnabledFor(logging.DEBUG)
 
-    def accepted(
-        self, request: ResourceRequest, *, scheme: Scheme, token: AccessToken, duration: float
-    ) -> None:
+    def accepted(self, authentication: Authentication, *, duration: float) -> None:
         """Report a request that may reach the application; `duration` is in seconds."""
+        request, scheme, token = authentication.request, authentication.scheme, authentication.access_token
         actor = token.actor
         event = AuthenticationEvent(
             outcome="accepted",
@@ -183,9 +137,14 @@ class Reporter:
             hint=None,
             issuer=token.issuer,
             actor=None if actor is None else actor.identity,
+            subject=token.subject,
+            proof_age=authentication.proof_age,
+            clock_offset=authentication.clock_offset,
         )
         self._deliver(event)
-        _LOG.debug("accepted: scheme=%s duration=%.6f", scheme, duration)
+        if LOG.isEnabledFor(logging.DEBUG):
+            extra = {"dpop_outcome": event.outcome, "dpop_scheme": scheme, "dpop_duration": duration}
+            LOG.debug("accepted: scheme=%s duration=%.6f", scheme, duration, extra=extra)
 
     def failed(
         self,
@@ -198,7 +157,7 @@ class Reporter:
         unavailable = isinstance(error, Unavailable)
         first = not unavailable and self._is_first_of_its_kind(error)
         level = logging.WARNING if unavailable or first else logging.INFO
-        logged = _LOG.isEnabledFor(level)
+        logged = LOG.isEnabledFor(level)
         if self._on_event is None and not logged:
             return
         event = AuthenticationEvent(
@@ -218,6 +177,7 @@ class Reporter:
             hint=hint_of(error, request),
             issuer=error.refusal.issuer,
             actor=error.refusal.actor,
+            subject=error.refusal.subject,
         )
         self._deliver(event)
         if logged:
@@ -227,7 +187,7 @@ class Reporter:
         """Whether nobody would see this refusal at INFO, and none by the same check was shown yet."""
         if isinstance(error, (MissingCredentials, UseDPoPNonce)) or error.check in self._shown:
             return False
-        if _info_is_seen() or not _LOG.isEnabledFor(logging.WARNING):
+        if info_is_seen() or not LOG.isEnabledFor(logging.WARNING):
             return False
         self._shown.add(error.check)
         return True
@@ -239,7 +199,7 @@ class Reporter:
         if suppressed is None:
             return
         cause = error.__cause__ if isinstance(error, Unavailable) else None
-        _LOG.log(
+        LOG.log(
             level,
             "%s: check=%s error=%s status=%s scheme=%s method=%s path=%s client_id=%s reason=%r "
             "expected=%s actual=%s hint=%s%s suppressed=%d%s",
@@ -248,17 +208,19 @@ class Reporter:
             event.error,
             event.status,
             event.scheme,
-            _escaped(event.method),
-            _escaped(event.path),
-            _escaped(event.client_id),
+            escaped(event.method),
+            escaped(event.path),
+            escaped(event.client_id),
             event.reason,
-            _escaped(event.expected),
-            _escaped(event.actual),
-            _escaped(event.hint),
-            "" if cause is None else f" cause={_named(cause)}",
+            escaped(event.expected),
+            escaped(event.actual),
+            escaped(event.hint),
+            "" if cause is None else f" cause={named(cause)}",
             suppressed,
             note,
             exc_info=self._limit.traceback(kind, cause, now),
+            extra={f"dpop_{name}": plain(getattr(event, name)) for name in _LOGGED}
+            | {"dpop_cause": None if cause is None else named(cause), "dpop_suppressed": suppressed},
         )
 
     def _deliver(self, event: AuthenticationEvent) -> None:
@@ -270,9 +232,9 @@ class Reporter:
             now = time.monotonic()
             suppressed = self._limit.admit("on_event", now)
             if suppressed is not None:
-                _LOG.error(
+                LOG.error(
                     "on_event raised %s: suppressed=%d",
-                    _named(error),
+                    named(error),
                     suppressed,
                     exc_info=self._limit.traceback("on_event", error, now),
                 )

@@ -28,6 +28,13 @@ async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
     return caught.value
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What a formatter for structured logs finds in a record beside its message."""
+    return {
+        name.removeprefix("dpop_"): value for name, value in vars(record).items() if name.startswith("dpop_")
+    }
+
+
 async def test_an_accepted_request_is_one_event(caplog: pytest.LogCaptureFixture) -> None:
     api = Api()
     await api.server.authenticate(api.request(raw_path="/notes"))
@@ -50,9 +57,13 @@ async def test_an_accepted_request_is_one_event(caplog: pytest.LogCaptureFixture
         hint=None,
         issuer="https://auth.example.test",
         actor=None,
+        subject="user123",
+        proof_age=0.0,
+        clock_offset=0.0,
     )
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dpop_middleware", "DEBUG")
+    assert fields_of(record) == {"outcome": "accepted", "scheme": "DPoP", "duration": event.duration}
 
 
 async def test_a_refused_request_is_one_event(caplog: pytest.LogCaptureFixture) -> None:
@@ -77,6 +88,87 @@ async def test_a_refused_request_is_one_event(caplog: pytest.LogCaptureFixture) 
     assert "expected='POST' actual='GET'" in message
 
 
+async def test_a_record_of_the_log_has_every_field_of_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    await refusal(api, api.request(method="POST"))
+    (event,), (record,) = api.events, caplog.records
+    fields = fields_of(record)
+    assert fields == {
+        "outcome": "refused",
+        "check": "htm",
+        "error": "invalid_dpop_proof",
+        "status": 401,
+        "scheme": "DPoP",
+        "method": "POST",
+        "path": "/notes",
+        "client_id": "my_client",
+        "reason": "the htm of the DPoP proof is not the method of the request",
+        "expected": "POST",
+        "actual": "GET",
+        "hint": None,
+        "duration": event.duration,
+        "cause": None,
+        "suppressed": 0,
+    }
+    in_the_line = {part.partition("=")[0] for part in record.getMessage().split() if "=" in part}
+    assert in_the_line <= set(fields)
+
+
+def test_fields_of_a_record_are_escaped_and_cut_as_its_line_is(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(None)
+    error = errors.InvalidDPoPProof("no", check=Check.IAT, expected=(HOSTILE, 1), actual=HOSTILE * 100)
+    report(reporter, error, method=HOSTILE, raw_path="'quoted'")
+    for number in (10**400, float("nan"), float("inf"), 2**53):
+        report(reporter, errors.InvalidDPoPProof("no", check=Check.IAT, actual=number))
+    fields = [fields_of(record) for record in caplog.records]
+    texts = [value for each in fields for value in each.values() if isinstance(value, str)]
+    assert all(text.isascii() and text.isprintable() and len(text) < 220 for text in texts)
+    assert fields[0]["path"] == "'quoted'"
+    assert str(fields[0]["method"]).startswith("x\\n2026-01-01")
+    assert str(fields[0]["actual"]).endswith("...(cut)")
+    assert [str(each["actual"])[:4] for each in fields[1:4]] == ["1000", "nan", "inf"]
+    assert fields[4]["actual"] == 2**53
+
+
+async def test_an_unknown_verdict_names_its_cause_in_the_record(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = Reporter(None)
+    report(reporter, outage(ServerError("OOM command not allowed")))
+    fields = fields_of(caplog.records[0])
+    assert (fields["outcome"], fields["cause"], fields["status"]) == (
+        "unavailable",
+        "ServerError('OOM')",
+        503,
+    )
+
+
+async def test_an_event_tells_how_old_the_proof_is_and_how_far_the_clock_is_off() -> None:
+    api = Api(nonce="fallback")
+    await api.server.authenticate(api.request(api.proof(at=-40)))
+    await api.server.authenticate(api.request(api.proof(at=20)))
+    nonce = api.server_nonces.issue(api.clock.now)
+    api.clock.now += 7
+    await api.server.authenticate(api.request(api.proof(at=3600, nonce=nonce)))
+    told = [(event.proof_age, event.clock_offset) for event in api.events]
+    issued = api.server_nonces.check(nonce, api.clock.now)
+    assert issued is not None
+    assert told == [(40, -40), (0, 20), (api.clock.now - issued.issued_at, 3600)]
+    assert 7 <= api.clock.now - issued.issued_at < 3600
+
+
+async def test_a_nonce_that_nobody_asks_for_makes_a_proof_no_younger() -> None:
+    api = Api()
+    nonce = api.server_nonces.issue(api.clock.now)
+    await api.server.authenticate(api.request(api.proof(at=-30, nonce=nonce)))
+    assert [event.proof_age for event in api.events] == [30]
+
+
+async def test_a_bearer_token_has_no_proof_whose_age_could_be_told() -> None:
+    api = Api(accept_bearer=True)
+    await api.server.authenticate(request(api.tokens.issue(), scheme="Bearer"))
+    told = [(event.scheme, event.proof_age, event.clock_offset) for event in api.events]
+    assert told == [("Bearer", None, None)]
+
+
 async def test_what_is_refused_after_the_token_names_the_client() -> None:
     api = Api()
     await refusal(api, api.request(), scopes=["notes:write"])
@@ -87,6 +179,7 @@ async def test_what_is_refused_after_the_token_names_the_client() -> None:
         api.key.jkt,
         "my_client",
     )
+    assert event.subject == "user123"
     assert event.expected == ("notes:write",)
     assert event.actual == ("notes:read",)
 

@@ -18,7 +18,7 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "health"),
+    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),
@@ -28,7 +28,18 @@ ROWS = (
     ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi", "metadata"),
+    (
+        "asgi",
+        "starlette",
+        "fastapi",
+        "django",
+        "forward_auth",
+        "mcp",
+        "metadata",
+        "nonce_endpoint",
+        "telemetry",
+        "websocket_tickets",
+    ),
     ("authorization_server", "client", "testing"),
     ("introspection",),
     ("cli",),
@@ -38,7 +49,8 @@ ROWS = (
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
-    "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
+    "_judge.other_profile", "_judge.requirements", "_judge.ticket", "_judge.verdicts",
+    "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
@@ -69,6 +81,7 @@ PUBLIC = {
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
+    "WebSocketTickets",
     "errors",
     "profiles",
 }
@@ -187,7 +200,7 @@ def test_the_public_names_are_pinned() -> None:
 def test_the_package_alone_imports_no_extra() -> None:
     code = (
         f"import sys; sys.path.append({str(HOUSE)!r}); import dpop_middleware; "
-        "print(sorted({'fastapi', 'httpx', 'httpx2', 'pytest'} & set(sys.modules)))"
+        "print(sorted({'fastapi', 'httpx', 'httpx2', 'opentelemetry', 'pytest'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

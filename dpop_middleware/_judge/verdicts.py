@@ -33,6 +33,26 @@ class Authentication(NamedTuple):
         """The authentication scheme of the request."""
         return "Bearer" if self.proof is None else "DPoP"
 
+    @property
+    def proof_age(self) -> float | None:
+        """Seconds since the `iat` of the proof, or the issue of the nonce that counts instead; at least 0.
+
+        None without a proof.
+        """
+        if self.proof is None:
+            return None
+        if self.nonce is None or self.policy.nonce == "off":
+            return max(0.0, self.now - self.proof.iat)
+        return max(0.0, self.now - self.nonce.issued_at)
+
+    @property
+    def clock_offset(self) -> float | None:
+        """By how many seconds the `iat` of the proof is ahead of our clock, below 0 for behind.
+
+        The time on the way counts as behind. None without a proof.
+        """
+        return None if self.proof is None else self.proof.iat - self.now
+
 
 class VerifiedRequest(NamedTuple):
     """A request that passed every check.
@@ -64,4 +84,5 @@ def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, n
         reason=error.reason,
         issuer=token.issuer,
         actor=None if actor is None else actor.identity,
+        subject=token.subject,
     )

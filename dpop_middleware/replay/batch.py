@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import InvalidResponse
 
+from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.pending import (
@@ -62,7 +63,7 @@ class Batch:
         self._retentions = retentions
         self._publishing: tuple[bytes, ...] = ()
         self._shortest: dict[str, float] = {}
-        self._now = 0.0
+        self._now = self._sent = 0.0
         self._with_get = with_get
         self._look = self._touching = self._waiting = b""
         self._opening: list[bytes] = []
@@ -84,6 +85,7 @@ class Batch:
 
         `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
         """
+        self._sent = at
         self._look = self._fence.vitals.look(at)
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
@@ -132,6 +134,11 @@ class Batch:
             self._reading.judge(now=now, at=at)
             self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
+
+    def tell(self, at: float) -> None:
+        """Tell whoever listens how the exchange went, which is over `at`, by the event loop's clock."""
+        answered, entries = not isinstance(self.outcome, Exception), len(self._writes)
+        self._settings.tell(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
 
     def _read_retentions(self, told: object, alive: object, now: float) -> None:
         self._retentions.read(told, alive, now=now)

@@ -238,6 +238,8 @@ class Link:
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         self._inquiry.hold(batch.held)
+        if self._settings.on_exchange is not None:
+            batch.tell(self._loop.time())
         if batch.outcome:
             self._woken.set()
             return

@@ -66,6 +66,7 @@ class RedisReplayStore:
       by this process's own memory instead: the same proof is then accepted once by each process.
     - `on_evictions`: `"refuse"`, the default, takes keys that the server evicts for lost entries: requests
       are answered 503 while that goes on. `"accept"` goes on, and proofs that were evicted pass again.
+    - `on_exchange`: is called, synchronously, with an `events.StoreExchange` for each exchange with a server.
     - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
       stands between this process and the server can say that no proof was used before, and read the password.
 

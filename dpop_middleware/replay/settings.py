@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict, get_args
 
-from dpop_middleware._options import choice, flag
+from dpop_middleware._options import choice, flag, listener
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.fence import NewServer
 from dpop_middleware.replay.retention import LivingRetentions
 
@@ -54,6 +55,7 @@ class Options(TypedDict, total=False):
     on_unavailable: OnUnavailable
     unverified_tls: bool
     on_evictions: OnEvictions
+    on_exchange: ExchangeSink | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class Settings:
     on_unavailable: OnUnavailable = "refuse"
     unverified_tls: bool = False
     on_evictions: OnEvictions = "refuse"
+    on_exchange: ExchangeSink | None = None
     notices: Notices = field(init=False, default_factory=Notices)
     living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
     made: float = field(init=False, default_factory=time.monotonic)
@@ -102,6 +105,16 @@ class Settings:
         if self.on_unavailable not in get_args(OnUnavailable):
             raise ConfigurationError('on_unavailable must be "refuse" or "local"')
         choice("on_evictions", self.on_evictions, get_args(OnEvictions))
+        listener("on_exchange", self.on_exchange)
+
+    def tell(self, exchange: StoreExchange) -> None:
+        """Tell whoever listens; what the listener raises is logged and changes nothing."""
+        if self.on_exchange is None:
+            return
+        try:
+            self.on_exchange(exchange)
+        except Exception as error:  # noqa: BLE001 - a faulty listener must not decide who gets in
+            self.notices.warn(f"on_exchange raised {type(error).__name__}", again_after=60)
 
 
 def _check_prefix(prefix: object) -> None:

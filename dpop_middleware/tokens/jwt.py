@@ -202,6 +202,11 @@ class JWTAccessTokenVerifier:
         self._cache.put(token, verified, payload=len(payload))
         return verified.access_token
 
+    def key_ages(self) -> tuple[tuple[str, float], ...]:
+        """Return the issuer and for how many seconds its keys have been held; empty without fetched ones."""
+        age = self._source.age()
+        return () if age is None else ((self._rules.issuer, age),)
+
     async def open(self) -> None:
         """Begin to fetch the issuer's keys in the background, and log what is wrong with them."""
         self._source.open()

@@ -9,6 +9,7 @@ from dpop_middleware._options import part, provides
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.key_source import key_ages_of_all
 from dpop_middleware.tokens.options import audiences_of_all, clock_skew_of
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
@@ -78,6 +79,10 @@ class JWTOrOpaqueVerifier:
         if self._names_issuer and not verified.names_issuer:
             return replace(verified, names_issuer=True)
         return verified
+
+    def key_ages(self) -> tuple[tuple[str, float], ...]:
+        """Return each issuer of signed tokens, and for how many seconds its keys have been held."""
+        return key_ages_of_all((self._jwt, self._opaque))
 
     async def open(self) -> None:
         """Open both."""

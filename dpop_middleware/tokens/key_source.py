@@ -1,11 +1,12 @@
 """Where a verifier gets an issuer's keys, and the keys that are given once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["IssuerKeysHealth", "KeySource", "StaticKeySource"]
+__all__ = ["IssuerKeysHealth", "KeySource", "StaticKeySource", "key_ages_of_all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,10 @@ class KeySource(Protocol):
         """
         ...
 
+    def age(self) -> float | None:
+        """Return for how many seconds the keys have been held; None without any, and for given ones."""
+        ...
+
     def open(self) -> None:
         """Begin to get the keys, if there are none; never blocks."""
         ...
@@ -82,6 +87,10 @@ class StaticKeySource:
         """Return the same keys: there are no newer ones."""
         return keys
 
+    def age(self) -> float | None:
+        """Return None: they don't age."""
+        return None
+
     def open(self) -> None:
         """Do nothing."""
 
@@ -91,3 +100,9 @@ class StaticKeySource:
 
     async def aclose(self) -> None:
         """Do nothing."""
+
+
+def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
+    """Return the issuers of `verifiers` that tell, and for how many seconds their keys have been held."""
+    tellers = [getattr(verifier, "key_ages", None) for verifier in verifiers]
+    return tuple(pair for tell in tellers if tell is not None for pair in tell())

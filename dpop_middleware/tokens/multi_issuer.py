@@ -18,6 +18,7 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.key_source import key_ages_of_all
 from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, audiences_of_all, clock_skew_of
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import shown
@@ -149,6 +150,10 @@ class MultiIssuerVerifier:
                 actual=shown(verified.issuer),
             )
         return verified if verified.names_issuer else replace(verified, names_issuer=True)
+
+    def key_ages(self) -> tuple[tuple[str, float], ...]:
+        """Return each issuer whose verifier was given, and for how many seconds its keys have been held."""
+        return key_ages_of_all(self._verifiers)
 
     async def open(self) -> None:
         """Open every verifier that was given: those for JWTs begin to fetch their keys."""

@@ -94,6 +94,10 @@ class AskingInItsLoop:
         """Return a newer set than `keys`, or `keys` themselves: see `KeySource`."""
         return await self._here().newer_than(keys, since=since, wanted=wanted)
 
+    def age(self) -> float | None:
+        """Return for how many seconds the keys have been held: see `KeySource`."""
+        return self._source.age()
+
     def open(self) -> None:
         """Begin to get the keys, if there are none; never blocks."""
         self._here().open()

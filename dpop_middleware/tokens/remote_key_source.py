@@ -121,6 +121,10 @@ class RemoteKeySource:
         self._missing = MissingKeys()
         self._room = WaitingRoom()
 
+    def age(self) -> float | None:
+        """Return for how many seconds the keys have been held, None without any."""
+        return None if self._state.keys is None else self._age(self._state.fetched)
+
     def open(self) -> None:
         """Begin to fetch, if there are no keys yet; no request waits for it."""
         state = self._state

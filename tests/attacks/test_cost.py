@@ -8,6 +8,7 @@ import pytest
 from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
 from dpop_middleware._adapter.connection import has_credentials
 from dpop_middleware._judge.misplaced import misplaced
+from dpop_middleware._log import escaped
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import MAX_FIELDS, credentials
 from dpop_middleware._request.uri import (
@@ -25,7 +26,6 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
-from dpop_middleware.events import _escaped  # pyright: ignore[reportPrivateUsage]
 from dpop_middleware.tokens.signed_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
@@ -175,7 +175,7 @@ async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
-    assert len(_escaped("\0" * 16_000)) < 250
+    assert len(escaped("\0" * 16_000)) < 250
     assert len(shown("\0" * 16_000)) < 150
 
 

@@ -1,8 +1,18 @@
-"""Keys that are given once."""
+"""Keys that are given once, and how old the keys of issuers are."""
 
+from typing import Any
+
+import httpx2
+
+from dpop_middleware import JWTAccessTokenVerifier, JWTOrOpaqueVerifier, MultiIssuerVerifier
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.key_source import IssuerKeysHealth, StaticKeySource
+from tests.support.api import Tokens
+from tests.support.clock import Clock
+from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
+
+RESOURCE = "https://api.example.com"
 
 
 async def test_given_keys_never_change() -> None:
@@ -12,6 +22,47 @@ async def test_given_keys_never_change() -> None:
     assert await source.load() is keys
     assert await source.newer_than(keys, since=0, wanted="") is keys
     source.open()
+    assert source.age() is None
     assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
     await source.aclose()
     assert source.current() is keys
+
+
+def verifier(issuer: str, **options: Any) -> JWTAccessTokenVerifier:
+    return JWTAccessTokenVerifier(issuer=issuer, audience=RESOURCE, **options)
+
+
+async def test_fetched_keys_have_an_age_which_needs_no_waiting() -> None:
+    clock = Clock()
+    with IssuerServer() as server:
+        server.publish(key_set(issuer_key()))
+        fetched = verifier(server.origin, clock=clock)
+        given = verifier("https://auth.example.com", jwks=key_set(issuer_key()))
+        several = MultiIssuerVerifier([fetched, given])
+        both = JWTOrOpaqueVerifier(jwt=fetched, opaque=Tokens())
+        assert fetched.key_ages() == several.key_ages() == both.key_ages() == ()
+        await fetched.health()
+        clock.now += 40
+        assert given.key_ages() == ()
+        ((issuer, age),) = fetched.key_ages()
+        assert issuer == server.origin
+        assert 40 <= age < 60
+        assert [name for name, _ in several.key_ages()] == [server.origin]
+        assert [name for name, _ in both.key_ages()] == [server.origin]
+        for one in (fetched, several, both):
+            await one.aclose()
+
+
+async def test_keys_by_a_client_of_your_own_have_an_age_too() -> None:
+    with IssuerServer() as server:
+        server.publish(key_set(issuer_key()))
+        async with httpx2.AsyncClient(trust_env=False) as client:
+
+            async def fetch(url: str) -> bytes:
+                return (await client.get(url)).content
+
+            own = verifier(server.origin, fetch=fetch)
+            assert own.key_ages() == ()
+            await own.health()
+            assert [issuer for issuer, _ in own.key_ages()] == [server.origin]
+            await own.aclose()

@@ -1,0 +1,77 @@
+"""What keeps the log readable and harmless: values are escaped and cut, lines and tracebacks are bounded."""
+
+import logging
+import math
+
+__all__ = ["LOG", "RateLimit", "escaped", "info_is_seen", "named", "plain"]
+
+LOG = logging.getLogger("dpop_middleware")
+_LINES_PER_SECOND = 10
+_SECONDS_BETWEEN_TRACEBACKS = 60
+_LONGEST_VALUE = 200
+# What every reader of JSON takes for the same number; neither NaN nor an infinity is within.
+_MOST_EXACT = 2**53
+
+
+def escaped(value: object) -> str:
+    """Return `value` as a log line shows it: in printable ASCII, at most 200 characters of it."""
+    text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
+
+
+def plain(value: object) -> str | int | float | None:
+    """Return `value` as a field of a log record has it: a number as it is, text escaped without quotes."""
+    if value is None or (isinstance(value, (int, float)) and abs(value) <= _MOST_EXACT):
+        return value
+    shown = escaped(value)
+    return shown[1:].removesuffix(shown[0]) if isinstance(value, str) else shown
+
+
+def named(cause: BaseException | None) -> str:
+    """The class of a cause, and the code of a server's error reply such as `OOM`."""
+    name = type(cause).__name__
+    code = getattr(cause, "code", None)
+    return f"{name}({escaped(code)})" if isinstance(code, str) else name
+
+
+def info_is_seen() -> bool:
+    """Whether the logger, or one that it hands its records to, has a handler that shows INFO."""
+    logger: logging.Logger | None = LOG if LOG.isEnabledFor(logging.INFO) else None
+    while logger is not None:
+        for handler in logger.handlers:
+            if handler.level <= logging.INFO and not isinstance(handler, logging.NullHandler):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+class RateLimit:
+    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines.
+
+    A traceback has fifty: once a minute for each kind and class of exception is enough.
+    """
+
+    def __init__(self) -> None:
+        self._second: dict[object, tuple[int, int]] = {}
+        self._suppressed: dict[object, int] = {}
+        self._traced: dict[object, float] = {}
+
+    def admit(self, kind: object, now: float) -> int | None:
+        """Return how many lines were left out since the last one, None to leave this one out too."""
+        second = int(now)
+        started, lines = self._second.get(kind, (second, 0))
+        if started != second:
+            lines = 0
+        if lines >= _LINES_PER_SECOND:
+            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+            return None
+        self._second[kind] = (second, lines + 1)
+        return self._suppressed.pop(kind, 0)
+
+    def traceback(self, kind: object, cause: BaseException | None, now: float) -> BaseException | None:
+        """Return `cause` where its traceback is to be logged, None where that was done a while ago."""
+        kind = (kind, type(cause))
+        if now - self._traced.get(kind, -math.inf) < _SECONDS_BETWEEN_TRACEBACKS:
+            return None
+        self._traced[kind] = now
+        return cause
