@@ -28,7 +28,7 @@ ROWS = (
     ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi", "django", "metadata", "telemetry", "websocket_tickets"),
+    ("_swagger_ui", "asgi", "starlette", "fastapi", "django", "metadata", "telemetry", "websocket_tickets"),
     ("authorization_server", "client", "testing"),
     ("introspection",),
     ("cli",),
