@@ -36,7 +36,7 @@ __all__ = [
     "DPoPSecurity",
     "DocsLogin",
     "dpop_exception_handler",
-    "refusals",
+    "refusal_responses",
     "swagger_ui",
 ]
 
@@ -78,8 +78,8 @@ async def dpop_exception_handler(connection: HTTPConnection, exception: Exceptio
     return refusal(exception.response)
 
 
-def refusals() -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusals())`.
+def refusal_responses() -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusal_responses())`.
 
     The bodies are those of `dpop_exception_handler`. Goes to an application, a router or one route.
     """

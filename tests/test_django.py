@@ -5,13 +5,10 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import Any
 
-import django
 import pytest
 from asgiref.sync import async_to_sync
-from django.conf import settings
-from django.core.asgi import get_asgi_application
 from django.http import HttpResponse
-from django.test import RequestFactory, override_settings
+from django.test import RequestFactory
 from django.urls import path
 from django.utils.decorators import async_only_middleware
 from django.views import View
@@ -21,6 +18,7 @@ from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
 from dpop_middleware.errors import ConfigurationError
 from tests.support.adapters import Fields, World, scope_of
 from tests.support.asgi import Answer, call
+from tests.support.django import configure, serving_by_django
 
 US = "dpop_middleware.django.dpop_user"
 SESSION_USER = f"{__name__}.session_user"
@@ -30,13 +28,6 @@ ASYNC_SESSION_USER = f"{__name__}.async_session_user"
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def configured() -> None:
-    if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-", ROOT_URLCONF=())
-        django.setup()
 
 
 def session_user(get_response: Any) -> Any:
@@ -75,9 +66,7 @@ def serve() -> Generator[Serve]:
     with ExitStack() as stack:
 
         def application(view: Any, *middleware: str) -> Any:
-            patterns = (path("notes", view),)
-            stack.enter_context(override_settings(ROOT_URLCONF=patterns, MIDDLEWARE=list(middleware)))
-            return get_asgi_application()
+            return stack.enter_context(serving_by_django((path("notes", view),), *middleware))
 
         yield application
 
@@ -189,6 +178,7 @@ async def test_a_post_needs_no_csrf_token(world: World, serve: Serve) -> None:
 
 
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
+    configure()
     request: Any = RequestFactory().get("/notes")
     request.user = "session"
     middleware = dpop_user(whoami)
@@ -196,6 +186,7 @@ def test_under_wsgi_the_middleware_changes_nothing() -> None:
 
 
 def test_under_wsgi_it_says_so(world: World) -> None:
+    configure()
     request = RequestFactory().get("/notes")
     with pytest.raises(ConfigurationError, match="needs Django under ASGI"):
         async_to_sync(requires_dpop(world.server())(async_whoami))(request)
