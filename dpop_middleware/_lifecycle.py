@@ -1,12 +1,27 @@
 """What a resource server was given may have to be opened and closed, or may not know how."""
 
+import asyncio
 from contextlib import AsyncExitStack
 
-__all__ = ["aclose_parts", "open_part"]
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["aclose_parts", "check_event_loop", "open_part"]
+
+
+def check_event_loop() -> None:
+    """Raise ConfigurationError where the caller runs under another library than asyncio, such as trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "dpop_middleware runs under asyncio only: let the server use its asyncio worker, not trio "
+            "(hypercorn --worker-class asyncio)"
+        ) from None
 
 
 async def open_part(part: object) -> None:
     """Await `part.open()`, if it has that: it then begins to connect, and doesn't wait for it."""
+    check_event_loop()
     start = getattr(part, "open", None)
     if start is not None:
         await start()

@@ -15,6 +15,7 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = [
     "choice",
     "clock",
+    "field_name",
     "flag",
     "listener",
     "names",
@@ -35,6 +36,7 @@ Part = TypeVar("Part")
 
 # RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LONGEST_NAMESPACE = 200
 
 
@@ -149,6 +151,13 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
         if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
             raise refused(name, "synchronous functions", function)
     return tuple(value.items())
+
+
+def field_name(name: str, value: object) -> str:
+    """Return an option that is the name of a header field, in lower case (RFC 9110 section 5.1)."""
+    if not isinstance(value, str) or not _FIELD_NAME.fullmatch(value):
+        raise refused(name, "the name of a header field, such as 'X-Original-URI'", value)
+    return value.lower()
 
 
 def namespace(name: str, value: object) -> str:

@@ -19,9 +19,10 @@ from dpop_middleware._adapter.layers import has_cors_around_protected_routes, in
 from dpop_middleware._adapter.metadata import error_response, send_metadata
 from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._options import flag, part
 from dpop_middleware._request.public_paths import PublicPaths
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken
 
@@ -53,6 +54,7 @@ class DPoPMiddleware:
     Sets `scope["user"]`, `scope["auth"]` and, for an authenticated request, `scope["dpop"]`, a
     `VerifiedRequest`. An anonymous request keeps the user whom something outside has set. Of ASGI scope types
     only `lifespan` passes unauthenticated; any but `http` and `websocket` is refused by ConfigurationError.
+    It runs under asyncio: under trio the start fails.
     `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
     Where the resource server has `metadata`, it answers for them itself, at their very path and without
     credentials (RFC 9728).
@@ -119,6 +121,13 @@ class DPoPMiddleware:
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("type") != "lifespan":
             check_scope_type(scope)
+        try:
+            check_event_loop()
+        except ConfigurationError as error:
+            # Raised, it would pass for an application without a lifespan.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
         await self.app(scope, receive, self._opening_and_closing(send))
 
     async def _serve_until_expiry(

@@ -1,7 +1,7 @@
 """DPoP as a FastAPI security dependency."""
 
 from collections.abc import Collection, Mapping
-from typing import overload
+from typing import Any, overload
 
 from fastapi import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBase
@@ -30,7 +30,7 @@ from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler"]
+__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler", "refusal_responses"]
 
 
 class DPoPHTTPException(HTTPException):
@@ -70,6 +70,26 @@ async def dpop_exception_handler(connection: HTTPConnection, exception: Exceptio
     return refusal(exception.response)
 
 
+def refusal_responses() -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusal_responses())`.
+
+    The bodies are those of `dpop_exception_handler`. Goes to an application, a router or one route.
+    """
+    members = {"error": {"type": "string"}, "error_description": {"type": "string"}}
+    body = {"schema": {"type": "object", "properties": members, "required": ["error_description"]}}
+
+    def response(description: str, header: str) -> dict[str, Any]:
+        headers = {header: {"schema": {"type": "string"}}}
+        return {"description": description, "headers": headers, "content": {"application/json": body}}
+
+    return {
+        400: response("The request can't be read in one way only (RFC 6750)", "WWW-Authenticate"),
+        401: response("Access token or DPoP proof are missing or wrong (RFC 9449)", "WWW-Authenticate"),
+        403: response("The access token doesn't allow this (RFC 6750)", "WWW-Authenticate"),
+        503: response("The request can't be judged now", "Retry-After"),
+    }
+
+
 class DPoPSecurity(SecurityBase):
     """A security dependency that gives the verified access token of the request.
 
@@ -82,7 +102,7 @@ class DPoPSecurity(SecurityBase):
     - `any_of`, `claims`: as in `requires_dpop`: one of several scopes, and functions of claims.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
     - `required`: False gives None for a request without `Authorization`; bad credentials are refused all the
-      same.
+      same. OpenAPI learns it by `openapi_extra={"security": [{}]}` at the route.
     - `scheme_name`, `description`: for OpenAPI.
 
     The instance is the key for `app.dependency_overrides`. A dependency can't put a nonce on every response:

@@ -89,6 +89,10 @@ class HMACNonceProvider:
 
     Raises ConfigurationError. A nonce says nothing of the client that uses it: it is the same for all
     clients of a step, and the replay store still decides about a second use.
+
+    It counts at one server only, which takes its provider by `for_server`. Without that, `issue`,
+    `issue_dated` and `check` raise ConfigurationError: `ResourceServer.nonce_headers()` returns a nonce for a
+    response of your own.
     """
 
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
@@ -115,27 +119,47 @@ class HMACNonceProvider:
     def for_server(self, *, purpose: str, server: str) -> "HMACNonceProvider":
         """Return a provider whose nonces count only for this purpose at this server."""
         label = f"dpop nonce\0{purpose}\0{server}".encode()
-        return HMACNonceProvider(
+        return _OfOneServer(
             tuple(hmac.digest(key, label, "sha256") for key in self._keys),
             lifetime=self._lifetime,
             step=self._step,
         )
 
-    def issue(self, now: float) -> str:
+    def issue(self, now: float) -> str:  # noqa: ARG002 - what one of a server takes, here and below
         """Return the nonce of the step that `now`, in seconds since the epoch, lies in."""
-        step = self._counter(now)
-        return base64url.encode(step + self._mac(self._keys[0], step))
+        raise _of_no_server()
 
-    def issue_dated(self, now: float) -> str:
+    def issue_dated(self, now: float) -> str:  # noqa: ARG002
         """Return a nonce that says the second of its issue, `now` in seconds since the epoch."""
-        second = (_DATED | int(now)).to_bytes(_STEP_SIZE, "big")
-        return base64url.encode(second + self._mac(self._keys[0], second))
+        raise _of_no_server()
 
-    def check(self, nonce: str, now: float) -> Nonce | None:
+    def check(self, nonce: str, now: float) -> Nonce | None:  # noqa: ARG002
         """Return when `nonce` was issued and until when it is good, None if it isn't ours or is stale.
 
         A nonce of a worker whose clock is up to 5 s ahead of ours counts.
         """
+        raise _of_no_server()
+
+
+def _of_no_server() -> ConfigurationError:
+    return ConfigurationError(
+        "a nonce of HMACNonceProvider counts at one server only: take one from "
+        "ResourceServer.nonce_headers(), or a provider from for_server(purpose=…, server=…)"
+    )
+
+
+class _OfOneServer(HMACNonceProvider):
+    """What `for_server` returns: its nonces count."""
+
+    def issue(self, now: float) -> str:
+        step = int(now // self._step).to_bytes(_STEP_SIZE, "big")
+        return base64url.encode(step + _mac(self._keys[0], step))
+
+    def issue_dated(self, now: float) -> str:
+        second = (_DATED | int(now)).to_bytes(_STEP_SIZE, "big")
+        return base64url.encode(second + _mac(self._keys[0], second))
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
         try:
             decoded = base64url.decode(nonce)
         except JOSEError:
@@ -143,7 +167,7 @@ class HMACNonceProvider:
         if len(decoded) != _STEP_SIZE + _MAC_SIZE:
             return None
         step, mac = decoded[:_STEP_SIZE], decoded[_STEP_SIZE:]
-        matches = [hmac.compare_digest(self._mac(key, step), mac) for key in self._keys]
+        matches = [hmac.compare_digest(_mac(key, step), mac) for key in self._keys]
         if not any(matches):
             return None
         counter = int.from_bytes(step, "big")
@@ -157,9 +181,6 @@ class HMACNonceProvider:
             current=matches[0] and now < (issued_at // self._step + 1) * self._step,
         )
 
-    def _counter(self, now: float) -> bytes:
-        return int(now // self._step).to_bytes(_STEP_SIZE, "big")
 
-    @staticmethod
-    def _mac(key: bytes, step: bytes) -> bytes:
-        return hmac.digest(key, step, "sha256")[:_MAC_SIZE]
+def _mac(key: bytes, step: bytes) -> bytes:
+    return hmac.digest(key, step, "sha256")[:_MAC_SIZE]

@@ -8,7 +8,7 @@ from typing import Any, Self, overload
 
 from dpop_middleware import _options as options
 from dpop_middleware._clock import system_time
-from dpop_middleware._judge.challenges import ErrorResponse, error_response
+from dpop_middleware._judge.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
@@ -153,7 +153,6 @@ class ResourceServer:
         )
         self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
         self._token_clock_skew = clock_skew_of(verifier)
-        # What this server and its siblings have in common.
         self.verification = RequestVerification(
             verifier=verifier,
             proofs=ProofVerification(
@@ -213,8 +212,7 @@ class ResourceServer:
     ) -> VerifiedRequest:
         """Judge one request; `scopes` must all be granted by its token.
 
-        It is `verify`, then `authorize`. Raises `errors.DPoPError`, which `error_response` renders. The first
-        call that succeeds marks the proof as used.
+        It is `verify`, then `authorize`, and marks the proof as used. Raises `errors.DPoPError`.
         """
         requirements = Requirements(scopes=scopes) if scopes else _NOTHING_REQUIRED
         return self.authorize(await self.verify(request), requirements)
@@ -262,11 +260,18 @@ class ResourceServer:
         """Return the response to `error` (RFC 9449 section 7.1); of several hosts, `request` tells one."""
         return error_response(error, self._policy, metadata=self.published_metadata, request=request)
 
+    def nonce_headers(self) -> Headers:
+        """Return the fields that hand a nonce to a client which has shown no proof (RFC 9449 section 8.2).
+
+        For a response without a verdict. This server accepts the nonce now. Raises `errors.Unavailable` where
+        none can be issued, and ConfigurationError for a server without `nonces`.
+        """
+        return nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
+
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good.
 
-        That is until it expires; for a token that was let in after that, until the tokens' clock skew is used
-        up.
+        That is until it expires; for one that was let in later, until the tokens' clock skew is used up.
         """
         left = access_token.expires_at - self.verification.clock()
         return left if left > 0 else max(0.0, left + self._token_clock_skew)

@@ -18,6 +18,8 @@ from starlette.websockets import WebSocket
 from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
+    anonymize,
+    has_credentials,
     raw_headers,
     send_refusal,
 )
@@ -51,6 +53,7 @@ def requires_dpop(
     claims: Mapping[str, Predicate] = NO_CLAIMS,
     acr_values: Collection[str] = (),
     max_age: int | None = None,
+    required: bool = True,
     close_at_expiry: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
@@ -64,7 +67,7 @@ def requires_dpop(
       `{"realm_access": lambda access: "admin" in access["roles"]}`. A token without the claim, and a function
       that raises, are a 403 as well.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
-    - `close_at_expiry`: as in `DPoPMiddleware`.
+    - `required`, `close_at_expiry`: as in `DPoPMiddleware`.
 
     A nonce for the client's next request goes on the `Response` that the endpoint returns and on an
     HTTPException that it raises; what returns no Response leaves that to the middleware. A class with
@@ -77,6 +80,7 @@ def requires_dpop(
     gate = _Gate(
         resource_server,
         Requirements(scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age),
+        flag("required", required),
         flag("close_at_expiry", close_at_expiry),
     )
 
@@ -92,10 +96,14 @@ def requires_dpop(
 class _Gate:
     resource_server: ResourceServer
     requirements: Requirements
+    required: bool
     close_at_expiry: bool
 
     async def seconds(self, scope: Scope) -> float | None:
         """Authenticate; return for how many seconds the connection may last, None for any time."""
+        if not self.required and not has_credentials(scope):
+            anonymize(scope)
+            return None
         verified = await Connection.of(scope).authenticate(self.resource_server, scope, self.requirements)
         return self.resource_server.seconds_left(verified.access_token) if self.close_at_expiry else None
 

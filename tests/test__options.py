@@ -22,6 +22,7 @@ def test_what_is_right_comes_back() -> None:
     assert options.tokens("scopes", ()) == ()
     assert options.namespace("replay_namespace", "") == ""
     assert options.namespace("replay_namespace", "gäteway 1") == "gäteway 1"
+    assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
     assert options.clock(lambda: 1.0)() == 1.0
 
 

@@ -991,3 +991,27 @@ def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], s
     middleware: Any = DPoPMiddleware
     with pytest.raises(ConfigurationError, match=sentence):
         middleware(**{"app": reached, "resource_server": world.server(), **arguments})
+
+
+def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def never(*_: object) -> None:
+        raise AssertionError
+
+    # Driven by hand, as by a library that isn't asyncio.
+    starting = DPoPMiddleware(never, world.server())({"type": "lifespan"}, receive, send)
+    with pytest.raises(StopIteration):
+        starting.send(None)
+    (message,) = sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert "asyncio only" in message["message"]
+    request = DPoPMiddleware(never, world.server())(scope_of("/"), receive, send)
+    with pytest.raises(ConfigurationError, match="asyncio only"):
+        request.send(None)

@@ -347,7 +347,6 @@ async def test_nonces_count_at_this_server_only(clock: Clock) -> None:
     endpoint = endpoint_with_nonces(clock)
     origin = "https://auth.example.test"
     for foreign in (
-        provider.issue(NOW),
         provider.for_server(purpose="resource server", server=origin).issue(NOW),
         provider.for_server(purpose="token endpoint", server="another namespace").issue(NOW),
         "nonsense",

@@ -11,7 +11,12 @@ from starlette.types import Message
 
 from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, MissingCredentials
-from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
+from dpop_middleware.fastapi import (
+    DPoPHTTPException,
+    DPoPSecurity,
+    dpop_exception_handler,
+    refusal_responses,
+)
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.asgi import call
@@ -434,3 +439,29 @@ def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], s
     security: Any = DPoPSecurity
     with pytest.raises(ConfigurationError, match=sentence):
         security(**{"resource_server": world.server(), **arguments})
+
+
+def test_openapi_says_what_refusals_look_like_and_what_is_optional(world: World) -> None:
+    app = FastAPI(responses=refusal_responses())
+    optional = DPoPSecurity(world.server(), required=False)
+
+    @app.get("/notes", openapi_extra={"security": [{}]})
+    async def notes(token: Annotated[AccessToken | None, Security(optional)]) -> str:
+        return "anonymous" if token is None else token.identity
+
+    operation = app.openapi()["paths"]["/notes"]["get"]
+    assert operation["security"] == [{"DPoP": []}, {}]
+    assert {"400", "401", "403", "503"} < set(operation["responses"])
+    assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+    assert "Retry-After" in operation["responses"]["503"]["headers"]
+    client = TestClient(app, base_url=ORIGIN)
+    assert client.get("/notes").json() == "anonymous"
+    assert client.get("/notes", headers=world.headers("/notes")).json() == "user123"
+
+
+def test_a_refusal_has_the_body_that_openapi_describes(world: World) -> None:
+    app = notes_app(world.server())
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+    described: Any = refusal_responses()[401]["content"]["application/json"]["schema"]["properties"]
+    body = TestClient(app, base_url=ORIGIN).get("/notes", headers={"Authorization": "DPoP x"}).json()
+    assert set(body) == set(described)

@@ -28,7 +28,7 @@ ROWS = (
     ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi", "metadata", "telemetry"),
+    ("asgi", "starlette", "fastapi", "django", "forward_auth", "metadata", "nonce_endpoint", "telemetry"),
     ("authorization_server", "client", "testing"),
     ("introspection",),
     ("cli",),

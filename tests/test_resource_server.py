@@ -16,6 +16,7 @@ from dpop_middleware import (
     HMACNonceProvider,
     JWTAccessTokenVerifier,
     MemoryReplayStore,
+    Nonce,
     ResourceRequest,
     ResourceServer,
     VerifiedRequest,
@@ -334,9 +335,8 @@ async def test_a_secret_is_replaced_without_refusing_anybody() -> None:
 async def test_nonces_of_elsewhere_do_not_count(purpose: str, server: str) -> None:
     api = Api(nonce="required")
     elsewhere = HMACNonceProvider(SECRET).for_server(purpose=purpose, server=server)
-    for nonce in (elsewhere.issue(NOW), HMACNonceProvider(SECRET).issue(NOW)):
-        with pytest.raises(UseDPoPNonce):
-            await api.server.authenticate(api.request(api.proof(nonce=nonce)))
+    with pytest.raises(UseDPoPNonce):
+        await api.server.authenticate(api.request(api.proof(nonce=elsewhere.issue(NOW))))
 
 
 class Plain:
@@ -346,11 +346,7 @@ class Plain:
         return "the-nonce"
 
     def check(self, nonce: str, now: float) -> Any:
-        return (
-            HMACNonceProvider(SECRET).check(HMACNonceProvider(SECRET).issue(now), now)
-            if nonce == "the-nonce"
-            else None
-        )
+        return Nonce(issued_at=now, expires_at=now + 300, current=True) if nonce == "the-nonce" else None
 
 
 async def test_another_provider_is_used_as_it_is() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials
 from starlette.background import BackgroundTask
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException
@@ -640,3 +641,46 @@ async def test_a_refusal_of_the_decorator_carries_the_next_nonce(age: int) -> No
     answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes", fields))
     assert answer.status == 403
     assert answer.values("dpop-nonce") == ([api.server_nonces.issue(NOW)] if age else [])
+
+
+def test_without_required_a_request_without_credentials_is_anonymous(world: World) -> None:
+    def whoami(request: Request) -> Response:
+        return PlainTextResponse(f"{request.user.is_authenticated} {'dpop' in request.scope}")
+
+    @requires_dpop(world.server(), required=False)
+    class Endpoint(HTTPEndpoint):
+        def get(self, request: Request) -> Response:
+            return whoami(request)
+
+    function = requires_dpop(world.server(), required=False)(whoami)
+    client = client_of(Route("/function", function), Route("/class", Endpoint))
+    for path in ("/function", "/class"):
+        assert client.get(path).text == "False False"
+        assert client.get(path, headers=world.headers(path)).text == "True True"
+        assert client.get(path, headers={"Authorization": "Basic x"}).status_code == 401
+        assert client.get(path, headers={"Authorization": "DPoP x"}).status_code == 401
+
+
+async def test_without_required_the_user_of_a_session_stays(world: World) -> None:
+    seen: list[Any] = []
+
+    async def endpoint(request: Request) -> Response:
+        seen.append(request.user)
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/", requires_dpop(world.server(), required=False)(endpoint))])
+    await call(app, {**scope_of("/"), "user": "session", "auth": AuthCredentials(["session"])})
+    await call(app, {**scope_of("/", fields=world.fields("/")), "user": "session"})
+    assert seen[0] == "session"
+    assert seen[1].identity == "user123"
+
+
+async def test_without_required_a_websocket_is_anonymous(world: World) -> None:
+    @requires_dpop(world.server(), required=False)
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(str(websocket.user.is_authenticated))
+        await websocket.close()
+
+    with client_of(WebSocketRoute("/ws", socket)).websocket_connect("/ws") as connection:
+        assert connection.receive_text() == "False"

@@ -16,6 +16,7 @@ from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_head
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
@@ -90,6 +91,7 @@ class Connection:
         """Return the connection of an ASGI scope; scopes that were copied from it share it."""
         connection = scope.get(_CONNECTION)
         if connection is None:
+            check_event_loop()
             connection = scope[_CONNECTION] = cls()
             # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
             # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).

@@ -11,7 +11,8 @@ server about the token, the order is another one: see `remote`.
 import math
 import traceback
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, cast
 
 from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired, check_unbound
 from dpop_middleware._judge.challenges import nonce_headers
@@ -21,6 +22,7 @@ from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, ref
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
@@ -67,6 +69,7 @@ class RequestVerification:
         self.proofs = proofs
         self.clock = clock
         self.policies = policies
+        self._gateway: RequestVerification | None = None
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
         self._is_remote = remoteness(verifier)
@@ -75,6 +78,25 @@ class RequestVerification:
         """From now on remember proofs for `policy` too."""
         if policy not in self.policies:
             self.policies = (*self.policies, policy)
+        if self._gateway is not None:
+            self._gateway.add(policy)
+
+    def at_gateway(self) -> "RequestVerification":
+        """Return what judges for a gateway in front of this server: the same at each call.
+
+        What it remembers of proofs is apart, so that a request passes there and here, and paths are told to
+        it as clients sent them. Nonces count at both: a client remembers one for each origin (section 8.2).
+        """
+        if self._gateway is None:
+            urls = cast("PublicURLs", self.proofs.public_urls)  # a token endpoint has no such verification
+            keyspace = self.proofs.keyspace.apart("gateway")
+            self._gateway = RequestVerification(
+                verifier=self.verifier,
+                proofs=replace(self.proofs, keyspace=keyspace, public_urls=urls.as_sent()),
+                clock=self.clock,
+                policies=self.policies,
+            )
+        return self._gateway
 
     async def verify(
         self, request: ResourceRequest, policy: DPoPPolicy, *, started: float = 0.0

@@ -35,6 +35,7 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
+    ConfigurationError,
     DPoPError,
     InvalidDPoPProof,
     Refusal,
@@ -176,6 +177,19 @@ class ProofVerification:
             return self.next_nonce(nonce, policy, now)
         except Unavailable:
             return None
+
+    def first_nonce(self, now: float) -> str:
+        """Return a nonce for a client that has shown no proof: one that is accepted at this very moment.
+
+        The newer it is, the sooner it passes where a replay store lost entries. Raises `errors.Unavailable`
+        when the provider fails or doesn't know what it issues, ConfigurationError where there is none.
+        """
+        if self.nonces is None:
+            raise ConfigurationError("nonce_headers needs nonces=HMACNonceProvider(secret) in ResourceServer")
+        nonce = dated_nonce(self.nonces, now, not_before=-math.inf)
+        if nonce is None:
+            raise Unavailable("a nonce can't be issued now", check=Check.NONCE)
+        return nonce
 
     async def mark_as_used(self, judged: JudgedProof, policy: DPoPPolicy) -> None:
         """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.

@@ -1,5 +1,6 @@
 """The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
+import copy
 from collections.abc import Collection, Iterable, Sequence
 
 from dpop_middleware._options import refused
@@ -53,6 +54,13 @@ class PublicURLs:
             others.append(base)
         self._hosts = {name: tuple(listed) for name, listed in hosts.items()}
         self._of_every_host = tuple(hosts[bases[0].authority]) if len(hosts) == 1 else None
+
+    def as_sent(self) -> "PublicURLs":
+        """Return the same hosts for whoever sees paths as clients sent them, with every prefix."""
+        whole = copy.copy(self)
+        whole._hosts = {name: (bases[0]._replace(path=""),) for name, bases in self._hosts.items()}
+        whole._of_every_host = next(iter(whole._hosts.values())) if len(whole._hosts) == 1 else None
+        return whole
 
     @property
     def origins(self) -> tuple[str, ...]:

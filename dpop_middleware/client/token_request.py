@@ -100,7 +100,8 @@ class TokenRequestError(Exception):
     """The token endpoint refused, or its answer can't be used.
 
     `error` is the server's OAuth error code (RFC 6749 section 5.2), None where there was none; `status` is
-    the HTTP status code. The message quotes the server's `error_description`: don't show it as HTML.
+    the HTTP status code, 0 where nothing was asked. The message quotes the server's `error_description`:
+    don't show it as HTML.
     """
 
     def __init__(self, message: str, *, status: int, error: str | None = None) -> None:

@@ -15,7 +15,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 
 if TYPE_CHECKING:
-    from dpop_middleware.client.auth import TokenSource
+    from dpop_middleware.client.auth import TokenOption
 
 __all__ = [
     "BoundToken",
@@ -103,7 +103,7 @@ class BoundToken:
     """
 
     key: DPoPKey
-    token: "TokenSource" = field(repr=False)
+    token: "TokenOption" = field(repr=False)
 
     def __post_init__(self) -> None:
         _require_key(self.key)

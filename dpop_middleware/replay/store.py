@@ -67,6 +67,10 @@ class ReplayKeyspace:
         self._namespace = hashlib.sha256(_length_prefixed(namespace))
         self.name = base64url.encode(self._namespace.digest()[:6])
 
+    def apart(self, label: str) -> "ReplayKeyspace":
+        """Return the keys of `label` within this namespace; no namespace of a user's is one of these."""
+        return ReplayKeyspace(f"{self._namespace.hexdigest()}\0{label}")
+
     def key(self, *, jkt: str, jti: str) -> str:
         """Return the key of a proof, 22 characters: 128 bits of SHA-256 over namespace, `jkt` and `jti`."""
         digest = self._namespace.copy()

@@ -50,8 +50,10 @@ async def run_case(case: Case, target: Target) -> Outcome:
     if case.name in target.leave_out:
         return _skipped(case, "the target leaves it out")
     async with AsyncExitStack() as stack:
-        transport = None
-        if target.app is not None:
+        transport: httpx2.AsyncBaseTransport | None = None
+        if target.transport is not None:
+            transport = target.transport()
+        elif target.app is not None:
             transport = httpx2.ASGITransport(app=await stack.enter_async_context(lifespan(target.app)))
         client = await stack.enter_async_context(
             httpx2.AsyncClient(

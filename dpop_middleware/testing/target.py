@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+import httpx2
+
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.testing.issuer import TestIssuer
 from dpop_middleware.testing.lifespan import ASGIApp
@@ -20,6 +22,8 @@ class Target:
     - `method`: the HTTP method; the request has no body.
     - `key`, `access_token`: a client's key, and a token that is bound to it and grants what the route needs.
     - `app`: the ASGI application, served in this process; None to reach `url` over the network.
+    - `transport`: makes what reaches `url` over the network, for a CA of your own or HTTP/2 for instance:
+      `lambda: httpx2.AsyncHTTPTransport(http2=True, verify=context)`.
     - `token`: makes other tokens for the same route (`TestIssuer.token`); without it the cases that need
       them are skipped.
     - `leave_out`: names of cases to skip, because this target answers them differently on purpose.
@@ -32,6 +36,7 @@ class Target:
     key: DPoPKey
     access_token: str
     app: ASGIApp | None = None
+    transport: Callable[[], httpx2.AsyncBaseTransport] | None = None
     token: Callable[..., str] | None = None
     leave_out: Collection[str] = ()
     clock: Callable[[], float]

@@ -18,7 +18,7 @@ from dpop_middleware.policy import NonceMode
 from tests.support.api import NOW, Api, edited
 
 OFF, REQUIRED, FALLBACK = (DPoPPolicy(nonce=mode) for mode in ("off", "required", "fallback"))
-PROVIDER = HMACNonceProvider(bytes(32))
+PROVIDER = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="")
 HOUR = 3600
 
 

@@ -45,7 +45,7 @@ RULES = ClaimRules(
     client_id_claims=RFC9068.client_id_claims,
     clock_skew=15,
 )
-NONCES = HMACNonceProvider(bytes(range(32)))
+NONCES = HMACNonceProvider(bytes(range(32))).for_server(purpose="resource server", server="")
 
 
 def verifier(issuer: TestIssuer = ISSUER) -> JWTAccessTokenVerifier:

@@ -87,6 +87,15 @@ async def test_without_a_token_sends_proofs_only(kind: str, answering: Answering
     assert server.seen[0].all("authorization") == ["Basic eDp5"]
 
 
+async def test_one_request_object_can_be_sent_twice(kind: str, answering: Answering) -> None:
+    with answering(lambda _: Answer()) as server:
+        async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
+            request = client.client.build_request("GET", server.origin)
+            for _ in range(2):
+                assert (await client.send(request)).status_code == 200
+    assert len({seen.proof["jti"] for seen in server.seen}) == 2
+
+
 class TestToken:
     async def test_a_callable_is_asked_once_for_each_request(self, kind: str, answering: Answering) -> None:
         tokens = iter(["one", "two", "three"])

@@ -3,15 +3,12 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx2
 import pytest
 
 from dpop_middleware.client import DPoPAuth, DPoPKey
-from dpop_middleware.client import auth as auth_module
 
 KEY = DPoPKey.generate()
 
@@ -59,33 +56,6 @@ def test_its_repr_has_no_token() -> None:
     assert "secret-token" not in repr(DPoPAuth(KEY, "secret-token"))
 
 
-def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    def only(*names: str) -> Callable[[str], Any]:
-        def imported(name: str) -> Any:
-            if name not in names:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-            return importlib.import_module(name)
-
-        return imported
-
-    bases = auth_module._installed_bases  # pyright: ignore[reportPrivateUsage]
-    for name in ("httpx", "httpx2"):
-        monkeypatch.setattr(auth_module, "import_module", only(name))
-        assert bases() == (importlib.import_module(name).Auth,)
-    monkeypatch.setattr(auth_module, "import_module", only())
-    with pytest.raises(
-        ModuleNotFoundError, match=r"in a checkout of dpop_middleware, python -m pip install '\.\[client\]'"
-    ):
-        bases()
-
-    def broken(name: str) -> Any:
-        raise ModuleNotFoundError("No module named 'httpcore'", name="httpcore")
-
-    monkeypatch.setattr(auth_module, "import_module", broken)
-    with pytest.raises(ModuleNotFoundError, match="httpcore"):
-        bases()
-
-
 def test_the_key_alone_imports_neither() -> None:
     code = (
         f"import sys; sys.path += {sys.path!r}\n"
@@ -100,9 +70,9 @@ def test_the_key_alone_imports_neither() -> None:
 def test_the_front_door_has_these_names() -> None:
     module = importlib.import_module("dpop_middleware.client")
     assert sorted(module.__all__) == [
-        "AuthorizationCode", "ClientCredentials", "DPoPAuth", "DPoPKey", "PKCE", "RefreshToken",
-        "TokenRequestError", "TokenResponse", "authorization_url", "fetch_token", "fetch_token_async",
-        "pkce_pair",
+        "AuthorizationCode", "ClientCredentials", "DPoPAuth", "DPoPKey", "DPoPTransport", "PKCE",
+        "RefreshToken", "TokenRequestError", "TokenResponse", "TokenSource", "authorization_url",
+        "fetch_token", "fetch_token_async", "pkce_pair",
     ]  # fmt: skip
     assert all(hasattr(module, name) for name in module.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

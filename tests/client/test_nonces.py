@@ -2,11 +2,11 @@
 
 import pytest
 
-from dpop_middleware.client.nonces import NonceMemory, demands_nonce, one_nonce
+from dpop_middleware.client.nonces import OriginMemory, is_refused_for, one_nonce
 
 
 def test_each_origin_has_its_own_and_the_last_counts() -> None:
-    memory = NonceMemory()
+    memory: OriginMemory[str] = OriginMemory()
     memory.remember("https://a", "1")
     memory.remember("https://b", "2")
     memory.remember("https://a", "3")
@@ -14,7 +14,7 @@ def test_each_origin_has_its_own_and_the_last_counts() -> None:
 
 
 def test_forgets_the_origin_that_was_heard_of_longest_ago() -> None:
-    memory = NonceMemory(limit=2)
+    memory: OriginMemory[str] = OriginMemory(limit=2)
     for origin in ("a", "b", "a", "c"):
         memory.remember(origin, f"nonce of {origin}")
     assert [memory.get(origin) for origin in ("a", "b", "c")] == ["nonce of a", None, "nonce of c"]
@@ -68,4 +68,16 @@ def test_takes_exactly_one_well_formed_nonce(fields: list[str], nonce: str | Non
 def test_knows_the_demand_of_both_kinds_of_server(
     challenges: list[str], body: object, demanded: bool
 ) -> None:
-    assert demands_nonce(challenges, body) is demanded
+    assert is_refused_for("use_dpop_nonce", challenges, body) is demanded
+
+
+@pytest.mark.parametrize(
+    ("challenges", "body", "refused"),
+    [
+        (['DPoP error="invalid_dpop_proof"'], None, True),
+        ([], {"error": "invalid_dpop_proof"}, True),
+        (['DPoP error="use_dpop_nonce"'], {"error": "use_dpop_nonce"}, False),
+    ],
+)
+def test_tells_a_refused_proof_from_a_demand(challenges: list[str], body: object, refused: bool) -> None:
+    assert is_refused_for("invalid_dpop_proof", challenges, body) is refused

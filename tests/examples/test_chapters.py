@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.http import HttpResponse
+from django.urls import path
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.testing import ABSENT
+from tests.support.django import configure, serving_by_django
 from tests.support.reader import (
     API,
     ISSUER,
@@ -136,6 +139,20 @@ async def clocks(names: dict[str, Any], world: World) -> None:
         now = world.issuers[ISSUER].clock() - late
         fields["DPoP"] = key.proof("GET", f"{API}/notes", access_token=token, nonce=nonce, now=now)
         assert (await ask(app, "GET", "/notes", headers=fields)).status_code == status
+
+
+async def nonce_endpoint(names: dict[str, Any], world: World) -> None:
+    auth = world.auth()
+    given = await ask(names["app"], "POST", "/nonce", auth=auth)
+    assert (given.status_code, given.headers["Cache-Control"]) == (200, "no-store")
+    assert given.json()["c_nonce"] in names["challenges"]
+    key = DPoPKey.generate()
+    token = world.issuers[ISSUER].token(jkt=key.jkt)
+    nonce = given.headers["DPoP-Nonce"]
+    proof = key.proof("GET", f"{API}/notes", access_token=token, nonce=nonce)
+    fields = {"Authorization": f"DPoP {token}", "DPoP": proof}
+    assert (await ask(names["app"], "GET", "/notes", headers=fields)).status_code == 404, "it has no notes"
+    assert [name for name, _ in names["api"].nonce_headers()] == ["dpop-nonce", "cache-control"]
 
 
 async def readiness(names: dict[str, Any], world: World) -> None:
@@ -382,6 +399,35 @@ async def post_quantum(names: dict[str, Any], world: World) -> None:
         assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
 
 
+async def django_behind_the_middleware(names: dict[str, Any], world: World) -> None:
+    with serving_by_django((path("notes", lambda request: HttpResponse(b"notes")),)):
+        app = names["application"]
+        assert (await ask(app, "GET", "/notes", auth=world.auth())).text == "notes"
+        assert (await ask(app, "GET", "/notes")).status_code == 401
+        assert (await ask(app, "GET", "/health")).status_code == 404
+
+
+async def django_views(names: dict[str, Any], world: World) -> None:
+    csrf = "django.middleware.csrf.CsrfViewMiddleware"
+    with serving_by_django(tuple(names["urlpatterns"]), csrf) as app:
+        reader, writer = (world.auth(scopes=[f"notes:{scope}"]) for scope in ("read", "write"))
+        assert (await ask(app, "GET", "/notes", auth=reader)).json() == {"notes_of": "user123"}
+        assert (await ask(app, "GET", "/notes", auth=writer)).status_code == 403
+        assert (await ask(app, "POST", "/drafts", auth=writer)).text == "user123"
+        assert (await ask(app, "POST", "/drafts")).status_code == 401
+
+
+async def optional_in_fastapi(names: dict[str, Any], world: World) -> None:
+    app = names["app"]
+    assert (await ask(app, "GET", "/notes")).json() == {"notes_of": "everybody"}
+    assert (await ask(app, "GET", "/notes", auth=world.auth())).json() == {"notes_of": "user123"}
+    described = app.openapi()["paths"]["/notes"]["get"]
+    assert {"400", "401", "403", "503"} < set(described["responses"])
+    assert described["security"] == [{"DPoP": []}, {}]
+
+
+configure()
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -391,6 +437,10 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "fetching_keys": {
         "Through an egress proxy": [keys_through_a_proxy],
         "By a client of your own": [keys_by_an_own_client],
+    },
+    "frameworks": {
+        "Django": [django_behind_the_middleware, django_views],
+        "FastAPI: optional security, and refusals in OpenAPI": [optional_in_fastapi],
     },
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {
@@ -407,7 +457,11 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Behind a proxy": [metadata_of_two_hosts],
     },
     "moving_from_bearer": {"Moving from Bearer": [moving_from_bearer]},
-    "nonces": {"Nonces": [nonces], "Clocks": [clocks]},
+    "nonces": {
+        "Nonces": [nonces],
+        "A nonce before the first request": [nonce_endpoint],
+        "Clocks": [clocks],
+    },
     "post_quantum": {"Post-quantum signatures: ML-DSA": [post_quantum]},
     "replay_store": {
         "Redis in production": [redis_in_production],

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import trustme
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -399,15 +397,7 @@ def test_an_ipv6_literal_is_compared_in_normal_form(kind: ServerKind) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("certificate")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1", "localhost")
-    chain, key = folder / "chain.pem", folder / "key.pem"
-    key.write_bytes(issued.private_key_pem.bytes())
-    chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    return Certificate(chain, key, trust)
+    return Certificate.for_loopback(tmp_path_factory.mktemp("certificate"))
 
 
 def test_http_2_requests_are_accepted(certificate: Certificate) -> None:

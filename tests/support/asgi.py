@@ -1,5 +1,6 @@
 """One request to an ASGI application, by hand: scopes that no server would build can be sent too."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,12 @@ async def call(app: Callable[..., Awaitable[None]], scope: dict[str, Any], body:
     """Send one request with `body` to `app` and return its answer."""
     sent: list[Message] = []
 
+    asked = [{"type": "http.request", "body": body, "more_body": False}]
+
     async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not asked:
+            await asyncio.Event().wait()
+        return asked.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)

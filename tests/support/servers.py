@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import hypercorn
 import hypercorn.asyncio
+import trustme
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -28,6 +29,18 @@ class Certificate:
     chain: Path
     key: Path
     trust: ssl.SSLContext
+
+    @classmethod
+    def for_loopback(cls, folder: Path) -> Self:
+        """Write those of a new authority's certificate for 127.0.0.1 and localhost into `folder`."""
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1", "localhost")
+        chain, key = folder / "chain.pem", folder / "key.pem"
+        key.write_bytes(issued.private_key_pem.bytes())
+        chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        trust = ssl.create_default_context()
+        authority.configure_trust(trust)
+        return cls(chain, key, trust)
 
 
 @contextmanager

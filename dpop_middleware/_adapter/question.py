@@ -1,0 +1,142 @@
+"""A gateway's question about a client's request: who asks, and what the request was.
+
+The question is a request of its own. All its header fields but the configured ones are the client's, copied:
+a configured one counts only where it comes exactly once, and from somebody who knows the secret.
+"""
+
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import Scope
+
+from dpop_middleware._options import field_name, flag, refused
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.errors import ConfigurationError
+
+__all__ = ["RESERVED", "NotBelieved", "Question", "asked"]
+
+RESERVED: Final = frozenset({"authorization", "dpop", "content-length", "transfer-encoding", "connection"})
+"""Fields that no gateway can use for what it tells or is told."""
+
+_SECRET: Final = re.compile(r"[!-~]{32,}")
+
+# RFC 9110 section 9.1
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# No request line holds anything else; a blank shows that something joined two fields.
+_TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+
+
+class NotBelieved(Exception):
+    """A question that isn't the gateway's; the message is for the log, and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """How a gateway asks.
+
+    - `method_header`, `uri_header`: which fields tell method and URI of the client's request, in lower case;
+      None for both where the question itself has them.
+    - `host_header`: which field names the host.
+    - `secret_header`: which field proves that the gateway asks; `secrets`: what it may hold, any of them.
+      Without secrets nothing is proved.
+    """
+
+    method_header: str | None
+    uri_header: str | None
+    host_header: str
+    secret_header: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+
+    def request(self, scope: Scope) -> ResourceRequest:
+        """Return the client's request, as the question in `scope` tells it. Raises NotBelieved."""
+        fields: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        if self.secrets:
+            self._check_secret(fields)
+        request = ResourceRequest.from_scope(scope)
+        if self.host_header != "host":
+            request = request._replace(hosts=(_one(fields, self.host_header).decode("latin-1"),))
+        if self.method_header is None or self.uri_header is None:
+            return request
+        method, target = _one(fields, self.method_header), _one(fields, self.uri_header)
+        if not _METHOD.fullmatch(method):
+            raise NotBelieved(f"{self.method_header} is no method")
+        if not _TARGET.fullmatch(target):
+            raise NotBelieved(f"{self.uri_header} is no request target")
+        return request._replace(
+            method=method.decode("ascii"),
+            raw_path=target.partition(b"?")[0].decode("latin-1"),
+            root_path="",
+        )
+
+    def _check_secret(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        presented = _one(fields, self.secret_header)
+        # Each is compared: the time tells nothing of which one it is.
+        matches = [hmac.compare_digest(secret, presented) for secret in self.secrets]
+        if not any(matches):
+            raise NotBelieved(f"{self.secret_header} is wrong")
+
+
+def _one(fields: Sequence[tuple[bytes, bytes]], name: str) -> bytes:
+    wanted = name.encode("ascii")
+    values = [value for field_name, value in fields if field_name.lower() == wanted]
+    if len(values) != 1:
+        raise NotBelieved(f"{name} is {'there several times' if values else 'missing'}")
+    return values[0].strip(b" \t")
+
+
+def asked(
+    *,
+    method_header: str | None,
+    uri_header: str | None,
+    host_header: str,
+    secret_header: str,
+    secret: str | Sequence[str] | None,
+    private_listener: bool,
+) -> Question:
+    """Return how a gateway asks, by the options of `ForwardAuth`. Raises ConfigurationError."""
+    if (method_header is None) is not (uri_header is None):
+        raise ConfigurationError("method_header and uri_header are both names of fields, or both None")
+    names = {
+        "host_header": field_name("host_header", host_header),
+        "secret_header": field_name("secret_header", secret_header),
+    }
+    if method_header is not None and uri_header is not None:
+        names["method_header"] = field_name("method_header", method_header)
+        names["uri_header"] = field_name("uri_header", uri_header)
+    _check_apart(names)
+    return Question(
+        method_header=names.get("method_header"),
+        uri_header=names.get("uri_header"),
+        host_header=names["host_header"],
+        secret_header=names["secret_header"],
+        secrets=_secrets(secret, private_listener=flag("private_listener", private_listener)),
+    )
+
+
+def _check_apart(names: Mapping[str, str]) -> None:
+    taken: set[str] = set()
+    for option, name in names.items():
+        of_the_request = name in RESERVED or (name == "host" and option != "host_header")
+        if of_the_request or name in taken:
+            raise refused(option, "a field that tells nothing else", name)
+        taken.add(name)
+
+
+def _secrets(secret: object, *, private_listener: bool) -> tuple[bytes, ...]:
+    if private_listener is (secret is not None):
+        raise ConfigurationError(
+            "ForwardAuth takes secret=..., which the gateway sends too, or else private_listener=True where "
+            "nobody but the gateway can reach it"
+        )
+    if secret is None:
+        return ()
+    listed: tuple[object, ...] = tuple(secret) if isinstance(secret, (list, tuple)) else (secret,)
+    if not listed or not all(isinstance(one, str) and _SECRET.fullmatch(one) for one in listed):
+        raise ConfigurationError(
+            "secret takes at least 32 characters of visible ASCII, or several such secrets: "
+            "make one with secrets.token_urlsafe(32)"
+        )
+    return tuple(str(one).encode("ascii") for one in listed)

@@ -1,0 +1,181 @@
+"""Access tokens that are renewed before they expire, by one request at a time (RFC 6749 section 6)."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from dpop_middleware import _options
+from dpop_middleware._clock import system_time
+from dpop_middleware.client.token_request import (
+    ClientCredentials,
+    Grant,
+    RefreshToken,
+    TokenRequestError,
+    TokenRequestOptions,
+    TokenResponse,
+    fetch_token,
+    fetch_token_async,
+)
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+__all__ = ["TokenSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    renew_at: float | None
+
+
+_NOTHING: Final = _Held(None, None, None)
+
+
+class TokenSource:
+    """Gets an access token when it is first asked for one, and the next one before that expires.
+
+        source = TokenSource(client, token_endpoint, ClientCredentials(), key=key, client_id="my_client")
+        auth = DPoPAuth(key, source.token)  # or source.token_async, with an AsyncClient
+
+    - `client`: the httpx2 or httpx client that asks, sync for `token`, async for `token_async`, without
+      `auth` of its own. Its time-outs bound how long a caller waits.
+    - `grant`: how the first token is got. A code is used once: later tokens need a refresh token.
+    - `leeway`: seconds before its expiry at which a token is renewed, at most half of its life.
+    - `on_response`: called with each `TokenResponse`, to keep a new refresh token elsewhere.
+    - `clock`: seconds since the epoch.
+
+    The other arguments are those of `fetch_token`. Of callers that come at the same time one asks, and the
+    others get what it gets, its error too: a refresh token is sent once. A refresh token that the server
+    calls an invalid grant is followed by `grant`, if that is `ClientCredentials`. A token whose life the
+    server doesn't tell is used until `discard`.
+
+    Raises what `fetch_token` raises, and TokenRequestError with status 0 where a token expired that no grant
+    can follow. Not checked: whether the API accepts the token.
+    """
+
+    def __init__(
+        self,
+        client: "httpx2.Client | httpx.Client | httpx2.AsyncClient | httpx.AsyncClient",
+        token_endpoint: str,
+        grant: Grant,
+        *,
+        leeway: float = 30,
+        on_response: Callable[[TokenResponse], object] | None = None,
+        clock: Callable[[], float] = system_time,
+        **options: Unpack[TokenRequestOptions],
+    ) -> None:
+        self._client: Any = client
+        self._endpoint = token_endpoint
+        self._grant = grant
+        self._leeway = _options.seconds("leeway", leeway, minimum=0)
+        self._on_response = _options.listener("on_response", on_response)
+        self._clock = _options.clock(clock)
+        self._options = options
+        if "scopes" in options:
+            options["scopes"] = tuple(options["scopes"])
+        self._held = _NOTHING
+        self._lock = Lock()
+        self._flight: asyncio.Task[str] | None = None
+        self._failures = 0
+        self._failure: BaseException | None = None
+
+    def token(self) -> str:
+        """Return an access token that is valid for a while, and get it first where there is none."""
+        current, failures = self._current(), self._failures
+        if current is not None:
+            return current
+        with self._lock:
+            current = self._current()
+            if current is not None:
+                return current
+            if self._failure is not None and self._failures != failures:
+                raise self._failure
+            with self._noting_failure():
+                return self._renewed()
+
+    async def token_async(self) -> str:
+        """Do as `token` does, with an async client, under asyncio.
+
+        A caller that is cancelled doesn't end the request for which others wait.
+        """
+        current = self._current()
+        if current is not None:
+            return current
+        if self._flight is None or self._flight.done():
+            self._flight = asyncio.create_task(self._renewed_async())
+            # Where every caller was cancelled, nobody else asks for its error.
+            self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._flight)
+
+    def discard(self, access_token: str) -> None:
+        """Renew the token at the next call, if it still is this one: after the API's `invalid_token`."""
+        with self._lock:
+            if self._held.access_token == access_token:
+                self._held = _Held(None, self._held.refresh_token, None)
+
+    def _current(self) -> str | None:
+        held = self._held
+        fresh = held.renew_at is None or self._clock() < held.renew_at
+        return held.access_token if fresh else None
+
+    def _renewed(self) -> str:
+        while True:
+            grant, asked_at = self._next_grant(), self._clock()
+            try:
+                response = fetch_token(self._client, self._endpoint, grant, **self._options)
+            except TokenRequestError as error:
+                if not self._goes_on_after(error):
+                    raise
+            else:
+                return self._kept(response, asked_at)
+
+    async def _renewed_async(self) -> str:
+        while True:
+            grant, asked_at = self._next_grant(), self._clock()
+            try:
+                response = await fetch_token_async(self._client, self._endpoint, grant, **self._options)
+            except TokenRequestError as error:
+                if not self._goes_on_after(error):
+                    raise
+            else:
+                return self._kept(response, asked_at)
+
+    def _next_grant(self) -> Grant:
+        if self._held.refresh_token is not None:
+            return RefreshToken(refresh_token=self._held.refresh_token)
+        if self._held is _NOTHING or isinstance(self._grant, ClientCredentials):
+            return self._grant
+        raise TokenRequestError("the access token expired and there is no refresh token", status=0)
+
+    def _goes_on_after(self, error: TokenRequestError) -> bool:
+        refused = error.error == "invalid_grant" and self._held.refresh_token is not None
+        if refused and isinstance(self._grant, ClientCredentials):
+            self._held = _Held(None, None, None)
+            return True
+        return False
+
+    def _kept(self, response: TokenResponse, asked_at: float) -> str:
+        sent = self._grant.refresh_token if isinstance(self._grant, RefreshToken) else None
+        renew_at = None
+        if response.expires_in is not None:
+            renew_at = asked_at + response.expires_in - min(self._leeway, response.expires_in / 2)
+        self._held = _Held(
+            response.access_token, response.refresh_token or self._held.refresh_token or sent, renew_at
+        )
+        if self._on_response is not None:
+            self._on_response(response)
+        return response.access_token
+
+    @contextmanager
+    def _noting_failure(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._failures, self._failure = self._failures + 1, error
+            raise

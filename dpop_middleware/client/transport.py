@@ -1,0 +1,189 @@
+"""DPoP below somebody else's OAuth client, as a transport of httpx2 and httpx (RFC 9449 sections 5 and 7).
+
+The client asks for tokens and sends them as Bearer, as it always did. What goes over the network is a copy of
+each request, with a proof: what the client sees has none, so nothing of it can travel on in a redirect.
+"""
+
+import re
+from collections.abc import Callable, Collection, Generator, Iterable
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from dpop_middleware import _options
+from dpop_middleware._clock import system_time
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.libraries import installed, library_of
+from dpop_middleware.client.origins import OwnOrigins
+from dpop_middleware.client.proofs import Proofs
+from dpop_middleware.client.token_exchange import TokenEndpoints
+
+__all__ = ["DPoPTransport"]
+
+_ACCESS_TOKEN: Final = re.compile(r"(?:Bearer|DPoP) +([\x21-\x7e]+)", re.ASCII | re.IGNORECASE)
+_SCHEME: Final = re.compile(r"\s*(?:Bearer|DPoP)(?:\s|$)", re.ASCII | re.IGNORECASE)
+# Both libraries build a body that is in memory of these anew.
+_OF_THE_BODY: Final = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    # The bases name their own Request and Response, so each complains of the other's.
+    class _Transport(httpx2.BaseTransport, httpx2.AsyncBaseTransport, httpx.BaseTransport, httpx.AsyncBaseTransport):  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride] # fmt: skip # noqa: E501
+        pass
+else:
+    _Transport = type("_Transport", installed("BaseTransport", "AsyncBaseTransport"), {})
+
+
+class DPoPTransport(_Transport):
+    """Makes the token requests and the API's requests of an httpx2 or httpx client DPoP-bound.
+
+    - `key`: signs the proofs; the one that the tokens will be bound to.
+    - `transport`: what sends, sync or async as the client is; by default the library's own `HTTPTransport`
+      or `AsyncHTTPTransport`, with its defaults. Give your own for HTTP/2, other trust, or a proxy.
+    - `origin`: where an access token may go: an http or https URL, or several, of which scheme, host and
+      port count. By default the origin of the first request that carries one. From requests to other
+      origins, an access token is removed.
+    - `token_endpoint`: the URL, or several, at which tokens are asked for. By default each POST of a form
+      with a `grant_type` is a token request (RFC 6749).
+    - `translate_token_type`: whether the client sees `token_type` "Bearer" where the token endpoint said
+      "DPoP", since most libraries insist on it.
+    - `clock`: seconds since the epoch, for the proofs' `iat`.
+    - `correct_clock`: learn from the `Date` of a refused proof's answer how far off this clock is for that
+      origin, and send the request once more: over https only, by at most 5 minutes.
+    - `insecure_http_hosts`: hosts that tokens and proofs may go to by plain http, besides loopback ones.
+
+    A request to `origin` with an access token, as Bearer or as DPoP, is sent as DPoP with a fresh proof, a
+    token request with a proof and without access token; one that has a proof already, and any other, as it
+    is. Nonces are remembered per origin, those of token endpoints apart; a request that is refused with
+    `use_dpop_nonce` is sent once more, unless its body is a stream. The token itself is not looked into.
+
+    Raises ValueError for an origin or endpoint that is not an http or https URL, ConfigurationError (a
+    ValueError) for one by plain http that isn't named, also at a request; and at a token request
+    TokenRequestError where the answer is a token that is not bound to the key, or a redirect to another
+    origin, which would take the code or the refresh token along.
+    """
+
+    def __init__(
+        self,
+        key: DPoPKey,
+        transport: Any = None,
+        *,
+        origin: str | Iterable[str] | None = None,
+        token_endpoint: str | Iterable[str] | None = None,
+        translate_token_type: bool = True,
+        clock: Callable[[], float] = system_time,
+        correct_clock: bool = False,
+        insecure_http_hosts: Collection[str] = (),
+    ) -> None:
+        _options.part("key", key, "a DPoPKey", fits=isinstance(key, DPoPKey))
+        self._inner = transport
+        self._lock = Lock()
+        self._origins = OwnOrigins(origin, insecure_http_hosts)
+        self._endpoints = TokenEndpoints(token_endpoint, insecure_http_hosts, translate=translate_token_type)
+        self._for_apis = Proofs(key, heeded=self._origins, clock=clock, correct_clock=correct_clock)
+        self._for_endpoints = Proofs(key, heeded=self._endpoints, clock=clock, correct_clock=correct_clock)
+
+    def handle_request(self, request: Any) -> Any:
+        """Send one request of a sync client; called by httpx2 and httpx."""
+        inner = self._sender(request, "HTTPTransport")
+        flow = self._flow(request)
+        outgoing = next(flow)
+        while True:
+            response = inner.handle_request(outgoing)
+            try:
+                if self._is_to_be_read(outgoing, response):
+                    response.read()
+                    response = _in_memory(response, response.content)
+                response.request = outgoing
+                outgoing = flow.send(response)
+                response.read()
+            except StopIteration as end:
+                return end.value
+            except BaseException:
+                response.close()
+                raise
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send one request of an async client; called by httpx2 and httpx."""
+        inner = self._sender(request, "AsyncHTTPTransport")
+        flow = self._flow(request)
+        outgoing = next(flow)
+        while True:
+            response = await inner.handle_async_request(outgoing)
+            try:
+                if self._is_to_be_read(outgoing, response):
+                    await response.aread()
+                    response = _in_memory(response, response.content)
+                response.request = outgoing
+                outgoing = flow.send(response)
+                await response.aread()
+            except StopIteration as end:
+                return end.value
+            except BaseException:
+                await response.aclose()
+                raise
+
+    def close(self) -> None:
+        """Close what sends; called by a sync client."""
+        if self._inner is not None:
+            self._inner.close()
+
+    async def aclose(self) -> None:
+        """Close what sends; called by an async client."""
+        if self._inner is not None:
+            await self._inner.aclose()
+
+    def _sender(self, request: Any, default: str) -> Any:
+        with self._lock:
+            if self._inner is None:
+                self._inner = getattr(library_of(request), default)()
+            return self._inner
+
+    def _is_to_be_read(self, request: Any, response: Any) -> bool:
+        return request in self._endpoints or self._for_apis.needs_body(response)
+
+    def _flow(self, request: Any) -> Generator[Any, Any, Any]:
+        """Yield what to send, receive each response, return what the client gets."""
+        if "DPoP" in request.headers:
+            return (yield request)
+        if request in self._endpoints:
+            self._endpoints.require_secure(request)
+            response = yield from self._for_endpoints.exchange(_without_token(_copy(request)), None)
+            body = self._endpoints.for_the_client(response)
+            return response if body is None else _in_memory(response, body)
+        token = _access_token(request)
+        if token is not None and self._origins.claim(request):
+            return (yield from self._for_apis.exchange(_copy(request), token))
+        response = yield request if request in self._origins else _without_token(_copy(request))
+        self._for_apis.learn(response)
+        return response
+
+
+def _access_token(request: Any) -> str | None:
+    values = request.headers.get_list("Authorization")
+    found = _ACCESS_TOKEN.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
+    return None if found is None else found[1]
+
+
+def _copy(request: Any) -> Any:
+    """Return a request that can be altered; the body is the same object."""
+    return type(request)(
+        request.method,
+        request.url,
+        headers=request.headers.raw,
+        stream=request.stream,
+        extensions=request.extensions,
+    )
+
+
+def _without_token(request: Any) -> Any:
+    if any(_SCHEME.match(value) for value in request.headers.get_list("Authorization")):
+        del request.headers["Authorization"]
+    return request
+
+
+def _in_memory(response: Any, body: bytes) -> Any:
+    """Return the same response with `body`, not consumed."""
+    headers = [pair for pair in response.headers.raw if pair[0].lower() not in _OF_THE_BODY]
+    return type(response)(response.status_code, headers=headers, content=body, extensions=response.extensions)

@@ -1,0 +1,170 @@
+"""Protection of Django under ASGI: `request.user`, and a decorator for single views.
+
+`DPoPMiddleware` goes around `get_asgi_application()`, as around any application; the two here are for inside.
+"""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import sync_and_async_middleware
+
+from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
+from dpop_middleware._adapter.metadata import error_response
+from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._options import flag, part
+from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.resource_server import ResourceServer
+
+__all__ = ["TokenUser", "dpop_user", "requires_dpop"]
+
+View = TypeVar("View", bound=Callable[..., Any])
+Scope = dict[str, Any]
+
+
+class TokenUser(DPoPUser):
+    """The user whom a verified access token speaks for, with what Django asks of every user.
+
+    It is none of your database: `pk` is None, and it has no permissions, groups and staff rights. Look your
+    own user up by `identity`, and the scopes in `access_token.scopes`.
+    """
+
+    pk = id = None
+    is_active = True
+    is_anonymous = False
+    is_staff = is_superuser = False
+
+    @property
+    def username(self) -> str:
+        """Whom the token speaks for: the same as `identity`."""
+        return self.identity
+
+    def get_username(self) -> str:
+        """Return `username`."""
+        return self.username
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:  # noqa: ARG002 - Django's signature
+        """False: scopes are no permissions of Django's."""
+        return False
+
+    def __str__(self) -> str:
+        return self.username
+
+
+@sync_and_async_middleware  # type: ignore[untyped-decorator]
+def dpop_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Set `request.user` to whom `DPoPMiddleware` has authenticated; a middleware for Django's `MIDDLEWARE`.
+
+        MIDDLEWARE = [..., "dpop_middleware.django.dpop_user"]
+
+    It goes after `AuthenticationMiddleware` and whatever else sets a user. That user stays where a request
+    has no credentials.
+    """
+    if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
+
+        async def asynchronous(request: HttpRequest) -> Any:
+            _show(request)
+            return await get_response(request)
+
+        return asynchronous
+
+    def synchronous(request: HttpRequest) -> Any:
+        _show(request)
+        return get_response(request)
+
+    return synchronous
+
+
+def requires_dpop(
+    resource_server: ResourceServer,
+    *scopes: str,
+    any_of: Collection[str] = (),
+    claims: Mapping[str, Predicate] = NO_CLAIMS,
+    acr_values: Collection[str] = (),
+    max_age: int | None = None,
+    required: bool = True,
+) -> Callable[[View], View]:
+    """Let a request reach the decorated view only with a valid access token and DPoP proof.
+
+    Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
+    `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
+    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself; not so
+    with `required=False`.
+
+    - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
+    - `required`: False also lets a request without `Authorization` through, with the user that it has.
+
+    Several challenges stand in one header line, since Django keeps one of each name. Raises
+    ConfigurationError, at a request under WSGI too.
+    """
+    takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
+    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
+    requirements = Requirements(
+        scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age
+    )
+    flag("required", required)
+
+    def decorate(view: Any) -> Any:
+        call = _asynchronous(view)
+
+        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            scope = _scope(request)
+            connection = Connection.of(scope)
+            if required or has_credentials(scope):
+                try:
+                    await connection.authenticate(resource_server, scope, requirements)
+                except DPoPError as error:
+                    return _refusal(error_response(resource_server, error, scope))
+                _show(request)
+            response = await call(request, *args, **kwargs)
+            for name, value in connection.response_headers:
+                response.headers[name] = value
+            return response
+
+        functools.update_wrapper(protected, view)
+        exempt: Any = protected
+        exempt.csrf_exempt = required or getattr(view, "csrf_exempt", False)
+        return markcoroutinefunction(protected)
+
+    return decorate
+
+
+def _asynchronous(view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    if inspect.isclass(view) or not callable(view):
+        raise ConfigurationError(
+            f"@requires_dpop goes on a view that is a function, or around MyView.as_view(), not on {view!r}"
+        )
+    if iscoroutinefunction(view):  # pyright: ignore[reportDeprecated]
+        return view
+    return sync_to_async(view)
+
+
+def _scope(request: HttpRequest) -> Scope:
+    scope: Scope | None = getattr(request, "scope", None)
+    if scope is None:
+        raise ConfigurationError("DPoP needs Django under ASGI: serve get_asgi_application()")
+    return scope
+
+
+def _show(request: Any) -> None:
+    verified = getattr(request, "scope", {}).get("dpop")
+    if verified is None:
+        return
+    user = TokenUser(verified)
+
+    async def auser() -> TokenUser:
+        return user
+
+    request.user = user
+    request.auser = auser
+
+
+def _refusal(response: ErrorResponse) -> HttpResponse:
+    rendered = HttpResponse(response.body, status=response.status)
+    for name in dict.fromkeys(name for name, _ in response.headers):
+        rendered.headers[name] = ", ".join(value for given, value in response.headers if given == name)
+    return rendered

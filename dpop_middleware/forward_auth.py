@@ -1,0 +1,189 @@
+"""Protection at a gateway, which asks about each request before it passes it on.
+
+nginx calls that `auth_request`, Traefik `forwardAuth`, Caddy `forward_auth`, Envoy `ext_authz`.
+"""
+
+import copy
+import time
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+from urllib.parse import quote
+
+from starlette.types import Receive, Scope, Send
+
+from dpop_middleware._adapter.connection import check_scope_type, send_refusal
+from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
+from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._log import LOG, RateLimit
+from dpop_middleware._options import choice, field_name, part, refused
+from dpop_middleware.errors import DPoPError
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["IDENTITY_HEADERS", "ForwardAuth", "Identity"]
+
+Identity = Literal["identity", "subject", "client_id", "issuer", "scope", "jkt"]
+
+IDENTITY_HEADERS: Final[Mapping[str, Identity]] = MappingProxyType(
+    {
+        "X-Auth-Identity": "identity",
+        "X-Auth-Client-ID": "client_id",
+        "X-Auth-Issuer": "issuer",
+        "X-Auth-Scope": "scope",
+    }
+)
+"""The header fields of an acceptance, and what each tells of the access token."""
+
+_OF_EVERY_ANSWER: Final = frozenset(
+    {"cache-control", "content-type", "dpop-nonce", "retry-after", "www-authenticate"}
+)
+_ONLY_THE_GATEWAY: Final = b'{"error_description": "only the gateway may ask"}'
+_NOT_THE_GATEWAY: Final = ErrorResponse(
+    403,
+    (
+        ("content-type", "application/json"),
+        ("cache-control", "no-store"),
+        ("content-length", str(len(_ONLY_THE_GATEWAY))),
+    ),
+    _ONLY_THE_GATEWAY,
+)
+# All that may stand in a field as it is; a percent sign may not, so that no two names become one.
+_KEPT: Final = "".join(chr(octet) for octet in range(0x21, 0x7F) if chr(octet) != "%")
+
+
+class ForwardAuth:
+    """Answers a gateway's questions about its clients' requests, as an ASGI application (RFC 9449 section 7).
+
+        app = ForwardAuth(api, secret=os.environ["FORWARD_AUTH_SECRET"])
+
+    - `resource_server`: the judge; it is opened and closed with the application's lifespan. What it remembers
+      of proofs is kept apart here: an application behind the gateway may verify each request again, by the
+      same store. Scheme and host come from its `public_url`, the path is as the client sent it.
+    - `secret`: what the gateway alone knows and sends in `secret_header`: at least 32 characters. Several
+      while it is replaced. Or `private_listener`: True says that nobody but the gateway can reach this
+      application. Exactly one of the two.
+    - `method_header`, `uri_header`: in which fields the gateway tells method and URI of the request. None for
+      both: the question has them itself, as Envoy's. `host_header`: in which one it tells the host.
+    - `identity_headers`: the fields of an acceptance, and what each tells: `identity`, `subject`,
+      `client_id`, `issuer`, `scope`, `jkt`. All are always there, empty where the token doesn't tell. What is
+      not visible ASCII is percent-encoded, and so is a percent sign.
+    - `scopes`, `any_of`, `claims`: what every request must be allowed, as in `requires_dpop`.
+    - `unavailable_status`: the status where the verdict can't be known, with `Retry-After`: 403, since nginx
+      makes 500 of 503, and Envoy may let the request pass; 503 for Traefik and Caddy.
+
+    The answer is 200, or else 401 (400 becomes 401) or 403, with all challenges in one field. 403 without a
+    challenge, and a WARNING, where a question isn't believed: a configured field is missing, or comes twice,
+    or the secret is wrong. The question's path and body aren't read. `OPTIONS` is authenticated like any
+    method. What the gateway makes of an answer isn't checked. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        resource_server: ResourceServer,
+        *,
+        secret: str | Sequence[str] | None = None,
+        private_listener: bool = False,
+        secret_header: str = "X-Forward-Auth-Secret",
+        method_header: str | None = "X-Original-Method",
+        uri_header: str | None = "X-Original-URI",
+        host_header: str = "Host",
+        identity_headers: Mapping[str, Identity] = IDENTITY_HEADERS,
+        scopes: Collection[str] = (),
+        any_of: Collection[str] = (),
+        claims: Mapping[str, Predicate] = NO_CLAIMS,
+        unavailable_status: Literal[403, 503] = 403,
+    ) -> None:
+        fits = isinstance(resource_server, ResourceServer)
+        part("resource_server", resource_server, "a ResourceServer", fits=fits)
+        if unavailable_status not in (403, 503):
+            raise refused("unavailable_status", "403 or 503", unavailable_status)
+        self._question = asked(
+            method_header=method_header,
+            uri_header=uri_header,
+            host_header=host_header,
+            secret_header=secret_header,
+            secret=secret,
+            private_listener=private_listener,
+        )
+        self._identity_headers = _identity_headers(identity_headers)
+        self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
+        self._statuses = {400: 401, 503: int(unavailable_status)}
+        self._limit = RateLimit()
+        self.resource_server = copy.copy(resource_server)
+        self.resource_server.verification = resource_server.verification.at_gateway()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one question."""
+        if scope.get("type") == "lifespan":
+            await self._live(receive, send)
+            return
+        check_scope_type(scope)
+        response = await self._answer(scope) if scope["type"] == "http" else _NOT_THE_GATEWAY
+        await send_refusal(response, scope, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.resource_server.open()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await self.resource_server.aclose()
+        finally:
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope) -> ErrorResponse:
+        try:
+            request = self._question.request(scope)
+        except NotBelieved as reason:
+            self._tell(reason)
+            return _NOT_THE_GATEWAY
+        try:
+            evidence = await self.resource_server.verify(request)
+            verified = self.resource_server.authorize(evidence, self._requirements)
+        except DPoPError as error:
+            return self._refusal(self.resource_server.error_response(error, request))
+        return self._acceptance(verified)
+
+    def _refusal(self, response: ErrorResponse) -> ErrorResponse:
+        challenges = [value for name, value in response.headers if name == "www-authenticate"]
+        headers = tuple(field for field in response.headers if field[0] != "www-authenticate")
+        if challenges:
+            headers += (("www-authenticate", ", ".join(challenges)),)
+        return ErrorResponse(self._statuses.get(response.status, response.status), headers, response.body)
+
+    def _acceptance(self, verified: VerifiedRequest) -> ErrorResponse:
+        told = tuple((name, _told(what, verified.access_token)) for name, what in self._identity_headers)
+        nonce = tuple(field for field in verified.response_headers if field[0] == "dpop-nonce")
+        # Kept by a cache, an acceptance would let a replay pass.
+        always = (("cache-control", "no-store"), ("content-length", "0"))
+        return ErrorResponse(200, told + nonce + always, b"")
+
+    def _tell(self, reason: NotBelieved) -> None:
+        suppressed = self._limit.admit("question", time.monotonic())
+        if suppressed is not None:
+            LOG.warning("a question that is not the gateway's: %s suppressed=%d", reason, suppressed)
+
+
+def _identity_headers(value: Mapping[str, Identity]) -> tuple[tuple[str, Identity], ...]:
+    if not isinstance(value, Mapping):
+        raise refused("identity_headers", "a mapping such as {'X-Auth-Identity': 'identity'}", value)
+    named = {field_name("identity_headers", name): what for name, what in value.items()}
+    for name, what in named.items():
+        if name in RESERVED | _OF_EVERY_ANSWER or name == "host":
+            raise refused("identity_headers", "fields that tell nothing else", name)
+        choice("identity_headers", what, get_args(Identity))
+    return tuple(named.items())
+
+
+def _told(what: Identity, token: AccessToken) -> str:
+    if what == "scope":
+        return " ".join(sorted(map(_encoded, token.scopes)))
+    value: str | None = getattr(token, what)
+    return "" if value is None else _encoded(value)
+
+
+def _encoded(value: str) -> str:
+    return quote(value, safe=_KEPT, errors="surrogatepass")

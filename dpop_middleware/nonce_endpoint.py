@@ -1,0 +1,62 @@
+"""A nonce before the first request, for clients that want to see no 401 (RFC 9449 section 8.2).
+
+It is the nonce endpoint of OpenID for Verifiable Credential Issuance 1.0, section 7, too.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dpop_middleware._adapter.connection import raw_headers
+from dpop_middleware._adapter.metadata import error_response
+from dpop_middleware._options import part
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.starlette import refusal
+
+__all__ = ["nonce_route"]
+
+
+def nonce_route(
+    resource_server: ResourceServer,
+    path: str = "/nonce",
+    *,
+    c_nonce: Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
+) -> Route:
+    """Return a route that gives everybody a nonce of `resource_server`, in `DPoP-Nonce`.
+
+        app = Starlette(routes=[nonce_route(api, c_nonce=new_challenge)])
+
+    It answers POST, without credentials, with JSON that no cache may keep; the request's body isn't read.
+    Under `DPoPMiddleware` name `path` in `public_paths`.
+
+    - `c_nonce`: a function without arguments that returns the challenge for a wallet's key proofs, the
+      member `c_nonce` of the answer (OpenID4VCI section 7.2). It may be async; a sync one must not block.
+      To check the challenge later is the credential endpoint's business. Without it, the answer is `{}`.
+
+    Where no nonce can be issued, the answer is 503. Raises ConfigurationError, also for a server without
+    `nonces`.
+    """
+    fits = isinstance(resource_server, ResourceServer)
+    part("resource_server", resource_server, "a ResourceServer", fits=fits)
+    part("c_nonce", c_nonce, "a function that returns a string", fits=c_nonce is None or callable(c_nonce))
+    if not resource_server.issues_nonces:
+        raise ConfigurationError("nonce_route needs nonces=HMACNonceProvider(secret) in ResourceServer")
+
+    async def nonce(request: Request) -> Response:
+        try:
+            headers = resource_server.nonce_headers()
+        except Unavailable as error:
+            return refusal(error_response(resource_server, error, request.scope))
+        content: dict[str, str] = {}
+        if c_nonce is not None:
+            challenge = c_nonce()
+            content["c_nonce"] = await challenge if inspect.isawaitable(challenge) else challenge
+        response = JSONResponse(content)
+        response.raw_headers.extend(raw_headers(headers))
+        return response
+
+    return Route(path, nonce, methods=["POST"])

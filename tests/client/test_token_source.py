@@ -1,0 +1,286 @@
+"""Tokens are renewed in time, by one request at a time, and a refresh token is sent once."""
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx2
+import pytest
+
+from dpop_middleware.client import (
+    AuthorizationCode,
+    ClientCredentials,
+    DPoPAuth,
+    DPoPKey,
+    RefreshToken,
+    TokenRequestError,
+    TokenResponse,
+    TokenSource,
+)
+from dpop_middleware.client.token_request import Grant
+from dpop_middleware.errors import ConfigurationError
+
+KEY = DPoPKey.generate()
+MACHINE = ClientCredentials()
+CODE = AuthorizationCode(code="c", redirect_uri="https://app.example.com/", code_verifier="v")
+
+
+class Server:
+    """A token endpoint without a network; it numbers its tokens."""
+
+    def __init__(self, *, expires_in: float | None = 600, refresh: bool = False) -> None:
+        self.expires_in = expires_in
+        self.refresh = refresh
+        self.asked: list[dict[str, str]] = []
+        self.error: str | None = None
+        self.now = 1700000000.0
+        self.arrived = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
+        self.arrived.set()
+        assert self.may_answer.wait(20)
+        return self.answer()
+
+    async def later(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
+        self.arrived.set()
+        while not self.may_answer.is_set():
+            await asyncio.sleep(0.001)
+        return self.answer()
+
+    def answer(self) -> httpx2.Response:
+        if self.error is not None:
+            error, self.error = self.error, None
+            return httpx2.Response(400, json={"error": error})
+        number = len(self.asked)
+        token: dict[str, Any] = {"access_token": f"token {number}", "token_type": "DPoP"}
+        if self.expires_in is not None:
+            token["expires_in"] = self.expires_in
+        if self.refresh:
+            token["refresh_token"] = f"refresh {number}"
+        return httpx2.Response(200, content=json.dumps(token))
+
+    def source(self, grant: Grant = MACHINE, **options: Any) -> TokenSource:
+        client = httpx2.Client(transport=httpx2.MockTransport(self))
+        return self.source_of(client, grant, **options)
+
+    def source_async(self, grant: Grant = MACHINE, **options: Any) -> TokenSource:
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(self.later))
+        return self.source_of(client, grant, **options)
+
+    def source_of(
+        self, client: httpx2.Client | httpx2.AsyncClient, grant: Grant, **options: Any
+    ) -> TokenSource:
+        options = {"key": KEY, "client_id": "me", "clock": lambda: self.now, **options}
+        return TokenSource(client, "https://as.example.com/token", grant, **options)
+
+    @property
+    def grants(self) -> list[str]:
+        return [asked.get("refresh_token", asked["grant_type"]) for asked in self.asked]
+
+
+Asking = Callable[[Server, Grant, dict[str, Any]], Callable[[], str]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def asking(request: pytest.FixtureRequest) -> Asking:
+    """Returns a function that asks a source for a token, in either way."""
+
+    def sync(server: Server, grant: Grant, options: dict[str, Any]) -> Callable[[], str]:
+        return server.source(grant, **options).token
+
+    def asynchronous(server: Server, grant: Grant, options: dict[str, Any]) -> Callable[[], str]:
+        source = server.source_async(grant, **options)
+        return lambda: asyncio.run(source.token_async())
+
+    return sync if request.param == "sync" else asynchronous
+
+
+def test_a_token_serves_until_shortly_before_its_expiry(asking: Asking) -> None:
+    server = Server()
+    token = asking(server, ClientCredentials(), {"scopes": (s for s in ["a", "b"])})
+    assert [token(), token()] == ["token 1"] * 2
+    server.now += 569
+    assert token() == "token 1"
+    server.now += 1
+    assert token() == "token 2"
+    assert [asked["scope"] for asked in server.asked] == ["a b"] * 2
+
+
+def test_the_leeway_is_at_most_half_of_a_tokens_life(asking: Asking) -> None:
+    server = Server(expires_in=10)
+    token = asking(server, ClientCredentials(), {"leeway": 60})
+    assert token() == "token 1"
+    server.now += 4
+    assert token() == "token 1"
+    server.now += 1
+    assert token() == "token 2"
+
+
+def test_a_refresh_token_is_sent_once(asking: Asking) -> None:
+    server = Server(refresh=True)
+    kept: list[TokenResponse] = []
+    token = asking(server, CODE, {"on_response": kept.append})
+    for _ in range(3):
+        token()
+        server.now += 600
+    assert server.grants == ["authorization_code", "refresh 1", "refresh 2"]
+    assert [response.refresh_token for response in kept] == ["refresh 1", "refresh 2", "refresh 3"]
+
+
+def test_a_refresh_token_that_is_not_replaced_serves_again(asking: Asking) -> None:
+    server = Server()
+    token = asking(server, RefreshToken(refresh_token="kept"), {})
+    for _ in range(2):
+        token()
+        server.now += 600
+    assert server.grants == ["kept", "kept"]
+
+
+def test_a_code_is_used_once(asking: Asking) -> None:
+    server = Server()
+    token = asking(server, CODE, {})
+    assert token() == "token 1"
+    server.now += 600
+    with pytest.raises(TokenRequestError, match="no refresh token") as caught:
+        token()
+    assert (caught.value.status, len(server.asked)) == (0, 1)
+
+
+def test_client_credentials_follow_a_dead_refresh_token(asking: Asking) -> None:
+    server = Server(refresh=True)
+    token = asking(server, ClientCredentials(), {})
+    token()
+    server.now += 600
+    server.error = "invalid_grant"
+    assert token() == "token 3"
+    assert server.grants == ["client_credentials", "refresh 1", "client_credentials"]
+
+
+@pytest.mark.parametrize("error", ["invalid_grant", "temporarily_unavailable"])
+def test_another_refusal_is_the_callers_and_the_next_call_tries_again(asking: Asking, error: str) -> None:
+    server = Server(refresh=True)
+    token = asking(server, CODE, {})
+    token()
+    server.now += 600
+    server.error = error
+    with pytest.raises(TokenRequestError, match=error):
+        token()
+    assert token() == "token 3"
+    assert server.grants == ["authorization_code", "refresh 1", "refresh 1"]
+
+
+def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:
+    server = Server(expires_in=None)
+    source = server.source()
+    assert source.token() == "token 1"
+    server.now += 1_000_000
+    assert source.token() == "token 1"
+    source.discard("another")
+    assert source.token() == "token 1"
+    source.discard("token 1")
+    assert source.token() == "token 2"
+
+
+@pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
+def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
+    server = Server()
+    server.error = error
+    server.may_answer.clear()
+    source = server.source()
+    inside = threading.Barrier(5)
+
+    def call() -> str:
+        inside.wait(20)
+        try:
+            return source.token()
+        except TokenRequestError as refused:
+            return str(refused.error)
+
+    class Waited:
+        """A lock that tells when all callers stand before it."""
+
+        def __init__(self) -> None:
+            self.lock, self.waiting = threading.Lock(), itertools.count(1)
+
+        def __enter__(self) -> None:
+            if next(self.waiting) == 5:
+                server.may_answer.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    source._lock = Waited()  # type: ignore[assignment] # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: call(), range(5)))
+    assert answers == [error or "token 1"] * 5
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
+async def test_of_tasks_that_come_at_once_one_asks(error: str | None) -> None:
+    server = Server()
+    server.error = error
+    source = server.source_async()
+    answers = await asyncio.gather(*(source.token_async() for _ in range(5)), return_exceptions=True)
+    assert {getattr(answer, "error", answer) for answer in answers} == {error or "token 1"}
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
+async def test_a_caller_that_is_cancelled_loses_nobodys_token(error: str | None) -> None:
+    server = Server(refresh=True)
+    server.error = error
+    server.may_answer.clear()
+    source = server.source_async()
+    calling = asyncio.create_task(source.token_async())
+    while not server.arrived.is_set():
+        await asyncio.sleep(0.001)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    other = asyncio.create_task(source.token_async()) if error is None else None
+    server.may_answer.set()
+    if other is not None:
+        assert await other == "token 1"
+        assert len(server.asked) == 1
+    else:
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        assert await source.token_async() == "token 2"
+
+
+async def test_it_is_the_token_of_dpop_auth() -> None:
+    server = Server()
+    seen: list[str] = []
+
+    def api(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request.headers["Authorization"])
+        return httpx2.Response(200)
+
+    transport = httpx2.MockTransport(api)
+    with httpx2.Client(transport=transport, auth=DPoPAuth(KEY, server.source().token)) as client:
+        client.get("https://api.example.com/")
+    auth = DPoPAuth(KEY, server.source_async().token_async)
+    async with httpx2.AsyncClient(transport=transport, auth=auth) as asynchronous:
+        await asynchronous.get("https://api.example.com/")
+    assert seen == ["DPoP token 1", "DPoP token 2"]
+
+
+def test_its_options_are_checked_and_its_repr_has_no_token() -> None:
+    server = Server(refresh=True)
+    with pytest.raises(ConfigurationError, match="leeway takes"):
+        server.source(leeway=-1)
+    source = server.source()
+    source.token()
+    assert "token 1" not in repr(vars(source))
+    assert "refresh 1" not in repr(vars(source))

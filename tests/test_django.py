@@ -1,0 +1,212 @@
+"""Django under ASGI: `request.user`, and the decorator for single views."""
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.http import HttpResponse
+from django.test import RequestFactory
+from django.urls import path
+from django.utils.decorators import async_only_middleware
+from django.views import View
+
+from dpop_middleware import DPoPMiddleware
+from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
+from dpop_middleware.errors import ConfigurationError
+from tests.support.adapters import Fields, World, scope_of
+from tests.support.asgi import Answer, call
+from tests.support.django import configure, serving_by_django
+
+US = "dpop_middleware.django.dpop_user"
+SESSION_USER = f"{__name__}.session_user"
+ASYNC_SESSION_USER = f"{__name__}.async_session_user"
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def session_user(get_response: Any) -> Any:
+    """Stands for what logs a user in by a session."""
+
+    def middleware(request: Any) -> Any:
+        request.user = "session"
+        return get_response(request)
+
+    return middleware
+
+
+@async_only_middleware  # type: ignore[untyped-decorator]
+def async_session_user(get_response: Any) -> Any:
+    async def middleware(request: Any) -> Any:
+        request.user = "session"
+        return await get_response(request)
+
+    return middleware
+
+
+def whoami(request: Any, **_more: Any) -> HttpResponse:
+    return HttpResponse(str(request.user).encode())
+
+
+async def async_whoami(request: Any, **_more: Any) -> HttpResponse:
+    return HttpResponse(str(await request.auser() if hasattr(request, "auser") else request.user).encode())
+
+
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve() -> Generator[Serve]:
+    """Return a function that makes an application of Django's from a view and middleware."""
+    with ExitStack() as stack:
+
+        def application(view: Any, *middleware: str) -> Any:
+            return stack.enter_context(serving_by_django((path("notes", view),), *middleware))
+
+        yield application
+
+
+async def ask(app: Any, fields: Fields | None = None, **options: Any) -> Answer:
+    return await call(app, scope_of("/notes", fields=fields, **options))
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami])
+async def test_a_view_is_reached_with_credentials_only(world: World, serve: Serve, view: Any) -> None:
+    app = serve(requires_dpop(world.server(), "notes:read")(view), SESSION_USER)
+    assert (await ask(app, world.fields("/notes", scopes=["notes:read"]))).body == b"user123"
+    refused = await ask(app)
+    assert (refused.status, refused.values("cache-control")) == (401, ["no-store"])
+    assert refused.challenges[0].startswith("DPoP ")
+    assert (await ask(app, world.fields("/notes"))).status == 403
+    assert json.loads((await ask(app, [("Authorization", "DPoP")])).body)["error"] == "invalid_request"
+
+
+async def test_a_replay_is_refused(world: World, serve: Serve) -> None:
+    app = serve(requires_dpop(world.server())(whoami))
+    fields = world.fields("/notes")
+    assert [(await ask(app, fields)).status for _ in range(2)] == [200, 401]
+
+
+async def test_views_that_are_classes(world: World, serve: Serve) -> None:
+    class Notes(View):  # type: ignore[misc] # Django has no types
+        def get(self, request: Any) -> HttpResponse:
+            return whoami(request)
+
+        async def post(self, request: Any) -> HttpResponse:
+            raise AssertionError("one that is sync and async is no view of Django's")
+
+    class Sync(View):  # type: ignore[misc] # Django has no types
+        def get(self, request: Any) -> HttpResponse:
+            return whoami(request)
+
+    class Async(View):  # type: ignore[misc] # Django has no types
+        async def get(self, request: Any) -> HttpResponse:
+            return await async_whoami(request)
+
+    for view in (Sync, Async):
+        app = serve(requires_dpop(world.server())(view.as_view()))
+        assert (await ask(app, world.fields("/notes"))).body == b"user123"
+        assert (await ask(app)).status == 401
+    for wrong in (Notes, "notes"):
+        with pytest.raises(ConfigurationError, match="goes on a view that is a function"):
+            requires_dpop(world.server())(wrong)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
+
+
+async def test_without_required_the_session_user_stays(world: World, serve: Serve) -> None:
+    app = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER)
+    assert (await ask(app)).body == b"session"
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app, [("Authorization", "DPoP x")])).status == 401
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami])
+@pytest.mark.parametrize("outer", [SESSION_USER, ASYNC_SESSION_USER])
+async def test_behind_the_middleware_request_user_is_the_tokens(
+    world: World, serve: Serve, view: Any, outer: str
+) -> None:
+    app = DPoPMiddleware(serve(view, outer, US), world.server(), required=False)
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app)).body == b"session"
+
+
+async def test_the_decorator_behind_the_middleware_does_not_ask_again(world: World, serve: Serve) -> None:
+    api = world.server(nonces=world.nonces()).with_policy(nonce="required")
+    app = DPoPMiddleware(serve(requires_dpop(api, "notes:read")(whoami)), api)
+    first = await ask(app, world.fields("/notes", scopes=["notes:read"]))
+    (nonce,) = first.values("dpop-nonce")
+    answer = await ask(app, world.fields("/notes", scopes=["notes:read"], nonce=nonce))
+    assert (answer.status, world.store.asked) == (200, 1)
+    assert len(answer.values("dpop-nonce")) <= 1
+
+
+async def test_a_nonce_goes_on_refusals_and_responses_without_the_middleware(
+    world: World, serve: Serve
+) -> None:
+    api = world.server(nonces=world.nonces())
+    required = serve(requires_dpop(api.with_policy(nonce="required"))(whoami))
+    refused = await ask(required, world.fields("/notes"))
+    assert 'error="use_dpop_nonce"' in refused.challenges[0]
+    (nonce,) = refused.values("dpop-nonce")
+    assert (await ask(required, world.fields("/notes", nonce=nonce))).status == 200
+    fallback = serve(requires_dpop(api.with_policy(nonce="fallback"))(whoami))
+    answer = await ask(fallback, world.fields("/notes"))
+    assert (answer.status, len(answer.values("dpop-nonce")), answer.values("cache-control")) == (
+        200,
+        1,
+        ["no-store"],
+    )
+
+
+async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:
+    app = serve(requires_dpop(world.server().with_policy(accept_bearer=True))(whoami))
+    (line,) = (await ask(app)).challenges
+    assert line.startswith("Bearer, DPoP algs=")
+
+
+async def test_a_post_needs_no_csrf_token(world: World, serve: Serve) -> None:
+    csrf = "django.middleware.csrf.CsrfViewMiddleware"
+    protected = serve(requires_dpop(world.server())(whoami), SESSION_USER, csrf)
+    fields = world.fields("/notes", method="POST")
+    assert (await ask(protected, fields, method="POST")).body == b"user123"
+    optional = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER, csrf)
+    assert (await ask(optional, method="POST")).status == 403, "the session may be another page's to use"
+
+
+def test_under_wsgi_the_middleware_changes_nothing() -> None:
+    configure()
+    request: Any = RequestFactory().get("/notes")
+    request.user = "session"
+    middleware = dpop_user(whoami)
+    assert (middleware(request).content, request.user) == (b"session", "session")
+
+
+def test_under_wsgi_it_says_so(world: World) -> None:
+    configure()
+    request = RequestFactory().get("/notes")
+    with pytest.raises(ConfigurationError, match="needs Django under ASGI"):
+        async_to_sync(requires_dpop(world.server())(async_whoami))(request)
+
+
+async def test_the_user_has_what_django_asks_for(world: World, serve: Serve) -> None:
+    seen: list[TokenUser] = []
+
+    async def view(request: Any) -> HttpResponse:
+        seen.append(request.user)
+        return HttpResponse(b"")
+
+    await ask(serve(requires_dpop(world.server())(view)), world.fields("/notes"))
+    (user,) = seen
+    assert (user.is_authenticated, user.is_anonymous, user.is_active) == (True, False, True)
+    assert (user.is_staff, user.is_superuser, user.has_perm("notes.view")) == (False, False, False)
+    assert user.pk is None
+    assert (user.username, user.get_username(), str(user)) == ("user123", "user123", "user123")
+
+
+def test_only_a_resource_server_protects() -> None:
+    with pytest.raises(ConfigurationError, match="takes a ResourceServer first"):
+        requires_dpop("notes:read")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

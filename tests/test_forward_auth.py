@@ -1,0 +1,545 @@
+"""A gateway's questions: who is believed, what is judged, and what the gateway is told."""
+
+import asyncio
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from dpop_middleware import (
+    DPoPMiddleware,
+    DPoPPolicy,
+    MemoryReplayStore,
+    MultiIssuerVerifier,
+    ResourceMetadata,
+)
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.forward_auth import IDENTITY_HEADERS, ForwardAuth
+from dpop_middleware.testing import TestIssuer
+from tests.support.adapters import ORIGIN, World, reached, scope_of
+from tests.support.api import Api
+from tests.support.asgi import Answer, call
+
+SHARED_SECRET = "s3cret-that-only-the-gateway-knows"
+OTHER_SECRET = "the-next-one-that-will-replace-it!"
+ASKS = ("X-Forward-Auth-Secret", SHARED_SECRET)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def question(method: str | None = "GET", uri: str | None = "/notes") -> list[tuple[str, str]]:
+    told = [("X-Original-Method", method), ("X-Original-URI", uri)]
+    return [ASKS, *((name, value) for name, value in told if value is not None)]
+
+
+async def ask(app: ForwardAuth, *fields: tuple[str, str], **changes: Any) -> Answer:
+    """The question of a gateway that asks by GET, whatever the client's method was."""
+    return await call(app, scope_of("/_dpop", list(fields), **changes))
+
+
+async def verdict(world: World, *, uri: str = "/notes", signed: str | None = None, **options: Any) -> Answer:
+    """The answer about a request for `uri`, with a proof for `signed`."""
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET, **options)
+    return await ask(app, *question(uri=uri), *world.fields(uri if signed is None else signed))
+
+
+async def test_an_acceptance_tells_who_asks(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    answer = await ask(app, *question(), *world.fields("/notes", scopes=["notes:write", "notes:read"]))
+    assert (answer.status, answer.body) == (200, b"")
+    told = {name.lower(): answer.values(name.lower()) for name in IDENTITY_HEADERS}
+    assert told == {
+        "x-auth-identity": ["user123"],
+        "x-auth-client-id": ["my_client"],
+        "x-auth-issuer": [world.issuer.issuer],
+        "x-auth-scope": ["notes:read notes:write"],
+    }
+    assert answer.values("cache-control") == ["no-store"]
+
+
+async def test_a_field_without_a_value_is_there_and_empty(world: World) -> None:
+    api, names = Api(scopes=()), {"X-Subject": "subject", "X-Scope": "scope", "X-JKT": "jkt"}
+    api.tokens.known[api.token] = replace(api.tokens.known[api.token], subject=None)
+    app = ForwardAuth(api.server, secret=SHARED_SECRET, identity_headers=names)  # type: ignore[arg-type]
+    fields = [("Authorization", f"DPoP {api.token}"), ("DPoP", api.proof())]
+    answer = await ask(app, *question(), *fields)
+    assert [answer.values(name) for name in ("x-subject", "x-scope", "x-jkt")] == [[""], [""], [api.key.jkt]]
+    policy = DPoPPolicy(accept_bearer=True)
+    bearer = ForwardAuth(
+        world.server(policy=policy),
+        secret=SHARED_SECRET,
+        identity_headers=names,  # type: ignore[arg-type]
+    )
+    answer = await ask(bearer, *question(), ("Authorization", f"Bearer {world.issuer.token()}"))
+    assert (answer.status, answer.values("x-jkt")) == (200, [""])
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ("ann smith", "ann%20smith"),
+        ("ann\r\nX-Auth-Scope: admin", "ann%0D%0AX-Auth-Scope:%20admin"),
+        ("50%", "50%25"),
+        ("jürgen", "j%C3%BCrgen"),
+        ("\ud800", "%ED%A0%80"),
+        ('a,b;c="d"', 'a,b;c="d"'),
+    ],
+)
+async def test_a_name_that_no_field_can_hold_is_percent_encoded(subject: str, told: str) -> None:
+    api = Api()
+    api.tokens.known[api.token] = replace(api.tokens.known[api.token], subject=subject)
+    app = ForwardAuth(api.server, secret=SHARED_SECRET)
+    answer = await ask(app, *question(), ("Authorization", f"DPoP {api.token}"), ("DPoP", api.proof()))
+    assert (answer.status, answer.values("x-auth-identity")) == (200, [told])
+
+
+async def test_of_several_issuers_the_identity_names_one() -> None:
+    world, other = World(), TestIssuer("https://partner.example.test")
+    other.clock = world.clock
+    both = [
+        one.profile.verifier(issuer=one.issuer, audience=(ORIGIN,), jwks=one.jwks(), clock=world.clock)
+        for one in (world.issuer, other)
+    ]
+    api = world.server(verifier=MultiIssuerVerifier(both), issuer=None, jwks=None)
+    app = ForwardAuth(api, secret=SHARED_SECRET)
+    token = other.token(sub="ann", audience=ORIGIN, jkt=world.key.jkt)
+    answer = await ask(app, *question(), *world.fields("/notes", token=token))
+    assert answer.values("x-auth-identity") == ["https://partner.example.test%20ann"]
+
+
+async def test_a_request_passes_once(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    fields = world.fields("/notes")
+    assert [(await ask(app, *question(), *fields)).status for _ in range(2)] == [200, 401]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "PROPFIND", "get"])
+async def test_the_original_method_counts_and_not_that_of_the_question(world: World, method: str) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    right, wrong = (world.fields("/notes", method=name) for name in (method, "GET"))
+    assert (await ask(app, *question(method), *right)).status == 200
+    assert (await ask(app, *question(method), *wrong)).status == 401
+    assert (await ask(app, *question(method))).status == 401, "OPTIONS needs credentials too"
+
+
+@pytest.mark.parametrize(
+    "uri", ["/notes?a=1", "/notes%2F1", "/", "/a//b", "/a;b", "/%C3%A9", "/a@b?/../x", "/a,b"]
+)
+async def test_the_original_uri_is_judged_as_it_was_sent(world: World, uri: str) -> None:
+    assert (await verdict(world, uri=uri)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("uri", "signed"),
+    [
+        ("/admin", "/notes"),
+        ("/notes/../admin", "/admin"),
+        ("/notes/%2e%2e/admin", "/admin"),
+        ("/notes/..%2fadmin", "/admin"),
+        ("/notes%2F1", "/notes/1"),
+        ("/admin#/notes", "/notes"),
+        ("/notes#x", "/notes"),
+        ("/notes\\..\\admin", "/admin"),
+        ("https://evil.example/notes", "/notes"),
+        ("http://api.example.test/notes", "/notes"),
+        ("//evil.example/notes", "/notes"),
+        ("notes", "/notes"),
+        ("*", "/"),
+        ("?x=/notes", "/"),
+        ("/notes/%", "/notes/%25"),
+        ("/_dpop", "/notes"),
+    ],
+)
+async def test_a_proof_for_another_reading_of_the_uri_does_not_pass(
+    world: World, uri: str, signed: str
+) -> None:
+    answer = await verdict(world, uri=uri, signed=signed)
+    assert answer.status == 401
+    assert len(answer.challenges) == 1
+    assert world.store.asked == 0
+
+
+async def test_a_uri_in_absolute_form_is_that_of_an_own_host(world: World) -> None:
+    assert (await verdict(world, uri=f"{ORIGIN}/notes?x=1", signed="/notes")).status == 200
+
+
+async def test_where_the_question_itself_came_decides_nothing(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    mounted = scope_of("/auth/x", [*question(), *world.fields("/notes")], root_path="/auth", method="POST")
+    assert (await call(app, mounted, b"a body that nobody reads")).status == 200
+
+
+NOT_BELIEVED: list[tuple[str, list[tuple[str, str]]]] = [
+    ("x-forward-auth-secret is missing", question()[1:]),
+    ("x-forward-auth-secret is there several times", [ASKS, *question()]),
+    ("x-forward-auth-secret is there several times", [("X-FORWARD-AUTH-SECRET", "guess"), *question()]),
+    ("x-forward-auth-secret is wrong", [(ASKS[0], SHARED_SECRET[:-1]), *question()[1:]]),
+    ("x-forward-auth-secret is wrong", [(ASKS[0], f"{SHARED_SECRET}, {SHARED_SECRET}"), *question()[1:]]),
+    ("x-forward-auth-secret is wrong", [(ASKS[0], ""), *question()[1:]]),
+    ("x-forward-auth-secret is wrong", [(ASKS[0], "\xe9" * 34), *question()[1:]]),
+    ("x-original-method is missing", question(method=None)),
+    ("x-original-method is there several times", [*question(), ("X-Original-Method", "GET")]),
+    ("x-original-method is no method", question(method="")),
+    ("x-original-method is no method", question(method="POST, GET")),
+    ("x-original-method is no method", question(method="GET /notes")),
+    ("x-original-uri is missing", question(uri=None)),
+    ("x-original-uri is there several times", [("x-original-uri", "/notes"), *question()]),
+    ("x-original-uri is no request target", question(uri="")),
+    ("x-original-uri is no request target", question(uri="/evil, /notes")),
+    ("x-original-uri is no request target", question(uri="/notes\t")[:-1] + [("X-Original-URI", "/a\x7f")]),
+]
+
+
+@pytest.mark.parametrize(("reason", "fields"), NOT_BELIEVED)
+async def test_whoever_is_not_the_gateway_is_not_believed(
+    world: World, reason: str, fields: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        answer = await ask(app, *fields, *world.fields("/notes"))
+    assert (answer.status, answer.challenges) == (403, [])
+    assert json.loads(answer.body) == {"error_description": "only the gateway may ask"}
+    assert answer.values("content-length") == [str(len(answer.body))]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"a question that is not the gateway's: {reason} suppressed=0"
+    ]
+    assert world.store.asked == 0
+
+
+async def test_a_flood_of_wrong_questions_is_none_of_log_lines(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        for _ in range(100):
+            assert (await ask(app)).status == 403
+    assert len(caplog.records) < 50
+    assert SHARED_SECRET not in caplog.text
+
+
+async def test_a_secret_is_replaced_without_refusing_anybody(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=[OTHER_SECRET, SHARED_SECRET])
+    for secret in (SHARED_SECRET, OTHER_SECRET):
+        fields = [(ASKS[0], secret), *question()[1:], *world.fields("/notes")]
+        assert (await ask(app, *fields)).status == 200
+    neither = [(ASKS[0], "x" * 32), *question()[1:], *world.fields("/notes")]
+    assert (await ask(app, *neither)).status == 403
+
+
+def test_the_secret_shows_nowhere(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    assert SHARED_SECRET not in repr(app) + repr(vars(app))
+
+
+async def test_a_private_listener_needs_no_secret(world: World) -> None:
+    app = ForwardAuth(world.server(), private_listener=True)
+    assert (await ask(app, *question()[1:], *world.fields("/notes"))).status == 200
+    assert (await ask(app, *question()[1:2], *world.fields("/notes"))).status == 403
+
+
+async def test_without_credentials_the_challenge_is_passed_on(world: World) -> None:
+    app = ForwardAuth(
+        world.server(policy=DPoPPolicy(accept_bearer=True), metadata=ResourceMetadata()), secret=SHARED_SECRET
+    )
+    answer = await ask(app, *question())
+    assert answer.status == 401
+    (challenge,) = answer.challenges
+    schemes = [part.split()[0] for part in challenge.split(", ") if part.split("=")[0].count(" ")]
+    assert schemes == ["Bearer", "DPoP"]
+    assert challenge.count("resource_metadata=") == 2
+
+
+async def test_of_several_hosts_the_metadata_are_those_of_the_one_that_was_asked(world: World) -> None:
+    other = "https://api.example.org"
+    api = world.server(
+        public_url=[ORIGIN, other], audience=[ORIGIN, other], metadata=ResourceMetadata(), resource=ORIGIN
+    )
+    app = ForwardAuth(api, secret=SHARED_SECRET, host_header="X-Forwarded-Host")
+    answer = await ask(app, *question(), ("X-Forwarded-Host", "api.example.org"))
+    assert f'resource_metadata="{other}/.well-known/oauth-protected-resource"' in answer.challenges[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "fields"),
+    [
+        (401, "invalid_request", [("Authorization", "DPoP ")]),
+        (401, "invalid_request", [("Authorization", "DPoP a"), ("Authorization", "DPoP b")]),
+        (401, "invalid_token", [("Authorization", "DPoP a.b.c"), ("DPoP", "a.b.c")]),
+        (401, "invalid_request", [(f"X-{number}", "") for number in range(300)]),
+    ],
+)
+async def test_no_status_but_401_and_403_refuses(
+    world: World, status: int, error: str, fields: list[tuple[str, str]]
+) -> None:
+    answer = await ask(ForwardAuth(world.server(), secret=SHARED_SECRET), *question(), *fields)
+    assert answer.status == status
+    assert f'error="{error}"' in answer.challenges[0]
+    assert json.loads(answer.body)["error"] == error
+
+
+async def test_a_second_dpop_field_is_refused(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    answer = await ask(app, *question(), *world.fields("/notes"), world.fields("/notes")[1])
+    assert (answer.status, world.store.asked) == (401, 0)
+
+
+async def test_a_missing_scope_is_403_with_its_challenge(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET, scopes=["notes:write"])
+    refused = await ask(app, *question(), *world.fields("/notes"))
+    assert refused.status == 403
+    assert 'error="insufficient_scope"' in refused.challenges[0]
+    assert (await ask(app, *question(), *world.fields("/notes", scopes=["notes:write"]))).status == 200
+
+
+async def test_claims_and_one_of_several_scopes_can_be_asked_for(world: World) -> None:
+    app = ForwardAuth(
+        world.server(),
+        secret=SHARED_SECRET,
+        any_of=["a", "b"],
+        claims={"role": lambda role: role == "editor"},
+    )
+    for scopes, role, status in ((["b"], "editor", 200), (["c"], "editor", 403), (["a"], "reader", 403)):
+        answer = await ask(app, *question(), *world.fields("/notes", scopes=scopes, role=role))
+        assert answer.status == status
+
+
+class Broken(MemoryReplayStore):
+    async def add(self, entry: Any) -> bool:
+        raise Unavailable("the store is down", retry_after=7)
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_what_cannot_be_known_is_no_500_at_any_gateway(world: World, status: Any) -> None:
+    api = world.server(replay_store=Broken())
+    options = {} if status == 403 else {"unavailable_status": status}
+    answer = await ask(
+        ForwardAuth(api, secret=SHARED_SECRET, **options), *question(), *world.fields("/notes")
+    )
+    assert (answer.status, answer.values("retry-after"), answer.challenges) == (status, ["7"], [])
+
+
+async def test_nonces_reach_the_client_with_either_answer(world: World) -> None:
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="required"))
+    app = ForwardAuth(api, secret=SHARED_SECRET)
+    refused = await ask(app, *question(), *world.fields("/notes"))
+    (nonce,) = refused.values("dpop-nonce")
+    assert 'error="use_dpop_nonce"' in refused.challenges[0]
+    world.clock.now += 61
+    accepted = await ask(app, *question(), *world.fields("/notes", nonce=nonce))
+    assert accepted.status == 200
+    (newer,) = accepted.values("dpop-nonce")
+    assert newer != nonce
+    current = await ask(app, *question(), *world.fields("/notes", nonce=newer))
+    assert (current.status, current.values("dpop-nonce")) == (200, [])
+
+
+async def test_an_application_behind_the_gateway_verifies_the_same_request_again(world: World) -> None:
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="required"))
+    gateway, behind = ForwardAuth(api, secret=SHARED_SECRET), DPoPMiddleware(reached, api)
+    nonce = dict(api.nonce_headers())["dpop-nonce"]
+    fields = world.fields("/notes", nonce=nonce)
+    assert (await ask(gateway, *question(), *fields)).status == 200
+    assert (await call(behind, scope_of("/notes", fields))).status == 200
+    assert (await ask(gateway, *question(), *fields)).status == 401
+    assert (await call(behind, scope_of("/notes", fields))).status == 401
+
+
+async def test_two_doors_of_one_gateway_share_what_was_used(world: World) -> None:
+    api = world.server()
+    doors = [
+        ForwardAuth(api, secret=SHARED_SECRET),
+        ForwardAuth(api.with_policy(proof_lifetime=600), secret=SHARED_SECRET),
+        ForwardAuth(world.server(), secret=SHARED_SECRET),
+    ]
+    fields = world.fields("/notes")
+    assert [(await ask(door, *question(), *fields)).status for door in doors] == [200, 401, 401]
+
+
+async def test_a_sibling_made_later_lengthens_the_memory_of_the_gateway(world: World) -> None:
+    api = world.server()
+    door = ForwardAuth(api, secret=SHARED_SECRET)
+    patient = ForwardAuth(api.with_policy(proof_lifetime=600), secret=SHARED_SECRET)
+    fields = world.fields("/notes", expires_in=900)
+    assert (await ask(door, *question(), *fields)).status == 200
+    world.clock.now += 300
+    assert (await ask(patient, *question(), *fields)).status == 401
+    assert api.policy.proof_lifetime == 60
+
+
+@pytest.mark.parametrize(
+    ("public_url", "uri", "status"),
+    [
+        (f"{ORIGIN}/v1", "/v1/notes", 200),
+        (f"{ORIGIN}/v1", "/notes", 200),
+        ([f"{ORIGIN}/v1", f"{ORIGIN}/v2"], "/v2/notes", 200),
+        ([f"{ORIGIN}/v1", "https://api.example.org"], "/v1/notes", 200),
+    ],
+)
+async def test_the_gateway_sees_the_prefix_that_it_takes_off(
+    world: World, public_url: Any, uri: str, status: int
+) -> None:
+    app = ForwardAuth(world.server(public_url=public_url), secret=SHARED_SECRET)
+    assert (await ask(app, *question(uri=uri), *world.fields(uri))).status == status
+    longer = world.fields(f"/v1{uri}")
+    assert (await ask(app, *question(uri=uri), *longer)).status == 401, "no path stands for another"
+
+
+@pytest.mark.parametrize(
+    ("host", "signed", "status"),
+    [
+        ("api.example.org", "https://api.example.org/notes", 200),
+        ("api.example.test", f"{ORIGIN}/notes", 200),
+        ("api.example.org", f"{ORIGIN}/notes", 401),
+        ("evil.example", "https://evil.example/notes", 401),
+    ],
+)
+async def test_the_host_selects_one_of_several_urls(
+    world: World, host: str, signed: str, status: int
+) -> None:
+    api = world.server(public_url=[ORIGIN, "https://api.example.org"])
+    by_host = ForwardAuth(api, secret=SHARED_SECRET)
+    told = ForwardAuth(api, secret=SHARED_SECRET, host_header="X-Forwarded-Host")
+    scope = scope_of("/_dpop", [*question(), *world.fields(signed)])
+    scope["headers"][0] = (b"host", host.encode())
+    assert (await call(by_host, scope)).status == status
+    fields = [*question(), *world.fields(signed), ("X-Forwarded-Host", host)]
+    assert (await ask(told, *fields)).status == status
+    assert (await ask(told, *fields, ("X-Forwarded-Host", host))).status == 403
+
+
+async def test_a_question_may_have_method_and_uri_itself(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET, method_header=None, uri_header=None)
+    scope = scope_of("/notes%2F1", [ASKS, *world.fields("/notes%2F1", method="PUT")], method="PUT")
+    assert (await call(app, scope)).status == 200
+    forged = scope_of("/admin", [*question(), *world.fields("/notes")])
+    assert (await call(app, forged)).status == 401, "fields that this gateway doesn't set decide nothing"
+
+
+async def test_a_handshake_is_no_question(world: World) -> None:
+    app = ForwardAuth(world.server(), secret=SHARED_SECRET)
+    scope = scope_of("/", [*question(), *world.fields("/notes")], type="websocket")
+    scope["extensions"] = {"websocket.http.response": {}}
+    assert (await call(app, scope)).status == 403
+    with pytest.raises(ConfigurationError, match="the ASGI scope type 'webtransport'"):
+        await call(app, scope_of("/", [], type="webtransport"))
+
+
+def test_it_opens_and_closes_the_server_with_its_own_lifespan(world: World) -> None:
+    with TestClient(ForwardAuth(world.server(), secret=SHARED_SECRET)) as client:
+        assert world.store.opened == 1
+        assert client.get("/").status_code == 403
+    assert world.store.closed == 1
+
+
+async def test_a_server_that_fails_to_close_has_shut_down_all_the_same(world: World) -> None:
+    class Stuck(MemoryReplayStore):
+        async def aclose(self) -> None:
+            raise OSError("stuck")
+
+    app = ForwardAuth(world.server(replay_store=Stuck()), secret=SHARED_SECRET)
+    events = asyncio.Queue[Any]()
+    sent: list[str] = []
+    for kind in ("lifespan.startup", "lifespan.shutdown"):
+        events.put_nowait({"type": kind})
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    with pytest.raises(OSError, match="stuck"):
+        await app({"type": "lifespan"}, events.get, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_each_decision_is_an_event_of_the_original_request() -> None:
+    world, events = World(), list[Any]()
+    app = ForwardAuth(world.server(on_event=events.append), secret=SHARED_SECRET)
+    await ask(app, *question("PUT", "/notes?x=1"), *world.fields("/notes", method="PUT"))
+    await ask(app, *question("PUT", "/notes?x=1"))
+    assert [(event.outcome, event.method, event.path) for event in events] == [
+        ("accepted", "PUT", "/notes"),
+        ("refused", "PUT", "/notes"),
+    ]
+
+
+GUARDED = ForwardAuth(World().server(), secret=SHARED_SECRET)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    method=st.text(max_size=20),
+    uri=st.text(st.characters(max_codepoint=255), max_size=40),
+    proof=st.text(max_size=9),
+)
+def test_no_question_makes_a_500_or_an_acceptance(method: str, uri: str, proof: str) -> None:
+    fields = [
+        (b"x-forward-auth-secret", SHARED_SECRET.encode()),
+        (b"x-original-method", method.encode()),
+        (b"x-original-uri", uri.encode("latin-1")),
+        (b"authorization", b"DPoP a.b.c"),
+        (b"dpop", proof.encode()),
+    ]
+    answer = asyncio.run(call(GUARDED, scope_of("/", [], headers=fields)))
+    assert answer.status in (401, 403)
+
+
+WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({}, "ForwardAuth takes secret=..., which the gateway sends too, or else private_listener=True"),
+    ({"secret": SHARED_SECRET, "private_listener": True}, "ForwardAuth takes secret=..., which"),
+    ({"private_listener": "yes"}, "private_listener takes True or False"),
+    ({"secret": "x" * 31}, "secret takes at least 32 characters"),
+    ({"secret": "x" * 31 + " "}, "secret takes at least 32 characters"),
+    ({"secret": b"x" * 32}, "secret takes at least 32 characters"),
+    ({"secret": []}, "secret takes at least 32 characters"),
+    ({"secret": [SHARED_SECRET, "short"]}, "secret takes at least 32 characters"),
+    ({"secret": SHARED_SECRET, "method_header": None}, "method_header and uri_header are both"),
+    ({"secret": SHARED_SECRET, "uri_header": None}, "method_header and uri_header are both"),
+    ({"secret": SHARED_SECRET, "uri_header": "X Y"}, "uri_header takes the name of a header field"),
+    ({"secret": SHARED_SECRET, "secret_header": None}, "secret_header takes the name of a header field"),
+    (
+        {"secret": SHARED_SECRET, "uri_header": "x-original-method"},
+        "uri_header takes a field that tells nothing",
+    ),
+    ({"secret": SHARED_SECRET, "uri_header": "Host"}, "uri_header takes a field that tells nothing else"),
+    (
+        {"secret": SHARED_SECRET, "secret_header": "DPoP"},
+        "secret_header takes a field that tells nothing else",
+    ),
+    (
+        {"secret": SHARED_SECRET, "host_header": "Authorization"},
+        "host_header takes a field that tells nothing",
+    ),
+    ({"secret": SHARED_SECRET, "identity_headers": ["X"]}, "identity_headers takes a mapping"),
+    (
+        {"secret": SHARED_SECRET, "identity_headers": {"X": "name"}},
+        "identity_headers takes one of 'identity'",
+    ),
+    ({"secret": SHARED_SECRET, "identity_headers": {"DPoP": "scope"}}, "identity_headers takes fields that"),
+    ({"secret": SHARED_SECRET, "identity_headers": {"Host": "scope"}}, "identity_headers takes fields that"),
+    ({"secret": SHARED_SECRET, "identity_headers": {"DPoP-Nonce": "scope"}}, "identity_headers takes fields"),
+    ({"secret": SHARED_SECRET, "unavailable_status": 500}, "unavailable_status takes 403 or 503, not 500"),
+    ({"secret": SHARED_SECRET, "scopes": "notes"}, "scopes takes a sequence of strings"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG_OPTIONS)
+def test_what_would_not_protect_is_refused_at_the_start(world: World, options: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ForwardAuth(world.server(), **options)
+    assert says in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "x" * 31 not in str(caught.value)
+
+
+def test_the_judge_is_a_resource_server() -> None:
+    wrong: Any = DPoPKey.generate
+    with pytest.raises(ConfigurationError, match="resource_server takes a ResourceServer"):
+        ForwardAuth(wrong, secret=SHARED_SECRET)
