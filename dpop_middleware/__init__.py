@@ -19,6 +19,7 @@ from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+from dpop_middleware.websocket_tickets import WebSocketTickets
 
 if TYPE_CHECKING:
     from dpop_middleware.replay import RedisReplayStore
@@ -44,6 +45,7 @@ __all__ = [
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
+    "WebSocketTickets",
     "errors",
     "profiles",
 ]

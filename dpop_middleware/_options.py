@@ -7,7 +7,7 @@ sentence that says what the option takes and what it was given.
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dpop_middleware.errors import ConfigurationError
@@ -26,6 +26,7 @@ __all__ = [
     "provides",
     "refused",
     "seconds",
+    "secrets",
     "share",
     "tokens",
     "whole_number",
@@ -38,6 +39,7 @@ Part = TypeVar("Part")
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LONGEST_NAMESPACE = 200
+_SHORTEST_SECRET = 32
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -100,6 +102,20 @@ def seconds(name: str, value: object, *, minimum: float, maximum: float = math.i
     if not minimum <= value <= maximum:
         raise refused(name, takes, value)
     return value
+
+
+def secrets(name: str, value: object) -> tuple[bytes, ...]:
+    """Return an option that is one secret of at least 32 bytes or several, newest first, as a tuple."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)) else (value,)
+    if not several or not all(
+        isinstance(one, (bytes, bytearray)) and len(one) >= _SHORTEST_SECRET for one in several
+    ):
+        # What was given may be a secret, if a short one.
+        raise ConfigurationError(
+            f"{name} takes a secret of at least {_SHORTEST_SECRET} random bytes, or several: "
+            f"make one with secrets.token_bytes({_SHORTEST_SECRET}) and give it to every worker"
+        )
+    return tuple(bytes(one) for one in several if isinstance(one, (bytes, bytearray)))
 
 
 def share(name: str, value: object) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dpop_middleware._options import part, provides, refused
+from dpop_middleware._options import part, provides, refused, secrets
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.errors import JOSEError
@@ -21,7 +21,6 @@ __all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider",
 WORKER_CLOCK_MARGIN = 5.0
 """Seconds by which the clocks of workers that share a store and a secret may differ."""
 
-_MINIMUM_SECRET = 32
 _STEP_SIZE = 6
 _MAC_SIZE = 16
 # Set in what tells a second, not a step.
@@ -96,15 +95,7 @@ class HMACNonceProvider:
     """
 
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
-        if isinstance(secret, (bytes, bytearray)) or not isinstance(secret, Sequence):
-            secret = (secret,)
-        if not secret or not all(
-            isinstance(one, (bytes, bytearray)) and len(one) >= _MINIMUM_SECRET for one in secret
-        ):
-            raise ConfigurationError(
-                "HMACNonceProvider takes a secret of at least 32 random bytes, or several: "
-                "make one with secrets.token_bytes(32) and give it to every worker"
-            )
+        self._keys = secrets("HMACNonceProvider", secret)
         numbers = isinstance(step, (int, float)) and isinstance(lifetime, (int, float))
         if not numbers or not 1 <= step <= lifetime / 3 or lifetime > 86_400:
             raise refused(
@@ -112,7 +103,6 @@ class HMACNonceProvider:
                 "a step of at least 1 s and a lifetime of at least three steps and at most a day",
                 {"step": step, "lifetime": lifetime},
             )
-        self._keys = tuple(bytes(one) for one in secret)
         self._lifetime = lifetime
         self._step = step
 

@@ -128,7 +128,6 @@ class ResourceServer:
         metadata: ResourceMetadata | None = None,
     ) -> None:
         origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
-        audiences = options.names_or_one("audience", resource if audience is None else audience)
         takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
         options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
@@ -143,13 +142,9 @@ class ResourceServer:
             "max_cached_tokens": max_cached_tokens,
             "max_cached_bytes": max_cached_bytes,
         }
+        hosts = insecure_http_hosts
         verifier = configured_verifier(
-            verifier,
-            issuer=issuer,
-            audience=audiences,
-            options=made,
-            clock=clock,
-            insecure_http_hosts=insecure_http_hosts,
+            verifier, issuer=issuer, resource=resource, options=made, clock=clock, insecure_http_hosts=hosts
         )
         self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
         self._token_clock_skew = clock_skew_of(verifier)
@@ -227,8 +222,12 @@ class ResourceServer:
         try:
             return await self.verification.verify(request, self._policy, started=started)
         except DPoPError as error:
-            self.reporter.failed(error, request, duration=time.perf_counter() - started)
+            self.report(error, request, started=started)
             raise
+
+    def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:
+        """Tell `on_event` and the log of a refusal; `started` is by `time.perf_counter`."""
+        self.reporter.failed(error, request, duration=time.perf_counter() - started)
 
     def authorize(
         self,
@@ -252,7 +251,7 @@ class ResourceServer:
         try:
             verified = self.verification.authorize(authentication, requirements, self._policy)
         except DPoPError as error:
-            self.reporter.failed(error, authentication.request, duration=time.perf_counter() - started)
+            self.report(error, authentication.request, started=started)
             raise
         if reports and not recalled and self.reporter.wants_acceptance:
             self.reporter.accepted(authentication, duration=time.perf_counter() - started)

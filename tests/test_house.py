@@ -28,7 +28,17 @@ ROWS = (
     ("events",),
     ("resource_server",),
     ("_adapter",),
-    ("asgi", "starlette", "fastapi", "django", "forward_auth", "metadata", "nonce_endpoint", "telemetry"),
+    (
+        "asgi",
+        "starlette",
+        "fastapi",
+        "django",
+        "forward_auth",
+        "metadata",
+        "nonce_endpoint",
+        "telemetry",
+        "websocket_tickets",
+    ),
     ("authorization_server", "client", "testing"),
     ("introspection",),
     ("cli",),
@@ -38,7 +48,8 @@ ROWS = (
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
-    "_judge.other_profile", "_judge.requirements", "_judge.verdicts", "introspection._answer",
+    "_judge.other_profile", "_judge.requirements", "_judge.ticket", "_judge.verdicts",
+    "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {
@@ -69,6 +80,7 @@ PUBLIC = {
     "ResourceRequest",
     "ResourceServer",
     "VerifiedRequest",
+    "WebSocketTickets",
     "errors",
     "profiles",
 }

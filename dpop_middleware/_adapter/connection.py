@@ -38,6 +38,7 @@ __all__ = [
 
 AUTHENTICATED = ("http", "websocket")
 _CONNECTION = "dpop_middleware.connection"
+_TICKET = "dpop_middleware.ticket"
 _Judged = tuple[RequestVerification, str]
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
@@ -111,6 +112,24 @@ class Connection:
             # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
             scope["headers"] = list(scope["headers"])
         return connection
+
+    def evidence(self, resource_server: ResourceServer, verified: VerifiedRequest) -> Authentication | None:
+        """Return what `verified` was authorized by at `resource_server` or a sibling, None for nothing."""
+        for (verification, _), remembered in self._outcomes.items():
+            outcome = remembered.outcome
+            if verification is not resource_server.verification or isinstance(outcome, DPoPError):
+                continue
+            if outcome.access_token is verified.access_token:
+                return outcome
+        return None
+
+    def remember(self, resource_server: ResourceServer, scope: Scope, evidence: Authentication) -> None:
+        """Take `evidence`, which is of an earlier request, for that of the connection of `scope` too."""
+        request = self.request(scope)
+        self._outcomes[resource_server.verification, scope["path"]] = _Remembered(
+            request, resource_server, evidence
+        )
+        scope[_TICKET] = True
 
     def request(self, scope: Scope) -> ResourceRequest:
         """Return the request of `scope`, at the root path that the first adapter saw.
@@ -220,7 +239,12 @@ def anonymize(scope: Scope) -> None:
 
 
 def has_credentials(scope: Scope) -> bool:
-    """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one."""
+    """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one.
+
+    Or came with a ticket, which was redeemed.
+    """
+    if _TICKET in scope:
+        return True
     fields = list(scope["headers"])
     return len(fields) > MAX_FIELDS or any(name.lower() == b"authorization" for name, _ in fields)
 

@@ -118,7 +118,7 @@ class RequestVerification:
             request = self.proofs.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
                 check_unbound(token)
                 check_not_expired(token, now)
@@ -128,11 +128,11 @@ class RequestVerification:
                 unbound = judge_before_token(
                     self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()
                 )
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
                 judged = bind(self.proofs, unbound, token, policy, now)
             else:
-                token = await self._access_token(carried.access_token)
+                token = await self.access_token(carried.access_token)
                 now = self.clock()
                 check_bound(token, now)
                 jws = split_proof(proof)
@@ -192,7 +192,8 @@ class RequestVerification:
             proof, policy, nonces=self.proofs.nonces, nonce=authentication.nonce, now=authentication.now
         )
 
-    async def _access_token(self, presented: str) -> AccessToken:
+    async def access_token(self, presented: str) -> AccessToken:
+        """Verify an access token alone; raises `errors.DPoPError`, whatever the verifier fails with."""
         try:
             token: object = await self.verifier.verify(presented)
         except DPoPError:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dpop_middleware._options import part, provides, refused
+from dpop_middleware._options import names_or_one, part, provides, refused
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
@@ -22,19 +22,21 @@ def configured_verifier(
     verifier: AccessTokenVerifier | None,
     *,
     issuer: str | None,
-    audience: tuple[str, ...],
+    resource: str,
     options: Mapping[str, Any],
     clock: Callable[[], float],
     insecure_http_hosts: Collection[str],
 ) -> AccessTokenVerifier:
     """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
 
+    - `resource`: the audience where `audience` isn't set.
     - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
-      `audience` as it was given, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
+      `audience`, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
       `max_cached_bytes`.
 
     Raises ConfigurationError.
     """
+    audience = names_or_one("audience", resource if options["audience"] is None else options["audience"])
     if verifier is None:
         if issuer is None:
             raise ConfigurationError("ResourceServer takes exactly one of issuer and verifier: none is given")

@@ -1,4 +1,4 @@
-"""The API: three routes behind DPoPMiddleware and, for this example only, a header with each decision."""
+"""The API: routes and a WebSocket behind DPoPMiddleware and, here only, a header with each decision."""
 
 import contextlib
 import secrets
@@ -10,15 +10,22 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from dpop_middleware import DPoPMiddleware, HMACNonceProvider, MemoryReplayStore, ResourceServer
+from dpop_middleware import (
+    DPoPMiddleware,
+    HMACNonceProvider,
+    MemoryReplayStore,
+    ResourceServer,
+    WebSocketTickets,
+)
 from dpop_middleware.checks import Check
 from dpop_middleware.events import AuthenticationEvent
 from examples.flow import decisions
 
-VAULT = "/vault"
+VAULT, LIVE = "/vault", "/live"
 # No route here asks for a scope or a recent login.
 NEVER_ASKED = {Check.SCOPE, Check.AUTHENTICATION}
 ASKED_OF_BEARER = {Check.AUTHORIZATION, Check.TARGET, Check.BINDING}
@@ -39,6 +46,14 @@ async def transfers(request: Request) -> JSONResponse:
 async def vault(request: Request) -> JSONResponse:
     """Answer a request whose proof must have the server's nonce."""
     return JSONResponse({"user": request.user.display_name, "vault": "open"})
+
+
+async def live(websocket: WebSocket) -> None:
+    """Greet the user for whom the ticket was issued."""
+    await websocket.accept()
+    await websocket.send_text(f"hello, {websocket.user.display_name}")
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
 
 
 def remember(event: AuthenticationEvent) -> None:
@@ -90,6 +105,11 @@ def create_app(*, issuer: str, resource: str, page: str) -> ASGIApp:
         on_event=remember,
     )
     strict = api.with_policy(nonce="required")
+    tickets = WebSocketTickets(api, secrets.token_bytes(32), origins=[page])
+
+    async def ticket(request: Request) -> JSONResponse:
+        answer = {"ticket": tickets.issue(request, path=LIVE)}
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
@@ -99,6 +119,8 @@ def create_app(*, issuer: str, resource: str, page: str) -> ASGIApp:
     usual_routes = [
         Route("/accounts", accounts, methods=["GET", "DELETE"]),
         Route("/transfers", transfers),
+        Route("/ticket", ticket, methods=["POST"]),
+        WebSocketRoute(LIVE, live),
     ]
     app = Starlette(
         routes=[
@@ -109,9 +131,9 @@ def create_app(*, issuer: str, resource: str, page: str) -> ASGIApp:
     )
     # Outermost: a preflight carries no token, and the page must be able to read refusals too.
     return CORSMiddleware(
-        ShowDecision(app),
+        ShowDecision(tickets.middleware(app)),
         allow_origins=[page],
-        allow_methods=["GET", "DELETE"],
+        allow_methods=["GET", "DELETE", "POST"],
         allow_headers=["Authorization", "DPoP"],
         expose_headers=["DPoP-Nonce", "WWW-Authenticate", decisions.HEADER],
     )

@@ -63,4 +63,5 @@ def create_app(*, issuer: str, resource: str) -> ASGIApp:
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ]
     )
-    return SecurityHeaders(app, connect=f"{issuer} {resource}")
+    websocket = resource.replace("http", "ws", 1)
+    return SecurityHeaders(app, connect=f"{issuer} {resource} {websocket}")

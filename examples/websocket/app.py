@@ -4,26 +4,37 @@
     python -m uvicorn examples.websocket.app:app
 
 The handshake carries `Authorization` and `DPoP` fields; its proof is for `GET` and the http form of the
-address: `http://localhost:8000/echo` for `ws://localhost:8000/echo`.
+address: `http://localhost:8000/echo` for `ws://localhost:8000/echo`. A browser, which can't send them, gets a
+ticket by `POST /ticket` and offers it as a subprotocol.
 """
 
 import asyncio
 import os
+import secrets
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer, WebSocketTickets
 
 api = ResourceServer(
     issuer=os.environ.get("ISSUER", "https://auth.example.com"),
     resource=os.environ.get("RESOURCE", "https://api.example.com"),
     replay_store=MemoryReplayStore(),  # for one process; several share a RedisReplayStore
 )
+
+# Several workers share one secret: read it from where you keep the others.
+tickets = WebSocketTickets(api, secrets.token_bytes(32))
+
+
+async def ticket(request: Request) -> JSONResponse:
+    """Give the caller's page a ticket for one WebSocket."""
+    answer = {"ticket": tickets.issue(request, path="/echo")}
+    return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
 
 async def echo(websocket: WebSocket) -> None:
@@ -45,5 +56,9 @@ async def ticks(request: Request) -> StreamingResponse:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-routes = [WebSocketRoute("/echo", echo), Route("/ticks", ticks)]
-app = DPoPMiddleware(Starlette(routes=routes), api, close_at_expiry=True)
+routes = [
+    Route("/ticket", ticket, methods=["POST"]),
+    WebSocketRoute("/echo", echo),
+    Route("/ticks", ticks),
+]
+app = tickets.middleware(DPoPMiddleware(Starlette(routes=routes), api, close_at_expiry=True))

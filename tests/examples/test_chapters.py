@@ -15,6 +15,7 @@ from django.urls import path
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
@@ -428,6 +429,20 @@ async def optional_in_fastapi(names: dict[str, Any], world: World) -> None:
 
 configure()
 
+
+async def tickets(names: dict[str, Any], world: World) -> None:
+    page = {"Origin": "https://app.example.com"}
+    answer = await ask(names["app"], "POST", "/ticket", auth=world.auth(sub="ann"), headers=page)
+    assert answer.headers["Cache-Control"] == "no-store"
+    offered = ["dpop.ticket", f"dpop.ticket.{answer.json()['ticket']}"]
+    client = TestClient(names["app"], base_url=API)
+    with client.websocket_connect("/chat", subprotocols=offered, headers=page) as websocket:
+        assert websocket.accepted_subprotocol == "dpop.ticket"
+        assert websocket.receive_text() == "hello, ann"
+    with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/chat", offered, headers=page):
+        pass
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors]},
@@ -467,6 +482,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Redis in production": [redis_in_production],
         "A rate limit for each client": [rate_limit],
     },
+    "websocket": {"Browsers: tickets": [tickets]},
     "routes": {"Rules of one route": [routes], "Claims, and one of several scopes": [claims]},
 }
 

@@ -310,6 +310,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx2.Client, flow: Flow
     response = client.get(flow.page)
     policy = response.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
-    assert f"connect-src 'self' {flow.issuer} {flow.resource};" in policy
+    websocket = flow.resource.replace("http", "ws", 1)
+    assert f"connect-src 'self' {flow.issuer} {flow.resource} {websocket};" in policy
     for path in ("/index.html", "/main.js", "/style.css"):
         assert not re.search(r"https?://", client.get(flow.page + path).text)

@@ -320,6 +320,46 @@ def test_it_is_readable_in_the_dark_and_on_a_phone(played: Browser, scheme: str,
         played.devtools("Emulation.setEmulatedMedia", features=[])
 
 
+def test_a_ticket_opens_one_websocket(played: Browser) -> None:
+    played.console()
+    played.click("#open-socket")
+    played.find("#socket-story")
+    story = played.text("#socket-story")
+    assert "The WebSocket is open, with the subprotocol dpop.ticket. It says: hello, user123" in story
+    assert "A second WebSocket with the same ticket is refused." in story
+    assert played.text("#socket-result .status") == "200"
+    refused = [entry["message"] for entry in played.console()]
+    assert len(refused) == 1, refused
+    assert "/live' failed: HTTP Authentication failed" in refused[0]
+
+
+def test_a_page_of_another_origin_can_not_use_a_ticket(played: Browser, flow: Flow) -> None:
+    fresh = """
+        const [resource, done] = arguments;
+        Promise.all([import("/dpop.js"), import("/memory.js")]).then(async ([dpop, memory]) => {
+          const { accessToken } = memory.loadSteps();
+          const url = `${resource}/ticket`;
+          const proof = await dpop.makeProof(await memory.loadKey(), { method: "POST", url, accessToken });
+          const headers = { Authorization: `DPoP ${accessToken}`, DPoP: proof.text };
+          done((await (await fetch(url, { method: "POST", headers })).json()).ticket);
+        });
+    """
+    ticket = played.command("POST", "/execute/async", script=fresh, args=[flow.resource])
+    knock = """
+        const [resource, ticket, done] = arguments;
+        const address = resource.replace("http", "ws") + "/live";
+        const socket = new WebSocket(address, ["dpop.ticket", `dpop.ticket.${ticket}`]);
+        socket.onopen = () => done("opened");
+        socket.onclose = ({ code }) => done(code);
+    """
+    played.open(f"{flow.resource}/nothing")  # a page of the API's own origin
+    assert played.command("POST", "/execute/async", script=knock, args=[flow.resource, ticket]) == 1006
+    played.open(flow.page)
+    ready(played)
+    assert played.command("POST", "/execute/async", script=knock, args=[flow.resource, ticket]) == "opened"
+    played.console()
+
+
 def test_start_over_forgets_everything(played: Browser) -> None:
     played.click("#start-over")
     played.wait_for("document.activeElement.id === 'make-key'")

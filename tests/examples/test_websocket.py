@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.support.examples import running_example
 
@@ -25,6 +26,16 @@ def test_the_websocket_and_the_events_end_with_their_token() -> None:
                 websocket.recv(timeout=5)
         assert closed.value.rcvd is not None
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the access token has expired")
+        auth = example.auth(sub="alice", exp=time.time() + 60)
+        asked = {"Origin": example.origin}
+        answer = httpx2.post(f"{example.origin}/ticket", headers=asked, auth=auth, trust_env=False)
+        assert answer.headers["Cache-Control"] == "no-store"
+        protocols = [Subprotocol("dpop.ticket"), Subprotocol(f"dpop.ticket.{answer.json()['ticket']}")]
+        page = Origin(example.origin)
+        with connect(address, subprotocols=protocols, origin=page, proxy=None) as websocket:
+            assert websocket.recv() == "hello, alice"
+        with pytest.raises(InvalidStatus), connect(address, subprotocols=protocols, origin=page, proxy=None):
+            pass
         auth = example.auth(sub="alice", exp=time.time() + 1)
         events = httpx2.get(f"{example.origin}/ticks", auth=auth, trust_env=False)
         assert events.text.startswith("data: tick for alice\n\n")

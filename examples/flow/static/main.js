@@ -5,7 +5,8 @@ import { authorizationRequest, authorizationResponse, callApi, discover, request
 import { makeKey, makeProof, publicJwk, thumbprint, tryToExport } from "./dpop.js";
 import { answerOf } from "./exchange.js";
 import { forgetKey, forgetSteps, loadKey, loadSteps, saveKey, saveSteps } from "./memory.js";
-import { announce, authorizationCard, element, exchange, keyCard, verdict } from "./view.js";
+import { openSocket } from "./socket.js";
+import { announce, authorizationCard, element, exchange, keyCard, socketCard, verdict } from "./view.js";
 
 const REDIRECT_URI = `${location.origin}/`;
 
@@ -68,7 +69,9 @@ function show() {
     key: steps.key && keyCard(steps.key, { open: !steps.authorization }),
     authorize: steps.authorization && authorizationCard(steps.authorization, { open: !steps.token }),
     token: steps.token && exchange(steps.token, options(steps.api)),
-    api: steps.api && exchange(steps.api, options(false)),
+    api: steps.api && exchange(steps.api, options(steps.socket)),
+    socket: steps.socket && element("div", {},
+      exchange(steps.socket.record, options(false)), socketCard(steps.socket)),
   };
   for (const [name, view] of Object.entries(views)) {
     byId(`${name}-result`).replaceChildren(...(view ? [view] : []));
@@ -78,6 +81,7 @@ function show() {
     authorize: Boolean(steps.authorization?.code),
     token: steps.token?.status === 200,
     api: steps.api?.status === 200,
+    socket: steps.socket?.first?.opened === true,
   };
   for (const [name, isDone] of Object.entries(done)) {
     byId(`step-${name}`).toggleAttribute("data-done", isDone);
@@ -86,6 +90,7 @@ function show() {
   byId("ask").disabled = !done.key || done.authorize;
   byId("get-token").disabled = !done.authorize || done.token;
   byId("call-api").disabled = !done.token;
+  byId("open-socket").disabled = !done.token;
   byId("make-key").disabled = done.key;
   byId("start-over").disabled = !done.key;
   byId("attacks-hint").hidden = done.token;
@@ -150,6 +155,19 @@ on(byId("call-api"), async () => {
   const record = await callApi({ url, accessToken: steps.accessToken, proof });
   remember({ api: record });
   announce(`Step 4: ${verdict(record)}`);
+});
+
+on(byId("open-socket"), async () => {
+  const url = `${settings.resource}/ticket`;
+  const proof = await makeProof(pair, { method: "POST", url, accessToken: steps.accessToken });
+  const record = await callApi({ method: "POST", url, accessToken: steps.accessToken, proof });
+  const { ticket } = record.status === 200 ? answerOf(record) : {};
+  const address = `${settings.resource}/live`;
+  const first = ticket && await openSocket(address, ticket);
+  const again = ticket && await openSocket(address, ticket);
+  remember({ socket: { record, first, again } });
+  focusResult("socket");
+  announce(`Step 5: ${verdict(record)} ${first?.opened ? `The WebSocket says: ${first.data}` : "No WebSocket."}`);
 });
 
 on(byId("start-over"), async () => {

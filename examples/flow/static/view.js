@@ -135,7 +135,7 @@ function answerPane(record, open) {
   let body = record.answer;
   try {
     const answer = JSON.parse(body);
-    for (const name of ["access_token", "refresh_token"]) if (answer[name]) answer[name] = shortened(answer[name]);
+    for (const name of ["access_token", "refresh_token", "ticket"]) if (answer[name]) answer[name] = shortened(answer[name]);
     body = JSON.stringify(answer, null, 2);
   } catch { /* not JSON: shown as it came */ }
   return pane("The answer", open, http(`HTTP/1.1 ${record.status}`, record.answerHeaders, body));
@@ -175,6 +175,15 @@ export function exchange(record, { explanations, own, open }) {
   return element("article", { class: "exchange", "data-check": record.decision?.check ?? "" },
     headline(record),
     element("div", { class: "panes" }, element("div", {}, ...left), element("div", {}, ...right)));
+}
+
+/** What came of the ticket: the WebSocket that it opened, and the one that it didn't open a second time. */
+export function socketCard({ first, again }) {
+  const said = first?.opened
+    ? `The WebSocket is open, with the subprotocol ${first.protocol}. It says: ${first.data}`
+    : "The WebSocket didn't open.";
+  const second = again?.opened ? "It opened once more, which must not be." : "A second WebSocket with the same ticket is refused.";
+  return element("p", { class: "lesson", id: "socket-story" }, `${said} ${second}`);
 }
 
 export function keyCard({ jwk, jkt, refusal }, { open }) {

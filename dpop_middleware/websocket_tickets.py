@@ -1,0 +1,267 @@
+"""Tickets for what a browser opens without header fields: a WebSocket, and by option an EventSource.
+
+    a protected request -> issue -> ticket -> the handshake, as a subprotocol -> redeem, once -> its evidence
+
+The handshake then has the evidence of the request that asked for the ticket; middleware, decorator and
+dependency inside find it there, and judge scopes and policies as ever.
+"""
+
+import re
+import secrets as randomness
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dpop_middleware import _options as options
+from dpop_middleware._adapter.connection import AUTHENTICATED, Connection, send_refusal
+from dpop_middleware._adapter.expiry import ending_after
+from dpop_middleware._adapter.metadata import error_response
+from dpop_middleware._adapter.ticket_carrier import Carried, field_values, take_tickets
+from dpop_middleware._judge.binding import bound_to_another, check_not_expired
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.ticket import MAX_TICKET_SIZE, UNIQUE_SIZE, Seal, Ticket
+from dpop_middleware._judge.verdicts import Authentication, refusal_of
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import (
+    ConfigurationError,
+    DPoPError,
+    InvalidRequest,
+    InvalidToken,
+    Scheme,
+    Unavailable,
+)
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.replay.store import ReplayEntry
+from dpop_middleware.resource_server import ResourceServer
+from dpop_middleware.tokens.access_token import AccessToken
+
+__all__ = ["WebSocketTickets"]
+
+_LONGEST_LIFETIME: Final = 120
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#,]+")
+_PARAMETER = re.compile(r"[A-Za-z0-9_.~-]+")
+# No thumbprint has this length: a ticket's name in the store is that of no proof.
+_OF_TICKETS: Final = "websocket ticket"
+# What no server judges by: what it judged is judged anew by every policy.
+_OF_NOBODY = DPoPPolicy()
+_NOTHING_REQUIRED = Requirements()
+_NONE = Carried((), marked=False)
+
+
+class WebSocketTickets:
+    """Lets a browser open a WebSocket with a ticket that it got in a protected request.
+
+        tickets = WebSocketTickets(api, secret, origins=["https://app.example.com"])
+        app = tickets.middleware(DPoPMiddleware(app, api))
+
+    - `resource_server`: the judge of both, of the request for a ticket and of the handshake.
+    - `secret`: at least 32 random bytes that all workers share, or several such, newest first.
+    - `origins`: the origins of the pages that may open a connection; by default the server's own.
+    - `lifetime`: seconds for which a ticket is good, 1 to 120; 30 by default.
+    - `query_parameter`: None, the default, or the name of a parameter of the URL that may hold the ticket:
+      for an EventSource, or where something on the way takes subprotocols off. What that costs: proxies
+      write URLs to their logs.
+
+    For its lifetime a ticket is a bearer credential: whoever has it opens the connection, since what isn't a
+    browser names whatever `Origin` it likes. It is good for one path, once at all workers that share the
+    replay store. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        resource_server: ResourceServer,
+        secret: bytes | Sequence[bytes],
+        *,
+        origins: Collection[str] | None = None,
+        lifetime: float = 30,
+        query_parameter: str | None = None,
+    ) -> None:
+        fits = isinstance(resource_server, ResourceServer)
+        self._api = options.part("WebSocketTickets", resource_server, "a ResourceServer first", fits=fits)
+        self._proofs = resource_server.verification.proofs
+        given = options.secrets("WebSocketTickets", secret)
+        self._seal = Seal(given, namespace=self._proofs.keyspace.name)
+        self._origins = None if origins is None else _checked_origins(origins)
+        self._lifetime = options.seconds("lifetime", lifetime, minimum=1, maximum=_LONGEST_LIFETIME)
+        self._parameter = _checked_parameter(query_parameter)
+
+    def issue(self, request: HTTPConnection | Scope, *, path: str) -> str:
+        """Return a ticket for one handshake at `path`, for the client of a request that was authenticated.
+
+        - `request`: a Starlette or FastAPI request, or an ASGI scope.
+        - `path`: as the server sees it in the handshake's request line, without a query. Which paths a client
+          may ask for is for the application to say.
+
+        Answer with it in a response that no cache keeps (`Cache-Control: no-store`). Raises InvalidRequest
+        for what can't be a path, and for a token that is too large for a header field; ConfigurationError for
+        a request that this server hasn't authenticated.
+        """
+        scope: Scope = request.scope if isinstance(request, HTTPConnection) else request
+        evidence, connection = None, Connection.of(scope)
+        if "dpop" in scope:
+            evidence = connection.evidence(self._api, scope["dpop"])
+        if evidence is None:
+            raise ConfigurationError(
+                "a ticket is issued in a request that the same ResourceServer has authenticated"
+            )
+        now = self._api.verification.clock()
+        ticket = Ticket(
+            access_token=credentials(evidence.request.authorization).access_token,
+            target=self._target_at(path, evidence.request),
+            origin=_only_one(field_values(scope, "origin")),
+            issued_at=now,
+            expires_at=now + self._lifetime,
+            authenticated_at=evidence.now,
+            proof=evidence.proof,
+            nonce=evidence.nonce,
+        )
+        text = self._seal.seal(ticket, unique=randomness.token_bytes(UNIQUE_SIZE))
+        if len(text) > MAX_TICKET_SIZE:
+            raise InvalidRequest("the access token is too large for a ticket", check=Check.AUTHORIZATION)
+        return text
+
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Return `app` with tickets redeemed before it, outside of whatever protects it.
+
+        A connection that a ticket opened ends with the access token, as by `close_at_expiry`. What comes
+        without a ticket is passed on as it is. A refused ticket is answered as any refused request.
+        """
+
+        async def redeeming(scope: Scope, receive: Receive, send: Send) -> None:
+            carried = _NONE if scope["type"] not in AUTHENTICATED else take_tickets(scope, self._parameter)
+            if not carried.tickets:
+                await app(scope, receive, send)
+                return
+            try:
+                token = await self._redeem(carried, scope)
+            except DPoPError as error:
+                await send_refusal(error_response(self._api, error, scope), scope, send)
+                return
+            seconds = self._api.seconds_left(token)
+            async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):
+                await app(scope, until_then_receive, carried.answering(until_then_send))
+
+        return redeeming
+
+    async def _redeem(self, carried: Carried, scope: Scope) -> AccessToken:
+        """Give the connection of `scope` the evidence that its ticket stands for; raises DPoPError."""
+        started, connection = time.perf_counter(), Connection.of(scope)
+        request = connection.request(scope)
+        verification, token = self._api.verification, None
+        scheme: Scheme = "DPoP"
+        try:
+            ticket = self._opened(carried, scope, request, verification.clock())
+            scheme = "DPoP" if ticket.proof is not None else "Bearer"
+            token = await verification.access_token(ticket.access_token)
+            now = verification.clock()
+            _check_binding(token, ticket, now)
+            evidence = Authentication(
+                token, ticket.proof, ticket.nonce, _OF_NOBODY, ticket.authenticated_at, request, started
+            )
+            verification.authorize(evidence, _NOTHING_REQUIRED, self._api.policy)
+            await self._mark_as_used(ticket, token, now)
+        except DPoPError as error:
+            refusal = refusal_of(token, error, scheme=scheme, nonce=error.nonce)
+            known = error.restated(refusal=refusal)
+            self._api.report(known, request, started=started)
+            raise known from error.__cause__
+        self._api.authorize(evidence)
+        connection.remember(self._api, scope, evidence._replace(policy=self._api.policy))
+        return token
+
+    def _opened(self, carried: Carried, scope: Scope, request: ResourceRequest, now: float) -> Ticket:
+        """Return the ticket of a handshake at which it may be redeemed `now`, if it is its first time."""
+        if request.fields > MAX_FIELDS or len(carried.tickets) != 1 or request.authorization or request.dpop:
+            raise InvalidRequest(
+                "a handshake has one ticket, or other credentials", check=Check.AUTHORIZATION
+            )
+        ticket = self._seal.open(carried.tickets[0])
+        if ticket is None:
+            raise InvalidToken("the ticket is not valid here", check=Check.AUTHORIZATION)
+        if not ticket.issued_at - WORKER_CLOCK_MARGIN <= now < ticket.expires_at:
+            raise InvalidToken(
+                "the ticket has expired", check=Check.TOKEN_TIME, expected=now, actual=ticket.expires_at
+            )
+        target = self._proofs.public_urls.target_uri(self._proofs.public_urls.origin_form(request))
+        if target != ticket.target:
+            raise InvalidToken(
+                "the ticket is for another path", check=Check.TARGET, expected=ticket.target, actual=target
+            )
+        self._check_origin(ticket, scope, "/".join(target.split("/", 3)[:3]))
+        return ticket
+
+    def _check_origin(self, ticket: Ticket, scope: Scope, own: str) -> None:
+        """Raise InvalidToken unless a page opens the connection that may, and the one that asked if known."""
+        named = field_values(scope, "origin")
+        if not named and scope["type"] == "http" and field_values(scope, "sec-fetch-site") == ["same-origin"]:
+            # Of a page's GET to its own origin browsers don't name it.
+            named = [own]
+        allowed = (own,) if self._origins is None else self._origins
+        origin = _only_one(named)
+        if origin not in allowed or ticket.origin not in (None, origin):
+            raise InvalidToken(
+                "a page of this origin may not use the ticket",
+                check=Check.AUTHORIZATION,
+                expected=allowed if ticket.origin is None else ticket.origin,
+                actual=named,
+            )
+
+    async def _mark_as_used(self, ticket: Ticket, token: AccessToken, now: float) -> None:
+        """Have the store remember the ticket; raises DPoPError unless it is the first time."""
+        entry = ReplayEntry(
+            key=self._proofs.keyspace.key(jkt=_OF_TICKETS, jti=ticket.name),
+            jkt=token.jkt or "",
+            now=now,
+            not_before=ticket.issued_at - WORKER_CLOCK_MARGIN,
+            expires_at=ticket.expires_at + WORKER_CLOCK_MARGIN,
+            speaks_for=f"{token.issuer} {token.identity}",
+        )
+        try:
+            first = await self._proofs.store.add(entry)
+        except DPoPError as error:
+            raise error.restated(check=Check.JTI) from error.__cause__
+        except Exception as error:
+            # The store may be anybody's: when it fails, nobody knows, and the handshake is refused.
+            raise Unavailable(
+                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
+            ) from error
+        if first is not True:
+            raise InvalidToken("the ticket was used before", check=Check.JTI)
+
+    def _target_at(self, path: str, request: ResourceRequest) -> str:
+        """Return the URI of a handshake at `path`, at the host of `request`."""
+        if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path:
+            raise InvalidRequest("a ticket is for a path, without a query", check=Check.TARGET)
+        urls = self._proofs.public_urls
+        return urls.target_uri(urls.origin_form(request._replace(raw_path=path)))
+
+
+def _check_binding(token: AccessToken, ticket: Ticket, now: float) -> None:
+    """Raise InvalidToken unless the token is bound now as it was, and lives."""
+    check_not_expired(token, now)
+    jkt = None if ticket.proof is None else ticket.proof.jkt
+    if token.jkt != jkt or (jkt is None and "cnf" in token.claims):
+        raise bound_to_another(token.jkt, jkt or "")
+
+
+def _only_one(values: Sequence[str]) -> str | None:
+    return values[0] if len(values) == 1 else None
+
+
+def _checked_origins(origins: object) -> tuple[str, ...]:
+    takes = "origins of pages, such as ['https://app.example.com']"
+    listed = tuple(origins) if isinstance(origins, Iterable) and not isinstance(origins, (str, bytes)) else ()
+    if not listed or not all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in listed):
+        raise options.refused("origins", takes, origins)
+    return listed
+
+
+def _checked_parameter(name: str | None) -> str | None:
+    if name is None or (isinstance(name, str) and _PARAMETER.fullmatch(name)):
+        return name
+    raise options.refused("query_parameter", "the name of a parameter, such as 'ticket', or None", name)
