@@ -5,7 +5,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 
-__all__ = ["bound_to_another", "check_bound", "check_not_expired"]
+__all__ = ["bound_to_another", "check_bound", "check_not_expired", "check_unbound"]
 
 
 def check_bound(token: AccessToken, now: float) -> None:
@@ -13,6 +13,12 @@ def check_bound(token: AccessToken, now: float) -> None:
     if token.jkt is None:
         raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
     check_not_expired(token, now)
+
+
+def check_unbound(token: AccessToken) -> None:
+    """Raise InvalidToken for a token that is bound to anything: no Bearer token is."""
+    if token.jkt is not None or "cnf" in token.claims:
+        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
 
 
 def check_not_expired(token: AccessToken, now: float) -> None:

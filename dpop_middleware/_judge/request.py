@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired, check_unbound
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import Requirements
@@ -120,7 +120,7 @@ class RequestVerification:
                 _check_bearer_accepted(policy)
                 token = await self.access_token(carried.access_token)
                 now = self.clock()
-                _check_unbound(token)
+                check_unbound(token)
                 check_not_expired(token, now)
                 return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop, policy.algorithms)
@@ -241,11 +241,6 @@ def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
     if known.header.jkt != token.jkt:
         raise bound_to_another(token.jkt, known.header.jkt)
     return known
-
-
-def _check_unbound(token: AccessToken) -> None:
-    if token.jkt is not None or "cnf" in token.claims:
-        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
 
 
 def _check_bearer_accepted(policy: DPoPPolicy) -> None:

@@ -1,6 +1,8 @@
 """`dpop-middleware conformance`: the conformance suite against a running server."""
 
 import asyncio
+import os
+import ssl
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Coroutine
 from importlib import import_module
@@ -30,6 +32,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--method", default="GET", metavar="METHOD", help="default: GET; without a body")
     parser.add_argument("--only", action="append", metavar="CASE", help="run this case; repeatable")
     parser.add_argument("--leave-out", action="append", metavar="CASE", help="skip this case; repeatable")
+    parser.add_argument(
+        "--ca", metavar="FILE", help="trust these CAs too, PEM; SSL_CERT_FILE and SSL_CERT_DIR are honoured"
+    )
     parser.add_argument("--insecure-http", action="store_true", help=INSECURE_HTTP)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -51,9 +56,26 @@ def _run(args: Namespace, console: Console) -> int:
         access_token=checked_token("--token", inputs.text("--token", args.token)),
         leave_out=args.leave_out or (),
         clock=system_time,
+        ssl_context=_trusted(args.ca),
     )
     check_destination(args.url, insecure_http=args.insecure_http)
     return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))
+
+
+def _trusted(ca: str | None) -> ssl.SSLContext | None:
+    """Return what `--ca` and the environment say is to be trusted, None where they say nothing."""
+    named = {"--ca": ca, "SSL_CERT_FILE": os.environ.get("SSL_CERT_FILE")}
+    if not any(named.values()) and not os.environ.get("SSL_CERT_DIR"):
+        return None
+    context = ssl.create_default_context()
+    for option, file in named.items():
+        if file:
+            try:
+                context.load_verify_locations(cafile=file)
+            except (OSError, ValueError) as error:
+                # What is no certificate is an OSError too: an SSLError.
+                raise CommandError(f"{option} names no readable file of certificates: {file}") from error
+    return context
 
 
 COMMAND = Command(
@@ -62,6 +84,7 @@ COMMAND = Command(
     examples="""\
   dpop-middleware conformance https://api.example.com/notes --key client.jwk --token @token.txt
   dpop-middleware conformance http://localhost:8000/notes --key client.jwk --token - < token.txt
+  dpop-middleware conformance https://staging.example/notes --ca ca.pem --key client.jwk --token @token.txt
 
 Cases that need other tokens, such as an expired one, are skipped. In your own tests,
 dpop_middleware.testing.conformance runs them with the tokens of TestIssuer.

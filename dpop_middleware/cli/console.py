@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TextIO
 
-from dpop_middleware.cli.explanation import FindingState
+from dpop_middleware.cli.findings import FindingState
 
 __all__ = ["CommandError", "Console", "plain", "shown"]
 
@@ -52,6 +52,7 @@ class Console:
         self._out = out
         self._err = err
         self._styled = out.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self._moves = err.isatty() and environ.get("TERM") != "dumb"
         self._has_marks = _can_say(out, "".join(mark for mark, _, _ in _MARKS.values()))
 
     def line(self, text: str = "", *, style: Style | None = None) -> None:
@@ -65,6 +66,15 @@ class Console:
     def note(self, text: str) -> None:
         """Write a line to standard error, so that a pipe receives results only."""
         self._err.write(f"{plain(text)}\n")
+
+    def progress(self, text: str) -> None:
+        """Show `text` on the last line of a terminal, in place of what was shown so; empty to take it away.
+
+        Nothing where standard error is no terminal.
+        """
+        if self._moves:
+            self._err.write(f"\r\x1b[K{plain(text)}")
+            self._err.flush()
 
     def flush(self) -> None:
         """Flush standard output; raises BrokenPipeError when the reader has closed the pipe."""

@@ -7,7 +7,7 @@ from typing import Final
 import httpx2
 
 from dpop_middleware.cli.console import CommandError, Console, plain
-from dpop_middleware.cli.explanation import FindingState
+from dpop_middleware.cli.findings import FindingState
 from dpop_middleware.testing.suite import CASES, Case, Outcome, run_case
 from dpop_middleware.testing.target import Target
 
@@ -45,8 +45,12 @@ async def _run_cases(
     cases: Sequence[Case], target: Target, console: Console, *, quiet: bool
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    for case in cases:
-        outcome = await run_case(case, target)
+    for number, case in enumerate(cases, start=1):
+        console.progress(f"{number} of {len(cases)}: {case.name}")
+        try:
+            outcome = await run_case(case, target)
+        finally:
+            console.progress("")
         outcomes.append(outcome)
         if not quiet:
             _print(outcome, console)

@@ -6,14 +6,16 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._lifecycle import aclose_parts
 from dpop_middleware.checks import Check
+from dpop_middleware.cli.captured import parse_captured
 from dpop_middleware.cli.command import Command
 from dpop_middleware.cli.console import CommandError, Console, plain, shown
-from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
+from dpop_middleware.cli.explanation import explain
+from dpop_middleware.cli.findings import Explanation, Finding, FindingState
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
 from dpop_middleware.cli.opaque_token import add_opaque_arguments, opaque_judge
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
@@ -26,6 +28,7 @@ __all__ = ["COMMAND", "MEANING"]
 
 _POLICY: Final = DPoPPolicy()
 _TIMES: Final = (Check.IAT, Check.TOKEN_TIME)
+_AFTER: Final = "after the failure"
 MEANING: Final[Mapping[Check, str]] = MappingProxyType(
     {
         Check.AUTHORIZATION: "one Authorization field with one token",
@@ -77,11 +80,17 @@ class _OneNonce:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     request = parser.add_argument_group("the request")
-    request.add_argument("--method", required=True, metavar="METHOD", help="the HTTP method, such as GET")
-    request.add_argument("--url", required=True, metavar="URL", help="the absolute URL, as clients call it")
+    request.add_argument(
+        "--request",
+        metavar="-|FILE",
+        help="a whole captured request, raw or as curl -v shows it, in place of the four options below",
+    )
+    request.add_argument("--method", metavar="METHOD", help="the HTTP method, such as GET")
+    request.add_argument(
+        "--url", metavar="URL", help="the absolute URL, as clients call it; with --request where it differs"
+    )
     request.add_argument(
         "--proof",
-        required=True,
         action="append",
         metavar="-|@FILE|PROOF",
         help="the value of its DPoP field; repeat it for a second field",
@@ -92,6 +101,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_token_arguments(parser)
     add_opaque_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
+    policy.add_argument("--accept-bearer", action="store_true", help="it accepts Bearer tokens too")
     policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
     policy.add_argument("--iat-limit-with-nonce", type=float, metavar="SECONDS")
     policy.add_argument("--proof-lifetime", type=float, default=_POLICY.proof_lifetime, metavar="SECONDS")
@@ -102,27 +112,20 @@ def _add_arguments(parser: ArgumentParser) -> None:
 def _run(args: Namespace, console: Console) -> int:
     inputs = Inputs()
     now = time.time() if args.now is None else parse_time(args.now)
-    method = checked_method(args.method)
-    try:
-        url = target_of(args.url)
-    except ValueError as error:
-        raise CommandError(f"the URL can't be used: {error}") from error
+    request = _request(args, inputs)
     policy = DPoPPolicy(
+        accept_bearer=args.accept_bearer,
         proof_lifetime=args.proof_lifetime,
         clock_skew=args.clock_skew,
         nonce="off" if args.nonce is None else "required",
         iat_limit_with_nonce=args.iat_limit_with_nonce,
     )
-    token = None if args.token is None else inputs.text("--token", args.token)
-    proofs = tuple(inputs.text("--proof", value) for value in args.proof)
+    token = None if not request.authorization else request.authorization[0].partition(" ")[2]
     judge = opaque_judge(args, inputs, token, now=now) or token_judge(args, inputs, token, now=now)
     explanation = asyncio.run(
         _explain(
             judge,
-            method=method,
-            url=url,
-            proofs=proofs,
-            access_token=token,
+            **request._asdict(),
             nonces=None if args.nonce is None else _OneNonce(args.nonce),
             policy=policy,
             requirements=Requirements(scopes=tuple(args.scope or ())),
@@ -138,9 +141,48 @@ def _run(args: Namespace, console: Console) -> int:
     return 3 if isinstance(explanation.error, Unavailable) else 1
 
 
+class _Request(NamedTuple):
+    method: str
+    url: str
+    proofs: tuple[str, ...]
+    authorization: tuple[str, ...] | None
+
+
+def _request(args: Namespace, inputs: Inputs) -> _Request:
+    """Return the request that the options describe, one by one or as a whole."""
+    apart = {"--method": args.method, "--proof": args.proof, "--token": args.token}
+    if args.request is None:
+        needed = {"--method": args.method, "--url": args.url, "--proof": args.proof}
+        missing = ", ".join(option for option, value in needed.items() if value is None)
+        if missing:
+            raise CommandError(
+                f"name the request by --request, or by {missing}: see dpop-middleware explain --help"
+            )
+        token = None if args.token is None else inputs.text("--token", args.token)
+        scheme = "Bearer" if args.bearer else "DPoP"
+        fields = None if token is None else (f"{scheme} {token}",)
+        proofs = tuple(inputs.text("--proof", value) for value in args.proof)
+        return _Request(checked_method(args.method), _url(args.url), proofs, fields)
+    for option, value in apart.items():
+        if value is not None:
+            raise CommandError(f"--request has all that {option} says: leave it out")
+    captured = parse_captured(inputs.octets("--request", args.request.removeprefix("@")).decode("latin-1"))
+    sent = None if captured.is_token_request else captured.authorization
+    return _Request(captured.method, _url(args.url or captured.url()), captured.dpop, sent)
+
+
+def _url(url: str) -> str:
+    try:
+        return target_of(url)
+    except ValueError as error:
+        raise CommandError(f"the URL can't be used: {error}") from error
+
+
 async def _explain(judge: TokenJudge, **request: Any) -> Explanation:
     try:
-        return await explain(verifier=judge.verifier, unknown=judge.unknown, **request)
+        return await explain(
+            verifier=judge.verifier, rules=judge.rules, asks=judge.asks, unknown=judge.unknown, **request
+        )
     finally:
         await aclose_parts(judge.verifier)
 
@@ -167,6 +209,7 @@ def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
                 "expected": finding.expected,
                 "actual": finding.actual,
                 "hint": finding.hint,
+                "after_failure": finding.after_failure,
             }
             for finding in explanation.findings
         ],
@@ -176,9 +219,11 @@ def _as_json(explanation: Explanation, now: float) -> dict[str, Any]:
 def _print(explanation: Explanation, console: Console, now: float) -> None:
     for finding in explanation.findings:
         _print_finding(finding, console, now)
-        if explanation.error is not None and finding.outcome is FindingState.FAILED:
-            _print_failure(finding, explanation.error, console, now)
+        if finding.outcome is FindingState.FAILED:
+            _print_failure(finding, console, now)
     console.line()
+    if any(finding.after_failure for finding in explanation.findings):
+        console.line(f"{_AFTER}: what the server would find if it got so far", style="dim")
     error = explanation.error
     if error is None:
         console.line("accepted, as far as it can be judged here", style="green")
@@ -195,12 +240,14 @@ def _print_finding(finding: Finding, console: Console, now: float) -> None:
         end = f"not judged: {finding.hint}"
     elif finding.outcome is FindingState.PASSED and finding.actual is not None:
         end = _formatted(finding.check, finding.actual, now)
+    if finding.after_failure:
+        end = f"({_AFTER}) {end}".rstrip()
     words = f"{finding.check:<16} {MEANING[finding.check]:<46} {console.styled(end, 'dim') if end else ''}"
     console.line(f"{console.mark(finding.outcome)} {words.rstrip()}")
 
 
-def _print_failure(finding: Finding, error: DPoPError, console: Console, now: float) -> None:
-    rows = [("reason", plain(error.description))]
+def _print_failure(finding: Finding, console: Console, now: float) -> None:
+    rows = [("reason", plain(finding.reason or ""))]
     if finding.expected is not None:
         rows.append(("expected", _formatted(finding.check, finding.expected, now)))
     if finding.actual is not None:
@@ -237,6 +284,7 @@ COMMAND = Command(
   dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt \\
       --token @t.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
   pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
+  curl -v … 2>&1 | dpop-middleware explain --request - --jwks jwks.json --audience https://api.example.com
 
 exit status: 0 accepted as far as it can be judged, 1 refused, 2 usage error,
 3 the issuer can't be asked

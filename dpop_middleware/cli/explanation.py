@@ -2,34 +2,40 @@
 
 The same code judges the request as in a server, here with an empty replay store: `verification`, or
 `TokenEndpoint` for a token request. Checks are made in the order of `Check`, so the check that failed shows
-which ones were not reached.
+which ones were not reached. What those would have said is judged beside that, by `later_checks`.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from dpop_middleware._judge.hints import hint_of
 from dpop_middleware._judge.remote import remoteness
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import ResourceRequest, one_proof
+from dpop_middleware._request.request import Credentials, ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
 from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.cli.findings import Explanation, Finding, FindingState, findings_of
+from dpop_middleware.cli.later_checks import (
+    Verdicts,
+    judge_proof_later,
+    judge_token_later,
+    judge_use_later,
+    verified_later,
+)
+from dpop_middleware.errors import ConfigurationError, DPoPError, Unavailable
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayKeyspace
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.claims import ClaimRules
 
 __all__ = ["Explanation", "Finding", "FindingState", "explain"]
 
@@ -37,61 +43,29 @@ _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
 _NOTHING_REQUIRED: Final = Requirements()
 
 
-class FindingState(StrEnum):
-    """The result of one check."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_REACHED = "not reached"
-    NOT_JUDGED = "not judged"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One check of one request.
-
-    - `expected`, `actual`: the values that it compared, not escaped: escape them before you print them.
-    - `hint`: the likely cause of a failure, or the reason why the check was not judged.
-    """
-
-    check: Check
-    outcome: FindingState
-    expected: object = None
-    actual: object = None
-    hint: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Every check that the server makes, in order, and the answer that it would send.
-
-    `error` is None for an accepted request; otherwise `status` is the HTTP status of the refusal.
-    """
-
-    findings: tuple[Finding, ...]
-    error: DPoPError | None
-    status: int | None
-
-
 async def explain(
     *,
     method: str,
     url: str,
     proofs: tuple[str, ...],
-    access_token: str | None,
+    authorization: tuple[str, ...] | None,
     verifier: AccessTokenVerifier,
+    rules: ClaimRules | None = None,
+    asks: bool = False,
     unknown: Mapping[Check, str] = MappingProxyType({}),
     nonces: NonceProvider | None = None,
     policy: DPoPPolicy = DPoPPolicy(),
     requirements: Requirements = _NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
-    """Judge one DPoP request as a server at `url` would, and return the result of each check.
+    """Judge one request as a server at `url` would, and return the result of each check.
 
     - `method`, `url`: of the request, the URL absolute and as clients call it.
     - `proofs`: the values of its `DPoP` header fields.
-    - `access_token`: None for a token request, which is judged as a token endpoint does (RFC 9449 section 5).
-    - `verifier`: of the access token; not called without one.
+    - `authorization`: the values of its `Authorization` fields, None for a token request, which is judged as
+      a token endpoint does (RFC 9449 section 5).
+    - `verifier`: of the access token, not called without one; `asks` whether it asks another server;
+      `rules` for a JWT's claims, by which they are judged where the verifier doesn't get to them.
     - `unknown`: checks that `verifier` can't make here, and why.
     - `nonces`, `policy`, `requirements`: what the server requires; `now`: seconds since the epoch.
 
@@ -104,11 +78,13 @@ async def explain(
         method=method,
         raw_path=raw_path,
         hosts=(),
-        authorization=() if access_token is None else (f"DPoP {access_token}",),
+        authorization=authorization or (),
         dpop=proofs,
     )
     checks, token, error, status = CHECKS_OF_A_JWT, None, None, None
-    if access_token is None:
+    urls = PublicURLs(origin, insecure_http_hosts=hosts)
+    carried = None if authorization is None else _credentials(authorization)
+    if authorization is None:
         checks = CHECKS_OF_A_TOKEN_REQUEST
         endpoint = TokenEndpoint(
             url=origin + raw_path,
@@ -128,14 +104,16 @@ async def explain(
             proofs=ProofVerification(
                 store=MemoryReplayStore(),
                 keyspace=ReplayKeyspace(""),
-                public_urls=PublicURLs(origin, insecure_http_hosts=hosts),
+                public_urls=urls,
                 nonces=nonces,
             ),
             clock=lambda: now,
             policies=(policy,),
         )
         is_remote = remoteness(verifier)
-        if is_remote is not None and is_remote(access_token):
+        if carried is not None and carried.scheme == "Bearer":
+            checks = _checks_of_bearer(policy)
+        elif carried is not None and is_remote is not None and is_remote(carried.access_token):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
         try:
             token = (await verification.verify(request, policy)).access_token
@@ -144,9 +122,53 @@ async def explain(
             error, status = refused, refused.status
     says = _read(proofs, policy)
     unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
+    later = Verdicts()
+    if error is not None:
+        presented = None if carried is None else carried.access_token
+        if carried is not None:
+            seen = not asks and not isinstance(error, Unavailable)
+            token = await verified_later(later, carried.access_token, verifier, checks) if seen else None
+            if token is None and rules is not None:
+                token = judge_token_later(later, carried.access_token, rules=rules, now=now)
+            if token is not None:
+                judge_use_later(later, token, scheme=carried.scheme, requirements=requirements, now=now)
+        judge_proof_later(
+            later,
+            proofs,
+            method=method,
+            target_uri=_target_uri(urls, request),
+            access_token=presented,
+            token=token,
+            policy=policy,
+            nonces=nonces,
+            now=now,
+        )
     return Explanation(
-        findings=_findings(request, checks, error, says, token, unknown), error=error, status=status
+        findings=findings_of(request, checks, error, says, token, unknown, later.of),
+        error=error,
+        status=status,
     )
+
+
+def _credentials(authorization: tuple[str, ...]) -> Credentials | None:
+    try:
+        return credentials(authorization)
+    except DPoPError:
+        return None
+
+
+def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
+    try:
+        return urls.target_uri(urls.origin_form(request))
+    except DPoPError:
+        return None
+
+
+def _checks_of_bearer(policy: DPoPPolicy) -> tuple[Check, ...]:
+    """The checks of a Bearer request: whether there may be one at all is asked before its token is read."""
+    of_the_token = tuple(check for check in CHECKS_OF_A_JWT if check.startswith("token_"))
+    middle = (*of_the_token, Check.BINDING) if policy.accept_bearer else (Check.BINDING, *of_the_token)
+    return (Check.AUTHORIZATION, Check.TARGET, *middle, Check.SCOPE, Check.AUTHENTICATION)
 
 
 def _origin_and_path(url: str) -> tuple[str, str]:
@@ -194,48 +216,3 @@ def _not_judged(
     if not requirements.scopes:
         reasons[Check.SCOPE] = "no scope is required"
     return reasons
-
-
-def _findings(
-    request: ResourceRequest,
-    checks: tuple[Check, ...],
-    error: DPoPError | None,
-    reading: Mapping[Check, object],
-    token: AccessToken | None,
-    unknown: Mapping[Check, str],
-) -> tuple[Finding, ...]:
-    failed = None if error is None else error.check or Check.AUTHORIZATION
-    if failed is not None and failed not in checks:
-        checks = tuple(Check)
-    end = len(checks) if failed is None else checks.index(failed)
-    says = {**reading, **({} if token is None else _values_of(token))}
-    findings = []
-    for position, check in enumerate(checks):
-        if error is not None and check is failed:
-            finding = Finding(
-                check=check,
-                outcome=FindingState.FAILED,
-                expected=error.expected,
-                actual=error.actual,
-                hint=hint_of(error, request),
-            )
-        elif position > end:
-            finding = Finding(check=check, outcome=FindingState.NOT_REACHED)
-        elif check in unknown:
-            finding = Finding(
-                check=check, outcome=FindingState.NOT_JUDGED, actual=says.get(check), hint=unknown[check]
-            )
-        else:
-            finding = Finding(check=check, outcome=FindingState.PASSED, actual=says.get(check))
-        findings.append(finding)
-    return tuple(findings)
-
-
-def _values_of(token: AccessToken) -> dict[Check, object]:
-    return {
-        Check.TOKEN_ISS: token.issuer,
-        Check.TOKEN_AUD: token.claims.get("aud"),
-        Check.TOKEN_TIME: token.expires_at,
-        Check.BINDING: token.jkt,
-        Check.SCOPE: tuple(sorted(token.scopes)),
-    }

@@ -53,7 +53,7 @@ def opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: flo
     required = _REQUIRED if args.required_claim is None else tuple(args.required_claim)
     where = args.introspection
     if where == "issuer" or where.startswith(("https://", "http://")):
-        return TokenJudge(_asking(args, inputs, required, now, claims), {})
+        return TokenJudge(_asking(args, inputs, required, now, claims), {}, asks=True)
     said = inputs.json_object("--introspection", where.removeprefix("@"))
     rules = ClaimRules(
         issuer=args.issuer or _text(said, "iss"),

@@ -34,16 +34,23 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__._
 
 @dataclass(frozen=True, slots=True)
 class TokenJudge:
-    """A verifier for one token, and the checks that it can't make, each with its reason."""
+    """A verifier for one token, and the checks that it can't make, each with its reason.
+
+    `rules` are those for a JWT's claims, None for a token that isn't one; `asks` says that the verifier asks
+    the issuer about the token.
+    """
 
     verifier: AccessTokenVerifier
     unknown: Mapping[Check, str]
+    rules: ClaimRules | None = None
+    asks: bool = False
 
 
 def add_token_arguments(parser: ArgumentParser) -> None:
     """Add the options that say how a server verifies access tokens."""
     group = parser.add_argument_group("the access token")
     group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it, this is a token request")
+    group.add_argument("--bearer", action="store_true", help="it came by the scheme Bearer")
     group.add_argument(
         "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
     )
@@ -104,10 +111,11 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     required = profile.required_claims
     if args.required_claim is not None:
         required = tuple(dict.fromkeys((*NEVER_DROPPED, *args.required_claim)))
+    rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
     if args.jwks is None and args.issuer is None:
-        rules = ClaimRules(issuer=issuer, audiences=frozenset(audiences), required=required, **shared)
         reader = _Unverified(rules, checked_token_types(types), now)
-        return TokenJudge(reader, unknown | dict.fromkeys((Check.TOKEN_KEY, Check.TOKEN_SIGNATURE), _NO_KEYS))
+        unknown |= dict.fromkeys((Check.TOKEN_KEY, Check.TOKEN_SIGNATURE), _NO_KEYS)
+        return TokenJudge(reader, unknown, rules)
     verifier = JWTAccessTokenVerifier(
         issuer=issuer,
         audience=audiences,
@@ -118,7 +126,7 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
         insecure_http_hosts=hosts,
         **shared,
     )
-    return TokenJudge(verifier, unknown)
+    return TokenJudge(verifier, unknown, rules)
 
 
 def unnamed(args: Namespace) -> dict[Check, str]:

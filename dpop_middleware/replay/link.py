@@ -95,6 +95,10 @@ class Link:
         self._has_to_greet = True
         self._woken.set()
 
+    async def has_told_since(self, at: float, *, patience: float) -> bool:
+        """See `Line.has_told_since`."""
+        return await self._line.has_told_since(at, self.greet, patience=patience)
+
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
         if self.closed or self.refuses:
@@ -186,8 +190,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 - as in a turn
             self._last_error = error
             self._breaker.failed(self._loop.time())
-            if self._router is not None:
-                self._router.look_again(error)
+            await self._line.give_up(error)
             self._refuse_queue()
         else:
             self._breaker.succeeded()
@@ -253,7 +256,7 @@ class Link:
         # A worker that comes anew must not find the server without the anchors that we miss.
         self._has_to_greet = self.fence.has_to_write
         self._inquiry.look()
-        self._line.follow_tag()
+        self._line.tell()
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
         """Some writes of `batch` need another try, or all of them do."""
@@ -273,11 +276,9 @@ class Link:
 
     async def _failed(self, error: Exception, *, sent: bool) -> None:
         """The connection is in doubt, and so is what was sent on it."""
-        await self._line.put_away()
+        await self._line.give_up(error)
         self._breaker.failed(self._loop.time())
         self._last_error = error
-        if self._router is not None:
-            self._router.look_again(error)
         writes, self._flying, self._batch = self._flying, [], None
         for write in reversed(writes):
             write.unknown = write.unknown or sent

@@ -56,7 +56,12 @@ async def run_case(case: Case, target: Target) -> Outcome:
         elif target.app is not None:
             transport = httpx2.ASGITransport(app=await stack.enter_async_context(lifespan(target.app)))
         client = await stack.enter_async_context(
-            httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False)
+            httpx2.AsyncClient(
+                transport=transport,
+                trust_env=False,
+                follow_redirects=False,
+                verify=True if target.ssl_context is None else target.ssl_context,
+            )
         )
         run = CaseRun(target, client)
         await _learn_nonce(run)

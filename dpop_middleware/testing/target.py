@@ -1,5 +1,6 @@
 """The application that the conformance suite tests: for tests only."""
 
+import ssl
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,6 +28,7 @@ class Target:
       them are skipped.
     - `leave_out`: names of cases to skip, because this target answers them differently on purpose.
     - `clock`: the server's time in seconds since the epoch, for the proofs' `iat`.
+    - `ssl_context`: what to trust over the network; None for what httpx2 trusts by itself.
     """
 
     url: str
@@ -38,6 +40,7 @@ class Target:
     token: Callable[..., str] | None = None
     leave_out: Collection[str] = ()
     clock: Callable[[], float]
+    ssl_context: ssl.SSLContext | None = None
 
     @classmethod
     def of(

@@ -1,11 +1,15 @@
 """Guesses at a cause, for the log."""
 
+import ast
 import contextlib
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from dpop_middleware import MemoryReplayStore, ResourceServer
+from dpop_middleware._judge import hints, misplaced, other_profile
 from dpop_middleware._judge.hints import hint_of
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.client import DPoPKey
@@ -21,6 +25,7 @@ from dpop_middleware.errors import (
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.testing import ABSENT, BROKEN_PROOFS, TestIssuer, broken_proof
 from tests.support.api import NOW, RESOURCE, Api, edited, request
+from tests.support.readme import text_of
 
 TARGET = "https://api.example.test/svc/notes"
 
@@ -317,3 +322,33 @@ async def test_what_a_server_guesses_of_each_token(changes: dict[str, Any], word
 @pytest.mark.parametrize("check", [Check.TOKEN_KEY, Check.JTI])
 def test_what_cannot_be_known_is_not_guessed_at(check: Check) -> None:
     assert hint_of(Unavailable("no", check=check)) is None
+
+
+def hints_of(module: ModuleType) -> set[str]:
+    """Every sentence that a module of hints can give, with … for what comes from the request."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            found.add(
+                "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            )
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (told | parts)
+        ):
+            found.add(node.value)
+    # Words and names are no sentences, nor is how a number is written.
+    return {text for text in found if " " in text.strip()}
+
+
+def test_the_chapter_says_of_every_hint_what_to_do_and_of_no_other() -> None:
+    there = set[str]().union(*(hints_of(module) for module in (hints, misplaced, other_profile)))
+    assert len(there) > 50
+    chapter = text_of("examples/refusals/README.md").partition("## Without a hint")[0]
+    rows = [line.strip("| ").split(" | ") for line in chapter.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if len(row) != 3] == []
+    told = [row[0].replace("`", "") for row in rows if row[0] != "hint"]
+    assert len(told) == len(set(told))
+    assert set(told) == there

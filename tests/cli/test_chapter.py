@@ -35,6 +35,8 @@ def test_every_command_runs_and_prints_what_is_shown(tmp_path: Path, monkeypatch
     token = TestIssuer("https://auth.example.com", audience="https://api.example.com").token(jkt=key.jkt)
     Path("token.txt").write_text(token)
     Path("proof.txt").write_text(key.proof("GET", URL, access_token=token))
+    fields = f"Host: api.example.com\nAuthorization: DPoP {token}\nDPoP: {Path('proof.txt').read_text()}\n"
+    Path("captured.txt").write_text(f"POST /notes HTTP/1.1\n{fields}\n")
     commands = sessions()
     assert len(commands) >= 5
     for command, shown in commands:

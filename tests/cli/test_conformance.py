@@ -1,12 +1,17 @@
 """The suite against servers that run, good ones and bad ones."""
 
 import json
+import ssl
 import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
@@ -14,6 +19,7 @@ from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
 from dpop_middleware.testing.suite import CASES
 from tests.support.clients import running
 from tests.support.command import Ran, process, run
+from tests.support.servers import Certificate, serving
 
 RESOURCE = "https://api.example.test"
 ISSUER = TestIssuer(audience=RESOURCE)
@@ -63,6 +69,12 @@ def protected(origin: str) -> str:
 def open_to_all(origin: str) -> str:
     LATE.app = notes
     return f"{origin}/notes"
+
+
+@pytest.fixture(autouse=True)
+def _no_trust_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -186,3 +198,82 @@ def test_without_httpx2_the_command_says_how_to_install_it(
         "dpop-middleware: this command needs httpx2: "
         "in a checkout of dpop_middleware, python -m pip install '.[client]'\n"
     )
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    for part in issued.cert_chain_pems:
+        part.write_to_path(folder / "chain.pem", append=True)
+    trust = ssl.create_default_context(cafile=folder / "ca.pem")
+    return Certificate(folder / "chain.pem", folder / "key.pem", trust)
+
+
+@pytest.fixture(scope="module")
+def by_tls(certificate: Certificate) -> Generator[str]:
+    def app(origin: str) -> Any:
+        server = ResourceServer(
+            issuer=ISSUER.issuer,
+            resource=RESOURCE,
+            jwks=ISSUER.jwks(),
+            public_url=origin,
+            replay_store=MemoryReplayStore(),
+        )
+        return DPoPMiddleware(
+            Starlette(routes=[Route("/notes", lambda _: PlainTextResponse("notes"))]), server
+        )
+
+    with serving("uvicorn-h11", app, certificate=certificate) as origin:
+        yield f"{origin}/notes"
+
+
+def test_a_server_of_a_private_ca_is_judged_where_that_is_trusted(
+    by_tls: str, certificate: Certificate, key_file: str
+) -> None:
+    ca = str(certificate.chain.parent / "ca.pem")
+    one = ("--only", "no_proof")
+    assert driven(by_tls, key_file, *one).status == 3
+    assert driven(by_tls, key_file, *one, "--ca", ca).status == 0
+    token = ISSUER.token(jkt=KEY.jkt)
+    by_environment = process(
+        "conformance", by_tls, "--key", key_file, "--token", "-", *one,
+        stdin=token, SSL_CERT_FILE=ca,
+    )  # fmt: skip
+    assert (by_environment.status, by_environment.err) == (0, "")
+
+
+def test_the_trust_of_a_directory_is_left_to_the_environment(
+    by_tls: str, key_file: str, tmp_path: Path
+) -> None:
+    given = ISSUER.token(jkt=KEY.jkt)
+    command = ("conformance", by_tls, "--key", key_file, "--token", "-", "--only", "no_proof")
+    assert run(*command, stdin=given, environ={"SSL_CERT_DIR": str(tmp_path)}).status == 3
+
+
+@pytest.mark.parametrize(("option", "environ"), [("--ca", {}), ("SSL_CERT_FILE", {"SSL_CERT_FILE": "FILE"})])
+def test_a_file_of_cas_that_cannot_be_read_is_a_usage_error(
+    by_tls: str, key_file: str, tmp_path: Path, option: str, environ: dict[str, str]
+) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name in (tmp_path / "empty.pem", tmp_path / "missing.pem"):
+        named = () if environ else ("--ca", str(name))
+        ran = run(
+            "conformance", by_tls, "--key", key_file, "--token", "-", *named,
+            stdin=ISSUER.token(jkt=KEY.jkt), environ={each: str(name) for each in environ},
+        )  # fmt: skip
+        assert (ran.status, ran.out) == (2, "")
+        assert f"{option} names no readable file of certificates" in ran.err
+
+
+def test_progress_is_shown_on_a_terminal_only(protected: str, key_file: str) -> None:
+    given = ISSUER.token(jkt=KEY.jkt)
+    command = ("conformance", protected, "--key", key_file, "--token", "-", "--only", "no_proof", "--json")
+    seen = run(*command, stdin=given, terminal=True)
+    assert seen.err == "\r\x1b[K1 of 2: honest\r\x1b[K\r\x1b[K2 of 2: no_proof\r\x1b[K"
+    assert json.loads(seen.out)["passed"] == 2
+    assert run(*command, stdin=given).err == ""
+    assert run(*command, stdin=given, terminal=True, environ={"TERM": "dumb"}).err == ""

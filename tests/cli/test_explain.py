@@ -68,7 +68,11 @@ def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
     shown = rows(ran.out)
     assert shown["htm"] == "✓"
     assert shown["htu"] == "✗"
-    assert {shown[check] for check in ("ath", "signature", "iat", "nonce", "jti", "scope")} == {"·"}
+    assert {shown[check] for check in ("nonce", "jti", "scope")} == {"·"}
+    assert {shown[check] for check in ("ath", "signature", "iat")} == {"✓"}
+    after = [line.split()[1] for line in ran.out.splitlines() if "(after the failure)" in line]
+    assert after == ["ath", "signature", "iat"]
+    assert "after the failure: what the server would find if it got so far" in ran.out
     assert (
         "     reason    the htu of the DPoP proof is not the URI of the request\n"
         "     expected  'http://api.example.test/notes'\n"

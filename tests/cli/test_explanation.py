@@ -24,8 +24,12 @@ from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, C
 from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, UseDPoPNonce
-from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.jose import base64url
+from dpop_middleware.profiles import RFC9068
+from dpop_middleware.testing import ABSENT, BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
+from dpop_middleware.testing.jws import merged
+from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.claims import ClaimRules
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "proof_vectors.json").read_text())
 NOW = 1_800_000_000.0
@@ -33,6 +37,14 @@ URL = "https://api.example.test/notes"
 ISSUER = TestIssuer(clock=lambda: NOW)
 KEY = DPoPKey.generate()
 TOKEN = ISSUER.token(jkt=KEY.jkt, scopes=["notes:read"])
+RULES = ClaimRules(
+    issuer=ISSUER.issuer,
+    audiences=frozenset({str(ISSUER.audience)}),
+    required=RFC9068.required_claims,
+    scope_claims=RFC9068.scope_claims,
+    client_id_claims=RFC9068.client_id_claims,
+    clock_skew=15,
+)
 NONCES = HMACNonceProvider(bytes(range(32))).for_server(purpose="resource server", server="")
 
 
@@ -53,9 +65,12 @@ async def explained(*proofs: str, **changes: Any) -> Explanation:
         "url": URL,
         "access_token": TOKEN,
         "verifier": verifier(),
+        "rules": RULES,
         "now": NOW,
         **changes,
     }
+    token = arguments.pop("access_token")
+    arguments.setdefault("authorization", None if token is None else (f"DPoP {token}",))
     return await explain(proofs=proofs, **arguments)
 
 
@@ -64,7 +79,11 @@ def found(explanation: Explanation) -> dict[Check, Finding]:
 
 
 def outcomes(explanation: Explanation) -> dict[Check, FindingState]:
-    return {finding.check: finding.outcome for finding in explanation.findings}
+    """What the server finds: what it doesn't reach counts as that, whatever is told of it."""
+    return {
+        finding.check: FindingState.NOT_REACHED if finding.after_failure else finding.outcome
+        for finding in explanation.findings
+    }
 
 
 def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = CHECKS_OF_A_JWT) -> None:
@@ -151,7 +170,7 @@ async def test_the_explanation_agrees_with_the_server_on_every_vector(
         method=request["method"],
         url=request["url"],
         proofs=proofs,
-        access_token=token,
+        authorization=(f"DPoP {token}",),
         verifier=access_tokens(),
         nonces=NONCES.for_server(purpose="resource server", server=config["audience"]),
         policy=policy,
@@ -213,7 +232,7 @@ async def test_a_failed_check_has_expected_actual_and_a_guess() -> None:
     assert (failed.expected, failed.actual) == (URL, URL.replace("https", "http"))
     assert failed.hint == "scheme differs (http, not https): TLS ends at a proxy? set public_url"
     assert told[Check.HTM] == Finding(check=Check.HTM, outcome=FindingState.PASSED, actual="GET")
-    assert told[Check.ATH] == Finding(check=Check.ATH, outcome=FindingState.NOT_REACHED)
+    assert told[Check.ATH].after_failure
     assert told[Check.JTI].outcome is FindingState.NOT_REACHED
 
 
@@ -241,7 +260,7 @@ async def test_an_expired_token_stops_at_its_check() -> None:
     assert told[Check.TOKEN_TIME].outcome is FindingState.FAILED
     assert told[Check.TOKEN_TIME].hint == "it expired 100 s ago"
     assert told[Check.TOKEN_SIGNATURE].outcome is FindingState.PASSED
-    assert told[Check.BINDING].outcome is FindingState.NOT_REACHED
+    assert told[Check.BINDING].after_failure
 
 
 TOKEN_URL = "https://auth.example.test/token"
@@ -384,8 +403,9 @@ def test_nothing_makes_it_raise_anything_else(
             method=method,
             url=f"https://api.example.test/{path}",
             proofs=proofs,
-            access_token=token,
+            authorization=None if token is None else (f"DPoP {token}",),
             verifier=verifier(),
+            rules=RULES,
             now=NOW,
         )
 
@@ -423,7 +443,7 @@ async def test_where_another_server_is_asked_the_proof_comes_first(
 ) -> None:
     proof = KEY.proof("GET", URL, access_token="opaque", now=NOW)
     explanation = await explain(
-        method="GET", url=URL, proofs=(proof,), access_token="opaque", verifier=Remote(says), now=NOW
+        method="GET", url=URL, proofs=(proof,), authorization=("DPoP opaque",), verifier=Remote(says), now=NOW
     )
     told = outcomes(explanation)
     assert list(told) == list(checks)
@@ -432,3 +452,192 @@ async def test_where_another_server_is_asked_the_proof_comes_first(
     if checks is CHECKS_OF_AN_OPAQUE_TOKEN:
         assert told[Check.SIGNATURE] is FindingState.PASSED
         assert told[Check.JKT] is told[Check.JTI] is FindingState.NOT_REACHED
+
+
+def later(explanation: Explanation) -> dict[Check, FindingState]:
+    """What the server doesn't reach, and is told all the same."""
+    return {finding.check: finding.outcome for finding in explanation.findings if finding.after_failure}
+
+
+PASSED, FAILED = FindingState.PASSED, FindingState.FAILED
+
+
+async def test_what_the_server_does_not_reach_is_judged_all_the_same() -> None:
+    expired = ISSUER.token(jkt=KEY.jkt, expires_in=-100, scopes=["notes:read"])
+    told = await explained(
+        proof(access_token=expired, now=NOW - 999),
+        access_token=expired,
+        url="https://api.example.test/other",
+        requirements=Requirements(scopes=["notes:write"]),
+    )
+    assert told.error is not None
+    assert told.error.check is Check.TOKEN_TIME
+    assert later(told) == {
+        Check.BINDING: PASSED,
+        Check.FORMAT: PASSED,
+        Check.TYP: PASSED,
+        Check.CRIT: PASSED,
+        Check.ALG: PASSED,
+        Check.JWK: PASSED,
+        Check.JKT: PASSED,
+        Check.CLAIMS: PASSED,
+        Check.HTM: PASSED,
+        Check.HTU: FAILED,
+        Check.ATH: PASSED,
+        Check.SIGNATURE: PASSED,
+        Check.IAT: FAILED,
+        Check.SCOPE: FAILED,
+    }
+    rows = found(told)
+    assert rows[Check.HTU].actual == URL
+    assert rows[Check.IAT].hint is not None
+    assert rows[Check.IAT].reason == "the iat of the DPoP proof is not recent"
+    assert rows[Check.BINDING].actual == KEY.jkt
+    assert rows[Check.JTI] == Finding(check=Check.JTI, outcome=FindingState.NOT_REACHED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"aud": "https://other.example"}, {Check.TOKEN_AUD}),
+        (
+            {"iss": "https://other.example", "aud": ["x"], "exp": 5},
+            {Check.TOKEN_ISS, Check.TOKEN_AUD, Check.TOKEN_TIME},
+        ),
+        ({"jti": ABSENT, "iss": "https://other.example"}, {Check.TOKEN_CLAIMS, Check.TOKEN_ISS}),
+        ({"header": {"typ": "JWT"}, "aud": "x"}, {Check.TOKEN_TYP, Check.TOKEN_AUD}),
+        ({"header": {"alg": "none"}}, {Check.TOKEN_ALG}),
+        ({"key": KEY}, {Check.TOKEN_SIGNATURE}),
+        ({"header": {"typ": "JWT"}, "cnf": {"jkt": "x"}}, {Check.TOKEN_TYP, Check.BINDING}),
+        ({"header": {"typ": "JWT"}, "cnf": ABSENT}, {Check.TOKEN_TYP, Check.BINDING}),
+    ],
+)
+async def test_every_fault_of_a_token_is_told(changes: dict[str, Any], failed: set[Check]) -> None:
+    arguments: dict[str, Any] = {"jkt": KEY.jkt, **changes}
+    token = ISSUER.token(**arguments)
+    told = await explained(proof(access_token=token), access_token=token)
+    assert {finding.check for finding in told.findings if finding.outcome is FAILED} == failed
+    if Check.BINDING not in failed:
+        assert later(told)[Check.JKT] is PASSED
+    assert later(told)[Check.SIGNATURE] is PASSED
+
+
+@pytest.mark.parametrize("changes", [{"sub": 7}, {"aud": 7}, {"aud": []}, {"iss": ABSENT}, {"exp": "soon"}])
+async def test_a_token_that_cannot_be_put_right_is_no_obstacle_for_the_proof(changes: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"header": {"typ": "JWT"}, **changes}
+    token = ISSUER.token(jkt=KEY.jkt, **arguments)
+    told = await explained(proof(access_token=token), access_token=token)
+    assert FAILED in later(told).values()
+    assert Check.JKT not in later(told)
+    assert later(told)[Check.ATH] is PASSED
+
+
+async def test_a_token_that_is_no_jwt_is_no_obstacle_either() -> None:
+    told = await explained(proof(access_token="a.b"), access_token="a.b")
+    assert {check for check, outcome in later(told).items() if outcome is FAILED} == set()
+    assert Check.TOKEN_CLAIMS not in later(told)
+    assert later(told)[Check.ATH] is PASSED
+
+
+HEADER = {"typ": "dpop+jwt", "alg": "ES256", "jwk": KEY.public_jwk}
+CLAIMS = {"jti": "1", "htm": "GET", "htu": URL, "iat": NOW, "ath": token_hash(TOKEN)}
+
+
+@pytest.mark.parametrize(
+    ("header", "claims", "failed"),
+    [
+        ({"typ": "JWT"}, {}, {Check.TYP}),
+        ({"typ": "JWT", "crit": ["x"], "zip": "DEF"}, {"htm": "PUT"}, {Check.TYP, Check.CRIT, Check.HTM}),
+        ({"typ": "JWT", "alg": "ML-DSA-44"}, {}, {Check.TYP, Check.ALG, Check.JWK}),
+        ({"typ": "JWT", "alg": "none"}, {"iat": 5}, {Check.TYP, Check.ALG, Check.IAT}),
+        ({"typ": "JWT", "alg": ["ES256"]}, {"htm": "PUT"}, {Check.TYP, Check.ALG, Check.HTM}),
+        ({"typ": "JWT", "jwk": ABSENT}, {"ath": "x"}, {Check.TYP, Check.JWK, Check.ATH}),
+        ({"typ": "JWT", "jwk": KEY.private_jwk()}, {}, {Check.TYP, Check.JWK}),
+        ({"typ": "JWT"}, {"jti": ABSENT, "htm": 7, "htu": "x"}, {Check.TYP, Check.CLAIMS, Check.HTU}),
+        ({"typ": "JWT"}, {"iat": "now", "htm": "PUT"}, {Check.TYP, Check.CLAIMS, Check.HTM}),
+        ({"typ": "JWT"}, {"ath": None, "nonce": 7, "htm": "PUT"}, {Check.TYP, Check.CLAIMS, Check.HTM}),
+        ({"typ": "JWT"}, {"exp": "x", "nbf": "y"}, {Check.TYP, Check.CLAIMS}),
+    ],
+)
+async def test_every_fault_of_a_proof_is_told(
+    header: dict[str, Any], claims: dict[str, Any], failed: set[Check]
+) -> None:
+    given = encode_jws(merged(HEADER, header), merged(CLAIMS, claims), key=KEY)
+    told = await explained(given)
+    assert {finding.check for finding in told.findings if finding.outcome is FAILED} == failed
+    assert_is_told_in_order(told)
+
+
+async def test_a_header_that_is_too_long_when_put_right_ends_the_telling() -> None:
+    short = encode_jws(merged(HEADER, {"typ": "JWT", "x": ""}), CLAIMS, key=KEY).partition(".")[0]
+    filler = "a" * (4096 - len(base64url.decode(short)))
+    given = encode_jws(merged(HEADER, {"typ": "JWT", "x": filler}), CLAIMS, key=KEY)
+    told = await explained(given)
+    assert told.error is not None
+    assert told.error.check is Check.TYP
+    assert {check: later(told).get(check) for check in (Check.FORMAT, Check.CRIT, Check.JWK, Check.HTM)} == {
+        Check.FORMAT: None,
+        Check.CRIT: None,
+        Check.JWK: None,
+        Check.HTM: PASSED,
+    }
+
+
+@pytest.mark.parametrize("lines", [(), ("a", "b"), ("no proof",), ("e30.e30.e30",)])
+async def test_without_a_proof_that_can_be_read_the_token_is_told_of(lines: tuple[str, ...]) -> None:
+    expired = ISSUER.token(jkt=KEY.jkt, expires_in=-100)
+    told = later(await explained(*lines, access_token=expired))
+    assert told.get(Check.BINDING, PASSED) is PASSED
+    assert told.get(Check.FORMAT, FAILED) is (PASSED if lines == ("e30.e30.e30",) else FAILED)
+    assert Check.HTM not in told
+
+
+@pytest.mark.parametrize(
+    ("nonce", "policy", "failed"),
+    [
+        (None, "required", Check.NONCE),
+        ("stale", "fallback", Check.NONCE),
+        ("stale", "off", None),
+    ],
+)
+async def test_the_nonce_is_judged_after_a_failure_too(
+    nonce: str | None, policy: Any, failed: Check | None
+) -> None:
+    told = await explained(proof(nonce=nonce), method="POST", policy=DPoPPolicy(nonce=policy), nonces=NONCES)
+    judged = Check.IAT if failed is None else failed
+    assert later(told)[judged] is (PASSED if failed is None else FAILED)
+
+
+async def test_a_path_that_is_refused_leaves_the_url_unjudged() -> None:
+    told = later(await explained(proof(), url="https://api.example.test/a/../notes"))
+    assert Check.HTU not in told
+    assert told[Check.HTM] is told[Check.SIGNATURE] is told[Check.TOKEN_SIGNATURE] is PASSED
+
+
+async def test_a_verifier_that_breaks_or_cannot_know_is_not_asked_to_say_more() -> None:
+    class Broken:
+        issuers = ()
+
+        async def verify(self, token: str) -> AccessToken:
+            raise OSError("down")
+
+    told = await explained(proof(), verifier=Broken(), rules=None, url="https://api.example.test/../x")
+    assert Check.TOKEN_FORMAT not in later(told)
+    assert later(told)[Check.ATH] is PASSED
+    asked = await explained(proof(), verifier=Broken(), rules=None, method="POST")
+    assert asked.status == 503
+    assert later(asked)[Check.HTM] is FAILED
+
+
+async def test_whoever_asks_the_issuer_is_not_asked_for_what_the_server_does_not_reach() -> None:
+    class Asking:
+        remote = True
+        issuers = ()
+
+        async def verify(self, token: str) -> AccessToken:
+            raise AssertionError("the proof is bad: no token is asked about")
+
+    told = await explained(proof(), verifier=Asking(), rules=None, asks=True, method="POST")
+    assert told.error is not None
+    assert told.error.check is Check.HTM
+    assert Check.TOKEN_FORMAT not in later(told)

@@ -460,9 +460,18 @@ async def tickets(names: dict[str, Any], world: World) -> None:
         pass
 
 
+async def page_that_signs(names: dict[str, Any], world: World) -> None:
+    page = await ask(names["app"], "GET", "/docs")
+    assert (page.status_code, "api-docs" in page.text) == (200, True)
+    assert "https://auth.example.com" in page.headers["Content-Security-Policy"]
+    assert (await ask(names["app"], "GET", "/docs/page.js")).status_code == 200
+    auth = world.auth(sub="ann", scopes=["notes:read"])
+    assert (await ask(names["app"], "GET", "/notes", auth=auth)).json() == {"notes_of": "ann"}
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
-    "browsers": {"Browsers and CORS": [cors]},
+    "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
     "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
     "dashboard": {"Metrics": [dashboard]},
     "events": {"Events": [events]},

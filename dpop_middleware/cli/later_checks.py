@@ -1,0 +1,258 @@
+"""What the checks say that a server doesn't reach, since an earlier one failed: for `explain` only.
+
+Each check is the server's own. Where one fails, its value is taken as if it were right, and judging goes on,
+as far as that makes sense. What can't be judged so has no verdict here.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+from dpop_middleware._judge.binding import bound_to_another, check_bound, check_unbound
+from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._proof.freshness import check_freshness, known_nonce
+from dpop_middleware._proof.proof import (
+    DPoPProof,
+    ProofHeader,
+    check_ath,
+    check_htm,
+    check_htu,
+    check_signature,
+    parse_claims,
+    parse_header,
+    split_proof,
+)
+from dpop_middleware._request.request import one_proof
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import DPoPError, Scheme
+from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose.algorithms import ALGORITHMS
+from dpop_middleware.jose.compact import CompactJWS, split
+from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.nonces import NonceProvider
+from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
+
+__all__ = ["Verdicts", "judge_proof_later", "judge_token_later", "judge_use_later", "verified_later"]
+
+_STAND_INS: Final[Mapping[str, object]] = {"jti": "?", "htm": "?", "htu": "?", "iat": 0}
+# Claims say the same whatever the header; only their kinds are read with it.
+_NO_HEADER: Final = cast("ProofHeader", SimpleNamespace(jkt="", algorithm=SimpleNamespace(name="")))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The checks that were judged: None for one that passed, the error for one that failed."""
+
+    of: dict[Check, DPoPError | None] = field(default_factory=dict)
+
+    def judge(self, check: Check, judged: Callable[[], object]) -> bool:
+        """Note what `judged` says of `check`, by what it raises; whether it passed."""
+        try:
+            judged()
+        except DPoPError as error:
+            self.of[error.check or check] = error
+            return False
+        self.of[check] = None
+        return True
+
+
+async def verified_later(
+    verdicts: Verdicts, access_token: str, verifier: AccessTokenVerifier, checks: tuple[Check, ...]
+) -> AccessToken | None:
+    """Judge an access token by its verifier, which makes some of `checks` in order; return a good one."""
+    try:
+        token: AccessToken | None = await verifier.verify(access_token)
+        failed = None
+    except DPoPError as error:
+        token, failed = None, error
+    except Exception:  # noqa: BLE001 - a verifier of anybody's; the server says of it what it says
+        return None
+    made = [check for check in checks if check.startswith("token_")]
+    if failed is not None:
+        check = failed.check or Check.AUTHORIZATION
+        made = made[: made.index(check)] if check in made else []
+        verdicts.of[check] = failed
+    verdicts.of.update(dict.fromkeys(made))
+    return token
+
+
+def judge_token_later(
+    verdicts: Verdicts, access_token: str, *, rules: ClaimRules, now: float
+) -> AccessToken | None:
+    """Judge what a JWT says, unverified; return it, as if it were right, where it can be read as a token.
+
+    `rules` are those of the server; `now` is in seconds since the epoch.
+    """
+    try:
+        payload = base64url.decode(split(access_token).payload)
+        claims = strict_json.parse_object(payload)
+    except JOSEError:
+        return None
+    order = (Check.TOKEN_CLAIMS, Check.TOKEN_ISS, Check.TOKEN_AUD, Check.TOKEN_TIME)
+    failed: dict[Check, DPoPError] = {}
+    while True:
+        try:
+            token = judge_claims(payload, rules=rules, now=now).access_token
+        except DPoPError as error:
+            check = error.check or Check.TOKEN_CLAIMS
+            relaxed = None if check in failed else _relaxed(rules, check, claims)
+            failed.setdefault(check, error)
+            if relaxed is None:
+                # What comes before it was passed on the way.
+                reached = order[: order.index(check)] if check in order else order
+                verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
+                return None
+            rules = relaxed
+        else:
+            verdicts.of.update({one: failed.get(one) for one in order})
+            return token
+
+
+def _relaxed(rules: ClaimRules, check: Check, claims: Mapping[str, Any]) -> ClaimRules | None:
+    if check is Check.TOKEN_CLAIMS:
+        return rules._replace(required=NEVER_DROPPED)
+    if check is Check.TOKEN_ISS:
+        return rules._replace(issuer=claims["iss"])
+    if check is Check.TOKEN_AUD:
+        named = [claims["aud"]] if isinstance(claims["aud"], str) else claims["aud"]
+        return rules._replace(audiences=frozenset(named)) if named else None
+    return rules._replace(clock_skew=math.inf) if check is Check.TOKEN_TIME else None
+
+
+def judge_use_later(
+    verdicts: Verdicts, token: AccessToken, *, scheme: Scheme, requirements: Requirements, now: float
+) -> None:
+    """Judge whether `token` may come by `scheme`, and what the route requires of it."""
+    if scheme == "Bearer":
+        verdicts.judge(Check.BINDING, lambda: check_unbound(token))
+    else:
+        verdicts.judge(Check.BINDING, lambda: check_bound(token, -math.inf))
+    verdicts.judge(Check.SCOPE, lambda: requirements.check(token, now=now))
+
+
+def judge_proof_later(
+    verdicts: Verdicts,
+    proofs: tuple[str, ...],
+    *,
+    method: str,
+    target_uri: str | None,
+    access_token: str | None,
+    token: AccessToken | None,
+    policy: DPoPPolicy,
+    nonces: NonceProvider | None,
+    now: float,
+) -> None:
+    """Judge a proof, and whether it fits its token.
+
+    - `target_uri`: of the request, in normal form; None where it can't be told.
+    - `access_token`: what came along, None at a token endpoint; `token`: what it says, None where that isn't
+      known.
+    - `now`: seconds since the epoch. The others are as in `explain`.
+    """
+    jws = _split(verdicts, proofs, policy)
+    if jws is None:
+        return
+    header = _header(verdicts, jws.header, policy)
+    if header is not None and token is not None and token.jkt is not None:
+        verdicts.judge(Check.JKT, lambda: _same_key(token.jkt, header.jkt))
+    proof, odd = _claims(verdicts, jws.payload, header or _NO_HEADER)
+    if proof is not None:
+        _compare(verdicts, proof, odd, method=method, target_uri=target_uri, access_token=access_token)
+    if header is not None:
+        verdicts.judge(Check.SIGNATURE, lambda: check_signature(jws, header))
+    if proof is not None and odd.isdisjoint(("iat", "exp", "nbf", "nonce")):
+        by_nonce = policy.nonce != "off" and (proof.nonce is not None or policy.nonce == "required")
+        verdicts.judge(Check.NONCE if by_nonce else Check.IAT, lambda: _fresh(proof, policy, nonces, now))
+
+
+def _fresh(proof: DPoPProof, policy: DPoPPolicy, nonces: NonceProvider | None, now: float) -> None:
+    check_freshness(proof, policy, nonces=nonces, nonce=known_nonce(proof, nonces, now), now=now)
+
+
+def _same_key(bound_to: str | None, presented: str) -> None:
+    if bound_to != presented:
+        raise bound_to_another(bound_to, presented)
+
+
+def _split(verdicts: Verdicts, proofs: tuple[str, ...], policy: DPoPPolicy) -> CompactJWS | None:
+    if not verdicts.judge(Check.ONE_HEADER, lambda: one_proof(proofs, policy.algorithms)):
+        return None
+    return split_proof(proofs[0]) if verdicts.judge(Check.FORMAT, lambda: split_proof(proofs[0])) else None
+
+
+def _header(verdicts: Verdicts, segment: str, policy: DPoPPolicy) -> ProofHeader | None:
+    failed: dict[Check, DPoPError] = {}
+    algorithms = tuple(policy.algorithms)
+    order = (Check.TYP, Check.CRIT, Check.ALG, Check.JWK)
+    while True:
+        try:
+            header = parse_header(segment, algorithms)
+        except DPoPError as error:
+            check = error.check or Check.FORMAT
+            says = {} if check in (Check.FORMAT, Check.JWK) else _object(segment)
+            failed.setdefault(check, error)
+            if check is Check.TYP:
+                segment = _segment(says | {"typ": "dpop+jwt"})
+            elif check is Check.CRIT:
+                segment = _segment({name: value for name, value in says.items() if name != error.actual})
+            elif check is Check.ALG and isinstance(error.actual, str) and error.actual in ALGORITHMS:
+                algorithms = (*algorithms, error.actual)
+            elif check in order or len(failed) == 1:
+                reached = order[: order.index(check)] if check in order else ()
+                verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
+                return None
+            else:
+                return None  # what was put right made it too long to be read
+        else:
+            verdicts.of.update({one: failed.get(one) for one in order})
+            return header
+
+
+def _claims(verdicts: Verdicts, segment: str, header: ProofHeader) -> tuple[DPoPProof | None, frozenset[str]]:
+    """Return what a proof claims, and which claims have a stand-in since they are missing or malformed."""
+    odd: set[str] = set()
+    while True:
+        try:
+            proof = parse_claims(segment, header)
+        except DPoPError as error:
+            verdicts.of.setdefault(Check.CLAIMS, error)
+            if not isinstance(error.expected, str) or error.expected in odd:
+                return None, frozenset()
+            odd.add(error.expected)
+            says = {name: value for name, value in _object(segment).items() if name != error.expected}
+            segment = _segment(
+                says | {name: value for name, value in _STAND_INS.items() if name == error.expected}
+            )
+        else:
+            verdicts.of.setdefault(Check.CLAIMS, None)
+            return proof, frozenset(odd)
+
+
+def _compare(
+    verdicts: Verdicts,
+    proof: DPoPProof,
+    odd: frozenset[str],
+    *,
+    method: str,
+    target_uri: str | None,
+    access_token: str | None,
+) -> None:
+    if "htm" not in odd:
+        verdicts.judge(Check.HTM, lambda: check_htm(proof, method))
+    if "htu" not in odd and target_uri is not None:
+        verdicts.judge(Check.HTU, lambda: check_htu(proof, target_uri))
+    if "ath" not in odd and access_token is not None:
+        verdicts.judge(Check.ATH, lambda: check_ath(proof, token_hash(access_token)))
+
+
+def _object(segment: str) -> dict[str, Any]:
+    return strict_json.parse_object(base64url.decode(segment))
+
+
+def _segment(says: Mapping[str, object]) -> str:
+    return base64url.encode(json.dumps(says).encode())
