@@ -58,9 +58,14 @@ def house(running: House) -> House:
 
 
 def identity(answer: Answered) -> dict[str, list[str]]:
-    """What the application was told of who asks; a field that is empty is one that is not there."""
-    fields = answer.reached["fields"]
-    return {name: fields[name] for name in IDENTITY if fields.get(name, [""]) != [""]}
+    """What the application was told of who asks; a field that is empty is one that is not there.
+
+    Some servers take an underscore for a hyphen.
+    """
+    told: dict[str, list[str]] = {}
+    for name, values in answer.reached["fields"].items():
+        told.setdefault(name.replace("_", "-"), []).extend(values)
+    return {name: told[name] for name in IDENTITY if told.get(name, [""]) != [""]}
 
 
 def test_the_request_arrives_as_it_was_sent_with_who_asks(house: House) -> None:
