@@ -1,11 +1,13 @@
 """The page of examples/flow, played in a real browser: every step, every attack, by mouse and by keyboard."""
 
 import itertools
+import os
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +15,7 @@ import pytest
 
 from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import CHECKS_OF_A_JWT
-from tests.support.flow import Flow, decision_of, running_flow
+from tests.support.flow import HOUSE, Flow, decision_of, running_flow
 from tests.support.webdriver import Browser, chromium, needs_chromium
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -416,6 +418,47 @@ def test_the_summary_tells_what_the_thief_sees(played: Browser) -> None:
     spoken = played.script("return document.querySelector('[role=status]').textContent")
     assert spoken == "8 of 8 tried, none got in."
     played.console()
+
+
+PICTURE = HOUSE / "examples" / "flow" / "flow.png"
+THIEF = """
+    const [first, last] = ["#attacks-title", "#summary-table"].map((one) =>
+      document.querySelector(one).getBoundingClientRect());
+    return { x: 0, y: scrollY + first.top - 16, width: innerWidth, height: last.bottom - first.top + 32 };
+"""
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    """Width and height of a PNG (its section 11.2.2)."""
+    assert picture.startswith(b"\x89PNG")
+    return int.from_bytes(picture[16:20], "big"), int.from_bytes(picture[20:24], "big")
+
+
+def test_the_picture_of_the_page_shows_the_page_as_it_is(played: Browser, tmp_path: Path) -> None:
+    """Where this fails, look at the new picture and put it in place: FLOW_PICTURE=1 does so."""
+    played.devtools(
+        "Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False
+    )
+    played.devtools(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}]
+    )
+    try:
+        played.click("#try-all")
+        played.wait_for("document.querySelector('#summary-table caption').textContent.startsWith('8 of 8')")
+        played.wait_for("document.querySelectorAll('.fold[open]').length === 0")
+        played.wait_for("!document.querySelector('#try-all').hasAttribute('aria-busy')")
+        made = PICTURE if os.environ.get("FLOW_PICTURE") else tmp_path / "flow.png"
+        played.screenshot(made, clip=played.script(THIEF))
+    finally:
+        played.devtools("Emulation.clearDeviceMetricsOverride")
+        played.devtools("Emulation.setEmulatedMedia", features=[])
+        played.console()
+    kept = PICTURE.read_bytes()
+    assert len(kept) < 200_000
+    (width, height), (kept_width, kept_height) = size_of(made.read_bytes()), size_of(kept)
+    assert width == kept_width
+    # Fonts differ from one machine to the next.
+    assert abs(height - kept_height) < kept_height / 4
 
 
 def test_start_over_forgets_everything(played: Browser) -> None:
