@@ -6,7 +6,7 @@
 The page beside this file says how to test and to deploy it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
@@ -20,7 +20,7 @@ __all__ = ["create_app"]
 
 
 @asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
     """Fetch the issuer's keys and connect to Valkey before the first request, and close both at the end."""
     async with api:
         yield
