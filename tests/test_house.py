@@ -29,11 +29,13 @@ ROWS = (
     ("resource_server",),
     ("_adapter",),
     (
+        "_swagger_ui",
         "asgi",
         "starlette",
         "fastapi",
         "django",
         "forward_auth",
+        "mcp",
         "metadata",
         "nonce_endpoint",
         "telemetry",

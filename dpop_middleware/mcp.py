@@ -1,0 +1,123 @@
+"""MCP servers whose tools only a DPoP-bound token reaches (SEP-1932; extra `mcp`).
+
+For the servers of the official SDK and of fastmcp. Tools learn who calls in those libraries' own words:
+`get_access_token()` returns what was verified.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dpop_middleware._options import part, provides
+from dpop_middleware._request.request import ResourceRequest, credentials
+from dpop_middleware._request.secure_url import is_loopback
+from dpop_middleware.asgi import DPoPMiddleware
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.resource_server import ResourceServer
+
+try:
+    from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+    from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+    from mcp.server.auth.provider import AccessToken
+except ImportError as error:
+    raise ImportError(
+        "dpop_middleware.mcp needs the MCP SDK, which is not installed: "
+        "in a checkout of dpop_middleware, python -m pip install '.[mcp]'"
+    ) from error
+
+__all__ = ["protect"]
+
+_PATH: Final = "/mcp"
+_TAKES: Final = "a server of the MCP SDK or of fastmcp, or the ASGI application of one"
+
+
+def protect(
+    server: Any,
+    resource_server: ResourceServer,
+    *,
+    path: str | None = None,
+    scopes: Collection[str] = (),
+    public_paths: Collection[str] = (),
+    close_at_expiry: bool = False,
+) -> DPoPMiddleware:
+    """Return an ASGI application that lets DPoP-bound tokens only reach `server` (RFC 9449 section 7).
+
+    - `server`: the SDK's `MCPServer` or low-level `Server`, fastmcp's `FastMCP`, each without authentication
+      of its own; or the Streamable HTTP application of one, where you chose its options.
+    - `resource_server`: the judge, with `metadata`, by which clients find the issuer (RFC 9728). Its
+      `resource` is the URL of the MCP endpoint, such as `https://api.example.com/mcp`.
+    - `path`: where the endpoint is; by default the path of `resource`, or `/mcp` where that has none. An
+      application has chosen its own.
+    - `scopes`: what every request must be allowed; a token without them gets 403.
+    - `public_paths`, `close_at_expiry`: as in `DPoPMiddleware`, for other routes and for streams.
+
+    In a tool, the SDK's `get_access_token()` has the verified token's client, scopes, subject, claims and
+    expiry, and the token itself, which is not for others (pass none on). A session belongs to the client
+    and user who opened it. What a single tool needs is for the tool to check. Where `resource` is not on
+    this machine, the libraries' check of `Host` and `Origin`, which is for servers without authentication, is
+    off: no page can make a proof. Raises ConfigurationError.
+    """
+    fits = isinstance(resource_server, ResourceServer)
+    part("resource_server", resource_server, "a ResourceServer", fits=fits)
+    if resource_server.published_metadata is None:
+        raise ConfigurationError(
+            "protect needs ResourceServer(metadata=ResourceMetadata(…)): MCP clients find the issuer by it"
+        )
+    app = _application(server, resource_server.resource, path)
+    return DPoPMiddleware(
+        _ForTools(app, resource_server.resource),
+        resource_server,
+        public_paths=public_paths,
+        scopes=scopes,
+        close_at_expiry=close_at_expiry,
+    )
+
+
+class _ForTools:
+    """Tells the SDK whom `DPoPMiddleware` has authenticated."""
+
+    def __init__(self, app: ASGIApp, resource: str) -> None:
+        self.app = app
+        self._resource = resource
+        self._telling = AuthContextMiddleware(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "dpop" in scope:
+            scope["user"] = AuthenticatedUser(_as_the_sdk_has_it(scope, self._resource))
+        await self._telling(scope, receive, send)
+
+
+def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
+    verified = scope["dpop"].access_token
+    return AccessToken(
+        token=credentials(ResourceRequest.from_scope(scope).authorization).access_token,
+        client_id=verified.client_id,
+        scopes=sorted(verified.scopes),
+        expires_at=None if math.isinf(verified.expires_at) else int(verified.expires_at),
+        resource=resource,
+        subject=verified.subject,
+        # The SDK tells the owners of sessions apart by it, and an opaque token needn't name its issuer.
+        claims=dict(verified.claims.items()) | {"iss": verified.issuer},
+    )
+
+
+def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
+    url = urlsplit(resource)
+    where = path or url.path or _PATH
+    is_local = is_loopback(url.hostname or "")
+    if provides(server, "streamable_http_app"):
+        if getattr(getattr(server, "settings", None), "auth", None) is not None:
+            raise ConfigurationError("protect takes an MCPServer without auth= of its own")
+        host = "127.0.0.1" if is_local else str(url.hostname)
+        return cast("ASGIApp", server.streamable_http_app(streamable_http_path=where, host=host))
+    if provides(server, "http_app"):
+        if server.auth is not None:
+            raise ConfigurationError("protect takes a FastMCP without auth= of its own")
+        protection = "auto" if is_local else False
+        return cast("ASGIApp", server.http_app(path=where, host_origin_protection=protection))
+    if path is not None:
+        raise ConfigurationError("path is for a server: an application has chosen its own")
+    return cast("ASGIApp", part("server", server, _TAKES, fits=provides(server, "__call__")))

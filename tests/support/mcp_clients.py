@@ -1,0 +1,61 @@
+"""The official MCP SDK's client, with our transport below it, and requests to an MCP endpoint by hand."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
+
+from dpop_middleware.client import DPoPKey, DPoPTransport
+
+__all__ = ["HEADERS", "INITIALIZE", "Caller", "connected"]
+
+# What opens a session, as a client of any library sends it.
+HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
+INITIALIZE: dict[str, Any] = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+
+
+class Caller:
+    """A session of the SDK's client; `token` is what its next requests carry, as Bearer."""
+
+    def __init__(self, session: ClientSession, http: httpx2.AsyncClient) -> None:
+        self._session = session
+        self._http = http
+
+    def use(self, token: str) -> None:
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
+    async def call(self, tool: str) -> str:
+        result = await self._session.call_tool(tool, {})
+        (content,) = result.content
+        assert isinstance(content, TextContent)
+        return content.text
+
+
+@asynccontextmanager
+async def connected(
+    url: str, key: DPoPKey, *, token: str | None = None, auth: httpx2.Auth | None = None
+) -> AsyncGenerator[Caller]:
+    """Open a session with an access token that is bound to `key`, or with what `auth` gets."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        httpx2.AsyncClient(
+            transport=DPoPTransport(key), auth=auth, headers=headers, trust_env=False, timeout=20
+        ) as http,
+        streamable_http_client(url, http_client=http) as streams,
+        ClientSession(*streams[:2]) as session,
+    ):
+        await session.initialize()
+        yield Caller(session, http)
