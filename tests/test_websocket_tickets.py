@@ -343,6 +343,16 @@ async def test_a_real_subprotocol_is_answered_and_the_ticket_never(
     assert scope["subprotocols"] == [one for one in offered if one != TICKET]
 
 
+async def test_a_subprotocol_beside_the_ticket_may_hold_any_character() -> None:
+    house = House()
+    ticket = await house.get_ticket()
+    scope = handshake_of(offered=[TICKET, f"{TICKET}.{ticket}"])
+    # Daphne offers so what came as %E2%82%AC.
+    scope["subprotocols"] = [*scope["subprotocols"], "\u20ac"]
+    assert (await knock(house.app, scope)).accepted
+    assert house.seen[0]["subprotocols"] == ["\u20ac"]
+
+
 async def test_a_client_with_header_fields_needs_no_ticket() -> None:
     house = House()
     fields = house.world.fields("/ws")
