@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import (
     AUTHENTICATED,
     Connection,
@@ -102,6 +103,13 @@ class DPoPMiddleware:
         connection.middleware.append(self.resource_server)
         if self.resource_server.issues_nonces:
             send = adding_headers(send, connection)
+        if not self.resource_server.reporter.wants_acceptance:
+            await self._serve(connection, scope, receive, send)
+            return
+        with holding(connection, self.resource_server) as telling:
+            await self._serve(connection, scope, receive, telling(send))
+
+    async def _serve(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:
         if self._anonymous(scope):
             anonymize(scope)
             await self.app(scope, receive, send)

@@ -25,12 +25,20 @@ from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
+from dpop_middleware._swagger_ui import DocsLogin, swagger_ui
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
 
-__all__ = ["DPoPHTTPException", "DPoPSecurity", "dpop_exception_handler", "refusal_responses"]
+__all__ = [
+    "DPoPHTTPException",
+    "DPoPSecurity",
+    "DocsLogin",
+    "dpop_exception_handler",
+    "refusal_responses",
+    "swagger_ui",
+]
 
 
 class DPoPHTTPException(HTTPException):

@@ -37,8 +37,8 @@ IDENTITY_HEADERS: Final[Mapping[str, Identity]] = MappingProxyType(
 )
 """The header fields of an acceptance, and what each tells of the access token."""
 
-_OF_EVERY_ANSWER: Final = frozenset(
-    {"cache-control", "content-type", "dpop-nonce", "retry-after", "www-authenticate"}
+_NO_IDENTITY: Final = frozenset(
+    {"cache-control", "content-type", "dpop-nonce", "host", "retry-after", "www-authenticate"}
 )
 _ONLY_THE_GATEWAY: Final = b'{"error_description": "only the gateway may ask"}'
 _NOT_THE_GATEWAY: Final = ErrorResponse(
@@ -66,7 +66,8 @@ class ForwardAuth:
       while it is replaced. Or `private_listener`: True says that nobody but the gateway can reach this
       application. Exactly one of the two.
     - `method_header`, `uri_header`: in which fields the gateway tells method and URI of the request. None for
-      both: the question has them itself, as Envoy's. `host_header`: in which one it tells the host.
+      both: the question has them itself, as Envoy's; then nothing else may answer at this listener, since any
+      200 lets a request pass. `host_header`: in which one it tells the host.
     - `identity_headers`: the fields of an acceptance, and what each tells: `identity`, `subject`,
       `client_id`, `issuer`, `scope`, `jkt`. All are always there, empty where the token doesn't tell. What is
       not visible ASCII is percent-encoded, and so is a percent sign.
@@ -121,8 +122,12 @@ class ForwardAuth:
             await self._live(receive, send)
             return
         check_scope_type(scope)
-        response = await self._answer(scope) if scope["type"] == "http" else _NOT_THE_GATEWAY
-        await send_refusal(response, scope, send)
+        answer = await self._answer(scope) if scope["type"] == "http" else _NOT_THE_GATEWAY
+        if isinstance(answer, ErrorResponse):
+            await send_refusal(answer, scope, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": self._accepted(answer)})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -134,7 +139,7 @@ class ForwardAuth:
         finally:
             await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Scope) -> ErrorResponse:
+    async def _answer(self, scope: Scope) -> ErrorResponse | VerifiedRequest:
         try:
             request = self._question.request(scope)
         except NotBelieved as reason:
@@ -142,24 +147,23 @@ class ForwardAuth:
             return _NOT_THE_GATEWAY
         try:
             evidence = await self.resource_server.verify(request)
-            verified = self.resource_server.authorize(evidence, self._requirements)
+            return self.resource_server.authorize(evidence, self._requirements)
         except DPoPError as error:
-            return self._refusal(self.resource_server.error_response(error, request))
-        return self._acceptance(verified)
+            return self._refused(self.resource_server.error_response(error, request))
 
-    def _refusal(self, response: ErrorResponse) -> ErrorResponse:
+    def _refused(self, response: ErrorResponse) -> ErrorResponse:
         challenges = [value for name, value in response.headers if name == "www-authenticate"]
         headers = tuple(field for field in response.headers if field[0] != "www-authenticate")
         if challenges:
             headers += (("www-authenticate", ", ".join(challenges)),)
         return ErrorResponse(self._statuses.get(response.status, response.status), headers, response.body)
 
-    def _acceptance(self, verified: VerifiedRequest) -> ErrorResponse:
-        told = tuple((name, _told(what, verified.access_token)) for name, what in self._identity_headers)
-        nonce = tuple(field for field in verified.response_headers if field[0] == "dpop-nonce")
+    def _accepted(self, verified: VerifiedRequest) -> list[tuple[bytes, bytes]]:
+        told = [(name, _told(what, verified.access_token)) for name, what in self._identity_headers]
+        nonce = [field for field in verified.response_headers if field[0] == "dpop-nonce"]
         # Kept by a cache, an acceptance would let a replay pass.
-        always = (("cache-control", "no-store"), ("content-length", "0"))
-        return ErrorResponse(200, told + nonce + always, b"")
+        always = [("cache-control", "no-store"), ("content-length", "0")]
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told + nonce + always]
 
     def _tell(self, reason: NotBelieved) -> None:
         suppressed = self._limit.admit("question", time.monotonic())
@@ -167,18 +171,20 @@ class ForwardAuth:
             LOG.warning("a question that is not the gateway's: %s suppressed=%d", reason, suppressed)
 
 
-def _identity_headers(value: Mapping[str, Identity]) -> tuple[tuple[str, Identity], ...]:
+def _identity_headers(value: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, Mapping):
         raise refused("identity_headers", "a mapping such as {'X-Auth-Identity': 'identity'}", value)
-    named = {field_name("identity_headers", name): what for name, what in value.items()}
-    for name, what in named.items():
-        if name in RESERVED | _OF_EVERY_ANSWER or name == "host":
-            raise refused("identity_headers", "fields that tell nothing else", name)
-        choice("identity_headers", what, get_args(Identity))
-    return tuple(named.items())
+    named = [
+        (field_name("identity_headers", name), choice("identity_headers", what, get_args(Identity)))
+        for name, what in value.items()
+    ]
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names) or not _NO_IDENTITY.isdisjoint(names) or not RESERVED.isdisjoint(names):
+        raise refused("identity_headers", "fields that tell nothing else, each once", names)
+    return tuple(named)
 
 
-def _told(what: Identity, token: AccessToken) -> str:
+def _told(what: str, token: AccessToken) -> str:
     if what == "scope":
         return " ".join(sorted(map(_encoded, token.scopes)))
     value: str | None = getattr(token, what)

@@ -162,7 +162,7 @@ class ResourceServer:
         # Whether a response of this server or a sibling may carry a nonce.
         self.issues_nonces = self.verification.proofs.nonces is not None
         self._health = HealthCheck(verifier=verifier, store=replay_store)
-        self._reporter = Reporter(on_event)
+        self.reporter = Reporter(on_event)
         check_nonces(policy, self.verification.proofs.nonces)
         self._policy = policy
 
@@ -227,7 +227,7 @@ class ResourceServer:
 
     def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:
         """Tell `on_event` and the log of a refusal; `started` is by `time.perf_counter`."""
-        self._reporter.failed(error, request, duration=time.perf_counter() - started)
+        self.reporter.failed(error, request, duration=time.perf_counter() - started)
 
     def authorize(
         self,
@@ -235,13 +235,15 @@ class ResourceServer:
         requirements: Requirements = _NOTHING_REQUIRED,
         *,
         recalled: bool = False,
+        reports: bool = True,
     ) -> VerifiedRequest:
         """Judge whether a verified request may do what a route does.
 
         - `authentication`: what `verify` returned, here or at a sibling. What was verified under another
           policy is judged by this one too; the replay store isn't asked again.
         - `requirements`: what the route asks of the token.
-        - `recalled`: whether the request was authorized before, so that its acceptance is no news.
+        - `recalled`: whether the request was authorized before, so that its acceptance is no news; `reports`:
+          whether an acceptance is reported here, not by the caller.
 
         Raises `errors.DPoPError`.
         """
@@ -251,8 +253,8 @@ class ResourceServer:
         except DPoPError as error:
             self.report(error, authentication.request, started=started)
             raise
-        if not recalled and self._reporter.wants_acceptance:
-            self._reporter.accepted(authentication, duration=time.perf_counter() - started)
+        if reports and not recalled and self.reporter.wants_acceptance:
+            self.reporter.accepted(authentication, duration=time.perf_counter() - started)
         return verified
 
     def error_response(self, error: DPoPError, request: ResourceRequest | None = None) -> ErrorResponse:
@@ -268,10 +270,7 @@ class ResourceServer:
         return nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
 
     def seconds_left(self, access_token: AccessToken) -> float:
-        """Return for how many seconds `access_token` is still good.
-
-        That is until it expires; for one that was let in later, until the tokens' clock skew is used up.
-        """
+        """Return for how many seconds `access_token` is still good: after it expired, by the clock skew."""
         left = access_token.expires_at - self.verification.clock()
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 

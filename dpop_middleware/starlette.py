@@ -12,9 +12,10 @@ from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Scope, Send
 from starlette.websockets import WebSocket
 
+from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import (
     Connection,
     adding_headers,
@@ -116,6 +117,11 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
     dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
+        with holding(Connection.of(self.scope), gate.resource_server) as telling:
+            self.send = telling(self.send)
+            await guarded_dispatch(self)
+
+    async def guarded_dispatch(self: Any) -> None:
         try:
             seconds = await gate.seconds(self.scope)
         except DPoPError as error:
@@ -155,6 +161,15 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
         connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
+        with holding(Connection.of(connection.scope), gate.resource_server) as telling:
+            return await guarded(connection, telling, args, kwargs)
+
+    async def guarded(
+        connection: HTTPConnection,
+        telling: Callable[[Send], Send],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         websocket = connection if isinstance(connection, WebSocket) else None
         scope = connection.scope
         owner = args[0] if args else None
@@ -173,7 +188,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             deadline = deadline_after(seconds)
             return _ending(await _response(endpoint, args, kwargs, shared), deadline)
         async with ending_after(seconds, scope, websocket.receive, websocket.send) as (receive, send):
-            inner = WebSocket(scope, receive, adding_headers(send, shared))
+            inner = WebSocket(scope, receive, telling(adding_headers(send, shared)))
             if name in kwargs:
                 return await _called(endpoint, args, {**kwargs, name: inner})
             return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)

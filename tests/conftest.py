@@ -15,7 +15,7 @@ if import_root not in sys.path:
     sys.path.append(import_root)  # appended: what is installed comes first
 
 # What some tests need and pip doesn't install: .ci/run does, and without it they are skipped with a reason.
-PROGRAMS = ("redis-server", "nginx", "chromium")
+PROGRAMS = ("redis-server", "nginx", "caddy", "chromium")
 
 
 def pytest_report_header() -> str:

@@ -214,7 +214,7 @@ async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest
     def faulty(event: AuthenticationEvent) -> None:
         raise RuntimeError("the metrics are down")
 
-    api.server._reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
+    api.server.reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
     await api.server.authenticate(api.request())
     assert isinstance(await refusal(api, request()), errors.MissingCredentials)
     assert caplog.text.count("on_event raised RuntimeError: suppressed=0") == 2

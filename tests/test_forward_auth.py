@@ -525,6 +525,10 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"secret": SHARED_SECRET, "identity_headers": {"DPoP": "scope"}}, "identity_headers takes fields that"),
     ({"secret": SHARED_SECRET, "identity_headers": {"Host": "scope"}}, "identity_headers takes fields that"),
     ({"secret": SHARED_SECRET, "identity_headers": {"DPoP-Nonce": "scope"}}, "identity_headers takes fields"),
+    (
+        {"secret": SHARED_SECRET, "identity_headers": {"X": "scope", "x": "jkt"}},
+        "identity_headers takes fields",
+    ),
     ({"secret": SHARED_SECRET, "unavailable_status": 500}, "unavailable_status takes 403 or 503, not 500"),
     ({"secret": SHARED_SECRET, "scopes": "notes"}, "scopes takes a sequence of strings"),
 ]

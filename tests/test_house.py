@@ -29,6 +29,7 @@ ROWS = (
     ("resource_server",),
     ("_adapter",),
     (
+        "_swagger_ui",
         "asgi",
         "starlette",
         "fastapi",

@@ -60,7 +60,7 @@ def measured() -> Iterator[Measured]:
 
 def watched(measured: Measured, **options: Any) -> Api:
     api = Api(**options)
-    api.server._reporter._on_event = measured.telemetry.on_event  # pyright: ignore[reportPrivateUsage]
+    api.server.reporter._on_event = measured.telemetry.on_event  # pyright: ignore[reportPrivateUsage]
     return api
 
 

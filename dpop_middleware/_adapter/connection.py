@@ -6,7 +6,7 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 
 import asyncio
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.status import WS_1008_POLICY_VIOLATION
@@ -20,6 +20,7 @@ from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.events import Reporter
 from dpop_middleware.resource_server import ResourceServer
 
 __all__ = [
@@ -64,6 +65,18 @@ class DPoPUser(BaseUser):
         return self.access_token.identity
 
 
+class HeldAcceptances(Protocol):
+    """What holds acceptances back until it is known that nothing refuses the request."""
+
+    def keep(self, reporter: Reporter, authentication: Authentication) -> None:
+        """Hold back one acceptance."""
+        ...
+
+    def drop(self, reporter: Reporter) -> None:
+        """Forget what was held back of the server that has refused the request."""
+        ...
+
+
 class _Remembered(NamedTuple):
     request: ResourceRequest
     judge: ResourceServer
@@ -78,12 +91,13 @@ class Connection:
     may leave `raw_path` as it was, and the verdict on one path is none on another.
     """
 
-    __slots__ = ("_outcomes", "_root_path", "_turns", "middleware", "response_headers")
+    __slots__ = ("_outcomes", "_root_path", "_turns", "held", "middleware", "response_headers")
 
     def __init__(self) -> None:
         self._outcomes: dict[_Judged, _Remembered] = {}
         self._turns: dict[_Judged, asyncio.Event | None] = {}
         self._root_path: str | None = None
+        self.held: HeldAcceptances | None = None
         self.middleware: list[ResourceServer] = []
         self.response_headers: Headers = ()
 
@@ -159,11 +173,17 @@ class Connection:
                     if turn is not None:
                         turn.set()
                 self._outcomes[key] = _Remembered(request, resource_server, evidence)
-            verified = resource_server.authorize(evidence, requirements, recalled=recalled)
+            verified = resource_server.authorize(
+                evidence, requirements, recalled=recalled, reports=self.held is None
+            )
         except DPoPError as error:
+            if self.held is not None:
+                self.held.drop(resource_server.reporter)
             if error.nonce is not None:
                 self.response_headers = nonce_headers(error.nonce)
             raise
+        if self.held is not None and not recalled:
+            self.held.keep(resource_server.reporter, evidence)
         scope["user"] = DPoPUser(verified)
         scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
         scope["dpop"] = verified

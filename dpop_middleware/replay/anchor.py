@@ -34,16 +34,17 @@ def is_of_data(identity: bytes, replication_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """One anchor's value, `identity|since|mark`.
+    """One anchor's value, `identity|since|mark`, with `|moves` where there were any.
 
     `since` is the moment before which entries may be missing, by the entries' clock, with the margin. `mark`
     is the same as long as the anchor itself was not lost, whoever has the data: the second of the server's
-    clock at which that began, and some random bits.
+    clock at which that began, and some random bits. `moves` counts the identities that it had before.
     """
 
     identity: bytes
     since: float
     mark: bytes
+    moves: int = 0
 
     @classmethod
     def new(cls, identity: bytes, since: float, *, server_time: float | None) -> Self:
@@ -57,18 +58,20 @@ class Anchor:
         if value is None:
             return None
         identity, _, rest = value.partition(b"|")
-        since, _, mark = rest.partition(b"|")
+        since, _, rest = rest.partition(b"|")
+        mark, _, moves = rest.partition(b"|")
         try:
-            moment = float(since)
+            moment, count = float(since), int(moves or b"0")
             int(mark[:8], 16)
         except ValueError:
             return None
-        return None if math.isnan(moment) else cls(identity=identity, since=moment, mark=mark)
+        return None if math.isnan(moment) else cls(identity=identity, since=moment, mark=mark, moves=count)
 
     @property
     def value(self) -> bytes:
         """What is stored."""
-        return b"%b|%b|%b" % (self.identity, repr(self.since).encode(), self.mark)
+        value = b"%b|%b|%b" % (self.identity, repr(self.since).encode(), self.mark)
+        return value + b"|%d" % self.moves if self.moves else value
 
     @property
     def begun(self) -> int:
@@ -77,4 +80,9 @@ class Anchor:
 
     def under(self, identity: bytes, *, since: float | None = None) -> Self:
         """The same with another's identity: nothing was lost on the way, but what `since` tells."""
-        return replace(self, identity=identity, since=self.since if since is None else since)
+        moves = self.moves + (identity != self.identity)
+        return replace(self, identity=identity, since=self.since if since is None else since, moves=moves)
+
+    def follows(self, earlier: Self) -> bool:
+        """Whether the same anchor can have become this after it was `earlier`: no move of it is missing."""
+        return self.moves > earlier.moves or (self.moves, self.identity) == (earlier.moves, earlier.identity)

@@ -36,6 +36,7 @@ class Cluster:
         self._waiting: list[PendingWrite] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = -SHORTEST_REFRESH
+        self._later: asyncio.TimerHandle | None = None
         self._breaker = CircuitBreaker(threshold=1)
         self.closed = False
 
@@ -106,24 +107,37 @@ class Cluster:
         """Read the anchors on all servers but `changed`, which has other data."""
         for address, link in self._links.items():
             if address != changed:
-                link.fence.look_around()
+                link.fence.standing.read_again()
                 link.greet()
 
     async def present(self, identities: frozenset[bytes], asker: Address) -> frozenset[bytes]:
-        """Those of `identities` whose data masters other than `asker` have now."""
-        likely = {
-            address for address, link in self._links.items() if link.fence.vitals.identity in identities
-        }
-        others = {*self._links, *self._former}
-        if self._topology is not None:
-            others.update(self._topology.nodes)
+        """Those of `identities` whose data masters other than `asker` have now.
+
+        Before it returns, what each of them has lost up to a second ago is known, or taken for granted where
+        it doesn't tell.
+        """
         # Half of a request's time in all, as for one try.
         patience = self._settings.timeout / 4
-        found = await identities_among(self._target, likely - {asker}, identities, patience)
+        links = {address: link for address, link in self._links.items() if address != asker}
+        now, found = self._loop.time(), set[bytes]()
+        told = await asyncio.gather(
+            *(
+                link.has_told_since(
+                    now if link.fence.vitals.identity in identities else now - 1, patience=patience
+                )
+                for link in links.values()
+            )
+        )
+        for link, has_told in zip(links.values(), told, strict=True):
+            if has_told:
+                found.update(one for one in identities if link.fence.vitals.still_has(one))
+            else:
+                self._sights.changed_at = self._loop.time()
         if found == identities:
-            return found
-        return found | await identities_among(
-            self._target, others - likely - {asker}, identities - found, patience
+            return identities
+        others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
+        return frozenset(found) | await identities_among(
+            self._target, others - links.keys() - {asker}, identities - found, patience
         )
 
     async def topology(self) -> Topology:
@@ -134,6 +148,8 @@ class Cluster:
     async def aclose(self) -> None:
         """Close every link and answer what still waits: it can't be known."""
         self.closed = True
+        if self._later is not None:
+            self._later.cancel()
         task, self._refreshing = self._refreshing, None
         if task is not None:
             task.cancel()
@@ -176,10 +192,22 @@ class Cluster:
         if self._refreshing is not None:
             return
         if self._topology is not None and self._loop.time() < self._refreshed_at + SHORTEST_REFRESH:
+            self._refresh_later()
             return
         self._refreshing = self._loop.create_task(
             self._look(), name="dpop replay store topology", context=contextvars.Context()
         )
+
+    def _refresh_later(self) -> None:
+        """Refresh as soon as may be, once for all who want it."""
+        if self._later is None:
+            self._later = self._loop.call_at(
+                self._refreshed_at + SHORTEST_REFRESH, self._refresh_now, context=contextvars.Context()
+            )
+
+    def _refresh_now(self) -> None:
+        self._later = None
+        self._refresh()
 
     async def _look(self) -> None:
         error: Exception | None = None
@@ -218,6 +246,9 @@ class Cluster:
     async def _tidy(self, topology: Topology) -> None:
         """Close the links to nodes that own nothing any more, and watch those that own something now."""
         masters = set(topology.masters)
+        for address in masters - self._links.keys():
+            # A replica that took over tells that it did, before anything comes from there.
+            self._link(address).open()
         for address, link in list(self._links.items()):
             if address in masters:
                 link.own(self.buckets(address))

@@ -15,9 +15,11 @@ could have been accepted before `since`: one whose `not_before` precedes it.
     of this process under another replication id, which    | its own
       never was a replica                                  |
     whose data another master of this cluster still has    | its own: it was moved here from there
-      (asked after the anchor was read here), of which     |
-      this server was no replica; it was seen there since  |
+      (asked after the anchor was read here), of which     |   at least our learning of the last loss at any
+      this server was no replica; it was seen there since  |   server + margin, if we saw it before that
       this server last lost its data                       |
+    with fewer moves than we knew, or as many but another  | now + margin: it came from there by a server that
+      identity                                             |   has lost what it was
     of any other identity                                  | now + margin, or the start of the server + margin
 
 The moment is taken from the entries' `now`; there is no clock here. What was used before the loss was dated
@@ -29,7 +31,7 @@ Whoever finds that an anchor is missing or wrong writes it anew, where it is sti
 tells less than a loss that we noticed is raised.
 
 What leaves the anchors as they are is noticed within a second (`vitals`). Not seen: what is presented again
-before, what a proxy hides, a partitioned master, a bucket that came to a master just before that lost data.
+before, what a proxy hides, a partitioned master.
 """
 
 import math
@@ -65,6 +67,7 @@ class Fence:
         # Whether the user may run one: without it anchors are replaced without comparing.
         self.with_script = True
         self.too_far_ahead: float | None = None
+        self.has_to_tell = False
 
     @property
     def active(self) -> bool:
@@ -88,14 +91,14 @@ class Fence:
         *,
         lived: float,
         asked: tuple[float, float],
-    ) -> bool:
+    ) -> None:
         """A new connection stands, over which the `anchors` were read; else as `VitalSigns.connected`."""
         self._forget()
-        changed = self.vitals.connected(info, lived=lived, asked=asked)
+        if self.vitals.connected(info, lived=lived, asked=asked) or self.vitals.has_lost:
+            self._changed(asked[1])
         if self.active:
             self.standing.owned = set(anchors)
             self.greeted(anchors, anchors.values(), asked[1])
-        return changed
 
     def opening(self, now: float, buckets: Iterable[int]) -> list[bytes]:
         """The anchors to write before a batch with entries in `buckets`: none once all are known."""
@@ -103,7 +106,7 @@ class Fence:
         if self.vitals.has_lost:
             self._lose_all(now)
         self._begin()
-        return self._writes(buckets) if self.standing.due else []
+        return self.standing.writes(buckets, self.vitals.info, with_script=self.with_script)
 
     def greeting(self, at: float) -> tuple[list[bytes], list[int]]:
         """The anchors to write without any entry, as far as their moment is known, and what to read."""
@@ -111,7 +114,8 @@ class Fence:
         if ahead is not None and self.vitals.has_lost:
             self._lose_all(at + ahead)
         self._begin()
-        return self._writes(standing.due), [*standing.due, *(standing.unread - standing.due.keys())]
+        writes = standing.writes(standing.due, self.vitals.info, with_script=self.with_script)
+        return writes, [*standing.due, *(standing.unread - standing.due.keys())]
 
     def greeted(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
         """Take note of what was read after a greeting: an error where the bucket is elsewhere."""
@@ -127,9 +131,9 @@ class Fence:
 
     def observe(self, bucket: int, value: bytes | None, now: float, at: float) -> None:
         """Take note of the anchor of `bucket` that was read after a batch."""
-        info, standing = self.vitals.info, self.standing
-        if value is not None and value == standing.agreed.get(bucket):
-            self.sights.of(bucket).at = at
+        info, standing, sight = self.vitals.info, self.standing, self.sights.of(bucket)
+        if value is not None and value == standing.agreed.get(bucket) == sight.value:
+            sight.at = at
             return
         if info is None:
             return
@@ -144,7 +148,7 @@ class Fence:
             self._agree(bucket, anchor, value, anchor.since, at)
         elif still_has(info, anchor.identity):
             self._trust(bucket, anchor, value, now, at)
-        elif self.sights.buckets.spread and self.sights.of(bucket).at >= self.vitals.changed_at:
+        elif self.sights.buckets.spread and sight.at >= self.vitals.changed_at:
             standing.drop(bucket)
             standing.foreign[bucket] = value
         else:
@@ -154,10 +158,6 @@ class Fence:
         """Take note of the buckets that the server has now; return whether some are to be looked at."""
         return self.active and self.standing.own(buckets)
 
-    def look_around(self) -> None:
-        """Read all anchors once more: what is seen here now wasn't on another server before."""
-        self.standing.unread |= self.standing.owned
-
     def settle(self, asked: Mapping[int, bytes], present: frozenset[bytes], at: float) -> None:
         """Judge what was foreign when the other masters were asked, who have the data of `present`."""
         now, info = at + (self.sights.ahead or 0.0), self.vitals.info
@@ -166,7 +166,8 @@ class Fence:
             if info is None or anchor is None or self.standing.foreign.get(bucket) != value:
                 continue
             if is_moved(anchor, info, present):
-                self._trust(bucket, anchor, value, now, at)
+                doubt = self.sights.doubt(bucket, self.sights.changed_at)
+                self._trust(bucket, anchor, value, now, at, doubt=doubt)
             else:
                 self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
 
@@ -174,11 +175,16 @@ class Fence:
         """Take note of what the server said of itself before a batch; raises as `VitalSigns.looked`."""
         self.vitals.looked(info, at)
         if self.vitals.has_lost:
+            self._changed(at)
             self._lose_all(now)
 
+    def _changed(self, at: float) -> None:
+        """Take note that the server has other data than it had."""
+        self.sights.changed_at = at
+        self.has_to_tell = True
+
     def _forget(self) -> None:
-        self._missing_at_first = set()
-        self.standing = Standing(self.sights.buckets)
+        self._missing_at_first, self.standing = set(), Standing(self.sights.buckets)
 
     def _see(self, bucket: int, value: bytes | None, at: float) -> None:
         """What was read before an entry told the clock: enough to notice a loss, and to begin a new store."""
@@ -187,7 +193,7 @@ class Fence:
         anchor = Anchor.parse(value)
         if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             self.sights.meet(anchor)
-            sight.anchor, sight.at = anchor, at
+            sight.anchor, sight.value, sight.at = anchor, value or b"", at
         else:
             standing.unread.add(bucket)
             if anchor is not None:
@@ -201,14 +207,17 @@ class Fence:
             # It was written, and is gone again or was refused.
             self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
         elif value is None and self._is_first(bucket, info):
-            self.standing.owe(bucket, None, self._new_anchor(-math.inf))
+            self.standing.owe(bucket, None, self.vitals.new_anchor(-math.inf))
         else:
             self._lose(bucket, self._lost_by(bucket, info, now, at), value)
 
-    def _trust(self, bucket: int, anchor: Anchor, value: bytes, now: float, at: float) -> None:
-        """Believe `anchor`, but where we know better."""
+    def _trust(
+        self, bucket: int, anchor: Anchor, value: bytes, now: float, at: float, *, doubt: float = -math.inf
+    ) -> None:
+        """Believe `anchor`, but where we know better; entries from before `doubt` may be missing."""
         sights, sight = self.sights, self.sights.of(bucket)
         told = learned = anchor.since
+        doubt = max(doubt, sight.untold, self.sights.doubt(bucket, self.vitals.lost_at))
         sights.meet(anchor)
         if told > now + 2 * WORKER_CLOCK_MARGIN:
             # No right clock can have written that. Nobody is to be locked out by one worker's clock.
@@ -216,13 +225,17 @@ class Fence:
             sights.since[bucket] = min(sights.since[bucket], now + WORKER_CLOCK_MARGIN)
             self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
             return
-        if sight.anchor is not None and sight.anchor.mark != anchor.mark and told <= sight.at + (now - at):
-            # Whoever noticed the loss after we last looked dated it later than that, by any clock.
-            learned = now + WORKER_CLOCK_MARGIN
-        if told < sight.untold or (told == -math.inf and learned > told):
+        if sight.anchor is not None and sight.anchor.mark != anchor.mark:
+            if told <= sight.at + (now - at):
+                # Whoever noticed the loss after we last looked dated it later than that, by any clock.
+                learned = now + WORKER_CLOCK_MARGIN
+        elif sight.anchor is not None and not anchor.follows(sight.anchor):
+            # It went somewhere, and came back as it was before.
+            doubt = now + WORKER_CLOCK_MARGIN
+        if told < doubt or (told == -math.inf and learned > told):
             # Whoever wrote that knew less than we: the others are to know it too.
-            sight.anchor, sight.at = anchor, at
-            self._lose(bucket, max(learned, sight.untold), value)
+            sight.anchor, sight.value, sight.at = anchor, value, at
+            self._lose(bucket, max(learned, doubt), value, is_ours=True)
             return
         self._agree(bucket, anchor, value, learned, at)
         if anchor.identity != self.vitals.identity and bucket in self.standing.owned:
@@ -232,21 +245,24 @@ class Fence:
         sights, sight = self.sights, self.sights.of(bucket)
         sights.meet(anchor)
         sights.since[bucket] = max(sights.since[bucket], since)
-        sight.anchor, sight.at, sight.untold = anchor, at, -math.inf
+        sight.anchor, sight.value, sight.at, sight.untold = anchor, value, at, -math.inf
         self.standing.agree(bucket, value)
 
-    def _lose(self, bucket: int, since: float, found: bytes | None) -> None:
-        """Nothing in `bucket` that could be accepted before `since` is vouched for; `found` is the anchor."""
+    def _lose(self, bucket: int, since: float, found: bytes | None, *, is_ours: bool = False) -> None:
+        """Nothing in `bucket` that could be accepted before `since` is vouched for; `found` is the anchor.
+
+        `is_ours` says that it tells of the data here, even where it doesn't bear their identity.
+        """
         sights = self.sights
         since = sights.since[bucket] = max(sights.since[bucket], since)
         sights.of(bucket).untold = since
         anchor = Anchor.parse(found)
         self.standing.drop(bucket)
-        if anchor is not None and anchor.identity == self.vitals.identity:
+        if anchor is not None and (is_ours or anchor.identity == self.vitals.identity):
             # The same anchor tells more: those who know it learn that, and nothing else happened to it.
-            self.standing.owe(bucket, found, anchor.under(anchor.identity, since=since).value)
+            self.standing.owe(bucket, found, anchor.under(self.vitals.identity, since=since).value)
         else:
-            self.standing.owe(bucket, found, self._new_anchor(since))
+            self.standing.owe(bucket, found, self.vitals.new_anchor(since))
 
     def _lose_all(self, now: float) -> None:
         """Every bucket of this server lost entries before `now`, by anybody's clock."""
@@ -271,20 +287,9 @@ class Fence:
 
     def _is_first(self, bucket: int, info: ServerInfo) -> bool:
         """Whether nobody can have used the store on this server before."""
-        sight = self.sights.of(bucket)
         return (
-            self._new_server == "accept"
-            and self.vitals.is_older
-            and not (info.was_replica or info.was_flushed)
-            and sight.anchor is None
-            and sight.untold == -math.inf
-            and self.sights.may_be_first(info.time)
+            self._new_server == "accept" and self.vitals.is_older and self.sights.may_be_first(bucket, info)
         )
-
-    def _new_anchor(self, since: float) -> bytes:
-        info = self.vitals.info
-        server_time = None if info is None else info.time
-        return Anchor.new(self.vitals.identity, since, server_time=server_time).value
 
     def _begin(self) -> None:
         """Begin a new store. By now all servers of a cluster were met that can be."""
@@ -292,9 +297,4 @@ class Fence:
         missing, self._missing_at_first = self._missing_at_first, set()
         for bucket in missing:
             if info is not None and self._is_first(bucket, info):
-                self.standing.owe(bucket, None, self._new_anchor(-math.inf))
-
-    def _writes(self, buckets: Iterable[int]) -> list[bytes]:
-        info = self.vitals.info
-        with_ifeq = info is not None and info.answers_ifeq
-        return self.standing.writes(buckets, with_ifeq=with_ifeq, with_script=self.with_script)
+                self.standing.owe(bucket, None, self.vitals.new_anchor(-math.inf))

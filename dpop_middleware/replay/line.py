@@ -5,10 +5,11 @@ still remembers what it was told.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dpop_middleware.replay.channel import Channel
@@ -16,6 +17,7 @@ from dpop_middleware.replay.connecting import Connect, inspect
 from dpop_middleware.replay.fence import Fence
 from dpop_middleware.replay.health import examine, require_fit
 from dpop_middleware.replay.info import ServerInfo, parse_info
+from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.retention import PublishedRetentions
 from dpop_middleware.replay.router import Router
 from dpop_middleware.replay.settings import Settings
@@ -60,6 +62,8 @@ class Line:
         self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
         self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
         self.with_get = True
+        # The server told something, or the connection was thrown away.
+        self._happened = asyncio.Event()
 
     @property
     def channel(self) -> Channel | None:
@@ -88,20 +92,44 @@ class Line:
         """Publish retentions where the server can have them: in a slot that it owns."""
         self.retentions.connected(b"" if self._router is None else self._router.tag() or b"")
 
-    def follow_tag(self) -> None:
-        """Look for another slot where the one that has the retentions has moved."""
+    def tell(self) -> None:
+        """Tell the cluster what was learned here: of other data, or that the retentions' slot has moved."""
+        self._happened.set()
+        if self._router is None:
+            return
         moved = self.retentions.elsewhere
-        if moved is not None and self._router is not None:
+        if moved is not None:
             self._router.look_again(moved)
             self.renew_tag()
+        if self.fence.has_to_tell:
+            self.fence.has_to_tell = False
+            self._router.look_around()
+
+    async def has_told_since(self, at: float, greet: Callable[[], None], *, patience: float) -> bool:
+        """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
+
+        `greet` is what makes it, in its turn.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.channel is None or not self.fence.vitals.has_told_since(at):
+                    self.fence.vitals.hurry()
+                    greet()
+                    self._happened.clear()
+                    await self._happened.wait()
+                return True
+        return False
 
     async def greet(self, *, deadline: float) -> None:
-        """Write and read the anchors that are due, without any entry; raises like `ready`."""
+        """Ask the server of itself, and write and read the anchors that are due; raises like `ready`.
+
+        Each of that without any entry, and only where it is time for it.
+        """
         channel = await self.ready(deadline=deadline, ahead=None)
         fence, at = self.fence, self._loop.time()
         look = fence.vitals.look(at)
         writes, buckets = fence.greeting(at)
-        if not buckets:
+        if not (look or buckets):
             return
         reads = fence.sights.buckets.reads
         commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
@@ -110,13 +138,26 @@ class Line:
         if look and isinstance(replies[0], bytes):
             # First: what was read may be of other data than the connection was opened to.
             fence.vitals.looked(parse_info(replies[0]), at)
-        fence.greeted(buckets, replies[-len(buckets) :], at)
+        values = replies[len(replies) - len(buckets) :]
+        fence.greeted(buckets, values, at)
+        moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)
+        if moved is not None and self._router is not None:
+            # What is there now has to be seen before it goes on.
+            self._router.look_again(moved)
+        self.tell()
 
     async def put_away(self) -> None:
         """Throw the connection away."""
+        self._happened.set()
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.put_away()
+
+    async def give_up(self, error: Exception) -> None:
+        """Throw the connection away because of `error`; in a cluster somebody else may serve now."""
+        await self.put_away()
+        if self._router is not None:
+            self._router.look_again(error)
 
     async def aclose(self) -> None:
         """Throw the connection away, and give up opening one."""
@@ -142,14 +183,13 @@ class Line:
         self._channel = opened.channel
         self.with_get = opened.info is None or opened.info.answers_set_with_get
         self.renew_tag()
-        changed = self.fence.connected(
+        self.fence.connected(
             opened.info,
             opened.anchors,
             lived=time.monotonic() - self._settings.made,
             asked=opened.asked,
         )
-        if changed and self._router is not None:
-            self._router.look_around()
+        self.tell()
 
     async def _open(self, ahead: float | None) -> Opened:
         limit = max(self._settings.timeout, SHORTEST_OPENING)

@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 
 from dpop_middleware.replay.batch import REDIRECTIONS, Again, Batch
@@ -54,8 +54,7 @@ class Link:
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
         self._line = Line(name, connect, settings, sights, router)
-        self.connect = self._line.open
-        self.fence = self._line.fence
+        self.connect, self.fence = self._line.open, self._line.fence
         self._inquiry = Inquiry(self.fence, router, self.greet)
         self._breaker = CircuitBreaker()
         self._batch: Batch | None = None
@@ -94,6 +93,10 @@ class Link:
         """See whether the server knows us, as soon as nothing else is to be done."""
         self._has_to_greet = True
         self._woken.set()
+
+    def has_told_since(self, at: float, *, patience: float) -> Awaitable[bool]:
+        """See `Line.has_told_since`."""
+        return self._line.has_told_since(at, self.greet, patience=patience)
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
@@ -186,8 +189,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 - as in a turn
             self._last_error = error
             self._breaker.failed(self._loop.time())
-            if self._router is not None:
-                self._router.look_again(error)
+            await self._line.give_up(error)
             self._refuse_queue()
         else:
             self._breaker.succeeded()
@@ -253,7 +255,7 @@ class Link:
         # A worker that comes anew must not find the server without the anchors that we miss.
         self._has_to_greet = self.fence.has_to_write
         self._inquiry.look()
-        self._line.follow_tag()
+        self._line.tell()
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
         """Some writes of `batch` need another try, or all of them do."""
@@ -273,11 +275,9 @@ class Link:
 
     async def _failed(self, error: Exception, *, sent: bool) -> None:
         """The connection is in doubt, and so is what was sent on it."""
-        await self._line.put_away()
+        await self._line.give_up(error)
         self._breaker.failed(self._loop.time())
         self._last_error = error
-        if self._router is not None:
-            self._router.look_again(error)
         writes, self._flying, self._batch = self._flying, [], None
         for write in reversed(writes):
             write.unknown = write.unknown or sent

@@ -15,32 +15,40 @@ _SECTIONS = (b"server", b"replication", b"stats")
 
 
 class ServerClock:
-    """The last look at one server. Times given are of the event loop's clock.
+    """The last look at one server: `asked` is when the question was sent that it answered last.
 
+    Times given are of the event loop's clock.
     Between two looks no more time can pass at the server than from sending the first question to receiving
     the second answer: what exceeds that is a step, and an event loop that was blocked is none.
     """
 
     def __init__(self) -> None:
-        self._sent = self._answered = -math.inf
+        self._sent = self._answered = self._due = -math.inf
+        self.asked = -math.inf
         self._last: tuple[str, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
 
     def look(self, at: float, info: ServerInfo) -> bytes:
         """The question, where it is time for one; `info` is what the server said when we connected."""
-        if at < self._answered + _LOOK_EVERY:
+        if at < self._due:
             return b""
         self._sent = at
         # Before version 7.0 a server takes one section only.
         return command(b"INFO", *_SECTIONS) if info.answers_set_with_get else command(b"INFO")
 
+    def hurry(self) -> None:
+        """It is time for the question, however short ago the last one was."""
+        self._due = -math.inf
+
     def connected(self, sent: float, answered: float) -> None:
         """A connection was opened, and with it the question was asked and answered."""
-        self._sent, self._answered = sent, answered
+        self._sent = sent
+        self.answered(answered)
 
     def answered(self, at: float) -> None:
         """The answer to the last question was received."""
-        self._answered = at
+        self._answered, self.asked = at, self._sent
+        self._due = at + _LOOK_EVERY
 
     def note(self, info: ServerInfo) -> tuple[bool, bool]:
         """Whether the server has evicted keys since the last look, and whether its clock stepped forward."""

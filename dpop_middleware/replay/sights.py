@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.anchor import Anchor
 from dpop_middleware.replay.buckets import Buckets
+from dpop_middleware.replay.info import ServerInfo
 
 __all__ = ["Sight", "Sights"]
 
@@ -16,10 +18,11 @@ FIRST_START_TAKES = 10.0
 class Sight:
     """One bucket: the anchor that was seen last, when that was, and a loss that others may not know.
 
-    `at` is of the event loop's clock, `untold` is a `since`.
+    `value` is the anchor's, `at` is of the event loop's clock, `untold` is a `since`.
     """
 
     anchor: Anchor | None = None
+    value: bytes = b""
     at: float = -math.inf
     untold: float = -math.inf
 
@@ -29,13 +32,15 @@ class Sights:
 
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
     earlier can't be judged. `ahead` is by how many seconds the entries' clock is before the event loop's,
-    None where no entry has told it.
+    None where no entry has told it. `changed_at` is when we last learned that one of the servers, any of
+    them, has other data than it had: by the event loop's clock.
     """
 
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
         self.since = [-math.inf] * len(buckets.anchors)
         self.ahead: float | None = None
+        self.changed_at = -math.inf
         self._sights: dict[int, Sight] = {}
         self._any_lost = False
         self._first_begun = math.inf
@@ -54,13 +59,24 @@ class Sights:
         else:
             self._first_begun = min(self._first_begun, anchor.begun)
 
-    def may_be_first(self, server_time: float | None) -> bool:
-        """Whether a missing anchor may never have been written: the store is new, or was begun just now.
+    def may_be_first(self, bucket: int, info: ServerInfo) -> bool:
+        """Whether an anchor that is missing may never have been written: the store is new, or just begun.
 
-        `server_time` is what the server's clock shows.
+        `info` is what the server said of itself.
         """
-        if self._any_lost:
+        sight = self.of(bucket)
+        is_known = sight.anchor is not None or sight.untold > -math.inf
+        if self._any_lost or is_known or info.was_replica or info.was_flushed:
             return False
         if self._first_begun == math.inf:
             return True
-        return server_time is not None and server_time - self._first_begun < FIRST_START_TAKES
+        return info.time is not None and info.time - self._first_begun < FIRST_START_TAKES
+
+    def doubt(self, bucket: int, learned_at: float) -> float:
+        """The moment before which entries of `bucket` may be missing by a loss that we learned of.
+
+        Nothing was lost before we saw the bucket last. `learned_at` is of the event loop's clock.
+        """
+        if self.of(bucket).at >= learned_at:
+            return -math.inf
+        return learned_at + (self.ahead or 0.0) + WORKER_CLOCK_MARGIN

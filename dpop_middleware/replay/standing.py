@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dpop_middleware.replay.buckets import Buckets
+from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.wire import command, compare_and_set
 
 __all__ = ["Standing"]
@@ -46,6 +47,10 @@ class Standing:
         self.unread = (self.unread & self.owned) | (self.owned - former)
         return bool(self.unread)
 
+    def read_again(self) -> None:
+        """Read all anchors once more: what is seen here now wasn't on another server before."""
+        self.unread |= self.owned
+
     def drop(self, bucket: int) -> None:
         """What is known of `bucket` here doesn't count any more."""
         self.agreed.pop(bucket, None)
@@ -71,9 +76,15 @@ class Standing:
         except KeyError:
             return b""
 
-    def writes(self, buckets: Iterable[int], *, with_ifeq: bool, with_script: bool) -> list[bytes]:
-        """The commands that write what is due in `buckets`; without either, nothing is compared."""
+    def writes(self, buckets: Iterable[int], info: ServerInfo | None, *, with_script: bool) -> list[bytes]:
+        """The commands that write what is due in `buckets`.
+
+        By what `info` says the server compares as it sets, or a script does; else nothing is compared.
+        """
         commands: list[bytes] = []
+        if not self.due:
+            return commands
+        with_ifeq = info is not None and info.answers_ifeq
         for bucket in buckets:
             due = self.due.get(bucket)
             if due is None:

@@ -6,7 +6,7 @@ entry has expired, and it may have evicted keys.
 
 import math
 
-from dpop_middleware.replay.anchor import identity_of
+from dpop_middleware.replay.anchor import Anchor, identity_of
 from dpop_middleware.replay.info import ServerChanged, ServerInfo
 from dpop_middleware.replay.losses import still_has
 from dpop_middleware.replay.server_clock import ServerClock
@@ -18,7 +18,8 @@ class VitalSigns:
     """One server's, as far as it lets us watch it: `info` is None where it doesn't.
 
     `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
-    it told us, by the event loop's clock, and `changed_at` when it first told us of other data than before.
+    it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
+    `lost_at` when of a loss that leaves the anchors as they are.
     `has_lost` becomes True when entries were lost in a way that leaves the anchors as they are; who deals
     with that sets it back.
     """
@@ -29,29 +30,47 @@ class VitalSigns:
         self.info: ServerInfo | None = None
         self.identity = b""
         self.is_older = False
-        self.asked_at = self.changed_at = -math.inf
+        self.asked_at = self.changed_at = self.lost_at = -math.inf
         self.is_evicting = False
         self.has_lost = False
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
-        """A new connection stands; return whether the server has other data than at the former's end.
+        """A new connection stands; return whether the server may have other data than we knew of.
 
-        `lived` is for how many seconds the store has existed. `asked` is when `info` was asked for and
-        received, by the event loop's clock.
+        That is so where it had others at the end of the former connection, and where it took over those of a
+        server that we may have known. `lived` is for how many seconds the store has existed. `asked` is when
+        `info` was asked for and received, by the event loop's clock.
         """
         self.info = None
         if info is None or not info.run_id or info.uptime is None:
             return False
         former, self.identity = self.identity, identity_of(info)
         self._clock.connected(*asked)
-        self._note(info)
+        self._note(info, asked[1])
         self.info, self.asked_at = info, asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self.is_older = info.uptime + 1 > lived
-        if not former or still_has(info, former):
+        if still_has(info, former) if former else not info.was_replica:
             return False
         self.changed_at = asked[1]
         return True
+
+    def has_told_since(self, at: float) -> bool:
+        """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
+        return self.info is None or self._clock.asked >= at
+
+    def hurry(self) -> None:
+        """Ask with the next batch, however short ago that was done."""
+        self._clock.hurry()
+
+    def still_has(self, identity: bytes) -> bool:
+        """Whether the server is a master that has the data of `identity`."""
+        return self.info is not None and self.info.role == "master" and still_has(self.info, identity)
+
+    def new_anchor(self, since: float) -> bytes:
+        """An anchor's value for the data here, of which nothing is missing from `since` on."""
+        server_time = None if self.info is None else self.info.time
+        return Anchor.new(self.identity, since, server_time=server_time).value
 
     def look(self, at: float) -> bytes:
         """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
@@ -67,9 +86,10 @@ class VitalSigns:
         if identity_of(info) != self.identity or info.role != self.info.role:
             raise ServerChanged("the server took over other data, or another role")
         self._clock.answered(at)
-        self._note(info)
+        self._note(info, at)
 
-    def _note(self, info: ServerInfo) -> None:
+    def _note(self, info: ServerInfo, at: float) -> None:
         evicts, steps = self._clock.note(info)
         self.is_evicting = evicts and self._heeds_evictions
-        self.has_lost = self.has_lost or steps or self.is_evicting
+        if steps or self.is_evicting:
+            self.has_lost, self.lost_at = True, at

@@ -98,7 +98,7 @@ def stand_in(
         policies=theirs.policies,
     )
     server._health = HealthCheck(verifier=verifier, store=store)
-    server._reporter = Reporter(on_event)
+    server.reporter = Reporter(on_event)
     return server
 
 

@@ -82,13 +82,14 @@ def print_timeline(timeline: Timeline, events: dict[float, str]) -> bool:
             print(f"{moment:7.1f}   -- {event}")
         print(f"{number * STEP:7.1f}   " + "  ".join(f"{step[outcome]:15}" for outcome in shown))
     _, promoted = sorted(events)
-    recovered = timeline.now - timeline.last_503 > STEP
     print(f"\nreplays accepted        {timeline.total(REPLAY_ACCEPTED)}")
     print(f"fresh proofs refused    {timeline.total(FRESH_REFUSED)}, other than by 503")
     print(f"accepted                {timeline.total(ACCEPTED)}")
     print(f"last 503                {timeline.last_503 - promoted:.1f} s after the replica took over")
     print("                        (so long, a proof may be one that the dead master alone had seen)")
-    return recovered and not timeline.total(REPLAY_ACCEPTED) and not timeline.total(FRESH_REFUSED)
+    return (
+        timeline.has_recovered and not timeline.total(REPLAY_ACCEPTED) and not timeline.total(FRESH_REFUSED)
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ PAUSE = 0.02
 # A thief takes one of the last so many proofs that were accepted.
 STOLEN_FROM = 200
 STEP = 0.5
+# Seconds that a busy machine gets to recover after the end of the load.
+PATIENCE = 20.0
 
 ACCEPTED = "accepted"
 REFUSED = "replays refused"
@@ -43,6 +45,11 @@ class Timeline:
         if outcome == UNAVAILABLE:
             self.last_503 = self.now
 
+    @property
+    def has_recovered(self) -> bool:
+        """Whether nobody was answered 503 for a whole step."""
+        return self.now - self.last_503 > STEP
+
     def total(self, outcome: str) -> int:
         """How often `outcome` came."""
         return sum(step[outcome] for step in self.steps.values())
@@ -60,14 +67,14 @@ class Load:
         self._dice = random.Random()  # noqa: S311 - dice, not secrets
 
     async def run(self, seconds: float) -> None:
-        """Keep the clients busy for so long."""
+        """Keep the clients busy for so long, and then until the API has recovered, within limits."""
         end = time.monotonic() + seconds
         async with httpx2.AsyncClient(timeout=5) as http, asyncio.TaskGroup() as clients:
             for _ in range(CLIENTS):
                 clients.create_task(self._client(http, end))
 
     async def _client(self, http: httpx2.AsyncClient, end: float) -> None:
-        while time.monotonic() < end:
+        while time.monotonic() < (end if self._timeline.has_recovered else end + PATIENCE):
             stolen = bool(self._used) and self._dice.random() < 0.25
             proof = self._dice.choice(self._used) if stolen else self._proof()
             headers = {"Authorization": f"DPoP {self._token}", "DPoP": proof}

@@ -3,7 +3,7 @@
     export ISSUER=https://auth.example.com RESOURCE=http://localhost:8000
     python -m uvicorn examples.fastapi_scopes.app:app
 
-The documentation is at /docs, and public. No middleware is needed.
+The documentation is at /docs, and public: its page signs what you try out. No middleware is needed.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import FastAPI, Security
 
 from dpop_middleware import AccessToken, MemoryReplayStore, ResourceServer
-from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
+from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler, swagger_ui
 
 api = ResourceServer(
     issuer=os.environ.get("ISSUER", "https://auth.example.com"),
@@ -25,6 +25,7 @@ Writer = Annotated[AccessToken, Security(dpop, scopes=["notes:write"])]
 
 app = FastAPI(title="Notes")
 app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+swagger_ui(app)
 notes: dict[str, list[str]] = {}
 
 

@@ -28,7 +28,7 @@ class Sent(list[Message]):
         self.append(message)
 
 
-def test_one_connection_for_a_scope_and_its_copies() -> None:
+async def test_one_connection_for_a_scope_and_its_copies() -> None:
     scope = scope_of("/")
     connection = Connection.of(scope)
     assert Connection.of(scope) is connection
@@ -36,7 +36,7 @@ def test_one_connection_for_a_scope_and_its_copies() -> None:
     assert Connection.of(scope_of("/")) is not connection
 
 
-def test_the_root_path_is_the_one_that_was_seen_first() -> None:
+async def test_the_root_path_is_the_one_that_was_seen_first() -> None:
     scope = scope_of("/svc/a", root_path="/svc")
     connection = Connection.of(scope)
     first = connection.request(scope)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
@@ -47,6 +48,7 @@ STORE_CHAPTER = "examples/replay_store/README.md"
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+    monkeypatch.setenv("FORWARD_AUTH_SECRET", "s3cret-that-only-the-gateway-knows")
     async with world_of(monkeypatch, tmp_path) as world:
         yield world
 
@@ -446,6 +448,21 @@ async def post_quantum(names: dict[str, Any], world: World) -> None:
         assert (await ask(app, "GET", "/notes", auth=auth)).status_code == status
 
 
+async def gateway(names: dict[str, Any], world: World) -> None:
+    auth = world.auth(sub="ann", origin=API)
+    asks = {
+        "X-Original-Method": "GET",
+        "X-Original-URI": "/notes",
+        "X-Forward-Auth-Secret": os.environ["FORWARD_AUTH_SECRET"],
+    }
+    answer = await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)
+    assert (answer.status_code, answer.headers["X-Auth-Identity"]) == (200, "ann")
+    asks["X-Original-URI"] = "/other"
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 401
+    del asks["X-Forward-Auth-Secret"]
+    assert (await ask(names["app"], "GET", "/notes", headers=asks, auth=auth)).status_code == 403
+
+
 async def django_behind_the_middleware(names: dict[str, Any], world: World) -> None:
     with serving_by_django((path("notes", lambda request: HttpResponse(b"notes")),)):
         app = names["application"]
@@ -489,9 +506,18 @@ async def tickets(names: dict[str, Any], world: World) -> None:
         pass
 
 
+async def page_that_signs(names: dict[str, Any], world: World) -> None:
+    page = await ask(names["app"], "GET", "/docs")
+    assert (page.status_code, "api-docs" in page.text) == (200, True)
+    assert "https://auth.example.com" in page.headers["Content-Security-Policy"]
+    assert (await ask(names["app"], "GET", "/docs/page.js")).status_code == 200
+    auth = world.auth(sub="ann", scopes=["notes:read"])
+    assert (await ask(names["app"], "GET", "/notes", auth=auth)).json() == {"notes_of": "ann"}
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
-    "browsers": {"Browsers and CORS": [cors]},
+    "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
     "client_and_authorization_server": {
         "Client and authorization server": [client, token_endpoint],
         "Below somebody else's client": [client_of_others],
@@ -507,6 +533,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Django": [django_behind_the_middleware, django_views],
         "FastAPI: optional security, and refusals in OpenAPI": [optional_in_fastapi],
     },
+    "gateway": {"At a gateway": [gateway]},
     "health": {"Readiness and liveness": [readiness]},
     "issuers": {
         "Profiles": [keycloak],

@@ -127,63 +127,86 @@ class Worker:
         self.owner: dict[int, Node] = {}
 
     def refresh(self) -> None:
-        """Look at who owns which bucket, and at the anchors of what has moved."""
+        """Look at who owns which bucket, and at the anchors of what has moved to where we are connected."""
         self.owner = dict(self.model.owner)
         for node in self.model.nodes:
-            fence = self.connected(node)
-            fence.own(bucket for bucket in USED if self.owner[bucket] is node)
-            self.greet(node, fence)
+            owned = [bucket for bucket in USED if self.owner[bucket] is node]
+            if self.is_connected(node) and self.fences[node.name].own(owned):
+                self.greet(node)
+
+    def is_connected(self, node: Node) -> bool:
+        return self.generations[node.name] == node.generation
 
     def connected(self, node: Node) -> Fence:
         fence, model = self.fences[node.name], self.model
-        if self.generations[node.name] != node.generation:
+        if not self.is_connected(node):
             # What has moved meanwhile is answered MOVED.
-            here = [one for one in USED if self.owner[one] is model.owner[one] is node]
+            here = [one for one in USED if self.owner.get(one) is model.owner[one] is node]
             anchors = {one: model.anchor(node, one) for one in here}
             at = model.time
-            changed = fence.connected(model.info(node), anchors, lived=at + 100, asked=(at, at))
             self.generations[node.name] = node.generation
             self.looked(self, anchors)
-            if changed:
-                for other in model.nodes:
-                    if other is not node:
-                        self.fences[other.name].look_around()
-                        self.greet(other, self.fences[other.name])
+            self.looked(self, here, node)
+            fence.connected(model.info(node), anchors, lived=at + 100, asked=(at, at))
+            self.tell(node, fence)
         return fence
 
-    def greet(self, node: Node, fence: Fence) -> None:
-        model = self.model
+    def look(self, node: Node, now: float) -> Fence:
+        """Hear what `node` says of itself, if it is time for that."""
+        fence, model = self.connected(node), self.model
         if fence.vitals.look(model.time):
             self.looked(self, fence.standing.owned, node)
             try:
-                fence.looked(model.info(node), at=model.time, now=NOW + model.time + self.ahead)
+                fence.looked(model.info(node), at=model.time, now=now)
             except ServerChanged:
                 self.generations[node.name] = -1
-                fence = self.connected(node)
-        self.inquire(node, fence)
+                return self.connected(node)
+            self.tell(node, fence)
+        return fence
+
+    def tell(self, node: Node, fence: Fence) -> None:
+        """Look at the other nodes where `node` has other data than it had."""
+        if fence.has_to_tell:
+            fence.has_to_tell = False
+            for other in self.model.nodes:
+                if other is not node:
+                    self.fences[other.name].standing.read_again()
+                    self.greet(other)
+
+    def greet(self, node: Node) -> None:
+        model = self.model
+        if self.sights.ahead is None:
+            return
+        fence = self.look(node, NOW + model.time + self.ahead)
         for _ in range(2):
-            if fence.has_to_write and self.sights.ahead is not None:
+            if fence.has_to_write:
                 writes, buckets = fence.greeting(model.time)
                 model.obey(node, *writes)
+                here = [one for one in buckets if model.owner[one] is node]
                 values = [
-                    model.anchor(node, one) if model.owner[one] is node else RuntimeError("MOVED")
-                    for one in buckets
+                    model.anchor(node, one) if one in here else RuntimeError("MOVED") for one in buckets
                 ]
-                self.looked(self, [one for one in buckets if model.owner[one] is node])
+                self.looked(self, here)
                 fence.greeted(buckets, values, model.time)
-                self.inquire(node, fence)
+                if len(here) < len(buckets):
+                    self.refresh()
+        self.inquire(node, fence)
 
     def inquire(self, node: Node, fence: Fence) -> None:
-        if fence.standing.foreign:
-            others = [self.model.info(one) for one in self.model.nodes if one is not node]
-            asked = dict(fence.standing.foreign)
-            anchors = [anchor for value in asked.values() if (anchor := Anchor.parse(value)) is not None]
-            present = {
-                anchor.identity
-                for anchor in anchors
-                if any(still_has(info, anchor.identity) for info in others)
-            }
-            fence.settle(asked, frozenset(present), self.model.time)
+        asked = dict(fence.standing.foreign)
+        if not asked:
+            return
+        others = [one for one in self.model.nodes if one is not node]
+        for other in others:
+            if not self.is_connected(other) or self.fences[other.name].vitals.look(self.model.time):
+                self.greet(other)
+        anchors = [anchor for value in asked.values() if (anchor := Anchor.parse(value)) is not None]
+        present = {
+            anchor.identity
+            for anchor in anchors
+            if any(still_has(self.model.info(one), anchor.identity) for one in others)
+        }
+        fence.settle(asked, frozenset(present), self.model.time)
 
     def judge(self, proof: Proof) -> bool | None:
         """What becomes of one entry, None for 503."""
@@ -203,7 +226,7 @@ class Worker:
         if bucket in fence.standing.foreign:
             self.inquire(node, fence)
             self.write(proof, owner)
-        self.greet(node, fence)
+        self.greet(node)
         if not first:
             return False
         return None if proof.iat - SKEW < self.sights.since[bucket] else True
@@ -212,17 +235,8 @@ class Worker:
         """One batch; whether the entry is there for the first time."""
         model, bucket = self.model, proof.bucket
         node, now = model.owner[bucket], NOW + model.time + self.ahead
-        fence = self.connected(node)
-        look, opening = fence.vitals.look(model.time), fence.opening(now, [bucket])
-        if look:
-            self.looked(self, fence.standing.owned, node)
-            try:
-                fence.looked(model.info(node), at=model.time, now=now)
-            except ServerChanged:
-                self.generations[node.name] = -1
-                fence = self.connected(node)
-                opening = fence.opening(now, [bucket])
-        model.obey(node, *opening)
+        fence = self.look(node, now)
+        model.obey(node, *fence.opening(now, [bucket]))
         there = model.get(node, bucket, proof.name)
         if there is None:
             end = proof.iat + LIFETIME + SKEW + MARGIN
@@ -289,18 +303,25 @@ class Run:
         for one in self.model.nodes:
             one.history.clear()
         self.unsure[node.name] = set(self.workers)
-        for bucket in buckets:
-            self.unaware[bucket] = set(self.workers)
-        for worker in self.workers:
-            # Who doesn't know that a bucket has moved away takes it for lost too.
-            for bucket in worker.fences[node.name].standing.owned:
-                self.unaware[bucket].add(worker)
+        self.nobody_knows(node, buckets)
         if fault in SURVIVED and buckets:
             # There is some traffic, so that one worker meets it soon.
             proof = Proof(self.model.new().encode(), buckets[0], NOW + self.model.time + 30)
             self.ask(self.random.choice(self.workers), proof)
         if fault.endswith("and move"):
             self.move(node, buckets)
+
+    def nobody_knows(self, node: Node, buckets: list[int]) -> None:
+        """`node` has lost data, and with them `buckets`."""
+        for bucket in buckets:
+            self.unaware[bucket] = set(self.workers)
+        for worker in self.workers:
+            # Who doesn't know that a bucket has moved away takes it for lost too. Who hasn't seen where it is
+            # now can't tell that it didn't come through here.
+            for bucket in USED:
+                is_elsewhere = worker.owner and worker.owner[bucket] is not self.model.owner[bucket]
+                if is_elsewhere or bucket in worker.fences[node.name].standing.owned:
+                    self.unaware[bucket].add(worker)
 
     def give_away_without_data(self, node: Node, buckets: list[int]) -> None:
         other = self.random.choice([one for one in self.model.nodes if one is not node])
@@ -356,8 +377,9 @@ class Run:
         model = self.model
         other = self.random.choice([one for one in model.nodes if one is not node])
         for bucket in buckets:
-            # Who hasn't looked there since something was lost can't tell that this came later.
-            self.unaware[bucket] |= self.unsure[other.name]
+            # Who hasn't looked everywhere since something was lost can't tell that this came later.
+            for unsure in self.unsure.values():
+                self.unaware[bucket] |= unsure
             # What lives on has its lifetime left, by whichever clock.
             other.data[bucket] = {
                 name: (value, end - node.ahead + other.ahead)
@@ -418,15 +440,17 @@ def test_nothing_is_accepted_twice_wherever_buckets_go(part: int) -> None:
         Run(seed).whole()
 
 
-# Of seeds that were drawn at random, one in two to three thousand meets one of these.
+# Of seeds that were drawn at random: each found what the rules lacked.
 @pytest.mark.parametrize(
     "seed",
     [
-        pytest.param(700003843, id="a bucket came just before its new master lost data, and nobody looked"),
+        pytest.param(700003843, id="a bucket came to a master just before that lost data, and went on"),
+        pytest.param(10017035, id="the same, and it went back to where it came from"),
+        pytest.param(10010759, id="a master evicted keys of a bucket that a worker didn't know to be there"),
         pytest.param(38495405, id="a master gave away its last buckets after another one had lost data"),
         pytest.param(700005261, id="the same, to a master whose older data came back"),
+        pytest.param(20007397, id="a loss long ago was dated anew where a bucket moved"),
     ],
 )
-@pytest.mark.xfail(reason="the first is accepted twice, the others are 503 without need", strict=True)
-def test_what_is_known_to_go_wrong_where_buckets_go(seed: int) -> None:
+def test_what_went_wrong_once_where_buckets_go(seed: int) -> None:
     Run(seed).whole()

@@ -1,26 +1,34 @@
 """What the links of a cluster ask of it, without servers."""
 
 import asyncio
+import math
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dpop_middleware.replay.anchor import identity_of
 from dpop_middleware.replay.buckets import Buckets
 from dpop_middleware.replay.cluster import Cluster, Place
 from dpop_middleware.replay.connecting import connector
+from dpop_middleware.replay.info import ServerInfo
 from dpop_middleware.replay.line import Line
 from dpop_middleware.replay.replies import ServerError
 from dpop_middleware.replay.settings import Settings
 from dpop_middleware.replay.sights import Sights
 from dpop_middleware.replay.target import target_of_url
+from dpop_middleware.replay.topology import Topology
+from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 
 BUCKETS = Buckets(b"dpop", spread=True)
+# Whose data a scripted server says that it has.
+SCRIPTED = identity_of(ServerInfo(run_id="a" * 40, replication_id="b" * 40))
 
 
-def cluster() -> Any:
-    return Cluster(target_of_url(f"redis+cluster://{HOST}:1"), Settings(), BUCKETS)
+def cluster(port: int = 1, *, timeout: float = 0.25) -> Any:
+    return Cluster(target_of_url(f"redis+cluster://{HOST}:{port}"), Settings(timeout=timeout), BUCKETS)
 
 
 async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
@@ -40,6 +48,90 @@ async def test_where_one_server_has_other_data_the_others_are_looked_at() -> Non
     await made.aclose()
 
 
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedServer) -> None:
+    made = cluster(timeout=20.0)
+    address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
+    made._link(address)
+    assert await made.present(known, asker) == known
+    asked = len(scripted.commands)
+    assert await made.present(known, asker) == known
+    assert [words[0] for words in scripted.commands[asked:]] == [b"INFO"]
+    # What is somebody else's is asked for only of one that was not asked for a second.
+    assert await made.present(frozenset({b"a.b"}), asker) == frozenset()
+    assert len(scripted.commands) == asked + 1
+    assert made._sights.changed_at == -math.inf
+    await made.aclose()
+
+
+async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: ScriptedServer) -> None:
+    made = cluster(timeout=0.4)
+    address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
+    scripted.hold(b"INFO")
+    link = made._link(address)
+    before = asyncio.get_running_loop().time()
+    assert await made.present(known, asker) == frozenset()
+    assert made._sights.changed_at > before
+    scripted.release()
+    assert await link.has_told_since(before, patience=20.0)
+    await made.aclose()
+
+
+async def test_a_master_that_nobody_wrote_to_is_met_at_once(scripted: ScriptedServer) -> None:
+    made = cluster(timeout=2.0)
+    address = (HOST, scripted.port)
+    await made._tidy(Topology((address,) * 16384, (address,)))
+    async with asyncio.timeout(10):
+        while not scripted.commands:
+            await asyncio.sleep(0.01)
+    await made.aclose()
+
+
+async def test_who_wants_the_topology_too_soon_gets_it_later(scripted: ScriptedServer) -> None:
+    slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % scripted.port
+    scripted.script = lambda words: slots if words[0] == b"CLUSTER" else None
+    made = cluster(scripted.port, timeout=2.0)
+
+    def looks() -> int:
+        return len([words for words in scripted.commands if words[0] == b"CLUSTER"])
+
+    async def looked(times: int) -> None:
+        async with asyncio.timeout(10):
+            while looks() < times or made._refreshing is not None:
+                await asyncio.sleep(0.005)
+
+    made.open()
+    await looked(1)
+    made._refreshed_at = asyncio.get_running_loop().time()
+    for _ in range(3):
+        made.look_again(TimeoutError())
+    assert made._refreshing is None
+    await looked(2)
+    made._refreshed_at = asyncio.get_running_loop().time()
+    made.look_again(TimeoutError())
+    await made.aclose()
+    await asyncio.sleep(0.15)
+    assert looks() == 2
+
+
+async def test_a_bucket_that_moved_before_it_was_looked_at_is_looked_for(scripted: ScriptedServer) -> None:
+    moved: Any = Moving()
+    connect = connector(target_of_url(scripted.url))
+    line = Line("here", connect, Settings(), Sights(BUCKETS), moved)
+    await line.ready(deadline=math.inf, ahead=None)
+    scripted.script = lambda words: b"-MOVED 1 h:1\r\n" if words[0] == b"GET" else None
+    line.fence.standing.unread |= {1, 2}
+    await line.greet(deadline=math.inf)
+    assert [str(error) for error in moved.told] == ["MOVED 1 h:1"]
+    assert not line.fence.standing.unread
+    await line.aclose()
+
+
 class Moving:
     """A cluster that is told of a slot that has moved."""
 
@@ -52,16 +144,19 @@ class Moving:
     def tag(self) -> bytes:
         return b"{2}"
 
+    def buckets(self) -> list[int]:
+        return []
+
 
 async def test_retentions_follow_to_another_slot() -> None:
     moved: Any = Moving()
     connect = connector(target_of_url(f"redis://{HOST}:1"))
     line = Line("here", connect, Settings(), Sights(BUCKETS), moved)
-    line.follow_tag()
+    line.tell()
     assert moved.told == []
     error = ServerError("MOVED 1 h:1")
     line.retentions.read(error, error, now=0.0)
-    line.follow_tag()
+    line.tell()
     assert moved.told == [error]
     assert line.retentions.elsewhere is None
     await asyncio.sleep(0)
@@ -79,16 +174,15 @@ class Elsewhere(Moving):
         self.looks += 1
 
 
-async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at() -> None:
     others: Any = Elsewhere()
     connect = connector(target_of_url(f"redis://{HOST}:1"))
     line: Any = Line("here", connect, Settings(), Sights(BUCKETS), others)
-    opening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    opening.set_result(SimpleNamespace(channel=None, info=None, anchors={}, asked=(0.0, 0.0)))
-    for changed in (False, True):
-        monkeypatch.setattr(type(line.fence), "connected", lambda *_, changed=changed, **__: changed)
+    opening: asyncio.Future[Any]
+    for looks, name in ((0, "a"), (0, "a"), (1, "b"), (1, "b")):
+        info = ServerInfo(run_id=name, replication_id=name, role="master", uptime=99)
+        opening = asyncio.get_running_loop().create_future()
+        opening.set_result(SimpleNamespace(channel=None, info=info, anchors={}, asked=(0.0, 0.0)))
         line._opened(opening)
-        assert others.looks == changed
+        assert others.looks == looks
     await line.aclose()

@@ -215,6 +215,29 @@ async def test_an_anchor_that_is_lost_while_its_slot_moves(cluster: Cluster) -> 
     await store.aclose()
 
 
+async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(cluster: Cluster) -> None:
+    """The anchor that arrives is that of the first master, which has lost nothing."""
+    source, between, target = cluster.servers
+    slot = slots_between(0, 800)[0]
+    busy, idle = store_of(cluster), store_of(cluster)
+    for store in (busy, idle):
+        assert await answers(store, [*in_slots(slot, slot, 1), *in_slots(SHARE, 16383, 30)]) == {True: 31}
+    await asyncio.to_thread(migrate, slot, source, between, [target])
+    # As a replica that doesn't yet have what comes now.
+    between.run("SAVE")
+    lost = in_slots(slot, slot, 10)
+    assert await answers(busy, lost) == {True: 10}
+    await asyncio.to_thread(between.restart)
+    await eventually(lambda: "cluster_state:ok" in between.raw("CLUSTER INFO").decode())
+    await asyncio.to_thread(migrate, slot, between, target, [source])
+    for store in (idle, busy, store_of(cluster)):
+        async with asyncio.timeout(10):
+            while await answers(store, after(in_slots(slot, slot, 1))) != {True: 1}:
+                await asyncio.sleep(0.02)
+        assert (await answers(store, stolen(lost)))[True] == 0
+        await store.aclose()
+
+
 async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(cluster: Cluster) -> None:
     # In one process, whose turns all of them share.
     stores = [RedisReplayStore.from_url(cluster.url, timeout=20.0) for _ in range(6)]

@@ -1,5 +1,6 @@
 """What a fence makes of the anchors of a cluster, without a server."""
 
+import dataclasses
 import math
 
 import pytest
@@ -36,12 +37,20 @@ def anchor(info: ServerInfo, since: float = -math.inf, begun: float = NOW - 5000
     return Anchor.new(identity_of(info), since, server_time=begun).value
 
 
+def known(value: bytes | None) -> Anchor:
+    found = Anchor.parse(value)
+    assert found is not None
+    return found
+
+
+def written(command: bytes) -> Anchor:
+    """What a `SET` or the script writes."""
+    return Anchor.parse(command.split(b"\r\n")[-2]) or known(command.split(b"\r\n")[6])
+
+
 def since_in(command: bytes) -> float:
     """The moment that a `SET` or the script writes."""
-    found = Anchor.parse(command.split(b"\r\n")[-2])
-    value = found or Anchor.parse(command.split(b"\r\n")[6])
-    assert value is not None
-    return value.since
+    return written(command).since
 
 
 class Cluster:
@@ -124,15 +133,68 @@ def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None
         worker, moved = Cluster(), anchor(A)
         there = worker.meet(A, {1: moved})
         here = Fence(worker.sights, "accept")
-        assert not here.connected(B, {3: anchor(B)}, lived=0, asked=(NOW, NOW))
-        assert here.connected(server("b again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
+        here.connected(B, {3: anchor(B)}, lived=0, asked=(NOW, NOW))
+        assert not here.has_to_tell
+        here.connected(server("b again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
+        assert here.has_to_tell
         # Who sees it elsewhere afterwards knows that it wasn't here.
-        there.look_around()
+        there.standing.read_again()
         _, buckets = there.greeting(seen_at)
         there.greeted(buckets, [moved], seen_at)
         here.observe(1, moved, NOW + 7, NOW + 7)
         here.settle(dict(here.standing.foreign), frozenset({identity_of(A)}), NOW + 7)
         assert worker.sights.since[1] == since
+
+
+def test_what_may_have_come_through_a_server_that_lost_data_may_be_lost_with_them() -> None:
+    for seen_at, since in ((NOW + 4, NOW + 5 + MARGIN), (NOW + 6, -math.inf)):
+        worker, moved = Cluster(), anchor(A)
+        there, here = worker.meet(A, {1: moved}), worker.meet(B, {})
+        between = Fence(worker.sights, "accept")
+        between.connected(C, {3: anchor(C)}, lived=0, asked=(NOW, NOW))
+        between.connected(server("c again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
+        there.observe(1, moved, seen_at, seen_at)
+        here.own([1])
+        here.observe(1, moved, NOW + 60, NOW + 60)
+        here.settle({1: moved}, frozenset({identity_of(A)}), NOW + 60)
+        assert worker.sights.since[1] == since
+        (write,) = here.opening(NOW + 61, [1])
+        # Others, who know the anchor, learn that and no more.
+        assert (since_in(write), written(write).mark) == (since, known(moved).mark)
+
+
+def test_a_replica_that_took_over_before_we_met_it_may_have_lost_what_came_through() -> None:
+    worker = Cluster()
+    promoted = dataclasses.replace(C, former_replication_id="data of a master")
+    worker.meet(A, {1: anchor(A)})
+    assert worker.sights.changed_at == -math.inf
+    worker.meet(promoted, {3: anchor(promoted)})
+    assert worker.sights.changed_at == NOW
+
+
+def test_an_anchor_that_is_as_it_was_before_it_moved_tells_of_a_loss() -> None:
+    worker, first = Cluster(), anchor(A)
+    before, there = worker.meet(A, {1: first}), worker.meet(B, {})
+    moved = known(first).under(identity_of(B)).value
+    there.own([1])
+    there.observe(1, moved, NOW + 1, NOW + 1)
+    # On the way from there it was replaced by what a replica still had.
+    before.observe(1, first, NOW + 9, NOW + 9)
+    assert worker.sights.since[1] == NOW + 9 + MARGIN
+    (write,) = before.opening(NOW + 10, [1])
+    assert (since_in(write), written(write).mark) == (NOW + 9 + MARGIN, known(first).mark)
+
+
+def test_what_is_first_seen_where_data_were_lost_counts_from_then() -> None:
+    worker = Cluster()
+    here = worker.meet(A, {1: anchor(A)})
+    here.vitals.has_lost, here.vitals.lost_at = True, NOW + 5
+    here.opening(NOW + 5, [])
+    here.own([1, 2])
+    here.observe(2, anchor(A), NOW + 60, NOW + 60)
+    assert worker.sights.since[2] == NOW + 5 + MARGIN
+    (write,) = here.opening(NOW + 61, [2])
+    assert since_in(write) == NOW + 5 + MARGIN
 
 
 def test_a_bucket_that_lost_its_anchor_has_the_others_looked_at() -> None:
@@ -174,12 +236,13 @@ def test_what_was_begun_longer_ago_is_not_new_anywhere(monkeypatch: pytest.Monke
     monkeypatch.setattr(sights_module, "FIRST_START_TAKES", 10.0)
     for begun, first in ((NOW - 9, True), (NOW - 11, False)):
         sights = Sights(BUCKETS)
-        assert sights.may_be_first(None)
+        timeless = dataclasses.replace(A, time=None)
+        assert sights.may_be_first(1, timeless)
         sights.meet(Anchor.new(b"i", -math.inf, server_time=begun))
-        assert sights.may_be_first(NOW) is first
-        assert not sights.may_be_first(None)
+        assert sights.may_be_first(1, A) is first
+        assert not sights.may_be_first(1, timeless)
         sights.meet(Anchor.new(b"i", NOW, server_time=NOW))
-        assert not sights.may_be_first(NOW)
+        assert not sights.may_be_first(1, A)
 
 
 def test_without_an_entry_what_is_anothers_waits() -> None:
@@ -219,6 +282,32 @@ def test_a_loss_of_the_whole_server_is_one_of_each_of_its_buckets() -> None:
     here.greeted([3], [anchor(A)], NOW + 8)
     (write,) = here.opening(NOW + 9, [3])
     assert since_in(write) == NOW + 7 + MARGIN
+
+
+def test_an_anchor_counts_its_moves() -> None:
+    first = Anchor.new(b"a.1", NOW, server_time=NOW)
+    second = first.under(b"b.1")
+    back = second.under(b"a.1", since=NOW + 1)
+    assert [one.moves for one in (first, first.under(b"a.1", since=NOW + 1), second, back)] == [0, 0, 1, 2]
+    assert [Anchor.parse(one.value) for one in (first, second, back)] == [first, second, back]
+    # One that never moved is what it was before there were moves.
+    assert first.value.count(b"|") == 2
+    assert Anchor.parse(first.value + b"|many") is None
+
+
+def test_an_anchor_follows_what_it_can_have_been_before() -> None:
+    first = Anchor.new(b"a.1", NOW, server_time=NOW)
+    second = first.under(b"b.1")
+    for later, earlier, follows in (
+        (first, first, True),
+        (first.under(b"a.1", since=NOW + 1), first, True),
+        (second, first, True),
+        (second.under(b"a.1"), first, True),
+        (first, second, False),
+        (first.under(b"c.1"), second, False),
+        (first, second.under(b"a.1"), False),
+    ):
+        assert later.follows(earlier) is follows
 
 
 def test_what_is_usual_is_known_for_all_buckets_or_for_none() -> None:

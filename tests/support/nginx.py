@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["NGINX", "free_port", "nginx"]
+__all__ = ["NGINX", "free_port", "nginx", "wait_for"]
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
@@ -37,6 +37,19 @@ def free_port() -> int:
         return port
 
 
+def wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until `process` listens on `port`; if it ends before, say what is in its `log`."""
+    for _ in range(3000):
+        assert process.poll() is None, log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    raise AssertionError(log.read_text())
+
+
 @contextmanager
 def nginx(folder: Path, servers: str, port: int) -> Generator[None]:
     """Run nginx with these `server` blocks, one of which listens on `port`."""
@@ -47,13 +60,7 @@ def nginx(folder: Path, servers: str, port: int) -> Generator[None]:
     command = [NGINX, "-p", str(folder), "-c", str(config), "-e", str(log)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(500):
-            assert process.poll() is None, log.read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.01)
+        wait_for(process, port, log)
         yield
     finally:
         process.terminate()

@@ -1,0 +1,178 @@
+"""A request fires one event: its refusal, or its acceptance, however many adapters judge it."""
+
+import asyncio
+import contextlib
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, Security
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket
+
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
+from dpop_middleware.starlette import requires_dpop
+from dpop_middleware.testing import TestIssuer
+
+API = "https://api.example.test"
+ISSUER = TestIssuer(audience=API)
+
+
+class Told:
+    """A server, and what it tells."""
+
+    def __init__(self, namespace: str = "") -> None:
+        self.events: list[AuthenticationEvent] = []
+        self.server = ResourceServer(
+            issuer=ISSUER.issuer,
+            resource=API,
+            jwks=ISSUER.jwks(),
+            replay_store=MemoryReplayStore(),
+            replay_namespace=namespace,
+            on_event=self.events.append,
+        )
+
+    @property
+    def outcomes(self) -> list[tuple[str, str | None]]:
+        return [(event.outcome, event.check) for event in self.events]
+
+
+ACCEPTED, NO_SCOPE = ("accepted", None), ("refused", "scope")
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def get(app: Any, *scopes: str) -> int:
+    client = TestClient(app, base_url=API, raise_server_exceptions=False)
+    return client.get("/notes", auth=ISSUER.auth(scopes=scopes)).status_code
+
+
+def decorated(told: Told) -> Starlette:
+    @requires_dpop(told.server, "read")
+    @requires_dpop(told.server, "write")
+    async def notes(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("notes")
+
+    return Starlette(routes=[Route("/notes", notes)])
+
+
+def decorated_class(told: Told) -> Starlette:
+    @requires_dpop(told.server, "read")
+    class Notes(HTTPEndpoint):
+        @requires_dpop(told.server, "write")
+        def get(self, request: Request) -> PlainTextResponse:
+            return PlainTextResponse("notes")
+
+    return Starlette(routes=[Route("/notes", Notes)])
+
+
+def under_a_middleware(told: Told) -> DPoPMiddleware:
+    dpop = DPoPSecurity(told.server)
+    app = FastAPI(dependencies=[Security(dpop, scopes=["read"])])
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+
+    @app.get("/notes")
+    def notes(token: Annotated[Any, Security(DPoPSecurity(told.server), scopes=["write"])]) -> None:
+        pass
+
+    return DPoPMiddleware(app, told.server)
+
+
+def under_a_middleware_that_requires_nothing(told: Told) -> DPoPMiddleware:
+    return DPoPMiddleware(under_a_middleware(told).app, told.server, required=False)
+
+
+APPS = [decorated, decorated_class, under_a_middleware, under_a_middleware_that_requires_nothing]
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_request_that_an_inner_adapter_refuses_fires_its_refusal_alone(app: Any, told: Told) -> None:
+    assert get(app(told), "read") == 403
+    assert told.outcomes == [NO_SCOPE]
+    assert told.events[0].client_id == "my_client"
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_request_that_nobody_refuses_fires_one_acceptance(app: Any, told: Told) -> None:
+    assert get(app(told), "read", "write") == 200
+    assert told.outcomes == [ACCEPTED]
+
+
+def test_an_acceptance_is_told_before_the_response_begins(told: Told) -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        assert told.outcomes == []
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert told.outcomes == [ACCEPTED]
+        await send({"type": "http.response.body", "body": b""})
+
+    assert get(DPoPMiddleware(endless, told.server)) == 200
+    assert told.outcomes == [ACCEPTED]
+
+
+def test_a_websocket_is_accepted_with_its_handshake_not_with_its_end(told: Told) -> None:
+    @requires_dpop(told.server)
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(str(told.outcomes == [ACCEPTED]))
+        await websocket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/notes", echo)])
+    client = TestClient(app, base_url=API)
+    key = DPoPKey.generate()
+    token = ISSUER.token(jkt=key.jkt)
+    headers = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
+    with client.websocket_connect(f"{API}/notes".replace("https", "wss"), headers=headers) as socket:
+        assert socket.receive_text() == "True"
+
+
+@pytest.mark.parametrize("app", [decorated, under_a_middleware])
+def test_a_handler_that_breaks_does_not_hide_that_its_request_was_accepted(app: Any, told: Told) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("bug")
+
+    with contextlib.suppress(RuntimeError):
+        get(DPoPMiddleware(broken, told.server))
+    assert told.outcomes == [ACCEPTED]
+
+
+def test_two_servers_of_one_request_tell_each_their_own() -> None:
+    outer, inner = Told("gateway"), Told()
+    assert get(DPoPMiddleware(decorated(inner), outer.server), "read") == 403
+    assert (outer.outcomes, inner.outcomes) == ([ACCEPTED], [NO_SCOPE])
+
+
+def test_what_the_middleware_itself_refuses_is_told_at_once(told: Told) -> None:
+    app = DPoPMiddleware(decorated(told), told.server, scopes=["admin"])
+    assert get(app, "read", "write") == 403
+    assert told.outcomes == [NO_SCOPE]
+
+
+def test_an_acceptance_has_the_duration_of_its_verdict_not_of_the_handler(told: Told) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.3)
+        await PlainTextResponse("notes")(scope, receive, send)
+
+    assert get(DPoPMiddleware(slow, told.server)) == 200
+    assert 0 < told.events[0].duration < 0.3
+
+
+def test_a_dependency_alone_tells_when_it_has_judged(told: Told) -> None:
+    app = FastAPI()
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+
+    @app.get("/notes", dependencies=[Depends(DPoPSecurity(told.server))])
+    def notes() -> str:
+        return str(told.outcomes == [ACCEPTED])
+
+    client = TestClient(app, base_url=API)
+    assert client.get("/notes", auth=ISSUER.auth()).json() == "True"

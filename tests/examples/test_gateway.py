@@ -1,0 +1,305 @@
+"""The chapter's nginx and Caddy, run by the real ones: honest clients, and what a hostile one may send."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from dpop_middleware import DPoPMiddleware, DPoPPolicy, MemoryReplayStore
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.forward_auth import ForwardAuth
+from dpop_middleware.testing.suite import CASES, Case, run_case
+from dpop_middleware.testing.target import Target
+from tests.support.adapters import ORIGIN, World
+from tests.support.gateway import GATEWAY_SECRET, OPTIONS, Answered, Door, Gateway, echo, running_gateway
+
+IDENTITY = ("x-auth-identity", "x-auth-client-id", "x-auth-issuer", "x-auth-scope")
+
+
+class House:
+    """A gateway, whom it asks, what is behind it, and the world of tokens."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.world = World()
+        self.asked = Door(echo())
+        self.behind = Door(echo())
+        self.gateway = Gateway(0)
+
+    def protect(self, *, scopes: tuple[str, ...] = (), **options: Any) -> None:
+        """Begin anew, with a resource server of these options."""
+        self.world = World()
+        api = self.world.server(**options)
+        self.asked.app = ForwardAuth(api, secret=GATEWAY_SECRET, scopes=scopes, **OPTIONS[self.name])
+        self.behind.app = echo()
+
+    def lines(self, path: str, **arguments: Any) -> list[str]:
+        """The header lines of a good request."""
+        return [f"{name}: {value}" for name, value in self.world.fields(path, **arguments)]
+
+    def get(self, target: str, *lines: str, **options: Any) -> Answered:
+        return self.gateway.ask("GET", target, *lines, **options)
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
+    name: str = request.param
+    house = House(name)
+    with running_gateway(name, tmp_path_factory.mktemp(name), house.asked, house.behind) as house.gateway:
+        yield house
+
+
+@pytest.fixture
+def house(running: House) -> House:
+    running.protect()
+    return running
+
+
+def identity(answer: Answered) -> dict[str, list[str]]:
+    """What the application was told of who asks; a field that is empty is one that is not there."""
+    fields = answer.reached["fields"]
+    return {name: fields[name] for name in IDENTITY if fields.get(name, [""]) != [""]}
+
+
+def test_the_request_arrives_as_it_was_sent_with_who_asks(house: House) -> None:
+    lines = house.lines("/notes%2F1", method="POST", scopes=["notes:write"])
+    answer = house.gateway.ask("POST", "/notes%2F1?x=%20", *lines, body=b"a note")
+    seen = answer.reached
+    assert (seen["method"], seen["path"], seen["query"]) == ("POST", "/notes%2F1", "x=%20")
+    assert seen["body"] == "a note"
+    assert identity(answer) == {
+        "x-auth-identity": ["user123"],
+        "x-auth-client-id": ["my_client"],
+        "x-auth-issuer": [house.world.issuer.issuer],
+        "x-auth-scope": ["notes:write"],
+    }
+    assert GATEWAY_SECRET not in answer.body.decode()
+
+
+def test_a_body_of_unknown_length_passes(house: House) -> None:
+    lines = [*house.lines("/notes", method="PUT"), "Transfer-Encoding: chunked"]
+    chunks = b"6\r\na note\r\n0\r\n\r\n"
+    request = "\r\n".join(
+        ["PUT /notes HTTP/1.1", "Host: api.example.test", "Connection: close", *lines, "", ""]
+    )
+    answer = house.gateway.send(request.encode() + chunks)
+    assert answer.reached["body"] == "a note"
+
+
+def test_a_request_passes_once(house: House) -> None:
+    lines = house.lines("/notes")
+    assert [house.get("/notes", *lines).status for _ in range(2)] == [200, 401]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "OPTIONS"])
+def test_no_method_passes_without_credentials_or_with_a_proof_for_another(house: House, method: str) -> None:
+    other = "DELETE" if method == "GET" else "GET"
+    assert house.gateway.ask(method, "/notes").status == 401
+    assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=other)).status == 401
+    assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=method)).status == 200
+
+
+# What a gateway answers by itself with a 400, without asking.
+ANSWERED_BY_ITSELF = {
+    "nginx": {"two_authorizations": "two Authorization fields", "oversized": "a header line may have 8 KB"},
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_gateway_passes_the_conformance_suite_but_for_400(house: House, case: Case) -> None:
+    origin = f"http://127.0.0.1:{house.gateway.port}"
+    house.protect(public_url=origin, nonces=house.world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+    target = replace(
+        Target.of(house.world.issuer, url=f"{origin}/notes", audience=ORIGIN),
+        transport=lambda: httpx2.AsyncHTTPTransport(verify=False),
+        leave_out=ANSWERED_BY_ITSELF.get(house.name, {}),
+    )
+    outcome = await run_case(replace(case, status=401 if case.status == 400 else case.status), target)
+    assert outcome.verdict != "failed", f"expected {outcome.expected}, answered {outcome.actual}"
+
+
+FORGED = [
+    ["X-Original-URI: /notes"],
+    ["X-Original-URI: /notes", "X-Original-URI: /notes"],
+    ["x-original-uri: /notes", "X-ORIGINAL-URI: /notes"],
+    ["X_Original_URI: /notes"],
+    ["X-Original-Method: GET"],
+    ["X-Original-Method: GET", "x-original-method: GET"],
+    ["X_Original_Method: GET"],
+    ["X-Original-URI: /notes", "X-Original-Method: GET", f"X-Forward-Auth-Secret: {GATEWAY_SECRET}"],
+    ["X-Forward-Auth-Secret: a guess"],
+    [f"X-Forward-Auth-Secret: {GATEWAY_SECRET}", "X-Forward-Auth-Secret: a guess"],
+    ["X_Forward_Auth_Secret: a guess"],
+    ["X-Forwarded-Uri: /notes", "X-Forwarded-Method: GET", "X-Forwarded-Host: evil.example"],
+    ["X-HTTP-Method-Override: GET", "X-Rewrite-URL: /notes", "X-Original-URL: /notes"],
+    ["Forwarded: host=evil.example;proto=http"],
+]
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=range(len(FORGED)))
+def test_what_the_gateway_tells_no_client_can_tell(house: House, forged: list[str]) -> None:
+    stolen = house.lines("/notes")
+    assert house.get("/admin", *forged, *stolen).status == 401
+    assert house.get("/admin", *stolen, *forged).status == 401
+    assert house.gateway.ask("POST", "/notes", *stolen, *forged).status == 401
+    honest = house.get("/notes", *forged, *stolen)
+    assert honest.reached["path"] == "/notes"
+    assert identity(honest)["x-auth-identity"] == ["user123"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "api.example.org", "api.example.test.", "localhost"])
+def test_the_host_that_a_client_names_is_one_of_ours_or_decides_nothing(house: House, host: str) -> None:
+    assert house.get("/notes", *house.lines("/notes"), host=host).status == 200
+    house.protect(public_url=[ORIGIN, "https://api.example.org"])
+    other = host == "api.example.org"
+    signed = "https://api.example.org/notes" if other else "/notes"
+    assert house.get("/notes", *house.lines(signed), host=host).status == (200 if other else 401)
+
+
+CLAIMED = [
+    ["X-Auth-Identity: root", "X-Auth-Scope: admin", "X-Auth-Client-ID: evil", "X-Auth-Issuer: evil"],
+    ["x-auth-identity: root", "X-AUTH-IDENTITY: root", "x-auth-scope: admin", "X-Auth-scope: root"],
+    ["X_Auth_Identity: root", "X_Auth_Scope: admin"],
+    ["Connection: X-Auth-Identity", "X-Auth-Identity: root", "X-Auth-Scope: admin"],
+]
+
+
+@pytest.mark.parametrize("claimed", CLAIMED, ids=range(len(CLAIMED)))
+def test_who_asks_is_told_by_the_gateway_alone(house: House, claimed: list[str]) -> None:
+    answer = house.get("/notes", *claimed, *house.lines("/notes"))
+    told = identity(answer)
+    assert told.pop("x-auth-identity", ["user123"]) == ["user123"]
+    assert told == {"x-auth-client-id": ["my_client"], "x-auth-issuer": [house.world.issuer.issuer]}
+    assert identity(house.get("/health", *claimed)) == {}, "where nobody is asked, nobody is named"
+    assert house.get("/notes", *claimed).status == 401
+
+
+@pytest.mark.parametrize("named", ["X-Forward-Auth-Secret", "X-Original-URI", "DPoP", "Authorization"])
+def test_a_field_that_a_client_has_dropped_opens_nothing(house: House, named: str) -> None:
+    forged = f"{named}: /notes"
+    answer = house.get("/admin", f"Connection: {named}", forged, *house.lines("/notes"))
+    assert answer.status in (400, 401, 403)
+
+
+def test_two_fields_of_credentials_are_refused(house: House) -> None:
+    authorization, proof = house.lines("/notes")
+    _, other = house.lines("/notes")
+    assert house.get("/notes", authorization, proof, other).status == 401
+    assert house.get("/notes", authorization, authorization, proof).status in (400, 401)
+    assert house.get("/notes", authorization, proof).status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/notes/../admin",
+        "/notes/%2e%2e/admin",
+        "/notes/..%2fadmin",
+        "/notes/.%2e/admin",
+        "/notes#/../admin",
+        "/notes%00/admin",
+        "/notes%",
+        "//admin",
+        "/admin/.",
+        "/%2e/admin",
+        "/notes;/../admin",
+        "\\admin",
+        "*",
+    ],
+)
+@pytest.mark.parametrize("signed", ["/notes", "/admin"])
+def test_a_path_that_can_be_read_in_two_ways_passes_in_neither(
+    house: House, target: str, signed: str
+) -> None:
+    assert house.get(target, *house.lines(signed)).status in (400, 401)
+
+
+def test_a_target_in_absolute_form_is_that_of_the_same_host(house: House) -> None:
+    own, other = f"{ORIGIN}/notes", "https://evil.example/notes"
+    answer = house.get(own, *house.lines("/notes"))
+    assert answer.status in (200, 400, 401)
+    if answer.status == 200:
+        assert answer.reached["path"] == "/notes"
+    assert house.get(other, *house.lines("/admin")).status in (400, 401)
+    assert house.get(f"{ORIGIN}/admin", *house.lines("/notes")).status in (400, 401)
+
+
+def test_nobody_outside_can_ask_as_the_gateway(house: House) -> None:
+    lines = ["X-Original-URI: /notes", "X-Original-Method: GET", *house.lines("/notes")]
+    assert house.get("/_dpop", *lines).status in (401, 404)
+
+
+def test_a_missing_scope_is_a_403_with_its_challenge(house: House) -> None:
+    house.protect(scopes=("notes:write",))
+    answer = house.get("/notes", *house.lines("/notes"))
+    assert answer.status == 403
+    (challenge,) = answer.values("WWW-Authenticate")
+    assert 'error="insufficient_scope"' in challenge
+    assert 'scope="notes:write"' in challenge
+    assert house.get("/notes", *house.lines("/notes", scopes=["notes:write"])).status == 200
+
+
+def test_all_challenges_reach_the_client_in_one_field(house: House) -> None:
+    house.protect(policy=DPoPPolicy(accept_bearer=True))
+    answer = house.get("/notes")
+    assert answer.status == 401
+    (challenge,) = answer.values("WWW-Authenticate")
+    assert challenge.startswith("Bearer, DPoP algs=")
+
+
+class Broken(MemoryReplayStore):
+    async def add(self, entry: Any) -> bool:
+        raise Unavailable("the store is down", retry_after=7)
+
+
+def test_what_cannot_be_known_is_a_503_for_the_client(house: House) -> None:
+    house.protect(replay_store=Broken())
+    answer = house.get("/notes", *house.lines("/notes"))
+    status = 403 if house.name == "envoy" else 503  # a 5xx is what failure_mode_allow lets pass
+    assert (answer.status, answer.values("Retry-After")) == (status, ["7"])
+    assert answer.values("WWW-Authenticate") == []
+
+
+def test_nothing_passes_while_nobody_can_be_asked(house: House) -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("a bug")
+
+    house.asked.app = failing
+    answer = house.get("/notes", *house.lines("/notes"))
+    assert answer.status == (500 if house.name == "caddy" else 503)
+    assert answer.values("Retry-After") == (["1"] if house.name == "nginx" else [])
+
+
+def test_a_gateway_with_a_wrong_secret_lets_nobody_in(house: House) -> None:
+    house.asked.app = ForwardAuth(house.world.server(), secret="x" * 32)
+    answer = house.get("/notes", *house.lines("/notes"))
+    assert (answer.status, answer.values("WWW-Authenticate")) == (403, [])
+
+
+def test_one_nonce_reaches_the_client_though_two_verify(house: House) -> None:
+    house.protect(nonces=house.world.nonces(), policy=DPoPPolicy(nonce="required"))
+    api = house.world.server(nonces=house.world.nonces(), policy=DPoPPolicy(nonce="required"))
+    house.behind.app = DPoPMiddleware(echo(), api)
+    refused = house.get("/notes", *house.lines("/notes"))
+    assert refused.status == 401
+    assert 'error="use_dpop_nonce"' in refused.values("WWW-Authenticate")[0]
+    (nonce,) = refused.values("DPoP-Nonce")
+    first = house.get("/notes", *house.lines("/notes", nonce=nonce))
+    assert (first.status, first.values("DPoP-Nonce")) == (200, [])
+    assert first.values("Cache-Control") == ["private"]
+    house.world.clock.now += 61
+    later = house.get("/notes", *house.lines("/notes", nonce=nonce))
+    assert later.reached["path"] == "/notes"
+    (newer,) = later.values("DPoP-Nonce")
+    assert newer != nonce
+    assert "no-store" in later.values("Cache-Control")
+
+
+def test_a_403_has_the_nonce_too(house: House) -> None:
+    house.protect(nonces=house.world.nonces(), policy=DPoPPolicy(nonce="fallback"), scopes=("a",))
+    answer = house.get("/notes", *house.lines("/notes"))
+    assert answer.status == 403
+    assert len(answer.values("DPoP-Nonce")) == 1
+    assert "no-store" in answer.values("Cache-Control")
