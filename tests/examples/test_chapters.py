@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.testing import ABSENT
 from dpop_middleware.testing.lifespan import lifespan
 from tests.support.django import configure, serving_by_django
@@ -515,6 +516,23 @@ async def page_that_signs(names: dict[str, Any], world: World) -> None:
     assert (await ask(names["app"], "GET", "/notes", auth=auth)).json() == {"notes_of": "ann"}
 
 
+async def overridden(names: dict[str, Any], world: World) -> None:
+    """What judges is run by the snippet itself; what judges nothing gives everybody Ann's token."""
+    app, dpop = names["app"], names["dpop"]
+    answer = await ask(app, "GET", "/notes")
+    judged = isinstance(app.dependency_overrides[dpop], DPoPSecurity)
+    assert (answer.status_code, answer.json()) == (401, answer.json()) if judged else (200, "ann")
+
+
+async def websocket_test(names: dict[str, Any], world: World) -> None:
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        names["client"].websocket_connect("wss://api.example.com/greet"),
+    ):
+        pass
+    assert refused.value.status_code == 401
+
+
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
@@ -561,6 +579,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "A rate limit for each client": [rate_limit],
     },
     "websocket": {"Browsers: tickets": [tickets]},
+    "testing": {"FastAPI: one line": [overridden, overridden], "WebSockets": [websocket_test]},
     "routes": {"Rules of one route": [routes], "Claims, and one of several scopes": [claims]},
 }
 
