@@ -91,10 +91,9 @@ class Service:
         self._wait_for_workers(number)
 
     def reload(self) -> None:
-        """Let each server replace its workers, one after the other, and wait until the new ones serve."""
-        for server in self._servers:
-            server.send(signal.SIGHUP)
+        """Let one server after the other replace its workers, and wait until the new ones serve."""
         for number in SERVERS:
+            self._servers[number - 1].send(signal.SIGHUP)
             self._wait_for_workers(number)
 
     def rotate_keys(self) -> None:
