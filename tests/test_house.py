@@ -200,7 +200,7 @@ def test_the_public_names_are_pinned() -> None:
 
 def test_the_package_alone_imports_no_extra() -> None:
     code = (
-        f"import sys; sys.path.append({str(HOUSE)!r}); import dpop_middleware; "
+        f"import sys; sys.path.append({str(HOUSE)!r}); import dpop_middleware, dpop_middleware.cli; "
         "print(sorted({'fastapi', 'httpx', 'httpx2', 'opentelemetry', 'pytest'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

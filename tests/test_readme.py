@@ -155,7 +155,13 @@ def test_every_scenario_has_its_snippet() -> None:
 def test_the_section_on_testing_works_in_an_empty_folder(tmp_path: Path) -> None:
     suite = blocks("python", "examples/testing/README.md")
     files = [snippet for snippet in (*blocks("python"), *suite) if snippet.file is not None]
-    assert [snippet.file for snippet in files] == ["test_notes.py", "notes.py", "test_dpop.py"]
+    assert [snippet.file for snippet in files] == [
+        "test_notes.py",
+        "notes.py",
+        "test_dpop.py",
+        "conftest.py",
+        "test_clients.py",
+    ]
     for snippet in files:
         (tmp_path / str(snippet.file)).write_text(snippet.text)
     first = [line for line in files[0].text.splitlines()[1:] if line]

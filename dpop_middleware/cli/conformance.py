@@ -49,6 +49,7 @@ def _run(args: Namespace, console: Console) -> int:
         ) from error
     inputs = Inputs()
     key = inputs.key("--key", args.key, password=inputs.secret("--password", args.password))
+    trusted = _trusted(args.ca)
     target = Target(
         url=args.url,
         method=checked_method(args.method),
@@ -56,7 +57,7 @@ def _run(args: Namespace, console: Console) -> int:
         access_token=checked_token("--token", inputs.text("--token", args.token)),
         leave_out=args.leave_out or (),
         clock=system_time,
-        ssl_context=_trusted(args.ca),
+        transport=None if trusted is None else lambda: _transport(trusted),
     )
     check_destination(args.url, insecure_http=args.insecure_http)
     return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))
@@ -76,6 +77,10 @@ def _trusted(ca: str | None) -> ssl.SSLContext | None:
                 # What is no certificate is an OSError too: an SSLError.
                 raise CommandError(f"{option} names no readable file of certificates: {file}") from error
     return context
+
+
+def _transport(trusted: ssl.SSLContext) -> Any:
+    return import_module("httpx2").AsyncHTTPTransport(verify=trusted, trust_env=False)
 
 
 COMMAND = Command(

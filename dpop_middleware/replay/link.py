@@ -18,7 +18,7 @@ import asyncio
 import contextvars
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 
 from dpop_middleware.replay.batch import REDIRECTIONS, Again, Batch
@@ -54,8 +54,7 @@ class Link:
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
         self._line = Line(name, connect, settings, sights, router)
-        self.connect = self._line.open
-        self.fence = self._line.fence
+        self.connect, self.fence = self._line.open, self._line.fence
         self._inquiry = Inquiry(self.fence, router, self.greet)
         self._breaker = CircuitBreaker()
         self._batch: Batch | None = None
@@ -95,9 +94,9 @@ class Link:
         self._has_to_greet = True
         self._woken.set()
 
-    async def has_told_since(self, at: float, *, patience: float) -> bool:
+    def has_told_since(self, at: float, *, patience: float) -> Awaitable[bool]:
         """See `Line.has_told_since`."""
-        return await self._line.has_told_since(at, self.greet, patience=patience)
+        return self._line.has_told_since(at, self.greet, patience=patience)
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""

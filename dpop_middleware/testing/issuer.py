@@ -8,10 +8,14 @@ from dpop_middleware import client
 from dpop_middleware._clock import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
+from dpop_middleware.jose import base64url
+from dpop_middleware.jose.compact import split
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
 from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, stand_in
+from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
@@ -123,6 +127,25 @@ class TestIssuer:
             "cnf": ABSENT if jkt is None else {"jkt": jkt},
         }
         return encode_jws(merged(usual_header, header or {}), merged(usual_claims, claims), key=signer)
+
+    def access_token(self, *, jkt: str | None = None, **token: Any) -> AccessToken:
+        """Return what a token of this issuer says, as an application gets it: for `dependency_overrides`.
+
+        `token` are arguments of `token()`; `jkt` is the thumbprint of a new key by default. Nothing but the
+        token is judged, and no scope is asked for. Raises `errors.InvalidToken` for one that no server takes.
+        """
+        bound_to = DPoPKey.generate().jkt if jkt is None else jkt
+        payload = base64url.decode(split(self.token(jkt=bound_to, **token)).payload)
+        named = self.audience if token.get("audience") is None else token["audience"]
+        rules = ClaimRules(
+            issuer=self.issuer,
+            audiences=frozenset([named] if isinstance(named, str) else named),
+            required=self.profile.required_claims,
+            scope_claims=self.profile.scope_claims,
+            client_id_claims=self.profile.client_id_claims,
+            clock_skew=0,
+        )
+        return judge_claims(payload, rules=rules, now=self.clock()).access_token
 
     def auth(
         self,

@@ -6,10 +6,11 @@
 import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dpop_middleware._judge.request import RequestVerification
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck
@@ -20,7 +21,7 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
-__all__ = ["Trusted", "audiences_of", "profile_of", "stand_in"]
+__all__ = ["Trusted", "audiences_of", "origin_of", "profile_of", "stand_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile
     )
     # A known one says more of what its issuer writes than a verifier has to know.
     return next((known for known in KNOWN if known.options == shape.options), shape)
+
+
+def origin_of(production: ResourceServer) -> str:
+    """Return scheme and authority of the first URL by which clients call `production`."""
+    return cast("PublicURLs", production.verification.proofs.public_urls).origins[0]
 
 
 def stand_in(

@@ -54,13 +54,13 @@ async def run_case(case: Case, target: Target) -> Outcome:
         if target.transport is not None:
             transport = target.transport()
         elif target.app is not None:
-            transport = httpx2.ASGITransport(app=await stack.enter_async_context(lifespan(target.app)))
+            app = await stack.enter_async_context(lifespan(target.app))
+            transport = httpx2.ASGITransport(app=app, root_path=target.root_path)
         client = await stack.enter_async_context(
             httpx2.AsyncClient(
                 transport=transport,
                 trust_env=False,
                 follow_redirects=False,
-                verify=True if target.ssl_context is None else target.ssl_context,
             )
         )
         run = CaseRun(target, client)

@@ -5,8 +5,8 @@
 `--quick` runs each for some seconds only, to see that they run: its figures are too rough to be judged by.
 The benchmarks by themselves, with their own options: `python -m tests.benchmarks.judge`,
 `python -m tests.benchmarks.serving`, `python -m tests.benchmarks.imports`,
-`python -m tests.benchmarks.hostile`, `python -m tests.benchmarks.flood` and
-`python -m tests.benchmarks.replay_store`.
+`python -m tests.benchmarks.hostile`, `python -m tests.benchmarks.flood`,
+`python -m tests.benchmarks.comparison` and `python -m tests.benchmarks.replay_store`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "tests.benchmarks.imports": ((), ("--rounds=3",)),
     "tests.benchmarks.hostile": ((), ("--rounds=1", "--size=5")),
     "tests.benchmarks.flood": ((), ("--seconds=1",)),
+    "tests.benchmarks.comparison": ((), ("--seconds=0.2",)),
     "tests.benchmarks.replay_store": (("--cluster",), ("--operations=5000", "--entries=5000")),
 }
 

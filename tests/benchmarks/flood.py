@@ -104,6 +104,13 @@ def cores(*, pinned: bool) -> tuple[int | None, int | None]:
 @contextlib.contextmanager
 def serving(target: Callable[..., None], *arguments: object) -> Generator[int]:
     """Run `target` in a process of its own, with a pipe by which it tells its port; yield the port."""
+    with serving_process(target, *arguments) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def serving_process(target: Callable[..., None], *arguments: object) -> Generator[tuple[int, int]]:
+    """Do what `serving` does, and yield the process id too."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=target, args=(theirs, *arguments), daemon=True)
@@ -112,7 +119,8 @@ def serving(target: Callable[..., None], *arguments: object) -> Generator[int]:
     try:
         if not ours.poll(_START_UP):
             raise TimeoutError(f"no server on {HOST} after {_START_UP:.0f} s")
-        yield ours.recv()
+        assert process.pid is not None
+        yield ours.recv(), process.pid
     finally:
         ours.close()
         process.join(PATIENCE)

@@ -44,14 +44,14 @@ def check_safe(name: str, port: int, workload: Workload) -> None:
     """Raise AssertionError unless a right request passes once, and one with a wrong signature never."""
     right, wrong = workload.known(1), workload.bad_signature(1)
     for scopes, status in ((right, 200), (right, 401), (wrong, 401)):
-        statuses, _ = load(port, [written(scope) for scope in scopes])
+        statuses = load(port, [written(scope) for scope in scopes]).statuses
         assert statuses == {status: 1}, f"{name}: {dict(statuses)} in place of {status}"
 
 
 def rate(name: str, port: int, workload: Workload, count: int) -> float:
     """Return the requests a second of so many, each of which must be let in."""
     requests = [written(scope) for scope in workload.known(count)]
-    statuses, seconds = load(port, requests)
+    statuses, seconds, _ = load(port, requests)
     assert statuses == {200: count}, f"{name} refused known clients: {dict(statuses)}"
     return count / seconds
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection as pipes
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,6 +23,7 @@ __all__ = [
     "CONNECTIONS",
     "OURS",
     "PURE_ASGI",
+    "Loaded",
     "Setting",
     "load",
     "serve",
@@ -86,16 +87,27 @@ def serve(told: pipes.Connection, name: str, setting: Setting, lifetime: float) 
     serve_application(APPLICATIONS[name](setting), told, lifetime)
 
 
-def load(port: int, requests: Sequence[bytes]) -> tuple[Counter[int], float]:
-    """Send each request once over 64 connections, always one under way on each; statuses and seconds."""
+class Loaded(NamedTuple):
+    """What came back: the statuses, the seconds for all, and those for each request."""
+
+    statuses: Counter[int]
+    seconds: float
+    latencies: list[float]
+
+
+def load(port: int, requests: Sequence[bytes], *, connections: int = CONNECTIONS) -> Loaded:
+    """Send each request once over so many connections, always one under way on each."""
     selector = selectors.DefaultSelector()
-    connections = [Connection(port) for _ in range(min(CONNECTIONS, len(requests)))]
+    opened = [Connection(port) for _ in range(min(connections, len(requests)))]
     waiting = iter(requests)
     statuses: Counter[int] = Counter()
+    latencies: list[float] = []
+    sent: dict[Connection, float] = {}
     try:
         begin = time.perf_counter()
-        for connection in connections:
+        for connection in opened:
             selector.register(connection, selectors.EVENT_READ, connection)
+            sent[connection] = time.perf_counter()
             connection.send(next(waiting))
         while statuses.total() < len(requests):
             ready = selector.select(PATIENCE)
@@ -105,12 +117,15 @@ def load(port: int, requests: Sequence[bytes]) -> tuple[Counter[int], float]:
                 status = key.data.status()
                 if status is None:
                     continue
+                now = time.perf_counter()
+                latencies.append(now - sent[key.data])
                 statuses[status] += 1
                 following = next(waiting, None)
                 if following is not None:
+                    sent[key.data] = now
                     key.data.send(following)
-        return statuses, time.perf_counter() - begin
+        return Loaded(statuses, time.perf_counter() - begin, latencies)
     finally:
         selector.close()
-        for connection in connections:
+        for connection in opened:
             connection.close()

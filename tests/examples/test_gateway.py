@@ -1,7 +1,6 @@
 """The chapter's nginx and Caddy, run by the real ones: honest clients, and what a hostile one may send."""
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +17,8 @@ from dpop_middleware.forward_auth import ForwardAuth
 from dpop_middleware.testing.suite import CASES, Case, run_case
 from dpop_middleware.testing.target import Target
 from tests.support.adapters import ORIGIN, World
-from tests.support.caddy import CADDY
-from tests.support.gateway import GATEWAY_SECRET, Answered, Door, Gateway, behind_caddy, behind_nginx, echo
-from tests.support.nginx import NGINX
+from tests.support.gateway import GATEWAY_SECRET, OPTIONS, Answered, Door, Gateway, echo, running_gateway
 
-GATEWAYS: dict[str, Callable[..., AbstractContextManager[Gateway]]] = {
-    "nginx": behind_nginx,
-    "caddy": behind_caddy,
-}
 IDENTITY = ("x-auth-identity", "x-auth-client-id", "x-auth-issuer", "x-auth-scope")
 
 
@@ -43,8 +36,7 @@ class House:
         """Begin anew, with a resource server of these options."""
         self.world = World()
         api = self.world.server(**options)
-        status: Any = 503 if self.name == "caddy" else 403
-        self.asked.app = ForwardAuth(api, secret=GATEWAY_SECRET, scopes=scopes, unavailable_status=status)
+        self.asked.app = ForwardAuth(api, secret=GATEWAY_SECRET, scopes=scopes, **OPTIONS[self.name])
         self.behind.app = echo()
 
     def lines(self, path: str, **arguments: Any) -> list[str]:
@@ -55,13 +47,11 @@ class House:
         return self.gateway.ask("GET", target, *lines, **options)
 
 
-@pytest.fixture(scope="module", params=sorted(GATEWAYS))
+@pytest.fixture(scope="module", params=OPTIONS)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
     name: str = request.param
-    if {"nginx": NGINX, "caddy": CADDY}[name] is None:
-        pytest.skip(f"{name} is not installed (Debian: apt-get install nginx-light caddy)")
     house = House(name)
-    with GATEWAYS[name](tmp_path_factory.mktemp(name), house.asked, house.behind) as house.gateway:
+    with running_gateway(name, tmp_path_factory.mktemp(name), house.asked, house.behind) as house.gateway:
         yield house
 
 
@@ -72,9 +62,14 @@ def house(running: House) -> House:
 
 
 def identity(answer: Answered) -> dict[str, list[str]]:
-    """What the application was told of who asks; a field that is empty is one that is not there."""
-    fields = answer.reached["fields"]
-    return {name: fields[name] for name in IDENTITY if fields.get(name, [""]) != [""]}
+    """What the application was told of who asks; a field that is empty is one that is not there.
+
+    Some servers take an underscore for a hyphen.
+    """
+    told: dict[str, list[str]] = {}
+    for name, values in answer.reached["fields"].items():
+        told.setdefault(name.replace("_", "-"), []).extend(values)
+    return {name: told[name] for name in IDENTITY if told.get(name, [""]) != [""]}
 
 
 def test_the_request_arrives_as_it_was_sent_with_who_asks(house: House) -> None:
@@ -284,7 +279,7 @@ def test_no_tunnel_leads_past_the_gateway(house: House, target: str, upgrades: l
         *house.lines(target),
     ]
     answer = house.gateway.send("\r\n".join([*head, "", ""]).encode())
-    if answer.status != 400:  # of a handshake without a key
+    if answer.status not in (400, 403):  # as Envoy answers it, or of a handshake without a key
         assert answer.reached["fields"].get("upgrade", ["websocket"]) == ["websocket"]
 
 
@@ -319,7 +314,8 @@ class Broken(MemoryReplayStore):
 def test_what_cannot_be_known_is_a_503_for_the_client(house: House) -> None:
     house.protect(replay_store=Broken())
     answer = house.get("/notes", *house.lines("/notes"))
-    assert (answer.status, answer.values("Retry-After")) == (503, ["7"])
+    status = 403 if house.name == "envoy" else 503  # a 5xx is what failure_mode_allow lets pass
+    assert (answer.status, answer.values("Retry-After")) == (status, ["7"])
     assert answer.values("WWW-Authenticate") == []
 
 
@@ -329,7 +325,7 @@ def test_nothing_passes_while_nobody_can_be_asked(house: House) -> None:
 
     house.asked.app = failing
     answer = house.get("/notes", *house.lines("/notes"))
-    assert answer.status == (503 if house.name == "nginx" else 500)
+    assert answer.status == (500 if house.name == "caddy" else 503)
     assert answer.values("Retry-After") == (["1"] if house.name == "nginx" else [])
 
 

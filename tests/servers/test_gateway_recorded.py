@@ -1,4 +1,7 @@
-"""What Traefik and Envoy ask, octet by octet, sent to the real server that runs ForwardAuth."""
+"""What Traefik and Envoy ask, octet by octet, sent to the real server that runs ForwardAuth.
+
+The real Envoy is asked where its wheel is installed: tests/examples/test_gateway.py.
+"""
 
 from collections.abc import Generator
 from typing import Any
@@ -30,16 +33,15 @@ Accept-Encoding: gzip
 Connection: close
 
 """
-# Envoy, ext_authz over HTTP: method, path, Host, Authorization, the allowed fields, and no body.
+# Envoy 1.40, recorded: method, path, Host and Authorization, the allowed fields, and no body.
 ENVOY = """\
 {method} {uri} HTTP/1.1
 host: api.example.test
 content-length: 0
-authorization: {authorization}
 dpop: {dpop}
+authorization: {authorization}
 x-forward-auth-secret: {secret}
 x-envoy-internal: true
-x-forwarded-for: 10.0.0.2
 x-envoy-expected-rq-timeout-ms: 2000
 connection: close
 

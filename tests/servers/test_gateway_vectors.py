@@ -1,39 +1,40 @@
-"""Every request of tests/vectors, sent through the real nginx that asks ForwardAuth: the same verdicts."""
+"""Every request of tests/vectors, sent through the real gateways that ask ForwardAuth: the same verdicts."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from dpop_middleware.forward_auth import ForwardAuth
-from tests.support.gateway import GATEWAY_SECRET, Answered, Door, Gateway, behind_nginx
-from tests.support.nginx import NGINX
+from tests.support.gateway import GATEWAY_SECRET, OPTIONS, Answered, Door, Gateway, echo, running_gateway
 from tests.support.vectors import CASES, VectorClock, error_in, expected, server_of, steps_of
 
-pytestmark = pytest.mark.skipif(
-    NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)"
-)
-
-# What nginx answers by itself with 400, so that nobody is asked.
-NOT_PASSED_ON = {
-    "U049": "a Host field with a path",
-    "U051": "two Host fields",
+# What a gateway answers by itself with 400, so that nobody is asked.
+NOT_PASSED_ON: dict[str, dict[str, str]] = {
+    "nginx": {"U049": "a Host field with a path", "U051": "two Host fields"},
+    "caddy": {"U049": "a Host field with a path", "U051": "two Host fields"},
+    "envoy": {"U049": "a Host field with a path"},
 }
 # What can't be sent.
 NO_REQUEST = {"H018": "a newline ends a field: on the wire, the rest is a good request"}
 
 
-@pytest.fixture(scope="module")
-def door() -> Door:
-    """What nginx asks: each test puts its own server behind it."""
-    return Door(ForwardAuth(server_of(CASES[0], VectorClock()), secret=GATEWAY_SECRET))
+@dataclass(frozen=True)
+class House:
+    """A gateway, and whom it asks: each test puts its own server there."""
+
+    name: str
+    asked: Door
+    gateway: Gateway
 
 
-@pytest.fixture(scope="module")
-def gateway(door: Door, tmp_path_factory: pytest.TempPathFactory) -> Generator[Gateway]:
-    with behind_nginx(tmp_path_factory.mktemp("nginx"), door) as running:
-        yield running
+@pytest.fixture(scope="module", params=OPTIONS)
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
+    name, asked = str(request.param), Door(echo())
+    with running_gateway(name, tmp_path_factory.mktemp(name), asked, echo()) as gateway:
+        yield House(name, asked, gateway)
 
 
 def _ask(gateway: Gateway, request: dict[str, Any]) -> Answered:
@@ -68,14 +69,14 @@ def test_what_is_not_sent_is_no_field() -> None:
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case["id"] not in NO_REQUEST], ids=lambda case: case["id"]
 )
-def test_a_vector_gets_its_verdict_through_nginx(case: dict[str, Any], gateway: Gateway, door: Door) -> None:
+def test_a_vector_gets_its_verdict_at_the_gateway(case: dict[str, Any], house: House) -> None:
     clock = VectorClock()
-    door.app = ForwardAuth(server_of(case, clock), secret=GATEWAY_SECRET)
+    house.asked.app = ForwardAuth(server_of(case, clock), secret=GATEWAY_SECRET, **OPTIONS[house.name])
     for at, request, expect in steps_of(case):
         clock.set(at)
-        answer = _ask(gateway, request)
-        if case["id"] in NOT_PASSED_ON:
-            assert (answer.status, answer.values("WWW-Authenticate")) == (400, []), "nginx passes it on now"
+        answer = _ask(house.gateway, request)
+        if case["id"] in NOT_PASSED_ON[house.name]:
+            assert (answer.status, answer.values("WWW-Authenticate")) == (400, []), "it is passed on now"
             continue
         _judge(answer, expected(expect))
         asked_for_nonce = "use_dpop_nonce" in "".join(answer.values("WWW-Authenticate"))

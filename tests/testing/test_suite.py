@@ -15,6 +15,7 @@ from dpop_middleware import (
     ResourceServer,
 )
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
 from dpop_middleware.testing.conformance import test_dpop_conformance as conformance
 from dpop_middleware.testing.suite import CASES, Case, run_case
@@ -201,3 +202,30 @@ async def test_the_suite_runs_over_the_network(case: Case, origin: str) -> None:
     outcome = await run_case(case, Target.of(ISSUER, url=f"{origin}/notes"))
     skipped = {"unknown_nonce", "htu_with_default_port"}
     assert outcome.verdict == ("skipped" if case.name in skipped else "passed"), outcome
+
+
+@pytest.mark.parametrize("case", ["honest", "wrong_htu", "no_proof", "replayed"])
+async def test_the_application_may_be_mounted_at_a_root_path(case: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["root_path"], scope["path"]))
+        await answering(200)(scope, receive, send)
+
+    server = ResourceServer(
+        issuer=ISSUER.issuer,
+        resource="https://api.example.test",
+        jwks=ISSUER.jwks(),
+        public_url="https://api.example.test/v1",
+        replay_store=MemoryReplayStore(),
+    )
+    mounted = Target.of(
+        ISSUER, app=DPoPMiddleware(app, server), url="https://api.example.test/v1/notes", root_path="/v1"
+    )
+    assert (await run_case(NAMED[case], mounted)).verdict == "passed"
+    assert set(seen) == {("/v1", "/v1/notes")}
+
+
+def test_a_root_path_with_which_the_url_does_not_begin_is_no_root_path() -> None:
+    with pytest.raises(ConfigurationError, match="root_path takes what the path of the URL begins with"):
+        target(answering(200), root_path="/v1")
