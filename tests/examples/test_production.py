@@ -26,8 +26,8 @@ STEPS = (
 )
 
 
-def production(*arguments: str) -> str:
-    command = [sys.executable, "-m", "examples.production", *arguments]
+def production() -> str:
+    command = [sys.executable, "-m", "examples.production"]
     with subprocess.Popen(
         command, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -60,16 +60,6 @@ def test_nobody_is_lost_and_no_thief_gets_in() -> None:
     assert "nginx\n" in printed
     assert ", TLS; master, replica, 3 Sentinels, ACL" in printed
     assert "two servers of 2 workers each" in printed
-    assert_all_was_as_it_must_be(printed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.skipif("valkey" not in implementations(), reason="no wheel of Valkey for this platform")
-def test_without_debians_parts_it_says_so_and_nobody_is_lost() -> None:
-    printed = production("--without-nginx", "--wheel")
-    assert "none: no nginx here, so uvicorn ends TLS" in printed
-    assert "valkey-server, without TLS: this build has none" in printed
     assert_all_was_as_it_must_be(printed)
 
 
