@@ -439,6 +439,29 @@ async def test_a_route_judges_scopes_of_the_token() -> None:
     assert (await redeem(app, await house.get_ticket())).status == 403
 
 
+@pytest.mark.parametrize(("scopes", "outcome"), [("notes:read", "accepted"), ("", "refused")])
+async def test_one_handshake_is_one_event(scopes: str, outcome: str) -> None:
+    house = House()
+
+    @requires_dpop(house.api, "notes:read")
+    async def protected(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    routes = Starlette(routes=[WebSocketRoute("/ws", protected)])
+    app = house.tickets.middleware(DPoPMiddleware(routes, house.api))
+    ticket = await house.get_ticket(scope=scopes)
+    house.events.clear()
+    await redeem(app, ticket)
+    assert [event.outcome for event in house.events] == [outcome]
+
+
+async def test_where_nobody_listens_a_ticket_opens_the_websocket_all_the_same() -> None:
+    house = House()
+    silent = house.worker(on_event=None)
+    assert (await redeem(silent, await house.get_ticket())).accepted
+
+
 async def test_a_dependency_of_fastapi_takes_it_too() -> None:
     house = House()
     dpop = DPoPSecurity(house.api, required=False)
