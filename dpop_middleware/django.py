@@ -51,6 +51,26 @@ class TokenUser(DPoPUser):
         """False: scopes are no permissions of Django's."""
         return False
 
+    def has_perms(self, perm_list: Collection[str], obj: object = None) -> bool:  # noqa: ARG002 - as above
+        """Whether nothing is asked for."""
+        return not perm_list
+
+    def has_module_perms(self, app_label: str) -> bool:  # noqa: ARG002 - as above
+        """False, as `has_perm`."""
+        return False
+
+    async def ahas_perm(self, perm: str, obj: object = None) -> bool:
+        """Do as `has_perm` does."""
+        return self.has_perm(perm, obj)
+
+    async def ahas_perms(self, perm_list: Collection[str], obj: object = None) -> bool:
+        """Do as `has_perms` does."""
+        return self.has_perms(perm_list, obj)
+
+    async def ahas_module_perms(self, app_label: str) -> bool:
+        """Do as `has_module_perms` does."""
+        return self.has_module_perms(app_label)
+
     def __str__(self) -> str:
         return self.username
 

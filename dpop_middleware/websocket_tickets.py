@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import _options as options
+from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import AUTHENTICATED, Connection, send_refusal
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.metadata import error_response
@@ -137,14 +138,16 @@ class WebSocketTickets:
             if not carried.tickets:
                 await app(scope, receive, send)
                 return
-            try:
-                token = await self._redeem(carried, scope)
-            except DPoPError as error:
-                await send_refusal(error_response(self._api, error, scope), scope, send)
-                return
-            seconds = self._api.seconds_left(token)
-            async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):
-                await app(scope, until_then_receive, carried.answering(until_then_send))
+            with holding(Connection.of(scope), self._api) as telling:
+                try:
+                    token = await self._redeem(carried, scope)
+                except DPoPError as error:
+                    await send_refusal(error_response(self._api, error, scope), scope, send)
+                    return
+                seconds = self._api.seconds_left(token)
+                ending = ending_after(seconds, scope, receive, telling(send))
+                async with ending as (until_then_receive, until_then_send):
+                    await app(scope, until_then_receive, carried.answering(until_then_send))
 
         return redeeming
 
@@ -170,7 +173,10 @@ class WebSocketTickets:
             known = error.restated(refusal=refusal)
             self._api.report(known, request, started=started)
             raise known from error.__cause__
-        self._api.authorize(evidence)
+        held = connection.held
+        self._api.authorize(evidence, reports=held is None)
+        if held is not None:
+            held.keep(self._api.reporter, evidence)
         connection.remember(self._api, scope, evidence._replace(policy=self._api.policy))
         return token
 

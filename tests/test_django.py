@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.context_processors import PermWrapper
+from django.contrib.auth.decorators import permission_required
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
@@ -205,6 +207,33 @@ async def test_the_user_has_what_django_asks_for(world: World, serve: Serve) -> 
     assert (user.is_staff, user.is_superuser, user.has_perm("notes.view")) == (False, False, False)
     assert user.pk is None
     assert (user.username, user.get_username(), str(user)) == ("user123", "user123", "user123")
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami])
+async def test_a_view_that_needs_a_permission_is_closed_to_a_token(
+    world: World, serve: Serve, view: Any
+) -> None:
+    asks = permission_required("notes.view", raise_exception=True)(view)
+    app = serve(requires_dpop(world.server())(asks))
+    assert (await ask(app, world.fields("/notes"))).status == 403
+    asks_nothing = permission_required(())(view)
+    app = serve(requires_dpop(world.server())(asks_nothing))
+    assert (await ask(app, world.fields("/notes"))).status == 200
+
+
+async def test_a_template_sees_no_permissions(world: World, serve: Serve) -> None:
+    seen: list[object] = []
+
+    async def view(request: Any) -> HttpResponse:
+        perms = PermWrapper(request.user)
+        seen.extend([bool(perms["notes"]), bool(perms["notes"]["view"])])
+        seen.extend(
+            [await request.user.ahas_module_perms("notes"), await request.user.ahas_perm("notes.view")]
+        )
+        return HttpResponse(b"")
+
+    await ask(serve(requires_dpop(world.server())(view)), world.fields("/notes"))
+    assert seen == [False] * 4
 
 
 def test_only_a_resource_server_protects() -> None:

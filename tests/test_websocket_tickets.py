@@ -343,6 +343,16 @@ async def test_a_real_subprotocol_is_answered_and_the_ticket_never(
     assert scope["subprotocols"] == [one for one in offered if one != TICKET]
 
 
+async def test_a_subprotocol_beside_the_ticket_may_hold_any_character() -> None:
+    house = House()
+    ticket = await house.get_ticket()
+    scope = handshake_of(offered=[TICKET, f"{TICKET}.{ticket}"])
+    # Daphne offers so what came as %E2%82%AC.
+    scope["subprotocols"] = [*scope["subprotocols"], "\u20ac"]
+    assert (await knock(house.app, scope)).accepted
+    assert house.seen[0]["subprotocols"] == ["\u20ac"]
+
+
 async def test_a_client_with_header_fields_needs_no_ticket() -> None:
     house = House()
     fields = house.world.fields("/ws")
@@ -427,6 +437,29 @@ async def test_a_route_judges_scopes_of_the_token() -> None:
     allowed = await redeem(app, await house.get_ticket(scopes=["notes:read"], sub="ann"))
     assert allowed.sent[1] == {"type": "websocket.send", "text": "ann"}
     assert (await redeem(app, await house.get_ticket())).status == 403
+
+
+@pytest.mark.parametrize(("scopes", "outcome"), [("notes:read", "accepted"), ("", "refused")])
+async def test_one_handshake_is_one_event(scopes: str, outcome: str) -> None:
+    house = House()
+
+    @requires_dpop(house.api, "notes:read")
+    async def protected(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    routes = Starlette(routes=[WebSocketRoute("/ws", protected)])
+    app = house.tickets.middleware(DPoPMiddleware(routes, house.api))
+    ticket = await house.get_ticket(scope=scopes)
+    house.events.clear()
+    await redeem(app, ticket)
+    assert [event.outcome for event in house.events] == [outcome]
+
+
+async def test_where_nobody_listens_a_ticket_opens_the_websocket_all_the_same() -> None:
+    house = House()
+    silent = house.worker(on_event=None)
+    assert (await redeem(silent, await house.get_ticket())).accepted
 
 
 async def test_a_dependency_of_fastapi_takes_it_too() -> None:

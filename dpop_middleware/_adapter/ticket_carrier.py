@@ -51,7 +51,9 @@ def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     left = [one for one in offered if not one.startswith(PREFIX) and one != MARKER]
     scope["subprotocols"] = left
     others = [field for field in scope["headers"] if field[0].lower() != _PROTOCOLS]
-    scope["headers"] = [*others, (_PROTOCOLS, ", ".join(left).encode("latin-1"))] if left else others
+    # Daphne decodes percent signs: what it offers may hold any character.
+    protocols = ", ".join(left).encode("latin-1", "replace")
+    scope["headers"] = [*others, (_PROTOCOLS, protocols)] if left else others
     return Carried((*in_query, *as_protocols), marked=MARKER in offered)
 
 

@@ -10,5 +10,6 @@ From the top down:
     challenges.py    an error becomes a response
     hints.py         a likely cause of an error, for logs
     misplaced.py     hints for what stands in a wrong place
+    ticket.py        what a ticket for one handshake says, sealed
     lifecycle.py     opening and closing what a server was given
 """

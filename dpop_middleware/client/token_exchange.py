@@ -52,11 +52,16 @@ class TokenEndpoints:
     def for_the_client(self, response: Any) -> bytes | None:
         """Return the body that the client gets instead of an answer's own, None where it gets that.
 
-        Raises TokenRequestError for a token that is not bound, and for a redirect to another origin.
+        Raises TokenRequestError for a token that is not bound, and for a redirect to another origin or to
+        what is none of the named endpoints.
         """
         status = response.status_code
-        if response.has_redirect_location and not _stays(response):
-            raise TokenRequestError("the token endpoint redirects to another origin", status=status)
+        if response.has_redirect_location:
+            target = _redirected_to(response)
+            if target is None:
+                raise TokenRequestError("the token endpoint redirects to another origin", status=status)
+            if self._named and target not in self._named:
+                raise TokenRequestError("the token endpoint redirects to another endpoint", status=status)
         answer = _object(response) if response.is_success else {}
         token_type = str(answer.get("token_type")).lower()
         if token_type == "bearer" and "access_token" in answer:
@@ -76,15 +81,17 @@ def _target(request: Any) -> str | None:
         return None
 
 
-def _stays(response: Any) -> bool:
+def _redirected_to(response: Any) -> str | None:
+    """Return the target of a redirect in normal form, None for one that leaves the origin."""
     try:
         # As the client itself reads it: another reader could disagree about where it leads.
         location = type(response.request.url)(response.headers["Location"])
         if location.scheme and not location.host:  # of which a client makes the same host at another port
-            return False
-        return origin_of(str(response.request.url.join(location))) == request_origin(response.request)
+            return None
+        url = str(response.request.url.join(location))
+        return normalize(target_of(url)) if origin_of(url) == request_origin(response.request) else None
     except (ValueError, *installed("InvalidURL")):
-        return False
+        return None
 
 
 def _object(response: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class DPoPTransport(_Transport):
     Raises ValueError for an origin or endpoint that is not an http or https URL, ConfigurationError (a
     ValueError) for one by plain http that isn't named, also at a request; and at a token request
     TokenRequestError where the answer is a token that is not bound to the key, or a redirect to another
-    origin, which would take the code or the refresh token along.
+    origin or past the named endpoints, which would take the code or the refresh token along.
     """
 
     def __init__(

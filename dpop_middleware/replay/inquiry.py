@@ -12,6 +12,8 @@ from dpop_middleware.replay.router import Router
 __all__ = ["Inquiry"]
 
 MOST_HELD = 5
+# Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.
+PATIENCE = 2.0
 
 
 class Inquiry:
@@ -62,7 +64,12 @@ class Inquiry:
     async def _ask(self, router: Router) -> None:
         asked = dict(self._fence.standing.foreign)
         anchors = map(Anchor.parse, asked.values())
-        present = await router.present(frozenset(anchor.identity for anchor in anchors if anchor is not None))
+        identities = frozenset(anchor.identity for anchor in anchors if anchor is not None)
+        until = self._loop.time() + PATIENCE
+        present = None
+        while present is None:
+            # A master that moves slots, or its machine, may be busy.
+            present = await router.present(identities, patient=self._loop.time() < until)
         self._fence.settle(asked, present, self._loop.time())
         self._task = None
         held, self._held = self._held, []

@@ -36,6 +36,9 @@ class Router(Protocol):
         """The link's server has other data: see what lies on the others, and can't be lost with them."""
         ...
 
-    async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
-        """Those of `identities` whose data other masters have now."""
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        """Those of `identities` whose data other masters have now.
+
+        None where one of them says nothing: without `patient` that is taken for a loss of its data.
+        """
         ...

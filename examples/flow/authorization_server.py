@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -27,7 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dpop_middleware import DPoPPolicy, DPoPProof, MemoryReplayStore, errors
+from dpop_middleware import DPoPPolicy, DPoPProof, MemoryReplayStore, NonceProvider, errors
 from dpop_middleware.authorization_server import (
     CHECKS,
     InvalidGrant,
@@ -78,7 +78,9 @@ class RefreshGrant:
 class AuthorizationServer:
     """Serves one public client, whose redirect URI is `redirect_uri`."""
 
-    def __init__(self, *, issuer: str, resource: str, redirect_uri: str) -> None:
+    def __init__(
+        self, *, issuer: str, resource: str, redirect_uri: str, nonces: NonceProvider | None = None
+    ) -> None:
         self._issuer = issuer
         self._resource = resource
         self._redirect_uri = redirect_uri
@@ -87,7 +89,12 @@ class AuthorizationServer:
         self._requests = Kept[AuthorizationRequest](lifetime=600)
         self._codes = Kept[AuthorizationRequest](lifetime=60)
         self._refresh_tokens = Kept[RefreshGrant](lifetime=TOKEN_LIFETIME)
-        self._endpoint = TokenEndpoint(url=f"{issuer}/token", replay_store=MemoryReplayStore(), policy=POLICY)
+        self._endpoint = TokenEndpoint(
+            url=f"{issuer}/token",
+            replay_store=MemoryReplayStore(),
+            policy=POLICY if nonces is None else replace(POLICY, nonce="required"),
+            nonces=nonces,
+        )
 
     async def metadata(self, request: Request) -> Response:
         """Answer as RFC 8414 says."""
@@ -229,9 +236,9 @@ async def _form(request: Request) -> dict[str, Any]:
     return dict(parse_qsl((await request.body()).decode("ascii", "replace")))
 
 
-def create_app(*, issuer: str, resource: str, page: str) -> ASGIApp:
-    """Build the server; the page at the origin `page` is its client."""
-    server = AuthorizationServer(issuer=issuer, resource=resource, redirect_uri=f"{page}/")
+def create_app(*, issuer: str, resource: str, page: str, nonces: NonceProvider | None = None) -> ASGIApp:
+    """Build the server, which demands `nonces`, if any; the page at the origin `page` is its client."""
+    server = AuthorizationServer(issuer=issuer, resource=resource, redirect_uri=f"{page}/", nonces=nonces)
     app = Starlette(
         routes=[
             Route("/.well-known/oauth-authorization-server", server.metadata),

@@ -409,6 +409,26 @@ class TestTokenRequests:
         assert answer.json()["token_type"] == "Bearer"
         assert server.seen[1].proof["htu"] == f"{server.origin}/new"
 
+    async def test_where_endpoints_are_named_a_redirect_leads_to_one_of_them_only(
+        self, kind: str, answering: Answering
+    ) -> None:
+        def handler(seen: Seen) -> Answer:
+            return issuing()(seen) if seen.path == "/new" else Answer(307, {"location": "/new"})
+
+        for name, passes in (("/new", True), ("/other", False)):
+            with answering(handler) as server:
+                named = [f"{server.origin}/token", f"{server.origin}{name}"]
+                transport = DPoPTransport(KEY, token_endpoint=named)
+                async with caller(kind, transport=transport, follow_redirects=True) as client:
+                    if passes:
+                        answer = await client.request("POST", named[0], data=GRANT)
+                        assert answer.json()["token_type"] == "Bearer"
+                    else:
+                        with pytest.raises(TokenRequestError, match="another endpoint"):
+                            await client.request("POST", named[0], data=GRANT)
+            assert all(not seen.bare for seen in server.seen)
+            assert len(server.seen) == (2 if passes else 1)
+
 
 class TestClock:
     """A server whose clock is 200 s ahead refuses the first proof and says what time it is."""

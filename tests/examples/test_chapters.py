@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,10 @@ from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore,
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.testing import ABSENT
+from dpop_middleware.testing.lifespan import lifespan
 from tests.support.django import configure, serving_by_django
+from tests.support.mcp_clients import HEADERS as MCP_HEADERS
+from tests.support.mcp_clients import INITIALIZE
 from tests.support.reader import (
     API,
     ISSUER,
@@ -322,8 +325,8 @@ async def token_endpoint(names: dict[str, Any], world: World) -> None:
     assert (answer.status_code, answer.headers["DPoP-Nonce"]) == (200, "n-2")
 
 
-async def client(names: dict[str, Any], world: World) -> None:
-    """The README's client against the README's token endpoint, and an API."""
+async def network(world: World) -> Callable[[httpx2.Request], Coroutine[Any, Any, httpx2.Response]]:
+    """The chapter's token endpoint and an API, as a client's requests reach them."""
     (snippet,) = [block for block in blocks("python", CLIENT_CHAPTER) if "TokenEndpoint(" in block.text]
     token_server = authorization_server(await world.run(snippet), world)
     api = ResourceServer(issuer=ISSUER, resource=API, replay_store=MemoryReplayStore())
@@ -332,21 +335,27 @@ async def client(names: dict[str, Any], world: World) -> None:
         "auth.example.com": token_server,
         "api.example.com": DPoPMiddleware(readers_app(), api),
     }
-    loop = asyncio.get_running_loop()
+
+    async def carried(request: httpx2.Request) -> httpx2.Response:
+        answer = await ask(
+            hosts[request.url.host],
+            request.method,
+            str(request.url),
+            headers=request.headers.raw,
+            content=await request.aread() if hasattr(request.stream, "__aiter__") else request.read(),
+        )
+        return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    return carried
+
+
+async def client(names: dict[str, Any], world: World) -> None:
+    """The chapter's client against the chapter's token endpoint, and an API."""
+    carried, loop = await network(world), asyncio.get_running_loop()
 
     class Network(httpx2.BaseTransport):
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            return asyncio.run_coroutine_threadsafe(self.carried(request), loop).result(10)
-
-        async def carried(self, request: httpx2.Request) -> httpx2.Response:
-            answer = await ask(
-                hosts[request.url.host],
-                request.method,
-                str(request.url),
-                headers=request.headers.raw,
-                content=request.read(),
-            )
-            return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
+            return asyncio.run_coroutine_threadsafe(carried(request), loop).result(10)
 
     class OnTheNetwork(httpx2.Client):
         def __init__(self) -> None:
@@ -355,6 +364,43 @@ async def client(names: dict[str, Any], world: World) -> None:
     world.patch.setattr(httpx2, "Client", OnTheNetwork)
     notes = await asyncio.to_thread(names["read_notes"], names["key"])
     assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
+
+
+async def client_of_others(names: dict[str, Any], world: World) -> None:
+    """Authlib, which knows Bearer only, against the chapter's token endpoint, and an API."""
+    transport = httpx2.MockTransport(await network(world))
+    world.patch.setattr(httpx2, "AsyncHTTPTransport", lambda: transport)
+    notes = await names["read_notes"](names["key"])
+    assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
+
+
+async def mcp_server(names: dict[str, Any], world: World) -> None:
+    world.issuers[ISSUER].audience = f"{API}/mcp"
+    app, endpoint = names["app"], {"headers": MCP_HEADERS, "json": INITIALIZE}
+    async with lifespan(app):
+        reader, other = (world.auth(scopes=[scope]) for scope in ("notes:read", "other"))
+        assert (await ask(app, "POST", "/mcp", auth=reader, **endpoint)).status_code == 200
+        assert (await ask(app, "POST", "/mcp", auth=other, **endpoint)).status_code == 403
+        assert (await ask(app, "POST", "/mcp", **endpoint)).status_code == 401
+
+
+async def mcp_client(names: dict[str, Any], world: World) -> None:
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(200)
+
+    class LoggedIn(httpx2.Auth):
+        def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+            request.headers["Authorization"] = "Bearer token"
+            yield request
+
+    world.patch.setattr(httpx2, "AsyncHTTPTransport", lambda: httpx2.MockTransport(answer))
+    async with names["http_client"](LoggedIn(), DPoPKey.generate()) as http:
+        await http.get(f"{API}/mcp")
+    assert sent[0].headers["Authorization"] == "DPoP token"
+    assert "DPoP" in sent[0].headers
 
 
 async def metadata(names: dict[str, Any], world: World) -> None:
@@ -490,7 +536,11 @@ async def websocket_test(names: dict[str, Any], world: World) -> None:
 SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
-    "client_and_authorization_server": {"Client and authorization server": [client, token_endpoint]},
+    "client_and_authorization_server": {
+        "Client and authorization server": [client, token_endpoint],
+        "Below somebody else's client": [client_of_others],
+        "Tokens that are renewed": [client],
+    },
     "dashboard": {"Metrics": [dashboard]},
     "events": {"Events": [events]},
     "fetching_keys": {
@@ -511,6 +561,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
         "Both kinds of token": [both_kinds],
         "Tokens without a subject": [tokens_without_a_subject],
     },
+    "mcp": {"The server": [mcp_server], "The client": [mcp_client]},
     "metadata": {
         "Say what you are": [metadata],
         "Without the middleware": [metadata_by_a_route],

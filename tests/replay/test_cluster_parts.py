@@ -34,7 +34,7 @@ def cluster(port: int = 1, *, timeout: float = 0.25) -> Any:
 async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
     made = cluster()
     assert made.buckets((HOST, 1)) == []
-    assert await made.present(frozenset({b"a.b"}), (HOST, 1)) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), (HOST, 1), patient=True) == frozenset()
     await made.aclose()
 
 
@@ -58,12 +58,12 @@ async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedSer
     made = cluster(timeout=20.0)
     address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
     made._link(address)
-    assert await made.present(known, asker) == known
+    assert await made.present(known, asker, patient=True) == known
     asked = len(scripted.commands)
-    assert await made.present(known, asker) == known
+    assert await made.present(known, asker, patient=True) == known
     assert [words[0] for words in scripted.commands[asked:]] == [b"INFO"]
     # What is somebody else's is asked for only of one that was not asked for a second.
-    assert await made.present(frozenset({b"a.b"}), asker) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), asker, patient=True) == frozenset()
     assert len(scripted.commands) == asked + 1
     assert made._sights.changed_at == -math.inf
     await made.aclose()
@@ -75,7 +75,9 @@ async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: Scrip
     scripted.hold(b"INFO")
     link = made._link(address)
     before = asyncio.get_running_loop().time()
-    assert await made.present(known, asker) == frozenset()
+    assert await made.present(known, asker, patient=True) is None
+    assert made._sights.changed_at == -math.inf
+    assert await made.present(known, asker, patient=False) == frozenset()
     assert made._sights.changed_at > before
     scripted.release()
     assert await link.has_told_since(before, patience=20.0)

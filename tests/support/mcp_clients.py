@@ -43,16 +43,27 @@ class Caller:
         assert isinstance(content, TextContent)
         return content.text
 
+    async def call_all(self) -> None:
+        for tool in (await self._session.list_tools()).tools:
+            await self._session.call_tool(tool.name, {})
+
 
 @asynccontextmanager
 async def connected(
-    url: str, key: DPoPKey, *, token: str | None = None, auth: httpx2.Auth | None = None
+    url: str, key: DPoPKey | None, *, token: str | None = None, auth: httpx2.Auth | None = None
 ) -> AsyncGenerator[Caller]:
-    """Open a session with an access token that is bound to `key`, or with what `auth` gets."""
+    """Open a session with an access token that is bound to `key`, or with what `auth` gets.
+
+    Without a key it is the SDK's client alone.
+    """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with (
         httpx2.AsyncClient(
-            transport=DPoPTransport(key), auth=auth, headers=headers, trust_env=False, timeout=20
+            transport=None if key is None else DPoPTransport(key),
+            auth=auth,
+            headers=headers,
+            trust_env=False,
+            timeout=20,
         ) as http,
         streamable_http_client(url, http_client=http) as streams,
         ClientSession(*streams[:2]) as session,

@@ -16,11 +16,12 @@ import pytest
 
 from dpop_middleware.client import DPoPKey
 
-__all__ = ["NodePeer", "OIDCProvider", "node_peers", "oidc_provider", "signing_key"]
+__all__ = ["NodePeer", "OIDCProvider", "mcp_conformance", "node_peers", "oidc_provider", "signing_key"]
 
 # All that any script needs, and the hash of each package: one installation serves them all.
 _LISTED = ("package.json", "package-lock.json")
 _OLDEST_NODE = 20
+_OLDEST_NODE_OF_CONFORMANCE = 22
 _SCRIPTS = Path(__file__).parent
 _LISTS = _SCRIPTS / "npm"
 # Seconds after which a silent script is killed, so that a test fails instead of waiting for ever.
@@ -41,11 +42,11 @@ def _program(name: str) -> str:
     return found
 
 
-def _node() -> str:
+def _node(oldest: int = _OLDEST_NODE) -> str:
     node = _program("node")
     asked = subprocess.run([node, "--version"], check=True, capture_output=True, text=True, timeout=30)
-    if int(asked.stdout.lstrip("v").partition(".")[0]) < _OLDEST_NODE:
-        _missing(f"Node.js {_OLDEST_NODE} or later is not installed: the npm packages of others need it")
+    if int(asked.stdout.lstrip("v").partition(".")[0]) < oldest:
+        _missing(f"Node.js {oldest} or later is not installed: the npm packages of others need it")
     return node
 
 
@@ -180,3 +181,22 @@ def node_peers(config: pytest.Config) -> Generator[NodePeer]:
     """Run the npm clients and the judge until the block ends."""
     with _running(config, "node_peers.mjs") as script:
         yield NodePeer(script)
+
+
+def mcp_conformance(config: pytest.Config, scenario: str, *, client: str, results: Path) -> str:
+    """Let the public suite of the Model Context Protocol judge a client; return what it says.
+
+    `client` is a command that is given the URL of the suite's server; `results` is a folder for the details.
+    """
+    node, packages = _node(_OLDEST_NODE_OF_CONFORMANCE), _installed(config)
+    suite = packages / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
+    arguments = ["client", "--command", client, "--scenario", scenario, "--output-dir", str(results)]
+    done = subprocess.run(
+        [node, str(suite), *arguments],
+        check=False,
+        cwd=_SCRIPTS.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr

@@ -93,9 +93,10 @@ class Browser:
         """Return what the console has said since the last call."""
         return list(self.command("POST", "/se/log", type="browser"))
 
-    def screenshot(self, path: Path) -> None:
-        """Write a picture of the whole page."""
-        picture = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, clip: dict[str, float] | None = None) -> None:
+        """Write a picture of the whole page, or of the part with these `x`, `y`, `width` and `height`."""
+        part = {} if clip is None else {"clip": {**clip, "scale": 1}}
+        picture = self.devtools("Page.captureScreenshot", captureBeyondViewport=True, **part)
         path.write_bytes(base64.b64decode(picture["data"]))
 
 

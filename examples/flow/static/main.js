@@ -6,6 +6,7 @@ import { makeKey, makeProof, publicJwk, thumbprint, tryToExport } from "./dpop.j
 import { answerOf } from "./exchange.js";
 import { forgetKey, forgetSteps, loadKey, loadSteps, saveKey, saveSteps } from "./memory.js";
 import { openSocket } from "./socket.js";
+import { summary } from "./summary.js";
 import { announce, authorizationCard, element, exchange, keyCard, socketCard, verdict } from "./view.js";
 
 const REDIRECT_URI = `${location.origin}/`;
@@ -94,7 +95,7 @@ function show() {
   byId("make-key").disabled = done.key;
   byId("start-over").disabled = !done.key;
   byId("attacks-hint").hidden = done.token;
-  for (const button of document.querySelectorAll("[data-attack]")) button.disabled = !done.token;
+  for (const button of document.querySelectorAll("[data-attack], #try-all")) button.disabled = !done.token;
 }
 
 on(byId("make-key"), async () => {
@@ -175,10 +176,46 @@ on(byId("start-over"), async () => {
   await forgetKey();
   trouble("");
   for (const result of document.querySelectorAll(".attack-result")) result.replaceChildren();
+  thiefs.clear();
+  showSummary();
   show();
   announce("Everything was deleted.");
   byId("make-key").focus();
 });
+
+/** Of all results one is open: the page stays short, and what came last is in sight. */
+document.addEventListener("toggle", ({ target }) => {
+  if (!target.open || !target.matches(".fold")) return;
+  for (const other of document.querySelectorAll(".fold[open]")) if (other !== target) other.open = false;
+}, true);
+
+const thiefs = new Map();
+
+function showSummary() {
+  byId("summary-table").replaceChildren(summary(attacks, thiefs));
+}
+
+async function tryAttack(attack, result) {
+  const records = await attack.run({
+    pair,
+    metadata: await discover(settings.issuer),
+    clientId: settings.clientId,
+    accessToken: steps.accessToken,
+    refreshToken: steps.refreshToken,
+    accounts: `${settings.resource}/accounts`,
+    transfers: `${settings.resource}/transfers`,
+    vault: `${settings.resource}/vault`,
+  });
+  const { explanations } = settings;
+  result.replaceChildren(
+    ...records.map((record) => exchange(record, {
+      explanations, own: steps.key, open: record.from === "Thief" ? "story" : "none",
+    })),
+    element("p", { class: "lesson" }, attack.lesson));
+  thiefs.set(attack.id, records.findLast(({ from }) => from === "Thief"));
+  showSummary();
+  announce(`${attack.title}. ${records.map((record) => `${record.from}: ${verdict(record)}`).join(" ")}`);
+}
 
 function attackCard(attack) {
   const result = element("div", { class: "attack-result", id: `${attack.id}-result` });
@@ -186,36 +223,25 @@ function attackCard(attack) {
     type: "button", "data-attack": attack.id,
     "aria-label": `Try it: ${attack.title}`, "aria-describedby": `${attack.id}-story`,
   }, "Try it");
-  on(button, async () => {
-    const records = await attack.run({
-      pair,
-      metadata: await discover(settings.issuer),
-      clientId: settings.clientId,
-      accessToken: steps.accessToken,
-      refreshToken: steps.refreshToken,
-      accounts: `${settings.resource}/accounts`,
-      transfers: `${settings.resource}/transfers`,
-      vault: `${settings.resource}/vault`,
-    });
-    const { explanations } = settings;
-    result.replaceChildren(
-      ...records.map((record) => exchange(record, {
-        explanations, own: steps.key, open: record.from === "Thief" ? "story" : "none",
-      })),
-      element("p", { class: "lesson" }, attack.lesson));
-    announce(`${attack.title}. ${records.map((record) => `${record.from}: ${verdict(record)}`).join(" ")}`);
-  });
+  on(button, () => tryAttack(attack, result));
   return element("li", { class: "attack" },
-    element("div", { class: "attack-head" },
+    element("div", { class: "head" },
       element("div", {},
         element("h3", {}, attack.title),
-        element("p", { class: "stolen" }, element("strong", {}, "Stolen: "), attack.stolen),
-        element("p", { id: `${attack.id}-story` }, attack.story)),
+        element("p", { class: "about", id: `${attack.id}-story` }, attack.story)),
       button),
     result);
 }
 
+on(byId("try-all"), async () => {
+  for (const attack of attacks) await tryAttack(attack, byId(`${attack.id}-result`));
+  for (const open of document.querySelectorAll(".fold[open]")) open.open = false;
+  byId("summary-title").scrollIntoView({ block: "start" });
+  announce(document.querySelector("#summary-table caption").textContent);
+});
+
 byId("attacks").replaceChildren(...attacks.map(attackCard));
+showSummary();
 for (const [id, origin] of [["page-origin", location.origin], ["issuer", settings.issuer], ["resource", settings.resource]]) {
   byId(id).textContent = origin;
 }

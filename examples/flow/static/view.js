@@ -120,7 +120,7 @@ function checksPane(decision, to, { explanations, open }) {
       state === "failed" ? element("small", {}, decision.reason) : null,
       state === "failed" ? found(decision) : null)));
   const passed = decision.checks.filter(([, state]) => state === "passed").length;
-  return pane(`The ${to}'s checks: ${passed} passed`, open !== "none",
+  return pane(`The ${to}'s checks: ${passed} passed`, open === "story",
     element("ol", { class: open === "story" ? "checks compact" : "checks" }, ...rows));
 }
 
@@ -151,30 +151,36 @@ export function verdict(record) {
   return `${by}: ${decision.reason}.`;
 }
 
+/** What is closed shows its first line only. Of all results on the page one is open: see main.js. */
+function fold(state, open, heading, ...panes) {
+  return element("article", { class: "exchange" },
+    element("details", { class: `fold ${state}`, open }, element("summary", {}, ...heading), ...panes));
+}
+
 function headline(record) {
-  const good = record.status === 200;
-  return element("header", { class: good ? "good" : "bad" },
+  return [
     element("h4", { tabindex: "-1" },
       element("span", { class: "who" }, `${record.from} → ${record.to}`), " ",
       element("code", {}, `${record.method} ${new URL(record.url).pathname}`), " ",
       element("span", { class: "status" }, String(record.status ?? "no answer"))),
-    element("p", { class: "verdict" }, verdict(record)));
+    element("p", { class: "verdict" }, verdict(record)),
+  ];
 }
 
-/** `open` says which panes are open: all that there is room for, those that tell the story of an attack, or none. */
+/** `open`: "all" shows what was sent and what came, "story" which check caught it, "none" is closed. */
 export function exchange(record, { explanations, own, open }) {
-  const story = open !== "none";
-  const roomy = matchMedia("(min-width: 46.01rem)").matches;
-  const all = roomy && open === "all";
-  const left = [requestPane(record, story)];
-  if (record.proof) left.push(proofPane(record.proof, { open: roomy && story, all }));
-  if (record.token) left.push(tokenPane(record.token, own, all));
+  const all = open === "all";
+  const left = [requestPane(record, all)];
+  if (record.proof) left.push(proofPane(record.proof, { open: all && !record.token, all: false }));
+  if (record.token) left.push(tokenPane(record.token, own, false));
   const right = [];
   if (record.decision) right.push(checksPane(record.decision, record.to, { explanations, open }));
-  if (!record.failure) right.push(answerPane(record, story));
-  return element("article", { class: "exchange", "data-check": record.decision?.check ?? "" },
-    headline(record),
+  // Beside the check that caught it stands what the thief is told.
+  if (!record.failure) (open === "story" ? left : right).push(answerPane(record, open !== "none"));
+  const view = fold(record.status === 200 ? "good" : "bad", open !== "none", headline(record),
     element("div", { class: "panes" }, element("div", {}, ...left), element("div", {}, ...right)));
+  view.dataset.check = record.decision?.check ?? "";
+  return view;
 }
 
 /** What came of the ticket: the WebSocket that it opened, and the one that it didn't open a second time. */
@@ -187,10 +193,11 @@ export function socketCard({ first, again }) {
 }
 
 export function keyCard({ jwk, jkt, refusal }, { open }) {
-  return element("article", { class: "exchange" },
-    element("header", { class: "good" },
-      element("h4", { tabindex: "-1" }, element("span", { class: "who" }, "Your key")),
-      element("p", { class: "verdict" }, `exportKey on the private key: ${refusal}. It can sign here, and be copied nowhere.`)),
+  const heading = [
+    element("h4", { tabindex: "-1" }, element("span", { class: "who" }, "Your key")),
+    element("p", { class: "verdict" }, `exportKey on the private key: ${refusal}. It can sign here, and be copied nowhere.`),
+  ];
+  return fold("good", open, heading,
     element("div", { class: "panes" },
       element("div", {}, pane("The public key", open, members(jwk))),
       element("div", {}, pane("Its thumbprint (RFC 7638)", open, members({ jkt })))));
@@ -200,13 +207,13 @@ export function authorizationCard({ request, code: received }, { open }) {
   const parameters = Object.fromEntries(new URL(request.url).searchParams);
   const panes = [element("div", {}, pane("The authorization request", open, members(parameters), curl(request)))];
   if (received) panes.push(element("div", {}, pane("The answer, in the page's address", open, members({ code: received }))));
-  return element("article", { class: "exchange" },
-    element("header", { class: received ? "good" : "" },
-      element("h4", { tabindex: "-1" },
-        element("span", { class: "who" }, "You → authorization server"), " ",
-        element("code", {}, `GET ${new URL(request.url).pathname}`)),
-      element("p", { class: "verdict" }, received
-        ? "You came back with a code. It is bound to your key before any token exists."
-        : "Not answered yet.")),
-    element("div", { class: "panes" }, ...panes));
+  const heading = [
+    element("h4", { tabindex: "-1" },
+      element("span", { class: "who" }, "You → authorization server"), " ",
+      element("code", {}, `GET ${new URL(request.url).pathname}`)),
+    element("p", { class: "verdict" }, received
+      ? "You came back with a code. It is bound to your key before any token exists."
+      : "Not answered yet."),
+  ];
+  return fold(received ? "good" : "", open, heading, element("div", { class: "panes" }, ...panes));
 }
