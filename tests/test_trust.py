@@ -1,5 +1,6 @@
 """What is said for those who judge the package holds: the threat model, the map, the way of a release."""
 
+import os
 import re
 import subprocess
 import sys
@@ -112,11 +113,26 @@ def test_an_affected_version_in_the_lock_is_found_on_its_own_branch_only() -> No
         assert len(check.findings(known, bounds, lock)) == affected
 
 
-def test_a_dependency_that_nobody_looked_up_is_found_and_one_that_is_gone() -> None:
+def test_what_nobody_looked_up_is_named() -> None:
+    known = {"package": [{"name": "b"}, {"name": "a", "looked_at": "2026-12-01"}]}
+    assert script("check_advisories").never_looked_up(known) == ["b"]
+
+
+@pytest.mark.parametrize("tag", ["", "v0.2.0"])
+def test_a_tag_is_refused_while_a_package_was_never_looked_up(tag: str) -> None:
+    command = [sys.executable, str(ROOT / ".ci" / "check_advisories.py")]
+    environ = os.environ | {"RELEASE_TAG": tag}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    unknown = [package for package in ADVISORIES["package"] if "looked_at" not in package]
+    assert (done.returncode == 0) is (not tag or not unknown), done.stdout + done.stderr
+    assert ("never looked up in a database" in done.stdout) is bool(unknown)
+
+
+def test_a_dependency_without_a_place_is_found_and_one_that_is_gone() -> None:
     check = script("check_advisories")
     known = {"package": [{"name": "old_one", "advisories": []}]}
     assert check.findings(known, [("new-one", Version("1"))], []) == [
-        "new-one is a dependency that nobody looked up: add it to the advisories",
+        "new-one is a dependency and has no place among the advisories",
         "old-one is among the advisories and is no dependency",
     ]
     with pytest.raises(ValueError, match="anything has no lower bound"):
