@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security, WebSocket
+from pydantic import BaseModel
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -465,3 +466,57 @@ def test_a_refusal_has_the_body_that_openapi_describes(world: World) -> None:
     described: Any = refusal_responses()[401]["content"]["application/json"]["schema"]["properties"]
     body = TestClient(app, base_url=ORIGIN).get("/notes", headers={"Authorization": "DPoP x"}).json()
     assert set(body) == set(described)
+
+
+NO_JSON: dict[str, Any] = {"content": b"{", "headers": {"content-type": "application/json"}}
+NO_NOTE: dict[str, Any] = {"json": {"other": 1}}
+
+
+def app_with_a_body(api: ResourceServer, ran: list[str]) -> FastAPI:
+    app, dpop = FastAPI(), DPoPSecurity(api)
+
+    class Note(BaseModel):
+        text: str
+
+    async def other() -> None:
+        ran.append("other")
+
+    @app.post("/in-arguments/{number}", dependencies=[Depends(other)])
+    async def last(number: int, note: Note, token: Annotated[AccessToken, Security(dpop)]) -> None:
+        pass
+
+    @app.post("/first/{number}", dependencies=[Security(dpop), Depends(other)])
+    async def first(number: int, note: Note) -> None:
+        pass
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "status", "others"),
+    [
+        ("/first/1", NO_NOTE, 401, []),
+        ("/first/x", NO_NOTE, 401, []),
+        ("/in-arguments/x", NO_NOTE, 401, ["other"]),
+        ("/first/1", NO_JSON, 422, []),
+        ("/in-arguments/1", NO_JSON, 422, []),
+    ],
+)
+def test_credentials_come_before_the_values_of_a_request_but_after_the_parsing_of_its_json(
+    world: World, path: str, sent: dict[str, Any], status: int, others: list[str]
+) -> None:
+    ran: list[str] = []
+    app = app_with_a_body(world.server(), ran)
+    assert browser(app).post(path, **sent).status_code == status
+    assert ran == others
+
+
+@pytest.mark.parametrize("path", ["/first/1", "/first/x", "/in-arguments/1"])
+@pytest.mark.parametrize("sent", [NO_NOTE, NO_JSON])
+def test_under_the_middleware_credentials_come_before_everything(
+    world: World, path: str, sent: dict[str, Any]
+) -> None:
+    ran: list[str] = []
+    api = world.server()
+    assert browser(DPoPMiddleware(app_with_a_body(api, ran), api)).post(path, **sent).status_code == 401
+    assert ran == []

@@ -261,6 +261,24 @@ async def test_at_most_two_tries(scripted: ScriptedServer) -> None:
     await store.aclose()
 
 
+@pytest.mark.parametrize("code", [b"READONLY", b"MASTERDOWN", b"CLUSTERDOWN"])
+async def test_a_stable_address_leads_to_the_new_master_once_the_old_one_is_demoted(
+    scripted: ScriptedServer, code: bytes
+) -> None:
+    """The connection that is there stays with the demoted server: the store must give it up."""
+    store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
+    assert await store.add(entry()) is True
+    demoted = scripted.opened
+
+    def script(words: tuple[bytes, ...]) -> bytes | None:
+        is_entry = words[0] == b"SET" and b"anchor" not in words[1]
+        return b"-%b no\r\n" % code if is_entry and scripted.asking <= demoted else None
+
+    scripted.script = script
+    assert [await answer(store, entry()) for _ in range(20)] == [True] * 20
+    await store.aclose()
+
+
 async def test_owner_tokens_are_128_bits_and_of_one_call_only(scripted: ScriptedServer) -> None:
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     await answers(store, [entry("same")] * 20)

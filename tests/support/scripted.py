@@ -30,7 +30,8 @@ class ScriptedServer:
     """Keeps keys like a server would, but first asks `script` for a reply to each command's words.
 
     Where `script` has none, it answers from its keys. Every command is remembered in `commands`; `open` says
-    how many connections are open now.
+    how many connections are open now, `opened` how many there were, and `asking` the number of the one whose
+    command `script` sees.
     """
 
     def __init__(self, script: Callable[[Words], Reply] = lambda words: None) -> None:
@@ -38,6 +39,8 @@ class ScriptedServer:
         self.commands: list[Words] = []
         self.keys: dict[bytes, bytes] = {}
         self.open = 0
+        self.opened = 0
+        self.asking = 0
         self._writers: list[asyncio.StreamWriter] = []
         self._held = b""
         self._released = asyncio.Event()
@@ -83,6 +86,7 @@ class ScriptedServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         self.open += 1
+        self.opened = number = self.opened + 1
         try:
             while True:
                 count = int((await reader.readline())[1:])
@@ -93,6 +97,7 @@ class ScriptedServer:
                 self.commands.append(tuple(words))
                 if words[0] == self._held:
                     await self._released.wait()
+                self.asking = number
                 reply = self.script(tuple(words))
                 writer.write(self._reply(tuple(words)) if reply is None else reply)
         except (OSError, ValueError, asyncio.IncompleteReadError):

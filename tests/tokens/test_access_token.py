@@ -6,12 +6,16 @@ import json
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpop_middleware import AccessToken, ResourceRequest
+from dpop_middleware import AccessToken, MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import World, scope_of
 from tests.support.api import Api
 
@@ -92,3 +96,60 @@ async def test_a_token_is_written_into_a_log_without_the_header_of_its_proof() -
     assert "user123" in written
     assert api.proof().partition(".")[0] not in written
     assert {field.name for field in dataclasses.fields(used)} == set(json.loads(written))
+
+
+def issued(
+    **claims: Any,
+) -> tuple[ResourceServer, Callable[[], ResourceRequest], list[AuthenticationEvent]]:
+    """A server, what makes requests with one token of its issuer's, and the events."""
+    issuer, key = TestIssuer(audience="https://api.example.test"), DPoPKey.generate()
+    events: list[AuthenticationEvent] = []
+    server = ResourceServer(
+        issuer=issuer.issuer,
+        resource="https://api.example.test",
+        jwks=issuer.jwks(),
+        replay_store=MemoryReplayStore(),
+        on_event=events.append,
+    )
+    presented = issuer.token(jkt=key.jkt, **claims)
+
+    def request() -> ResourceRequest:
+        proof = key.proof("GET", "https://api.example.test/notes", access_token=presented)
+        return ResourceRequest("GET", "/notes", (), (f"DPoP {presented}",), (proof,))
+
+    return server, request, events
+
+
+async def test_neither_a_token_nor_what_holds_it_shows_its_claims() -> None:
+    server, request, events = issued(email="ann@example.com")
+    authentication = await server.verify(request())
+    verified = server.authorize(authentication)
+    secret = verified.access_token.claims["email"]
+    assert secret == "ann@example.com"
+    assert len(events) == 1
+    # A verifier of the user's own may put a plain dictionary there.
+    assert "ann@" not in repr(dataclasses.replace(token("ann", "app"), claims={"email": secret}))
+    for value in (verified.access_token, verified, authentication, events):
+        assert secret not in repr(value)
+        assert secret not in str(value)
+
+
+def test_no_part_of_a_token_can_be_set() -> None:
+    one = token("ann", "app")
+    for field in dataclasses.fields(one):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(one, field.name, None)
+        with pytest.raises((AttributeError, TypeError)):
+            delattr(one, field.name)
+    assert isinstance(one.scopes, frozenset)
+
+
+async def test_what_an_application_does_to_claims_reaches_no_other_request() -> None:
+    server, request, _ = issued()
+    first = (await server.authenticate(request())).access_token
+    with pytest.raises(TypeError):
+        first.claims["sub"] = "mallory"  # type: ignore[index] # pyright: ignore[reportIndexIssue]
+    first.claims["cnf"]["jkt"] = "another"
+    second = (await server.authenticate(request())).access_token
+    assert second.subject == first.subject
+    assert second.claims["cnf"]["jkt"] == second.jkt
