@@ -79,6 +79,7 @@ class DPoPMiddleware:
         part("app", app, "an ASGI application", fits=callable(app))
         self.app = app
         self.resource_server = resource_server
+        resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
         self._required = flag("required", required)

@@ -114,8 +114,9 @@ class DPoPSecurity(SecurityBase):
     - `scheme_name`, `description`: for OpenAPI.
 
     The instance is the key for `app.dependency_overrides`. A dependency can't put a nonce on every response:
-    with a nonce policy it needs `DPoPMiddleware` around the application, or raises ConfigurationError at
-    its first use. Raises `DPoPHTTPException` for whatever `ResourceServer.authenticate` refuses.
+    with a nonce policy it needs `DPoPMiddleware` around the application, or the server's opening raises
+    ConfigurationError; without a lifespan, its first use. Raises `DPoPHTTPException` for whatever
+    `ResourceServer.authenticate` refuses.
     """
 
     def __init__(
@@ -136,6 +137,8 @@ class DPoPSecurity(SecurityBase):
         self.scheme_name = scheme_name
         self._required = flag("required", required)
         self._resource_server = resource_server
+        if resource_server.policy.nonce != "off":
+            resource_server.verification.needs_middleware = True
         self._requirements = Requirements(
             any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age
         )

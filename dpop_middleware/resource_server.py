@@ -277,8 +277,10 @@ class ResourceServer:
     async def open(self) -> None:
         """Fetch the issuer's keys and let the store look at its server now, in the background.
 
-        What is wrong there is logged. Requests fetch and connect without this.
+        What is wrong there is logged. Requests fetch and connect without this. Raises ConfigurationError for
+        a dependency with a nonce policy and no middleware.
         """
+        self.verification.check_nonces_are_delivered()
         await open_part(self.verification.verifier)
         await open_part(self.verification.proofs.store)
 

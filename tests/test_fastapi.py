@@ -1,5 +1,7 @@
 """The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of adapters."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
@@ -10,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 
-from dpop_middleware import AccessToken, DPoPMiddleware, ResourceServer
+from dpop_middleware import AccessToken, DPoPMiddleware, DPoPPolicy, HMACNonceProvider, ResourceServer
 from dpop_middleware.errors import ConfigurationError, InvalidDPoPProof, MissingCredentials
 from dpop_middleware.fastapi import (
     DPoPHTTPException,
@@ -520,3 +522,56 @@ def test_under_the_middleware_credentials_come_before_everything(
     api = world.server()
     assert browser(DPoPMiddleware(app_with_a_body(api, ran), api)).post(path, **sent).status_code == 401
     assert ran == []
+
+
+def with_nonces(world: World, **policy: Any) -> ResourceServer:
+    return world.server(nonces=HMACNonceProvider(bytes(32)), policy=DPoPPolicy(**policy))
+
+
+def opening(api: ResourceServer) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with api:
+            yield
+
+    return FastAPI(lifespan=lifespan)
+
+
+@pytest.mark.parametrize("nonce", ["required", "fallback"])
+def test_a_nonce_policy_that_nothing_delivers_is_found_at_the_start(world: World, nonce: str) -> None:
+    api = with_nonces(world, nonce=nonce)
+    app = opening(api)
+    app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(api))])
+    with (
+        pytest.raises(ConfigurationError, match="add DPoPMiddleware with the same ResourceServer"),
+        browser(app),
+    ):
+        pass
+
+
+def test_a_sibling_with_a_nonce_policy_is_found_at_the_start_too(world: World) -> None:
+    api = with_nonces(world)
+    app = opening(api)
+    stricter = api.with_policy(nonce="required")
+    app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(stricter))])
+    with pytest.raises(ConfigurationError, match="add DPoPMiddleware"), browser(app):
+        pass
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_nonce_policy_under_the_middleware_starts(world: World, added: bool) -> None:
+    api = with_nonces(world, nonce="required")
+    app = opening(api)
+    app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(api))])
+    if added:
+        app.add_middleware(DPoPMiddleware, resource_server=api)
+    with browser(app if added else DPoPMiddleware(app, api)) as client:
+        assert client.get("/notes").status_code == 401
+
+
+def test_dependencies_without_nonces_start_without_a_middleware(world: World) -> None:
+    api = with_nonces(world)
+    app = opening(api)
+    app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(api))])
+    with browser(app) as client:
+        assert client.get("/notes").status_code == 401

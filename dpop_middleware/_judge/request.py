@@ -25,7 +25,7 @@ from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InvalidRequest, InvalidToken, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
@@ -70,9 +70,18 @@ class RequestVerification:
         self.clock = clock
         self.policies = policies
         self._gateway: RequestVerification | None = None
+        # Whether something that can't put a nonce on each response needs a middleware; whether there is one.
+        self.needs_middleware = self.has_middleware = False
         # Where a token may last longer each time it is asked about, no proof dies with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
         self._is_remote = remoteness(verifier)
+
+    def check_nonces_are_delivered(self) -> None:
+        """Raise ConfigurationError where nothing would put a nonce on the responses."""
+        if self.needs_middleware and not self.has_middleware:
+            raise ConfigurationError(
+                "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
+            )
 
     def add(self, policy: DPoPPolicy) -> None:
         """From now on remember proofs for `policy` too."""
