@@ -17,9 +17,10 @@ from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._log import LOG, RateLimit
 from dpop_middleware._options import choice, field_name, part, refused
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken
 
@@ -131,6 +132,12 @@ class ForwardAuth:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        try:
+            check_event_loop()
+        except ConfigurationError as error:
+            # Raised, it would pass for an application without a lifespan.
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
         await self.resource_server.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()

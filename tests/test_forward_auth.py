@@ -459,6 +459,24 @@ async def test_a_server_that_fails_to_close_has_shut_down_all_the_same(world: Wo
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
+def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    # Driven by hand, as by a library that isn't asyncio.
+    starting = ForwardAuth(world.server(), secret=SHARED_SECRET)({"type": "lifespan"}, receive, send)
+    with pytest.raises(StopIteration):
+        starting.send(None)
+    (message,) = sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert "asyncio only" in message["message"]
+
+
 async def test_each_decision_is_an_event_of_the_original_request() -> None:
     world, events = World(), list[Any]()
     app = ForwardAuth(world.server(on_event=events.append), secret=SHARED_SECRET)

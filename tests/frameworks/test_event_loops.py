@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import dpop_middleware
 
 APPLICATION = """
@@ -15,10 +17,18 @@ api = ResourceServer(issuer="https://auth.example.com", resource="https://api.ex
                      replay_store=MemoryReplayStore())
 app = DPoPMiddleware(Starlette(), api)
 """
+AT_A_GATEWAY = """
+from dpop_middleware.forward_auth import ForwardAuth
+
+app = ForwardAuth(api, private_listener=True)
+"""
 
 
-def test_hypercorn_under_trio_ends_with_a_message_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "serving.py").write_text(APPLICATION)
+@pytest.mark.parametrize("application", [APPLICATION, APPLICATION + AT_A_GATEWAY])
+def test_hypercorn_under_trio_ends_with_a_message_that_says_what_to_do(
+    tmp_path: Path, application: str
+) -> None:
+    (tmp_path / "serving.py").write_text(application)
     command = ["-m", "hypercorn", "serving:app", "--bind", "127.0.0.1:0", "--worker-class", "trio"]
     ended = subprocess.run(
         [sys.executable, *command],
