@@ -167,7 +167,7 @@ class TestWaitReplicas:
 
     async def test_a_replica_that_confirms(self, pair: tuple[Server, Server]) -> None:
         master, replica = pair
-        store = RedisReplayStore.from_url(master.url, new_server="accept", wait_replicas=1)
+        store = RedisReplayStore.from_url(master.url, new_server="accept", wait_replicas=1, timeout=10.0)
         item = entry()
         assert await store.add(item) is True
         assert replica.run("EXISTS", f"dpop:{item.key}") == 1

@@ -36,6 +36,14 @@ async def store(server: Server) -> AsyncIterator[RedisReplayStore]:
 
 
 @pytest.fixture
+async def undisturbed(server: Server) -> AsyncIterator[RedisReplayStore]:
+    """A store that a busy machine does not make refuse: what it refuses is the store's own doing."""
+    store = RedisReplayStore.from_url(server.url, new_server="accept", timeout=10.0)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
 async def proxy(server: Server) -> AsyncIterator[Proxy]:
     async with Proxy(server.port) as proxy:
         yield proxy
@@ -359,12 +367,12 @@ async def test_nothing_else_is_lost_by_a_flush(server: Server, store: RedisRepla
     assert await answers(store, [after_a_loss() for _ in range(100)]) == {True: 100}
 
 
-async def test_a_restart_without_persistence(server: Server, store: RedisReplayStore) -> None:
+async def test_a_restart_without_persistence(server: Server, undisturbed: RedisReplayStore) -> None:
     used = [entry(age=random.random() * 15) for _ in range(500)]
-    assert await answers(store, used) == {True: 500}
+    assert await answers(undisturbed, used) == {True: 500}
     server.restart()
-    assert await recovery(store) < RECOVERY
-    assert await answers(store, [item._replace(now=time.time()) for item in used]) == {503: 500}
+    assert await recovery(undisturbed) < RECOVERY
+    assert await answers(undisturbed, [item._replace(now=time.time()) for item in used]) == {503: 500}
 
 
 async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server: Server) -> None:

@@ -61,6 +61,7 @@ def _joserfc(algorithm: str, number: int) -> LibraryKey:
 def _authlib(algorithm: str, number: int) -> LibraryKey:
     # Its import warns, whatever the filters, that joserfc is its successor.
     with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
         jose: Any = importlib.import_module("authlib.jose")
     if algorithm in _CURVES:
         key = jose.ECKey.generate_key(_CURVES[algorithm], is_private=True)
