@@ -177,7 +177,7 @@ def test_the_release_runs_environments_of_tox_that_there_are() -> None:
     there = set(re.findall(r"^\[testenv:(\w+)\]", tox, re.MULTILINE))
     (everything,) = re.findall(r"^env_list = (.*)$", tox, re.MULTILINE)
     assert "release" in told
-    assert set(told) <= there | set(everything.split(", "))
+    assert {name for name in told if not re.fullmatch(r"py3\d+", name)} <= there | set(everything.split(", "))
     assert set(everything.split(", ")) - {"coverage"} <= set(told), "what tox runs, a release runs"
 
 
