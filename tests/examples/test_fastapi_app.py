@@ -107,17 +107,15 @@ def check(app: Deployed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [GUNICORN, UVICORN], ids=["gunicorn", "uvicorn"])
-def test_two_workers_share_what_they_remember(command: tuple[str, ...]) -> None:
+def test_two_workers_of_gunicorn_share_what_they_remember() -> None:
     port = free_port()
-    bind = ("--bind", f"127.0.0.1:{port}") if command is GUNICORN else ("--port", str(port))
-    with deployed((*command, *bind), f"http://127.0.0.1:{port}") as app:
+    with deployed((*GUNICORN, "--bind", f"127.0.0.1:{port}"), f"http://127.0.0.1:{port}") as app:
         check(app)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-def test_the_nginx_configuration_of_the_chapter(tmp_path: Path) -> None:
+def test_two_workers_of_uvicorn_behind_the_nginx_of_the_chapter(tmp_path: Path) -> None:
     text = (HOUSE / "examples/fastapi_app/nginx.conf").read_text(encoding="utf-8")
     port, path = free_port(), tmp_path / "notes.sock"
     changed = replaced(

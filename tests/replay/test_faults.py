@@ -496,7 +496,7 @@ async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
 async def test_connections_cut_at_random_under_load(
     proxy: Proxy, proxied: RedisReplayStore, implementation: str
 ) -> None:
-    rounds = 150 if implementation == next(iter(implementations())) else 40
+    rounds = 60 if implementation == next(iter(implementations())) else 30
     slowest = 0.0
     async with Load(proxied) as load:
         for _ in range(rounds):
