@@ -1,5 +1,6 @@
 """What the framework adapters of one connection share."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,20 @@ async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
     with pytest.raises(InvalidDPoPProof, match="used before"):
         await connection.authenticate(server, {**scope, "path": "/b"}, Requirements())
     assert await connection.authenticate(server, scope, Requirements()) == first
+
+
+async def test_the_evidence_of_a_request_is_found_by_its_very_token() -> None:
+    world = World()
+    server = world.server()
+    scope = scope_of("/a", world.fields("/a"))
+    connection = Connection.of(scope)
+    verified = await connection.authenticate(server, scope, Requirements())
+    evidence = connection.evidence(server, verified)
+    assert evidence is not None
+    assert evidence.access_token is verified.access_token
+    another = verified._replace(access_token=replace(verified.access_token, subject="another"))
+    assert connection.evidence(server, another) is None
+    assert connection.evidence(world.server(), verified) is None
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept", "websocket.http.response.start"])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.settings import Notices, Settings
 
 
@@ -84,3 +85,8 @@ def test_what_comes_and_goes_is_said_again_after_a_while(
     assert [record.message for record in caplog.records].count("an outage") == 3
     assert [record.message for record in caplog.records].count("a setting") == 1
     assert len(caplog.records) == 6 + 3 + 1
+
+
+def test_where_nobody_listens_an_exchange_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    Settings(timeout=0.25).tell(StoreExchange(entries=1, seconds=0.001, answered=True))
+    assert caplog.records == []

@@ -1,11 +1,15 @@
 """What a server says of its cluster may be anything: then it is no answer, and nothing worse."""
 
+import asyncio
+
 import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.anchor import identity_of
+from dpop_middleware.replay.info import parse_info
 from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.topology import Topology, fetch_topology
+from dpop_middleware.replay.topology import Topology, fetch_topology, identities_among
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 
@@ -86,3 +90,18 @@ async def test_the_health_of_a_server_with_odd_replies_is_told(
         health = await store.health()
     assert not health.ok
     assert [node.error for node in health.nodes] == [error]
+
+
+async def test_whose_data_are_found_is_no_longer_asked_for_elsewhere() -> None:
+    text = b"role:master\r\nrun_id:" + b"a" * 40 + b"\r\nmaster_replid:" + b"b" * 40 + b"\r\n"
+    wanted = frozenset({identity_of(parse_info(text))})
+
+    def tell(words: tuple[bytes, ...]) -> bytes | None:
+        return b"$%d\r\n%b\r\n" % (len(text), text) if words[0] == b"INFO" else None
+
+    async with ScriptedServer(tell) as server, ScriptedServer() as silent:
+        silent.hold(b"INFO")
+        target = target_of_url(server.url.replace("redis://", "redis+cluster://"))
+        nodes = [(HOST, server.port), (HOST, silent.port)]
+        found = await asyncio.wait_for(identities_among(target, nodes, wanted, 60.0), 30)
+    assert found == wanted
