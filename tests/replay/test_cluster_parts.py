@@ -91,6 +91,7 @@ async def test_a_master_that_nobody_wrote_to_is_met_at_once(scripted: ScriptedSe
     async with asyncio.timeout(10):
         while not scripted.commands:
             await asyncio.sleep(0.01)
+    assert scripted.opened == 1
     await made.aclose()
 
 

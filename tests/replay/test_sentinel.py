@@ -80,6 +80,7 @@ async def test_a_client_of_redis_py(sentinels: Sentinels) -> None:
     client = sentinel.master_for(sentinels.service)
     store = RedisReplayStore(client, new_server="accept")
     await works(store)
+    assert (await store.health()).ok
     await store.aclose()
     await client.aclose()
     for each in sentinel.sentinels:
