@@ -33,7 +33,6 @@ from dpop_middleware.errors import (
     InvalidRequest,
     InvalidToken,
     Scheme,
-    Unavailable,
 )
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.policy import DPoPPolicy
@@ -227,16 +226,7 @@ class WebSocketTickets:
             expires_at=ticket.expires_at + WORKER_CLOCK_MARGIN,
             speaks_for=f"{token.issuer} {token.identity}",
         )
-        try:
-            first = await self._proofs.store.add(entry)
-        except DPoPError as error:
-            raise error.restated(check=Check.JTI) from error.__cause__
-        except Exception as error:
-            # The store may be anybody's: when it fails, nobody knows, and the handshake is refused.
-            raise Unavailable(
-                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
-            ) from error
-        if first is not True:
+        if not await self._proofs.is_first(entry):
             raise InvalidToken("the ticket was used before", check=Check.JTI)
 
     def _target_at(self, path: str, request: ResourceRequest) -> str:

@@ -198,9 +198,16 @@ class ProofVerification:
         since a proof is as old as its nonce.
         """
         try:
-            first = await self.store.add(judged.entry)
+            first = await self.is_first(judged.entry)
         except Unavailable as error:
             raise self._unavailable(error, judged, policy) from error.__cause__
+        if not first:
+            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
+
+    async def is_first(self, entry: ReplayEntry) -> bool:
+        """Have the store remember `entry`; return whether it is the first time. Raises `errors.DPoPError`."""
+        try:
+            return await self.store.add(entry) is True
         except DPoPError as error:
             raise error.restated(check=Check.JTI) from error.__cause__
         except Exception as error:
@@ -208,8 +215,6 @@ class ProofVerification:
             raise Unavailable(
                 "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
             ) from error
-        if first is not True:
-            raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
     def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
         if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
