@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.replay.anchor import identity_of
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.cluster import Cluster, Place
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.line import Line
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.topology import Topology
+from dpop_middleware.replay.redis.anchor import Buckets, identity_of
+from dpop_middleware.replay.redis.cluster import Cluster, Place
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import Topology
+from dpop_middleware.replay.redis.upkeep import Line
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 
@@ -34,7 +32,7 @@ def cluster(port: int = 1, *, timeout: float = 0.25) -> Any:
 async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
     made = cluster()
     assert made.buckets((HOST, 1)) == []
-    assert await made.present(frozenset({b"a.b"}), (HOST, 1)) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), (HOST, 1), patient=True) == frozenset()
     await made.aclose()
 
 
@@ -58,12 +56,12 @@ async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedSer
     made = cluster(timeout=20.0)
     address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
     made._link(address)
-    assert await made.present(known, asker) == known
+    assert await made.present(known, asker, patient=True) == known
     asked = len(scripted.commands)
-    assert await made.present(known, asker) == known
+    assert await made.present(known, asker, patient=True) == known
     assert [words[0] for words in scripted.commands[asked:]] == [b"INFO"]
     # What is somebody else's is asked for only of one that was not asked for a second.
-    assert await made.present(frozenset({b"a.b"}), asker) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), asker, patient=True) == frozenset()
     assert len(scripted.commands) == asked + 1
     assert made._sights.changed_at == -math.inf
     await made.aclose()
@@ -75,7 +73,9 @@ async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: Scrip
     scripted.hold(b"INFO")
     link = made._link(address)
     before = asyncio.get_running_loop().time()
-    assert await made.present(known, asker) == frozenset()
+    assert await made.present(known, asker, patient=True) is None
+    assert made._sights.changed_at == -math.inf
+    assert await made.present(known, asker, patient=False) == frozenset()
     assert made._sights.changed_at > before
     scripted.release()
     assert await link.has_told_since(before, patience=20.0)

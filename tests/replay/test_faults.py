@@ -17,7 +17,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.pending import CROWDED, FENCED, NO_ANSWER, REFUSED
+from dpop_middleware.replay.redis.pending import CROWDED, FENCED, NO_ANSWER, REFUSED
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.proxy import Proxy
 from tests.support.replay import after_a_loss, answer, answers, entry
@@ -407,10 +407,9 @@ async def test_the_server_is_looked_at_when_the_store_is_opened(
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         await store.open()
         assert caplog.records == []
-        async with asyncio.timeout(5):
-            while not caplog.records:
+        async with asyncio.timeout(10):
+            while "allkeys-lru" not in caplog.text:
                 await asyncio.sleep(0.01)
-    assert "allkeys-lru" in caplog.text
     await store.aclose()
 
 
@@ -421,10 +420,9 @@ async def test_a_server_that_is_away_at_the_start_is_said_to_be(
     store = RedisReplayStore.from_url(server.url)
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         await store.open()
-        async with asyncio.timeout(5):
-            while not caplog.records:
+        async with asyncio.timeout(10):
+            while "the replay store can't be used (ConnectionError)" not in caplog.text:
                 await asyncio.sleep(0.01)
-    assert "the replay store can't be used (ConnectionError)" in caplog.text
     await store.aclose()
 
 

@@ -8,18 +8,18 @@ import pytest
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.anchor import Anchor, identity_of
-from dpop_middleware.replay.batch import Batch
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.inquiry import MOST_HELD, Inquiry
-from dpop_middleware.replay.pending import PendingWrite
-from dpop_middleware.replay.reading import AnchorReading
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.retention import LivingRetentions, PublishedRetentions
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis import inquiry as inquiry_module
+from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.inquiry import MOST_HELD, Inquiry
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import PendingWrite
+from dpop_middleware.replay.redis.reading import AnchorReading
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
 from tests.support.replay import entry
 from tests.support.slots import entry_in, slots_between
 
@@ -172,9 +172,42 @@ class Silent:
     def resubmit(self, write: PendingWrite) -> None:
         self.resubmitted.append(write)
 
-    async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
         self.asked += 1
         return await self.answer
+
+
+class Busy(Silent):
+    """A cluster one of whose masters says nothing for a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patient: list[bool] = []
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        self.patient.append(patient)
+        await asyncio.sleep(0.01)
+        return None if patient else frozenset()
+
+
+async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(
+    quiet: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiry_module, "PATIENCE", 0.05)
+    router: Any = Busy()
+    inquiry = Inquiry(quiet, router, lambda: None)
+    item = write(0)
+    quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([item])
+    inquiry.look()
+    async with asyncio.timeout(10):
+        while inquiry.is_running:
+            await asyncio.sleep(0.005)
+    assert router.patient == [True] * (len(router.patient) - 1) + [False]
+    assert len(router.patient) > 1
+    assert quiet.sights.since[item.bucket] > -math.inf
+    assert router.resubmitted == [item]
+    await inquiry.aclose()
 
 
 async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> None:

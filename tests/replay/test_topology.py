@@ -4,8 +4,8 @@ import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.topology import Topology, fetch_topology
+from dpop_middleware.replay.redis.endpoints import target_of_url
+from dpop_middleware.replay.redis.topology import Topology, fetch_topology
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 

@@ -5,15 +5,20 @@ import contextvars
 from functools import partial
 
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.link import Link
-from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import Address, Target
-from dpop_middleware.replay.topology import Topology, fetch_topology, identities_among, tag_of, with_owner
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.endpoints import Address, Target, connector
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import (
+    Topology,
+    fetch_topology,
+    identities_among,
+    tag_of,
+    with_owner,
+)
+from dpop_middleware.replay.redis.writer import Link
 
 __all__ = ["Cluster"]
 
@@ -110,11 +115,13 @@ class Cluster:
                 link.fence.standing.read_again()
                 link.greet()
 
-    async def present(self, identities: frozenset[bytes], asker: Address) -> frozenset[bytes]:
+    async def present(
+        self, identities: frozenset[bytes], asker: Address, *, patient: bool
+    ) -> frozenset[bytes] | None:
         """Those of `identities` whose data masters other than `asker` have now.
 
-        Before it returns, what each of them has lost up to a second ago is known, or taken for granted where
-        it doesn't tell.
+        By then it is known what each of them has lost up to a second ago. Where one doesn't tell that, it is
+        None with `patient`, else a loss is taken for granted.
         """
         # Half of a request's time in all, as for one try.
         patience = self._settings.timeout / 4
@@ -131,6 +138,8 @@ class Cluster:
         for link, has_told in zip(links.values(), told, strict=True):
             if has_told:
                 found.update(one for one in identities if link.fence.vitals.still_has(one))
+            elif patient:
+                return None
             else:
                 self._sights.changed_at = self._loop.time()
         if found == identities:
@@ -263,18 +272,7 @@ class Place:
     def __init__(self, cluster: Cluster, address: Address) -> None:
         self._cluster = cluster
         self._address = address
-
-    def resubmit(self, write: PendingWrite) -> None:
-        """See `Cluster.resubmit`."""
-        self._cluster.resubmit(write)
-
-    def redirect(self, write: PendingWrite, error: ServerError) -> None:
-        """See `Cluster.redirect`."""
-        self._cluster.redirect(write, error)
-
-    def look_again(self, error: Exception) -> None:
-        """See `Cluster.look_again`."""
-        self._cluster.look_again(error)
+        self.resubmit, self.redirect, self.look_again = cluster.resubmit, cluster.redirect, cluster.look_again
 
     def tag(self) -> bytes | None:
         """See `Cluster.tag`."""
@@ -288,6 +286,6 @@ class Place:
         """See `Cluster.look_around`."""
         self._cluster.look_around(self._address)
 
-    async def present(self, identities: frozenset[bytes]) -> frozenset[bytes]:
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
         """See `Cluster.present`."""
-        return await self._cluster.present(identities, self._address)
+        return await self._cluster.present(identities, self._address, patient=patient)
