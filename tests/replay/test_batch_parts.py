@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.replay.batch import Batch
-from dpop_middleware.replay.settings import Settings
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.options import Settings
 
 NOW = 1_800_000_000.0
 

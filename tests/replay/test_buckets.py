@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from dpop_middleware.replay.buckets import BUCKETS, Buckets
+from dpop_middleware.replay.redis.anchor import BUCKETS, Buckets
 
 ONE, MANY = Buckets(b"dpop", spread=False), Buckets(b"dpop", spread=True)
 

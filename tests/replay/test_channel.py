@@ -7,10 +7,9 @@ import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.wire import command
+from dpop_middleware.replay.redis.connection import Channel
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.resp import command
 from tests.support.scripted import ScriptedServer
 
 

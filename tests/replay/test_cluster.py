@@ -9,10 +9,9 @@ from redis.asyncio import RedisCluster
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry, ReplayStore
-from dpop_middleware.replay.anchor import identity_of
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.pending import CROWDED
+from dpop_middleware.replay.redis.anchor import Buckets, identity_of
+from dpop_middleware.replay.redis.pending import CROWDED
+from dpop_middleware.replay.redis.server import ServerInfo
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.replay import answer, answers, entry

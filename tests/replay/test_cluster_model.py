@@ -16,12 +16,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.anchor import Anchor
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import ServerChanged, ServerInfo
-from dpop_middleware.replay.losses import still_has
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.anchor import Anchor, Buckets, still_has
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.server import ServerChanged, ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
 
 SEEDS = 1000
 STEPS = 90

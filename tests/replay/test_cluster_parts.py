@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.replay.anchor import identity_of
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.cluster import Cluster, Place
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.line import Line
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.topology import Topology
+from dpop_middleware.replay.redis.anchor import Buckets, identity_of
+from dpop_middleware.replay.redis.cluster import Cluster, Place
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import Topology
+from dpop_middleware.replay.redis.upkeep import Line
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 

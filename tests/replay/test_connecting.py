@@ -1,8 +1,8 @@
 import pytest
 from redis.exceptions import BusyLoadingError
 
-from dpop_middleware.replay.connecting import connector, inspect
-from dpop_middleware.replay.target import target_of_url
+from dpop_middleware.replay.redis.connection import inspect
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
 from tests.support.scripted import ScriptedServer, bulk
 
 

@@ -3,11 +3,10 @@ import math
 
 import pytest
 
-from dpop_middleware.replay.anchor import Anchor, identity_of
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence, NewServer
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.fence import Fence, NewServer
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
 
 NOW = 1_800_000_000.0
 # As much as two workers' clocks may differ.

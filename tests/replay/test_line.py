@@ -6,12 +6,11 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.link import Link
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import target_of_url
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.writer import Link
 from tests.support.replay import after_a_loss, answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Cluster, Server, free_port

@@ -7,16 +7,15 @@ import uvloop
 
 from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.cluster import Cluster
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.link import Link
-from dpop_middleware.replay.pending import PendingWrite
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import target_of_url
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.cluster import Cluster
+from dpop_middleware.replay.redis.connection import Channel
+from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import PendingWrite
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.writer import Link
 from tests.support.proxy import Proxy
 from tests.support.replay import entry
 from tests.support.scripted import ScriptedServer

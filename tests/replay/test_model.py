@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import ServerChanged, ServerInfo
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.server import ServerChanged, ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
 
 SEEDS = 1500
 STEPS = 120

@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 from typing import Any
 
-from dpop_middleware.replay.target import target_of_url
+from dpop_middleware.replay.redis.endpoints import target_of_url
 from tests.support.scripted import ScriptedServer
 
 VERSION = importlib.metadata.version("redis")

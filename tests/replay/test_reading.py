@@ -8,19 +8,18 @@ import pytest
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay import inquiry as inquiry_module
-from dpop_middleware.replay.anchor import Anchor, identity_of
-from dpop_middleware.replay.batch import Batch
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.inquiry import MOST_HELD, Inquiry
-from dpop_middleware.replay.pending import PendingWrite
-from dpop_middleware.replay.reading import AnchorReading
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.retention import LivingRetentions, PublishedRetentions
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis import inquiry as inquiry_module
+from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.inquiry import MOST_HELD, Inquiry
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import PendingWrite
+from dpop_middleware.replay.redis.reading import AnchorReading
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights
 from tests.support.replay import entry
 from tests.support.slots import entry_in, slots_between
 

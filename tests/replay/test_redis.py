@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayStore
-from dpop_middleware.replay.health import NodeHealth, StoreHealth
+from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer
@@ -242,7 +242,7 @@ class TestLocalFallback:
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         small = functools.partial(MemoryReplayStore, max_entries=1, max_share=1.0)
-        monkeypatch.setattr("dpop_middleware.replay.redis.MemoryReplayStore", small)
+        monkeypatch.setattr("dpop_middleware.replay.redis.store.MemoryReplayStore", small)
         store = RedisReplayStore.from_url(
             server.url, timeout=2.0, new_server="accept", on_unavailable="local"
         )
@@ -379,7 +379,7 @@ async def main():
         item = entry()
         assert await store.add(item) is True
         with monkeypatch.context() as child:
-            child.setattr("dpop_middleware.replay.redis.os.getpid", lambda: -1)
+            child.setattr("dpop_middleware.replay.redis.store.os.getpid", lambda: -1)
             assert await store.add(item) is False
             await store.aclose()
             (inherited,) = vars(store)["_inherited"]

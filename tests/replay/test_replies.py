@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.replies import Replies, ServerError
+from dpop_middleware.replay.redis.resp import Replies, ServerError
 
 
 def read(pieces: Iterable[bytes], count: int) -> list[object] | None:

@@ -6,7 +6,7 @@ import pytest
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.exchange import StoreExchange
-from dpop_middleware.replay.settings import Notices, Settings
+from dpop_middleware.replay.redis.options import Notices, Settings
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_comes_and_goes_is_said_again_after_a_while(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [5.0]
-    monkeypatch.setattr("dpop_middleware.replay.settings.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("dpop_middleware.replay.redis.options.time.monotonic", lambda: now[0])
     notices = Notices()
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         for moment in (5.0, 64.9, 65.0, 66.0, 124.9, 125.0):

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay import RedisReplayStore, ReplayEntry, sights
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis import sights
 from tests.support.load import Load, eventually, stolen
 from tests.support.replay import answers
 from tests.support.slots import give_away_without_data, in_slots, migrate, slots_between

@@ -5,13 +5,11 @@ import math
 
 import pytest
 
-from dpop_middleware.replay import sights as sights_module
-from dpop_middleware.replay.anchor import Anchor, identity_of
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.standing import Standing
+from dpop_middleware.replay.redis import sights as sights_module
+from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights, Standing
 
 NOW = 1_800_000_000.0
 MARGIN = 5.0

@@ -9,7 +9,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.target import Target, target_of_client, target_of_url
+from dpop_middleware.replay.redis.endpoints import Target, target_of_client, target_of_url
 from tests.support.valkey import sentinel_client
 
 

@@ -6,10 +6,10 @@ import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.anchor import identity_of
-from dpop_middleware.replay.info import parse_info
-from dpop_middleware.replay.target import target_of_url
-from dpop_middleware.replay.topology import Topology, fetch_topology, identities_among
+from dpop_middleware.replay.redis.anchor import identity_of
+from dpop_middleware.replay.redis.endpoints import target_of_url
+from dpop_middleware.replay.redis.server import parse_info
+from dpop_middleware.replay.redis.topology import Topology, fetch_topology, identities_among
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 

@@ -6,7 +6,7 @@ import pytest
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.url import parse_store_url, shown
+from dpop_middleware.replay.redis.url import parse_store_url, shown
 
 
 @pytest.mark.parametrize(

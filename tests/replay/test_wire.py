@@ -3,7 +3,7 @@ import secrets
 import pytest
 import redis
 
-from dpop_middleware.replay.wire import (
+from dpop_middleware.replay.redis.resp import (
     command,
     compare_and_set,
     lifetime,

@@ -1,10 +1,11 @@
-"""One open connection to one server: a batch goes out, its replies come back.
+"""One connection to one server: a batch goes out, its replies come back.
 
 redis-py opens and authenticates it; from then on its transport is ours. Replies are judged in the very moment
 in which the last of them arrives, before anybody is woken: a task in between would cost each request one more
 turn of the event loop.
-"""
 
+A single question may have a connection of its own, and several servers may be asked together.
+"""
 # redis-py has no public way to a connection's two streams, nor a stream one to what it has not yet given out.
 # pyright: reportPrivateUsage=false
 
@@ -12,16 +13,17 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Sequence
-from typing import Final, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError
 
-from dpop_middleware.replay.replies import Replies, ServerError
+from dpop_middleware.replay.redis.resp import Replies, ServerError, command
+from dpop_middleware.replay.redis.server import ServerInfo, parse_info
 
-__all__ = ["Channel", "put_away"]
+__all__ = ["Channel", "Connect", "ask", "first_answer", "inspect", "opened", "put_away"]
 
 Landed = Callable[[list[object] | Exception], None]
 
@@ -175,3 +177,71 @@ def abort(connection: AbstractConnection) -> None:
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()
+
+
+Connect = Callable[[float], Awaitable[Channel]]
+
+
+async def opened(connection: AbstractConnection) -> Channel:
+    """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
+    try:
+        # redis-py has not annotated it.
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return Channel(connection)
+    except BaseException:
+        await put_away(connection)
+        raise
+
+
+async def inspect(channel: Channel) -> ServerInfo | None:
+    """What the server says about itself; None where the user may not ask."""
+    try:
+        text = await channel.ask(command(b"INFO", b"all"))
+    except ServerError:
+        return None
+    if not isinstance(text, bytes):
+        return None
+    info = parse_info(text)
+    if info.loading:
+        raise BusyLoadingError("the server is loading its data")
+    return info
+
+
+async def ask(connect: Connect, timeout: float, *words: bytes) -> object:
+    """Open a connection for one command and close it, everything within `timeout` seconds."""
+    async with asyncio.timeout(timeout):
+        channel = await connect(timeout)
+        try:
+            return await channel.ask(command(*words))
+        finally:
+            await channel.put_away()
+
+
+T = TypeVar("T")
+
+
+async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]]) -> T:
+    """The first result that is not None; the other questions are given up.
+
+    One server that hangs must not use up the time of the rest, so they are asked together. Raises the last
+    error, or a `RedisError` when all answers were None.
+    """
+    tasks = {asyncio.ensure_future(question) for question in questions}
+    pending = tasks
+    failure: BaseException = RedisError("no server had an answer")
+    try:
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if error is not None:
+                    failure = error
+                    continue
+                result = task.result()
+                if result is not None:
+                    return result
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    raise failure

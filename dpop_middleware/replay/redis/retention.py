@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.replies import FORBIDDEN, ServerError
-from dpop_middleware.replay.wire import command
+from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command
 
 __all__ = ["LivingRetentions", "PublishedRetentions", "judges_from"]
 

@@ -1,5 +1,9 @@
-"""Where a store's server is and how to connect to it, read once from a client or a URL."""
+"""Where a store's server is and how to connect to it, read once from a client or a URL.
 
+The master that Sentinels agree on is looked for at each new connection.
+"""
+
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,20 +11,16 @@ from typing import Any
 
 import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.replay.url import OF_SENTINELS, Address, Kind, parse_store_url, shown
+from dpop_middleware.replay.redis.connection import Channel, Connect, ask, first_answer, opened
+from dpop_middleware.replay.redis.url import OF_SENTINELS, Address, Kind, parse_store_url, shown
 
-__all__ = ["Address", "Target", "target_of_client", "target_of_url"]
+__all__ = ["Address", "Target", "connector", "sentinel_connector", "target_of_client", "target_of_url"]
 
 # Of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its owner.
 FOREIGN_OPTIONS = frozenset(
@@ -221,3 +221,37 @@ def _check(kind: type[AbstractConnection], name: str, value: Any, called: str) -
         raise ConfigurationError(
             f"the URL of the replay store has an option that can't be used: {called}"
         ) from None
+
+
+def connector(target: Target, address: Address | None = None) -> Connect:
+    """What connects to a standalone server, or to one node of a cluster, given the seconds it may take."""
+
+    async def connect(timeout: float) -> Channel:
+        return await opened(target.connection(timeout, address))
+
+    return connect
+
+
+def sentinel_connector(target: Target) -> Connect:
+    """What connects to the current master: the Sentinels are asked at each new connection."""
+
+    async def connect(timeout: float) -> Channel:
+        # All of them together: the first of a list may be the one that hangs.
+        address = await first_answer(_master(target, sentinel, timeout) for sentinel in target.addresses)
+        return await opened(target.connection(timeout, address))
+
+    return connect
+
+
+async def _master(target: Target, sentinel: Address, timeout: float) -> Address | None:
+    connect = functools.partial(_connect, target, sentinel)
+    reply = await ask(connect, timeout, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", target.service.encode())
+    match reply:
+        case [bytes(host), bytes(port)] if port.isdigit():
+            return host.decode(), int(port)
+        case _:
+            return None
+
+
+async def _connect(target: Target, sentinel: Address, timeout: float) -> Channel:
+    return await opened(target.sentinel_connection(timeout, sentinel))

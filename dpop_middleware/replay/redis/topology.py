@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.connecting import ask, connector
-from dpop_middleware.replay.info import parse_info
-from dpop_middleware.replay.losses import still_has
-from dpop_middleware.replay.racing import first_answer
-from dpop_middleware.replay.target import Address, Target
+from dpop_middleware.replay.redis.anchor import still_has
+from dpop_middleware.replay.redis.connection import ask, first_answer
+from dpop_middleware.replay.redis.endpoints import Address, Target, connector
+from dpop_middleware.replay.redis.server import parse_info
 
 __all__ = ["Topology", "fetch_topology", "identities_among", "tag_of", "with_owner"]
 

@@ -1,15 +1,55 @@
-"""Asking the other masters of a cluster whose data came here, and the writes that wait for the answer."""
+"""What a writer asks of the cluster around it: above all whose data came here.
+
+Writes that can't be judged before the other masters have answered wait for that.
+"""
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from dpop_middleware.replay.anchor import Anchor
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.pending import PendingWrite, refuse
-from dpop_middleware.replay.router import Router
+from dpop_middleware.replay.redis.anchor import Anchor
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.pending import PendingWrite, refuse
+from dpop_middleware.replay.redis.resp import ServerError
 
-__all__ = ["Inquiry"]
+__all__ = ["Inquiry", "Router"]
+
+
+class Router(Protocol):
+    """Where a cluster's link turns to when a write belongs elsewhere or its server can't be used."""
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Send `write` once more, to whichever server it belongs to now."""
+        ...
+
+    def redirect(self, write: PendingWrite, error: ServerError) -> None:
+        """Follow a redirection, MOVED or ASK."""
+        ...
+
+    def look_again(self, error: Exception) -> None:
+        """Look at the topology again: a server could not be used or has lost a slot."""
+        ...
+
+    def tag(self) -> bytes | None:
+        """The hash tag of a slot that the link's server owns, None when it owns none."""
+        ...
+
+    def buckets(self) -> Sequence[int]:
+        """The buckets in slots that the link's server owns."""
+        ...
+
+    def look_around(self) -> None:
+        """The link's server has other data: see what lies on the others, and can't be lost with them."""
+        ...
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        """Those of `identities` whose data other masters have now.
+
+        None where one of them says nothing: without `patient` that is taken for a loss of its data.
+        """
+        ...
+
 
 MOST_HELD = 5
 # Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.

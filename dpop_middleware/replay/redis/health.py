@@ -4,20 +4,12 @@ import secrets
 from dataclasses import dataclass, replace
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.info import ServerInfo, ServerUnfit
-from dpop_middleware.replay.replies import FORBIDDEN, ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.wire import command, probe_name
+from dpop_middleware.replay.redis.connection import Channel
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command, probe_name
+from dpop_middleware.replay.redis.server import ServerInfo, ServerUnfit
 
-__all__ = [
-    "NodeHealth",
-    "StoreHealth",
-    "cause",
-    "examine",
-    "require_fit",
-    "try_out",
-]
+__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out"]
 
 OLDEST_WITH_GET = "7.0"
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.exchange import StoreExchange
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.info import parse_info
-from dpop_middleware.replay.pending import (
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import (
     EVICTED,
     FENCED,
     FORGOTTEN,
@@ -25,11 +25,10 @@ from dpop_middleware.replay.pending import (
     PendingWrite,
     unavailable,
 )
-from dpop_middleware.replay.reading import REDIRECTIONS, WRONG_SERVER, AnchorReading
-from dpop_middleware.replay.replies import FORBIDDEN, ServerError
-from dpop_middleware.replay.retention import PublishedRetentions, judges_from
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.wire import ASKING, command
+from dpop_middleware.replay.redis.reading import REDIRECTIONS, WRONG_SERVER, AnchorReading
+from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
+from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
+from dpop_middleware.replay.redis.server import parse_info
 
 __all__ = ["REDIRECTIONS", "Again", "Batch"]
 

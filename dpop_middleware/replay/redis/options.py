@@ -1,20 +1,29 @@
-"""How a Redis replay store behaves: checked once, shared by all of its parts."""
+"""How a Redis replay store behaves: checked once, shared by all of its parts.
+
+Who could read, or answer, what the store sends is checked here too: whoever answers in the server's place
+decides which proofs were used before.
+"""
 
 import logging
 import math
+import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict, get_args
 
+from redis.asyncio.connection import AbstractConnection, SSLConnection
+
 from dpop_middleware._options import choice, flag, listener
+from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
-from dpop_middleware.replay.fence import NewServer
-from dpop_middleware.replay.retention import LivingRetentions
+from dpop_middleware.replay.redis.endpoints import Address, Target
+from dpop_middleware.replay.redis.fence import NewServer
+from dpop_middleware.replay.redis.retention import LivingRetentions
 
-__all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings"]
+__all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings", "check_transport"]
 
 OnUnavailable = Literal["refuse", "local"]
 OnEvictions = Literal["refuse", "accept"]
@@ -136,3 +145,45 @@ def _is_number(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+_ANY_TIMEOUT = 1.0
+
+
+def check_transport(target: Target, settings: Settings) -> None:
+    """Refuse TLS that verifies nobody, unless `unverified_tls` asks for it; warn of a password in the clear.
+
+    Raises `ConfigurationError`.
+    """
+    for connection in _connections(target):
+        if not isinstance(connection, SSLConnection):
+            continue
+        context = connection.ssl_context.get()
+        verified = context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+        if not verified and not settings.unverified_tls:
+            raise ConfigurationError(
+                "the replay store's TLS verifies no certificate or no host name (ssl_cert_reqs, "
+                "ssl_check_hostname), so anybody on the way could answer for the server: give the CA with "
+                "ssl_ca_certs, or accept that with unverified_tls=True"
+            )
+    hosts = sorted({host for host, _ in _plain_addresses(target) if not is_loopback(host)})
+    if hosts and _has_password(target):
+        settings.notices.warn(
+            f"the replay store sends its password in the clear to {', '.join(map(ascii, hosts))}: use rediss://"
+        )
+
+
+def _connections(target: Target) -> Iterator[AbstractConnection]:
+    yield target.connection(_ANY_TIMEOUT)
+    if target.kind == "sentinel":
+        yield target.sentinel_connection(_ANY_TIMEOUT, target.addresses[0])
+
+
+def _plain_addresses(target: Target) -> Iterator[Address]:
+    """The addresses at which we connect without TLS; of a Unix socket there is none."""
+    if not issubclass(target.connection_class, SSLConnection) and "path" not in target.options:
+        yield from target.addresses or [(str(target.options.get("host", "localhost")), 0)]
+
+
+def _has_password(target: Target) -> bool:
+    return bool(target.options.get("password") or target.sentinel_options.get("password"))

@@ -39,12 +39,10 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.anchor import Anchor
-from dpop_middleware.replay.info import ServerInfo
-from dpop_middleware.replay.losses import is_moved, lost_by, still_has
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.standing import Standing
-from dpop_middleware.replay.vitals import VitalSigns
+from dpop_middleware.replay.redis.anchor import Anchor, is_moved, lost_by, still_has
+from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.sights import Sights, Standing
+from dpop_middleware.replay.redis.vitals import VitalSigns
 
 __all__ = ["Fence", "NewServer"]
 

@@ -8,11 +8,10 @@ from typing import Final
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.info import ServerUnfit
-from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.resp import ServerError, lifetime, set_if_absent, set_once
+from dpop_middleware.replay.redis.server import ServerUnfit
 from dpop_middleware.replay.store import ReplayEntry
-from dpop_middleware.replay.wire import lifetime, set_if_absent, set_once
 
 __all__ = [
     "CROWDED",

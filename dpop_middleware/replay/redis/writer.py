@@ -21,17 +21,15 @@ from collections import deque
 from collections.abc import Awaitable, Iterable
 from functools import partial
 
-from dpop_middleware.replay.batch import REDIRECTIONS, Again, Batch
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.connecting import Connect
-from dpop_middleware.replay.info import ServerUnfit
-from dpop_middleware.replay.inquiry import Inquiry
-from dpop_middleware.replay.line import Line
-from dpop_middleware.replay.pending import CROWDED, PendingWrite, refuse, take, unavailable
-from dpop_middleware.replay.router import Router
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.batch import REDIRECTIONS, Again, Batch
+from dpop_middleware.replay.redis.connection import Channel, Connect
+from dpop_middleware.replay.redis.inquiry import Inquiry, Router
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import CROWDED, PendingWrite, refuse, take, unavailable
+from dpop_middleware.replay.redis.server import ServerUnfit
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.upkeep import Line
 
 __all__ = ["Link"]
 

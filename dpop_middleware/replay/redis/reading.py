@@ -7,10 +7,9 @@ from typing import Final
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.pending import PendingWrite
-from dpop_middleware.replay.replies import FORBIDDEN, ServerError
-from dpop_middleware.replay.wire import ASKING
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.pending import PendingWrite
+from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError
 
 __all__ = ["REDIRECTIONS", "WRONG_SERVER", "AnchorReading"]
 

@@ -5,15 +5,20 @@ import contextvars
 from functools import partial
 
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.connecting import connector
-from dpop_middleware.replay.link import Link
-from dpop_middleware.replay.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
-from dpop_middleware.replay.target import Address, Target
-from dpop_middleware.replay.topology import Topology, fetch_topology, identities_among, tag_of, with_owner
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.endpoints import Address, Target, connector
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import (
+    Topology,
+    fetch_topology,
+    identities_among,
+    tag_of,
+    with_owner,
+)
+from dpop_middleware.replay.redis.writer import Link
 
 __all__ = ["Cluster"]
 

@@ -12,16 +12,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dpop_middleware.replay.channel import Channel
-from dpop_middleware.replay.connecting import Connect, inspect
-from dpop_middleware.replay.fence import Fence
-from dpop_middleware.replay.health import examine, require_fit
-from dpop_middleware.replay.info import ServerInfo, parse_info
-from dpop_middleware.replay.replies import ServerError
-from dpop_middleware.replay.retention import PublishedRetentions
-from dpop_middleware.replay.router import Router
-from dpop_middleware.replay.settings import Settings
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.connection import Channel, Connect, inspect
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.health import examine, require_fit
+from dpop_middleware.replay.redis.inquiry import Router
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.server import ServerInfo, parse_info
+from dpop_middleware.replay.redis.sights import Sights
 
 __all__ = ["Line", "Opening"]
 

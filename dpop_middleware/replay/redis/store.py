@@ -9,27 +9,24 @@ from dataclasses import dataclass
 from typing import Any, Self, Unpack
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.buckets import Buckets
-from dpop_middleware.replay.cluster import Cluster
-from dpop_middleware.replay.connecting import Connect, connector, inspect
-from dpop_middleware.replay.health import (
-    NodeHealth,
-    StoreHealth,
-    cause,
-    examine,
-    require_fit,
-    try_out,
-)
-from dpop_middleware.replay.link import Link
 from dpop_middleware.replay.memory import MemoryReplayStore
-from dpop_middleware.replay.pending import Outcome, PendingWrite
-from dpop_middleware.replay.sentinel import sentinel_connector
-from dpop_middleware.replay.settings import Options, Settings
-from dpop_middleware.replay.sights import Sights
+from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.cluster import Cluster
+from dpop_middleware.replay.redis.connection import Connect, inspect
+from dpop_middleware.replay.redis.endpoints import (
+    Target,
+    connector,
+    sentinel_connector,
+    target_of_client,
+    target_of_url,
+)
+from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth, cause, examine, require_fit, try_out
+from dpop_middleware.replay.redis.options import Options, Settings, check_transport
+from dpop_middleware.replay.redis.pending import Outcome, PendingWrite
+from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import tag_of
+from dpop_middleware.replay.redis.writer import Link
 from dpop_middleware.replay.store import ReplayEntry
-from dpop_middleware.replay.target import Target, target_of_client, target_of_url
-from dpop_middleware.replay.topology import tag_of
-from dpop_middleware.replay.transport_security import check_transport
 
 __all__ = ["RedisReplayStore"]
 
