@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound, check_unbound
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_bound, check_unbound
 from dpop_middleware._proof.freshness import check_freshness, known_nonce
 from dpop_middleware._proof.proof import (
     DPoPProof,
