@@ -28,8 +28,7 @@ from dpop_middleware.errors import (
     InvalidRequest,
     Unavailable,
 )
-from dpop_middleware.jose import base64url
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore

@@ -11,8 +11,7 @@ from dpop_middleware._judge.challenges import ErrorResponse, Headers, error_resp
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._metadata.published import published
-from dpop_middleware._metadata.resource_metadata import ResourceMetadata
+from dpop_middleware._metadata import ResourceMetadata, published
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest

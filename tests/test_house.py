@@ -49,8 +49,8 @@ ROWS = (
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced",
-    "_judge.requirements", "_judge.ticket", "_judge.verdicts",
+    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
+    "_judge.verdicts",
     "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.

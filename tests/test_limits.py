@@ -8,8 +8,7 @@ from dpop_middleware._request.paths import URIError, encoded, without_dot_segmen
 from dpop_middleware._request.request import ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import normalize, parse_base_url
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens import cache, jwks, resolved_issuers, waiting
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE
 from tests.support.api import Api

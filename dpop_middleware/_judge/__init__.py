@@ -9,5 +9,4 @@ From the top down:
     challenges.py    an error becomes a response
     hints.py         a likely cause of an error, for logs
     misplaced.py     hints for what stands in a wrong place, and for another profile
-    ticket.py        what a ticket for one handshake says, sealed
 """

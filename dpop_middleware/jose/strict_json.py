@@ -6,7 +6,7 @@ import re
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 
 __all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_object", "parse_untrusted_object"]
 
