@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
-from dpop_middleware._metadata.resource_metadata import ResourceMetadata
+from dpop_middleware._metadata import ResourceMetadata
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.asgi import DPoPMiddleware

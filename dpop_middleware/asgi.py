@@ -18,12 +18,13 @@ from dpop_middleware._adapter.connection import (
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware._adapter.metadata import error_response, send_metadata
-from dpop_middleware._adapter.origin_form import is_not_origin_form, to_origin_form
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
-from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._options import flag, part
+from dpop_middleware._proof.verification import TargetURIs
 from dpop_middleware._request.public_paths import PublicPaths
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._runtime import check_event_loop
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken
 
@@ -159,8 +160,8 @@ class DPoPMiddleware:
         return send_lifespan
 
     def _anonymous(self, scope: Scope) -> bool:
-        if is_not_origin_form(scope):
-            known = to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
+        if _is_not_origin_form(scope):
+            known = _to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
         if self._public_paths:
             if scope in self._public_paths:
@@ -200,3 +201,41 @@ class DPoPMiddleware:
 def _shown(value: object) -> str:
     shown = ascii(value)
     return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+
+
+def _is_not_origin_form(scope: Scope) -> bool:
+    """Whether path or raw path of `scope` starts with anything but a slash.
+
+    Some servers hand a target in absolute form over whole, in both. Some take the authority off and let
+    `Host` stand: then nothing of it can be seen here.
+    """
+    raw_path = scope.get("raw_path")
+    return scope["path"][:1] != "/" or (raw_path is not None and raw_path[:1] != b"/")
+
+
+def _to_origin_form(scope: Scope, public_urls: TargetURIs) -> bool:
+    """Put the target of `scope` in origin form; return False where it can't be, and change nothing then.
+
+    It can be where it is in absolute form (RFC 9112 section 3.2.2) and names an origin of ours. `Host`
+    becomes its authority: what the application reads of the host is what a proof was compared with.
+    """
+    request = ResourceRequest.from_scope(scope)
+    try:
+        seen = public_urls.origin_form(request)
+    except InvalidRequest:
+        return False
+    if seen is request:
+        return False
+    prefix = request.raw_path.removesuffix(seen.raw_path)
+    path: str = scope["path"]
+    if not path.startswith(prefix):
+        return False
+    scope["path"] = path.removeprefix(prefix) or "/"
+    if scope.get("raw_path") is not None:
+        scope["raw_path"] = seen.raw_path.encode("latin-1")
+    host = seen.hosts[0].encode("latin-1")
+    scope["headers"] = [
+        (b"host", host),
+        *(field for field in scope["headers"] if field[0].lower() != b"host"),
+    ]
+    return True

@@ -11,7 +11,6 @@ from typing import Final, Literal, overload
 
 from starlette.requests import Request
 
-from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._options import namespace
 from dpop_middleware._proof.freshness import known_nonce
@@ -20,6 +19,7 @@ from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.request import ResourceRequest, one_proof
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
+from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     ConfigurationError,
@@ -28,8 +28,7 @@ from dpop_middleware.errors import (
     InvalidRequest,
     Unavailable,
 )
-from dpop_middleware.jose import base64url
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore

@@ -17,9 +17,9 @@ from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import VerifiedRequest
-from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._log import LOG, RateLimit
 from dpop_middleware._options import choice, field_name, part, refused
+from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken

@@ -12,8 +12,7 @@ from typing import Protocol
 
 from dpop_middleware._options import part, provides, refused, secrets
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose import base64url
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.policy import DPoPPolicy
 
 __all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider", "check_nonces", "nonces_for"]

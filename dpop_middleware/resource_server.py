@@ -7,18 +7,16 @@ from dataclasses import replace
 from typing import Any, Self, overload
 
 from dpop_middleware import _options as options
-from dpop_middleware._clock import system_time
 from dpop_middleware._judge.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._lifecycle import aclose_parts, open_part
-from dpop_middleware._metadata.published import published
-from dpop_middleware._metadata.resource_metadata import ResourceMetadata
+from dpop_middleware._metadata import ResourceMetadata, published
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware._runtime import aclose_parts, open_part, system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth

@@ -20,10 +20,16 @@ from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import AUTHENTICATED, Connection, send_refusal
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.metadata import error_response
-from dpop_middleware._adapter.ticket_carrier import Carried, field_values, take_tickets
-from dpop_middleware._judge.binding import bound_to_another, check_not_expired
-from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.ticket import MAX_TICKET_SIZE, UNIQUE_SIZE, Seal, Ticket
+from dpop_middleware._adapter.ticket import (
+    MAX_TICKET_SIZE,
+    UNIQUE_SIZE,
+    Carried,
+    Seal,
+    Ticket,
+    field_values,
+    take_tickets,
+)
+from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_not_expired
 from dpop_middleware._judge.verdicts import Authentication, refusal_of
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials
 from dpop_middleware.checks import Check

@@ -18,7 +18,7 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_clock", "_bounded_cache", "_lifecycle", "_log", "health"),
+    ("checks", "errors", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),
@@ -49,8 +49,8 @@ ROWS = (
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.binding", "_judge.challenges", "_judge.hints", "_judge.misplaced",
-    "_judge.other_profile", "_judge.requirements", "_judge.ticket", "_judge.verdicts",
+    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
+    "_judge.verdicts",
     "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.

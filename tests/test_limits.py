@@ -8,9 +8,8 @@ from dpop_middleware._request.paths import URIError, encoded, without_dot_segmen
 from dpop_middleware._request.request import ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import normalize, parse_base_url
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.tokens import jwks, resolved_issuers, token_cache, waiting
+from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.tokens import cache, jwks, resolved_issuers, waiting
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE
 from tests.support.api import Api
 
@@ -72,8 +71,8 @@ async def test_a_request_has_at_most_256_fields() -> None:
         (waiting.MAX_UNAVAILABLE, 100),
         (waiting.UNAVAILABLE_PER_SECOND, 10),
         (waiting.MAX_MISSING, 4_096),
-        (token_cache.MAX_CACHED_TOKENS, 10_000),
-        (token_cache.MAX_CACHED_BYTES, 67_108_864),
+        (cache.MAX_CACHED_TOKENS, 10_000),
+        (cache.MAX_CACHED_BYTES, 67_108_864),
         (resolved_issuers.LOOKUPS, 100),
         (resolved_issuers.MAX_UNKNOWN, 10_000),
     ],

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, ResourceServer, WebSocketTickets
-from dpop_middleware._adapter.ticket_carrier import Carried
+from dpop_middleware._adapter.ticket import Carried
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest, MissingCredentials
 from dpop_middleware.events import AuthenticationEvent

@@ -5,5 +5,5 @@ expiry.py           connections that end with their access token
 layers.py           what can be seen inside an application
 question.py         a question of a gateway about a request
 request_methods.py  which methods reach what is decorated in a class
-ticket_carrier.py   how a handshake carries a ticket
+ticket.py           a ticket for one handshake: what it says, how it is carried
 """

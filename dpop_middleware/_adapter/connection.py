@@ -16,8 +16,8 @@ from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_head
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._lifecycle import check_event_loop
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
+from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import Reporter

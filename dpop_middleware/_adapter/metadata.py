@@ -4,8 +4,7 @@ from starlette.types import Scope, Send
 
 from dpop_middleware._adapter.connection import raw_headers
 from dpop_middleware._judge.challenges import ErrorResponse
-from dpop_middleware._metadata.answer import answer
-from dpop_middleware._metadata.published import PublishedMetadata
+from dpop_middleware._metadata import PublishedMetadata, answer
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.resource_server import ResourceServer

@@ -5,11 +5,8 @@ From the top down:
     request.py       the order of a request's checks
     verdicts.py      the evidence, and what the application is given
     remote.py        the order where another server is asked about the token
-    binding.py       whether a token may come with a proof, and with this one
-    requirements.py  what a route asks of a token
+    requirements.py  what is asked of a valid token: by its binding, and by a route
     challenges.py    an error becomes a response
     hints.py         a likely cause of an error, for logs
-    misplaced.py     hints for what stands in a wrong place
-    ticket.py        what a ticket for one handshake says, sealed
-    lifecycle.py     opening and closing what a server was given
+    misplaced.py     hints for what stands in a wrong place, and for another profile
 """

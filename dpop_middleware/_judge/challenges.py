@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from dpop_middleware._metadata.published import PublishedMetadata
+from dpop_middleware._metadata import PublishedMetadata
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import (
     DPoPError,

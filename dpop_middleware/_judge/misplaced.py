@@ -5,9 +5,9 @@ nonsense gets a wrong hint into the log, and makes nobody work for it.
 """
 
 import binascii
+import re
 from typing import Final
 
-from dpop_middleware._judge.other_profile import fitting_profile
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
@@ -17,8 +17,10 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
+from dpop_middleware.jose.compact import media_type
+from dpop_middleware.profiles import KNOWN, Profile
 
-__all__ = ["misplaced"]
+__all__ = ["fitting_profile", "misplaced"]
 
 _HEADER: Final = 1024
 _PAYLOAD: Final = 4096
@@ -29,6 +31,7 @@ _NO_TOKENS: Final = frozenset({"undefined", "null", "none", "nan", "false", "tru
 _LONGEST_WORD: Final = max(map(len, (*_SCHEMES, *_NO_TOKENS)))
 # Of what a proof is refused for before its claims are read.
 _FORM_OF_PROOF: Final = frozenset({Check.FORMAT, Check.TYP})
+_TYP: Final = re.compile(rb'"typ"\s*:\s*"([^"\\]{1,60})"')
 
 
 def _decoded(segment: str, limit: int) -> bytes:
@@ -115,3 +118,34 @@ def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
     if isinstance(error, InvalidDPoPProof) and error.check in _FORM_OF_PROOF and len(request.dpop) == 1:
         return _of_proof(request.dpop[0], token)
     return None
+
+
+def fitting_profile(error: DPoPError, header: bytes, payload: bytes) -> str | None:
+    """Return a sentence that names the profile whose tokens look like this one; None where there is none.
+
+    - `error`: what the token was refused for; only its typ and a missing claim have to do with profiles.
+    - `header`, `payload`: the beginnings of both, decoded, the header in lower case.
+    """
+    if error.check is not Check.TOKEN_TYP and not (
+        error.check is Check.TOKEN_CLAIMS and error.actual is None and error.expected is not None
+    ):
+        return None
+    named = _TYP.search(header)
+    typ = None if named is None else media_type(named[1].decode("ascii", "replace"))
+    # The profile that is set doesn't fit, or the token would not have been refused so.
+    found = next((profile for profile in KNOWN if _fits(profile, typ, payload)), None)
+    if found is None:
+        return None
+    return f"a token of this shape is accepted with profile=profiles.{found.name}"
+
+
+def _fits(profile: Profile, typ: str | None, payload: bytes) -> bool:
+    if typ not in map(media_type, profile.token_types):
+        return False
+    return all(
+        any(
+            b'"%s"' % claim.encode() in payload
+            for claim in (profile.client_id_claims if name == "client_id" else (name,))
+        )
+        for name in profile.required_claims
+    )

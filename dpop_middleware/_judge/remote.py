@@ -8,7 +8,7 @@ So nobody makes us ask by a bad proof. What a proof costs to judge, its sender h
 
 from collections.abc import Callable
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound
+from dpop_middleware._judge.requirements import bound_to_another, check_bound
 from dpop_middleware._options import flag
 from dpop_middleware._proof.freshness import check_freshness, known_nonce
 from dpop_middleware._proof.proof import parse_header, split_proof

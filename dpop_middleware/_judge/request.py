@@ -14,10 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound, check_not_expired, check_unbound
 from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import (
+    Requirements,
+    bound_to_another,
+    check_bound,
+    check_not_expired,
+    check_unbound,
+)
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
@@ -29,9 +34,9 @@ from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
+from dpop_middleware.tokens.cache import LONGEST_KNOWN_HEADER
 from dpop_middleware.tokens.claims import speaks_for_nobody
 from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
-from dpop_middleware.tokens.token_cache import LONGEST_KNOWN_HEADER
 
 __all__ = ["RequestVerification"]
 

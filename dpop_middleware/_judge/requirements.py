@@ -1,4 +1,7 @@
-"""What a route asks of a valid token: scopes, claims, and how and when the user authenticated."""
+"""What is asked of a valid token: that it may come with this proof, and what a route wants.
+
+A route asks for scopes, for claims, and for how and when the user authenticated.
+"""
 
 import copy
 import math
@@ -8,11 +11,21 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dpop_middleware._options import predicates, tokens, whole_number
-from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication, InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 from dpop_middleware.tokens.signed_token import shown
 
-__all__ = ["NO_CLAIMS", "Predicate", "Requirements"]
+__all__ = [
+    "NO_CLAIMS",
+    "Predicate",
+    "Requirements",
+    "bound_to_another",
+    "check_bound",
+    "check_not_expired",
+    "check_unbound",
+]
 
 Predicate = Callable[[Any], bool]
 """Says of the value of a claim whether it is good enough: by True, and nothing else."""
@@ -22,6 +35,37 @@ NO_CLAIMS: Final[Mapping[str, Predicate]] = MappingProxyType({})
 _ABSENT: Final = object()
 # Seconds: a login further ahead than any two clocks differ is none, a time in milliseconds for instance.
 _MOST_AHEAD: Final = 300
+
+
+def check_bound(token: AccessToken, now: float) -> None:
+    """Raise InvalidToken for a token without a key, and as `check_not_expired` does."""
+    if token.jkt is None:
+        raise InvalidToken("the access token is not bound to a key", check=Check.BINDING)
+    check_not_expired(token, now)
+
+
+def check_unbound(token: AccessToken) -> None:
+    """Raise InvalidToken for a token that is bound to anything: no Bearer token is."""
+    if token.jkt is not None or "cnf" in token.claims:
+        raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
+
+
+def check_not_expired(token: AccessToken, now: float) -> None:
+    """Raise InvalidToken for a token that expired so long ago that all clocks agree."""
+    if token.expires_at + LONGEST_CLOCK_SKEW <= now:
+        raise InvalidToken(
+            "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
+        )
+
+
+def bound_to_another(jkt: str | None, presented: str) -> InvalidToken:
+    """Return the error for a token bound to `jkt` that came with a proof of the key `presented`."""
+    return InvalidToken(
+        "the access token is bound to another key than the proof's",
+        check=Check.JKT,
+        expected=jkt,
+        actual=presented,
+    )
 
 
 @dataclass(frozen=True, slots=True, init=False)

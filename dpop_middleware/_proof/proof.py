@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof, Refusal
-from dpop_middleware.jose import base64url, strict_json
-from dpop_middleware.jose import header as jose_header
+from dpop_middleware.jose import JOSEError, base64url, compact, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
 
 __all__ = [
@@ -95,11 +93,11 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
     """Read the header segment: `typ`, `alg` and the public `jwk` (checks 4, 5 and 7)."""
     try:
-        header = jose_header.parse_header(segment)
+        header = compact.parse_header(segment)
     except JOSEError as error:
         raise _malformed(error, "the header of the DPoP proof is not a JSON object", Check.FORMAT) from error
     typ = header.get("typ")
-    if jose_header.media_type(typ) != _TYP:
+    if compact.media_type(typ) != _TYP:
         raise InvalidDPoPProof(
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Collection, Iterable, Sequence
 
 from dpop_middleware._options import refused
+from dpop_middleware._request.paths import is_plain
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import (
@@ -14,7 +15,6 @@ from dpop_middleware._request.uri import (
     check_request_path,
     request_path,
     root_prefix,
-    sent_uri,
     strip_root_path,
     target_uri,
 )
@@ -116,7 +116,7 @@ class PublicURLs:
         False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
         """
         bases = self._bases(request.hosts)
-        return len(bases) == 1 and uri == sent_uri(bases[0], request.raw_path, request.root_path)
+        return len(bases) == 1 and uri == _sent_uri(bases[0], request.raw_path, request.root_path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.
@@ -153,6 +153,18 @@ class PublicURLs:
             expected=tuple(self._hosts),
             actual=hosts,
         )
+
+
+def _sent_uri(base: BaseURL, raw_path: str, root_path: str) -> str | None:
+    """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
+
+    A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
+    path can hold; under a base URL with a path, which a proxy took off, only where there is no root path to
+    take off too. The path must have passed `check_request_path`.
+    """
+    if not is_plain(raw_path) or (base.path and root_path):
+        return None
+    return base.origin + base.path + raw_path
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -22,7 +22,6 @@ from dpop_middleware._request.paths import (
     check_request_path,
     encoded,
     is_normal,
-    is_plain,
     without_dot_segments,
 )
 
@@ -36,7 +35,6 @@ __all__ = [
     "parse_base_url",
     "request_path",
     "root_prefix",
-    "sent_uri",
     "strip_root_path",
     "target_uri",
 ]
@@ -174,18 +172,6 @@ def request_path(raw_path: str) -> str:
     """
     check_request_path(raw_path)
     return encoded(raw_path.partition("?")[0])
-
-
-def sent_uri(base: BaseURL, raw_path: str, root_path: str) -> str | None:
-    """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
-
-    A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
-    path can hold; under a base URL with a path, which a proxy took off, only where there is no root path to
-    take off too. The path must have passed `check_request_path`.
-    """
-    if not is_plain(raw_path) or (base.path and root_path):
-        return None
-    return base.origin + base.path + raw_path
 
 
 def absolute_form(target: str) -> tuple[str, str] | None:

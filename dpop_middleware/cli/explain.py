@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._lifecycle import aclose_parts
+from dpop_middleware._runtime import aclose_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.captured import parse_captured
 from dpop_middleware.cli.command import Command

@@ -14,8 +14,7 @@ from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.target import origin_of
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, strict_json
 
 __all__ = [
     "INSECURE_HTTP",

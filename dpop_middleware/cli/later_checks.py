@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from dpop_middleware._judge.binding import bound_to_another, check_bound, check_unbound
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_bound, check_unbound
 from dpop_middleware._proof.freshness import check_freshness, known_nonce
 from dpop_middleware._proof.proof import (
     DPoPProof,
@@ -28,10 +27,9 @@ from dpop_middleware._proof.proof import (
 from dpop_middleware._request.request import one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, Scheme
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.compact import CompactJWS, split
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash

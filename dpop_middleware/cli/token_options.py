@@ -14,9 +14,8 @@ from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.compact import split
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier

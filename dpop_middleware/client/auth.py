@@ -9,7 +9,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from dpop_middleware._clock import system_time
+from dpop_middleware._runtime import system_time
 from dpop_middleware.client.headers import UncopiedHeaders
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.libraries import installed

@@ -14,8 +14,7 @@ from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.target import origin_of
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:
     import httpx

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import _options
-from dpop_middleware._clock import system_time
+from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.libraries import installed, library_of
 from dpop_middleware.client.origins import OwnOrigins

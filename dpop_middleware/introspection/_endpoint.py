@@ -19,8 +19,7 @@ from dpop_middleware.introspection.client_authentication import (
     ClientAuthentication,
     credentials,
 )
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.discovery import endpoint_named, metadata_urls
 from dpop_middleware.tokens.fetch import FetchError
 

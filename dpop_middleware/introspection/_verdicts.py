@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dpop_middleware._bounded_cache import BoundedCache
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.cache import BoundedCache
 
 __all__ = ["Moment", "Verdict", "Verdicts"]
 

@@ -6,9 +6,30 @@ names, private members, weak keys, points of small order) is refused before they
 
     base64url.py    canonical base64url (RFC 7515 section 2)
     strict_json.py  one JSON object in UTF-8, each name once (RFC 8259, RFC 7515 section 4)
-    compact.py      the three segments of a compact JWS (RFC 7515 section 7.1)
-    header.py       the header of a JWS from an untrusted sender (RFC 7515 section 4)
+    compact.py      a compact JWS of an untrusted sender: its segments, its header (RFC 7515)
     algorithms.py   the closed table of algorithms (RFC 7518, RFC 8037, RFC 9864, RFC 9964)
     mldsa.py        ML-DSA, where this system has it (RFC 9964)
     jwk.py          JWK -> public key, JWK -> thumbprint (RFC 7517, RFC 7638)
 """
+
+from dpop_middleware.checks import Check, Reason
+
+__all__ = ["JOSEError"]
+
+
+class JOSEError(ValueError):
+    """A JWS or a JWK that can't be accepted.
+
+    `description` is a fixed sentence without anything of the input in it. `check` says which check failed:
+    `Check.FORMAT`, `Check.ALG` or `Check.JWK`. `member` is the name of the JWK's member at fault, which the
+    description ends with; None where no single one is. `reason` says more than the check where it can.
+    """
+
+    def __init__(
+        self, description: str, *, check: Check, member: str | None = None, reason: Reason | None = None
+    ) -> None:
+        super().__init__(description)
+        self.description = description
+        self.check = check
+        self.member = member
+        self.reason = reason

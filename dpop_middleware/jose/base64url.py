@@ -4,7 +4,7 @@ from binascii import a2b_base64, b2a_base64
 from typing import Final
 
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 
 __all__ = ["decode", "encode"]
 

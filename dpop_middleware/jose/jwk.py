@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.jose import base64url
+from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import Algorithm, PublicKey
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.mldsa import MLDSA, MLDSAPublicKey
 
 __all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]

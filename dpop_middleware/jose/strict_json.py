@@ -5,7 +5,7 @@ import math
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 
 __all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_object", "parse_untrusted_object"]
 

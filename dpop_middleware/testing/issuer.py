@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from dpop_middleware import client
-from dpop_middleware._clock import system_time
+from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
 from dpop_middleware.jose import base64url

@@ -11,7 +11,7 @@ From the top down:
     resolved_issuers.py   issuers that are looked up when a token names them
     signed_token.py       the form and the header of a token
     claims.py             what a token says, typed and judged
-    token_cache.py        tokens that were verified before
+    cache.py              tokens that were verified before, and the rule of eviction
     issuer_keys.py        the key source that the option `jwks` asks for
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh

@@ -8,12 +8,12 @@ from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 from dpop_middleware.tokens.options import (
     TOKEN_CLOCK_SKEW,
     checked_clock_skew,
     warn_of_plain_http,
 )
-from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
 __all__ = ["configured_verifier"]
 

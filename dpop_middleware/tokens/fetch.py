@@ -15,8 +15,7 @@ from urllib.parse import urljoin
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.deadline import Deadline, FetchError
 from dpop_middleware.tokens.fetch_headers import FetchHeaders
 from dpop_middleware.tokens.proxy import ProxyChoice

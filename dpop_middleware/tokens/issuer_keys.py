@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from dpop_middleware._clock import system_time
+from dpop_middleware._runtime import system_time
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.discovery import discover
 from dpop_middleware.tokens.fetch import Deadline, FetchError, checked_endpoint
 from dpop_middleware.tokens.fetching import Fetching

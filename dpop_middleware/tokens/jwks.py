@@ -11,9 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose import base64url
+from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key
 
 __all__ = ["Candidates", "KeySet", "LeftOut", "VerificationKey", "log_left_out", "parse_key_set"]

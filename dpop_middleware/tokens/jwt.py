@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 from dpop_middleware import _options as options
-from dpop_middleware._clock import system_time
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
@@ -34,7 +35,6 @@ from dpop_middleware.tokens.signed_token import (
     shown,
 )
 from dpop_middleware.tokens.signing_keys import SigningKeys
-from dpop_middleware.tokens.token_cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 
 __all__ = ["JWTAccessTokenVerifier"]
 

@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from dpop_middleware._lifecycle import aclose_parts, open_part
 from dpop_middleware._options import part, provides
+from dpop_middleware._runtime import aclose_parts, open_part
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier

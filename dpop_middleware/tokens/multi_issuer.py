@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dpop_middleware import _options as options
-from dpop_middleware._lifecycle import aclose_parts, open_part
+from dpop_middleware._runtime import aclose_parts, open_part
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of

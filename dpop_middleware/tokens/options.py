@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from dpop_middleware._options import refused, seconds
-from dpop_middleware.jose.header import media_type
+from dpop_middleware.jose.compact import media_type
 
 __all__ = [
     "LONGEST_CLOCK_SKEW",

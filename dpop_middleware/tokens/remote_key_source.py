@@ -32,7 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from dpop_middleware._clock import system_time
+from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.tokens.jwks import KeySet

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dpop_middleware._bounded_cache import BoundedCache
 from dpop_middleware._options import provides
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.cache import BoundedCache
 from dpop_middleware.tokens.waiting import WaitingRoom
 
 __all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]

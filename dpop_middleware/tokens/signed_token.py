@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import base64url, compact
+from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
-from dpop_middleware.jose.errors import JOSEError
-from dpop_middleware.jose.header import media_type, parse_header
+from dpop_middleware.jose.compact import media_type, parse_header
 from dpop_middleware.jose.strict_json import Bounds
 from dpop_middleware.tokens.jwks import VerificationKey
 

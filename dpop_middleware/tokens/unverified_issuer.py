@@ -10,8 +10,7 @@ from typing import Final
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import base64url, compact
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
 
 __all__ = ["unverified_issuer"]

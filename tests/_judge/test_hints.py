@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware import MemoryReplayStore, ResourceServer
-from dpop_middleware._judge import hints, misplaced, other_profile
+from dpop_middleware._judge import hints, misplaced
 from dpop_middleware._judge.hints import hint_of
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.client import DPoPKey
@@ -344,7 +344,7 @@ def hints_of(module: ModuleType) -> set[str]:
 
 
 def test_the_chapter_says_of_every_hint_what_to_do_and_of_no_other() -> None:
-    there = set[str]().union(*(hints_of(module) for module in (hints, misplaced, other_profile)))
+    there = set[str]().union(*(hints_of(module) for module in (hints, misplaced)))
     assert len(there) > 50
     chapter = text_of("examples/refusals/README.md").partition("## Without a hint")[0]
     rows = [line.strip("| ").split(" | ") for line in chapter.splitlines() if line.startswith("| ")]

@@ -1,23 +1,37 @@
-"""Hints for what stands in a wrong place: the token, the proof, the scheme."""
+"""Hints for what stands in a wrong place, and for the profile that would fit."""
 
 import json
 from typing import Any
 
 import pytest
 
-from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceRequest, ResourceServer, errors
+from dpop_middleware._judge.misplaced import fitting_profile
+from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import DPoPError, InvalidToken
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.support.api import NOW, RESOURCE, Api, request
+from tests.support.issuer_shapes import PROFILES, TOKENS, answered, server, signed
 
 KEY = DPoPKey.generate()
 ISSUER = TestIssuer(audience=RESOURCE, clock=lambda: NOW)
 TOKEN = ISSUER.token(jkt=KEY.jkt)
 UNBOUND = ISSUER.token()
 PROOF = KEY.proof("GET", f"{RESOURCE}/notes", access_token=TOKEN, now=NOW)
+# The first profile that accepts the token; where an issuer follows RFC 9068, that is the default.
+RIGHT = {
+    "Keycloak": "KEYCLOAK",
+    "Keycloak, a client for itself": "RFC9068",
+    "Okta": "OKTA",
+    "Auth0": "AUTH0",
+    "Duende": "RFC9068",
+    "HelseID, a client for itself": "DUENDE",
+    "oidc-provider": "RFC9068",
+    "Better Auth": "RFC9068",
+}
 
 
 async def event_of(asked: ResourceRequest, **options: Any) -> AuthenticationEvent:
@@ -50,13 +64,21 @@ def asking(authorization: str | None, *dpop: str) -> ResourceRequest:
 
 
 IS_BOUND = "the token is bound to a key: send it with the scheme DPoP, not Bearer"
+
 IS_PROOF = "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+
 IS_TOKEN = "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
+
 TWICE = "the scheme stands twice: send Authorization: DPoP <token>"
+
 ALONE = "the DPoP field takes the proof alone: no scheme before it"
+
 NO_SCHEME = "a token without a scheme? send it as Authorization: DPoP <token>"
+
 NO_TOKEN = "did the client have no token yet, and send that in its place?"
+
 REFRESH = "a refresh token? it is for the token endpoint only: send the access token"
+
 ID_TOKEN = "an ID token? it is for the client only: send the access token"
 
 
@@ -199,3 +221,35 @@ async def test_only_the_beginning_is_looked_at() -> None:
     assert (await event_of(asking(f"Bearer {far}"))).hint is None
     late = jwt({"a": "x" * 2000, "typ": "dpop+jwt"}, {})
     assert (await event_of(asking(f"Bearer {late}"))).hint is None
+
+
+@pytest.mark.parametrize("name", TOKENS)
+async def test_the_refusal_names_the_profile_that_accepts_the_token(name: str) -> None:
+    _, issuer, header, claims = TOKENS[name]
+    token = signed(issuer, header, claims)
+    refused: dict[str, object] = {}
+    for set_profile in (None, *PROFILES.values()):
+        events: list[AuthenticationEvent] = []
+        api = server(issuer, profile=set_profile, on_event=events.append)
+        try:
+            await answered(api, token)
+        except errors.InvalidToken:
+            refused[str(set_profile)] = events[0].hint
+    hint = f"a token of this shape is accepted with profile=profiles.{RIGHT[name]}"
+    assert set(refused.values()) == {hint}
+    await answered(server(issuer, profile=PROFILES[RIGHT[name]]), token)
+
+
+@pytest.mark.parametrize(
+    ("error", "header", "payload"),
+    [
+        (InvalidToken("", check=Check.TOKEN_AUD, expected="a"), b'{"typ":"jwt"}', b'"iss"'),
+        (InvalidToken("", check=Check.TOKEN_CLAIMS, expected="exp", actual="soon"), b'{"typ":"jwt"}', b""),
+        (InvalidToken("", check=Check.TOKEN_CLAIMS), b'{"typ":"jwt"}', b""),
+        (InvalidToken("", check=Check.TOKEN_TYP), b'{"typ":"jwt"}', b'"iss" "exp" "aud" "sub" "iat"'),
+        (InvalidToken("", check=Check.TOKEN_TYP), b'{"typ":"\xff"}', b"\xff"),
+        (InvalidToken("", check=Check.TOKEN_TYP), b"", b""),
+    ],
+)
+def test_nothing_is_named_where_no_profile_fits(error: InvalidToken, header: bytes, payload: bytes) -> None:
+    assert fitting_profile(error, header, payload) is None

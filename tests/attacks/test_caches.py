@@ -11,7 +11,7 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import encode_jws
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
+from dpop_middleware.tokens.cache import TokenCache, VerifiedToken, read_only_claims
 from tests.support.adapters import ORIGIN, World
 
 MIB = 1024 * 1024

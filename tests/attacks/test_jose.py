@@ -7,9 +7,8 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
-from dpop_middleware.jose import base64url, strict_json
+from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.algorithms import Algorithm
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.strict_json import parse_untrusted_object
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set

@@ -21,7 +21,7 @@ from dpop_middleware._proof.proof import ProofHeader
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.token_cache import VerifiedToken, read_only_claims
+from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 from tests.benchmarks.workload import RESOURCE
 
 __all__ = ["Refused", "Straight"]

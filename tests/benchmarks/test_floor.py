@@ -3,7 +3,7 @@
 import pytest
 
 from dpop_middleware import MemoryReplayStore, ResourceServer
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 from tests.benchmarks.driving import reached
 from tests.benchmarks.floor import Refused, Straight
 from tests.benchmarks.workload import Scope, Workload

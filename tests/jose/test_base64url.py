@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose import base64url
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError, base64url
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 

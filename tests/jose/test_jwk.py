@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose import base64url, compact, strict_json
+from dpop_middleware.jose import JOSEError, base64url, compact, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 

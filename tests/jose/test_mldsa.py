@@ -9,10 +9,9 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.jose import base64url, mldsa
+from dpop_middleware.jose import JOSEError, base64url, mldsa
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.compact import split
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.jose.jwk import public_key, thumbprint
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 

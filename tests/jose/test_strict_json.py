@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 from dpop_middleware.jose.strict_json import MAX_DEPTH, parse_object
 
 few = settings(max_examples=200, deadline=None)

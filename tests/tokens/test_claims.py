@@ -8,8 +8,8 @@ import pytest
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.cache import VerifiedToken
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
-from dpop_middleware.tokens.token_cache import VerifiedToken
 from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, good_claims
 
 NOW = 1_800_000_000

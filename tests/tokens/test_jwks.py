@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.jose import JOSEError
 from dpop_middleware.jose.algorithms import PublicKey
-from dpop_middleware.jose.errors import JOSEError
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import MAX_KEYS, MAX_TRIES, KeySet, parse_key_set
 from tests.support.issuer_tokens import issuer_key, key_set

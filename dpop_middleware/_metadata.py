@@ -1,28 +1,93 @@
-"""The metadata documents of a resource server: where they are, and what they say (RFC 9728 sections 2 and 3).
+"""What a resource server says of itself to clients that don't know it yet (RFC 9728).
 
-They are made from the configuration that verifies, so that they can't promise anything else. A request only
-chooses among them, by its host.
+Documents are made from the configuration that verifies, so that they can't promise anything else, and from
+what only the server's operator can say. A request only chooses among them, by its host. Any page may read
+them: they hold nothing secret, and depend on nothing that identifies a caller.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from dpop_middleware._metadata.resource_metadata import ResourceMetadata
+from dpop_middleware._options import names, tokens, whole_number
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.policy import DPoPPolicy
 
-__all__ = ["Document", "PublishedMetadata", "published"]
+__all__ = ["Answer", "Document", "PublishedMetadata", "ResourceMetadata", "answer", "published"]
 
+# A page for people: any host, with a query and a fragment, but nothing that a browser would mend.
+_PAGE = re.compile(r"https?://[A-Za-z0-9\[][!#-;=?-\[\]_a-z~]*")
+_LONGEST_TEXT = 1000
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _DOCUMENTS: Final = 64
+_METHODS: Final = "GET, HEAD, OPTIONS"
+_CORS: Final = (("access-control-allow-origin", "*"), ("access-control-expose-headers", "ETag"))
+_PREFLIGHT: Final = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", _METHODS),
+    ("access-control-allow-headers", "*"),
+    ("access-control-max-age", "86400"),
+    ("allow", _METHODS),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceMetadata:
+    """What clients are told of a protected resource, besides what follows from its configuration (RFC 9728).
+
+    - `scopes_supported`: the scopes that clients may ask for; name none that shall stay unknown.
+    - `resource_name`: the name to show to people.
+    - `resource_documentation`, `resource_policy_uri`, `resource_tos_uri`: URLs of pages for people.
+    - `authorization_details_types_supported`: the types of RFC 9396 that are understood.
+    - `max_age`: seconds for which clients may keep the document.
+
+    Everybody can read it. `resource`, `authorization_servers` and what concerns DPoP come from the
+    `ResourceServer`. Raises ConfigurationError. That the authorization server knows the scopes isn't checked.
+    """
+
+    scopes_supported: Sequence[str] = ()
+    resource_name: str | None = None
+    resource_documentation: str | None = None
+    resource_policy_uri: str | None = None
+    resource_tos_uri: str | None = None
+    authorization_details_types_supported: Sequence[str] = ()
+    max_age: int = 3600
+
+    def __post_init__(self) -> None:
+        types = self.authorization_details_types_supported
+        object.__setattr__(self, "scopes_supported", tokens("scopes_supported", self.scopes_supported))
+        object.__setattr__(
+            self,
+            "authorization_details_types_supported",
+            () if types == () else names("authorization_details_types_supported", types),
+        )
+        _check_text("resource_name", self.resource_name)
+        for name in ("resource_documentation", "resource_policy_uri", "resource_tos_uri"):
+            _check_page(name, getattr(self, name))
+        whole_number("max_age", self.max_age, of=" of seconds")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not (
+        isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST_TEXT
+    ):
+        raise ConfigurationError(
+            f"{name} takes a printable text of 1 to {_LONGEST_TEXT} characters, not {value!r}"
+        )
+
+
+def _check_page(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, str) and _PAGE.fullmatch(value)):
+        raise ConfigurationError(f"{name} takes an absolute URL, such as 'https://…', not {value!r}")
 
 
 class Document(NamedTuple):
@@ -168,3 +233,37 @@ def _document(
     # An empty array is left out (RFC 9728 section 3.2); False says something.
     body = json.dumps({name: value for name, value in said.items() if value not in (None, ())}).encode()
     return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', metadata.max_age)
+
+
+class Answer(NamedTuple):
+    """Status, header fields and body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def answer(document: Document, *, method: str, if_none_match: Iterable[str]) -> Answer:
+    """Return the answer to a request by `method`; `if_none_match` are the values of the fields of that name.
+
+    Any method but GET, HEAD and OPTIONS gets 405.
+    """
+    if method == "OPTIONS":
+        return Answer(204, _PREFLIGHT, b"")
+    if method not in ("GET", "HEAD"):
+        return Answer(405, (*_CORS, ("allow", _METHODS), ("content-length", "0")), b"")
+    lifetime = f"public, max-age={document.max_age}" if document.max_age else "no-cache"
+    headers = (*_CORS, ("cache-control", lifetime), ("etag", document.etag))
+    if any(_names(value, document.etag) for value in if_none_match):
+        return Answer(304, headers, b"")
+    described = (
+        ("content-type", "application/json"),
+        ("content-length", str(len(document.body))),
+        ("x-content-type-options", "nosniff"),
+    )
+    return Answer(200, headers + described, document.body if method == "GET" else b"")
+
+
+def _names(if_none_match: str, etag: str) -> bool:
+    listed = if_none_match.split(",")
+    return any(one.strip(" \t").removeprefix("W/") in (etag, "*") for one in listed)

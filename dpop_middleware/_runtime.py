@@ -1,11 +1,17 @@
-"""What a resource server was given may have to be opened and closed, or may not know how."""
+"""What this process runs under: its clock, its event loop, and parts that are opened and closed."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["aclose_parts", "check_event_loop", "open_part"]
+__all__ = ["aclose_parts", "check_event_loop", "open_part", "system_time"]
+
+
+def system_time() -> float:
+    """Return seconds since the epoch by `time.time`, looked up now, so that a test may replace it."""
+    return time.time()
 
 
 def check_event_loop() -> None:

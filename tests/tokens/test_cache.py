@@ -1,4 +1,4 @@
-"""Tokens that were verified before."""
+"""The one rule of eviction, and tokens that were verified before."""
 
 import copy
 import gc
@@ -9,12 +9,55 @@ from typing import Any
 import pytest
 
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.cache import BoundedCache, TokenCache, VerifiedToken, read_only_claims
 from dpop_middleware.tokens.jwks import parse_key_set
-from dpop_middleware.tokens.token_cache import TokenCache, VerifiedToken, read_only_claims
 from tests.support.issuer_tokens import JKT, issuer_key, key_set
 
 PAYLOAD = b'{"sub": "alice", "cnf": {"jkt": "x"}}'
 KEYS = parse_key_set(key_set(issuer_key("ES256")))
+
+
+def cache(*, entries: int = 3, size: int = 10_000) -> BoundedCache[str, str]:
+    return BoundedCache(max_entries=entries, max_bytes=size)
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    kept = cache(entries=2)
+    kept.put("a", "1", size=1)
+    kept.put("b", "2", size=1)
+    assert kept.get("a") == "1"
+    kept.put("c", "3", size=1)
+    assert (kept.get("a"), kept.get("b"), kept.get("c"), len(kept)) == ("1", None, "3", 2)
+
+
+def test_bytes_are_bounded_and_given_back() -> None:
+    kept = cache()
+    kept.put("a", "1", size=4000)
+    kept.put("b", "2", size=4000)
+    kept.put("c", "3", size=4000)
+    assert (kept.get("a"), kept.get("b"), len(kept)) == (None, "2", 2)
+    assert 8000 < kept.bytes <= 10_000
+    kept.put("b", "2", size=1)
+    kept.discard("c")
+    kept.discard("c")
+    assert kept.bytes < 1000
+    kept.discard("b")
+    assert kept.bytes == 0
+
+
+def test_what_is_larger_than_the_cache_pushes_nothing_out() -> None:
+    kept = cache()
+    kept.put("a", "1", size=1)
+    kept.put("b", "2", size=10_000)
+    assert (kept.get("a"), kept.get("b")) == ("1", None)
+    kept.put("a", "another", size=10_000)
+    assert (kept.get("a"), kept.bytes) == (None, 0)
+
+
+def test_a_cache_of_no_size_keeps_nothing() -> None:
+    for kept in (cache(entries=0), cache(size=0)):
+        kept.put("a", "1", size=0)
+        assert (len(kept), kept.bytes) == (0, 0)
 
 
 def access_token(
@@ -131,7 +174,7 @@ def test_a_token_with_the_end_of_another_is_another_token() -> None:
     assert cache.get("b" + end) is None
 
 
-def test_a_cache_of_no_size_keeps_nothing() -> None:
+def test_a_token_cache_of_no_size_keeps_nothing() -> None:
     cache = TokenCache(max_tokens=0)
     cache.put("1", verified(), payload=37)
     assert len(cache) == 0

@@ -1,4 +1,4 @@
-"""Where the metadata document is, what it says, and which requests ask for it."""
+"""What an operator may say of a resource server."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPPolicy, ResourceMetadata
-from dpop_middleware._metadata.published import PublishedMetadata, published
+from dpop_middleware._metadata import Document, PublishedMetadata, answer, published
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
@@ -15,6 +15,58 @@ from dpop_middleware.errors import ConfigurationError
 API = "https://api.example.com"
 NOTHING_MORE = ResourceMetadata()
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
+DOCUMENT = Document(b'{"resource": "https://api.example.com"}', '"abc"', 600)
+
+
+def test_sequences_become_tuples_and_the_value_is_frozen() -> None:
+    metadata = ResourceMetadata(
+        scopes_supported=["notes:read"], authorization_details_types_supported=["pay"]
+    )
+    assert metadata.scopes_supported == ("notes:read",)
+    assert metadata.authorization_details_types_supported == ("pay",)
+    assert metadata == ResourceMetadata(
+        scopes_supported=("notes:read",), authorization_details_types_supported=("pay",)
+    )
+    assert hash(metadata) is not None
+    with pytest.raises(AttributeError):
+        metadata.max_age = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scopes_supported", "notes:read"),
+        ("scopes_supported", ["a b"]),
+        ("scopes_supported", ['"']),
+        ("resource_name", ""),
+        ("resource_name", "a\nb"),
+        ("resource_name", "n" * 1001),
+        ("resource_name", 1),
+        ("resource_documentation", "/docs"),
+        ("resource_documentation", "javascript:alert(1)"),
+        ("resource_documentation", "https://docs.example.com/a b"),
+        ("resource_policy_uri", "https://docs.example.com/<b>"),
+        ("resource_policy_uri", 1),
+        ("resource_tos_uri", 'https://docs.example.com/"'),
+        ("resource_tos_uri", ""),
+        ("authorization_details_types_supported", "pay"),
+        ("authorization_details_types_supported", [""]),
+        ("max_age", -1),
+        ("max_age", True),
+        ("max_age", 1.5),
+    ],
+)
+def test_what_is_no_metadata_is_refused_by_the_name_of_the_option(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} takes "):
+        ResourceMetadata(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["https://docs.example.com", "https://docs.example.com/a?b=c&d[]=%20#part", "http://[::1]:8000/docs"],
+)
+def test_a_page_for_people_may_have_a_query_and_a_fragment(page: str) -> None:
+    assert ResourceMetadata(resource_documentation=page).resource_documentation == page
 
 
 def urls(*origins: str) -> PublicURLs:
@@ -235,3 +287,60 @@ def test_a_verifier_that_tells_no_audiences_has_one_resource() -> None:
     found = published(ResourceMetadata(), API, origin=API, urls=urls(API, NET), verifier=object())
     assert found is not None
     assert (found.several, found.resource(to("api.example.net"))) == (False, API)
+
+
+def fields(
+    method: str, *if_none_match: str, document: Document = DOCUMENT
+) -> tuple[int, dict[str, str], bytes]:
+    status, headers, body = answer(document, method=method, if_none_match=if_none_match)
+    assert len(dict(headers)) == len(headers), "no field comes twice"
+    return status, dict(headers), body
+
+
+def test_every_page_may_read_and_keep_the_document() -> None:
+    status, headers, body = fields("GET")
+    assert (status, body) == (200, DOCUMENT.body)
+    assert headers == {
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": "ETag",
+        "cache-control": "public, max-age=600",
+        "content-length": str(len(DOCUMENT.body)),
+        "content-type": "application/json",
+        "etag": '"abc"',
+        "x-content-type-options": "nosniff",
+    }
+
+
+def test_head_has_the_fields_of_get_and_no_body() -> None:
+    assert fields("HEAD") == (200, fields("GET")[1], b"")
+
+
+def test_a_preflight_may_name_any_field() -> None:
+    status, headers, body = fields("OPTIONS")
+    assert (status, body) == (204, b"")
+    assert headers["access-control-allow-origin"] == "*"
+    assert headers["access-control-allow-headers"] == "*"
+    assert headers["access-control-allow-methods"] == headers["allow"] == "GET, HEAD, OPTIONS"
+    assert "access-control-allow-credentials" not in headers
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "TRACE", "get", "QUERY", ""])
+def test_any_other_method_is_not_allowed(method: str) -> None:
+    status, headers, body = fields(method)
+    assert (status, headers["allow"], body) == (405, "GET, HEAD, OPTIONS", b"")
+
+
+@pytest.mark.parametrize("known", [['"abc"'], ['"x", W/"abc"'], ["*"], ['"x"', ' "abc"\t']])
+def test_who_has_the_document_gets_304(known: list[str]) -> None:
+    status, headers, body = fields("GET", *known)
+    assert (status, headers["etag"], body) == (304, '"abc"', b"")
+    assert "content-length" not in headers
+
+
+@pytest.mark.parametrize("known", ['"abcd"', "abc", 'w/"abc"', ""])
+def test_who_has_another_document_gets_this_one(known: str) -> None:
+    assert fields("GET", known)[0] == 200
+
+
+def test_a_document_that_nobody_may_keep() -> None:
+    assert fields("GET", document=DOCUMENT._replace(max_age=0))[1]["cache-control"] == "no-cache"

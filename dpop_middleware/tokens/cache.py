@@ -1,17 +1,21 @@
-"""Access tokens that were verified before, so that a known client costs no second signature check.
+"""Caches that are bounded in entries and in bytes: what is common to all, and that of verified access tokens.
 
-What a resource server knows of the client is kept with its token (`AccessToken.client_memo`): one cache, one
-rule of eviction. Claims are kept as the bytes of the payload: as dictionaries they would make every full
-garbage collection several times as long. Only what was verified enters, and entries and bytes are bounded.
+There is one rule of eviction for all that is remembered between requests: what wasn't used for longest goes
+first. Entries say themselves how large they are.
+
+A known client costs no second signature check. What a resource server knows of the client is kept with its
+token (`AccessToken.client_memo`). Claims are kept as the bytes of the payload: as dictionaries they would
+make every full garbage collection several times as long. Only what was verified enters.
 """
 
 import json
 import sys
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from dpop_middleware._bounded_cache import BoundedCache
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.jwks import KeySet
 
@@ -19,12 +23,17 @@ __all__ = [
     "LONGEST_KNOWN_HEADER",
     "MAX_CACHED_BYTES",
     "MAX_CACHED_TOKENS",
+    "BoundedCache",
     "TokenCache",
     "VerifiedToken",
     "read_only_claims",
 ]
 
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
+# What an entry takes beside its key and its value: the place in the mapping and its link in the order of use.
+_PLACE = 300
 MAX_CACHED_TOKENS = 10_000
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 # What is kept of a client: the header of its proofs, where it is no longer than any without certificates, and
@@ -35,6 +44,61 @@ _CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
 _SIZE = 700 + _CLIENT_SIZE
 # A token is looked for by its end, a part of its signature, so that no unknown one is hashed.
 _TAIL = 32
+
+
+class BoundedCache(Generic[_Key, _Value]):
+    """At most `max_entries` values of at most `max_bytes` in all; 0 of either keeps nothing."""
+
+    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[_Key, _Value] = OrderedDict()
+        # Beside the values: a tuple for each entry would be one more for the garbage collector to visit.
+        self._sizes: dict[_Key, int] = {}
+        self._bytes = 0
+        # Event loops of several threads may share a resource server.
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """What the entries take, by their own account."""
+        return self._bytes
+
+    def get(self, key: _Key) -> _Value | None:
+        """Return the value and count it as used, None where there is none."""
+        with self._lock:
+            value = self._entries.get(key)
+            if value is not None:
+                self._entries.move_to_end(key)
+            return value
+
+    def put(self, key: _Key, value: _Value, *, size: int) -> None:
+        """Keep a value that takes `size` bytes with its key; others go where there are too many.
+
+        What alone is larger than the cache is not kept, and pushes nothing out.
+        """
+        size += _PLACE
+        with self._lock:
+            self._remove(key)
+            if size > self._max_bytes or self._max_entries == 0:
+                return
+            self._entries[key] = value
+            self._sizes[key] = size
+            self._bytes += size
+            while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+                self._remove(next(iter(self._entries)))
+
+    def discard(self, key: _Key) -> None:
+        """Forget the value, if it is kept."""
+        with self._lock:
+            self._remove(key)
+
+    def _remove(self, key: _Key) -> None:
+        if self._entries.pop(key, None) is not None:
+            self._bytes -= self._sizes.pop(key)
 
 
 class _Claims(Mapping[str, Any]):

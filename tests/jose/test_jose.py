@@ -1,7 +1,7 @@
 """The exception of jose."""
 
 from dpop_middleware.checks import Check
-from dpop_middleware.jose.errors import JOSEError
+from dpop_middleware.jose import JOSEError
 
 
 def test_jose_error_says_which_check_failed() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpop_middleware._judge.ticket import MAX_TICKET_SIZE, Seal, Ticket
+from dpop_middleware._adapter.ticket import MAX_TICKET_SIZE, Seal, Ticket
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware.jose import base64url
 from dpop_middleware.nonces import Nonce

@@ -1,11 +1,33 @@
-"""What a resource server was given is opened and closed, under asyncio only."""
+"""Patched clocks reach every default; parts are opened and closed, under asyncio only."""
 
 import asyncio
+import inspect
+import time
 
+import freezegun
 import pytest
+import time_machine
 
-from dpop_middleware._lifecycle import aclose_parts, check_event_loop, open_part
+from dpop_middleware import JWTAccessTokenVerifier, ResourceServer
+from dpop_middleware._runtime import aclose_parts, check_event_loop, open_part, system_time
+from dpop_middleware.authorization_server import TokenEndpoint
+from dpop_middleware.client import DPoPAuth
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.testing import TestIssuer
+
+
+def test_a_frozen_clock_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with freezegun.freeze_time("2001-09-09 01:46:40"):
+        assert system_time() == 1_000_000_000
+    with time_machine.travel(1_000_000_000, tick=False):
+        assert system_time() == 1_000_000_000
+    monkeypatch.setattr(time, "time", lambda: 7.0)
+    assert system_time() == 7
+
+
+@pytest.mark.parametrize("of", [ResourceServer, JWTAccessTokenVerifier, TokenEndpoint, DPoPAuth, TestIssuer])
+def test_the_default_clock_looks_up_the_time(of: type) -> None:
+    assert inspect.signature(of).parameters["clock"].default is system_time
 
 
 class Part:

@@ -1,0 +1,197 @@
+"""A ticket for one handshake: what it says, how it is sealed, and how a handshake carries it.
+
+It holds the access token of the request that asked for it and what was proved then, encrypted by AES-GCM
+under keys that only the workers of one server have: nobody can read or make one. The token is verified again
+when it is redeemed.
+
+A WebSocket's handshake carries it as a subprotocol, `dpop.ticket.` and the ticket, beside one that can be
+answered: the application's own, or `dpop.ticket` alone. By option the URL's query carries it, an
+EventSource's too. The scope is changed in place, so that what the application sees of it loses it again:
+servers write their access logs from it.
+"""
+
+import hmac
+import json
+from typing import Any, Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from starlette.types import Message, Scope, Send
+
+from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware.jose import JOSEError, base64url
+from dpop_middleware.nonces import Nonce
+
+__all__ = [
+    "MARKER",
+    "MAX_TICKET_SIZE",
+    "PREFIX",
+    "UNIQUE_SIZE",
+    "Carried",
+    "Seal",
+    "Ticket",
+    "field_values",
+    "take_tickets",
+]
+
+UNIQUE_SIZE = 12
+MAX_TICKET_SIZE = 7_500
+"""Servers read lines of a header up to 8 KiB."""
+
+# What is in a ticket may change from one release to the next.
+_LABEL = "dpop websocket ticket 1"
+MARKER: Final = "dpop.ticket"
+PREFIX: Final = f"{MARKER}."
+_PROTOCOLS: Final = b"sec-websocket-protocol"
+
+
+class Ticket(NamedTuple):
+    """What a ticket says; times are in seconds since the epoch.
+
+    - `access_token`: as the client sent it. `target`: the URI that the ticket is for, in normal form.
+    - `origin`: of the page that asked, None where its request named none.
+    - `issued_at`, `expires_at`: when the ticket was issued, and from when on nobody takes it.
+    - `authenticated_at`, `proof`, `nonce`: when the request was judged, and what was known of its proof.
+    - `name`: names the sealed ticket in the replay store; it isn't part of what is sealed.
+    """
+
+    access_token: str
+    target: str
+    origin: str | None
+    issued_at: float
+    expires_at: float
+    authenticated_at: float
+    proof: DPoPProof | None
+    nonce: Nonce | None
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Ticket(target={self.target!r}, origin={self.origin!r})"
+
+
+class Seal:
+    """Seals tickets with the first of `secrets` and opens those that were sealed with any of them.
+
+    `namespace` tells servers apart that share a secret.
+    """
+
+    def __init__(self, secrets: tuple[bytes, ...], *, namespace: str) -> None:
+        label = f"{_LABEL}\0{namespace}".encode()
+        self._ciphers = tuple(AESGCM(hmac.digest(secret, label, "sha256")) for secret in secrets)
+
+    def seal(self, ticket: Ticket, *, unique: bytes) -> str:
+        """Return `ticket` as text: characters of base64url. `unique` are 12 random bytes, used once."""
+        nonce = ticket.nonce
+        said = [
+            *ticket[: Ticket._fields.index("proof")],
+            ticket.proof,
+            None if nonce is None else [nonce.issued_at, nonce.expires_at, nonce.current],
+        ]
+        text = json.dumps(said, separators=(",", ":"), allow_nan=False).encode()
+        return base64url.encode(unique + self._ciphers[0].encrypt(unique, text, None))
+
+    def open(self, text: str) -> Ticket | None:
+        """Return what the ticket `text` says, None where none of our secrets sealed it."""
+        if len(text) > MAX_TICKET_SIZE or not text.isascii():
+            return None
+        try:
+            sealed = base64url.decode(text)
+        except JOSEError:
+            return None
+        unique, box = sealed[:UNIQUE_SIZE], sealed[UNIQUE_SIZE:]
+        if len(unique) < UNIQUE_SIZE:
+            return None
+        for cipher in self._ciphers:
+            try:
+                said = json.loads(cipher.decrypt(unique, box, None))
+            except InvalidTag:
+                continue
+            *texts_and_times, proof, nonce = said
+            return _ticket(texts_and_times, proof, nonce, base64url.encode(unique))
+        return None
+
+
+def _ticket(
+    said: list[Any], proof: list[Any] | None, nonce: tuple[float, float, bool] | None, name: str
+) -> Ticket:
+    access_token, target, origin, issued_at, expires_at, authenticated_at = said
+    known = None
+    if nonce is not None:
+        known = Nonce(issued_at=nonce[0], expires_at=nonce[1], current=nonce[2])
+    return Ticket(
+        access_token,
+        target,
+        origin,
+        issued_at,
+        expires_at,
+        authenticated_at,
+        None if proof is None else DPoPProof(*proof),
+        known,
+        name,
+    )
+
+
+class Carried(NamedTuple):
+    """The tickets of one handshake, and whether it offers a subprotocol that says no more than that."""
+
+    tickets: tuple[str, ...]
+    marked: bool
+
+    def __repr__(self) -> str:
+        return f"Carried({len(self.tickets)} tickets)"
+
+    def answering(self, send: Send) -> Send:
+        """Return a `send` that accepts the marker where the application chose no subprotocol.
+
+        A browser that offered subprotocols fails where none is accepted.
+        """
+        if not self.marked:
+            return send
+
+        async def send_with_marker(message: Message) -> None:
+            if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+                message = {**message, "subprotocol": MARKER}
+            await send(message)
+
+        return send_with_marker
+
+
+def take_tickets(scope: Scope, parameter: str | None) -> Carried:
+    """Take what looks like a ticket out of `scope`: subprotocols, and values of the query's `parameter`."""
+    in_query = () if parameter is None else _take_from_query(scope, parameter)
+    offered = [str(one) for one in scope.get("subprotocols") or ()] if scope["type"] == "websocket" else []
+    as_protocols = tuple(one.removeprefix(PREFIX) for one in offered if one.startswith(PREFIX))
+    if not as_protocols:
+        return Carried(in_query, marked=False)
+    left = [one for one in offered if not one.startswith(PREFIX) and one != MARKER]
+    scope["subprotocols"] = left
+    others = [field for field in scope["headers"] if field[0].lower() != _PROTOCOLS]
+    # Daphne decodes percent signs: what it offers may hold any character.
+    protocols = ", ".join(left).encode("latin-1", "replace")
+    scope["headers"] = [*others, (_PROTOCOLS, protocols)] if left else others
+    return Carried((*in_query, *as_protocols), marked=MARKER in offered)
+
+
+def _take_from_query(scope: Scope, parameter: str) -> tuple[str, ...]:
+    if scope["type"] == "http" and not _is_event_source(scope):
+        return ()
+    name = f"{parameter}=".encode("ascii")
+    parts = scope.get("query_string", b"").split(b"&")
+    found = tuple(part.removeprefix(name).decode("latin-1") for part in parts if part.startswith(name))
+    if found:
+        scope["query_string"] = b"&".join(part for part in parts if not part.startswith(name))
+        if scope.get("raw_path") is not None:
+            scope["raw_path"] = scope["raw_path"].partition(b"?")[0]
+    return found
+
+
+def _is_event_source(scope: Scope) -> bool:
+    return scope["method"] == "GET" and "text/event-stream" in field_values(scope, "accept")
+
+
+def field_values(scope: Scope, name: str) -> list[str]:
+    """Return the values of every header field of that name, in order."""
+    wanted = name.encode("ascii")
+    return [
+        value.decode("latin-1").strip(" \t") for field, value in scope["headers"] if field.lower() == wanted
+    ]
