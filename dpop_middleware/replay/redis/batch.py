@@ -13,22 +13,24 @@ from redis.exceptions import InvalidResponse
 from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.pending import (
+from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
+from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
+from dpop_middleware.replay.redis.vitals import parse_info
+from dpop_middleware.replay.redis.writes import (
     EVICTED,
     FENCED,
     FORGOTTEN,
     NO_ANSWER,
     OWNER_SIZE,
+    REDIRECTIONS,
     REFUSED,
     UNREPLICATED,
+    WRONG_SERVER,
+    AnchorReading,
     Outcome,
     PendingWrite,
     unavailable,
 )
-from dpop_middleware.replay.redis.reading import REDIRECTIONS, WRONG_SERVER, AnchorReading
-from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
-from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
-from dpop_middleware.replay.redis.server import parse_info
 
 __all__ = ["REDIRECTIONS", "Again", "Batch"]
 
@@ -41,7 +43,7 @@ Again = list[tuple[PendingWrite, ServerError]]
 
 
 class Batch:
-    """`writes` in one exchange; `fence` and `settings` are the link's.
+    """`writes` in one exchange; `fence` and `settings` are the writer's.
 
     `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies are there:
     then the writes that need another try, each with what stood in its way, or what kept the replies away.

@@ -1,24 +1,24 @@
-"""A cluster: one link for each master, and the way from an entry to its link."""
+"""A cluster: one writer for each master, and the way from an entry to its writer."""
 
 import asyncio
 import contextvars
 from functools import partial
 
 from dpop_middleware.replay.breaker import CircuitBreaker
-from dpop_middleware.replay.redis.anchor import Buckets
-from dpop_middleware.replay.redis.endpoints import Address, Target, connector
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.pending import CROWDED, NO_ANSWER, PendingWrite, unavailable
-from dpop_middleware.replay.redis.resp import ServerError
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.topology import (
+    Surroundings,
     Topology,
     fetch_topology,
     identities_among,
     tag_of,
     with_owner,
 )
-from dpop_middleware.replay.redis.writer import Link
+from dpop_middleware.replay.redis.writer import Writer
+from dpop_middleware.replay.redis.writes import CROWDED, NO_ANSWER, PendingWrite, unavailable
 
 __all__ = ["Cluster"]
 
@@ -29,14 +29,14 @@ SHORTEST_REFRESH = 0.1
 class Cluster:
     """Writes entries to the masters of a cluster. Belongs to one event loop."""
 
-    def __init__(self, target: Target, settings: Settings, buckets: Buckets) -> None:
+    def __init__(self, nodes: ClusterNodes, settings: Settings, buckets: Buckets) -> None:
         self._sights = Sights(buckets)
         self._buckets = buckets
         self._former: tuple[Address, ...] = ()
-        self._target = target
+        self._nodes = nodes
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._links: dict[Address, Link] = {}
+        self._writers: dict[Address, Writer] = {}
         self._topology: Topology | None = None
         self._waiting: list[PendingWrite] = []
         self._refreshing: asyncio.Task[None] | None = None
@@ -61,10 +61,10 @@ class Cluster:
                 self._refresh()
                 write.resolve(unavailable(NO_ANSWER))
                 return
-            link = self._link(owner)
-            if link.refuses:
+            writer = self._writer(owner)
+            if writer.refuses:
                 self._refresh()
-            link.submit(write)
+            writer.submit(write)
 
     def resubmit(self, write: PendingWrite) -> None:
         """Send `write` once more, to whichever master it belongs to now."""
@@ -86,14 +86,14 @@ class Cluster:
             self.look_again(error)
             self.resubmit(write)
             return
-        _, address = self._place(error)
+        _, address = self._destination(error)
         write.asking = True
-        self._link(address).submit(write)
+        self._writer(address).submit(write)
 
     def look_again(self, error: Exception) -> None:
         """Look at the topology again: a slot has another owner, or a node can't be used."""
         if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
-            slot, address = self._place(error)
+            slot, address = self._destination(error)
             self._topology = with_owner(self._topology, slot, address)
         self._refresh()
 
@@ -110,13 +110,13 @@ class Cluster:
 
     def look_around(self, changed: Address) -> None:
         """Read the anchors on all servers but `changed`, which has other data."""
-        for address, link in self._links.items():
+        for address, writer in self._writers.items():
             if address != changed:
-                link.fence.standing.read_again()
-                link.greet()
+                writer.fence.standing.read_again()
+                writer.survey()
 
     async def present(
-        self, identities: frozenset[bytes], asker: Address, *, patient: bool
+        self, identities: frozenset[bytes], *, asker: Address, patient: bool
     ) -> frozenset[bytes] | None:
         """Those of `identities` whose data masters other than `asker` have now.
 
@@ -125,19 +125,19 @@ class Cluster:
         """
         # Half of a request's time in all, as for one try.
         patience = self._settings.timeout / 4
-        links = {address: link for address, link in self._links.items() if address != asker}
+        writers = {address: writer for address, writer in self._writers.items() if address != asker}
         now, found = self._loop.time(), set[bytes]()
         told = await asyncio.gather(
             *(
-                link.has_told_since(
-                    now if link.fence.vitals.identity in identities else now - 1, patience=patience
+                writer.has_told_since(
+                    now if writer.fence.vitals.identity in identities else now - 1, patience=patience
                 )
-                for link in links.values()
+                for writer in writers.values()
             )
         )
-        for link, has_told in zip(links.values(), told, strict=True):
+        for writer, has_told in zip(writers.values(), told, strict=True):
             if has_told:
-                found.update(one for one in identities if link.fence.vitals.still_has(one))
+                found.update(one for one in identities if writer.fence.vitals.still_has(one))
             elif patient:
                 return None
             else:
@@ -146,16 +146,16 @@ class Cluster:
             return identities
         others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
         return frozenset(found) | await identities_among(
-            self._target, others - links.keys() - {asker}, identities - found, patience
+            self._nodes, others - writers.keys() - {asker}, identities - found, patience
         )
 
     async def topology(self) -> Topology:
         """The cluster as it is now, for the health check."""
         known = () if self._topology is None else self._topology.nodes
-        return await fetch_topology(self._target, (*known, *self._target.addresses), self._settings.timeout)
+        return await fetch_topology(self._nodes, (*known, *self._nodes.addresses), self._settings.timeout)
 
     async def aclose(self) -> None:
-        """Close every link and answer what still waits: it can't be known."""
+        """Close every writer and answer what still waits: it can't be known."""
         self.closed = True
         if self._later is not None:
             self._later.cancel()
@@ -165,28 +165,39 @@ class Cluster:
             await asyncio.wait([task])
         for write in self._waiting:
             write.resolve(unavailable(NO_ANSWER))
-        links, self._links = self._links, {}
-        for link in links.values():
-            await link.aclose()
+        writers, self._writers = self._writers, {}
+        for writer in writers.values():
+            await writer.aclose()
 
-    def _place(self, redirection: ServerError) -> tuple[int, Address]:
+    def _destination(self, redirection: ServerError) -> tuple[int, Address]:
         """The slot and the address that `MOVED 3999 127.0.0.1:6381` names."""
-        slot, _, place = redirection.rest.partition(" ")
-        host, _, port = place.rpartition(":")
-        address = (host, int(port))
-        return int(slot), address if self._target.remap is None else self._target.remap(address)
+        slot, _, where = redirection.rest.partition(" ")
+        host, _, port = where.rpartition(":")
+        return int(slot), self._nodes.announced((host, int(port)))
 
-    def _link(self, address: Address) -> Link:
-        link = self._links.get(address)
-        if link is None or link.closed:
-            link = self._links[address] = Link(
+    def _writer(self, address: Address) -> Writer:
+        writer = self._writers.get(address)
+        if writer is None or writer.closed:
+            writer = self._writers[address] = Writer(
                 f"{address[0]}:{address[1]}",
-                connector(self._target, address),
+                self._nodes.at(address),
                 self._settings,
                 self._sights,
-                Place(self, address),
+                self._around(address),
             )
-        return link
+        return writer
+
+    def _around(self, address: Address) -> Surroundings:
+        """The cluster as the writer to `address` sees it."""
+        return Surroundings(
+            resubmit=self.resubmit,
+            redirect=self.redirect,
+            look_again=self.look_again,
+            tag=partial(self.tag, address),
+            buckets=partial(self.buckets, address),
+            look_around=partial(self.look_around, address),
+            present=partial(self.present, asker=address),
+        )
 
     def _wait(self, write: PendingWrite) -> None:
         if self._breaker.refuses(self._loop.time()):
@@ -227,7 +238,7 @@ class Cluster:
                 await self._survey(topology)
             else:
                 self._former, self._topology = self._topology.nodes, topology
-        except Exception as caught:  # noqa: BLE001 - as in Link: whatever it was, the topology is not known
+        except Exception as caught:  # noqa: BLE001 - as in Writer: whatever it was, the topology is not known
             error = caught
             self._breaker.failed(self._loop.time())
         else:
@@ -246,46 +257,21 @@ class Cluster:
 
     async def _survey(self, topology: Topology) -> None:
         """Meet every master once: whether the store is new is seen only where all of them were asked."""
-        links = [self._link(address) for address in topology.masters]
-        openings = [opening for link in links if (opening := link.connect()) is not None]
+        writers = [self._writer(address) for address in topology.masters]
+        openings = [opening for writer in writers if (opening := writer.connect()) is not None]
         await asyncio.wait(openings, timeout=self._settings.timeout / 2)
-        for link in links:
-            link.greet()
+        for writer in writers:
+            writer.survey()
 
     async def _tidy(self, topology: Topology) -> None:
-        """Close the links to nodes that own nothing any more, and watch those that own something now."""
+        """Close the writers to nodes that own nothing any more, and watch those that own something now."""
         masters = set(topology.masters)
-        for address in masters - self._links.keys():
+        for address in masters - self._writers.keys():
             # A replica that took over tells that it did, before anything comes from there.
-            self._link(address).open()
-        for address, link in list(self._links.items()):
+            self._writer(address).open()
+        for address, writer in list(self._writers.items()):
             if address in masters:
-                link.own(self.buckets(address))
-            elif link.is_quiet:
-                del self._links[address]
-                await link.aclose()
-
-
-class Place:
-    """The cluster as one of its links sees it."""
-
-    def __init__(self, cluster: Cluster, address: Address) -> None:
-        self._cluster = cluster
-        self._address = address
-        self.resubmit, self.redirect, self.look_again = cluster.resubmit, cluster.redirect, cluster.look_again
-
-    def tag(self) -> bytes | None:
-        """See `Cluster.tag`."""
-        return self._cluster.tag(self._address)
-
-    def buckets(self) -> list[int]:
-        """See `Cluster.buckets`."""
-        return self._cluster.buckets(self._address)
-
-    def look_around(self) -> None:
-        """See `Cluster.look_around`."""
-        self._cluster.look_around(self._address)
-
-    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
-        """See `Cluster.present`."""
-        return await self._cluster.present(identities, self._address, patient=patient)
+                writer.own(self.buckets(address))
+            elif writer.is_quiet:
+                del self._writers[address]
+                await writer.aclose()

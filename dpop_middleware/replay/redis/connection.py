@@ -21,9 +21,9 @@ from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dpop_middleware.replay.redis.resp import Replies, ServerError, command
-from dpop_middleware.replay.redis.server import ServerInfo, parse_info
+from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
-__all__ = ["Channel", "Connect", "ask", "first_answer", "inspect", "opened", "put_away"]
+__all__ = ["Connect", "Connection", "ask", "first_answer", "inspect", "opened", "put_away"]
 
 Landed = Callable[[list[object] | Exception], None]
 
@@ -32,7 +32,7 @@ NOTHING_USUAL: Final = (b"", ())
 CLOCK_STEP = 0.001
 
 
-class Channel(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A connection that redis-py has opened and authenticated. Times are of the event loop's clock.
 
     It takes over the connection's two private streams, `_reader` and `_writer`: hence redis-py's upper bound.
@@ -71,7 +71,7 @@ class Channel(asyncio.Protocol):
         """Send `data`; `landed` is called with its `count` replies as soon as the last of them is there.
 
         Or with what kept them away, such as `TimeoutError` when they are not there by `deadline`; after that
-        the channel is in doubt. `usual` is as in `Replies.expect`. Raises what has ended the connection
+        the connection is in doubt. `usual` is as in `Replies.expect`. Raises what has ended the connection
         before, and RuntimeError while other replies are awaited; then nothing was sent.
         """
         if self._end is not None:
@@ -179,24 +179,24 @@ def abort(connection: AbstractConnection) -> None:
         writer.transport.abort()
 
 
-Connect = Callable[[float], Awaitable[Channel]]
+Connect = Callable[[float], Awaitable[Connection]]
 
 
-async def opened(connection: AbstractConnection) -> Channel:
+async def opened(connection: AbstractConnection) -> Connection:
     """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
     try:
         # redis-py has not annotated it.
         await connection.connect()  # type: ignore[no-untyped-call]
-        return Channel(connection)
+        return Connection(connection)
     except BaseException:
         await put_away(connection)
         raise
 
 
-async def inspect(channel: Channel) -> ServerInfo | None:
+async def inspect(connection: Connection) -> ServerInfo | None:
     """What the server says about itself; None where the user may not ask."""
     try:
-        text = await channel.ask(command(b"INFO", b"all"))
+        text = await connection.ask(command(b"INFO", b"all"))
     except ServerError:
         return None
     if not isinstance(text, bytes):
@@ -210,11 +210,11 @@ async def inspect(channel: Channel) -> ServerInfo | None:
 async def ask(connect: Connect, timeout: float, *words: bytes) -> object:
     """Open a connection for one command and close it, everything within `timeout` seconds."""
     async with asyncio.timeout(timeout):
-        channel = await connect(timeout)
+        connection = await connect(timeout)
         try:
-            return await channel.ask(command(*words))
+            return await connection.ask(command(*words))
         finally:
-            await channel.put_away()
+            await connection.put_away()
 
 
 T = TypeVar("T")

@@ -1,9 +1,5 @@
-"""Where a store's server is and how to connect to it, read once from a client or a URL.
+"""Where a store's servers are and how to connect to them, read once from a client or a URL."""
 
-The master that Sentinels agree on is looked for at each new connection.
-"""
-
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,16 +7,25 @@ from typing import Any
 
 import redis
 from redis.asyncio import Redis, RedisCluster, Sentinel
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import Connection as PlainConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.replay.redis.connection import Channel, Connect, ask, first_answer, opened
-from dpop_middleware.replay.redis.url import OF_SENTINELS, Address, Kind, parse_store_url, shown
+from dpop_middleware.replay.redis.connection import Connect, Connection, ask, first_answer, opened
+from dpop_middleware.replay.redis.url import OF_SENTINELS, Address, parse_store_url, shown
 
-__all__ = ["Address", "Target", "connector", "sentinel_connector", "target_of_client", "target_of_url"]
+__all__ = [
+    "Address",
+    "AnyEndpoint",
+    "ClusterNodes",
+    "SentinelMaster",
+    "Standalone",
+    "endpoint_of_client",
+    "endpoint_of_url",
+]
 
 # Of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its owner.
 FOREIGN_OPTIONS = frozenset(
@@ -43,7 +48,7 @@ FOREIGN_OPTIONS = frozenset(
 # What a URL may say of a pool and its retries: our one connection has neither.
 OF_POOLS = frozenset({"max_connections", "health_check_interval", "retry_on_timeout"})
 CONNECTION_CLASSES: Mapping[str, type[AbstractConnection]] = {
-    "redis": Connection,
+    "redis": PlainConnection,
     "rediss": SSLConnection,
     "unix": UnixDomainSocketConnection,
 }
@@ -52,65 +57,130 @@ UNUSABLE = (ValueError, TypeError, AttributeError, OSError, redis.RedisError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One standalone server, the master behind some Sentinels, or a cluster.
+class Endpoint:
+    """How to connect: `options` are those of the redis-py class."""
 
-    `options` are those of the redis-py connection class. `addresses` are the Sentinels or the cluster's
-    startup nodes; a standalone server's address is among the options. `service` is the Sentinels' name for
-    the master, `sentinel_options` how to connect to them. `remap` translates addresses that the cluster
-    announces.
-    """
-
-    kind: Kind
     connection_class: type[AbstractConnection]
     options: Mapping[str, Any]
-    addresses: tuple[Address, ...] = ()
-    service: str = ""
-    sentinel_class: type[AbstractConnection] = Connection
-    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
-    remap: Callable[[Address], Address] | None = None
 
     def connection(self, timeout: float, address: Address | None = None) -> AbstractConnection:
         """A connection, not yet connected, to the server or to `address`; `timeout` in seconds."""
         return _connection(self.connection_class, self.options, timeout, address)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standalone(Endpoint):
+    """One server, whose address is among the options."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        options = self.options
+        return options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+    async def connect(self, timeout: float) -> Connection:
+        """An open connection, within `timeout` seconds."""
+        return await opened(self.connection(timeout))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelMaster(Endpoint):
+    """The master that Sentinels at `addresses` agree on: they are asked at each new connection.
+
+    `service` is their name for it, `sentinel_options` say how to connect to them.
+    """
+
+    addresses: tuple[Address, ...]
+    service: str
+    sentinel_class: type[AbstractConnection] = PlainConnection
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return f"sentinel {self.service}"
+
     def sentinel_connection(self, timeout: float, address: Address) -> AbstractConnection:
         """A connection, not yet connected, to one Sentinel; `timeout` in seconds."""
         return _connection(self.sentinel_class, self.sentinel_options, timeout, address)
 
+    async def connect(self, timeout: float) -> Connection:
+        """An open connection to the current master, within `timeout` seconds for each step."""
+        # All of them together: the first of a list may be the one that hangs.
+        address = await first_answer(self._master(sentinel, timeout) for sentinel in self.addresses)
+        return await opened(self.connection(timeout, address))
+
+    async def _master(self, sentinel: Address, timeout: float) -> Address | None:
+        async def connect(timeout: float) -> Connection:
+            return await opened(self.sentinel_connection(timeout, sentinel))
+
+        reply = await ask(connect, timeout, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.service.encode())
+        match reply:
+            case [bytes(host), bytes(port)] if port.isdigit():
+                return host.decode(), int(port)
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterNodes(Endpoint):
+    """A cluster, of which nodes at `addresses` are known; `remap` translates what the cluster announces."""
+
+    addresses: tuple[Address, ...]
+    remap: Callable[[Address], Address] | None = None
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return "cluster"
+
+    def at(self, address: Address) -> Connect:
+        """What connects to the node at `address`, given the seconds it may take."""
+
+        async def connect(timeout: float) -> Connection:
+            return await opened(self.connection(timeout, address))
+
+        return connect
+
+    def announced(self, address: Address) -> Address:
+        """Where we reach the node that the cluster calls `address`."""
+        return address if self.remap is None else self.remap(address)
+
+
+AnyEndpoint = Standalone | SentinelMaster | ClusterNodes
+
 
 def _connection(
-    kind: type[AbstractConnection], options: Mapping[str, Any], timeout: float, address: Address | None
+    made: type[AbstractConnection], options: Mapping[str, Any], timeout: float, address: Address | None
 ) -> AbstractConnection:
     arguments: dict[str, Any] = {
         **options,
         "retry": Retry(NoBackoff(), 0),
-        # Deadlines are the link's, one for a batch: the connection's own would cost a timer for each reply.
+        # Deadlines are the writer's, one for a batch: the connection's own would cost a timer for each reply.
         "socket_timeout": None,
         "socket_connect_timeout": timeout,
         "health_check_interval": 0,
     }
     if address is not None:
         arguments["host"], arguments["port"] = address
-    return kind(**arguments)
+    return made(**arguments)
 
 
-def target_of_client(client: object) -> Target:
-    """The target of a `redis.asyncio` client; raises `ConfigurationError` for anything else.
+def endpoint_of_client(client: object) -> AnyEndpoint:
+    """The endpoint of a `redis.asyncio` client; raises `ConfigurationError` for anything else.
 
     Only the client's settings are used, never its connections: those belong to one event loop.
     """
     if isinstance(client, RedisCluster):
         nodes = client.nodes_manager.startup_nodes.values()
-        return Target(
-            kind="cluster",
+        return ClusterNodes(
             connection_class=client.connection_kwargs["connection_class"],
             options=_own(client.connection_kwargs),
             addresses=tuple((node.host, int(node.port)) for node in nodes),
             remap=client.nodes_manager.address_remap,
         )
     if isinstance(client, Redis):
-        return _target_of_pool(client.connection_pool)
+        return _endpoint_of_pool(client.connection_pool)
     if isinstance(client, redis.Redis | redis.RedisCluster):
         raise ConfigurationError(
             "RedisReplayStore needs an asynchronous client: use redis.asyncio.Redis or "
@@ -125,17 +195,14 @@ def target_of_client(client: object) -> Target:
     )
 
 
-def _target_of_pool(pool: Any) -> Target:
+def _endpoint_of_pool(pool: Any) -> AnyEndpoint:
     if not isinstance(pool, SentinelConnectionPool):
-        return Target(
-            kind="standalone", connection_class=pool.connection_class, options=_own(pool.connection_kwargs)
-        )
+        return Standalone(connection_class=pool.connection_class, options=_own(pool.connection_kwargs))
     if not pool.is_master:
         raise ConfigurationError("a replica can't be written to: use sentinel.master_for('service-name')")
     sentinels = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
     options = _own(pool.connection_kwargs)
-    return Target(
-        kind="sentinel",
+    return SentinelMaster(
         connection_class=_plain_class(pool.connection_class),
         options=options,
         addresses=tuple(
@@ -152,7 +219,7 @@ def _plain_class(managed: type[AbstractConnection]) -> type[AbstractConnection]:
     """The class without the part that asks the Sentinels through the pool: we ask them ourselves."""
     if not issubclass(managed, SentinelManagedConnection):
         return managed
-    return SSLConnection if issubclass(managed, SSLConnection) else Connection
+    return SSLConnection if issubclass(managed, SSLConnection) else PlainConnection
 
 
 def _own(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,8 +232,8 @@ def _own(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def target_of_url(url: object) -> Target:
-    """The target that a URL names; raises `ConfigurationError` when it can't be used.
+def endpoint_of_url(url: object) -> AnyEndpoint:
+    """The endpoint that a URL names; raises `ConfigurationError` when it can't be used.
 
     `redis://` and `rediss://` (TLS), also spelled `valkey://` and `valkeys://`, `unix://`,
     `redis+sentinel://host:port,host:port/service/db` and `redis+cluster://host:port,host:port`, the last two
@@ -180,7 +247,7 @@ def target_of_url(url: object) -> Target:
     if connection_class is SSLConnection:
         # As in newer versions of redis-py: where no certificate is asked for, none has a name.
         options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
-    if parsed.sentinel_options and parsed.kind != "sentinel":
+    if parsed.sentinel_options and parsed.deployment != "sentinel":
         raise ConfigurationError("options that begin with sentinel_ belong into a redis+sentinel:// URL")
     for name, value in options.items():
         _check(connection_class, name, value, shown(name, parsed.query))
@@ -196,14 +263,17 @@ def target_of_url(url: object) -> Target:
             "certificate or key in PEM form"
         ) from error
     secure = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    return Target(
-        kind=parsed.kind,
+    if parsed.deployment == "standalone":
+        return Standalone(connection_class=connection_class, options=options)
+    if parsed.deployment == "cluster":
+        return ClusterNodes(connection_class=connection_class, options=options, addresses=parsed.addresses)
+    return SentinelMaster(
         connection_class=connection_class,
         options=options,
         addresses=parsed.addresses,
         service=parsed.service,
         sentinel_class=connection_class,
-        sentinel_options=_of_sentinels(secure, parsed.sentinel_options) if parsed.kind == "sentinel" else {},
+        sentinel_options=_of_sentinels(secure, parsed.sentinel_options),
     )
 
 
@@ -213,45 +283,11 @@ def _of_sentinels(secure: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     return {**secure, **unverified, **own}
 
 
-def _check(kind: type[AbstractConnection], name: str, value: Any, called: str) -> None:
+def _check(checked: type[AbstractConnection], name: str, value: Any, called: str) -> None:
     try:
-        kind(**{name: value})
+        checked(**{name: value})
     except UNUSABLE:
         # The cause would name what `called` leaves out.
         raise ConfigurationError(
             f"the URL of the replay store has an option that can't be used: {called}"
         ) from None
-
-
-def connector(target: Target, address: Address | None = None) -> Connect:
-    """What connects to a standalone server, or to one node of a cluster, given the seconds it may take."""
-
-    async def connect(timeout: float) -> Channel:
-        return await opened(target.connection(timeout, address))
-
-    return connect
-
-
-def sentinel_connector(target: Target) -> Connect:
-    """What connects to the current master: the Sentinels are asked at each new connection."""
-
-    async def connect(timeout: float) -> Channel:
-        # All of them together: the first of a list may be the one that hangs.
-        address = await first_answer(_master(target, sentinel, timeout) for sentinel in target.addresses)
-        return await opened(target.connection(timeout, address))
-
-    return connect
-
-
-async def _master(target: Target, sentinel: Address, timeout: float) -> Address | None:
-    connect = functools.partial(_connect, target, sentinel)
-    reply = await ask(connect, timeout, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", target.service.encode())
-    match reply:
-        case [bytes(host), bytes(port)] if port.isdigit():
-            return host.decode(), int(port)
-        case _:
-            return None
-
-
-async def _connect(target: Target, sentinel: Address, timeout: float) -> Channel:
-    return await opened(target.sentinel_connection(timeout, sentinel))

@@ -39,10 +39,8 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.anchor import Anchor, is_moved, lost_by, still_has
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.sights import Sights, Standing
-from dpop_middleware.replay.redis.vitals import VitalSigns
+from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing, is_moved, lost_by, new_anchor
+from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, still_has
 
 __all__ = ["Fence", "NewServer"]
 
@@ -96,7 +94,7 @@ class Fence:
             self._changed(asked[1])
         if self.active:
             self.standing.owned = set(anchors)
-            self.greeted(anchors, anchors.values(), asked[1])
+            self.surveyed(anchors, anchors.values(), asked[1])
 
     def opening(self, now: float, buckets: Iterable[int]) -> list[bytes]:
         """The anchors to write before a batch with entries in `buckets`: none once all are known."""
@@ -106,26 +104,26 @@ class Fence:
         self._begin()
         return self.standing.writes(buckets, self.vitals.info, with_script=self.with_script)
 
-    def greeting(self, at: float) -> tuple[list[bytes], list[int]]:
+    def survey(self, at: float) -> tuple[list[bytes], list[int]]:
         """The anchors to write without any entry, as far as their moment is known, and what to read."""
-        ahead, standing = self.sights.ahead, self.standing
-        if ahead is not None and self.vitals.has_lost:
-            self._lose_all(at + ahead)
+        offset, standing = self.sights.offset, self.standing
+        if offset is not None and self.vitals.has_lost:
+            self._lose_all(at + offset)
         self._begin()
         writes = standing.writes(standing.due, self.vitals.info, with_script=self.with_script)
         return writes, [*standing.due, *(standing.unread - standing.due.keys())]
 
-    def greeted(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
-        """Take note of what was read after a greeting: an error where the bucket is elsewhere."""
-        ahead = self.sights.ahead
+    def surveyed(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
+        """Take note of what was read after a survey: an error where the bucket is elsewhere."""
+        offset = self.sights.offset
         for bucket, value in zip(buckets, values, strict=True):
             self.standing.unread.discard(bucket)
             if value is not None and not isinstance(value, bytes):
                 self.standing.drop(bucket)
-            elif ahead is None:
+            elif offset is None:
                 self._see(bucket, value, at)
             else:
-                self.observe(bucket, value, at + ahead, at)
+                self.observe(bucket, value, at + offset, at)
 
     def observe(self, bucket: int, value: bytes | None, now: float, at: float) -> None:
         """Take note of the anchor of `bucket` that was read after a batch."""
@@ -158,7 +156,7 @@ class Fence:
 
     def settle(self, asked: Mapping[int, bytes], present: frozenset[bytes], at: float) -> None:
         """Judge what was foreign when the other masters were asked, who have the data of `present`."""
-        now, info = at + (self.sights.ahead or 0.0), self.vitals.info
+        now, info = at + (self.sights.offset or 0.0), self.vitals.info
         for bucket, value in asked.items():
             anchor = Anchor.parse(value)
             if info is None or anchor is None or self.standing.foreign.get(bucket) != value:
@@ -205,7 +203,7 @@ class Fence:
             # It was written, and is gone again or was refused.
             self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
         elif value is None and self._is_first(bucket, info):
-            self.standing.owe(bucket, None, self.vitals.new_anchor(-math.inf))
+            self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))
         else:
             self._lose(bucket, self._lost_by(bucket, info, now, at), value)
 
@@ -260,7 +258,7 @@ class Fence:
             # The same anchor tells more: those who know it learn that, and nothing else happened to it.
             self.standing.owe(bucket, found, anchor.under(self.vitals.identity, since=since).value)
         else:
-            self.standing.owe(bucket, found, self.vitals.new_anchor(since))
+            self.standing.owe(bucket, found, new_anchor(self.vitals, since))
 
     def _lose_all(self, now: float) -> None:
         """Every bucket of this server lost entries before `now`, by anybody's clock."""
@@ -295,4 +293,4 @@ class Fence:
         missing, self._missing_at_first = self._missing_at_first, set()
         for bucket in missing:
             if info is not None and self._is_first(bucket, info):
-                self.standing.owe(bucket, None, self.vitals.new_anchor(-math.inf))
+                self.standing.owe(bucket, None, new_anchor(self.vitals, -math.inf))

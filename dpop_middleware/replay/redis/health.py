@@ -4,10 +4,10 @@ import secrets
 from dataclasses import dataclass, replace
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.connection import Channel
+from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command, probe_name
-from dpop_middleware.replay.redis.server import ServerInfo, ServerUnfit
+from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 
 __all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out"]
 
@@ -112,21 +112,23 @@ def require_fit(health: NodeHealth, settings: Settings) -> None:
         raise ServerUnfit("the server's maxmemory-policy is not known to be noeviction")
 
 
-async def try_out(channel: Channel, health: NodeHealth, settings: Settings, tag: bytes) -> NodeHealth:
+async def try_out(connection: Connection, health: NodeHealth, settings: Settings, tag: bytes) -> NodeHealth:
     """Write a key as entries are written, to be forgotten after a second; the health with what that showed.
 
     `tag` is as in `probe_name`. Raises the server's refusal, and `ServerUnfit` if too few replicas confirm.
     """
     name = probe_name(settings.prefix.encode(), secrets.token_hex(4).encode(), tag)
-    await channel.ask(command(b"SET", name, b"1", b"NX", b"PX", b"1000"))
+    await connection.ask(command(b"SET", name, b"1", b"NX", b"PX", b"1000"))
     if settings.wait_replicas:
         milliseconds = int(settings.timeout / 2 * 1000) or 1
-        confirmed = await channel.ask(command(b"WAIT", b"%d" % settings.wait_replicas, b"%d" % milliseconds))
+        confirmed = await connection.ask(
+            command(b"WAIT", b"%d" % settings.wait_replicas, b"%d" % milliseconds)
+        )
         if not isinstance(confirmed, int) or confirmed < settings.wait_replicas:
             raise ServerUnfit("too few replicas confirm what is written")
     if health.fenced:
         try:
-            await channel.ask(command(b"GET", name))
+            await connection.ask(command(b"GET", name))
         except ServerError as error:
             if error.code != FORBIDDEN:
                 raise

@@ -1,6 +1,6 @@
 """How a Redis replay store behaves: checked once, shared by all of its parts.
 
-Who could read, or answer, what the store sends is checked here too: whoever answers in the server's place
+Who could read, or answer, what the store sends is checked here too: whoever answers instead of the server
 decides which proofs were used before.
 """
 
@@ -19,7 +19,7 @@ from dpop_middleware._options import choice, flag, listener
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
-from dpop_middleware.replay.redis.endpoints import Address, Target
+from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
 from dpop_middleware.replay.redis.fence import NewServer
 from dpop_middleware.replay.redis.retention import LivingRetentions
 
@@ -150,12 +150,12 @@ def _is_count(value: object) -> bool:
 _ANY_TIMEOUT = 1.0
 
 
-def check_transport(target: Target, settings: Settings) -> None:
+def check_transport(endpoint: AnyEndpoint, settings: Settings) -> None:
     """Refuse TLS that verifies nobody, unless `unverified_tls` asks for it; warn of a password in the clear.
 
     Raises `ConfigurationError`.
     """
-    for connection in _connections(target):
+    for connection in _connections(endpoint):
         if not isinstance(connection, SSLConnection):
             continue
         context = connection.ssl_context.get()
@@ -166,24 +166,29 @@ def check_transport(target: Target, settings: Settings) -> None:
                 "ssl_check_hostname), so anybody on the way could answer for the server: give the CA with "
                 "ssl_ca_certs, or accept that with unverified_tls=True"
             )
-    hosts = sorted({host for host, _ in _plain_addresses(target) if not is_loopback(host)})
-    if hosts and _has_password(target):
+    hosts = sorted({host for host, _ in _plain_addresses(endpoint) if not is_loopback(host)})
+    if hosts and _has_password(endpoint):
         settings.notices.warn(
             f"the replay store sends its password in the clear to {', '.join(map(ascii, hosts))}: use rediss://"
         )
 
 
-def _connections(target: Target) -> Iterator[AbstractConnection]:
-    yield target.connection(_ANY_TIMEOUT)
-    if target.kind == "sentinel":
-        yield target.sentinel_connection(_ANY_TIMEOUT, target.addresses[0])
+def _connections(endpoint: AnyEndpoint) -> Iterator[AbstractConnection]:
+    yield endpoint.connection(_ANY_TIMEOUT)
+    if isinstance(endpoint, SentinelMaster):
+        yield endpoint.sentinel_connection(_ANY_TIMEOUT, endpoint.addresses[0])
 
 
-def _plain_addresses(target: Target) -> Iterator[Address]:
+def _plain_addresses(endpoint: AnyEndpoint) -> Iterator[Address]:
     """The addresses at which we connect without TLS; of a Unix socket there is none."""
-    if not issubclass(target.connection_class, SSLConnection) and "path" not in target.options:
-        yield from target.addresses or [(str(target.options.get("host", "localhost")), 0)]
+    if issubclass(endpoint.connection_class, SSLConnection) or "path" in endpoint.options:
+        return
+    if isinstance(endpoint, Standalone):
+        yield str(endpoint.options.get("host", "localhost")), 0
+    else:
+        yield from endpoint.addresses
 
 
-def _has_password(target: Target) -> bool:
-    return bool(target.options.get("password") or target.sentinel_options.get("password"))
+def _has_password(endpoint: AnyEndpoint) -> bool:
+    of_sentinels = endpoint.sentinel_options if isinstance(endpoint, SentinelMaster) else {}
+    return bool(endpoint.options.get("password") or of_sentinels.get("password"))

@@ -1,17 +1,22 @@
-"""The bytes of a store's commands, and how replies are read (RESP, the Redis serialization protocol).
+"""The bytes of a store's commands, the names in them, and how replies are read (RESP, Redis's protocol).
 
 redis-py opens the connection (TLS, HELLO, AUTH); what comes then is read here, RESP2 and RESP3, many replies
 at a time, for a coroutine for each would cost more than all the rest of a request.
 """
 
+import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+from redis.crc import key_slot
 from redis.exceptions import InvalidResponse, RedisError
 
 __all__ = [
     "ASKING",
+    "BUCKETS",
     "FORBIDDEN",
+    "Buckets",
     "Replies",
     "ServerError",
     "command",
@@ -23,6 +28,7 @@ __all__ = [
     "set_once",
 ]
 
+BUCKETS: Final = 1024
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 SHORTEST_LIFETIME_MS = 1000
 COMPARE_AND_SET = (
@@ -71,6 +77,29 @@ def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
 def lifetime(now: float, expires_at: float) -> bytes:
     """Milliseconds to keep an entry, rounded up and at least a second: `PX 0` is an error on the server."""
     return b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil((expires_at - now) * 1000))
+
+
+class Buckets:
+    """The names of a store's buckets. `prefix` is the store's, `spread` says whether it is a cluster.
+
+    By number of the bucket: `anchors` holds the anchors' names, `reads` the commands that read them, `slots`
+    a cluster's slots, `touched` the names of keys that are written to give replicas something to confirm.
+    """
+
+    def __init__(self, prefix: bytes, *, spread: bool) -> None:
+        self.spread = spread
+        homes = [b"%b:{%03x}" % (prefix, bucket) for bucket in range(BUCKETS)] if spread else [prefix]
+        self._homes = tuple(home + b":" for home in homes)
+        self.anchors = tuple(home + b"::anchor" for home in homes)
+        self.reads = tuple(command(b"GET", name) for name in self.anchors)
+        self.touched = tuple(home + b"::wait" for home in homes)
+        self.slots = tuple(key_slot(name) for name in self.anchors) if spread else (0,)
+
+    def locate(self, key: str) -> tuple[int, bytes]:
+        """The bucket of the entry `key` and its name on the server, never that of an anchor."""
+        name = escaped(key)
+        bucket = binascii.crc_hqx(name, 0) % BUCKETS if self.spread else 0
+        return bucket, self._homes[bucket] + name
 
 
 # The code of an error reply to what the user may not do.
@@ -151,8 +180,8 @@ def _parse_all(data: bytes, count: int) -> list[object]:
             replies.append(None)
             position += len(NIL)
             continue
-        kind, reply, position = _parse(data, position)
-        if kind not in b">|":
+        marker, reply, position = _parse(data, position)
+        if marker not in b">|":
             replies.append(reply)
     if position < len(data):
         # Who sends one too many may have sent it first: none of them is sure.
@@ -165,43 +194,43 @@ def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:
     end = data.find(b"\r\n", position)
     if end < 0:
         raise Incomplete
-    kind, line, after = data[position : position + 1], data[position + 1 : end], end + 2
-    if kind in b"$=!":
-        return _parse_bulk(kind, int(line), data, after)
-    simple = SIMPLE.get(kind)
+    marker, header, after = data[position : position + 1], data[position + 1 : end], end + 2
+    if marker in b"$=!":
+        return _parse_bulk(marker, int(header), data, after)
+    simple = SIMPLE.get(marker)
     if simple is not None:
-        return kind, simple(line), after
-    if kind not in b"*~>%|":
+        return marker, simple(header), after
+    if marker not in b"*~>%|":
         raise InvalidResponse("the server's reply is not RESP")
-    length = int(line)
+    length = int(header)
     if length < 0:
-        return kind, None, after
+        return marker, None, after
     items: list[object] = []
-    for _ in range(length * 2 if kind in b"%|" else length):
+    for _ in range(length * 2 if marker in b"%|" else length):
         _, item, after = _parse(data, after)
         items.append(item)
-    return kind, items, after
+    return marker, items, after
 
 
-def _parse_bulk(kind: bytes, length: int, data: bytes, start: int) -> tuple[bytes, object, int]:
+def _parse_bulk(marker: bytes, length: int, data: bytes, start: int) -> tuple[bytes, object, int]:
     if length < 0:
-        return kind, None, start
+        return marker, None, start
     end = start + length
     if len(data) < end + 2:
         raise Incomplete
     text = data[start:end]
-    if kind == b"!":
-        return kind, ServerError(text.decode("utf-8", "replace")), end + 2
+    if marker == b"!":
+        return marker, ServerError(text.decode("utf-8", "replace")), end + 2
     # A verbatim string begins with its format, such as `txt:`.
-    return kind, text[4:] if kind == b"=" else text, end + 2
+    return marker, text[4:] if marker == b"=" else text, end + 2
 
 
 SIMPLE: Mapping[bytes, Callable[[bytes], object]] = {
     b"_": lambda _: None,
     b"+": bytes,
-    b"-": lambda line: ServerError(line.decode("utf-8", "replace")),
+    b"-": lambda header: ServerError(header.decode("utf-8", "replace")),
     b":": int,
     b"(": int,
     b",": float,
-    b"#": lambda line: line == b"t",
+    b"#": lambda header: header == b"t",
 }

@@ -1,115 +1,223 @@
-"""What a server says about itself in reply to `INFO all`."""
+"""One server as a worker knows it: the connection to it, and what it said over that.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+A connection is opened when it is wanted, thrown away after any doubt, and never used again then. With it goes
+what is known of the server at its other end: its version, and the fence that tells whether it still remembers
+what it was told. A survey asks that without any entry.
+"""
 
-from redis.exceptions import RedisError
+import asyncio
+import contextlib
+import contextvars
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-__all__ = ["ServerChanged", "ServerInfo", "ServerUnfit", "parse_info"]
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.connection import Connect, Connection, inspect
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.health import examine, require_fit
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.topology import Surroundings
+from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
-NO_REPLICATION_ID = "0" * 40
-# The first Valkey that knows `SET … IFEQ`.
-FIRST_WITH_IFEQ = (8, 1)
-# Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
-# because it erases the traces of the others.
-REWRITING_COMMANDS = frozenset(
-    {
-        "cluster|reset",
-        "config",
-        "config|resetstat",
-        "debug",
-        "flushall",
-        "flushdb",
-        "replicaof",
-        "slaveof",
-        "swapdb",
-    }
-)
+__all__ = ["Opening", "Server"]
 
-
-class ServerUnfit(RedisError):
-    """The server answers, but may not be used as it is."""
+# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
+SHORTEST_OPENING = 0.5
 
 
-class ServerChanged(RedisError):
-    """What is at the other end of a connection isn't any more what it was when the connection was opened."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new connection, what the server said of itself and when, and the anchors of its buckets."""
+
+    connection: Connection
+    info: ServerInfo | None
+    asked: tuple[float, float]
+    anchors: Mapping[int, bytes | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerInfo:
-    """One server, as of one moment. Times are in seconds; what the server does not tell is None or empty."""
+Opening = asyncio.Task[Opened]
 
-    software: str = ""
-    version: str = ""
-    run_id: str = ""
-    replication_id: str = ""
-    role: str = ""
-    loading: bool = False
-    uptime: int | None = None
-    time: float | None = None
-    maxmemory_policy: str = ""
-    evicted_keys: int = 0
-    former_replication_id: str = ""
-    rewriting_commands: frozenset[str] = field(default_factory=frozenset)
 
-    @property
-    def was_flushed(self) -> bool:
-        """Whether somebody emptied the server since its start."""
-        return not self.rewriting_commands.isdisjoint({"flushall", "flushdb"})
+class Server:
+    """One server, and the connection to it. Belongs to one event loop.
 
-    @property
-    def can_be_watched(self) -> bool:
-        """Whether the server tells what a loss of its data changes."""
-        return bool(self.run_id) and self.uptime is not None
+    `offset` is the seconds by which the entries' clock is before the event loop's, None where no entry has
+    told it. `with_get` says whether the server knows `SET … NX GET`.
+    """
 
-    @property
-    def was_replica(self) -> bool:
-        """Whether its data were another server's, whose replica it was."""
-        return self.former_replication_id not in {"", NO_REPLICATION_ID}
+    def __init__(
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
+    ) -> None:
+        self._name = name
+        self._connect = connect
+        self._settings = settings
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._opening: Opening | None = None
+        self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
+        self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
+        self.with_get = True
+        # The server told something, or the connection was thrown away.
+        self._happened = asyncio.Event()
 
     @property
-    def answers_ifeq(self) -> bool:
-        """Whether `SET … IFEQ` is known here."""
-        major, minor, *_ = (*self.version.split("."), "", "")
-        if self.software != "valkey" or not major.isdecimal() or not minor.isdecimal():
-            return False
-        return (int(major), int(minor)) >= FIRST_WITH_IFEQ
+    def connection(self) -> Connection | None:
+        """The connection, if it can be used as it is."""
+        return None if self._connection is None or self._connection.has_ended else self._connection
 
-    @property
-    def answers_set_with_get(self) -> bool:
-        """Whether `SET … NX GET` is known here: Redis 7.0 and every Valkey. Unknown versions count as new."""
-        major = self.version.partition(".")[0]
-        return self.software == "valkey" or not major.isdecimal() or int(major) >= 7
+    def open(self) -> Opening | None:
+        """Begin to connect, if that was not begun; None where a connection stands."""
+        return self._opening or (None if self._connection is not None else self._start_opening(None))
 
+    async def ready(self, *, deadline: float, offset: float | None) -> Connection:
+        """The connection, opened anew where none can be used; raises `TimeoutError` after `deadline`."""
+        connection = self.connection
+        if connection is not None:
+            return connection
+        await self.put_away()
+        opening = self._opening or self._start_opening(offset)
+        # Where it fails, that is forgotten at once, but for those who waited for it.
+        left = None if deadline == math.inf else max(0, deadline - self._loop.time())
+        await asyncio.wait([opening], timeout=left)
+        if not opening.done():
+            raise TimeoutError("the connection is not yet open")
+        return opening.result().connection
 
-def parse_info(text: bytes) -> ServerInfo:
-    """Read the reply to `INFO all`; fields that are missing or odd are left empty."""
-    fields: dict[str, str] = {}
-    for line in text.decode("utf-8", "replace").splitlines():
-        name, _, value = line.partition(":")
-        fields[name] = value
-    seconds = _integer(fields, "server_time_usec")
-    software = fields.get("server_name") or "redis"
-    return ServerInfo(
-        software=software,
-        version=fields.get(f"{software}_version") or fields.get("redis_version", ""),
-        run_id=fields.get("run_id", ""),
-        replication_id=fields.get("master_replid", ""),
-        role=fields.get("role", ""),
-        loading=fields.get("loading") == "1",
-        uptime=_integer(fields, "uptime_in_seconds"),
-        time=None if seconds is None else seconds / 1e6,
-        maxmemory_policy=fields.get("maxmemory_policy", ""),
-        evicted_keys=_integer(fields, "evicted_keys") or 0,
-        former_replication_id=fields.get("master_replid2", ""),
-        rewriting_commands=frozenset(
-            name
-            for name in (key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_"))
-            if name in REWRITING_COMMANDS
-        ),
-    )
+    def renew_tag(self) -> None:
+        """Publish retentions where the server can have them: in a slot that it owns."""
+        self.retentions.connected(b"" if self._around is None else self._around.tag() or b"")
 
+    def tell(self) -> None:
+        """Tell the cluster what was learned here: of other data, or that the retentions' slot has moved."""
+        self._happened.set()
+        if self._around is None:
+            return
+        moved = self.retentions.elsewhere
+        if moved is not None:
+            self._around.look_again(moved)
+            self.renew_tag()
+        if self.fence.has_to_tell:
+            self.fence.has_to_tell = False
+            self._around.look_around()
 
-def _integer(fields: Mapping[str, str], name: str) -> int | None:
-    value = fields.get(name, "")
-    return int(value) if value.isdecimal() else None
+    async def has_told_since(self, at: float, survey: Callable[[], None], *, patience: float) -> bool:
+        """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
+
+        `survey` is what makes it, in its turn.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.connection is None or not self.fence.vitals.has_told_since(at):
+                    self.fence.vitals.hurry()
+                    survey()
+                    self._happened.clear()
+                    await self._happened.wait()
+                return True
+        return False
+
+    async def survey(self, *, deadline: float) -> None:
+        """Ask the server of itself, and write and read the anchors that are due; raises like `ready`.
+
+        Each of that without any entry, and only where it is time for it.
+        """
+        connection = await self.ready(deadline=deadline, offset=None)
+        fence, at = self.fence, self._loop.time()
+        look = fence.vitals.look(at)
+        writes, buckets = fence.survey(at)
+        if not (look or buckets):
+            return
+        reads = fence.sights.buckets.reads
+        commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
+        replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
+        at = self._loop.time()
+        if look and isinstance(replies[0], bytes):
+            # First: what was read may be of other data than the connection was opened to.
+            fence.vitals.looked(parse_info(replies[0]), at)
+        values = replies[len(replies) - len(buckets) :]
+        fence.surveyed(buckets, values, at)
+        moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)
+        if moved is not None and self._around is not None:
+            # What is there now has to be seen before it goes on.
+            self._around.look_again(moved)
+        self.tell()
+
+    async def put_away(self) -> None:
+        """Throw the connection away."""
+        self._happened.set()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.put_away()
+
+    async def give_up(self, error: Exception) -> None:
+        """Throw the connection away because of `error`; in a cluster somebody else may serve now."""
+        await self.put_away()
+        if self._around is not None:
+            self._around.look_again(error)
+
+    async def aclose(self) -> None:
+        """Throw the connection away, and give up opening one."""
+        opening = self._opening
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
+        await self.put_away()
+
+    def _start_opening(self, offset: float | None) -> Opening:
+        # Not in the context of whichever request wants it.
+        opening = self._loop.create_task(self._open(offset), context=contextvars.Context())
+        opening.add_done_callback(self._opened)
+        self._opening = opening
+        return opening
+
+    def _opened(self, opening: Opening) -> None:
+        self._opening = None
+        # One that fails while nobody waits for it is not a bug to report.
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        opened = opening.result()
+        self._connection = opened.connection
+        self.with_get = opened.info is None or opened.info.answers_set_with_get
+        self.renew_tag()
+        self.fence.connected(
+            opened.info,
+            opened.anchors,
+            lived=time.monotonic() - self._settings.made,
+            asked=opened.asked,
+        )
+        self.tell()
+
+    async def _open(self, offset: float | None) -> Opened:
+        limit = max(self._settings.timeout, SHORTEST_OPENING)
+        async with asyncio.timeout(limit):
+            connection = await self._connect(limit)
+            try:
+                sent = self._loop.time()
+                info = await inspect(connection)
+                asked = sent, self._loop.time()
+                health = examine(self._name, info, None if offset is None else self._loop.time() + offset)
+                for sentence in health.warnings:
+                    self._settings.notices.warn(sentence)
+                require_fit(health, self._settings)
+                anchors = await self._anchors(connection) if info is not None and info.can_be_watched else {}
+            except BaseException:
+                await connection.put_away()
+                raise
+        return Opened(connection, info, asked, anchors)
+
+    async def _anchors(self, connection: Connection) -> Mapping[int, bytes | None]:
+        """The anchors of the server's buckets, but for those that it has not."""
+        reads = self.fence.sights.buckets.reads
+        buckets = tuple(range(len(reads))) if self._around is None else self._around.buckets()
+        if not buckets:
+            return {}
+        replies = await connection.replies(b"".join([reads[bucket] for bucket in buckets]), len(buckets))
+        return {
+            bucket: reply
+            for bucket, reply in zip(buckets, replies, strict=True)
+            if reply is None or isinstance(reply, bytes)
+        }

@@ -4,28 +4,26 @@ import asyncio
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.memory import MemoryReplayStore
-from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.connection import Connect, inspect
 from dpop_middleware.replay.redis.endpoints import (
-    Target,
-    connector,
-    sentinel_connector,
-    target_of_client,
-    target_of_url,
+    AnyEndpoint,
+    ClusterNodes,
+    endpoint_of_client,
+    endpoint_of_url,
 )
 from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth, cause, examine, require_fit, try_out
 from dpop_middleware.replay.redis.options import Options, Settings, check_transport
-from dpop_middleware.replay.redis.pending import Outcome, PendingWrite
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.topology import tag_of
-from dpop_middleware.replay.redis.writer import Link
+from dpop_middleware.replay.redis.writer import Writer
+from dpop_middleware.replay.redis.writes import Outcome, PendingWrite
 from dpop_middleware.replay.store import ReplayEntry
 
 __all__ = ["RedisReplayStore"]
@@ -36,7 +34,7 @@ class Session:
     """The connections of one event loop of one process."""
 
     pid: int
-    writer: Link | Cluster
+    writer: Writer | Cluster
 
 
 class RedisReplayStore:
@@ -74,9 +72,12 @@ class RedisReplayStore:
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:
         settings = self._settings = Settings.of(options)
-        self._target = client if isinstance(client, Target) else target_of_client(client)
-        check_transport(self._target, settings)
-        self._buckets = Buckets(settings.prefix.encode(), spread=self._target.kind == "cluster")
+        self._endpoint: AnyEndpoint = (
+            client if isinstance(client, AnyEndpoint) else endpoint_of_client(client)
+        )
+        check_transport(self._endpoint, settings)
+        is_cluster = isinstance(self._endpoint, ClusterNodes)
+        self._buckets = Buckets(settings.prefix.encode(), spread=is_cluster)
         self._timeout = settings.timeout
         self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None
         self._local_answers = 0
@@ -94,7 +95,7 @@ class RedisReplayStore:
         last two also with `rediss`. `valkey` and `valkeys` mean `redis` and `rediss`. Query options are
         redis-py's, such as `ssl_ca_certs`. Raises `ConfigurationError`.
         """
-        return cls(target_of_url(url), **options)
+        return cls(endpoint_of_url(url), **options)
 
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry`; True the first time, False when its proof was presented before.
@@ -118,7 +119,7 @@ class RedisReplayStore:
             async with asyncio.timeout(self._timeout * 2):
                 nodes = await asyncio.gather(*(self._node(*server) for server in await self._servers()))
         except Exception as error:  # noqa: BLE001 - as in `_node`
-            nodes = [NodeHealth(address=self._name(), error=cause(error))]
+            nodes = [NodeHealth(address=self._endpoint.name, error=cause(error))]
         return StoreHealth(
             ok=all(node.error is None for node in nodes),
             nodes=tuple(nodes),
@@ -203,45 +204,36 @@ class RedisReplayStore:
                 self._inherited.append(self._sessions.pop(old))
             elif old.is_closed():
                 del self._sessions[old]
-        writer: Link | Cluster
-        if self._target.kind == "cluster":
-            writer = Cluster(self._target, self._settings, self._buckets)
+        writer: Writer | Cluster
+        endpoint = self._endpoint
+        if isinstance(endpoint, ClusterNodes):
+            writer = Cluster(endpoint, self._settings, self._buckets)
         else:
-            writer = Link(self._name(), self._connect(), self._settings, Sights(self._buckets))
+            writer = Writer(endpoint.name, endpoint.connect, self._settings, Sights(self._buckets), None)
         session = self._sessions[loop] = Session(pid, writer)
         return session
 
-    def _connect(self) -> Connect:
-        return (
-            sentinel_connector(self._target) if self._target.kind == "sentinel" else connector(self._target)
-        )
-
     async def _servers(self) -> list[tuple[str, Connect, bytes]]:
         """Each server that takes writes: its name, what connects to it, the hash tag of a slot of its own."""
-        if self._target.kind != "cluster":
-            return [(self._name(), self._connect(), b"")]
-        topology = await Cluster(self._target, self._settings, self._buckets).topology()
+        endpoint = self._endpoint
+        if not isinstance(endpoint, ClusterNodes):
+            return [(endpoint.name, endpoint.connect, b"")]
+        topology = await Cluster(endpoint, self._settings, self._buckets).topology()
         return [
-            (f"{host}:{port}", connector(self._target, (host, port)), tag_of(topology, (host, port)) or b"")
+            (f"{host}:{port}", endpoint.at((host, port)), tag_of(topology, (host, port)) or b"")
             for host, port in topology.masters
         ]
 
     async def _node(self, name: str, connect: Connect, tag: bytes) -> NodeHealth:
         health = NodeHealth(address=name)
         try:
-            channel = await connect(self._timeout)
+            connection = await connect(self._timeout)
             try:
-                # The one place that reads a clock: nobody hands in the time of a health check.
-                health = examine(name, await inspect(channel), time.time())
+                # The only clock that is read here: nobody hands in the time of a health check.
+                health = examine(name, await inspect(connection), time.time())
                 require_fit(health, self._settings)
-                return await try_out(channel, health, self._settings, tag)
+                return await try_out(connection, health, self._settings, tag)
             finally:
-                await channel.put_away()
+                await connection.put_away()
         except Exception as error:  # noqa: BLE001 - a credential provider may raise anything; it is the verdict
             return dataclasses.replace(health, error=cause(error))
-
-    def _name(self) -> str:
-        options: Mapping[str, Any] = self._target.options
-        if self._target.kind != "standalone":
-            return f"{self._target.kind} {self._target.service}".strip()
-        return options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"

@@ -15,12 +15,12 @@ from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["OF_SENTINELS", "Address", "Kind", "StoreURL", "parse_store_url", "shown"]
+__all__ = ["OF_SENTINELS", "Address", "Deployment", "StoreURL", "parse_store_url", "shown"]
 
 Address = tuple[str, int]
-Kind = Literal["standalone", "sentinel", "cluster"]
+Deployment = Literal["standalone", "sentinel", "cluster"]
 
-_SCHEMES: Final[Mapping[str, tuple[str, Kind]]] = {
+_SCHEMES: Final[Mapping[str, tuple[str, Deployment]]] = {
     "redis": ("redis", "standalone"),
     "rediss": ("rediss", "standalone"),
     "valkey": ("redis", "standalone"),
@@ -33,7 +33,7 @@ _SCHEMES: Final[Mapping[str, tuple[str, Kind]]] = {
 }
 # Not urlsplit: what it makes of several hosts, one of them an IPv6 address, changes with Python's version.
 _URL: Final = re.compile(r"([A-Za-z+]+)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
-_DEFAULT_PORTS: Final[Mapping[Kind, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
+_DEFAULT_PORTS: Final[Mapping[Deployment, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 OF_SENTINELS: Final = "sentinel_"
 _DEADLINES: Final = ("timeout", "socket_timeout", "socket_connect_timeout")
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -49,7 +49,7 @@ class StoreURL:
     connections to the server, `sentinel_options` those that only the Sentinels get. `query` is the URL's own.
     """
 
-    kind: Kind
+    deployment: Deployment
     scheme: str
     addresses: tuple[Address, ...]
     service: str
@@ -68,23 +68,23 @@ def parse_store_url(url: object) -> StoreURL:
     if "#" in url:
         raise ConfigurationError(f"the URL of the replay store has a fragment; {_IN_A_PASSWORD}")
     parts = SplitResult(match[1].lower(), match[2], match[3], match[4] or "", "")
-    scheme, kind = _SCHEMES[parts.scheme]
+    scheme, deployment = _SCHEMES[parts.scheme]
     addresses: tuple[Address, ...] = ()
     service = ""
     located: dict[str, Any] = {"path": _socket_path(parts)} if scheme == "unix" else {}
     if not located:
-        addresses = _addresses(parts, kind)
-        service, database = _service_and_database(parts.path, kind)
+        addresses = _addresses(parts, deployment)
+        service, database = _service_and_database(parts.path, deployment)
         located = {"host": addresses[0][0], "port": addresses[0][1], **database}
     options = _query(parts.query, located | _user(parts))
     if options.get("db", 0) < 0:
         raise ConfigurationError("the database in the replay store's URL must be a number from 0")
-    if kind == "cluster" and options.get("db"):
+    if deployment == "cluster" and options.get("db"):
         raise ConfigurationError("a cluster has database 0 only: leave it out of its URL")
     return StoreURL(
-        kind=kind,
+        deployment=deployment,
         scheme=scheme,
-        addresses=() if kind == "standalone" else addresses,
+        addresses=() if deployment == "standalone" else addresses,
         service=service,
         options={name: value for name, value in options.items() if not name.startswith(OF_SENTINELS)},
         sentinel_options={
@@ -103,13 +103,13 @@ def _socket_path(parts: SplitResult) -> str:
     return path
 
 
-def _addresses(parts: SplitResult, kind: Kind) -> tuple[Address, ...]:
+def _addresses(parts: SplitResult, deployment: Deployment) -> tuple[Address, ...]:
     hosts = parts.netloc.rpartition("@")[2]
-    if kind != "standalone":
-        return tuple(_address(host, _DEFAULT_PORTS[kind]) for host in hosts.split(","))
+    if deployment != "standalone":
+        return tuple(_address(host, _DEFAULT_PORTS[deployment]) for host in hosts.split(","))
     if "," in hosts:
         raise ConfigurationError("several hosts belong into a redis+sentinel:// or redis+cluster:// URL")
-    return (_address(hosts or "localhost", _DEFAULT_PORTS[kind]),)
+    return (_address(hosts or "localhost", _DEFAULT_PORTS[deployment]),)
 
 
 def _address(text: str, default_port: int) -> Address:
@@ -128,10 +128,10 @@ def _address(text: str, default_port: int) -> Address:
     return unquote(host), default_port if port is None else port
 
 
-def _service_and_database(path: str, kind: Kind) -> tuple[str, dict[str, int]]:
+def _service_and_database(path: str, deployment: Deployment) -> tuple[str, dict[str, int]]:
     database = path.strip("/")
     service = ""
-    if kind == "sentinel":
+    if deployment == "sentinel":
         service, _, database = database.partition("/")
         if not service:
             raise ConfigurationError(

@@ -22,44 +22,44 @@ from collections.abc import Awaitable, Iterable
 from functools import partial
 
 from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.batch import REDIRECTIONS, Again, Batch
-from dpop_middleware.replay.redis.connection import Channel, Connect
-from dpop_middleware.replay.redis.inquiry import Inquiry, Router
+from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.pending import CROWDED, PendingWrite, refuse, take, unavailable
-from dpop_middleware.replay.redis.server import ServerUnfit
-from dpop_middleware.replay.redis.sights import Sights
-from dpop_middleware.replay.redis.upkeep import Line
+from dpop_middleware.replay.redis.server import Server
+from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
+from dpop_middleware.replay.redis.vitals import ServerUnfit
+from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, take, unavailable
 
-__all__ = ["Link"]
+__all__ = ["Writer"]
 
 MOST_TRIES = 2
 MOST_IN_BATCH = 512
 
 
-class Link:
+class Writer:
     """Writes entries to one server. Belongs to one event loop.
 
-    `name` is for the log, `sights` what was seen of the anchors; `router` is None without a cluster.
+    `name` is for the log, `sights` what was seen of the anchors; `around` is None without a cluster.
     """
 
     def __init__(
-        self, name: str, connect: Connect, settings: Settings, sights: Sights, router: Router | None = None
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
     ) -> None:
         self._settings = settings
-        self._router = router
+        self._around = around
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
-        self._line = Line(name, connect, settings, sights, router)
-        self.connect, self.fence = self._line.open, self._line.fence
-        self._inquiry = Inquiry(self.fence, router, self.greet)
+        self._server = Server(name, connect, settings, sights, around)
+        self.connect, self.fence = self._server.open, self._server.fence
+        self._inquiry = Inquiry(self.fence, around, self.survey)
         self._breaker = CircuitBreaker()
         self._batch: Batch | None = None
         self._woken = asyncio.Event()
         self._last_error: Exception | None = None
         self._may_begin = False
-        self._has_to_greet = False
+        self._has_to_survey = False
         self._reopening = False
         self.closed = False
         # Not in the context of whichever request came first.
@@ -73,8 +73,8 @@ class Link:
 
     def own(self, buckets: Iterable[int]) -> None:
         """The server owns these buckets (now)."""
-        if self._line.channel is not None and self.fence.own(buckets):
-            self.greet()
+        if self._server.connection is not None and self.fence.own(buckets):
+            self.survey()
 
     @property
     def refuses(self) -> bool:
@@ -83,18 +83,18 @@ class Link:
 
     def open(self) -> None:
         """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
-        opening = self._line.open()
+        opening = self._server.open()
         if opening is not None:
-            opening.add_done_callback(lambda _: self.greet())
+            opening.add_done_callback(lambda _: self.survey())
 
-    def greet(self) -> None:
+    def survey(self) -> None:
         """See whether the server knows us, as soon as nothing else is to be done."""
-        self._has_to_greet = True
+        self._has_to_survey = True
         self._woken.set()
 
     def has_told_since(self, at: float, *, patience: float) -> Awaitable[bool]:
-        """See `Line.has_told_since`."""
-        return self._line.has_told_since(at, self.greet, patience=patience)
+        """See `Server.has_told_since`."""
+        return self._server.has_told_since(at, self.survey, patience=patience)
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
@@ -123,17 +123,17 @@ class Link:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._inquiry.aclose()
-        await self._line.aclose()
+        await self._server.aclose()
         # What the task refuses at its end, in case it had not yet begun.
         self._refuse(self._queue)
 
     def _begin(self, write: PendingWrite) -> bool:
         """Send `write` without waiting for the task, if that can be done; return whether it was."""
-        channel = self._line.channel
-        if channel is None:
+        connection = self._server.connection
+        if connection is None:
             return False
         try:
-            self._send(channel, [write])
+            self._send(connection, [write])
         except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
             self._flying = []
             return False
@@ -153,7 +153,7 @@ class Link:
             self._refuse(self._flying)
             self._refuse_queue()
             await self._inquiry.aclose()
-            await self._line.aclose()
+            await self._server.aclose()
 
     async def _sleep(self) -> None:
         await self._woken.wait()
@@ -168,12 +168,12 @@ class Link:
         self._flying, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
         self._refuse(late)
         if not self._flying:
-            await (self._greet() if self._has_to_greet else self._sleep())
+            await (self._survey() if self._has_to_survey else self._sleep())
         else:
             try:
                 first, last = self._flying[0], self._flying[-1]
-                channel = await self._line.ready(deadline=first.deadline, ahead=last.ahead)
-                self._send(channel, self._flying)
+                connection = await self._server.ready(deadline=first.deadline, offset=last.offset)
+                self._send(connection, self._flying)
             except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
                 await self._failed(error, sent=False)
 
@@ -183,42 +183,42 @@ class Link:
         await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
         self._reopening = True
         try:
-            await self._line.ready(deadline=math.inf, ahead=None)
+            await self._server.ready(deadline=math.inf, offset=None)
         except Exception as error:  # noqa: BLE001 - as in a turn
             self._last_error = error
             self._breaker.failed(self._loop.time())
-            await self._line.give_up(error)
+            await self._server.give_up(error)
             self._refuse_queue()
         else:
             self._breaker.succeeded()
             # What happened to the server meanwhile is known before anybody asks.
-            self._has_to_greet = not self._queue
+            self._has_to_survey = not self._queue
         finally:
             self._reopening = False
 
-    async def _greet(self) -> None:
+    async def _survey(self) -> None:
         """See whether the server knows us, for no request; if that fails, the next request meets it again."""
-        self._has_to_greet = False
+        self._has_to_survey = False
         try:
             # Requests that come meanwhile wait for half of their time at most.
-            await self._line.greet(deadline=self._loop.time() + self._settings.timeout / 2)
+            await self._server.survey(deadline=self._loop.time() + self._settings.timeout / 2)
             self._inquiry.look()
         except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
-            await self._line.put_away()
+            await self._server.put_away()
             if not self._queue:
                 self._last_error = error
                 self._breaker.trip(self._loop.time())
 
-    def _send(self, channel: Channel, writes: list[PendingWrite]) -> None:
+    def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
         self._may_begin = False
-        self._flying, line = writes, self._line
+        self._flying, server = writes, self._server
         # Half of a request's time for one try leaves the other half for the second.
-        now, ahead = self._loop.time(), writes[-1].ahead
+        now, offset = self._loop.time(), writes[-1].offset
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
-        line.fence.sights.ahead = ahead
-        batch = Batch(writes, self._settings, line.fence, line.retentions, line.with_get)
-        data, replies = batch.compose(now=now + ahead, at=now, timeout=deadline - now)
-        channel.exchange(data, replies, partial(self._land, batch), deadline=deadline, usual=batch.usual)
+        server.fence.sights.offset = offset
+        batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
+        data, replies = batch.compose(now=now + offset, at=now, timeout=deadline - now)
+        connection.exchange(data, replies, partial(self._land, batch), deadline=deadline, usual=batch.usual)
         self._batch = batch
         for write in writes:
             write.tries += 1
@@ -231,7 +231,7 @@ class Link:
         else:
             try:
                 at = self._loop.time()
-                batch.land(replies, now=at + writes[-1].ahead, at=at)
+                batch.land(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         self._inquiry.hold(batch.held)
@@ -241,7 +241,7 @@ class Link:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_greet:
+        if self._queue or self._has_to_survey:
             self._woken.set()
         else:
             # Where several came at once, several are to be expected: they had better wait for each other.
@@ -251,9 +251,9 @@ class Link:
         self._batch, self._flying, self._last_error = None, [], None
         self._breaker.succeeded()
         # A worker that comes anew must not find the server without the anchors that we miss.
-        self._has_to_greet = self.fence.has_to_write
+        self._has_to_survey = self.fence.has_to_write
         self._inquiry.look()
-        self._line.tell()
+        self._server.tell()
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
         """Some writes of `batch` need another try, or all of them do."""
@@ -261,19 +261,19 @@ class Link:
             await self._failed(outcome, sent=True)
             return
         if batch.get_is_unknown:
-            self._line.with_get = False
+            self._server.with_get = False
         if batch.wrong_server:
-            await self._line.put_away()
+            await self._server.put_away()
         self._succeeded()
         for write, error in reversed(outcome):
-            if error.code in REDIRECTIONS and self._router is not None:
-                self._router.redirect(write, error)
+            if error.code in REDIRECTIONS and self._around is not None:
+                self._around.redirect(write, error)
             else:
                 self._again(write, error)
 
     async def _failed(self, error: Exception, *, sent: bool) -> None:
         """The connection is in doubt, and so is what was sent on it."""
-        await self._line.give_up(error)
+        await self._server.give_up(error)
         self._breaker.failed(self._loop.time())
         self._last_error = error
         writes, self._flying, self._batch = self._flying, [], None
@@ -285,8 +285,8 @@ class Link:
         """One more try where there is one left; otherwise it can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
             self._refuse((write,), error)
-        elif self._router is not None:
-            self._router.resubmit(write)
+        elif self._around is not None:
+            self._around.resubmit(write)
         else:
             self.resubmit(write)
 

@@ -9,18 +9,24 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.redis.endpoints import Target, target_of_client, target_of_url
+from dpop_middleware.replay.redis.endpoints import (
+    ClusterNodes,
+    SentinelMaster,
+    Standalone,
+    endpoint_of_client,
+    endpoint_of_url,
+)
 from tests.support.valkey import sentinel_client
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
 def test_a_plain_url(scheme: str) -> None:
-    target = target_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
-    assert target.kind == "standalone"
-    assert target.connection_class is Connection
+    endpoint = endpoint_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
+    assert isinstance(endpoint, Standalone)
+    assert endpoint.connection_class is Connection
     options = {"host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss"}
-    assert {name: value for name, value in target.options.items() if name != "protocol"} == options
-    connection: Any = target.connection(1.0)
+    assert {name: value for name, value in endpoint.options.items() if name != "protocol"} == options
+    connection: Any = endpoint.connection(1.0)
     assert int(connection.protocol) == 2
 
 
@@ -33,50 +39,50 @@ def ca_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 def test_a_tls_url(scheme: str, ca_file: Path) -> None:
-    target = target_of_url(f"{scheme}://db.example?ssl_ca_certs={ca_file}")
-    assert target.connection_class is SSLConnection
-    assert target.options["ssl_ca_certs"] == str(ca_file)
-    assert target.options["ssl_check_hostname"] is True
-    assert target_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
+    endpoint = endpoint_of_url(f"{scheme}://db.example?ssl_ca_certs={ca_file}")
+    assert endpoint.connection_class is SSLConnection
+    assert endpoint.options["ssl_ca_certs"] == str(ca_file)
+    assert endpoint.options["ssl_check_hostname"] is True
+    assert endpoint_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
 
 
 def test_a_unix_socket_url() -> None:
-    target = target_of_url("unix:///run/redis.sock?db=2")
-    assert target.connection_class is UnixDomainSocketConnection
-    assert dict(target.options) == {"path": "/run/redis.sock", "db": 2}
+    endpoint = endpoint_of_url("unix:///run/redis.sock?db=2")
+    assert endpoint.connection_class is UnixDomainSocketConnection
+    assert dict(endpoint.options) == {"path": "/run/redis.sock", "db": 2}
 
 
 def test_a_sentinel_url(ca_file: Path) -> None:
-    target = target_of_url(
+    endpoint = endpoint_of_url(
         "rediss+sentinel://u:p@s1:26380,s2,[::1]:26381/proofs/2"
         f"?ssl_ca_certs={ca_file}&sentinel_username=su&sentinel_password=sp"
     )
-    assert target.kind == "sentinel"
-    assert target.addresses == (("s1", 26380), ("s2", 26379), ("::1", 26381))
-    assert target.service == "proofs"
-    assert target.connection_class is target.sentinel_class is SSLConnection
-    assert target.options["username"] == "u"
-    assert target.options["db"] == 2
-    assert dict(target.sentinel_options) == {
+    assert isinstance(endpoint, SentinelMaster)
+    assert endpoint.addresses == (("s1", 26380), ("s2", 26379), ("::1", 26381))
+    assert endpoint.service == "proofs"
+    assert endpoint.connection_class is endpoint.sentinel_class is SSLConnection
+    assert endpoint.options["username"] == "u"
+    assert endpoint.options["db"] == 2
+    assert dict(endpoint.sentinel_options) == {
         "ssl_ca_certs": str(ca_file),
         "ssl_check_hostname": True,
         "username": "su",
         "password": "sp",
     }
-    assert vars(target.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
+    assert vars(endpoint.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
 
 
 def test_a_cluster_url() -> None:
-    target = target_of_url("redis+cluster://u:p@n1:7000,n2:7001")
-    assert target.kind == "cluster"
-    assert target.addresses == (("n1", 7000), ("n2", 7001))
-    assert target.options["password"] == "p"
-    assert vars(target.connection(1.0, ("n2", 7001)))["port"] == 7001
+    endpoint = endpoint_of_url("redis+cluster://u:p@n1:7000,n2:7001")
+    assert isinstance(endpoint, ClusterNodes)
+    assert endpoint.addresses == (("n1", 7000), ("n2", 7001))
+    assert endpoint.options["password"] == "p"
+    assert vars(endpoint.connection(1.0, ("n2", 7001)))["port"] == 7001
 
 
 def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:
     query = "max_connections=3&health_check_interval=5&retry_on_timeout=yes"
-    assert target_of_url(f"redis://h?{query}") == target_of_url("redis://h")
+    assert endpoint_of_url(f"redis://h?{query}") == endpoint_of_url("redis://h")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_certificate_and_key_may_be_files_of_their_own(tmp_path: Path) -> None:
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "chain.pem"))
     both = f"ssl_certfile={tmp_path / 'chain.pem'}&ssl_keyfile={tmp_path / 'key.pem'}"
-    assert target_of_url(f"rediss://h?{both}").options["ssl_keyfile"]
+    assert endpoint_of_url(f"rediss://h?{both}").options["ssl_keyfile"]
 
 
 async def test_a_client_gives_its_settings() -> None:
@@ -129,8 +135,8 @@ async def test_a_client_gives_its_settings() -> None:
         ssl=True,
         ssl_ca_certs="/ca.pem",
     )
-    target = target_of_client(client)
-    connection: Any = target.connection(0.5)
+    endpoint = endpoint_of_client(client)
+    connection: Any = endpoint.connection(0.5)
     assert isinstance(connection, SSLConnection)
     assert (connection.host, connection.port, connection.db, connection.username) == ("h", 1, 4, "u")
     assert connection.protocol == 2
@@ -144,14 +150,14 @@ async def test_a_sentinel_master_gives_its_settings() -> None:
     sentinel = sentinel_client(
         [("s1", 1), ("s2", 2)], sentinel_kwargs={"password": "sp"}, password="p", username="u", db=3
     )
-    target = target_of_client(sentinel.master_for("proofs"))
-    assert target.kind == "sentinel"
-    assert target.addresses == (("s1", 1), ("s2", 2))
-    assert target.service == "proofs"
-    assert type(target.connection(1.0, ("m", 3))) is Connection
-    assert target.options["password"] == "p"
-    assert target.sentinel_options["password"] == "sp"
-    secure = target_of_client(sentinel.master_for("proofs", ssl=True))
+    endpoint = endpoint_of_client(sentinel.master_for("proofs"))
+    assert isinstance(endpoint, SentinelMaster)
+    assert endpoint.addresses == (("s1", 1), ("s2", 2))
+    assert endpoint.service == "proofs"
+    assert type(endpoint.connection(1.0, ("m", 3))) is Connection
+    assert endpoint.options["password"] == "p"
+    assert endpoint.sentinel_options["password"] == "sp"
+    secure = endpoint_of_client(sentinel.master_for("proofs", ssl=True))
     assert type(secure.connection(1.0, ("m", 3))) is SSLConnection
 
 
@@ -159,8 +165,8 @@ async def test_a_sentinel_master_with_a_connection_class_of_its_own_keeps_it() -
     class Own(Connection):
         pass
 
-    target = target_of_client(sentinel_client([("s1", 1)]).master_for("proofs", connection_class=Own))
-    assert target.connection_class is Own
+    endpoint = endpoint_of_client(sentinel_client([("s1", 1)]).master_for("proofs", connection_class=Own))
+    assert endpoint.connection_class is Own
 
 
 async def test_a_cluster_client_gives_its_settings() -> None:
@@ -168,11 +174,11 @@ async def test_a_cluster_client_gives_its_settings() -> None:
         return "127.0.0.1", address[1]
 
     client = RedisCluster(host="n1", port=7000, password="p", ssl=True, address_remap=remap)
-    target = target_of_client(client)
-    assert target.kind == "cluster"
-    assert target.addresses == (("n1", 7000),)
-    assert target.remap is remap
-    assert isinstance(target.connection(1.0, ("n2", 7001)), SSLConnection)
+    endpoint = endpoint_of_client(client)
+    assert isinstance(endpoint, ClusterNodes)
+    assert endpoint.addresses == (("n1", 7000),)
+    assert endpoint.remap is remap
+    assert isinstance(endpoint.connection(1.0, ("n2", 7001)), SSLConnection)
 
 
 def wrong_clients() -> list[tuple[object, str]]:
@@ -191,7 +197,3 @@ async def test_a_client_that_can_not_be_used_is_refused_with_a_sentence(number: 
     client, sentence = wrong_clients()[number]
     with pytest.raises(ConfigurationError, match=sentence):
         RedisReplayStore(client)
-
-
-def test_a_target_is_a_client_already() -> None:
-    assert isinstance(target_of_url("redis://localhost"), Target)

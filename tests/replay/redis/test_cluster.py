@@ -9,9 +9,9 @@ from redis.asyncio import RedisCluster
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry, ReplayStore
-from dpop_middleware.replay.redis.anchor import Buckets, identity_of
-from dpop_middleware.replay.redis.pending import CROWDED
-from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import CROWDED
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.replay import answer, answers, entry
@@ -76,7 +76,7 @@ CLUSTER_SLOTS = (b"CLUSTER", b"SLOTS")
 
 def sent(server: ScriptedServer, item: ReplayEntry) -> int:
     """How often `server` was asked to write `item`."""
-    name = Buckets(b"dpop", spread=True).place(item.key)[1]
+    name = Buckets(b"dpop", spread=True).locate(item.key)[1]
     return len([words for words in server.commands if words[:2] == (b"SET", name)])
 
 

@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 from typing import Any
 
-from dpop_middleware.replay.redis.endpoints import target_of_url
+from dpop_middleware.replay.redis.endpoints import endpoint_of_url
 from tests.support.scripted import ScriptedServer
 
 VERSION = importlib.metadata.version("redis")
@@ -12,7 +12,7 @@ VERSION = importlib.metadata.version("redis")
 
 async def test_a_connection_has_its_two_streams_under_their_private_names() -> None:
     async with ScriptedServer() as server:
-        connection: Any = target_of_url(server.url).connection(5.0)
+        connection: Any = endpoint_of_url(server.url).connection(5.0)
         closed = {name: getattr(connection, name, "missing") for name in ("_reader", "_writer")}
         assert closed == {"_reader": None, "_writer": None}, f"redis-py {VERSION} names its streams otherwise"
         await connection.connect()

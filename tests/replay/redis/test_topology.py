@@ -6,10 +6,9 @@ import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.redis.anchor import identity_of
-from dpop_middleware.replay.redis.endpoints import target_of_url
-from dpop_middleware.replay.redis.server import parse_info
 from dpop_middleware.replay.redis.topology import Topology, fetch_topology, identities_among
+from dpop_middleware.replay.redis.vitals import identity_of, parse_info
+from tests.support.replay import cluster_nodes
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 
@@ -24,7 +23,7 @@ def slots(first: bytes, last: bytes, *nodes: bytes) -> bytes:
 async def told(reply: bytes) -> Topology:
     """What is made of a server's `reply` to `CLUSTER SLOTS`."""
     async with ScriptedServer(lambda words: reply if words[0] == b"CLUSTER" else None) as server:
-        target = target_of_url(server.url.replace("redis://", "redis+cluster://"))
+        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
         return await fetch_topology(target, target.addresses, 1.0)
 
 
@@ -101,7 +100,7 @@ async def test_whose_data_are_found_is_no_longer_asked_for_elsewhere() -> None:
 
     async with ScriptedServer(tell) as server, ScriptedServer() as silent:
         silent.hold(b"INFO")
-        target = target_of_url(server.url.replace("redis://", "redis+cluster://"))
+        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
         nodes = [(HOST, server.port), (HOST, silent.port)]
         found = await asyncio.wait_for(identities_among(target, nodes, wanted, 60.0), 30)
     assert found == wanted

@@ -33,7 +33,7 @@ def test_a_sentinel_url() -> None:
     parsed = parse_store_url(
         "rediss+sentinel://s1,s2:1/my%20proofs/0?sentinel_username=u&sentinel_password=p"
     )
-    assert (parsed.kind, parsed.scheme, parsed.service) == ("sentinel", "rediss", "my proofs")
+    assert (parsed.deployment, parsed.scheme, parsed.service) == ("sentinel", "rediss", "my proofs")
     assert parsed.addresses == (("s1", 26379), ("s2", 1))
     assert parsed.sentinel_options == {"username": "u", "password": "p"}
 

@@ -7,17 +7,15 @@ import uvloop
 
 from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
-from dpop_middleware.replay.redis.connection import Channel
-from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.pending import PendingWrite
-from dpop_middleware.replay.redis.resp import ServerError
-from dpop_middleware.replay.redis.sights import Sights
-from dpop_middleware.replay.redis.writer import Link
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.writer import Writer
+from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.proxy import Proxy
-from tests.support.replay import entry
+from tests.support.replay import cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Server
 
@@ -28,17 +26,21 @@ def pending(timeout: float = 2.0) -> PendingWrite:
     return PendingWrite(entry(), BUCKETS, timeout, asyncio.get_running_loop())
 
 
-def link() -> Link:
-    return Link("gone", connector(target_of_url(f"redis://{HOST}:1")), Settings(), Sights(BUCKETS))
+def writer() -> Writer:
+    return Writer("gone", standalone(f"redis://{HOST}:1").connect, Settings(), Sights(BUCKETS), None)
+
+
+def writer_to(server: ScriptedServer) -> Writer:
+    return Writer("scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None)
 
 
 def cluster() -> Cluster:
-    return Cluster(target_of_url(f"redis+cluster://{HOST}:1"), Settings(), Buckets(b"dpop", spread=True))
+    return Cluster(cluster_nodes(f"redis+cluster://{HOST}:1"), Settings(), Buckets(b"dpop", spread=True))
 
 
-@pytest.mark.parametrize("kind", [link, cluster])
-async def test_what_was_closed_refuses(kind: Callable[[], Link | Cluster]) -> None:
-    writer = kind()
+@pytest.mark.parametrize("make", [writer, cluster])
+async def test_what_was_closed_refuses(make: Callable[[], Writer | Cluster]) -> None:
+    writer = make()
     await writer.aclose()
     assert writer.closed
     for submit in (writer.submit, writer.resubmit):
@@ -53,11 +55,11 @@ async def test_a_closed_cluster_follows_no_redirection() -> None:
     write = pending()
     writer.redirect(write, ServerError(f"ASK 1 {HOST}:1"))
     assert isinstance(await write.answer, Unavailable)
-    assert not vars(writer)["_links"]
+    assert not vars(writer)["_writers"]
 
 
-async def test_a_link_without_work_ends_quietly() -> None:
-    idle = link()
+async def test_a_writer_without_work_ends_quietly() -> None:
+    idle = writer()
     await asyncio.sleep(0)
     assert idle.is_quiet
     assert not idle.refuses
@@ -83,20 +85,20 @@ def test_an_idle_connection_that_was_reset_is_opened_anew(
 
 async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ScriptedServer() as server:
-        writer = Link(
-            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
         )
         first = pending()
         writer.submit(first)
         assert await first.answer is True
-        exchange, refusals = Channel.exchange, iter([True, True])
+        exchange, refusals = Connection.exchange, iter([True, True])
 
-        def refuse_twice(channel: Channel, *arguments: Any, **options: Any) -> None:
+        def refuse_twice(connection: Connection, *arguments: Any, **options: Any) -> None:
             if next(refusals, False):
                 raise RuntimeError("unable to perform operation on a closed transport")
-            exchange(channel, *arguments, **options)
+            exchange(connection, *arguments, **options)
 
-        monkeypatch.setattr(Channel, "exchange", refuse_twice)
+        monkeypatch.setattr(Connection, "exchange", refuse_twice)
         second = pending()
         writer.submit(second)
         assert await second.answer is True
@@ -107,8 +109,8 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: 
 
 async def test_a_write_whose_time_is_over_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link(
-            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
         )
         late, fresh = pending(timeout=-1.0), pending()
         writer.submit(late)
@@ -121,8 +123,8 @@ async def test_a_write_whose_time_is_over_is_not_sent() -> None:
 
 async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
     async with ScriptedServer() as server:
-        writer = Link(
-            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
         )
         gone, fresh = pending(), pending()
         writer.submit(gone)
@@ -135,8 +137,8 @@ async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
 
 async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
     async with ScriptedServer() as server:
-        writer = Link(
-            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
         )
         first = pending()
         writer.submit(first)
@@ -158,8 +160,8 @@ async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
 
 async def test_requests_that_come_together_go_together() -> None:
     async with ScriptedServer() as server:
-        writer = Link(
-            "scripted", connector(target_of_url(server.url)), Settings(timeout=2.0), Sights(BUCKETS)
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
         )
         for size, reads in ((3, 2), (4, 3), (1, 4), (1, 5), (3, 7)):
             writes = [pending() for _ in range(size)]
@@ -176,13 +178,13 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
     delay = asyncio.Event()
 
     async with ScriptedServer() as server:
-        connect = connector(target_of_url(server.url))
+        connect = standalone(server.url).connect
 
         async def slowly(timeout: float) -> object:
             await delay.wait()
             return await connect(timeout)
 
-        writer = Link("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS))  # type: ignore[arg-type]
+        writer = Writer("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS), None)  # type: ignore[arg-type]
         early = pending(timeout=0.2)
         writer.submit(early)
         outcome = await early.answer
@@ -198,7 +200,7 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
 async def test_closing_gives_up_an_opening() -> None:
     begun, given_up = asyncio.Event(), asyncio.Event()
 
-    async def never(timeout: float) -> Channel:
+    async def never(timeout: float) -> Connection:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -206,7 +208,7 @@ async def test_closing_gives_up_an_opening() -> None:
             given_up.set()
         raise AssertionError
 
-    writer = Link("silent", never, Settings(timeout=10.0), Sights(BUCKETS))
+    writer = Writer("silent", never, Settings(timeout=10.0), Sights(BUCKETS), None)
     write = pending(timeout=10.0)
     writer.submit(write)
     await begun.wait()

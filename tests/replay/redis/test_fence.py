@@ -3,10 +3,10 @@ import math
 
 import pytest
 
-from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence, NewServer
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 
 NOW = 1_800_000_000.0
 # As much as two workers' clocks may differ.
@@ -45,16 +45,16 @@ class Memory:
 
     def batch(self, fence: Worker, now: float) -> None:
         """What happens around one batch of writes."""
-        fence.sights.ahead = 0.0
+        fence.sights.offset = 0.0
         self.obey(*fence.opening(now, [0]))
         if fence.active:
             fence.observe(0, self.keys.get(ANCHOR), now, now)
 
-    def greeting(self, fence: Worker, at: float) -> None:
+    def survey(self, fence: Worker, at: float) -> None:
         """What happens between batches, or before any entry."""
-        writes, buckets = fence.greeting(at)
+        writes, buckets = fence.survey(at)
         self.obey(*writes)
-        fence.greeted(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
+        fence.surveyed(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
 
     def obey(self, *commands: bytes) -> None:
         """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
@@ -137,7 +137,7 @@ def test_the_second_process_learns_the_moment_from_the_first() -> None:
     memory = Memory()
     first, second = memory.worker(NEW_SERVER), memory.worker(NEW_SERVER)
     memory.batch(first, NOW)
-    memory.greeting(first, NOW)
+    memory.survey(first, NOW)
     memory.batch(second, NOW + 7)
     assert first.change == second.change == NOW + MARGIN
 
@@ -321,7 +321,7 @@ def test_a_connection_that_was_opened_knows_that_the_server_knew_us() -> None:
     busy = memory.worker(new_server="accept")
     memory.batch(busy, NOW)
     idle = memory.worker(new_server="accept")
-    memory.greeting(idle, at=NOW + 3)
+    memory.survey(idle, at=NOW + 3)
     memory.keys.clear()
     memory.batch(idle, NOW + 10)
     assert idle.change == NOW + 10 + MARGIN
@@ -336,7 +336,7 @@ def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
     memory.batch(first, NOW + 5)
     memory.batch(first, NOW + 6)
     idle = memory.worker()
-    memory.greeting(idle, at=NOW + 7)
+    memory.survey(idle, at=NOW + 7)
     memory.batch(idle, NOW + 8)
     assert idle.change == NOW + 5 + MARGIN
 
@@ -344,7 +344,7 @@ def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
 def test_a_connection_that_was_opened_first_takes_the_server_for_new() -> None:
     memory = Memory()
     fence = memory.worker(new_server="accept")
-    memory.greeting(fence, at=NOW)
+    memory.survey(fence, at=NOW)
     assert memory.since == -math.inf
     assert not fence.has_to_write
     memory.batch(fence, NOW + 5)
@@ -364,22 +364,22 @@ def test_what_needs_an_entrys_clock_is_not_said_without_one(
 ) -> None:
     memory = Memory()
     fence = memory.worker(info, new_server, lived=lived)
-    memory.greeting(fence, at=NOW)
+    memory.survey(fence, at=NOW)
     assert memory.keys == {}
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
-    memory.greeting(fence, at=NOW)
+    memory.survey(fence, at=NOW)
     assert memory.since == NOW + MARGIN
 
 
 def test_a_restart_after_the_opening_is_a_restart() -> None:
     memory = Memory()
     fence = memory.worker(new_server="accept")
-    memory.greeting(fence, at=NOW)
+    memory.survey(fence, at=NOW)
     memory.keys.clear()
     # So soon after the store was made that uptime says nothing.
     memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=0), lived=1, at=NOW + 1)
-    memory.greeting(fence, at=NOW + 1)
+    memory.survey(fence, at=NOW + 1)
     assert memory.keys == {}
     memory.batch(fence, NOW + 1)
     assert fence.change == NOW + 1 + MARGIN
@@ -437,7 +437,7 @@ def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> Non
     fence = Memory().worker(info)
     assert not fence.active
     assert fence.opening(NOW, [0]) == []
-    assert fence.greeting(0) == ([], [])
+    assert fence.survey(0) == ([], [])
     assert fence.vitals.look(0) == b""
     fence.looked(OLD_SERVER, at=0, now=NOW)
     fence.observe(0, None, NOW, 0)
@@ -462,7 +462,7 @@ def test_what_was_noticed_by_others_first_is_not_dated_anew() -> None:
     memory.batch(other, NOW)
     memory.keys.clear()
     memory.batch(other, NOW + 6)
-    memory.greeting(other, NOW + 6)
+    memory.survey(other, NOW + 6)
     memory.batch(fence, NOW + 7)
     assert fence.change == NOW + 6 + MARGIN
 
@@ -509,7 +509,7 @@ def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
     fence.observe(0, None, NOW + 12, NOW + 12)
     memory.connect(fence, OLD_SERVER, lived=2002, at=NOW + 13)
     memory.batch(fence, NOW + 13)
-    memory.greeting(fence, NOW + 13)
+    memory.survey(fence, NOW + 13)
     newcomer = memory.worker(new_server="accept", lived=1)
     memory.batch(newcomer, NOW + 14)
     assert newcomer.change == fence.change > -math.inf
@@ -518,10 +518,10 @@ def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
 def test_what_was_refused_is_tried_again() -> None:
     memory, ours, theirs = raising()
     # The server answered the write with an error, and the read with what it had.
-    ours.greeting(NOW + 3)
-    ours.greeted([0], [memory.keys[ANCHOR]], NOW + 3)
+    ours.survey(NOW + 3)
+    ours.surveyed([0], [memory.keys[ANCHOR]], NOW + 3)
     assert ours.has_to_write
-    memory.greeting(ours, NOW + 4)
+    memory.survey(ours, NOW + 4)
     assert not ours.has_to_write
     memory.batch(theirs, NOW + 5)
     assert ours.change == theirs.change == NOW + 2 + MARGIN

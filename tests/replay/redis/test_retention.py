@@ -9,9 +9,9 @@ import pytest
 from dpop_middleware import DPoPPolicy, HMACNonceProvider, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import DPoPError, Unavailable, UseDPoPNonce
-from dpop_middleware.replay.redis.pending import FORGOTTEN
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.writes import FORGOTTEN
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import RESOURCE, Clock, request
 from tests.support.replay import answer, entry

@@ -1,6 +1,6 @@
 import pytest
 
-from dpop_middleware.replay.redis.server import ServerInfo, parse_info
+from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 from tests.support.valkey import Server
 
 VALKEY = b"""# Server\r

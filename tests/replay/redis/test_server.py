@@ -6,12 +6,11 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis.anchor import Buckets
-from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.sights import Sights
-from dpop_middleware.replay.redis.writer import Link
-from tests.support.replay import after_a_loss, answer, entry
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.writer import Writer
+from tests.support.replay import after_a_loss, answer, entry, standalone
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Cluster, Server, free_port
 
@@ -55,7 +54,7 @@ async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) ->
     assert await busy.add(item) is True
     await idle.open()
     async with asyncio.timeout(10):
-        # The entry's, the greeting's, the health check's.
+        # The entry's, the survey's, the health check's.
         while reads(server) < 3:
             await asyncio.sleep(0.01)
     server.run("FLUSHALL")
@@ -117,7 +116,7 @@ async def test_a_flush_while_every_worker_was_restarted_is_no_first_start(server
         await after.aclose()
 
 
-async def test_who_took_a_flushed_server_for_new_is_overruled(server: Server) -> None:
+async def test_who_took_a_flushed_server_for_new_is_corrected(server: Server) -> None:
     old, fresh = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     lost, other = entry(), entry()
     assert await old.add(lost) is True
@@ -169,7 +168,7 @@ async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implem
         await store.aclose()
 
 
-async def test_a_request_does_not_wait_for_a_greeting_that_nobody_answers(scripted: ScriptedServer) -> None:
+async def test_a_request_does_not_wait_for_a_survey_that_nobody_answers(scripted: ScriptedServer) -> None:
     scripted.hold(b"GET")
     store = RedisReplayStore.from_url(scripted.url, timeout=1.0)
     await store.open()
@@ -178,7 +177,7 @@ async def test_a_request_does_not_wait_for_a_greeting_that_nobody_answers(script
             await asyncio.sleep(0.01)
     asking = asyncio.ensure_future(answer(store, entry()))
     await asyncio.sleep(0.6)
-    # The greeting was cut off after half of a request's time; the request has the other half.
+    # The survey was cut off after half of a request's time; the request has the other half.
     scripted.release()
     assert await asking is True
     await store.aclose()
@@ -193,7 +192,7 @@ async def test_an_anchor_that_may_not_be_read_is_no_anchor(scripted: ScriptedSer
     await store.aclose()
 
 
-async def test_a_server_that_can_not_be_watched_is_not_greeted(scripted: ScriptedServer) -> None:
+async def test_a_server_that_can_not_be_watched_is_not_surveyed(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"INFO" else None
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     await store.open()
@@ -229,8 +228,8 @@ async def test_an_opening_that_nobody_waits_for_any_more_is_closed(scripted: Scr
 
 
 async def test_closing_at_once_leaves_nothing_open(scripted: ScriptedServer) -> None:
-    link = Link("here", connector(target_of_url(scripted.url)), Settings(), Sights(BUCKETS))
-    link.open()
-    await link.aclose()
+    writer = Writer("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), None)
+    writer.open()
+    await writer.aclose()
     await asyncio.sleep(0.05)
     assert scripted.open == 0

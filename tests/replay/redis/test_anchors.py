@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from dpop_middleware.replay.redis import sights as sights_module
-from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis import anchors as sights_module
+from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.sights import Sights, Standing
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 
 NOW = 1_800_000_000.0
 MARGIN = 5.0
@@ -56,7 +56,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.sights = Sights(BUCKETS)
-        self.sights.ahead = 0.0
+        self.sights.offset = 0.0
         self.fences: dict[str, Fence] = {}
 
     def meet(self, info: ServerInfo, anchors: dict[int, bytes | None], at: float = NOW) -> Fence:
@@ -137,8 +137,8 @@ def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None
         assert here.has_to_tell
         # Who sees it elsewhere afterwards knows that it wasn't here.
         there.standing.read_again()
-        _, buckets = there.greeting(seen_at)
-        there.greeted(buckets, [moved], seen_at)
+        _, buckets = there.survey(seen_at)
+        there.surveyed(buckets, [moved], seen_at)
         here.observe(1, moved, NOW + 7, NOW + 7)
         here.settle(dict(here.standing.foreign), frozenset({identity_of(A)}), NOW + 7)
         assert worker.sights.since[1] == since
@@ -201,10 +201,10 @@ def test_a_bucket_that_lost_its_anchor_has_the_others_looked_at() -> None:
     here.observe(1, None, NOW + 3, NOW + 3)
     assert worker.sights.since[1] == NOW + 3 + MARGIN
     assert worker.sights.since[2] == -math.inf
-    writes, buckets = here.greeting(NOW + 4)
+    writes, buckets = here.survey(NOW + 4)
     assert len(writes) == 1
     assert set(buckets) == {1, 2}
-    here.greeted(buckets, [None for _ in buckets], NOW + 4)
+    here.surveyed(buckets, [None for _ in buckets], NOW + 4)
     assert worker.sights.since[2] == NOW + 4 + MARGIN
 
 
@@ -221,11 +221,11 @@ def test_a_bucket_without_anchor_is_new_only_where_the_store_is() -> None:
 
 def test_workers_that_start_together_find_the_store_new() -> None:
     worker = Cluster()
-    worker.sights.ahead = None
+    worker.sights.offset = None
     first = worker.meet(A, {1: anchor(A, begun=NOW - 1), 2: None})
     second = worker.meet(B, {3: None})
     for fence, bucket in ((first, 2), (second, 3)):
-        writes, _ = fence.greeting(NOW)
+        writes, _ = fence.survey(NOW)
         assert [since_in(write) for write in writes] == [-math.inf]
         assert fence.standing.due.keys() == {bucket}
 
@@ -245,21 +245,21 @@ def test_what_was_begun_longer_ago_is_not_new_anywhere(monkeypatch: pytest.Monke
 
 def test_without_an_entry_what_is_anothers_waits() -> None:
     worker, moved = Cluster(), anchor(A)
-    worker.sights.ahead = None
+    worker.sights.offset = None
     here = worker.meet(B, {1: moved, 2: anchor(B), 3: b"?"})
     assert here.standing.unread == {1, 3}
     assert here.standing.foreign == {}
-    writes, buckets = here.greeting(NOW)
+    writes, buckets = here.survey(NOW)
     assert (writes, set(buckets)) == ([], {1, 3})
-    worker.sights.ahead = 0.0
-    here.greeted([1], [moved], NOW)
+    worker.sights.offset = 0.0
+    here.surveyed([1], [moved], NOW)
     assert here.standing.foreign == {1: moved}
 
 
 def test_a_bucket_that_is_elsewhere_is_forgotten_here() -> None:
     worker = Cluster()
     here = worker.meet(A, {1: anchor(A), 2: anchor(A)})
-    here.greeted([1], [RuntimeError("MOVED")], NOW)
+    here.surveyed([1], [RuntimeError("MOVED")], NOW)
     assert here.standing.met == {2}
     assert not here.own([2])
     assert here.own([2, 5])
@@ -272,12 +272,12 @@ def test_a_loss_of_the_whole_server_is_one_of_each_of_its_buckets() -> None:
     here.own([1, 2, 3])
     here.observe(2, anchor(B), NOW, NOW)
     here.vitals.has_lost = True
-    writes, buckets = here.greeting(NOW + 7)
+    writes, buckets = here.survey(NOW + 7)
     assert [since_in(write) for write in writes] == [NOW + 7 + MARGIN]
     assert set(buckets) == {1, 2, 3}
     assert {worker.sights.since[bucket] for bucket in (1, 2, 3)} == {NOW + 7 + MARGIN}
     # What turns out to stand there tells less: it is raised.
-    here.greeted([3], [anchor(A)], NOW + 8)
+    here.surveyed([3], [anchor(A)], NOW + 8)
     (write,) = here.opening(NOW + 9, [3])
     assert since_in(write) == NOW + 7 + MARGIN
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.anchor import Anchor, Buckets, still_has
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.server import ServerChanged, ServerInfo
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, still_has
 
 SEEDS = 1000
 STEPS = 90
@@ -49,7 +49,7 @@ class Node:
     name: str
     data: dict[int, Keys] = field(default_factory=lambda: {bucket: {} for bucket in USED})
     history: list[tuple[float, dict[int, Keys]]] = field(default_factory=list)
-    ahead: float = 0.0
+    offset: float = 0.0
     run_id: str = ""
     data_id: str = ""
     former: str = ""
@@ -77,19 +77,19 @@ class Model:
             former_replication_id=node.former,
             role="master",
             uptime=int(self.time - node.started),
-            time=NOW + self.time + node.ahead,
+            time=NOW + self.time + node.offset,
             evicted_keys=node.evicted,
             rewriting_commands=node.rewriting,
         )
 
     def get(self, node: Node, bucket: int, name: bytes) -> bytes | None:
         value, end = node.data[bucket].get(name, (b"", -math.inf))
-        return value if end > self.time + node.ahead else None
+        return value if end > self.time + node.offset else None
 
     def put(self, node: Node, bucket: int, name: bytes, value: bytes, lifetime: float = math.inf) -> None:
         node.history.append((self.time, {one: dict(keys) for one, keys in node.data.items()}))
         del node.history[:-30]
-        node.data[bucket][name] = (value, self.time + node.ahead + lifetime)
+        node.data[bucket][name] = (value, self.time + node.offset + lifetime)
 
     def anchor(self, node: Node, bucket: int) -> bytes | None:
         return self.get(node, bucket, BUCKETS.anchors[bucket])
@@ -113,12 +113,12 @@ class Model:
 
 
 class Worker:
-    """What the links of one process do."""
+    """What the writers of one process do."""
 
-    def __init__(self, model: Model, ahead: float, looked: Callable[..., None]) -> None:
+    def __init__(self, model: Model, offset: float, looked: Callable[..., None]) -> None:
         self.model = model
         self.looked = looked
-        self.ahead = ahead
+        self.offset = offset
         self.sights = Sights(BUCKETS)
         self.fences = {node.name: Fence(self.sights, "accept") for node in model.nodes}
         self.generations = {node.name: -1 for node in model.nodes}
@@ -130,7 +130,7 @@ class Worker:
         for node in self.model.nodes:
             owned = [bucket for bucket in USED if self.owner[bucket] is node]
             if self.is_connected(node) and self.fences[node.name].own(owned):
-                self.greet(node)
+                self.survey(node)
 
     def is_connected(self, node: Node) -> bool:
         return self.generations[node.name] == node.generation
@@ -169,23 +169,23 @@ class Worker:
             for other in self.model.nodes:
                 if other is not node:
                     self.fences[other.name].standing.read_again()
-                    self.greet(other)
+                    self.survey(other)
 
-    def greet(self, node: Node) -> None:
+    def survey(self, node: Node) -> None:
         model = self.model
-        if self.sights.ahead is None:
+        if self.sights.offset is None:
             return
-        fence = self.look(node, NOW + model.time + self.ahead)
+        fence = self.look(node, NOW + model.time + self.offset)
         for _ in range(2):
             if fence.has_to_write:
-                writes, buckets = fence.greeting(model.time)
+                writes, buckets = fence.survey(model.time)
                 model.obey(node, *writes)
                 here = [one for one in buckets if model.owner[one] is node]
                 values = [
                     model.anchor(node, one) if one in here else RuntimeError("MOVED") for one in buckets
                 ]
                 self.looked(self, here)
-                fence.greeted(buckets, values, model.time)
+                fence.surveyed(buckets, values, model.time)
                 if len(here) < len(buckets):
                     self.refresh()
         self.inquire(node, fence)
@@ -197,7 +197,7 @@ class Worker:
         others = [one for one in self.model.nodes if one is not node]
         for other in others:
             if not self.is_connected(other) or self.fences[other.name].vitals.look(self.model.time):
-                self.greet(other)
+                self.survey(other)
         anchors = [anchor for value in asked.values() if (anchor := Anchor.parse(value)) is not None]
         present = {
             anchor.identity
@@ -209,7 +209,7 @@ class Worker:
     def judge(self, proof: Proof) -> bool | None:
         """What becomes of one entry, None for 503."""
         model, bucket = self.model, proof.bucket
-        self.sights.ahead = NOW + self.ahead
+        self.sights.offset = NOW + self.offset
         if not self.owner or self.owner[bucket] is not model.owner[bucket]:
             # MOVED.
             self.refresh()
@@ -224,7 +224,7 @@ class Worker:
         if bucket in fence.standing.foreign:
             self.inquire(node, fence)
             self.write(proof, owner)
-        self.greet(node)
+        self.survey(node)
         if not first:
             return False
         return None if proof.iat - SKEW < self.sights.since[bucket] else True
@@ -232,7 +232,7 @@ class Worker:
     def write(self, proof: Proof, owner: bytes) -> bool:
         """One batch; whether the entry is there for the first time."""
         model, bucket = self.model, proof.bucket
-        node, now = model.owner[bucket], NOW + model.time + self.ahead
+        node, now = model.owner[bucket], NOW + model.time + self.offset
         fence = self.look(node, now)
         model.obey(node, *fence.opening(now, [bucket]))
         there = model.get(node, bucket, proof.name)
@@ -332,7 +332,7 @@ class Run:
         if fault == "step":
             # Who hasn't looked at this server before can't tell that its clock was another.
             self.all_ask()
-            node.ahead += self.random.uniform(30, 200)
+            node.offset += self.random.uniform(30, 200)
         elif fault == "other data":
             node.data = self.model.older(node) if self.random.random() < 0.5 else Node("").data
             node.former, node.data_id = self.model.new(), self.model.new()
@@ -365,7 +365,7 @@ class Run:
             for one in model.nodes:
                 one.generation += 1
         elif event == "step back":
-            node.ahead -= self.random.uniform(1, 50)
+            node.offset -= self.random.uniform(1, 50)
         else:
             buckets = self.buckets_of(node)
             self.move(node, buckets if event == "move all" else buckets[:1])
@@ -380,9 +380,9 @@ class Run:
                 self.unaware[bucket] |= unsure
             # What lives on has its lifetime left, by whichever clock.
             other.data[bucket] = {
-                name: (value, end - node.ahead + other.ahead)
+                name: (value, end - node.offset + other.offset)
                 for name, (value, end) in node.data[bucket].items()
-                if end > model.time + node.ahead
+                if end > model.time + node.offset
             }
             node.data[bucket] = {}
             model.owner[bucket] = other
@@ -417,7 +417,7 @@ class Run:
         else:
             proof = draw.choice(self.proofs[-40:])
         worker = draw.choice(self.workers)
-        now = NOW + model.time + worker.ahead
+        now = NOW + model.time + worker.offset
         if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
             return
         outcome = self.ask(worker, proof)

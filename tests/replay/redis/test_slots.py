@@ -10,7 +10,7 @@ import redis
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis import sights
+from dpop_middleware.replay.redis import anchors
 from tests.support.load import Load, eventually, stolen
 from tests.support.replay import answers
 from tests.support.slots import give_away_without_data, in_slots, migrate, slots_between
@@ -50,7 +50,7 @@ def knows_as_master(server: Server, other: Server) -> bool:
     return any(row[2][1] == other.port for row in server.raw("CLUSTER SLOTS"))
 
 
-def anchors(server: Server) -> int:
+def anchors_at(server: Server) -> int:
     return len(server.run("KEYS", "dpop:{*}::anchor"))
 
 
@@ -155,7 +155,7 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
         replica, slot = cluster.replica_of(dead), slots_between(0, 800)[0]
         store = store_of(cluster)
         assert await answers(store, in_slots(slot, slot, 1)) == {True: 1}
-        await eventually(lambda: anchors(replica) > 300)
+        await eventually(lambda: anchors_at(replica) > 300)
         replica.pause()
         # What the replica doesn't get to see.
         lost = in_slots(slot, slot, 20)
@@ -245,7 +245,7 @@ async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(clu
     await asyncio.gather(*(store.open() for store in stores[:3]))
     outcomes = await asyncio.gather(*(answers(store, in_slots(0, 16383, 50)) for store in stores))
     assert outcomes == [{True: 50}] * 6
-    await eventually(lambda: sum(map(anchors, cluster.servers)) == 1024)
+    await eventually(lambda: sum(map(anchors_at, cluster.servers)) == 1024)
     for store in stores:
         await store.aclose()
 
@@ -253,12 +253,12 @@ async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(clu
 async def test_a_worker_that_opens_after_slots_were_lost_to_an_empty_node_finds_the_others(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sights, "FIRST_START_TAKES", 0.5)
+    monkeypatch.setattr(anchors, "FIRST_START_TAKES", 0.5)
     dead, one, other = cluster.servers
     old = store_of(cluster)
     lost = in_slots(*FIRST, 50)
     assert await answers(old, [*lost, *in_slots(SHARE, 16383, 50)]) == {True: 100}
-    await eventually(lambda: anchors(one) + anchors(other) > 600)
+    await eventually(lambda: anchors_at(one) + anchors_at(other) > 600)
     empty = await asyncio.to_thread(cluster.add_server)
     empty.run("CLUSTER", "MEET", HOST, one.port)
     await eventually(lambda: empty.run("CLUSTER", "MYID") in str(one.raw("CLUSTER NODES")))

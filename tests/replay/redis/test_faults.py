@@ -17,7 +17,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis.pending import CROWDED, FENCED, NO_ANSWER, REFUSED
+from dpop_middleware.replay.redis.writes import CROWDED, FENCED, NO_ANSWER, REFUSED
 from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
 from tests.support.proxy import Proxy
 from tests.support.replay import after_a_loss, answer, answers, entry

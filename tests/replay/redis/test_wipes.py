@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, HMACNonceProvider, RedisReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.pending import FENCED, NO_ANSWER
+from dpop_middleware.replay.redis.writes import FENCED, NO_ANSWER
 from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import reached, scope_of
 from tests.support.asgi import Answer, call

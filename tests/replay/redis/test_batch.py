@@ -230,7 +230,7 @@ class TestWaitReplicas:
         (b"-OOM no memory\r\n", "OOM"),
         (b"-MISCONF no snapshot\r\n", "MISCONF"),
         (b"-NOREPLICAS too few\r\n", "NOREPLICAS"),
-        (b"-MASTERDOWN link\r\n", "MASTERDOWN"),
+        (b"-MASTERDOWN writer\r\n", "MASTERDOWN"),
         (b"-CLUSTERDOWN down\r\n", "CLUSTERDOWN"),
         (b"-READONLY replica\r\n", "READONLY"),
         (b"-MOVED 1 127.0.0.1:1\r\n", "MOVED"),

@@ -7,7 +7,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.health import NodeHealth, cause, examine
 from dpop_middleware.replay.redis.resp import ServerError
-from dpop_middleware.replay.redis.server import ServerInfo, ServerUnfit
+from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 from tests.support.replay import answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import Server

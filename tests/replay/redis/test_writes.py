@@ -1,6 +1,7 @@
 """What the reads of anchors at a batch's end mean for its writes."""
 
 import asyncio
+import logging
 import math
 from typing import Any
 
@@ -8,24 +9,22 @@ import pytest
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.redis import inquiry as inquiry_module
-from dpop_middleware.replay.redis.anchor import Anchor, Buckets, identity_of
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.batch import Batch
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.inquiry import MOST_HELD, Inquiry
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.pending import PendingWrite
-from dpop_middleware.replay.redis.reading import AnchorReading
-from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import AnchorReading, PendingWrite
 from tests.support.replay import entry
 from tests.support.slots import entry_in, slots_between
 
 BUCKETS = Buckets(b"dpop", spread=True)
 SLOTS = slots_between(0, 16383)
 INFO = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100_000)
+SAID = b"run_id:a\r\nmaster_replid:a\r\nrole:master\r\nuptime_in_seconds:100000\r\n"
 OTHER = ServerInfo(run_id="b", replication_id="b", role="master", uptime=100_000)
 NOW = entry().now
 ASK, MOVED = ServerError("ASK 1 h:1"), ServerError("MOVED 1 h:1")
@@ -37,7 +36,7 @@ def anchor(info: ServerInfo = INFO) -> bytes:
 
 def fence() -> Fence:
     made = Fence(Sights(BUCKETS), "accept")
-    made.sights.ahead = 0.0
+    made.sights.offset = 0.0
     made.connected(INFO, {BUCKETS.slots.index(SLOTS[9]): anchor()}, lived=0, asked=(NOW, NOW))
     return made
 
@@ -51,21 +50,19 @@ def write(number: int, *, asking: bool = False) -> PendingWrite:
 class Landed:
     """A batch whose replies came: first those to its writes, then those to the reads."""
 
-    def __init__(self, fence: Fence, writes: list[PendingWrite], *replies: object) -> None:
+    def __init__(self, fence: Fence, writes: list[PendingWrite], *replies: object, at: float = NOW) -> None:
         settings = Settings()
         retentions = PublishedRetentions(b"dpop", LivingRetentions())
         self.batch = Batch(writes, settings, fence, retentions, with_get=True)
-        _, self.count = self.batch.compose(now=NOW, at=NOW, timeout=1.0)
+        _, self.count = self.batch.compose(now=NOW, at=at, timeout=1.0)
         assert self.count == len(replies)
-        self.batch.land([*replies], now=NOW, at=NOW)
+        self.batch.land([*replies], now=NOW, at=at)
 
 
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Fence:
+def quiet() -> Fence:
     """A fence that has just looked at its server."""
-    made = fence()
-    monkeypatch.setattr(made.vitals, "look", lambda at: b"")
-    return made
+    return fence()
 
 
 async def test_each_bucket_is_read_once(quiet: Fence) -> None:
@@ -190,12 +187,9 @@ class Busy(Silent):
         return None if patient else frozenset()
 
 
-async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(
-    quiet: Fence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inquiry_module, "PATIENCE", 0.05)
-    router: Any = Busy()
-    inquiry = Inquiry(quiet, router, lambda: None)
+async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(quiet: Fence) -> None:
+    around: Any = Busy()
+    inquiry = Inquiry(quiet, around, lambda: None, patience=0.05)
     item = write(0)
     quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([item])
@@ -203,16 +197,16 @@ async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(
     async with asyncio.timeout(10):
         while inquiry.is_running:
             await asyncio.sleep(0.005)
-    assert router.patient == [True] * (len(router.patient) - 1) + [False]
-    assert len(router.patient) > 1
+    assert around.patient == [True] * (len(around.patient) - 1) + [False]
+    assert len(around.patient) > 1
     assert quiet.sights.since[item.bucket] > -math.inf
-    assert router.resubmitted == [item]
+    assert around.resubmitted == [item]
     await inquiry.aclose()
 
 
 async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> None:
-    router: Any = Silent()
-    inquiry = Inquiry(quiet, router, lambda: None)
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
     one, other = write(0), write(1)
     quiet.observe(one.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([one])
@@ -223,17 +217,17 @@ async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> 
     # What came while others were asked waits for the next answer.
     quiet.observe(other.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([other])
-    router.answer.set_result(frozenset({identity_of(OTHER)}))
+    around.answer.set_result(frozenset({identity_of(OTHER)}))
     await asyncio.sleep(0.01)
-    assert router.resubmitted == [one, other]
-    assert router.asked == 2
+    assert around.resubmitted == [one, other]
+    assert around.asked == 2
     assert not inquiry.is_running
     await inquiry.aclose()
 
 
 async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
-    router: Any = Silent()
-    inquiry = Inquiry(quiet, router, lambda: None)
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
     late, restless, waiting = write(0), write(0), write(0)
     late.deadline = asyncio.get_running_loop().time()
     inquiry.hold([late])
@@ -248,3 +242,22 @@ async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
     await asyncio.sleep(0)
     await inquiry.aclose()
     assert isinstance(waiting.answer.result(), Unavailable)
+
+
+async def test_a_look_that_the_server_refused_says_nothing() -> None:
+    for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
+        made, item = fence(), write(0)
+        Landed(made, [item], reply, None, anchor(), at=NOW + 2)
+        assert item.answer.result() is True
+        assert made.vitals.has_told_since(NOW + 1) is told
+
+
+async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clocks(
+    quiet: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    dated = Anchor.new(identity_of(INFO), NOW + 3600, server_time=NOW - 5000).value
+    Landed(quiet, [write(0)], None, dated)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "3600 s ahead" in record.getMessage()
+    assert f"shows {NOW:.0f}:" in record.getMessage()

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.anchor import Buckets
+from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.server import ServerChanged, ServerInfo
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
 
 SEEDS = 1500
 STEPS = 120
@@ -41,7 +41,7 @@ class Model:
 
     random: random.Random
     time: float = 0.0
-    ahead: float = 0.0
+    offset: float = 0.0
     keys: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
     history: list[tuple[float, dict[bytes, tuple[bytes, float]]]] = field(default_factory=list)
     run_id: str = "r0"
@@ -62,7 +62,7 @@ class Model:
             replication_id=self.replication_id,
             role="master",
             uptime=int(self.time - self.started),
-            time=NOW + self.time + self.ahead,
+            time=NOW + self.time + self.offset,
             evicted_keys=self.evicted,
             former_replication_id="f" if self.was_replica else "",
             rewriting_commands=self.rewriting,
@@ -70,13 +70,13 @@ class Model:
 
     def get(self, name: bytes) -> bytes | None:
         value, end = self.keys.get(name, (b"", -math.inf))
-        return value if end > self.time + self.ahead else None
+        return value if end > self.time + self.offset else None
 
     def put(self, name: bytes, value: bytes, *, lifetime: float = math.inf, only_new: bool = True) -> bool:
         if only_new and self.get(name) is not None:
             return False
         self.history.append((self.time, dict(self.keys)))
-        self.keys[name] = (value, self.time + self.ahead + lifetime)
+        self.keys[name] = (value, self.time + self.offset + lifetime)
         return True
 
     def obey(self, *commands: bytes) -> None:
@@ -98,8 +98,8 @@ class Model:
 
 
 class Worker:
-    def __init__(self, ahead: float) -> None:
-        self.ahead = ahead
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
         self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
         self.generation = -1
 
@@ -110,12 +110,12 @@ class Worker:
         self.generation = model.generation
 
     def judge(self, model: Model, proof: Proof) -> bool | None:
-        """What a link does with one entry, None for 503."""
-        now = NOW + model.time + self.ahead
+        """What a writer does with one entry, None for 503."""
+        now = NOW + model.time + self.offset
         if self.generation != model.generation:
             self.connect(model)
         fence = self.fence
-        fence.sights.ahead = NOW + self.ahead
+        fence.sights.offset = NOW + self.offset
         look, opening = fence.vitals.look(model.time), fence.opening(now, [0])
         if look:
             try:
@@ -128,10 +128,10 @@ class Worker:
         first = model.put(proof.name, b"1", lifetime=max(1.0, end - now))
         fence.observe(0, model.get(ANCHOR), now, model.time)
         if fence.has_to_write:
-            # The link doesn't leave that to the next entry.
-            writes, buckets = fence.greeting(model.time)
+            # The writer doesn't leave that to the next entry.
+            writes, buckets = fence.survey(model.time)
             model.obey(*writes)
-            fence.greeted(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
+            fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
         if not first:
             return False
         return None if proof.iat - SKEW < fence.sights.since[0] else True
@@ -160,7 +160,7 @@ def lose(model: Model, fault: str) -> None:
             model.replication_id, model.was_replica = model.new_name(), True
             model.rewriting |= {"replicaof"}
         elif fault == "step":
-            model.ahead += model.random.uniform(30, 200)
+            model.offset += model.random.uniform(30, 200)
         elif fault == "evictions":
             for name in list(model.keys):
                 if b"::" not in name and model.random.random() < 0.6:
@@ -181,7 +181,7 @@ def harmless(model: Model, event: str) -> None:
         if not model.was_replica:
             model.replication_id = model.new_name()
     elif event == "step back":
-        model.ahead -= model.random.uniform(1, 50)
+        model.offset -= model.random.uniform(1, 50)
     if model.random.random() < 0.5 or event == "broken connections":
         model.generation += 1
 
@@ -234,7 +234,7 @@ class Run:
         else:
             proof = draw.choice(self.proofs[-40:])
         worker = draw.choice(self.workers)
-        now = NOW + model.time + worker.ahead
+        now = NOW + model.time + worker.offset
         if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
             return
         outcome = self.ask(worker, proof)

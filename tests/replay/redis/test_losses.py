@@ -10,9 +10,8 @@ import pytest
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis.pending import EVICTED, FENCED
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.vitals import ServerClock
+from dpop_middleware.replay.redis.vitals import ServerClock, ServerInfo
+from dpop_middleware.replay.redis.writes import EVICTED, FENCED
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST, Server, until

@@ -1,18 +1,107 @@
-"""What one worker has seen of the anchors: of each bucket, wherever it lay then, and of each server."""
+"""The anchors: what says whose data the entries beside it are, since when none is missing, and who saw that.
+
+On a single server there is one bucket, in a cluster 1,024 of them. A cluster moves slots, so what vouches for
+entries must lie in their slot: each bucket has a hash tag of its own, that all of its entries and its anchor
+share.
+"""
 
 import math
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.anchor import Anchor, Buckets
-from dpop_middleware.replay.redis.resp import command, compare_and_set
-from dpop_middleware.replay.redis.server import ServerInfo
+from dpop_middleware.replay.redis.resp import Buckets, command, compare_and_set
+from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, is_of_data, is_of_process
 
-__all__ = ["Sight", "Sights", "Standing"]
+__all__ = ["Anchor", "Sight", "Sights", "Standing", "is_moved", "lost_by", "new_anchor"]
 
 # Workers that start together on a new cluster find what the first of them has written so far.
 FIRST_START_TAKES = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """One anchor's value, `identity|since|mark`, with `|moves` where there were any.
+
+    `since` is the moment before which entries may be missing, by the entries' clock, with the margin. `mark`
+    is the same as long as the anchor itself was not lost, whoever has the data: the second of the server's
+    clock at which that began, and some random bits. `moves` counts the identities that it had before.
+    """
+
+    identity: bytes
+    since: float
+    mark: bytes
+    moves: int = 0
+
+    @classmethod
+    def new(cls, identity: bytes, since: float, *, server_time: float | None) -> Self:
+        """An anchor of a server that now shows `server_time`, in seconds since the epoch."""
+        mark = b"%08x%b" % (int(server_time or 0), secrets.token_hex(4).encode())
+        return cls(identity=identity, since=since, mark=mark)
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self | None:
+        """The anchor that `value` is; None where there is none, or nobody of us wrote that."""
+        if value is None:
+            return None
+        identity, _, rest = value.partition(b"|")
+        since, _, rest = rest.partition(b"|")
+        mark, _, moves = rest.partition(b"|")
+        try:
+            moment, count = float(since), int(moves or b"0")
+            int(mark[:8], 16)
+        except ValueError:
+            return None
+        return None if math.isnan(moment) else cls(identity=identity, since=moment, mark=mark, moves=count)
+
+    @property
+    def value(self) -> bytes:
+        """What is stored."""
+        value = b"%b|%b|%b" % (self.identity, repr(self.since).encode(), self.mark)
+        return value + b"|%d" % self.moves if self.moves else value
+
+    @property
+    def begun(self) -> int:
+        """The second of its server's clock at which it was first written."""
+        return int(self.mark[:8], 16)
+
+    def under(self, identity: bytes, *, since: float | None = None) -> Self:
+        """The same with another's identity: nothing was lost on the way, but what `since` tells."""
+        moves = self.moves + (identity != self.identity)
+        return replace(self, identity=identity, since=self.since if since is None else since, moves=moves)
+
+    def follows(self, earlier: Self) -> bool:
+        """Whether the same anchor can have become this after it was `earlier`: no move of it is missing."""
+        return self.moves > earlier.moves or (self.moves, self.identity) == (earlier.moves, earlier.identity)
+
+
+def new_anchor(vitals: VitalSigns, since: float) -> bytes:
+    """The value of an anchor for the data that `vitals` tell of, where nothing is missing from `since` on."""
+    server_time = None if vitals.info is None else vitals.info.time
+    return Anchor.new(vitals.identity, since, server_time=server_time).value
+
+
+def is_moved(anchor: Anchor, info: ServerInfo, present: frozenset[bytes]) -> bool:
+    """Whether `anchor` came from a master that still has its data, by migration and not to its replica.
+
+    `present` are the identities whose data other masters have, asked for after the anchor was read here.
+    """
+    return anchor.identity in present and not is_of_data(anchor.identity, info.former_replication_id)
+
+
+def lost_by(info: ServerInfo, known: Anchor | None, *, started: float, seen: float, now: float) -> float:
+    """The moment by which a single server had lost what the anchor `known`, last seen at `seen`, vouched for.
+
+    All by the entries' clock. That is when it `started`, by its account, if nothing can have happened since.
+    """
+    if info.was_replica or info.rewriting_commands:
+        started = now
+    elif known is not None and (is_of_process(known.identity, info.run_id) or started <= seen):
+        # Gone from the very same server, or from one beside which this one already ran: a replica took over.
+        started = now
+    return started + WORKER_CLOCK_MARGIN
 
 
 @dataclass(slots=True)
@@ -32,7 +121,7 @@ class Sights:
     """All buckets of one store. Belongs to one event loop.
 
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
-    earlier can't be judged. `ahead` is by how many seconds the entries' clock is before the event loop's,
+    earlier can't be judged. `offset` is by how many seconds the entries' clock is before the event loop's,
     None where no entry has told it. `changed_at` is when we last learned that one of the servers, any of
     them, has other data than it had: by the event loop's clock.
     """
@@ -40,7 +129,7 @@ class Sights:
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
         self.since = [-math.inf] * len(buckets.anchors)
-        self.ahead: float | None = None
+        self.offset: float | None = None
         self.changed_at = -math.inf
         self._sights: dict[int, Sight] = {}
         self._any_lost = False
@@ -80,7 +169,7 @@ class Sights:
         """
         if self.of(bucket).at >= learned_at:
             return -math.inf
-        return learned_at + (self.ahead or 0.0) + WORKER_CLOCK_MARGIN
+        return learned_at + (self.offset or 0.0) + WORKER_CLOCK_MARGIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the links of a cluster ask of it, without servers."""
+"""What the writers of a cluster ask of it, without servers."""
 
 import asyncio
 import math
@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.replay.redis.anchor import Buckets, identity_of
-from dpop_middleware.replay.redis.cluster import Cluster, Place
-from dpop_middleware.replay.redis.endpoints import connector, target_of_url
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import ServerError
-from dpop_middleware.replay.redis.server import ServerInfo
-from dpop_middleware.replay.redis.sights import Sights
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Topology
-from dpop_middleware.replay.redis.upkeep import Line
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from tests.support.replay import cluster_nodes, standalone
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
 
@@ -26,21 +25,21 @@ SCRIPTED = identity_of(ServerInfo(run_id="a" * 40, replication_id="b" * 40))
 
 
 def cluster(port: int = 1, *, timeout: float = 0.25) -> Any:
-    return Cluster(target_of_url(f"redis+cluster://{HOST}:{port}"), Settings(timeout=timeout), BUCKETS)
+    return Cluster(cluster_nodes(f"redis+cluster://{HOST}:{port}"), Settings(timeout=timeout), BUCKETS)
 
 
 async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
     made = cluster()
     assert made.buckets((HOST, 1)) == []
-    assert await made.present(frozenset({b"a.b"}), (HOST, 1), patient=True) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), asker=(HOST, 1), patient=True) == frozenset()
     await made.aclose()
 
 
 async def test_where_one_server_has_other_data_the_others_are_looked_at() -> None:
     made = cluster()
-    changed, other = made._link((HOST, 1)), made._link((HOST, 2))
+    changed, other = made._writer((HOST, 1)), made._writer((HOST, 2))
     changed.fence.standing.owned, other.fence.standing.owned = {1}, {2}
-    Place(made, (HOST, 1)).look_around()
+    made.look_around((HOST, 1))
     assert changed.fence.standing.unread == set()
     assert other.fence.standing.unread == {2}
     await made.aclose()
@@ -55,13 +54,13 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedServer) -> None:
     made = cluster(timeout=20.0)
     address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
-    made._link(address)
-    assert await made.present(known, asker, patient=True) == known
+    made._writer(address)
+    assert await made.present(known, asker=asker, patient=True) == known
     asked = len(scripted.commands)
-    assert await made.present(known, asker, patient=True) == known
+    assert await made.present(known, asker=asker, patient=True) == known
     assert [words[0] for words in scripted.commands[asked:]] == [b"INFO"]
     # What is somebody else's is asked for only of one that was not asked for a second.
-    assert await made.present(frozenset({b"a.b"}), asker, patient=True) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), asker=asker, patient=True) == frozenset()
     assert len(scripted.commands) == asked + 1
     assert made._sights.changed_at == -math.inf
     await made.aclose()
@@ -71,14 +70,14 @@ async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: Scrip
     made = cluster(timeout=0.4)
     address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
     scripted.hold(b"INFO")
-    link = made._link(address)
+    writer = made._writer(address)
     before = asyncio.get_running_loop().time()
-    assert await made.present(known, asker, patient=True) is None
+    assert await made.present(known, asker=asker, patient=True) is None
     assert made._sights.changed_at == -math.inf
-    assert await made.present(known, asker, patient=False) == frozenset()
+    assert await made.present(known, asker=asker, patient=False) == frozenset()
     assert made._sights.changed_at > before
     scripted.release()
-    assert await link.has_told_since(before, patience=20.0)
+    assert await writer.has_told_since(before, patience=20.0)
     await made.aclose()
 
 
@@ -122,15 +121,15 @@ async def test_who_wants_the_topology_too_soon_gets_it_later(scripted: ScriptedS
 
 async def test_a_bucket_that_moved_before_it_was_looked_at_is_looked_for(scripted: ScriptedServer) -> None:
     moved: Any = Moving()
-    connect = connector(target_of_url(scripted.url))
-    line = Line("here", connect, Settings(), Sights(BUCKETS), moved)
-    await line.ready(deadline=math.inf, ahead=None)
+    connect = standalone(scripted.url).connect
+    known = Server("here", connect, Settings(), Sights(BUCKETS), moved)
+    await known.ready(deadline=math.inf, offset=None)
     scripted.script = lambda words: b"-MOVED 1 h:1\r\n" if words[0] == b"GET" else None
-    line.fence.standing.unread |= {1, 2}
-    await line.greet(deadline=math.inf)
+    known.fence.standing.unread |= {1, 2}
+    await known.survey(deadline=math.inf)
     assert [str(error) for error in moved.told] == ["MOVED 1 h:1"]
-    assert not line.fence.standing.unread
-    await line.aclose()
+    assert not known.fence.standing.unread
+    await known.aclose()
 
 
 class Moving:
@@ -151,17 +150,17 @@ class Moving:
 
 async def test_retentions_follow_to_another_slot() -> None:
     moved: Any = Moving()
-    connect = connector(target_of_url(f"redis://{HOST}:1"))
-    line = Line("here", connect, Settings(), Sights(BUCKETS), moved)
-    line.tell()
+    connect = standalone(f"redis://{HOST}:1").connect
+    known = Server("here", connect, Settings(), Sights(BUCKETS), moved)
+    known.tell()
     assert moved.told == []
     error = ServerError("MOVED 1 h:1")
-    line.retentions.read(error, error, now=0.0)
-    line.tell()
+    known.retentions.read(error, error, now=0.0)
+    known.tell()
     assert moved.told == [error]
-    assert line.retentions.elsewhere is None
+    assert known.retentions.elsewhere is None
     await asyncio.sleep(0)
-    await line.aclose()
+    await known.aclose()
 
 
 class Elsewhere(Moving):
@@ -177,13 +176,13 @@ class Elsewhere(Moving):
 
 async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at() -> None:
     others: Any = Elsewhere()
-    connect = connector(target_of_url(f"redis://{HOST}:1"))
-    line: Any = Line("here", connect, Settings(), Sights(BUCKETS), others)
+    connect = standalone(f"redis://{HOST}:1").connect
+    known: Any = Server("here", connect, Settings(), Sights(BUCKETS), others)
     opening: asyncio.Future[Any]
     for looks, name in ((0, "a"), (0, "a"), (1, "b"), (1, "b")):
         info = ServerInfo(run_id=name, replication_id=name, role="master", uptime=99)
         opening = asyncio.get_running_loop().create_future()
-        opening.set_result(SimpleNamespace(channel=None, info=info, anchors={}, asked=(0.0, 0.0)))
-        line._opened(opening)
+        opening.set_result(SimpleNamespace(connection=None, info=info, anchors={}, asked=(0.0, 0.0)))
+        known._opened(opening)
         assert others.looks == looks
-    await line.aclose()
+    await known.aclose()
