@@ -62,7 +62,7 @@ class Cluster:
                 write.resolve(unavailable(NO_ANSWER))
                 return
             writer = self._writer(owner)
-            if writer.refuses:
+            if writer.state == "pausing":
                 self._refresh()
             writer.submit(write)
 
@@ -129,8 +129,10 @@ class Cluster:
         now, found = self._loop.time(), set[bytes]()
         told = await asyncio.gather(
             *(
-                writer.has_told_since(
-                    now if writer.fence.vitals.identity in identities else now - 1, patience=patience
+                writer.server.has_told_since(
+                    now if writer.fence.vitals.identity in identities else now - 1,
+                    survey=writer.survey,
+                    patience=patience,
                 )
                 for writer in writers.values()
             )

@@ -77,7 +77,7 @@ async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: Scrip
     assert await made.present(known, asker=asker, patient=False) == frozenset()
     assert made._sights.changed_at > before
     scripted.release()
-    assert await writer.has_told_since(before, patience=20.0)
+    assert await writer.server.has_told_since(before, survey=writer.survey, patience=20.0)
     await made.aclose()
 
 
