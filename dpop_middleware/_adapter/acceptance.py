@@ -12,7 +12,6 @@ from starlette.types import Message, Send
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.verdicts import Authentication
 from dpop_middleware.events import Reporter
-from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["holding"]
 
@@ -26,7 +25,8 @@ class _Held:
         self._waiting: dict[Reporter, tuple[Authentication, float]] = {}
 
     def keep(self, reporter: Reporter, authentication: Authentication) -> None:
-        self._waiting[reporter] = authentication, time.perf_counter() - authentication.started
+        if reporter.wants_acceptance:
+            self._waiting[reporter] = authentication, time.perf_counter() - authentication.started
 
     def drop(self, reporter: Reporter) -> None:
         self._waiting.pop(reporter, None)
@@ -49,13 +49,12 @@ def _as_it_is(send: Send) -> Send:
 
 
 @contextmanager
-def holding(connection: Connection, server: ResourceServer) -> Generator[Callable[[Send], Send]]:
+def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
     """Hold back what is accepted in the block until the first message, or the block's end.
 
-    Yields what makes a `send` that tells. Where somebody outside holds already, or nobody listens, nothing is
-    different.
+    Yields what makes a `send` that tells. Where somebody outside holds already, nothing is different.
     """
-    if connection.held is not None or not server.reporter.wants_acceptance:
+    if connection.held is not None:
         yield _as_it_is
         return
     connection.held = held = _Held()
