@@ -1,11 +1,13 @@
 """When an acceptance is told: as the response begins, unless an adapter further inside refuses the request.
 
-A middleware accepts what a route may refuse for a scope. That is one decision, and one event.
+A middleware accepts what a route may refuse for a scope. That is one decision, and one event. It is told in
+the context in which it was made: the response may begin in another span of a trace.
 """
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 
 from starlette.types import Message, Send
 
@@ -22,19 +24,20 @@ class _Held:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[Reporter, tuple[Authentication, float]] = {}
+        self._waiting: dict[Reporter, tuple[Context, Authentication, float]] = {}
 
     def keep(self, reporter: Reporter, authentication: Authentication) -> None:
         if reporter.wants_acceptance:
-            self._waiting[reporter] = authentication, time.perf_counter() - authentication.started
+            duration = time.perf_counter() - authentication.started
+            self._waiting[reporter] = copy_context(), authentication, duration
 
     def drop(self, reporter: Reporter) -> None:
         self._waiting.pop(reporter, None)
 
     def tell(self) -> None:
         while self._waiting:
-            reporter, (authentication, duration) = self._waiting.popitem()
-            reporter.accepted(authentication, duration=duration)
+            reporter, (context, authentication, duration) = self._waiting.popitem()
+            context.run(reporter.accepted, authentication, duration=duration)
 
     def telling(self, send: Send) -> Send:
         async def send_after_telling(message: Message) -> None:
