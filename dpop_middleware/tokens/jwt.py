@@ -15,7 +15,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetching import Fetch, Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
@@ -25,16 +25,15 @@ from dpop_middleware.tokens.options import (
     checked_token_types,
     warn_of_plain_http,
 )
-from dpop_middleware.tokens.own_fetch import Fetch
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     MAX_TOKEN_SIZE,
     SignedToken,
+    SigningKeys,
     not_a_jwt,
     parse_signed_token,
     shown,
 )
-from dpop_middleware.tokens.signing_keys import SigningKeys
 
 __all__ = ["JWTAccessTokenVerifier"]
 
