@@ -2,31 +2,97 @@
 
 Blocking, for a thread of its own. Bounded in time as a whole (connect, proxy, TLS handshake, headers, body)
 and in bytes, as read from the connection and after decompression. Redirects stay at the origin, and there are
-at most two. No proxy that wasn't asked for; status 200 only.
+at most two. No proxy that wasn't asked for; status 200 only. Header fields of the configuration are sent to
+the configured origin only.
 """
 
 import http.client
+import re
 import ssl
 import zlib
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens.deadline import Deadline, FetchError
-from dpop_middleware.tokens.fetch_headers import FetchHeaders
-from dpop_middleware.tokens.proxy import ProxyChoice
-from dpop_middleware.tokens.sockets import TOO_LARGE, BoundedSocket, connected
+from dpop_middleware.tokens.connections import (
+    TOO_LARGE,
+    BoundedSocket,
+    Deadline,
+    FetchError,
+    ProxyChoice,
+    connected,
+)
 
-__all__ = ["Deadline", "Endpoint", "FetchError", "Fetcher", "checked_endpoint", "checked_ssl_context"]
+__all__ = [
+    "Deadline",
+    "Endpoint",
+    "FetchError",
+    "FetchHeaders",
+    "Fetcher",
+    "checked_endpoint",
+    "checked_headers",
+    "checked_ssl_context",
+]
 
+_USUAL: Final = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+    "User-Agent": "dpop_middleware",
+}
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
+# What says how the message is framed, where it goes or how it is encoded is not for others to say.
+_OURS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _HEADERS_ALLOWANCE = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 2
 _GZIP = 16 + zlib.MAX_WBITS
+
+
+def checked_headers(value: object) -> dict[str, str]:
+    """Return the option `jwks_headers`; raises ConfigurationError, which never shows a value."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigurationError("jwks_headers takes a mapping of header fields, such as {'X-Api-Key': key}")
+    for name, content in value.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _OURS:
+            raise ConfigurationError(f"jwks_headers can't hold a header field {name!r}")
+        if not isinstance(content, str) or not _VALUE.fullmatch(content):
+            raise ConfigurationError(f"jwks_headers takes printable ASCII as the value of {name}")
+    return dict(value)
+
+
+class FetchHeaders:
+    """The usual fields, and `added` ones, which go to one origin only: they may be secrets."""
+
+    def __init__(self, added: Mapping[str, str], *, origin: tuple[bool, str, int] | None = None) -> None:
+        replaced = {name.lower() for name in added}
+        kept = {name: value for name, value in _USUAL.items() if name.lower() not in replaced}
+        self._added = kept | dict(added)
+        self._origin = origin
+
+    def to(self, origin: tuple[bool, str, int]) -> dict[str, str]:
+        """Return the fields of a request to `origin`."""
+        return self._added if origin == self._origin else _USUAL
 
 
 class Endpoint(NamedTuple):

@@ -8,10 +8,9 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.discovery import discover
 from dpop_middleware.tokens.fetch import Deadline, FetchError, checked_endpoint
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetching import AskingInItsLoop, Fetching, OwnFetcher
 from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
 from dpop_middleware.tokens.key_source import KeySource, StaticKeySource
-from dpop_middleware.tokens.own_fetch import AskingInItsLoop, OwnFetcher
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = ["issuer_keys"]

@@ -15,7 +15,7 @@ from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetching import Fetch, Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
@@ -25,16 +25,15 @@ from dpop_middleware.tokens.options import (
     checked_token_types,
     warn_of_plain_http,
 )
-from dpop_middleware.tokens.own_fetch import Fetch
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     MAX_TOKEN_SIZE,
     SignedToken,
+    SigningKeys,
     not_a_jwt,
     parse_signed_token,
     shown,
 )
-from dpop_middleware.tokens.signing_keys import SigningKeys
 
 __all__ = ["JWTAccessTokenVerifier"]
 
@@ -166,8 +165,21 @@ class JWTAccessTokenVerifier:
 
         The `identity` of its tokens names the issuer.
         """
-        sibling = copy.copy(self)
+        sibling = self._sibling()
         sibling._rules = self._rules._replace(names_issuer=True)
+        return sibling
+
+    def accepting_type(self, typ: str | None) -> Self:
+        """Return this verifier, with the same keys, where one more `typ` is accepted; None for no `typ`.
+
+        Raises ConfigurationError for what is no such value.
+        """
+        sibling = self._sibling()
+        sibling._token_types = checked_token_types((*self._token_types, typ))
+        return sibling
+
+    def _sibling(self) -> Self:
+        sibling = copy.copy(self)
         sibling._cache = TokenCache(**self._cache_bounds)
         return sibling
 

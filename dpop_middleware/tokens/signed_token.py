@@ -1,12 +1,19 @@
-"""The form and the header of a JWT access token, before its signature (RFC 7515, RFC 9068 section 4).
+"""The form and the header of a JWT access token, before its signature, and which key made that.
 
-Nothing in a token says how it is to be verified. `jwk`, `jku`, `x5u` and `x5c` in the header are never looked
-at, and `alg` and `kid` only choose among what the configuration and the issuer allow.
+RFC 7515, RFC 9068 section 4. Nothing in a token says how it is to be verified. `jwk`, `jku`, `x5u` and `x5c`
+in the header are never looked at, and `alg` and `kid` only choose among what the configuration and the issuer
+allow.
+
+A token without `kid` may be signed by any key that fits (RFC 7515 section 4.1.4). Whoever forges one would
+have us try them all, so at most two are tried, and of tries beyond the first only ten a second may be in
+vain: a flood of forgeries costs one verification each. The key that made the last good signature is tried
+first; while only one may be tried, the two have it in turns.
 """
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
@@ -16,19 +23,21 @@ from dpop_middleware.jose.compact import media_type, parse_header
 from dpop_middleware.jose.strict_json import Bounds
 from dpop_middleware.tokens.jwks import VerificationKey
 
-__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "not_a_jwt", "parse_signed_token", "shown"]
+__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "SigningKeys", "not_a_jwt", "parse_signed_token", "shown"]
 
 MAX_TOKEN_SIZE = 16 * 1024
 """Characters of the longest token that is looked at."""
 
 _JWE_DOTS = 4
 # Whoever has no token can send one. It has no key in it; room for one certificate, which is never looked at.
-_HEADER = Bounds(size=1536, structure=48, containers=4, escapes=40)
+_HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40)
 # All tokens of one key have the same header. Who sends others has each of them read.
 _REMEMBERED = 64
 _LONGEST_REMEMBERED = 512
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _SHOWN = 100
+_MAX_TRIES: Final = 2
+_VAIN_TRIES_PER_SECOND: Final = 10
 
 
 class SignedToken(NamedTuple):
@@ -136,3 +145,53 @@ def _algorithm(header: Mapping[str, Any], algorithms: Collection[str]) -> Algori
             actual=shown(name),
         )
     return ALGORITHMS[name]
+
+
+class SigningKeys:
+    """Finds the key that signed a token, at a bounded cost; `monotonic` returns seconds."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._last = ""
+        self._second = 0
+        self._in_vain = 0
+        self._turns = 0
+
+    def signer(
+        self, signed: SignedToken, keys: tuple[VerificationKey, ...], *, tried: int = 0
+    ) -> VerificationKey | None:
+        """Return the first of `keys` that made the signature, or None.
+
+        `tried` is how many keys were tried for this token before. Raises InvalidToken where too many tries
+        were in vain just now to try another key.
+        """
+        if len(keys) > 1:
+            keys = tuple(sorted(keys, key=self._is_another))[:_MAX_TRIES]
+        only_one = tried + len(keys) > 1 and self._budget_is_spent()
+        if only_one:
+            self._turns += 1
+            # In turns: whoever sends forgeries must not lock out all tokens of an issuer's other key.
+            keys = () if tried else (keys[self._turns % len(keys)],)
+        for key in keys:
+            if signed.is_signed_by(key):
+                self._last = key.identity
+                return key
+            if tried:
+                self._in_vain += 1
+            tried += 1
+        if only_one:
+            raise InvalidToken(
+                "the access token names no key, and its signature is by none of those tried",
+                check=Check.TOKEN_KEY,
+                expected="kid",
+            )
+        return None
+
+    def _is_another(self, key: VerificationKey) -> bool:
+        return key.identity != self._last
+
+    def _budget_is_spent(self) -> bool:
+        second = int(self._monotonic())
+        if second != self._second:
+            self._second, self._in_vain = second, 0
+        return self._in_vain >= _VAIN_TRIES_PER_SECOND

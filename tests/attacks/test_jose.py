@@ -13,8 +13,7 @@ from dpop_middleware.jose.strict_json import parse_untrusted_object
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.tokens.jwks import parse_key_set
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.signed_token import parse_signed_token
-from dpop_middleware.tokens.signing_keys import SigningKeys
+from dpop_middleware.tokens.signed_token import SigningKeys, parse_signed_token
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
 HOSTILE = {

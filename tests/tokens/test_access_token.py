@@ -1,4 +1,4 @@
-"""Whom a token speaks for, and what goes along where an application copies it."""
+"""What a token says: whose it is, what it allows in detail, and who acts for whom."""
 
 import copy
 import dataclasses
@@ -16,11 +16,21 @@ from dpop_middleware import AccessToken, MemoryReplayStore, ResourceRequest, Res
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.testing import TestIssuer
+from dpop_middleware.tokens import Actor, AuthorizationDetail
 from tests.support.adapters import World, scope_of
 from tests.support.api import Api
 
 PREFIXES = st.sampled_from(["", "client:", "subject:", "client", "subject:client:", "Client:"])
 NAMES = st.builds("{}{}".format, PREFIXES, st.text("ab:", max_size=3))
+PAYMENT = {
+    "type": "payment_initiation",
+    "locations": ["https://api.example.com/payments"],
+    "actions": ["initiate", "status"],
+    "datatypes": ["amounts"],
+    "privileges": ["admin"],
+    "identifier": "a-1",
+    "instructedAmount": {"currency": "EUR", "amount": "123.50"},
+}
 
 
 def token(subject: str | None, client_id: str) -> AccessToken:
@@ -153,3 +163,92 @@ async def test_what_an_application_does_to_claims_reaches_no_other_request() -> 
     second = (await server.authenticate(request())).access_token
     assert second.subject == first.subject
     assert second.claims["cnf"]["jkt"] == second.jkt
+
+
+def saying(**claims: Any) -> AccessToken:
+    return AccessToken(
+        claims=claims,
+        issuer="https://auth.example.com",
+        subject="ann",
+        client_id="app",
+        scopes=frozenset(),
+        expires_at=0,
+        jkt=None,
+    )
+
+
+def test_authorization_details_are_typed() -> None:
+    payment, files = saying(authorization_details=[PAYMENT, {"type": "files"}]).authorization_details
+    assert (payment.type, payment.identifier) == ("payment_initiation", "a-1")
+    assert payment.locations == ("https://api.example.com/payments",)
+    assert (payment.actions, payment.datatypes) == (("initiate", "status"), ("amounts",))
+    assert payment.privileges == ("admin",)
+    assert payment.members["instructedAmount"]["amount"] == "123.50"
+    assert files == AuthorizationDetail(type="files", members={"type": "files"})
+    assert (files.actions, files.identifier) == ((), None)
+
+
+def test_the_members_are_read_only_and_stay_out_of_the_log() -> None:
+    (payment,) = saying(authorization_details=[PAYMENT]).authorization_details
+    assert not hasattr(payment.members, "__setitem__")
+    assert "EUR" not in repr(payment)
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        None, "payment", 1, [], {}, {"type": ""}, {"type": 1}, {"type": None},
+        {"type": "a", "actions": "read"}, {"type": "a", "actions": [1]}, {"type": "a", "locations": None},
+        {"type": "a", "datatypes": {}}, {"type": "a", "privileges": [["x"]]}, {"type": "a", "identifier": 1},
+    ],
+)  # fmt: skip
+def test_a_malformed_element_allows_nothing(element: object) -> None:
+    assert saying(authorization_details=[element]).authorization_details == ()
+    (kept,) = saying(authorization_details=[element, {"type": "files"}]).authorization_details
+    assert kept.type == "files"
+
+
+@pytest.mark.parametrize("value", [None, {}, PAYMENT, "[]", 1, []])
+def test_what_is_no_array_allows_nothing(value: object) -> None:
+    assert saying(authorization_details=value).authorization_details == ()
+    assert saying().authorization_details == ()
+
+
+def test_the_actor_and_those_before_are_told() -> None:
+    act = {"sub": "service16", "iss": "https://b.example.com", "act": {"client_id": "service77"}}
+    actor = saying(act=act).actor
+    assert actor == Actor(
+        subject="service16",
+        client_id=None,
+        issuer="https://b.example.com",
+        actor=Actor(subject=None, client_id="service77", issuer=None),
+    )
+    assert actor is not None
+    assert actor.identity == "https://b.example.com service16"
+    assert actor.actor is not None
+    assert actor.actor.identity == "client:service77"
+
+
+@pytest.mark.parametrize(
+    "act", [None, "x", 1, [], {}, {"sub": ""}, {"sub": 1}, {"iss": "a"}, {"act": {"sub": "b"}}]
+)
+def test_an_actor_who_is_not_named_is_nobody(act: object) -> None:
+    assert saying(act=act).actor is None
+    assert saying().actor is None
+
+
+def test_what_stands_below_an_actor_and_names_nobody_is_left_out() -> None:
+    actor = saying(act={"sub": "a", "act": {"act": {"sub": "c"}}}).actor
+    assert actor == Actor(subject="a", client_id=None, issuer=None)
+
+
+def test_a_long_chain_is_cut() -> None:
+    act: dict[str, Any] = {"sub": "the first"}
+    for number in range(5000):
+        act = {"sub": str(number), "act": act}
+    actor = saying(act=act).actor
+    told: list[str] = []
+    while actor is not None:
+        told.append(actor.identity)
+        actor = actor.actor
+    assert told == ["4999", "4998", "4997", "4996", "4995", "4994", "4993", "4992"]

@@ -1,28 +1,120 @@
-"""A way out through an egress proxy: a tunnel by CONNECT (RFC 9110 section 9.3.6).
+"""Connections for one fetch: one deadline for everything, one limit for all bytes, directly or by a proxy.
 
-What goes through it is TLS with the issuer itself, so that the proxy can neither read nor change a key. Its
-password is in no message.
+A peer that drips bytes gains nothing. Blocking, for a thread of its own. Name resolution is the operating
+system's and is bounded only by its resolver's own time-outs.
+
+An egress proxy opens a tunnel by CONNECT (RFC 9110 section 9.3.6). What goes through it is TLS with the
+issuer itself, so that the proxy can neither read nor change a key. Its password is in no message.
 """
 
 import base64
+import contextlib
+import io
 import socket
+import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.tokens.deadline import Deadline, FetchError
-from dpop_middleware.tokens.sockets import connected
 
-__all__ = ["Proxy", "ProxyChoice", "checked_proxy"]
+__all__ = [
+    "TOO_LARGE",
+    "BoundedSocket",
+    "Deadline",
+    "FetchError",
+    "Proxy",
+    "ProxyChoice",
+    "checked_proxy",
+    "connected",
+]
 
+TOO_LARGE = "the answer is larger than the limit"
 _TAKES: Final = (
     "jwks_proxy takes 'environment', None or the URL of a proxy, such as 'http://user:password@proxy:3128'"
 )
 _LONGEST_ANSWER: Final = 16 * 1024
 _END: Final = b"\r\n\r\n"
+
+
+class FetchError(Exception):
+    """A document could not be fetched; the message is for logs."""
+
+
+class Deadline:
+    """A moment by which several steps must be over, `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Return the seconds left; raises FetchError when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FetchError("no complete answer within the time limit")
+        return left
+
+
+class _Reader(io.RawIOBase):
+    """Reads from a socket, with one deadline and one byte limit for everything."""
+
+    def __init__(self, sock: socket.socket, *, deadline: Deadline, limit: int) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._deadline.remaining())
+        count = self._sock.recv_into(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise FetchError(TOO_LARGE)
+        return count
+
+
+class BoundedSocket:
+    """The part of a socket that http.client uses; `limit` is in bytes."""
+
+    def __init__(self, sock: socket.socket, *, deadline: Deadline, limit: int) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._limit = limit
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it before the deadline."""
+        self._sock.settimeout(self._deadline.remaining())
+        self._sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return a reader that keeps to both bounds."""
+        return io.BufferedReader(_Reader(self._sock, deadline=self._deadline, limit=self._limit))
+
+    def close(self) -> None:
+        """Leave the socket open: http.client closes it while the answer is still to be read."""
+
+
+def connected(host: str, port: int, *, deadline: Deadline) -> socket.socket:
+    """Return a connection to the first address of `host` that answers; raises OSError for none."""
+    failure = OSError("the host name has no address")
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
+        with contextlib.ExitStack() as cleanup:
+            sock = cleanup.enter_context(socket.socket(family, kind, protocol))
+            # A share for each address, so that one that swallows packets leaves time for the next.
+            sock.settimeout(deadline.remaining() / (len(addresses) - position))
+            try:
+                sock.connect(address)
+            except OSError as error:
+                failure = error
+                continue
+            cleanup.pop_all()
+            return sock
+    raise failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

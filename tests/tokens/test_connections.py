@@ -10,9 +10,8 @@ import trustme
 
 from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.tokens.deadline import Deadline, FetchError
+from dpop_middleware.tokens.connections import Deadline, FetchError, checked_proxy
 from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
-from dpop_middleware.tokens.proxy import checked_proxy
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set

@@ -10,10 +10,9 @@ import pytest
 
 from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
-from dpop_middleware.tokens.deadline import Deadline, FetchError
+from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import checked_endpoint
-from dpop_middleware.tokens.fetching import Fetching
-from dpop_middleware.tokens.own_fetch import Fetch, OwnFetcher
+from dpop_middleware.tokens.fetching import Fetch, Fetching, OwnFetcher
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
