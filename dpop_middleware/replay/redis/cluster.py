@@ -30,7 +30,7 @@ class Cluster:
     """Writes entries to the masters of a cluster. Belongs to one event loop."""
 
     def __init__(self, nodes: ClusterNodes, settings: Settings, buckets: Buckets) -> None:
-        self._sights = Sights(buckets)
+        self.sights = Sights(buckets)
         self._buckets = buckets
         self._former: tuple[Address, ...] = ()
         self._nodes = nodes
@@ -143,7 +143,7 @@ class Cluster:
             elif patient:
                 return None
             else:
-                self._sights.changed_at = self._loop.time()
+                self.sights.changed_at = self._loop.time()
         if found == identities:
             return identities
         others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
@@ -184,7 +184,7 @@ class Cluster:
                 f"{address[0]}:{address[1]}",
                 self._nodes.at(address),
                 self._settings,
-                self._sights,
+                self.sights,
                 self._around(address),
             )
         return writer

@@ -4,8 +4,7 @@ The event loop's clock stands still but where a test moves it: no pause and no d
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,6 +15,7 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.writer import State, Writer
 from dpop_middleware.replay.redis.writes import PendingWrite
+from tests.support.loop_clock import LoopClock
 from tests.support.replay import entry, standalone
 from tests.support.scripted import ScriptedServer
 
@@ -29,8 +29,8 @@ class Stage:
 
     def __init__(self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time()
-        monkeypatch.setattr(self.loop, "time", lambda: self.now)
+        self.clock = LoopClock(monkeypatch)
+        self.until = self.clock.until
         self.server = server
         self.attempts: list[asyncio.Future[bool]] = []
         self.writer = Writer("here", self._connect, Settings(timeout=PATIENCE), Sights(BUCKETS), None)
@@ -46,14 +46,6 @@ class Stage:
         write = PendingWrite(entry(), BUCKETS, PATIENCE, self.loop)
         self.writer.submit(write)
         return write
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait by a clock that goes on."""
-        for _ in range(10_000):
-            if condition():
-                return
-            await asyncio.to_thread(time.sleep, 0.001)
-        raise AssertionError("it never came to that")
 
     async def attempt(self, *, succeeds: bool) -> None:
         await self.until(lambda: bool(self.attempts))
@@ -81,7 +73,7 @@ class Stage:
                 self.server.cut()
                 await self.until(lambda: self.writer.state != "judging")
             case "the pause is over":
-                self.now += PAUSE
+                self.clock.now += PAUSE
                 await self.until(lambda: bool(self.attempts))
             case "it is closed":
                 await self.writer.aclose()
@@ -105,11 +97,11 @@ async def what_a_request_gets(stage: Stage) -> str:
     if stage.writer.state == "judging":
         return "is judged" if await write.answer is True else "?"
     await asyncio.sleep(0)
-    stage.now += PATIENCE * 0.99
+    stage.clock.now += PATIENCE * 0.99
     await asyncio.sleep(0)
     if write.answer.done():
         return "?"
-    stage.now += PATIENCE * 0.02
+    stage.clock.now += PATIENCE * 0.02
     await stage.until(write.answer.done)
     return "waits, within its own time" if isinstance(write.answer.result(), Unavailable) else "?"
 
@@ -168,10 +160,10 @@ async def test_pauses_get_longer_up_to_four_tenths_of_a_second(stage: Stage) -> 
     for event in REACHED["pausing"]:
         await stage.happens(event)
     for pause in (0.1, 0.2, 0.4, 0.4):
-        stage.now += pause * 0.9
+        stage.clock.now += pause * 0.9
         await asyncio.sleep(0)
         assert stage.writer.state == "pausing"
-        stage.now += pause * 0.11
+        stage.clock.now += pause * 0.11
         await stage.until(lambda: stage.writer.state == "opening")
         await stage.happens("it fails")
         assert stage.writer.state == "pausing"
