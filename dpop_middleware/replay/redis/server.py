@@ -105,7 +105,7 @@ class Server:
             self.fence.has_to_tell = False
             self._around.look_around()
 
-    async def has_told_since(self, at: float, survey: Callable[[], None], *, patience: float) -> bool:
+    async def has_told_since(self, at: float, *, survey: Callable[[], None], patience: float) -> bool:
         """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
 
         `survey` is what makes it, in its turn.

@@ -264,11 +264,10 @@ class TestOddClusters:
         store = self.store(scripted)
         asking = asyncio.ensure_future(answer(store, entry()))
         await asyncio.sleep(0)
-        (session,) = vars(store)["_sessions"].values()
-        await session.writer.aclose()
+        await store.aclose()
         assert isinstance(await asking, Unavailable)
 
-    async def test_a_busy_link_outlives_its_nodes_slots(self, scripted: ScriptedServer) -> None:
+    async def test_a_busy_writer_outlives_its_nodes_slots(self, scripted: ScriptedServer) -> None:
         async with ScriptedServer() as heir:
             scripted.script = self.slots(scripted, LOW)
             store = self.store(scripted, timeout=10.0)
