@@ -108,7 +108,7 @@ class DPoPMiddleware:
         if not self.resource_server.reporter.wants_acceptance:
             await self._serve(connection, scope, receive, send)
             return
-        with holding(connection, self.resource_server) as telling:
+        with holding(connection) as telling:
             await self._serve(connection, scope, receive, telling(send))
 
     async def _serve(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:

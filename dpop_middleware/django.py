@@ -12,6 +12,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
 from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._judge.challenges import ErrorResponse
@@ -134,13 +135,14 @@ def requires_dpop(
         async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             scope = _scope(request)
             connection = Connection.of(scope)
-            if required or has_credentials(scope):
-                try:
-                    await connection.authenticate(resource_server, scope, requirements)
-                except DPoPError as error:
-                    return _refusal(error_response(resource_server, error, scope))
-                _show(request)
-            response = await call(request, *args, **kwargs)
+            with holding(connection):
+                if required or has_credentials(scope):
+                    try:
+                        await connection.authenticate(resource_server, scope, requirements)
+                    except DPoPError as error:
+                        return _refusal(error_response(resource_server, error, scope))
+                    _show(request)
+                response = await call(request, *args, **kwargs)
             for name, value in connection.response_headers:
                 response.headers[name] = value
             return response

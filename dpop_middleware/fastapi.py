@@ -1,6 +1,7 @@
 """DPoP as a FastAPI security dependency."""
 
 from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, overload
 
 from fastapi import HTTPException, WebSocketException
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
+from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.connection import (
     Connection,
     can_deny,
@@ -39,6 +41,11 @@ __all__ = [
     "refusal_responses",
     "swagger_ui",
 ]
+
+
+# Where FastAPI keeps what ends when the endpoint has returned (`Depends(scope="function")`). A dependency
+# with `yield` would cost every request more. Where it isn't found, each of ours tells its own acceptance.
+_ENDS_WITH_THE_ENDPOINT = "fastapi_function_astack"
 
 
 class DPoPHTTPException(HTTPException):
@@ -152,6 +159,8 @@ class DPoPSecurity(SecurityBase):
         """
         check_scope_type(connection.scope)
         self._check_nonces_are_delivered(connection)
+        if self._resource_server.reporter.wants_acceptance:
+            _hold_acceptances(connection)
         if not self._required and not has_credentials(connection.scope):
             return None
         requirements = self._requirements.with_scopes(tuple(security_scopes.scopes))
@@ -174,3 +183,17 @@ class DPoPSecurity(SecurityBase):
             raise ConfigurationError(
                 "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
             )
+
+
+def _hold_acceptances(connection: HTTPConnection) -> None:
+    """Let no acceptance be told until the endpoint has returned, or has accepted its WebSocket.
+
+    Of several dependencies the last may still refuse the request.
+    """
+    stack = connection.scope.get(_ENDS_WITH_THE_ENDPOINT)
+    if not isinstance(stack, AsyncExitStack):
+        return
+    telling = stack.enter_context(holding(Connection.of(connection.scope)))
+    if isinstance(connection, WebSocket):
+        # The endpoint gets the same object.
+        connection.send = telling(connection.send)  # type: ignore[method-assign, assignment]

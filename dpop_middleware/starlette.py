@@ -117,7 +117,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
     dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
-        with holding(Connection.of(self.scope), gate.resource_server) as telling:
+        with holding(Connection.of(self.scope)) as telling:
             self.send = telling(self.send)
             await guarded_dispatch(self)
 
@@ -161,7 +161,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
         connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
-        with holding(Connection.of(connection.scope), gate.resource_server) as telling:
+        with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)
 
     async def guarded(

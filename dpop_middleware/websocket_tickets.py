@@ -143,7 +143,7 @@ class WebSocketTickets:
             if not carried.tickets:
                 await app(scope, receive, send)
                 return
-            with holding(Connection.of(scope), self._api) as telling:
+            with holding(Connection.of(scope)) as telling:
                 try:
                     token = await self._redeem(carried, scope)
                 except DPoPError as error:

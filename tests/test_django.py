@@ -18,6 +18,7 @@ from django.views import View
 from dpop_middleware import DPoPMiddleware
 from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.events import AuthenticationEvent
 from tests.support.adapters import Fields, World, scope_of
 from tests.support.asgi import Answer, call
 from tests.support.django import configure, serving_by_django
@@ -92,6 +93,20 @@ async def test_a_replay_is_refused(world: World, serve: Serve) -> None:
     app = serve(requires_dpop(world.server())(whoami))
     fields = world.fields("/notes")
     assert [(await ask(app, fields)).status for _ in range(2)] == [200, 401]
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami])
+@pytest.mark.parametrize(
+    ("scopes", "outcomes"), [(["read"], [("refused", "scope")]), (["read", "write"], [("accepted", None)])]
+)
+async def test_a_request_that_two_decorators_judge_is_one_event(
+    world: World, serve: Serve, view: Any, scopes: list[str], outcomes: list[tuple[str, str | None]]
+) -> None:
+    events: list[AuthenticationEvent] = []
+    server = world.server(on_event=events.append)
+    app = serve(requires_dpop(server, "read")(requires_dpop(server, "write")(view)))
+    await ask(app, world.fields("/notes", scopes=scopes))
+    assert [(event.outcome, event.check) for event in events] == outcomes
 
 
 async def test_views_that_are_classes(world: World, serve: Serve) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dpop_middleware import errors
 from dpop_middleware.checks import Check
 from dpop_middleware.events import AuthenticationEvent, Reporter, hint_for
-from dpop_middleware.replay.replies import ServerError
+from dpop_middleware.replay.redis.resp import ServerError
 from tests.support.api import Api, edited, request
 
 

@@ -12,8 +12,8 @@ import pytest
 import dpop_middleware.health
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ReplayEntry, ResourceServer
 from dpop_middleware.health import PartHealth, ServerHealth
-from dpop_middleware.replay.health import NodeHealth, StoreHealth
 from dpop_middleware.replay.memory import MemoryStoreHealth
+from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
 from dpop_middleware.testing.target import lifespan
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from tests.support.api import RESOURCE, Tokens

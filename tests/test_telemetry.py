@@ -12,13 +12,16 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.types import Receive, Scope, Send
 
-from dpop_middleware import MemoryReplayStore, ResourceServer
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import AuthenticationEvent, StoreExchange
 from dpop_middleware.telemetry import METRICS, SPAN_ATTRIBUTES, Telemetry
+from tests.support.adapters import World, reached, scope_of
 from tests.support.api import Api, request
+from tests.support.asgi import call
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
@@ -344,3 +347,24 @@ async def test_every_metric_of_the_list_is_made_and_no_other(measured: Measured)
             assert set(point.attributes) <= set(metric.attributes), metric.name
             if isinstance(point, HistogramDataPoint):
                 assert tuple(point.explicit_bounds) == metric.buckets
+
+
+async def test_an_acceptance_is_on_the_span_of_its_request_not_on_one_in_which_it_answers(
+    spans: Spans,
+) -> None:
+    provider, exporter = spans
+    tracer = provider.get_tracer("test")
+
+    async def rendering(scope: Scope, receive: Receive, send: Send) -> None:
+        with tracer.start_as_current_span("render"):
+            await reached(scope, receive, send)
+
+    world = World()
+    server = world.server(on_event=Measured().telemetry.on_event)
+    with tracer.start_as_current_span("GET /notes"):
+        await call(DPoPMiddleware(rendering, server), scope_of("/notes", world.fields("/notes")))
+    told = {
+        span.name: (span.attributes or {}).get("dpop.authentication.result")
+        for span in exporter.get_finished_spans()
+    }
+    assert told == {"render": None, "GET /notes": "success"}

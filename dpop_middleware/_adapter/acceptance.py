@@ -1,18 +1,19 @@
 """When an acceptance is told: as the response begins, unless an adapter further inside refuses the request.
 
-A middleware accepts what a route may refuse for a scope. That is one decision, and one event.
+A middleware accepts what a route may refuse for a scope. That is one decision, and one event. It is told in
+the context in which it was made: the response may begin in another span of a trace.
 """
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 
 from starlette.types import Message, Send
 
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.verdicts import Authentication
 from dpop_middleware.events import Reporter
-from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["holding"]
 
@@ -23,18 +24,20 @@ class _Held:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[Reporter, tuple[Authentication, float]] = {}
+        self._waiting: dict[Reporter, tuple[Context, Authentication, float]] = {}
 
     def keep(self, reporter: Reporter, authentication: Authentication) -> None:
-        self._waiting[reporter] = authentication, time.perf_counter() - authentication.started
+        if reporter.wants_acceptance:
+            duration = time.perf_counter() - authentication.started
+            self._waiting[reporter] = copy_context(), authentication, duration
 
     def drop(self, reporter: Reporter) -> None:
         self._waiting.pop(reporter, None)
 
     def tell(self) -> None:
         while self._waiting:
-            reporter, (authentication, duration) = self._waiting.popitem()
-            reporter.accepted(authentication, duration=duration)
+            reporter, (context, authentication, duration) = self._waiting.popitem()
+            context.run(reporter.accepted, authentication, duration=duration)
 
     def telling(self, send: Send) -> Send:
         async def send_after_telling(message: Message) -> None:
@@ -49,13 +52,12 @@ def _as_it_is(send: Send) -> Send:
 
 
 @contextmanager
-def holding(connection: Connection, server: ResourceServer) -> Generator[Callable[[Send], Send]]:
+def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
     """Hold back what is accepted in the block until the first message, or the block's end.
 
-    Yields what makes a `send` that tells. Where somebody outside holds already, or nobody listens, nothing is
-    different.
+    Yields what makes a `send` that tells. Where somebody outside holds already, nothing is different.
     """
-    if connection.held is not None or not server.reporter.wants_acceptance:
+    if connection.held is not None:
         yield _as_it_is
         return
     connection.held = held = _Held()

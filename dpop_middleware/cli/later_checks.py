@@ -26,7 +26,7 @@ from dpop_middleware._proof.proof import (
 )
 from dpop_middleware._request.request import one_proof
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, Scheme
+from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme
 from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.compact import CompactJWS, split
@@ -62,7 +62,10 @@ class Verdicts:
 async def verified_later(
     verdicts: Verdicts, access_token: str, verifier: AccessTokenVerifier, checks: tuple[Check, ...]
 ) -> AccessToken | None:
-    """Judge an access token by its verifier, which makes some of `checks` in order; return a good one."""
+    """Judge an access token by its verifier, which makes some of `checks` in order; return a good one.
+
+    Where its `typ` is wrong, it is judged on as if that were right, by a verifier with `accepting_type`.
+    """
     try:
         token: AccessToken | None = await verifier.verify(access_token)
         failed = None
@@ -76,7 +79,24 @@ async def verified_later(
         made = made[: made.index(check)] if check in made else []
         verdicts.of[check] = failed
     verdicts.of.update(dict.fromkeys(made))
-    return token
+    if failed is None or failed.check is not Check.TOKEN_TYP or Check.TOKEN_TYP not in checks:
+        return token
+    lenient = _lenient(verifier, access_token)
+    rest = checks[checks.index(Check.TOKEN_TYP) + 1 :]
+    return None if lenient is None else await verified_later(verdicts, access_token, lenient, rest)
+
+
+def _lenient(verifier: AccessTokenVerifier, access_token: str) -> AccessTokenVerifier | None:
+    """Return `verifier` where it accepts the `typ` of the token too, None where that can't be."""
+    accepting: Callable[[object], AccessTokenVerifier] | None = getattr(verifier, "accepting_type", None)
+    if accepting is None:
+        return None
+    # A typ that is null counts as none here, and stays refused.
+    typ = _object(split(access_token).header).get("typ")
+    try:
+        return accepting(typ)
+    except ConfigurationError:
+        return None
 
 
 def judge_token_later(

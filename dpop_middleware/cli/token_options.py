@@ -5,7 +5,7 @@ Without keys or names, that is; `opaque_token` has what is for tokens that only 
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -149,6 +149,9 @@ class _Unverified:
     @property
     def issuers(self) -> tuple[str, ...]:
         return (self.rules.issuer,)
+
+    def accepting_type(self, typ: str | None) -> "_Unverified":
+        return replace(self, token_types=checked_token_types((*self.token_types, typ)))
 
     async def verify(self, token: str) -> AccessToken:
         signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware.checks import Check, Reason
@@ -15,14 +14,13 @@ MAX_DEPTH: Final = 32
 
 
 _STRUCTURE: Final = b'{}[],:"'
+_DIGITS: Final = b"0123456789"
 
 # An integer of at most 308 digits has a finite float, so that arithmetic with times can't overflow.
 _MAX_INTEGER_LENGTH: Final = 308
 
 # RFC 8259 section 2
 _WHITE_SPACE: Final = " \t\n\r"
-
-_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Bounds(NamedTuple):
@@ -72,6 +70,10 @@ def _constant(_name: str) -> None:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
+# For a text with too few digits for a long integer: it reads each number without a call.
+_DECODER_OF_SHORT_INTEGERS: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_float, parse_constant=_constant
+)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -99,8 +101,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
-        value, end = _DECODER.raw_decode(text)
-        if "\\" in text and _SURROGATE_ESCAPE.search(text):
+        digits = len(data) - len(data.translate(None, _DIGITS))
+        decoder = _DECODER if digits > _MAX_INTEGER_LENGTH else _DECODER_OF_SHORT_INTEGERS
+        value, end = decoder.raw_decode(text)
+        if "\\ud" in text or "\\uD" in text:
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:

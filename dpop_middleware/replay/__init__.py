@@ -13,8 +13,9 @@ The words in here:
   of them and the vital signs say together.
 - **vital signs**: what a server says of itself once a second. **retention**: for how long a worker keeps
   entries.
-- **batch**: writes that travel together. **channel**: one open connection. **line**: what opens it anew.
-  **link**: the queue before it. **router**: what a link asks of its cluster. **target**: where servers are.
+- **batch**: writes that travel together. **connection**: one open socket. **survey**: what is asked of a
+  server without any entry: its vital signs and anchors. **writer**: a queue of writes to one server.
+- **endpoint**: where servers are, and how to connect: one alone, a Sentinels' master, a cluster's nodes.
 """
 
 from importlib import import_module

@@ -61,5 +61,5 @@ class CircuitBreaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """The probe went away before it was sent; the next request takes its place."""
+        """The probe went away before it was sent; the next request is it instead."""
         self._probing = False

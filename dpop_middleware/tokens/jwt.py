@@ -165,8 +165,21 @@ class JWTAccessTokenVerifier:
 
         The `identity` of its tokens names the issuer.
         """
-        sibling = copy.copy(self)
+        sibling = self._sibling()
         sibling._rules = self._rules._replace(names_issuer=True)
+        return sibling
+
+    def accepting_type(self, typ: str | None) -> Self:
+        """Return this verifier, with the same keys, where one more `typ` is accepted; None for no `typ`.
+
+        Raises ConfigurationError for what is no such value.
+        """
+        sibling = self._sibling()
+        sibling._token_types = checked_token_types((*self._token_types, typ))
+        return sibling
+
+    def _sibling(self) -> Self:
+        sibling = copy.copy(self)
         sibling._cache = TokenCache(**self._cache_bounds)
         return sibling
 

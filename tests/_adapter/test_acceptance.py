@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Security
+from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocket
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
@@ -20,6 +22,7 @@ from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
+from tests.support.adapters import scope_of
 
 API = "https://api.example.test"
 ISSUER = TestIssuer(audience=API)
@@ -57,6 +60,14 @@ def get(app: Any, *scopes: str) -> int:
     return client.get("/notes", auth=ISSUER.auth(scopes=scopes)).status_code
 
 
+def handshake(app: Any, *scopes: str) -> WebSocketTestSession:
+    key = DPoPKey.generate()
+    token = ISSUER.token(jkt=key.jkt, scopes=scopes)
+    headers = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
+    client = TestClient(app, base_url=API)
+    return client.websocket_connect(f"{API}/notes".replace("https", "wss"), headers=headers)
+
+
 def decorated(told: Told) -> Starlette:
     @requires_dpop(told.server, "read")
     @requires_dpop(told.server, "write")
@@ -88,11 +99,21 @@ def under_a_middleware(told: Told) -> DPoPMiddleware:
     return DPoPMiddleware(app, told.server)
 
 
+def dependencies_alone(told: Told) -> FastAPI:
+    return under_a_middleware(told).app  # type: ignore[return-value]
+
+
 def under_a_middleware_that_requires_nothing(told: Told) -> DPoPMiddleware:
     return DPoPMiddleware(under_a_middleware(told).app, told.server, required=False)
 
 
-APPS = [decorated, decorated_class, under_a_middleware, under_a_middleware_that_requires_nothing]
+APPS = [
+    decorated,
+    decorated_class,
+    dependencies_alone,
+    under_a_middleware,
+    under_a_middleware_that_requires_nothing,
+]
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -127,11 +148,7 @@ def test_a_websocket_is_accepted_with_its_handshake_not_with_its_end(told: Told)
         await websocket.close()
 
     app = Starlette(routes=[WebSocketRoute("/notes", echo)])
-    client = TestClient(app, base_url=API)
-    key = DPoPKey.generate()
-    token = ISSUER.token(jkt=key.jkt)
-    headers = {"Authorization": f"DPoP {token}", "DPoP": key.proof("GET", f"{API}/notes", access_token=token)}
-    with client.websocket_connect(f"{API}/notes".replace("https", "wss"), headers=headers) as socket:
+    with handshake(app) as socket:
         assert socket.receive_text() == "True"
 
 
@@ -166,13 +183,55 @@ def test_an_acceptance_has_the_duration_of_its_verdict_not_of_the_handler(told: 
     assert 0 < told.events[0].duration < 0.3
 
 
-def test_a_dependency_alone_tells_when_it_has_judged(told: Told) -> None:
+def echoing(told: Told) -> FastAPI:
+    """Two dependencies of a WebSocket, without a middleware."""
+    app = FastAPI(dependencies=[Security(DPoPSecurity(told.server), scopes=["read"])])
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+
+    @app.websocket("/notes")
+    async def notes(
+        websocket: WebSocket, token: Annotated[Any, Security(DPoPSecurity(told.server), scopes=["write"])]
+    ) -> None:
+        before = list(told.outcomes)
+        await websocket.accept()
+        await websocket.send_json([before, told.outcomes])
+        await websocket.close()
+
+    return app
+
+
+def test_a_websocket_that_the_second_of_two_dependencies_refuses_fires_its_refusal_alone(told: Told) -> None:
+    with pytest.raises(WebSocketDenialResponse) as denied, handshake(echoing(told), "read"):
+        pass
+    assert denied.value.status_code == 403
+    assert told.outcomes == [NO_SCOPE]
+
+
+def test_a_websocket_that_dependencies_accept_is_told_with_its_handshake(told: Told) -> None:
+    with handshake(echoing(told), "read", "write") as socket:
+        assert socket.receive_json() == [[], [["accepted", None]]]
+    assert told.outcomes == [ACCEPTED]
+
+
+def test_a_dependency_alone_tells_before_the_response_begins(told: Told) -> None:
     app = FastAPI()
     app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
 
+    async def stream() -> AsyncIterator[str]:
+        yield str(told.outcomes == [ACCEPTED])
+
     @app.get("/notes", dependencies=[Depends(DPoPSecurity(told.server))])
-    def notes() -> str:
-        return str(told.outcomes == [ACCEPTED])
+    def notes() -> StreamingResponse:
+        return StreamingResponse(stream())
 
     client = TestClient(app, base_url=API)
-    assert client.get("/notes", auth=ISSUER.auth()).json() == "True"
+    assert client.get("/notes", auth=ISSUER.auth()).text == "True"
+
+
+async def test_a_dependency_that_is_called_where_no_endpoint_follows_tells_at_once(told: Told) -> None:
+    key = DPoPKey.generate()
+    token = ISSUER.token(jkt=key.jkt)
+    proof = key.proof("GET", f"{API}/notes", access_token=token)
+    scope = scope_of("/notes", [("Authorization", f"DPoP {token}"), ("DPoP", proof)])
+    await DPoPSecurity(told.server)(Request(scope), SecurityScopes())
+    assert told.outcomes == [ACCEPTED]

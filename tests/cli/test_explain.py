@@ -163,6 +163,14 @@ def test_without_keys_the_rest_of_the_token_is_judged_all_the_same() -> None:
     assert explained("--proof", proof(access_token=other), "--token", other).out.endswith("caught by jkt\n")
 
 
+def test_without_keys_a_token_of_another_type_is_judged_as_far_as_it_can_be() -> None:
+    token = ISSUER.token(jkt=DPoPKey.generate().jkt, header={"typ": "JWT"})
+    ran = explained("--proof", proof(access_token=token), "--token", token)
+    shown = rows(ran.out)
+    assert (shown["token_typ"], shown["token_alg"], shown["token_key"], shown["jkt"]) == ("✗", "✓", "·", "✗")
+    assert ran.out.endswith("caught by token_typ\n")
+
+
 def test_a_given_nonce_is_checked() -> None:
     assert explained("--proof", proof(nonce="n-1", now=5), "--nonce", "n-1").status == 0
     ran = explained("--proof", proof(nonce="n-0"), "--nonce", "n-1")

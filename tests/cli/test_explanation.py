@@ -522,6 +522,38 @@ async def test_every_fault_of_a_token_is_told(changes: dict[str, Any], failed: s
     assert later(told)[Check.SIGNATURE] is PASSED
 
 
+@pytest.mark.parametrize(
+    ("header", "changes", "failed"),
+    [
+        ({"typ": "JWT"}, {}, set()),
+        ({"typ": ABSENT}, {"key": KEY}, {Check.TOKEN_SIGNATURE}),
+        ({"typ": "JWT", "kid": "another"}, {}, {Check.TOKEN_KEY}),
+        ({"typ": "JWT", "alg": "none"}, {"aud": "x"}, {Check.TOKEN_ALG, Check.TOKEN_AUD}),
+    ],
+)
+async def test_a_token_of_another_type_is_judged_as_if_that_were_right(
+    header: dict[str, Any], changes: dict[str, Any], failed: set[Check]
+) -> None:
+    token = ISSUER.token(jkt=KEY.jkt, header=header, **changes)
+    told = await explained(proof(access_token=token), access_token=token)
+    assert told.error is not None
+    assert told.error.check is Check.TOKEN_TYP
+    made = {check: outcome for check, outcome in later(told).items() if check.startswith("token_")}
+    assert {check for check, outcome in made.items() if outcome is FAILED} == failed
+    assert (made.get(Check.TOKEN_SIGNATURE) is PASSED) is (not failed)
+    assert_is_told_in_order(told)
+
+
+@pytest.mark.parametrize("typ", [None, 7, "", "\u212awt"])
+async def test_a_type_that_no_server_can_accept_is_no_obstacle_either(typ: object) -> None:
+    token = ISSUER.token(jkt=KEY.jkt, header={"typ": typ})
+    told = await explained(proof(access_token=token), access_token=token)
+    assert told.error is not None
+    assert told.error.check is Check.TOKEN_TYP
+    assert Check.TOKEN_SIGNATURE not in later(told)
+    assert later(told)[Check.TOKEN_TIME] is later(told)[Check.JKT] is PASSED
+
+
 @pytest.mark.parametrize("changes", [{"sub": 7}, {"aud": 7}, {"aud": []}, {"iss": ABSENT}, {"exp": "soon"}])
 async def test_a_token_that_cannot_be_put_right_is_no_obstacle_for_the_proof(changes: dict[str, Any]) -> None:
     arguments: dict[str, Any] = {"header": {"typ": "JWT"}, **changes}
@@ -612,6 +644,18 @@ async def test_a_path_that_is_refused_leaves_the_url_unjudged() -> None:
     told = later(await explained(proof(), url="https://api.example.test/a/../notes"))
     assert Check.HTU not in told
     assert told[Check.HTM] is told[Check.SIGNATURE] is told[Check.TOKEN_SIGNATURE] is PASSED
+
+
+async def test_a_verifier_of_ones_own_that_refuses_a_type_says_no_more() -> None:
+    class Strict:
+        issuers = ()
+
+        async def verify(self, token: str) -> AccessToken:
+            raise InvalidToken("no", check=Check.TOKEN_TYP)
+
+    told = await explained(proof(), verifier=Strict())
+    assert Check.TOKEN_SIGNATURE not in later(told)
+    assert later(told)[Check.TOKEN_AUD] is later(told)[Check.SIGNATURE] is PASSED
 
 
 async def test_a_verifier_that_breaks_or_cannot_know_is_not_asked_to_say_more() -> None:

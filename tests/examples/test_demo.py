@@ -41,6 +41,7 @@ def test_the_demo_shows_every_check_with_two_workers() -> None:
     assert "uvicorn with 2 workers" in done.stdout
     assert all(f" {check} " in done.stdout for check in CHECKS)
     assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "refused:" not in done.stderr
 
 
 def test_without_valkey_the_demo_says_so_and_uses_one_worker() -> None:

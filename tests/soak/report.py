@@ -11,7 +11,7 @@ from tests.soak.journal import Happening, Journal
 from tests.soak.oracle import Finding, Kind, Oracle
 from tests.soak.workers import Worker, has_grown
 
-__all__ = ["Excess", "Recovery", "Report", "excess_of", "recoveries"]
+__all__ = ["Excess", "Recovery", "Report", "excess_of", "recoveries", "unexplained"]
 
 # Refusals that are no farther apart belong together, in seconds.
 _TOGETHER = 1.0
@@ -61,6 +61,19 @@ def excess_of(probes: Iterable[Probe], journal: Journal) -> Excess:
         if probe.answered - begin > longest:
             longest, since, worker = probe.answered - begin, begin, probe.worker
     return Excess(kinds.total(), longest, since, worker, kinds)
+
+
+def unexplained(probes: Iterable[Probe], journal: Journal) -> Iterable[str]:
+    """Each 503 that the design doesn't allow, for the journal, with the faults before it."""
+    for probe in probes:
+        if not is_allowed(probe, journal):
+            faults = [one.name for one in journal.happenings if one.began <= probe.answered][-_TOLD:]
+            times = f"{probe.sent - journal.began:9.3f} to {probe.answered - journal.began:9.3f}"
+            yield (
+                f"no fault allows: {times}  "
+                f"worker {probe.worker}: {probe.kind}, {'with' if probe.by_nonce else 'without'} nonce, "
+                f"after: {', '.join(reversed(faults)) or 'nothing'}"
+            )
 
 
 def is_allowed(probe: Probe, journal: Journal) -> bool:

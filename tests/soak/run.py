@@ -18,7 +18,7 @@ from tests.soak.cluster import Cluster
 from tests.soak.faults import Fault
 from tests.soak.journal import Happening, Journal
 from tests.soak.oracle import Kind, Oracle
-from tests.soak.report import Report
+from tests.soak.report import Report, unexplained
 from tests.soak.sentinel import Sentinel
 from tests.soak.standalone import Standalone
 from tests.soak.workers import Unanswered, Worker
@@ -138,7 +138,7 @@ class Soak:
                     await worker.measure()
                 for line in self._topology.state() if self._failed else ():
                     self.journal.note(line)
-            for line in self._report.explain():
+            for line in (*self._report.explain(), *unexplained(clients.probes, self.journal)):
                 self.journal.note(line)
             table = self._report.table(self._workers, clients.probes, end)
             self.journal.note(table)

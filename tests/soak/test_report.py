@@ -5,7 +5,7 @@ import pytest
 from tests.soak.clients import Probe
 from tests.soak.journal import LOOK, RECOVERY, SLACK, Happening, Journal, until_judged
 from tests.soak.oracle import Kind, Oracle, Proof, Verdict
-from tests.soak.report import Report, excess_of, recoveries
+from tests.soak.report import Report, excess_of, recoveries, unexplained
 from tests.soak.workers import SPARE_BYTES, SPARE_DESCRIPTORS, Measured, has_grown
 
 BEGAN, ENDED = 10.0, 12.0
@@ -135,3 +135,11 @@ def test_the_journal_is_a_file_with_times(tmp_path: Path) -> None:
     assert "hang: begins" in text
     assert "hang (server 1): the servers are back, entries may be lost" in text
     assert "kill: the servers are back" in text
+
+
+def test_each_503_that_no_fault_allows_is_told_with_the_faults_before_it(journal: Journal) -> None:
+    probes = [probe(11.0, Kind.UNAVAILABLE), probe(20.0, Kind.LOST, by_nonce=True, worker=2), probe(21.0)]
+    (line,) = unexplained(probes, journal)
+    assert line.endswith("worker 2: 503 entries may be lost, with nonce, after: hang")
+    (early,) = unexplained([probe(1.0, Kind.LOST)], journal)
+    assert early.endswith("worker 0: 503 entries may be lost, without nonce, after: nothing")

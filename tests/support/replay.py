@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import ReplayEntry, ReplayStore
+from dpop_middleware.replay.redis.endpoints import ClusterNodes, Standalone, endpoint_of_url
 from dpop_middleware.testing.store_contract import entry
 
-__all__ = ["after_a_loss", "answer", "answers", "entry"]
+__all__ = ["after_a_loss", "answer", "answers", "cluster_nodes", "entry", "standalone"]
 
 
 def after_a_loss(key: str | None = None) -> ReplayEntry:
@@ -29,3 +30,17 @@ async def answers(store: ReplayStore, items: Iterable[ReplayEntry]) -> Counter[o
     """How often `store` said True, False, or 503 to `items`, all asked at once."""
     outcomes = await asyncio.gather(*(answer(store, item) for item in items))
     return Counter(503 if isinstance(outcome, Unavailable) else outcome for outcome in outcomes)
+
+
+def standalone(url: str) -> Standalone:
+    """The one server at `url`."""
+    endpoint = endpoint_of_url(url)
+    assert isinstance(endpoint, Standalone)
+    return endpoint
+
+
+def cluster_nodes(url: str) -> ClusterNodes:
+    """The cluster at `url`."""
+    endpoint = endpoint_of_url(url)
+    assert isinstance(endpoint, ClusterNodes)
+    return endpoint

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import redis
 
 from dpop_middleware.replay import ReplayEntry
-from dpop_middleware.replay.buckets import BUCKETS, Buckets
+from dpop_middleware.replay.redis.resp import BUCKETS, Buckets
 from tests.support.replay import entry
 from tests.support.valkey import HOST, Server, until
 

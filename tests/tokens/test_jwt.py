@@ -537,3 +537,15 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
 def test_what_can_not_be_configured(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         verifier(**options)
+
+
+async def test_accepting_one_more_type_changes_nothing_of_the_verifier_itself() -> None:
+    key = issuer_key()
+    strict = verifier(key)
+    lenient = strict.accepting_type("JWT").accepting_type(None)
+    for typ in ("JWT", ...):
+        token = key.token(header={"typ": typ})
+        assert (await lenient.verify(token)).jkt == JKT
+        assert (await refused(strict, token)).check is Check.TOKEN_TYP
+    with pytest.raises(ConfigurationError, match="token_types takes"):
+        strict.accepting_type("")

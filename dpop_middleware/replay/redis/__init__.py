@@ -1,0 +1,5 @@
+"""The replay store on Redis and Valkey."""
+
+from dpop_middleware.replay.redis.store import RedisReplayStore
+
+__all__ = ["RedisReplayStore"]

@@ -1,0 +1,261 @@
+"""The anchors: what says whose data the entries beside it are, since when none is missing, and who saw that.
+
+On a single server there is one bucket, in a cluster 1,024 of them. A cluster moves slots, so what vouches for
+entries must lie in their slot: each bucket has a hash tag of its own, that all of its entries and its anchor
+share.
+"""
+
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.redis.resp import Buckets, command, compare_and_set
+from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, is_of_data, is_of_process
+
+__all__ = ["Anchor", "Sight", "Sights", "Standing", "is_moved", "lost_by", "new_anchor"]
+
+# Workers that start together on a new cluster find what the first of them has written so far.
+FIRST_START_TAKES = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """One anchor's value, `identity|since|mark`, with `|moves` where there were any.
+
+    `since` is the moment before which entries may be missing, by the entries' clock, with the margin. `mark`
+    is the same as long as the anchor itself was not lost, whoever has the data: the second of the server's
+    clock at which that began, and some random bits. `moves` counts the identities that it had before.
+    """
+
+    identity: bytes
+    since: float
+    mark: bytes
+    moves: int = 0
+
+    @classmethod
+    def new(cls, identity: bytes, since: float, *, server_time: float | None) -> Self:
+        """An anchor of a server that now shows `server_time`, in seconds since the epoch."""
+        mark = b"%08x%b" % (int(server_time or 0), secrets.token_hex(4).encode())
+        return cls(identity=identity, since=since, mark=mark)
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> Self | None:
+        """The anchor that `value` is; None where there is none, or nobody of us wrote that."""
+        if value is None:
+            return None
+        identity, _, rest = value.partition(b"|")
+        since, _, rest = rest.partition(b"|")
+        mark, _, moves = rest.partition(b"|")
+        try:
+            moment, count = float(since), int(moves or b"0")
+            int(mark[:8], 16)
+        except ValueError:
+            return None
+        return None if math.isnan(moment) else cls(identity=identity, since=moment, mark=mark, moves=count)
+
+    @property
+    def value(self) -> bytes:
+        """What is stored."""
+        value = b"%b|%b|%b" % (self.identity, repr(self.since).encode(), self.mark)
+        return value + b"|%d" % self.moves if self.moves else value
+
+    @property
+    def begun(self) -> int:
+        """The second of its server's clock at which it was first written."""
+        return int(self.mark[:8], 16)
+
+    def under(self, identity: bytes, *, since: float | None = None) -> Self:
+        """The same with another's identity: nothing was lost on the way, but what `since` tells."""
+        moves = self.moves + (identity != self.identity)
+        return replace(self, identity=identity, since=self.since if since is None else since, moves=moves)
+
+    def follows(self, earlier: Self) -> bool:
+        """Whether the same anchor can have become this after it was `earlier`: no move of it is missing."""
+        return self.moves > earlier.moves or (self.moves, self.identity) == (earlier.moves, earlier.identity)
+
+
+def new_anchor(vitals: VitalSigns, since: float) -> bytes:
+    """The value of an anchor for the data that `vitals` tell of, where nothing is missing from `since` on."""
+    server_time = None if vitals.info is None else vitals.info.time
+    return Anchor.new(vitals.identity, since, server_time=server_time).value
+
+
+def is_moved(anchor: Anchor, info: ServerInfo, present: frozenset[bytes]) -> bool:
+    """Whether `anchor` came from a master that still has its data, by migration and not to its replica.
+
+    `present` are the identities whose data other masters have, asked for after the anchor was read here.
+    """
+    return anchor.identity in present and not is_of_data(anchor.identity, info.former_replication_id)
+
+
+def lost_by(info: ServerInfo, known: Anchor | None, *, started: float, seen: float, now: float) -> float:
+    """The moment by which a single server had lost what the anchor `known`, last seen at `seen`, vouched for.
+
+    All by the entries' clock. That is when it `started`, by its account, if nothing can have happened since.
+    """
+    if info.was_replica or info.rewriting_commands:
+        started = now
+    elif known is not None and (is_of_process(known.identity, info.run_id) or started <= seen):
+        # Gone from the very same server, or from one beside which this one already ran: a replica took over.
+        started = now
+    return started + WORKER_CLOCK_MARGIN
+
+
+@dataclass(slots=True)
+class Sight:
+    """One bucket: the anchor that was seen last, when that was, and a loss that others may not know.
+
+    `value` is the anchor's, `at` is of the event loop's clock, `untold` is a `since`.
+    """
+
+    anchor: Anchor | None = None
+    value: bytes = b""
+    at: float = -math.inf
+    untold: float = -math.inf
+
+
+class Sights:
+    """All buckets of one store. Belongs to one event loop.
+
+    `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
+    earlier can't be judged. `offset` is by how many seconds the entries' clock is before the event loop's,
+    None where no entry has told it. `changed_at` is when we last learned that one of the servers, any of
+    them, has other data than it had: by the event loop's clock.
+    """
+
+    def __init__(self, buckets: Buckets) -> None:
+        self.buckets = buckets
+        self.since = [-math.inf] * len(buckets.anchors)
+        self.offset: float | None = None
+        self.changed_at = -math.inf
+        self._sights: dict[int, Sight] = {}
+        self._any_lost = False
+        self._first_begun = math.inf
+
+    def of(self, bucket: int) -> Sight:
+        """What was seen of `bucket`."""
+        sight = self._sights.get(bucket)
+        if sight is None:
+            sight = self._sights[bucket] = Sight()
+        return sight
+
+    def meet(self, anchor: Anchor) -> None:
+        """Take note that the store was used before, and whether it ever lost anything."""
+        if anchor.since > -math.inf:
+            self._any_lost = True
+        else:
+            self._first_begun = min(self._first_begun, anchor.begun)
+
+    def may_be_first(self, bucket: int, info: ServerInfo) -> bool:
+        """Whether an anchor that is missing may never have been written: the store is new, or just begun.
+
+        `info` is what the server said of itself.
+        """
+        sight = self.of(bucket)
+        is_known = sight.anchor is not None or sight.untold > -math.inf
+        if self._any_lost or is_known or info.was_replica or info.was_flushed:
+            return False
+        if self._first_begun == math.inf:
+            return True
+        return info.time is not None and info.time - self._first_begun < FIRST_START_TAKES
+
+    def doubt(self, bucket: int, learned_at: float) -> float:
+        """The moment before which entries of `bucket` may be missing by a loss that we learned of.
+
+        Nothing was lost before we saw the bucket last. `learned_at` is of the event loop's clock.
+        """
+        if self.of(bucket).at >= learned_at:
+            return -math.inf
+        return learned_at + (self.offset or 0.0) + WORKER_CLOCK_MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An anchor to be written where `found` stands, None where nothing does."""
+
+    found: bytes | None
+    value: bytes
+
+
+class Standing:
+    """The buckets of one server.
+
+    `agreed` are anchors that need no judgement, `foreign` those that only others can judge, `due` what is to
+    be written. `owned` are the buckets that the server has, `unread` those of which nothing is known.
+    """
+
+    def __init__(self, buckets: Buckets) -> None:
+        self._buckets = buckets
+        self._usual: dict[int, bytes] = {}
+        self.agreed: dict[int, bytes] = {}
+        self.foreign: dict[int, bytes] = {}
+        self.due: dict[int, Due] = {}
+        self.owned: set[int] = set()
+        self.unread: set[int] = set()
+
+    @property
+    def met(self) -> set[int]:
+        """The buckets that were seen here."""
+        return {*self.agreed, *self.foreign, *self.due}
+
+    def own(self, buckets: Iterable[int]) -> bool:
+        """The server has these buckets now, and no others; return whether some are to be read."""
+        former, self.owned = self.owned, set(buckets)
+        for bucket in former ^ self.owned:
+            self.drop(bucket)
+        self.unread = (self.unread & self.owned) | (self.owned - former)
+        return bool(self.unread)
+
+    def read_again(self) -> None:
+        """Read all anchors once more: what is seen here now wasn't on another server before."""
+        self.unread |= self.owned
+
+    def drop(self, bucket: int) -> None:
+        """What is known of `bucket` here doesn't count any more."""
+        self.agreed.pop(bucket, None)
+        self._usual.pop(bucket, None)
+        self.foreign.pop(bucket, None)
+        self.due.pop(bucket, None)
+
+    def agree(self, bucket: int, value: bytes) -> None:
+        """`value` stands, and that is right."""
+        self.drop(bucket)
+        self.agreed[bucket] = value
+        self._usual[bucket] = b"$%d\r\n%b\r\n" % (len(value), value)
+
+    def owe(self, bucket: int, found: bytes | None, value: bytes) -> None:
+        """`value` is to be written where `found` stands."""
+        self.due[bucket] = Due(found, value)
+
+    def usual(self, buckets: Iterable[int]) -> bytes:
+        """What reads of the anchors of `buckets` answer if nothing happened; empty where that isn't known."""
+        usual = self._usual
+        try:
+            return b"".join([usual[bucket] for bucket in buckets])
+        except KeyError:
+            return b""
+
+    def writes(self, buckets: Iterable[int], info: ServerInfo | None, *, with_script: bool) -> list[bytes]:
+        """The commands that write what is due in `buckets`.
+
+        By what `info` says the server compares as it sets, or a script does; else nothing is compared.
+        """
+        commands: list[bytes] = []
+        if not self.due:
+            return commands
+        with_ifeq = info is not None and info.answers_ifeq
+        for bucket in buckets:
+            due = self.due.get(bucket)
+            if due is None:
+                continue
+            name = self._buckets.anchors[bucket]
+            if due.found is None:
+                commands.append(command(b"SET", name, due.value, b"NX"))
+            elif with_ifeq or with_script:
+                commands.append(compare_and_set(name, due.found, due.value, with_ifeq=with_ifeq))
+            else:
+                commands.append(command(b"SET", name, due.value))
+        return commands

@@ -1,0 +1,291 @@
+"""Some writes that travel together, and what their replies mean.
+
+The replies are judged only when all of them are there, the fence's read included: a write that was answered
+before the connection broke is tried again like the others, and recognised by its owner token.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+
+from redis.exceptions import InvalidResponse
+
+from dpop_middleware.replay.exchange import StoreExchange
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
+from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
+from dpop_middleware.replay.redis.vitals import parse_info
+from dpop_middleware.replay.redis.writes import (
+    EVICTED,
+    FENCED,
+    FORGOTTEN,
+    NO_ANSWER,
+    OWNER_SIZE,
+    REDIRECTIONS,
+    REFUSED,
+    UNREPLICATED,
+    WRONG_SERVER,
+    AnchorReading,
+    Outcome,
+    PendingWrite,
+    unavailable,
+)
+
+__all__ = ["REDIRECTIONS", "Again", "Batch"]
+
+# Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
+WAIT_GRANULARITY = 0.105
+SHORTEST_WAIT = 0.001
+
+
+Again = list[tuple[PendingWrite, ServerError]]
+
+
+class Batch:
+    """`writes` in one exchange; `fence` and `settings` are the writer's.
+
+    `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies are there:
+    then the writes that need another try, each with what stood in its way, or what kept the replies away.
+    `held` are those that can't be judged before the other masters of the cluster were asked.
+    """
+
+    def __init__(
+        self,
+        writes: Sequence[PendingWrite],
+        settings: Settings,
+        fence: Fence,
+        retentions: PublishedRetentions,
+        with_get: bool,
+    ) -> None:
+        self._writes = writes
+        self._settings = settings
+        self._fence = fence
+        self._retentions = retentions
+        self._publishing: tuple[bytes, ...] = ()
+        self._shortest: dict[str, float] = {}
+        self._now = self._sent = 0.0
+        self._with_get = with_get
+        self._look = self._touching = self._waiting = b""
+        self._opening: list[bytes] = []
+        self._asking = [index for index, write in enumerate(writes) if write.asking]
+        self._reading = AnchorReading(writes, fence)
+        self._acknowledged = 0
+        self.held: list[PendingWrite] = []
+        self.get_is_unknown = False
+        self.wrong_server = False
+        self.outcome: Again | Exception | None = None
+
+    @property
+    def usual(self) -> tuple[bytes, Sequence[object]]:
+        """The replies that are to be expected at the end, if nothing happened."""
+        return self._reading.usual
+
+    def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
+        """What to send, and how many replies it gets.
+
+        `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
+        """
+        self._sent = at
+        self._look = self._fence.vitals.look(at)
+        self._opening = self._fence.opening(now, self._reading.buckets)
+        if self._settings.wait_replicas:
+            self._wait(timeout)
+        with_get = self._with_get
+        commands = [write.command(with_get=with_get) for write in self._writes]
+        for index in reversed(self._asking):
+            commands.insert(index, ASKING)
+        own = {write.namespace: write.retention for write in self._writes if write.retention}
+        self._publishing = self._retentions.exchange(own, at=at, now=now)
+        before = [*self._publishing, self._look, *self._opening]
+        after = [self._touching, self._waiting, *self._reading.commands()]
+        around = [part for part in (*before, *after) if part]
+        return b"".join((*before, *commands, *after)), len(commands) + len(around)
+
+    def land(self, replies: list[object], *, now: float, at: float) -> None:
+        """Take the replies to what was composed, and answer what is known.
+
+        `now` is by the entries' clock, `at` by the event loop's. Raises one that puts the connection in
+        doubt.
+        """
+        self._now = now
+        if self._publishing:
+            self._read_retentions(replies.pop(0), replies.pop(0), now)
+        if self._look:
+            self._read_look(replies.pop(0), now=now, at=at)
+        self._reading.take(replies)
+        if self._waiting:
+            self._read_waiting(replies.pop())
+        if self._touching:
+            replies.pop()
+        if self._opening:
+            self._read_opening(replies[: len(self._opening)])
+            del replies[: len(self._opening)]
+        for index in self._asking:
+            del replies[index]
+        if not all(map(self._can_be_a_reply, replies)):
+            raise InvalidResponse("the server answered an entry with something else")
+        if self._reading.is_forbidden:
+            self._fence.off()
+            self._settings.notices.warn(
+                "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
+                "until +get is granted and the connection is opened anew"
+            )
+        if self._fence.active:
+            self._reading.judge(now=now, at=at)
+            self._say_what_is_wrong(now)
+        self.outcome = self._settled(replies)
+
+    def tell(self, at: float) -> None:
+        """Tell whoever listens how the exchange went, which is over `at`, by the event loop's clock."""
+        answered, entries = not isinstance(self.outcome, Exception), len(self._writes)
+        self._settings.tell(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
+
+    def _read_retentions(self, told: object, alive: object, now: float) -> None:
+        self._retentions.read(told, alive, now=now)
+        if self._retentions.is_forbidden:
+            self._settings.notices.warn(
+                "the user may not ZADD or ZRANGEBYSCORE: while servers with different policies share the "
+                "replay store, a proof may pass twice; grant +zadd and +zrangebyscore"
+            )
+
+    def _read_look(self, reply: object, *, now: float, at: float) -> None:
+        if isinstance(reply, bytes):
+            self._fence.looked(parse_info(reply), at=at, now=now)
+
+    def _read_opening(self, replies: list[object]) -> None:
+        if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
+            self._fence.with_script = False
+            self._settings.notices.warn(
+                "the user may not EVAL: what is known of lost entries is written down without a look at what "
+                "another worker wrote in the same moment; grant +eval"
+            )
+
+    def _say_what_is_wrong(self, now: float) -> None:
+        warn = self._settings.notices.warn
+        if self._fence.vitals.is_evicting:
+            warn(
+                "the replay store's server evicts keys, and with them used proofs: requests are refused "
+                "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
+                "lets used proofs pass again instead)",
+                again_after=60,
+            )
+        if self._fence.too_far_ahead is not None:
+            warn(
+                f"another worker dated a loss of entries {self._fence.too_far_ahead:.0f} s ahead of this "
+                f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
+                again_after=60,
+                level=logging.ERROR,
+            )
+
+    def _wait(self, timeout: float) -> None:
+        # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
+        # write nothing, so that there would be nothing to wait for.
+        if any(write.unknown for write in self._writes):
+            name = self._fence.sights.buckets.touched[self._writes[0].bucket]
+            self._touching = command(b"SET", name, b"1", b"PX", b"1000")
+        milliseconds = max(SHORTEST_WAIT, timeout - WAIT_GRANULARITY) * 1000
+        self._waiting = command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
+
+    def _read_waiting(self, reply: object) -> None:
+        if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
+            self._settings.notices.warn(
+                "wait_replicas is set but the user may not WAIT: every request is refused until +wait is "
+                "granted"
+            )
+        self._acknowledged = reply if isinstance(reply, int) else 0
+
+    def _settled(self, replies: list[object]) -> Again:
+        """Resolve what is known; return the rest with what stood in its way."""
+        replicated = self._acknowledged >= self._settings.wait_replicas
+        reading, again = self._reading, Again()
+        for write, reply in zip(self._writes, replies, strict=True):
+            if isinstance(reply, ServerError):
+                if self._is_for_another_try(write, reply):
+                    again.append((write, reply))
+                else:
+                    write.resolve(unavailable(REFUSED, reply))
+                continue
+            outcome = self._judge(write, reply)
+            if outcome is True:
+                if reading.is_odd and self._waits(write, again):
+                    continue
+                if not replicated:
+                    outcome = unavailable(UNREPLICATED)
+                elif write.not_before < (since := reading.since(write)):
+                    outcome = self._lost(write, since)
+                elif write.retention:
+                    outcome = self._judge_age(write)
+            write.resolve(outcome)
+        return again
+
+    def _lost(self, write: PendingWrite, since: float) -> Outcome:
+        seconds = math.ceil(since - write.not_before)
+        if self._fence.vitals.is_evicting:
+            return unavailable(EVICTED, retry_after=seconds)
+        return unavailable(FENCED, retry_after=seconds, judges_from=since)
+
+    def _waits(self, write: PendingWrite, again: Again) -> bool:
+        """Whether `write`, which looks new, can't be judged by what was read here."""
+        error = self._reading.elsewhere.get(write.bucket)
+        if error is not None:
+            self._follow_anchor(write, error, again)
+            return True
+        if write.bucket in self._fence.standing.foreign:
+            self.held.append(write)
+            return True
+        return False
+
+    def _follow_anchor(self, write: PendingWrite, error: ServerError, again: Again) -> None:
+        """The anchor is elsewhere. So is the entry, or, while the slot moves, it will be: not known now."""
+        if error.code == "ASK":
+            write.resolve(unavailable(NO_ANSWER, error))
+            return
+        self._is_for_another_try(write, error)
+        again.append((write, error))
+
+    def _judge_age(self, write: PendingWrite) -> Outcome:
+        """Whether everybody who may have accepted the proof of `write` still remembers it."""
+        shortest = self._shortest.get(write.namespace)
+        if shortest is None:
+            shortest = self._settings.living.shortest(write.namespace, self._now)
+            self._shortest[write.namespace] = shortest
+        if shortest >= write.retention or write.made_at >= judges_from(shortest, self._now):
+            return True
+        self._settings.notices.warn(
+            f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy "
+            f"needs {write.retention:g}: older proofs are refused until that server has been gone for ten "
+            "minutes; if it judges other requests than this one, give one of them a replay_namespace",
+            again_after=600,
+        )
+        return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
+
+    def _can_be_a_reply(self, reply: object) -> bool:
+        """Whether a server says this to an entry: what was stray on the connection may be taken for it."""
+        if reply is None or isinstance(reply, ServerError):
+            return True
+        if self._with_get:
+            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
+        return reply == b"OK"
+
+    def _judge(self, write: PendingWrite, reply: object) -> Outcome:
+        if self._with_get:
+            return reply is None or reply == write.owner
+        if reply is not None:
+            return True
+        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
+        return unavailable(NO_ANSWER) if write.unknown else False
+
+    def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
+        if error.code in REDIRECTIONS:
+            write.vouched = self._reading.vouches(write)
+            return True
+        if error.code in WRONG_SERVER:
+            self.wrong_server = True
+            return True
+        if self._with_get and "syntax error" in error.rest:
+            self.get_is_unknown = True
+            # Refused as a whole, so not a try.
+            write.tries -= 1
+            return True
+        return False

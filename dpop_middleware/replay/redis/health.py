@@ -1,0 +1,144 @@
+"""What is to be said about a server before trusting it with entries."""
+
+import secrets
+from dataclasses import dataclass, replace
+
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.redis.connection import Connection
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command, probe_name
+from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
+
+__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out"]
+
+OLDEST_WITH_GET = "7.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeHealth:
+    """One server as of now.
+
+    `error` is what kept us from writing there (the server's error code, a sentence of ours, or the name of an
+    exception's class), None when nothing did. `clock_offset` is the server's
+    time minus ours in seconds, None where it isn't told. `fenced` says whether lost entries are noticed
+    here. `warnings` are sentences for a person.
+    """
+
+    address: str
+    error: str | None = None
+    software: str = ""
+    version: str = ""
+    role: str = ""
+    maxmemory_policy: str = ""
+    evicted_keys: int = 0
+    clock_offset: float | None = None
+    fenced: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreHealth:
+    """The store as of now: `ok` when every server that takes writes can be used.
+
+    `local_answers` counts the requests that this process judged from its own memory
+    (`on_unavailable="local"`), `unavailable_answers` those that it answered 503.
+    """
+
+    ok: bool
+    nodes: tuple[NodeHealth, ...]
+    local_answers: int = 0
+    unavailable_answers: int = 0
+
+
+def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHealth:
+    """Read a server's own account, None where it may not be asked; `now` is the present, if it is known."""
+    if info is None:
+        sentence = (
+            f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go "
+            "unnoticed; grant +info and +get"
+        )
+        return NodeHealth(address=address, warnings=(sentence,))
+    offset = None if info.time is None or now is None else info.time - now
+    fenced = info.can_be_watched
+    warnings: list[str] = []
+    if info.role not in {"", "master"}:
+        warnings.append(f"{address}: this server is a {info.role}, entries can't be written to it")
+    if info.maxmemory_policy not in {"", "noeviction"}:
+        warnings.append(
+            f"{address}: maxmemory-policy is {info.maxmemory_policy}, so a full server forgets entries and "
+            "replays pass unnoticed; set it to noeviction"
+        )
+    if info.evicted_keys:
+        warnings.append(f"{address}: the server has evicted keys; entries may be among them")
+    if offset is not None and abs(offset) > WORKER_CLOCK_MARGIN:
+        warnings.append(
+            f"{address}: the server's clock and ours are more than {WORKER_CLOCK_MARGIN:g} seconds apart; "
+            "entries allow for less"
+        )
+    if not info.answers_set_with_get:
+        warnings.append(
+            f"{address}: before version {OLDEST_WITH_GET} a write whose reply is lost can't be recognised "
+            "and is answered 503"
+        )
+    if not fenced:
+        warnings.append(f"{address}: the server hides its run_id, so lost entries go unnoticed")
+    return NodeHealth(
+        address=address,
+        software=info.software,
+        version=info.version,
+        role=info.role,
+        maxmemory_policy=info.maxmemory_policy,
+        evicted_keys=info.evicted_keys,
+        clock_offset=offset,
+        fenced=fenced,
+        warnings=tuple(warnings),
+    )
+
+
+def cause(error: BaseException) -> str:
+    """What kept us from a server, in a few words of which none is its own but for an error code."""
+    if isinstance(error, ServerUnfit):
+        return str(error)
+    if isinstance(error, ServerError) and error.code.isidentifier():
+        return error.code
+    return type(error).__name__
+
+
+def require_fit(health: NodeHealth, settings: Settings) -> None:
+    """Raise `ServerUnfit` for a server that can't be written to, or must not be with `strict`."""
+    if health.role not in {"", "master"}:
+        raise ServerUnfit("the server is a replica")
+    if settings.strict and health.maxmemory_policy != "noeviction":
+        raise ServerUnfit("the server's maxmemory-policy is not known to be noeviction")
+
+
+async def try_out(connection: Connection, health: NodeHealth, settings: Settings, tag: bytes) -> NodeHealth:
+    """Write a key as entries are written, to be forgotten after a second; the health with what that showed.
+
+    `tag` is as in `probe_name`. Raises the server's refusal, and `ServerUnfit` if too few replicas confirm.
+    """
+    name = probe_name(settings.prefix.encode(), secrets.token_hex(4).encode(), tag)
+    await connection.ask(command(b"SET", name, b"1", b"NX", b"PX", b"1000"))
+    if settings.wait_replicas:
+        milliseconds = int(settings.timeout / 2 * 1000) or 1
+        confirmed = await connection.ask(
+            command(b"WAIT", b"%d" % settings.wait_replicas, b"%d" % milliseconds)
+        )
+        if not isinstance(confirmed, int) or confirmed < settings.wait_replicas:
+            raise ServerUnfit("too few replicas confirm what is written")
+    if health.fenced:
+        try:
+            await connection.ask(command(b"GET", name))
+        except ServerError as error:
+            if error.code != FORBIDDEN:
+                raise
+            return _unwatched(health)
+    return health
+
+
+def _unwatched(health: NodeHealth) -> NodeHealth:
+    sentence = (
+        f"{health.address}: the user may not GET, so restarts, flushes and failovers that lose entries go "
+        "unnoticed; grant +get"
+    )
+    return replace(health, fenced=False, warnings=(*health.warnings, sentence))

@@ -1,0 +1,194 @@
+"""How a Redis replay store behaves: checked once, shared by all of its parts.
+
+Who could read, or answer, what the store sends is checked here too: whoever answers instead of the server
+decides which proofs were used before.
+"""
+
+import logging
+import math
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypedDict, get_args
+
+from redis.asyncio.connection import AbstractConnection, SSLConnection
+
+from dpop_middleware._options import choice, flag, listener
+from dpop_middleware._request.secure_url import is_loopback
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
+from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
+from dpop_middleware.replay.redis.fence import NewServer
+from dpop_middleware.replay.redis.retention import LivingRetentions
+
+__all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings", "check_transport"]
+
+OnUnavailable = Literal["refuse", "local"]
+OnEvictions = Literal["refuse", "accept"]
+
+logger = logging.getLogger("dpop_middleware.replay")
+
+
+class Notices:
+    """Warnings that are worth a line now and then, not one a request."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def warn(self, sentence: str, *, again_after: float = math.inf, level: int = logging.WARNING) -> None:
+        """Log `sentence` as a warning, unless that was done in the last `again_after` seconds.
+
+        By default it is said once, as is right for what stays as it is until somebody changes it. What comes
+        and goes, such as an outage, is given the seconds after which it is worth saying again.
+        """
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said.get(sentence, -math.inf) < again_after:
+                return
+            self._said[sentence] = now
+        logger.log(level, sentence)
+
+
+class Options(TypedDict, total=False):
+    """The options of `RedisReplayStore`, where each is described; `Settings` has the defaults."""
+
+    prefix: str
+    timeout: float
+    max_waiting: int
+    wait_replicas: int
+    strict: bool
+    new_server: NewServer
+    on_unavailable: OnUnavailable
+    unverified_tls: bool
+    on_evictions: OnEvictions
+    on_exchange: ExchangeSink | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of a store, and what its parts share; raises `ConfigurationError` for what can't work.
+
+    `made` is when the store was made, by the monotonic clock: it tells a server that started later.
+    """
+
+    prefix: str = "dpop"
+    timeout: float = 0.25
+    max_waiting: int = 10_000
+    wait_replicas: int = 0
+    strict: bool = False
+    new_server: NewServer = "accept"
+    on_unavailable: OnUnavailable = "refuse"
+    unverified_tls: bool = False
+    on_evictions: OnEvictions = "refuse"
+    on_exchange: ExchangeSink | None = None
+    notices: Notices = field(init=False, default_factory=Notices)
+    living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
+    made: float = field(init=False, default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The settings that `options` name; raises `ConfigurationError` for what is no option too."""
+        for name in options:
+            if name not in Options.__annotations__:
+                known = ", ".join(Options.__annotations__)
+                raise ConfigurationError(
+                    f"RedisReplayStore takes the options {known}: {name} is none of them"
+                )
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        _check_prefix(self.prefix)
+        if not _is_number(self.timeout) or not math.isfinite(self.timeout) or self.timeout <= 0:
+            raise ConfigurationError("timeout must be a number of seconds above 0, such as 0.25")
+        if not _is_count(self.max_waiting) or self.max_waiting < 1:
+            raise ConfigurationError("max_waiting must be a whole number of requests, at least 1")
+        if not _is_count(self.wait_replicas) or self.wait_replicas < 0:
+            raise ConfigurationError("wait_replicas must be 0, or the whole number of replicas to wait for")
+        flag("strict", self.strict)
+        flag("unverified_tls", self.unverified_tls)
+        if self.new_server not in get_args(NewServer):
+            raise ConfigurationError('new_server must be "wait" or "accept"')
+        if self.on_unavailable not in get_args(OnUnavailable):
+            raise ConfigurationError('on_unavailable must be "refuse" or "local"')
+        choice("on_evictions", self.on_evictions, get_args(OnEvictions))
+        listener("on_exchange", self.on_exchange)
+
+    def tell(self, exchange: StoreExchange) -> None:
+        """Tell whoever listens; what the listener raises is logged and changes nothing."""
+        if self.on_exchange is None:
+            return
+        try:
+            self.on_exchange(exchange)
+        except Exception as error:  # noqa: BLE001 - a faulty listener must not decide who gets in
+            self.notices.warn(f"on_exchange raised {type(error).__name__}", again_after=60)
+
+
+def _check_prefix(prefix: object) -> None:
+    if not isinstance(prefix, str) or not prefix:
+        raise ConfigurationError('prefix must be a name that is not empty, such as "dpop"')
+    if "{" in prefix or "}" in prefix:
+        raise ConfigurationError(
+            "prefix must be a name without braces: a hash tag would put every entry on one node of a cluster"
+        )
+    if not prefix.isprintable() or " " in prefix:
+        raise ConfigurationError("prefix must be a name without spaces and control characters")
+    if prefix.endswith(":"):
+        raise ConfigurationError("prefix must not end in a colon: the store puts one after it")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_ANY_TIMEOUT = 1.0
+
+
+def check_transport(endpoint: AnyEndpoint, settings: Settings) -> None:
+    """Refuse TLS that verifies nobody, unless `unverified_tls` asks for it; warn of a password in the clear.
+
+    Raises `ConfigurationError`.
+    """
+    for connection in _connections(endpoint):
+        if not isinstance(connection, SSLConnection):
+            continue
+        context = connection.ssl_context.get()
+        verified = context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+        if not verified and not settings.unverified_tls:
+            raise ConfigurationError(
+                "the replay store's TLS verifies no certificate or no host name (ssl_cert_reqs, "
+                "ssl_check_hostname), so anybody on the way could answer for the server: give the CA with "
+                "ssl_ca_certs, or accept that with unverified_tls=True"
+            )
+    hosts = sorted({host for host, _ in _plain_addresses(endpoint) if not is_loopback(host)})
+    if hosts and _has_password(endpoint):
+        settings.notices.warn(
+            f"the replay store sends its password in the clear to {', '.join(map(ascii, hosts))}: use rediss://"
+        )
+
+
+def _connections(endpoint: AnyEndpoint) -> Iterator[AbstractConnection]:
+    yield endpoint.connection(_ANY_TIMEOUT)
+    if isinstance(endpoint, SentinelMaster):
+        yield endpoint.sentinel_connection(_ANY_TIMEOUT, endpoint.addresses[0])
+
+
+def _plain_addresses(endpoint: AnyEndpoint) -> Iterator[Address]:
+    """The addresses at which we connect without TLS; of a Unix socket there is none."""
+    if issubclass(endpoint.connection_class, SSLConnection) or "path" in endpoint.options:
+        return
+    if isinstance(endpoint, Standalone):
+        yield str(endpoint.options.get("host", "localhost")), 0
+    else:
+        yield from endpoint.addresses
+
+
+def _has_password(endpoint: AnyEndpoint) -> bool:
+    of_sentinels = endpoint.sentinel_options if isinstance(endpoint, SentinelMaster) else {}
+    return bool(endpoint.options.get("password") or of_sentinels.get("password"))

@@ -1,0 +1,236 @@
+"""The bytes of a store's commands, the names in them, and how replies are read (RESP, Redis's protocol).
+
+redis-py opens the connection (TLS, HELLO, AUTH); what comes then is read here, RESP2 and RESP3, many replies
+at a time, for a coroutine for each would cost more than all the rest of a request.
+"""
+
+import binascii
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from redis.crc import key_slot
+from redis.exceptions import InvalidResponse, RedisError
+
+__all__ = [
+    "ASKING",
+    "BUCKETS",
+    "FORBIDDEN",
+    "Buckets",
+    "Replies",
+    "ServerError",
+    "command",
+    "compare_and_set",
+    "escaped",
+    "lifetime",
+    "probe_name",
+    "set_if_absent",
+    "set_once",
+]
+
+BUCKETS: Final = 1024
+ASKING = b"*1\r\n$6\r\nASKING\r\n"
+SHORTEST_LIFETIME_MS = 1000
+COMPARE_AND_SET = (
+    b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end "
+    b"return redis.call('SET', KEYS[1], ARGV[2])"
+)
+
+
+def command(*parts: bytes) -> bytes:
+    """One command as an array of bulk strings."""
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
+    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    # One template instead of `command`: this runs for every request.
+    return (
+        b"*7\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+        % (len(name), name, len(token), token, len(milliseconds), milliseconds)
+    )
+
+
+def set_if_absent(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
+    """`SET name token NX PX milliseconds`, for servers before 7.0: OK the first time, else nil."""
+    return command(b"SET", name, token, b"NX", b"PX", milliseconds)
+
+
+def escaped(key: str) -> bytes:
+    """An entry's key as it stands in a name: it begins with no colon, as what is ours beside entries does."""
+    encoded = key.encode("utf-8", "surrogatepass")
+    return b":" + encoded if encoded.startswith(b":") else encoded
+
+
+def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool) -> bytes:
+    """Replace `found` by `value` where it still stands; by a script where `SET … IFEQ` isn't known."""
+    if with_ifeq:
+        return command(b"SET", name, value, b"IFEQ", found)
+    return command(b"EVAL", COMPARE_AND_SET, b"1", name, found, value)
+
+
+def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
+    """The name of a key that a health check writes, never that of an entry; `tag` pins it to a slot."""
+    return b"%b::health:%b%b" % (prefix, number, tag)
+
+
+def lifetime(now: float, expires_at: float) -> bytes:
+    """Milliseconds to keep an entry, rounded up and at least a second: `PX 0` is an error on the server."""
+    return b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil((expires_at - now) * 1000))
+
+
+class Buckets:
+    """The names of a store's buckets. `prefix` is the store's, `spread` says whether it is a cluster.
+
+    By number of the bucket: `anchors` holds the anchors' names, `reads` the commands that read them, `slots`
+    a cluster's slots, `touched` the names of keys that are written to give replicas something to confirm.
+    """
+
+    def __init__(self, prefix: bytes, *, spread: bool) -> None:
+        self.spread = spread
+        homes = [b"%b:{%03x}" % (prefix, bucket) for bucket in range(BUCKETS)] if spread else [prefix]
+        self._homes = tuple(home + b":" for home in homes)
+        self.anchors = tuple(home + b"::anchor" for home in homes)
+        self.reads = tuple(command(b"GET", name) for name in self.anchors)
+        self.touched = tuple(home + b"::wait" for home in homes)
+        self.slots = tuple(key_slot(name) for name in self.anchors) if spread else (0,)
+
+    def locate(self, key: str) -> tuple[int, bytes]:
+        """The bucket of the entry `key` and its name on the server, never that of an anchor."""
+        name = escaped(key)
+        bucket = binascii.crc_hqx(name, 0) % BUCKETS if self.spread else 0
+        return bucket, self._homes[bucket] + name
+
+
+# The code of an error reply to what the user may not do.
+FORBIDDEN = "NOPERM"
+
+# What almost every entry gets. RESP2 has another for it, which takes the long way.
+NIL = b"_\r\n"
+
+
+class ServerError(RedisError):
+    """An error reply; `code` is its first word, such as `OOM`, `rest` what follows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code, _, self.rest = text.partition(" ")
+
+
+class Incomplete(Exception):
+    """The reply goes on in bytes that have not arrived."""
+
+
+class Replies:
+    """The replies on one connection, in order.
+
+    Pushes before the last expected reply are left out; nothing here asks for any. Any other is dirt.
+    """
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._wanted = 0
+        self._usual = b""
+        self._usual_replies: Sequence[object] = ()
+
+    def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
+        """Something was sent that gets `count` replies, at least one.
+
+        The last of them are nearly always those in `usual`, which are then `usual_replies`.
+        """
+        self._wanted = count
+        self._usual, self._usual_replies = usual, usual_replies
+
+    def feed(self, data: bytes) -> list[object] | None:
+        """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
+
+        Raises redis-py's `InvalidResponse` when it is not RESP or goes on after the last of them.
+        """
+        data = self._unread + data
+        try:
+            replies = self._parse(data)
+        except Incomplete:
+            self._unread = data
+            return None
+        except (ValueError, RecursionError) as error:
+            raise InvalidResponse("the server's reply can't be read") from error
+        self._unread, self._wanted = b"", 0
+        return replies
+
+    def _parse(self, data: bytes) -> list[object]:
+        if not self._usual or not data.endswith(self._usual):
+            return _parse_all(data, self._wanted)
+        before = self._wanted - len(self._usual_replies)
+        rest = data[: -len(self._usual)]
+        if rest == NIL * before:
+            return [*[None] * before, *self._usual_replies]
+        try:
+            return [*_parse_all(rest, before), *self._usual_replies]
+        except (Incomplete, InvalidResponse, ValueError):
+            # It only looks like them.
+            return _parse_all(data, self._wanted)
+
+
+def _parse_all(data: bytes, count: int) -> list[object]:
+    """The `count` replies that `data` consists of."""
+    replies: list[object] = []
+    position = 0
+    while len(replies) < count:
+        if data.startswith(NIL, position):
+            replies.append(None)
+            position += len(NIL)
+            continue
+        marker, reply, position = _parse(data, position)
+        if marker not in b">|":
+            replies.append(reply)
+    if position < len(data):
+        # Who sends one too many may have sent it first: none of them is sure.
+        raise InvalidResponse("the server sent more replies than there were questions")
+    return replies
+
+
+def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:
+    """One value from `position`: its type, itself, and where the next begins."""
+    end = data.find(b"\r\n", position)
+    if end < 0:
+        raise Incomplete
+    marker, header, after = data[position : position + 1], data[position + 1 : end], end + 2
+    if marker in b"$=!":
+        return _parse_bulk(marker, int(header), data, after)
+    simple = SIMPLE.get(marker)
+    if simple is not None:
+        return marker, simple(header), after
+    if marker not in b"*~>%|":
+        raise InvalidResponse("the server's reply is not RESP")
+    length = int(header)
+    if length < 0:
+        return marker, None, after
+    items: list[object] = []
+    for _ in range(length * 2 if marker in b"%|" else length):
+        _, item, after = _parse(data, after)
+        items.append(item)
+    return marker, items, after
+
+
+def _parse_bulk(marker: bytes, length: int, data: bytes, start: int) -> tuple[bytes, object, int]:
+    if length < 0:
+        return marker, None, start
+    end = start + length
+    if len(data) < end + 2:
+        raise Incomplete
+    text = data[start:end]
+    if marker == b"!":
+        return marker, ServerError(text.decode("utf-8", "replace")), end + 2
+    # A verbatim string begins with its format, such as `txt:`.
+    return marker, text[4:] if marker == b"=" else text, end + 2
+
+
+SIMPLE: Mapping[bytes, Callable[[bytes], object]] = {
+    b"_": lambda _: None,
+    b"+": bytes,
+    b"-": lambda header: ServerError(header.decode("utf-8", "replace")),
+    b":": int,
+    b"(": int,
+    b",": float,
+    b"#": lambda header: header == b"t",
+}

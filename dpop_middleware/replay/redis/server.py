@@ -1,0 +1,223 @@
+"""One server as a worker knows it: the connection to it, and what it said over that.
+
+A connection is opened when it is wanted, thrown away after any doubt, and never used again then. With it goes
+what is known of the server at its other end: its version, and the fence that tells whether it still remembers
+what it was told. A survey asks that without any entry.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.connection import Connect, Connection, inspect
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.health import examine, require_fit
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.topology import Surroundings
+from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
+
+__all__ = ["Opening", "Server"]
+
+# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
+SHORTEST_OPENING = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A new connection, what the server said of itself and when, and the anchors of its buckets."""
+
+    connection: Connection
+    info: ServerInfo | None
+    asked: tuple[float, float]
+    anchors: Mapping[int, bytes | None]
+
+
+Opening = asyncio.Task[Opened]
+
+
+class Server:
+    """One server, and the connection to it. Belongs to one event loop.
+
+    `offset` is the seconds by which the entries' clock is before the event loop's, None where no entry has
+    told it. `with_get` says whether the server knows `SET … NX GET`.
+    """
+
+    def __init__(
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
+    ) -> None:
+        self._name = name
+        self._connect = connect
+        self._settings = settings
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._opening: Opening | None = None
+        self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
+        self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
+        self.with_get = True
+        # The server told something, or the connection was thrown away.
+        self._happened = asyncio.Event()
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, if it can be used as it is."""
+        return None if self._connection is None or self._connection.has_ended else self._connection
+
+    def open(self) -> Opening | None:
+        """Begin to connect, if that was not begun; None where a connection stands."""
+        return self._opening or (None if self._connection is not None else self._start_opening(None))
+
+    async def ready(self, *, deadline: float, offset: float | None) -> Connection:
+        """The connection, opened anew where none can be used; raises `TimeoutError` after `deadline`."""
+        connection = self.connection
+        if connection is not None:
+            return connection
+        await self.put_away()
+        opening = self._opening or self._start_opening(offset)
+        # Where it fails, that is forgotten at once, but for those who waited for it.
+        left = None if deadline == math.inf else max(0, deadline - self._loop.time())
+        await asyncio.wait([opening], timeout=left)
+        if not opening.done():
+            raise TimeoutError("the connection is not yet open")
+        return opening.result().connection
+
+    def renew_tag(self) -> None:
+        """Publish retentions where the server can have them: in a slot that it owns."""
+        self.retentions.connected(b"" if self._around is None else self._around.tag() or b"")
+
+    def tell(self) -> None:
+        """Tell the cluster what was learned here: of other data, or that the retentions' slot has moved."""
+        self._happened.set()
+        if self._around is None:
+            return
+        moved = self.retentions.elsewhere
+        if moved is not None:
+            self._around.look_again(moved)
+            self.renew_tag()
+        if self.fence.has_to_tell:
+            self.fence.has_to_tell = False
+            self._around.look_around()
+
+    async def has_told_since(self, at: float, survey: Callable[[], None], *, patience: float) -> bool:
+        """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
+
+        `survey` is what makes it, in its turn.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.connection is None or not self.fence.vitals.has_told_since(at):
+                    self.fence.vitals.hurry()
+                    survey()
+                    self._happened.clear()
+                    await self._happened.wait()
+                return True
+        return False
+
+    async def survey(self, *, deadline: float) -> None:
+        """Ask the server of itself, and write and read the anchors that are due; raises like `ready`.
+
+        Each of that without any entry, and only where it is time for it.
+        """
+        connection = await self.ready(deadline=deadline, offset=None)
+        fence, at = self.fence, self._loop.time()
+        look = fence.vitals.look(at)
+        writes, buckets = fence.survey(at)
+        if not (look or buckets):
+            return
+        reads = fence.sights.buckets.reads
+        commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
+        replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
+        at = self._loop.time()
+        if look and isinstance(replies[0], bytes):
+            # First: what was read may be of other data than the connection was opened to.
+            fence.vitals.looked(parse_info(replies[0]), at)
+        values = replies[len(replies) - len(buckets) :]
+        fence.surveyed(buckets, values, at)
+        moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)
+        if moved is not None and self._around is not None:
+            # What is there now has to be seen before it goes on.
+            self._around.look_again(moved)
+        self.tell()
+
+    async def put_away(self) -> None:
+        """Throw the connection away."""
+        self._happened.set()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.put_away()
+
+    async def give_up(self, error: Exception) -> None:
+        """Throw the connection away because of `error`; in a cluster somebody else may serve now."""
+        await self.put_away()
+        if self._around is not None:
+            self._around.look_again(error)
+
+    async def aclose(self) -> None:
+        """Throw the connection away, and give up opening one."""
+        opening = self._opening
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
+        await self.put_away()
+
+    def _start_opening(self, offset: float | None) -> Opening:
+        # Not in the context of whichever request wants it.
+        opening = self._loop.create_task(self._open(offset), context=contextvars.Context())
+        opening.add_done_callback(self._opened)
+        self._opening = opening
+        return opening
+
+    def _opened(self, opening: Opening) -> None:
+        self._opening = None
+        # One that fails while nobody waits for it is not a bug to report.
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        opened = opening.result()
+        self._connection = opened.connection
+        self.with_get = opened.info is None or opened.info.answers_set_with_get
+        self.renew_tag()
+        self.fence.connected(
+            opened.info,
+            opened.anchors,
+            lived=time.monotonic() - self._settings.made,
+            asked=opened.asked,
+        )
+        self.tell()
+
+    async def _open(self, offset: float | None) -> Opened:
+        limit = max(self._settings.timeout, SHORTEST_OPENING)
+        async with asyncio.timeout(limit):
+            connection = await self._connect(limit)
+            try:
+                sent = self._loop.time()
+                info = await inspect(connection)
+                asked = sent, self._loop.time()
+                health = examine(self._name, info, None if offset is None else self._loop.time() + offset)
+                for sentence in health.warnings:
+                    self._settings.notices.warn(sentence)
+                require_fit(health, self._settings)
+                anchors = await self._anchors(connection) if info is not None and info.can_be_watched else {}
+            except BaseException:
+                await connection.put_away()
+                raise
+        return Opened(connection, info, asked, anchors)
+
+    async def _anchors(self, connection: Connection) -> Mapping[int, bytes | None]:
+        """The anchors of the server's buckets, but for those that it has not."""
+        reads = self.fence.sights.buckets.reads
+        buckets = tuple(range(len(reads))) if self._around is None else self._around.buckets()
+        if not buckets:
+            return {}
+        replies = await connection.replies(b"".join([reads[bucket] for bucket in buckets]), len(buckets))
+        return {
+            bucket: reply
+            for bucket, reply in zip(buckets, replies, strict=True)
+            if reply is None or isinstance(reply, bytes)
+        }

@@ -1,0 +1,239 @@
+"""The replay store that several workers and machines share, on Redis or Valkey (RFC 9449 section 11.1)."""
+
+import asyncio
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from typing import Self, Unpack
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.memory import MemoryReplayStore
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.cluster import Cluster
+from dpop_middleware.replay.redis.connection import Connect, inspect
+from dpop_middleware.replay.redis.endpoints import (
+    AnyEndpoint,
+    ClusterNodes,
+    endpoint_of_client,
+    endpoint_of_url,
+)
+from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth, cause, examine, require_fit, try_out
+from dpop_middleware.replay.redis.options import Options, Settings, check_transport
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.topology import tag_of
+from dpop_middleware.replay.redis.writer import Writer
+from dpop_middleware.replay.redis.writes import Outcome, PendingWrite
+from dpop_middleware.replay.store import ReplayEntry
+
+__all__ = ["RedisReplayStore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The connections of one event loop of one process."""
+
+    pid: int
+    writer: Writer | Cluster
+
+
+class RedisReplayStore:
+    """Remembers proofs for all workers and machines that share a Redis or Valkey server, or a cluster.
+
+    `client` is a `redis.asyncio` client: `Redis`, `Sentinel.master_for()` or `RedisCluster`. Its settings
+    are used, not its connections, and it stays the caller's to close. Connections are opened by `open`, or at
+    the first request of each process and event loop.
+
+    - `prefix`: put before each key, so that several services can share a server. No braces. Default `"dpop"`.
+    - `timeout`: seconds that one `add` may take in all, a retry included. Default 0.25.
+    - `max_waiting`: requests that may wait for one server; more are refused. Default 10,000.
+    - `wait_replicas`: replicas that must have confirmed an entry (`WAIT`) before it counts. Default 0.
+    - `strict`: True refuses a server whose `maxmemory-policy` is not `noeviction`, or isn't told, when we
+      connect to it; False, the default, warns.
+    - `new_server`: what to think of a server that was there before this store and knows nothing of us.
+      `"accept"`, the default, takes it for new. What that costs: where a server has lost its entries and the
+      first worker to write there afterwards was started since, the proofs of the minute before can come back
+      at such workers, once, until one writes that was there before. `"wait"` takes it for a server that lost
+      its memory, so that a proof which could have been accepted before it started is answered 503, at a true
+      first start too. A server that started, or was flushed, after this store was opened (`open`, which the
+      middleware's lifespan calls) or was first asked is never taken for new.
+    - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` judges
+      by this process's own memory instead: the same proof is then accepted once by each process.
+    - `on_evictions`: `"refuse"`, the default, takes keys that the server evicts for lost entries: requests
+      are answered 503 while that goes on. `"accept"` goes on, and proofs that were evicted pass again.
+    - `on_exchange`: is called, synchronously, with an `events.StoreExchange` for each exchange with a server.
+    - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
+      stands between this process and the server can say that no proof was used before, and read the password.
+
+    Raises `ConfigurationError` for what can't work. Not checked: a master that a partition has cut off from
+    its replicas (see the README). Evicted keys, and what else is lost while a connection survives, are
+    noticed within a second.
+    """
+
+    def __init__(self, client: object, **options: Unpack[Options]) -> None:
+        settings = self._settings = Settings.of(options)
+        self._endpoint: AnyEndpoint = (
+            client if isinstance(client, AnyEndpoint) else endpoint_of_client(client)
+        )
+        check_transport(self._endpoint, settings)
+        is_cluster = isinstance(self._endpoint, ClusterNodes)
+        self._buckets = Buckets(settings.prefix.encode(), spread=is_cluster)
+        self._timeout = settings.timeout
+        self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None
+        self._local_answers = 0
+        self._unavailable_answers = 0
+        self._sessions: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._inherited: list[Session] = []
+        self._looks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def from_url(cls, url: str, **options: Unpack[Options]) -> Self:
+        """The store at `url`; the options are those of the class.
+
+        `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path?db=0`,
+        `redis+sentinel://host:26379,host:26379/service-name/0`, `redis+cluster://host:6379,host:6379`, the
+        last two also with `rediss`. `valkey` and `valkeys` mean `redis` and `rediss`. Query options are
+        redis-py's, such as `ssl_ca_certs`. Raises `ConfigurationError`.
+        """
+        return cls(endpoint_of_url(url), **options)
+
+    async def add(self, entry: ReplayEntry) -> bool:
+        """Remember `entry`; True the first time, False when its proof was presented before.
+
+        Raises `Unavailable` when that can't be known within the timeout.
+        """
+        if self._local is not None:
+            return await self._add_with_local(entry, self._local)
+        outcome = await self._ask(entry)
+        if isinstance(outcome, bool):
+            return outcome
+        self._unavailable_answers += 1
+        raise outcome
+
+    async def health(self) -> StoreHealth:
+        """Ask every server that takes writes how it is, and write a key there that lives for a second.
+
+        For readiness probes: on connections of their own, within twice the `timeout`.
+        """
+        try:
+            async with asyncio.timeout(self._timeout * 2):
+                nodes = await asyncio.gather(*(self._node(*server) for server in await self._servers()))
+        except Exception as error:  # noqa: BLE001 - as in `_node`
+            nodes = [NodeHealth(address=self._endpoint.name, error=cause(error))]
+        return StoreHealth(
+            ok=all(node.error is None for node in nodes),
+            nodes=tuple(nodes),
+            local_answers=self._local_answers,
+            unavailable_answers=self._unavailable_answers,
+        )
+
+    async def open(self) -> None:
+        """Connect to every server in the background, and log what is wrong before a request finds out.
+
+        A worker that did so notices what happens to its servers from then on, one that didn't from its first
+        request on.
+        """
+        loop = asyncio.get_running_loop()
+        self._session(loop).writer.open()
+        look = loop.create_task(self._warn(), name="dpop replay store check")
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+
+    async def _warn(self) -> None:
+        for node in (await self.health()).nodes:
+            if node.error is not None:
+                self._settings.notices.warn(
+                    f"{node.address}: the replay store can't be used ({node.error})", again_after=60
+                )
+            for sentence in node.warnings:
+                self._settings.notices.warn(sentence)
+
+    async def aclose(self) -> None:
+        """Close this event loop's connections; requests still waiting are answered 503.
+
+        Other event loops keep theirs, and a later `add` opens new ones.
+        """
+        loop = asyncio.get_running_loop()
+        looks = [look for look in self._looks if look.get_loop() is loop]
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+        session = self._sessions.pop(loop, None)
+        if session is not None and session.pid == os.getpid():
+            await session.writer.aclose()
+
+    async def _ask(self, entry: ReplayEntry) -> Outcome:
+        loop = asyncio.get_running_loop()
+        write = PendingWrite(entry, self._buckets, self._timeout, loop)
+        self._session(loop).writer.submit(write)
+        return await write.answer
+
+    async def _add_with_local(self, entry: ReplayEntry, local: MemoryReplayStore) -> bool:
+        known: Outcome
+        try:
+            known = await local.add(entry)
+        except Unavailable as full:
+            known = full
+        if known is False:
+            return False
+        outcome = await self._ask(entry)
+        if isinstance(outcome, bool):
+            return outcome
+        self._unavailable_answers += 1
+        if isinstance(known, Unavailable):
+            raise known
+        self._local_answers += 1
+        self._settings.notices.warn(
+            "the replay store can't be asked: this process judges replays by its own memory "
+            "(on_unavailable='local')",
+            again_after=60,
+        )
+        return known
+
+    def _session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        session = self._sessions.get(loop)
+        if session is None or session.writer.closed or session.pid != os.getpid():
+            return self._new_session(loop)
+        return session
+
+    def _new_session(self, loop: asyncio.AbstractEventLoop) -> Session:
+        pid = os.getpid()
+        for old, session in list(self._sessions.items()):
+            if session.pid != pid:
+                # Sockets that a fork copied: the parent uses them. Kept, so that nothing closes them here.
+                self._inherited.append(self._sessions.pop(old))
+            elif old.is_closed():
+                del self._sessions[old]
+        writer: Writer | Cluster
+        endpoint = self._endpoint
+        if isinstance(endpoint, ClusterNodes):
+            writer = Cluster(endpoint, self._settings, self._buckets)
+        else:
+            writer = Writer(endpoint.name, endpoint.connect, self._settings, Sights(self._buckets), None)
+        session = self._sessions[loop] = Session(pid, writer)
+        return session
+
+    async def _servers(self) -> list[tuple[str, Connect, bytes]]:
+        """Each server that takes writes: its name, what connects to it, the hash tag of a slot of its own."""
+        endpoint = self._endpoint
+        if not isinstance(endpoint, ClusterNodes):
+            return [(endpoint.name, endpoint.connect, b"")]
+        topology = await Cluster(endpoint, self._settings, self._buckets).topology()
+        return [
+            (f"{host}:{port}", endpoint.at((host, port)), tag_of(topology, (host, port)) or b"")
+            for host, port in topology.masters
+        ]
+
+    async def _node(self, name: str, connect: Connect, tag: bytes) -> NodeHealth:
+        health = NodeHealth(address=name)
+        try:
+            connection = await connect(self._timeout)
+            try:
+                # The only clock that is read here: nobody hands in the time of a health check.
+                health = examine(name, await inspect(connection), time.time())
+                require_fit(health, self._settings)
+                return await try_out(connection, health, self._settings, tag)
+            finally:
+                await connection.put_away()
+        except Exception as error:  # noqa: BLE001 - a credential provider may raise anything; it is the verdict
+            return dataclasses.replace(health, error=cause(error))

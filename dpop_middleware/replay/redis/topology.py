@@ -1,0 +1,239 @@
+"""A cluster as a whole: which node owns which slot, and whose data each master has.
+
+What a writer asks of the cluster around it is here too. Writes that can't be judged before the other masters
+have answered wait for that.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import InvalidResponse
+
+from dpop_middleware.replay.redis.anchors import Anchor
+from dpop_middleware.replay.redis.connection import ask, first_answer
+from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.vitals import parse_info, still_has
+from dpop_middleware.replay.redis.writes import PendingWrite, refuse
+
+__all__ = [
+    "Inquiry",
+    "Surroundings",
+    "Topology",
+    "fetch_topology",
+    "identities_among",
+    "tag_of",
+    "with_owner",
+]
+
+# Enough to find one that answers, without a storm of connections from every worker.
+MOST_ASKED = 3
+MOST_HELD = 5
+# Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.
+PATIENCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """`owners` holds the master of each slot, None where there is none; `nodes` every node, masters first."""
+
+    owners: tuple[Address | None, ...]
+    nodes: tuple[Address, ...]
+
+    @property
+    def masters(self) -> tuple[Address, ...]:
+        """The nodes that own slots."""
+        return tuple(dict.fromkeys(owner for owner in self.owners if owner is not None))
+
+
+async def fetch_topology(cluster: ClusterNodes, nodes: Iterable[Address], timeout: float) -> Topology:
+    """Ask some of `nodes` for the slots and believe the first that answers within `timeout` seconds."""
+    known = tuple(dict.fromkeys(nodes))
+    # Others each time, so that a few that hang don't stand in the way.
+    asked = random.sample(known, min(len(known), MOST_ASKED))
+    return await first_answer(_ask(cluster, node, timeout) for node in asked)
+
+
+async def _ask(cluster: ClusterNodes, node: Address, timeout: float) -> Topology | None:
+    reply = await ask(cluster.at(node), timeout, b"CLUSTER", b"SLOTS")
+    return _parse(reply, node, cluster) if isinstance(reply, list) and reply else None
+
+
+async def identities_among(
+    cluster: ClusterNodes, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float
+) -> frozenset[bytes]:
+    """Those of the identities `wanted` whose data masters among `nodes` have now, if they say so in time."""
+    found: set[bytes] = set()
+    pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout)) for node in nodes}
+    try:
+        while pending and not wanted <= found:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            found.update(*(task.result() for task in done if task.exception() is None))
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    return frozenset(found)
+
+
+async def _had(cluster: ClusterNodes, node: Address, wanted: frozenset[bytes], timeout: float) -> set[bytes]:
+    reply = await ask(cluster.at(node), timeout, b"INFO")
+    info = parse_info(reply if isinstance(reply, bytes) else b"")
+    return {one for one in wanted if info.role == "master" and still_has(info, one)}
+
+
+def _parse(reply: list[object], asked: Address, cluster: ClusterNodes) -> Topology:
+    owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+    masters: list[Address] = []
+    replicas: list[Address] = []
+    for slots in reply:
+        match slots:
+            case [int(first), int(last), master, *others] if 0 <= first <= last < len(owners):
+                owner = _address(master, asked, cluster)
+                masters.append(owner)
+                replicas.extend(_address(other, asked, cluster) for other in others)
+                owners[first : last + 1] = [owner] * (last + 1 - first)
+            case _:
+                raise InvalidResponse("the server's account of the cluster's slots can't be read")
+    return Topology(tuple(owners), tuple(dict.fromkeys((*masters, *replicas))))
+
+
+def _address(node: object, asked: Address, cluster: ClusterNodes) -> Address:
+    match node:
+        case [bytes() | None as host, int(port), *_]:
+            # A node that doesn't know its own address leaves it empty: it is the one that we reached.
+            address = (host.decode() if host else asked[0], port)
+            return cluster.announced(address)
+        case _:
+            raise InvalidResponse("the server's account of a cluster node can't be read")
+
+
+def with_owner(topology: Topology, slot: int, owner: Address) -> Topology:
+    """The same topology but for one slot, as a redirection tells."""
+    owners = (*topology.owners[:slot], owner, *topology.owners[slot + 1 :])
+    return Topology(owners, tuple(dict.fromkeys((*topology.nodes, owner))))
+
+
+def tag_of(topology: Topology, owner: Address) -> bytes | None:
+    """A hash tag, the same in every process, whose slot `owner` owns; None when it owns none."""
+    if owner not in topology.owners:
+        return None
+    number = 0
+    while topology.owners[key_slot(b"%d" % number)] != owner:
+        number += 1
+    return b"{%d}" % number
+
+
+class Present(Protocol):
+    """Those of the identities whose data other masters have now.
+
+    None where one of them says nothing: without `patient` that is taken for a loss of its data.
+    """
+
+    def __call__(self, identities: frozenset[bytes], *, patient: bool) -> Awaitable[frozenset[bytes] | None]:
+        """See the class."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The cluster around a writer, as it asks for it when a write belongs elsewhere.
+
+    - `resubmit`: sends a write once more, to whichever server it belongs to now. `redirect` follows MOVED and
+      ASK.
+    - `look_again`: looks at the topology again, since a server could not be used or has lost a slot.
+    - `tag`: the hash tag of a slot that the writer's server owns, None when it owns none; `buckets`: those in
+      its slots.
+    - `look_around`: the writer's server has other data: see what lies on the others, and can't be lost with
+      them.
+    - `present`: whose data other masters have now.
+    """
+
+    resubmit: Callable[[PendingWrite], None]
+    redirect: Callable[[PendingWrite, ServerError], None]
+    look_again: Callable[[Exception], None]
+    tag: Callable[[], bytes | None]
+    buckets: Callable[[], Sequence[int]]
+    look_around: Callable[[], None]
+    present: Present
+
+
+class Inquiry:
+    """What the `fence` of one server can't judge by itself. Belongs to one event loop.
+
+    `then` is called after each answer: there may be anchors to write. `patience` is for how many seconds a
+    master that says nothing is asked again.
+    """
+
+    def __init__(
+        self,
+        fence: Fence,
+        around: Surroundings | None,
+        then: Callable[[], None],
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._patience = patience
+        self._fence = fence
+        self._around = around
+        self._then = then
+        self._loop = asyncio.get_running_loop()
+        self._held: list[PendingWrite] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._task is not None
+
+    def hold(self, writes: Iterable[PendingWrite]) -> None:
+        """Let `writes`, which are stored, be tried again after the answer: then they are recognised."""
+        for write in writes:
+            write.tries -= 1
+            write.held += 1
+            if write.held > MOST_HELD:
+                refuse((write,))
+                continue
+            self._loop.call_at(write.deadline, refuse, (write,), context=contextvars.Context())
+            self._held.append(write)
+
+    def look(self) -> None:
+        """Ask, if there is something to ask and nobody does."""
+        if self._task is None and self._around is not None and self._fence.standing.foreign:
+            self._task = self._loop.create_task(
+                self._ask(self._around), name="dpop replay store inquiry", context=contextvars.Context()
+            )
+
+    async def aclose(self) -> None:
+        """Give up asking, and answer what waits: it can't be known."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        refuse(self._held)
+
+    async def _ask(self, around: Surroundings) -> None:
+        asked = dict(self._fence.standing.foreign)
+        anchors = map(Anchor.parse, asked.values())
+        identities = frozenset(anchor.identity for anchor in anchors if anchor is not None)
+        until = self._loop.time() + self._patience
+        present = None
+        while present is None:
+            # A master that moves slots, or its machine, may be busy.
+            present = await around.present(identities, patient=self._loop.time() < until)
+        self._fence.settle(asked, present, self._loop.time())
+        self._task = None
+        held, self._held = self._held, []
+        for write in held:
+            if write.bucket in self._fence.standing.foreign:
+                self._held.append(write)
+            else:
+                around.resubmit(write)
+        self._then()
+        self.look()

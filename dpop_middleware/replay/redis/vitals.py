@@ -1,0 +1,294 @@
+"""What a server says of itself: at the opening of a connection, and once a second before a batch is judged.
+
+Its identity may have changed on a connection that survived, its clock may have stepped forward, so that every
+entry has expired, and it may have evicted keys.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2s
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from dpop_middleware.replay.redis.resp import command
+
+__all__ = [
+    "ServerChanged",
+    "ServerClock",
+    "ServerInfo",
+    "ServerUnfit",
+    "VitalSigns",
+    "identity_of",
+    "is_of_data",
+    "is_of_process",
+    "parse_info",
+    "still_has",
+]
+
+NO_REPLICATION_ID = "0" * 40
+# The first Valkey that knows `SET … IFEQ`.
+FIRST_WITH_IFEQ = (8, 1)
+# Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
+# because it erases the traces of the others.
+REWRITING_COMMANDS = frozenset(
+    {
+        "cluster|reset",
+        "config",
+        "config|resetstat",
+        "debug",
+        "flushall",
+        "flushdb",
+        "replicaof",
+        "slaveof",
+        "swapdb",
+    }
+)
+_LOOK_EVERY = 1.0
+_LARGEST_STEP = 1.0
+# By how much two clocks that nobody sets may run apart.
+_DRIFT = 0.001
+_SECTIONS = (b"server", b"replication", b"stats")
+_DIGEST_SIZE: Final = 6
+
+
+class ServerUnfit(RedisError):
+    """The server answers, but may not be used as it is."""
+
+
+class ServerChanged(RedisError):
+    """What is at the other end of a connection isn't any more what it was when the connection was opened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """One server, as of one moment. Times are in seconds; what the server does not tell is None or empty."""
+
+    software: str = ""
+    version: str = ""
+    run_id: str = ""
+    replication_id: str = ""
+    role: str = ""
+    loading: bool = False
+    uptime: int | None = None
+    time: float | None = None
+    maxmemory_policy: str = ""
+    evicted_keys: int = 0
+    former_replication_id: str = ""
+    rewriting_commands: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def was_flushed(self) -> bool:
+        """Whether somebody emptied the server since its start."""
+        return not self.rewriting_commands.isdisjoint({"flushall", "flushdb"})
+
+    @property
+    def can_be_watched(self) -> bool:
+        """Whether the server tells what a loss of its data changes."""
+        return bool(self.run_id) and self.uptime is not None
+
+    @property
+    def was_replica(self) -> bool:
+        """Whether its data were another server's, whose replica it was."""
+        return self.former_replication_id not in {"", NO_REPLICATION_ID}
+
+    @property
+    def answers_ifeq(self) -> bool:
+        """Whether `SET … IFEQ` is known here."""
+        major, minor, *_ = (*self.version.split("."), "", "")
+        if self.software != "valkey" or not major.isdecimal() or not minor.isdecimal():
+            return False
+        return (int(major), int(minor)) >= FIRST_WITH_IFEQ
+
+    @property
+    def answers_set_with_get(self) -> bool:
+        """Whether `SET … NX GET` is known here: Redis 7.0 and every Valkey. Unknown versions count as new."""
+        major = self.version.partition(".")[0]
+        return self.software == "valkey" or not major.isdecimal() or int(major) >= 7
+
+
+def parse_info(text: bytes) -> ServerInfo:
+    """Read the reply to `INFO all`; fields that are missing or odd are left empty."""
+    fields: dict[str, str] = {}
+    for line in text.decode("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        fields[name] = value
+    seconds = _integer(fields, "server_time_usec")
+    software = fields.get("server_name") or "redis"
+    return ServerInfo(
+        software=software,
+        version=fields.get(f"{software}_version") or fields.get("redis_version", ""),
+        run_id=fields.get("run_id", ""),
+        replication_id=fields.get("master_replid", ""),
+        role=fields.get("role", ""),
+        loading=fields.get("loading") == "1",
+        uptime=_integer(fields, "uptime_in_seconds"),
+        time=None if seconds is None else seconds / 1e6,
+        maxmemory_policy=fields.get("maxmemory_policy", ""),
+        evicted_keys=_integer(fields, "evicted_keys") or 0,
+        former_replication_id=fields.get("master_replid2", ""),
+        rewriting_commands=frozenset(
+            name
+            for name in (key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_"))
+            if name in REWRITING_COMMANDS
+        ),
+    )
+
+
+def _integer(fields: Mapping[str, str], name: str) -> int | None:
+    value = fields.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+def _digest(text: str) -> bytes:
+    return blake2s(text.encode(), digest_size=_DIGEST_SIZE).hexdigest().encode()
+
+
+def identity_of(info: ServerInfo) -> bytes:
+    """What tells this server's data from another's, and from its own before it lost them."""
+    return b"%b.%b" % (_digest(info.run_id), _digest(info.replication_id))
+
+
+def is_of_process(identity: bytes, run_id: str) -> bool:
+    """Whether `identity` is that of the server process `run_id`, whatever data it had."""
+    return identity.partition(b".")[0] == _digest(run_id)
+
+
+def is_of_data(identity: bytes, replication_id: str) -> bool:
+    """Whether `identity` is that of data under `replication_id`, whichever server had them."""
+    return identity.partition(b".")[2] == _digest(replication_id)
+
+
+def still_has(info: ServerInfo, identity: bytes) -> bool:
+    """Whether the server has the data of `identity`.
+
+    One that was never another's replica since its start has its own data, whatever their id is now.
+    """
+    is_renamed = not info.was_replica and is_of_process(identity, info.run_id)
+    return is_renamed or identity == identity_of(info)
+
+
+class ServerClock:
+    """The last look at one server: `asked` is when the question was sent that it answered last.
+
+    Times given are of the event loop's clock.
+    Between two looks no more time can pass at the server than from sending the first question to receiving
+    the second answer: what exceeds that is a step, and an event loop that was blocked is none.
+    """
+
+    def __init__(self) -> None:
+        self._sent = self._answered = self._due = -math.inf
+        self.asked = -math.inf
+        self._last: tuple[str, float, float] | None = None
+        self._evicted: tuple[str, int] | None = None
+
+    def look(self, at: float, info: ServerInfo) -> bytes:
+        """The question, where it is time for one; `info` is what the server said when we connected."""
+        if at < self._due:
+            return b""
+        self._sent = at
+        # Before version 7.0 a server takes one section only.
+        return command(b"INFO", *_SECTIONS) if info.answers_set_with_get else command(b"INFO")
+
+    def hurry(self) -> None:
+        """It is time for the question, however short ago the last one was."""
+        self._due = -math.inf
+
+    def connected(self, sent: float, answered: float) -> None:
+        """A connection was opened, and with it the question was asked and answered."""
+        self._sent = sent
+        self.answered(answered)
+
+    def answered(self, at: float) -> None:
+        """The answer to the last question was received."""
+        self._answered, self.asked = at, self._sent
+        self._due = at + _LOOK_EVERY
+
+    def note(self, info: ServerInfo) -> tuple[bool, bool]:
+        """Whether the server has evicted keys since the last look, and whether its clock stepped forward."""
+        evicted, self._evicted = self._evicted, (info.run_id, info.evicted_keys)
+        # One that has evicted before we met it may have done so since we wrote to the one that it replaces.
+        evicts = evicted is not None and info.evicted_keys > (evicted[1] if evicted[0] == info.run_id else 0)
+        last = self._last
+        self._last = None if info.time is None else (info.run_id, info.time, self._sent)
+        if last is None or info.time is None or last[0] != info.run_id:
+            return evicts, False
+        passed = self._answered - last[2]
+        return evicts, info.time - last[1] - passed > _LARGEST_STEP + passed * _DRIFT
+
+
+class VitalSigns:
+    """One server's, as far as it lets us watch it: `info` is None where it doesn't.
+
+    `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
+    it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
+    `lost_at` when of a loss that leaves the anchors as they are.
+    `has_lost` becomes True when entries were lost in a way that leaves the anchors as they are; who deals
+    with that sets it back.
+    """
+
+    def __init__(self, *, heeds_evictions: bool) -> None:
+        self._heeds_evictions = heeds_evictions
+        self._clock = ServerClock()
+        self.info: ServerInfo | None = None
+        self.identity = b""
+        self.is_older = False
+        self.asked_at = self.changed_at = self.lost_at = -math.inf
+        self.is_evicting = False
+        self.has_lost = False
+
+    def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
+        """A new connection stands; return whether the server may have other data than we knew of.
+
+        That is so where it had others at the end of the former connection, and where it took over those of a
+        server that we may have known. `lived` is for how many seconds the store has existed. `asked` is when
+        `info` was asked for and received, by the event loop's clock.
+        """
+        self.info = None
+        if info is None or not info.run_id or info.uptime is None:
+            return False
+        former, self.identity = self.identity, identity_of(info)
+        self._clock.connected(*asked)
+        self._note(info, asked[1])
+        self.info, self.asked_at = info, asked[1]
+        # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
+        self.is_older = info.uptime + 1 > lived
+        if still_has(info, former) if former else not info.was_replica:
+            return False
+        self.changed_at = asked[1]
+        return True
+
+    def has_told_since(self, at: float) -> bool:
+        """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
+        return self.info is None or self._clock.asked >= at
+
+    def hurry(self) -> None:
+        """Ask with the next batch, however short ago that was done."""
+        self._clock.hurry()
+
+    def still_has(self, identity: bytes) -> bool:
+        """Whether the server is a master that has the data of `identity`."""
+        return self.info is not None and self.info.role == "master" and still_has(self.info, identity)
+
+    def look(self, at: float) -> bytes:
+        """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
+        return b"" if self.info is None else self._clock.look(at, self.info)
+
+    def looked(self, info: ServerInfo, at: float) -> None:
+        """Take note of what the server said of itself before a batch.
+
+        Raises `ServerChanged` where it isn't the one any more that the connection was opened to.
+        """
+        if self.info is None:
+            return
+        if identity_of(info) != self.identity or info.role != self.info.role:
+            raise ServerChanged("the server took over other data, or another role")
+        self._clock.answered(at)
+        self._note(info, at)
+
+    def _note(self, info: ServerInfo, at: float) -> None:
+        evicts, steps = self._clock.note(info)
+        self.is_evicting = evicts and self._heeds_evictions
+        if steps or self.is_evicting:
+            self.has_lost, self.lost_at = True, at

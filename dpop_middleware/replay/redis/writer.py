@@ -1,0 +1,298 @@
+"""One long-lived connection to one server, and the queue in front of it.
+
+While a batch is on its way the next one gathers, so writes of concurrent requests travel together and an idle
+server pays nothing for it. One task owns the connection: a request that is cancelled takes nothing with it.
+After any doubt (a timeout, an error while reading) the connection is thrown away, never used again, and each
+write whose outcome is unknown is tried once more with the same owner token, within its own deadline.
+
+           a batch fails twice, or the first connection fails
+    JUDGING -------------------------------------------------> PAUSING   requests are refused at once
+       ^                                    0.1 to 0.4 s later |    ^
+       | it opens                                              v    | it fails
+       +----------------------------------------------------- OPENING   requests wait, within their own time
+
+No request has to come for the connection to be opened again, and none owns an attempt.
+"""
+
+import asyncio
+import contextvars
+import math
+from collections import deque
+from collections.abc import Awaitable, Iterable
+from functools import partial
+
+from dpop_middleware.replay.breaker import CircuitBreaker
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.batch import REDIRECTIONS, Again, Batch
+from dpop_middleware.replay.redis.connection import Connect, Connection
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.server import Server
+from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
+from dpop_middleware.replay.redis.vitals import ServerUnfit
+from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, take, unavailable
+
+__all__ = ["Writer"]
+
+MOST_TRIES = 2
+MOST_IN_BATCH = 512
+
+
+class Writer:
+    """Writes entries to one server. Belongs to one event loop.
+
+    `name` is for the log, `sights` what was seen of the anchors; `around` is None without a cluster.
+    """
+
+    def __init__(
+        self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
+    ) -> None:
+        self._settings = settings
+        self._around = around
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[PendingWrite] = deque()
+        self._flying: list[PendingWrite] = []
+        self._server = Server(name, connect, settings, sights, around)
+        self.connect, self.fence = self._server.open, self._server.fence
+        self._inquiry = Inquiry(self.fence, around, self.survey)
+        self._breaker = CircuitBreaker()
+        self._batch: Batch | None = None
+        self._woken = asyncio.Event()
+        self._last_error: Exception | None = None
+        self._may_begin = False
+        self._has_to_survey = False
+        self._reopening = False
+        self.closed = False
+        # Not in the context of whichever request came first.
+        context = contextvars.Context()
+        self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits here."""
+        return not self._queue and not self._flying and not self._inquiry.is_running
+
+    def own(self, buckets: Iterable[int]) -> None:
+        """The server owns these buckets (now)."""
+        if self._server.connection is not None and self.fence.own(buckets):
+            self.survey()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether writes are refused now without asking the server."""
+        return self._breaker.is_open and not self._reopening
+
+    def open(self) -> None:
+        """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
+        opening = self._server.open()
+        if opening is not None:
+            opening.add_done_callback(lambda _: self.survey())
+
+    def survey(self) -> None:
+        """See whether the server knows us, as soon as nothing else is to be done."""
+        self._has_to_survey = True
+        self._woken.set()
+
+    def has_told_since(self, at: float, *, patience: float) -> Awaitable[bool]:
+        """See `Server.has_told_since`."""
+        return self._server.has_told_since(at, self.survey, patience=patience)
+
+    def submit(self, write: PendingWrite) -> None:
+        """Queue `write`; it is answered by its deadline."""
+        if self.closed or self.refuses:
+            self._refuse((write,))
+        elif len(self._queue) >= self._settings.max_waiting:
+            write.resolve(unavailable(CROWDED))
+        elif not (self._may_begin and self._begin(write)):
+            self._queue.append(write)
+            if self._reopening:
+                self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
+            if self._batch is None:
+                self._woken.set()
+
+    def resubmit(self, write: PendingWrite) -> None:
+        """Queue `write` before those that came later."""
+        if self.closed:
+            self._refuse((write,))
+            return
+        self._queue.appendleft(write)
+        self._woken.set()
+
+    async def aclose(self) -> None:
+        """Close the connection and answer what still waits: it can't be known."""
+        self.closed = True
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._inquiry.aclose()
+        await self._server.aclose()
+        # What the task refuses at its end, in case it had not yet begun.
+        self._refuse(self._queue)
+
+    def _begin(self, write: PendingWrite) -> bool:
+        """Send `write` without waiting for the task, if that can be done; return whether it was."""
+        connection = self._server.connection
+        if connection is None:
+            return False
+        try:
+            self._send(connection, [write])
+        except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
+            self._flying = []
+            return False
+        return True
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                if self._batch is None:
+                    await self._turn()
+                elif self._batch.outcome is None:
+                    await self._sleep()
+                else:
+                    await self._deal_with(self._batch, self._batch.outcome)
+        finally:
+            self.closed = True
+            self._refuse(self._flying)
+            self._refuse_queue()
+            await self._inquiry.aclose()
+            await self._server.aclose()
+
+    async def _sleep(self) -> None:
+        await self._woken.wait()
+        self._woken.clear()
+
+    async def _turn(self) -> None:
+        self._may_begin = False
+        if self._breaker.is_open:
+            await self._reopen()
+            return
+        # Without those that nobody waits for, or whose time is over.
+        self._flying, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
+        self._refuse(late)
+        if not self._flying:
+            await (self._survey() if self._has_to_survey else self._sleep())
+        else:
+            try:
+                first, last = self._flying[0], self._flying[-1]
+                connection = await self._server.ready(deadline=first.deadline, offset=last.offset)
+                self._send(connection, self._flying)
+            except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
+                await self._failed(error, sent=False)
+
+    async def _reopen(self) -> None:
+        """Try to connect once, after a pause, whether or not anybody asks."""
+        self._refuse_queue()
+        await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
+        self._reopening = True
+        try:
+            await self._server.ready(deadline=math.inf, offset=None)
+        except Exception as error:  # noqa: BLE001 - as in a turn
+            self._last_error = error
+            self._breaker.failed(self._loop.time())
+            await self._server.give_up(error)
+            self._refuse_queue()
+        else:
+            self._breaker.succeeded()
+            # What happened to the server meanwhile is known before anybody asks.
+            self._has_to_survey = not self._queue
+        finally:
+            self._reopening = False
+
+    async def _survey(self) -> None:
+        """See whether the server knows us, for no request; if that fails, the next request meets it again."""
+        self._has_to_survey = False
+        try:
+            # Requests that come meanwhile wait for half of their time at most.
+            await self._server.survey(deadline=self._loop.time() + self._settings.timeout / 2)
+            self._inquiry.look()
+        except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
+            await self._server.put_away()
+            if not self._queue:
+                self._last_error = error
+                self._breaker.trip(self._loop.time())
+
+    def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
+        self._may_begin = False
+        self._flying, server = writes, self._server
+        # Half of a request's time for one try leaves the other half for the second.
+        now, offset = self._loop.time(), writes[-1].offset
+        deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
+        server.fence.sights.offset = offset
+        batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
+        data, replies = batch.compose(now=now + offset, at=now, timeout=deadline - now)
+        connection.exchange(data, replies, partial(self._land, batch), deadline=deadline, usual=batch.usual)
+        self._batch = batch
+        for write in writes:
+            write.tries += 1
+
+    def _land(self, batch: Batch, replies: list[object] | Exception) -> None:
+        """Answer those who wait; the task is woken only where there is more to do than that."""
+        writes = self._flying
+        if isinstance(replies, Exception):
+            batch.outcome = replies
+        else:
+            try:
+                at = self._loop.time()
+                batch.land(replies, now=at + writes[-1].offset, at=at)
+            except Exception as error:  # noqa: BLE001 - no error makes the answers known
+                batch.outcome = error
+        self._inquiry.hold(batch.held)
+        if self._settings.on_exchange is not None:
+            batch.tell(self._loop.time())
+        if batch.outcome:
+            self._woken.set()
+            return
+        self._succeeded()
+        if self._queue or self._has_to_survey:
+            self._woken.set()
+        else:
+            # Where several came at once, several are to be expected: they had better wait for each other.
+            self._may_begin = len(writes) == 1
+
+    def _succeeded(self) -> None:
+        self._batch, self._flying, self._last_error = None, [], None
+        self._breaker.succeeded()
+        # A worker that comes anew must not find the server without the anchors that we miss.
+        self._has_to_survey = self.fence.has_to_write
+        self._inquiry.look()
+        self._server.tell()
+
+    async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
+        """Some writes of `batch` need another try, or all of them do."""
+        if isinstance(outcome, Exception):
+            await self._failed(outcome, sent=True)
+            return
+        if batch.get_is_unknown:
+            self._server.with_get = False
+        if batch.wrong_server:
+            await self._server.put_away()
+        self._succeeded()
+        for write, error in reversed(outcome):
+            if error.code in REDIRECTIONS and self._around is not None:
+                self._around.redirect(write, error)
+            else:
+                self._again(write, error)
+
+    async def _failed(self, error: Exception, *, sent: bool) -> None:
+        """The connection is in doubt, and so is what was sent on it."""
+        await self._server.give_up(error)
+        self._breaker.failed(self._loop.time())
+        self._last_error = error
+        writes, self._flying, self._batch = self._flying, [], None
+        for write in reversed(writes):
+            write.unknown = write.unknown or sent
+            self._again(write, error)
+
+    def _again(self, write: PendingWrite, error: Exception) -> None:
+        """One more try where there is one left; otherwise it can't be known."""
+        if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
+            self._refuse((write,), error)
+        elif self._around is not None:
+            self._around.resubmit(write)
+        else:
+            self.resubmit(write)
+
+    def _refuse_queue(self) -> None:
+        self._refuse(self._queue)
+        self._queue.clear()
+
+    def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:
+        refuse(writes, error or self._last_error)

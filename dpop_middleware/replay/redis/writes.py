@@ -1,0 +1,258 @@
+"""Writes on their way: how each can end without an answer, and the anchors that are read after them."""
+
+import asyncio
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from redis.exceptions import InvalidResponse
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.resp import (
+    ASKING,
+    FORBIDDEN,
+    Buckets,
+    ServerError,
+    lifetime,
+    set_if_absent,
+    set_once,
+)
+from dpop_middleware.replay.redis.vitals import ServerUnfit
+from dpop_middleware.replay.store import ReplayEntry
+
+__all__ = [
+    "CROWDED",
+    "EVICTED",
+    "FENCED",
+    "FORGOTTEN",
+    "NO_ANSWER",
+    "OWNER_SIZE",
+    "REDIRECTIONS",
+    "REFUSED",
+    "UNREPLICATED",
+    "WRONG_SERVER",
+    "AnchorReading",
+    "Outcome",
+    "PendingWrite",
+    "refuse",
+    "take",
+    "unavailable",
+]
+
+# The server is not, or no longer, the one to write to: another connection may lead to the right one.
+WRONG_SERVER: Final = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
+REDIRECTIONS: Final = frozenset({"MOVED", "ASK"})
+
+NO_ANSWER: Final = "the replay store did not answer"
+REFUSED: Final = "the replay store refused the entry"
+CROWDED: Final = "too many requests wait for the replay store"
+UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
+FENCED: Final = "the replay store lost entries: a newer proof is needed"
+FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer proof is needed"
+EVICTED: Final = "the replay store evicts entries"
+
+OWNER_SIZE: Final = 16
+
+Outcome = bool | Unavailable
+
+
+def unavailable(
+    description: str,
+    cause: BaseException | None = None,
+    *,
+    retry_after: int = 1,
+    judges_from: float | None = None,
+) -> Unavailable:
+    """The error for one request; of `cause` the log sees the server's error code or the class."""
+    error = Unavailable(
+        description,
+        retry_after=retry_after,
+        newer_proof=judges_from is not None,
+        judges_from=judges_from,
+        check=Check.JTI,
+        actual=None if cause is None else getattr(cause, "code", type(cause).__name__),
+    )
+    error.__cause__ = cause
+    return error
+
+
+class PendingWrite:
+    """An entry until the server has answered for it; times of the event loop's clock unless said.
+
+    `owner` is 128 random bits that this call alone knows: found under the entry's name they say that an
+    earlier try of the same call was applied. `answer` resolves to the outcome, an error included: an
+    exception that nobody fetches, because the request was cancelled, would be reported as a bug.
+    """
+
+    __slots__ = (
+        "answer",
+        "asking",
+        "bucket",
+        "deadline",
+        "held",
+        "made_at",
+        "milliseconds",
+        "name",
+        "namespace",
+        "not_before",
+        "now",
+        "owner",
+        "redirects",
+        "retention",
+        "started",
+        "tries",
+        "unknown",
+        "vouched",
+    )
+
+    def __init__(
+        self, entry: ReplayEntry, buckets: Buckets, timeout: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.bucket, self.name = buckets.locate(entry.key)
+        self.owner = os.urandom(OWNER_SIZE)
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + entry.retention))
+        self.namespace = entry.namespace
+        self.made_at = entry.made_at
+        self.retention = entry.retention
+        self.now = entry.now
+        self.not_before = entry.not_before
+        self.started = loop.time()
+        self.deadline = self.started + timeout
+        self.answer: asyncio.Future[Outcome] = loop.create_future()
+        self.tries = 0
+        self.redirects = 0
+        # How often it waited until another master was asked for its data.
+        self.held = 0
+        self.asking = False
+        # While its slot moves: the node from which it comes still had the anchor.
+        self.vouched = False
+        # A try was sent and its reply never came: it may have been applied.
+        self.unknown = False
+
+    @property
+    def offset(self) -> float:
+        """By how many seconds the entries' clock is before the event loop's."""
+        return self.now - self.started
+
+    def command(self, *, with_get: bool) -> bytes:
+        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
+        if with_get:
+            return set_once(self.name, self.owner, self.milliseconds)
+        return set_if_absent(self.name, self.owner, self.milliseconds)
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Give the waiting request its outcome, unless it has gone."""
+        if not self.answer.done():
+            self.answer.set_result(outcome)
+
+
+def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -> None:
+    """Answer those of `writes` that nobody has answered: because of `cause` it can't be known."""
+    description = REFUSED if isinstance(cause, ServerError | ServerUnfit) else NO_ANSWER
+    for write in writes:
+        if not write.answer.done():
+            write.resolve(unavailable(description, cause))
+
+
+def take(queue: deque[PendingWrite], most: int, now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
+    """Take `most` writes off `queue`, and those before them whose time is over; nobody waits for the rest."""
+    writes: list[PendingWrite] = []
+    late: list[PendingWrite] = []
+    while queue and len(writes) < most:
+        write = queue.popleft()
+        if not write.answer.done():
+            (late if write.deadline <= now else writes).append(write)
+    return writes, late
+
+
+class AnchorReading:
+    """Reads the anchor of each bucket of `writes` once, after them.
+
+    `buckets` are those of the writes, `elsewhere` has the ones that the server doesn't have. While a slot
+    moves, an entry may be asked for at the node to which it goes, where the anchor comes later: then the node
+    that it leaves vouches, which was asked before.
+    """
+
+    def __init__(self, writes: Sequence[PendingWrite], fence: Fence) -> None:
+        self._fence = fence
+        self._since = fence.sights.since
+        moving = dict.fromkeys([write.bucket for write in writes if write.asking])
+        buckets = dict.fromkeys([write.bucket for write in writes])
+        self.buckets = tuple(buckets)
+        self._buckets = [bucket for bucket in buckets if bucket not in moving]
+        self._moving = list(moving)
+        self._values: dict[int, bytes | None] = {}
+        self._was_read = False
+        self._now = 0.0
+        self.usual: tuple[bytes, Sequence[object]] = (b"", ())
+        self.elsewhere: dict[int, ServerError] = {}
+        self.is_forbidden = False
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether a write that looks new may have to wait, or to go elsewhere."""
+        return bool(self.elsewhere or self._fence.standing.foreign)
+
+    def commands(self) -> list[bytes]:
+        """What to send; nothing where the server doesn't let us watch it."""
+        fence = self._fence
+        self._was_read = fence.active
+        if not fence.active:
+            return []
+        reads, standing = fence.sights.buckets.reads, fence.standing
+        if not self._moving:
+            usual = standing.usual(self._buckets)
+            self.usual = usual, [standing.agreed[bucket] for bucket in self._buckets] if usual else ()
+        commands = [reads[bucket] for bucket in self._buckets]
+        for bucket in self._moving:
+            commands += [ASKING, reads[bucket]]
+        return commands
+
+    def take(self, replies: list[object]) -> None:
+        """Take what was asked for off the end of `replies`. Raises one that puts the connection in doubt."""
+        if not self._was_read:
+            return
+        for bucket in reversed(self._moving):
+            self._read(bucket, replies.pop())
+            replies.pop()
+        for bucket in reversed(self._buckets):
+            self._read(bucket, replies.pop())
+
+    def judge(self, *, now: float, at: float) -> None:
+        """Tell the fence what was read. `now` is by the entries' clock, `at` by the event loop's."""
+        self._now = now
+        for bucket, value in self._values.items():
+            if value is not None or bucket not in self._moving:
+                self._fence.observe(bucket, value, now, at)
+
+    def since(self, write: PendingWrite) -> float:
+        """The moment before which entries beside `write` may be missing."""
+        if not self._fence.active:
+            return -math.inf
+        since = self._since[write.bucket]
+        if write.asking and self._values.get(write.bucket) is None and not write.vouched:
+            return max(since, self._now + WORKER_CLOCK_MARGIN)
+        return since
+
+    def vouches(self, write: PendingWrite) -> bool:
+        """Whether the server, which sends `write` elsewhere, still has the anchor of its bucket."""
+        is_foreign = write.bucket in self._fence.standing.foreign
+        return self._values.get(write.bucket) is not None and not is_foreign
+
+    def _read(self, bucket: int, reply: object) -> None:
+        if reply is None or isinstance(reply, bytes):
+            self._values[bucket] = reply
+        elif not isinstance(reply, ServerError):
+            raise InvalidResponse("the server answered an anchor with something else")
+        elif reply.code in REDIRECTIONS or reply.code in WRONG_SERVER:
+            self.elsewhere[bucket] = reply
+            self._fence.standing.drop(bucket)
+        elif reply.code == FORBIDDEN:
+            self.is_forbidden = True
+        else:
+            raise reply

@@ -1,0 +1,536 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+
+import pytest
+from redis.asyncio import RedisCluster
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry, ReplayStore
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import CROWDED
+from dpop_middleware.testing.store_contract import ReplayStoreContract
+from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
+from tests.support.replay import answer, answers, entry
+from tests.support.running import running
+from tests.support.scripted import ScriptedServer
+from tests.support.slots import in_slots, migrate, slots_between
+from tests.support.valkey import HOST, Cluster, Server, until
+
+# Seconds: longer than a busy machine needs to open a cluster and to write its first anchors.
+PATIENT = 3.0
+# Seconds: no machine stands still for half of that, so a 503 is the store's own doing.
+ENDLESS = 30.0
+# So long a client whose slot moves may wait: then no question to a server was ended by its deadline.
+MOVING = ENDLESS / 4
+OF_EACH_MASTER = ((0, 5000), (6000, 10000), (11000, 16383))
+
+
+async def opened(cluster: Cluster) -> RedisReplayStore:
+    """A store that has judged an entry at each of three masters."""
+    store = RedisReplayStore.from_url(cluster.url)
+    for slots in OF_EACH_MASTER:
+        await recovery(store, partial(_entry_in, *slots))
+    return store
+
+
+def _entry_in(first: int, last: int) -> ReplayEntry:
+    return in_slots(first, last, 1)[0]
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(implementation: str) -> Iterator[Cluster]:
+    """Three masters that no test harms."""
+    with Cluster(masters=3, replicas=0, implementation=implementation) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(implementation: str) -> Iterator[Cluster]:
+    """Three masters with a replica each, to be hurt."""
+    with Cluster(masters=3, replicas=1, implementation=implementation) as cluster:
+        yield cluster
+
+
+async def promoted(server: Server) -> float:
+    """Wait until `server` is a master and takes writes for its slots; return when that was (by `running`)."""
+    await eventually(lambda: server.run("ROLE")[0] == "master")
+    await eventually(lambda: "cluster_state:ok" in server.raw("CLUSTER INFO").decode())
+    return running()
+
+
+LOW = (0, 99)
+
+
+def forget(server: Server) -> None:
+    """Empty `server`, so that it looks like one that nobody has used."""
+    server.run("FLUSHALL")
+    server.run("CONFIG", "RESETSTAT")
+
+
+CLUSTER_SLOTS = (b"CLUSTER", b"SLOTS")
+
+
+def sent(server: ScriptedServer, item: ReplayEntry) -> int:
+    """How often `server` was asked to write `item`."""
+    name = Buckets(b"dpop", spread=True).locate(item.key)[1]
+    return len([words for words in server.commands if words[:2] == (b"SET", name)])
+
+
+class TestContract(ReplayStoreContract):
+    @pytest.fixture
+    async def store(self, shared_cluster: Cluster) -> AsyncIterator[ReplayStore]:
+        for server in shared_cluster.servers:
+            forget(server)
+        store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+        yield store
+        await store.aclose()
+
+
+def late(items: list[ReplayEntry]) -> list[ReplayEntry]:
+    """The same entries as a store can judge them that has just lost others."""
+    return [item._replace(not_before=item.not_before + WORKER_CLOCK_MARGIN + 10.0) for item in items]
+
+
+async def test_a_client_of_redis_py(shared_cluster: Cluster) -> None:
+    client = RedisCluster(host=HOST, port=shared_cluster.servers[0].port)
+    store = RedisReplayStore(client, prefix="client", timeout=2.0)
+    item = entry()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    await store.aclose()
+    await client.aclose()
+
+
+async def test_entries_spread_over_the_masters_and_each_is_watched(shared_cluster: Cluster) -> None:
+    store = RedisReplayStore.from_url(shared_cluster.url, prefix="spread", timeout=2.0)
+    assert await answers(store, [entry() for _ in range(300)]) == {True: 300}
+    for server in shared_cluster.servers:
+        names = server.run("KEYS", "spread:{*}:*")
+        assert len([name for name in names if name.endswith("::anchor")]) > 300
+        assert len([name for name in names if not name.endswith("::anchor")]) > 50
+    health = await store.health()
+    assert health.ok
+    assert {node.address for node in health.nodes} == {
+        f"{HOST}:{server.port}" for server in shared_cluster.servers
+    }
+    assert all(node.fenced for node in health.nodes)
+    await store.aclose()
+
+
+async def test_a_flush_of_one_master_closes_its_slots_only(shared_cluster: Cluster) -> None:
+    store = RedisReplayStore.from_url(shared_cluster.url, prefix="dpop", timeout=2.0)
+    lost, kept = in_slots(0, 5000, 30), in_slots(11000, 16383, 30)
+    assert await answers(store, [*lost, *kept]) == {True: 60}
+    shared_cluster.owner(0).run("FLUSHALL")
+    assert await answers(store, [item._replace(now=time.time()) for item in lost]) == {503: 30}
+    assert await answers(store, kept) == {False: 30}
+    assert await answers(store, in_slots(11000, 16383, 30)) == {True: 30}
+    await store.aclose()
+    # The next store is to find nothing of that.
+    for server in shared_cluster.servers:
+        forget(server)
+
+
+class TestOddClusters:
+    """One scripted node that says of the cluster what a test wants."""
+
+    def slots(
+        self, server: ScriptedServer, *ranges: tuple[int, int]
+    ) -> Callable[[tuple[bytes, ...]], bytes | None]:
+        rows = b"".join(
+            b"*3\r\n:%d\r\n:%d\r\n*2\r\n$0\r\n\r\n:%d\r\n" % (first, last, server.port)
+            for first, last in ranges
+        )
+
+        def script(words: tuple[bytes, ...]) -> bytes | None:
+            return b"*%d\r\n%b" % (len(ranges), rows) if words[0] == b"CLUSTER" else None
+
+        return script
+
+    @pytest.fixture
+    async def scripted(self) -> AsyncIterator[ScriptedServer]:
+        async with ScriptedServer() as server:
+            yield server
+
+    def store(
+        self, server: ScriptedServer, *, timeout: float = 2.0, max_waiting: int = 10_000
+    ) -> RedisReplayStore:
+        url = server.url.replace("redis:", "redis+cluster:")
+        return RedisReplayStore.from_url(url, timeout=timeout, max_waiting=max_waiting)
+
+    async def test_a_slot_without_owner(self, scripted: ScriptedServer) -> None:
+        scripted.script = self.slots(scripted, LOW)
+        store = self.store(scripted)
+        assert await answers(store, in_slots(*LOW, 1)) == {True: 1}
+        assert await answers(store, in_slots(LOW[1] + 1, 16383, 3)) == {503: 3}
+        scripted.script = self.slots(scripted, (0, 16383))
+        async with asyncio.timeout(5):
+            # They come without anchors to a store that was used before.
+            while await answer(store, late(in_slots(LOW[1] + 1, 16383, 1))[0]) is not True:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
+    async def test_a_cluster_without_slots(self, scripted: ScriptedServer) -> None:
+        scripted.script = lambda words: b"*0\r\n" if words[0] == b"CLUSTER" else None
+        store = self.store(scripted)
+        assert await answers(store, [entry()]) == {503: 1}
+        await store.aclose()
+
+    async def test_redirections_that_never_end(self, scripted: ScriptedServer) -> None:
+        slots = self.slots(scripted, (0, 16383))
+        moved = b"-MOVED 1 127.0.0.1:%d\r\n" % scripted.port
+
+        def script(words: tuple[bytes, ...]) -> bytes | None:
+            return moved if words[0] == b"SET" and b"anchor" not in words[1] else slots(words)
+
+        scripted.script = script
+        store = self.store(scripted)
+        outcome = await answer(store, entry())
+        assert isinstance(outcome, Unavailable)
+        assert outcome.actual == "MOVED"
+        assert len([words for words in scripted.commands if words[0] == b"SET" and b"PX" in words]) < 10
+        await store.aclose()
+
+    @pytest.mark.slow
+    async def test_a_redirected_write_is_answered_in_its_own_time(self, scripted: ScriptedServer) -> None:
+        async with ScriptedServer() as busy:
+            low = self.slots(scripted, (0, 8191))(CLUSTER_SLOTS)
+            high = self.slots(busy, (8192, 16383))(CLUSTER_SLOTS)
+            assert low is not None
+            assert high is not None
+            both = b"*2\r\n" + low.removeprefix(b"*1\r\n") + high.removeprefix(b"*1\r\n")
+            ask = b"-ASK 1 127.0.0.1:%d\r\n" % busy.port
+            replies = {b"CLUSTER": both}
+            scripted.script = busy.script = lambda words: replies.get(words[0])
+            store = self.store(scripted, timeout=1.0)
+            assert await answers(store, [*in_slots(0, 8191, 1), *in_slots(8192, 16383, 1)]) == {True: 2}
+            scripted.script = lambda words: ask if words[0] == b"SET" else None
+            scripted.hold(b"SET")
+            busy.hold(b"SET")
+            begin = running()
+            redirected = asyncio.ensure_future(answer(store, in_slots(0, 8191, 1)[0]))
+            await asyncio.sleep(0.4)
+            others = [asyncio.ensure_future(answer(store, item)) for item in in_slots(8192, 16383, 2)]
+            await asyncio.sleep(0.05)
+            scripted.release()
+            assert isinstance(await redirected, Unavailable)
+            assert running() - begin < 1.25
+            await store.aclose()
+            assert all(isinstance(outcome, Unavailable) for outcome in await asyncio.gather(*others))
+
+    async def test_more_waiting_for_the_topology_than_may(self, scripted: ScriptedServer) -> None:
+        scripted.script = self.slots(scripted, (0, 16383))
+        store = self.store(scripted, max_waiting=10)
+        outcomes = [
+            getattr(outcome, "description", outcome)
+            for outcome in await asyncio.gather(*(answer(store, entry()) for _ in range(12)))
+        ]
+        assert outcomes == [True] * 10 + [CROWDED] * 2
+        await store.aclose()
+
+    async def test_closing_while_the_topology_is_asked_for(self, scripted: ScriptedServer) -> None:
+        scripted.script = lambda words: b"" if words[0] == b"CLUSTER" else None
+        store = self.store(scripted)
+        asking = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0.05)
+        await store.aclose()
+        assert isinstance(await asking, Unavailable)
+
+    async def test_closing_before_the_topology_is_asked_for(self, scripted: ScriptedServer) -> None:
+        store = self.store(scripted)
+        asking = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0)
+        (session,) = vars(store)["_sessions"].values()
+        await session.writer.aclose()
+        assert isinstance(await asking, Unavailable)
+
+    async def test_a_busy_link_outlives_its_nodes_slots(self, scripted: ScriptedServer) -> None:
+        async with ScriptedServer() as heir:
+            scripted.script = self.slots(scripted, LOW)
+            store = self.store(scripted, timeout=10.0)
+            assert await store.add(in_slots(*LOW, 1)[0]) is True
+            (item,) = late(in_slots(*LOW, 1))
+            async with asyncio.timeout(5):
+                # Each anchor is read as the connection opens, and after it was written.
+                while len([1 for name, *_ in scripted.commands if name == b"GET"]) < 2 * len(
+                    slots_between(*LOW)
+                ):
+                    await asyncio.sleep(0.001)
+            scripted.hold(b"SET")
+            asking = asyncio.ensure_future(answer(store, item))
+            async with asyncio.timeout(5):
+                while not sent(scripted, item):
+                    await asyncio.sleep(0.001)
+            scripted.script = heir.script = self.slots(heir, (0, 8191))
+            async with asyncio.timeout(5):
+                # A slot without owner is what makes the store look again.
+                while await answer(store, late(in_slots(LOW[1] + 1, 8191, 1))[0]) is not True:
+                    await asyncio.sleep(0.01)
+            assert not asking.done()
+            scripted.release()
+            assert await asking is True
+            assert (sent(scripted, item), sent(heir, item)) == (1, 0)
+            async with asyncio.timeout(5):
+                while scripted.open:
+                    assert isinstance(await answer(store, in_slots(8192, 16383, 1)[0]), Unavailable)
+                    await asyncio.sleep(0.01)
+            # What the other node has to say counts from here on.
+            assert await store.add(item) is True
+            assert (sent(scripted, item), sent(heir, item)) == (1, 1)
+            await store.aclose()
+
+    async def test_a_node_that_fails_is_looked_for_elsewhere(self, scripted: ScriptedServer) -> None:
+        async with ScriptedServer() as heir:
+            scripted.script = slots = self.slots(scripted, (0, 16383))
+            store = self.store(scripted)
+            assert await store.add(entry()) is True
+
+            def fail(words: tuple[bytes, ...]) -> bytes | None:
+                if words[0] != b"SET":
+                    return slots(words)
+                scripted.cut()
+                return b""
+
+            scripted.script = fail
+            item = entry()
+            outcome = await answer(store, item)
+            assert isinstance(outcome, Unavailable)
+            assert outcome.actual == "ConnectionError"
+            assert sent(scripted, item) == 2
+            # Two failures in a row: the next is refused unasked, but has the store look for another owner.
+            (item,) = late([entry()])
+            assert isinstance(await answer(store, item), Unavailable)
+            assert sent(scripted, item) == 0
+            slots = heir.script = self.slots(heir, (0, 16383))
+            async with asyncio.timeout(5):
+                while await answer(store, item) is not True:
+                    await asyncio.sleep(0.01)
+            assert sent(heir, item) == 1
+            await store.aclose()
+
+    async def test_addresses_are_translated(self, scripted: ScriptedServer) -> None:
+        scripted.script = self.slots(scripted, (0, 16383))
+        asked: list[tuple[str, int]] = []
+
+        def remap(address: tuple[str, int]) -> tuple[str, int]:
+            asked.append(address)
+            return HOST, scripted.port
+
+        client = RedisCluster(host=HOST, port=scripted.port, protocol=2, address_remap=remap)
+        store = RedisReplayStore(client, timeout=2.0)
+        assert await store.add(entry()) is True
+        assert asked == [(HOST, scripted.port)]
+        await store.aclose()
+
+
+async def test_a_cluster_that_is_not_there() -> None:
+    store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1,{HOST}:2")
+    begin = running()
+    assert await answers(store, [entry() for _ in range(30)]) == {503: 30}
+    assert isinstance(await answer(store, entry()), Unavailable)
+    assert running() - begin < 0.5
+    health = await store.health()
+    assert not health.ok
+    assert health.nodes[0].address == "cluster"
+    await store.aclose()
+
+
+async def test_one_node_of_the_url_is_enough(shared_cluster: Cluster) -> None:
+    url = f"redis+cluster://{HOST}:1,{HOST}:{shared_cluster.servers[2].port}"
+    store = RedisReplayStore.from_url(url, prefix="one", timeout=2.0)
+    assert await answers(store, [entry() for _ in range(100)]) == {True: 100}
+    await store.aclose()
+
+
+async def test_a_server_that_is_no_cluster(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url.replace("redis:", "redis+cluster:"))
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await store.aclose()
+
+
+async def test_a_single_server_url_for_a_cluster(shared_cluster: Cluster) -> None:
+    store = RedisReplayStore.from_url(shared_cluster.servers[0].url, timeout=2.0)
+    (elsewhere,) = in_slots(11000, 16383, 1)
+    outcome = await answer(store, elsewhere)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.actual == "MOVED"
+    await store.aclose()
+
+
+async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
+    for server in shared_cluster.servers:
+        forget(server)
+    source, target = shared_cluster.owner(0), shared_cluster.owner(16383)
+    store = RedisReplayStore.from_url(shared_cluster.url, timeout=ENDLESS)
+    moving = slots_between(0, 16383)[:41]
+    used = in_slots(0, moving[-1], 20)
+    assert await answers(store, used) == {True: 20}
+    # One client in each slot that moves: how long each of them is held up is what we want to know.
+    async with Load(store, clients=41, pause=0.02, slots=moving) as load:
+        for number, slot in enumerate(moving):
+            await asyncio.to_thread(migrate, slot, source, target, [], finish=number % 2 == 0)
+        # Half of the slots stay in between: keys not yet there are asked for at the other node.
+        between = [item for slot in moving[1::2] for item in in_slots(slot, slot, 1)]
+        assert await answers(store, between) == {True: 20}
+        assert await answers(store, between) == {False: 20}
+        assert await answers(store, stolen(used)) == {False: 20}
+        for slot in moving[1::2]:
+            await asyncio.to_thread(migrate, slot, source, target, shared_cluster.servers, finish=True)
+        assert await answers(store, between) == {False: 20}
+        await load.until_accepted_by_all()
+    assert load.accepted > 41
+    assert load.replays_refused > 0
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+    assert not load.refusals
+    assert load.longest_wait < MOVING
+    await store.aclose()
+
+
+def vouches_itself(server: Server, slot: int) -> bool:
+    """Whether the anchor in `slot` bears the identity of the server where it is now."""
+    info = ServerInfo(
+        run_id=server.run("INFO", "server")["run_id"],
+        replication_id=server.run("INFO", "replication")["master_replid"],
+    )
+    (anchor,) = (name for name in server.raw("CLUSTER GETKEYSINSLOT", slot, 100) if b"::anchor" in name)
+    return bytes(server.raw("GET", anchor)).startswith(identity_of(info))
+
+
+async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
+    with Cluster(masters=1, replicas=0, implementation=implementation) as cluster:
+        store = RedisReplayStore.from_url(cluster.url, timeout=ENDLESS)
+        slot = slots_between(0, 16383)[0]
+        item = in_slots(slot, slot, 1)[0]
+        assert await store.add(item) is True
+        source, target = cluster.servers[0], cluster.add_server()
+        target.run("CLUSTER", "MEET", HOST, source.port)
+        until(lambda: target.run("CLUSTER", "MYID") in str(source.raw("CLUSTER NODES")))
+        until(lambda: source.run("CLUSTER", "MYID") in str(target.raw("CLUSTER NODES")))
+        until(lambda: "cluster_state:ok" in target.raw("CLUSTER INFO").decode())
+        async with Load(store, clients=5, slots=[slot]) as load:
+            await asyncio.to_thread(migrate, slot, source, target, [], finish=False)
+            # Asked for at a node that owns nothing, where the fence has nowhere to stand.
+            fresh = in_slots(slot, slot, 3)
+            assert await answers(store, fresh) == {True: 3}
+            assert await answers(store, [*fresh, item]) == {False: 4}
+            await asyncio.to_thread(migrate, slot, source, target, [], finish=True)
+            moved = running()
+            assert await answers(store, [*fresh, item]) == {False: 4}
+            # The fence stands there, too, as soon as the store has looked at the slots again.
+            await eventually(lambda: vouches_itself(target, slot))
+            watched = running() - moved
+            await load.until_accepted_by_all()
+        assert watched < MOVING
+        assert load.replays_refused > 0
+        assert load.replays_accepted == 0
+        assert load.fresh_called_replays == 0
+        assert not load.refusals
+        assert load.longest_wait < MOVING
+        await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
+    store = await opened(cluster)
+    victim = cluster.owner(0)
+    replica = cluster.replica_of(victim)
+    async with Load(store) as load:
+        await load.until_accepted_by_all()
+        await asyncio.to_thread(victim.kill)
+        back = await promoted(replica)
+        await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
+        recovered = running() - back
+        await asyncio.sleep(0.5)
+    assert recovered < RECOVERY + SLACK
+    assert load.longest_wait < TIMEOUT + SLACK
+    assert load.accepted > 100
+    assert load.unavailable > 0
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+    await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementation: str) -> None:
+    """It starts all the same and judges what the others keep, and the rest when a replica has taken over."""
+    options: dict[str, object] = {"cluster-require-full-coverage": "no"}
+    with Cluster(implementation=implementation, options=options) as cluster:
+        victim, living = cluster.owner(0), cluster.owner(16383)
+        replica = cluster.replica_of(victim)
+        replica.run("CONFIG", "SET", "cluster-replica-no-failover", "yes")
+        early = RedisReplayStore.from_url(cluster.url, timeout=PATIENT)
+        used = [*in_slots(0, 5000, 30), *in_slots(6000, 16383, 30)]
+        assert await answers(early, used) == {True: 60}
+        victim.kill()
+
+        async def does_what_it_can(store: RedisReplayStore) -> None:
+            alive, dead = in_slots(6000, 16383, 30), in_slots(0, 5000, 30)
+            begin = running()
+            assert await answers(store, [*alive, *dead]) == {True: 30, 503: 30}
+            assert await answers(store, [*alive, *dead]) == {False: 30, 503: 30}
+            assert await answers(store, stolen(used)) == {False: 30, 503: 30}
+            # A connection that is refused is no reason to wait: each of the three would take as long.
+            assert running() - begin < PATIENT
+
+        client = RedisCluster(host=HOST, port=living.port)
+        stores = [
+            early,
+            RedisReplayStore.from_url(cluster.url, timeout=PATIENT),
+            RedisReplayStore.from_url(
+                f"redis+cluster://{HOST}:{victim.port},{HOST}:{living.port}", timeout=PATIENT
+            ),
+            RedisReplayStore(client, timeout=PATIENT),
+        ]
+        for store in stores:
+            await does_what_it_can(store)
+        await eventually(lambda: b"master,fail " in living.raw("CLUSTER NODES"))
+        stores.append(RedisReplayStore.from_url(cluster.url, timeout=PATIENT))
+        for store in stores:
+            await does_what_it_can(store)
+        replica.run("CONFIG", "SET", "cluster-replica-no-failover", "no")
+        back = await promoted(replica)
+        await asyncio.gather(*(recovery(store, lambda: late(in_slots(0, 5000, 1))[0]) for store in stores))
+        # Five stores of one process ask at once, each of them several servers.
+        assert running() - back < 2 * RECOVERY + SLACK
+        for store in stores:
+            fresh = late([*in_slots(0, 5000, 30), *in_slots(6000, 16383, 30)])
+            assert await answers(store, fresh) == {True: 60}
+            assert await answers(store, fresh) == {False: 60}
+            outcomes = await answers(store, stolen(used))
+            # What the dead one kept is known to the replica, or can't be judged.
+            assert outcomes[True] == 0
+            assert outcomes[False] >= 30
+            await store.aclose()
+        await client.aclose()
+
+
+@pytest.mark.slow
+async def test_a_master_that_hangs_and_one_that_is_asked_to_step_down(cluster: Cluster) -> None:
+    store = await opened(cluster)
+    victim = cluster.owner(0)
+    replica = cluster.replica_of(victim)
+    used = in_slots(0, 5000, 20)
+    assert await answers(store, used) == {True: 20}
+    async with Load(store) as load:
+        await asyncio.sleep(0.3)
+        replica.run("CLUSTER", "FAILOVER")
+        switched = await promoted(replica)
+        await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
+        assert running() - switched < RECOVERY + SLACK
+        await asyncio.to_thread(cluster.until_agreed)
+        replica.pause()
+        back = await promoted(victim)
+        await recovery(store, lambda: late(in_slots(0, 5000, 1))[0])
+        recovered = running() - back
+    replica.resume()
+    assert recovered < RECOVERY + SLACK
+    assert load.longest_wait < TIMEOUT + SLACK
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+    assert (await answers(store, stolen(used)))[True] == 0
+    await store.aclose()

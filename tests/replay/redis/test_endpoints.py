@@ -1,0 +1,199 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.redis.endpoints import (
+    ClusterNodes,
+    SentinelMaster,
+    Standalone,
+    endpoint_of_client,
+    endpoint_of_url,
+)
+from tests.support.valkey import sentinel_client
+
+
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+def test_a_plain_url(scheme: str) -> None:
+    endpoint = endpoint_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
+    assert isinstance(endpoint, Standalone)
+    assert endpoint.connection_class is Connection
+    options = {"host": "db.example", "port": 6380, "db": 3, "username": "user", "password": "p@ss"}
+    assert {name: value for name, value in endpoint.options.items() if name != "protocol"} == options
+    connection: Any = endpoint.connection(1.0)
+    assert int(connection.protocol) == 2
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_a_tls_url(scheme: str, ca_file: Path) -> None:
+    endpoint = endpoint_of_url(f"{scheme}://db.example?ssl_ca_certs={ca_file}")
+    assert endpoint.connection_class is SSLConnection
+    assert endpoint.options["ssl_ca_certs"] == str(ca_file)
+    assert endpoint.options["ssl_check_hostname"] is True
+    assert endpoint_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
+
+
+def test_a_unix_socket_url() -> None:
+    endpoint = endpoint_of_url("unix:///run/redis.sock?db=2")
+    assert endpoint.connection_class is UnixDomainSocketConnection
+    assert dict(endpoint.options) == {"path": "/run/redis.sock", "db": 2}
+
+
+def test_a_sentinel_url(ca_file: Path) -> None:
+    endpoint = endpoint_of_url(
+        "rediss+sentinel://u:p@s1:26380,s2,[::1]:26381/proofs/2"
+        f"?ssl_ca_certs={ca_file}&sentinel_username=su&sentinel_password=sp"
+    )
+    assert isinstance(endpoint, SentinelMaster)
+    assert endpoint.addresses == (("s1", 26380), ("s2", 26379), ("::1", 26381))
+    assert endpoint.service == "proofs"
+    assert endpoint.connection_class is endpoint.sentinel_class is SSLConnection
+    assert endpoint.options["username"] == "u"
+    assert endpoint.options["db"] == 2
+    assert dict(endpoint.sentinel_options) == {
+        "ssl_ca_certs": str(ca_file),
+        "ssl_check_hostname": True,
+        "username": "su",
+        "password": "sp",
+    }
+    assert vars(endpoint.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
+
+
+def test_a_cluster_url() -> None:
+    endpoint = endpoint_of_url("redis+cluster://u:p@n1:7000,n2:7001")
+    assert isinstance(endpoint, ClusterNodes)
+    assert endpoint.addresses == (("n1", 7000), ("n2", 7001))
+    assert endpoint.options["password"] == "p"
+    assert vars(endpoint.connection(1.0, ("n2", 7001)))["port"] == 7001
+
+
+def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:
+    query = "max_connections=3&health_check_interval=5&retry_on_timeout=yes"
+    assert endpoint_of_url(f"redis://h?{query}") == endpoint_of_url("redis://h")
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("redis://h?colour=red", "an option that can't be used: colour$"),
+        ("redis://h?protocol=4", "an option that can't be used: protocol$"),
+        ("redis://h?retry=often", "an option that can't be used: retry$"),
+        ("redis://h?ssl_check_hostname=no", "an option that can't be used: ssl_check_hostname$"),
+        ("rediss://h?ssl_cert_reqs=bogus", "an option that can't be used: ssl_cert_reqs$"),
+        ("redis://h?password=ab&cd=ef", "an option that can't be used: one that is not named here"),
+        ("redis+sentinel://h/s?sentinel_password=a&sentinel_usename=b", "sentinel_usename$"),
+        ("redis+sentinel://h/s?sentinel_usename=b", "an option that can't be used: sentinel_usename$"),
+        ("redis://h?sentinel_password=a", r"belong into a redis\+sentinel:// URL"),
+    ],
+)
+def test_an_option_that_can_not_be_used_is_named(url: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence) as refused:
+        RedisReplayStore.from_url(url)
+    assert "cd" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options", [("ssl_ca_certs",), ("ssl_certfile", "ssl_keyfile")])
+def test_a_file_that_holds_no_certificate(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("not a certificate")
+    query = "&".join(f"{option}={tmp_path / 'x.pem'}" for option in options)
+    with pytest.raises(ConfigurationError, match="a file that holds no certificate or key in PEM form"):
+        RedisReplayStore.from_url(f"rediss://h?{query}")
+
+
+def test_certificate_and_key_may_be_files_of_their_own(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("api.example")
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "chain.pem"))
+    both = f"ssl_certfile={tmp_path / 'chain.pem'}&ssl_keyfile={tmp_path / 'key.pem'}"
+    assert endpoint_of_url(f"rediss://h?{both}").options["ssl_keyfile"]
+
+
+async def test_a_client_gives_its_settings() -> None:
+    client = Redis(
+        host="h",
+        port=1,
+        db=4,
+        username="u",
+        password="p",
+        decode_responses=True,
+        socket_timeout=9,
+        protocol=2,
+        health_check_interval=7,
+        ssl=True,
+        ssl_ca_certs="/ca.pem",
+    )
+    endpoint = endpoint_of_client(client)
+    connection: Any = endpoint.connection(0.5)
+    assert isinstance(connection, SSLConnection)
+    assert (connection.host, connection.port, connection.db, connection.username) == ("h", 1, 4, "u")
+    assert connection.protocol == 2
+    assert connection.socket_timeout is None
+    assert connection.socket_connect_timeout == 0.5
+    assert connection.health_check_interval == 0
+    assert connection.retry._retries == 0  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_sentinel_master_gives_its_settings() -> None:
+    sentinel = sentinel_client(
+        [("s1", 1), ("s2", 2)], sentinel_kwargs={"password": "sp"}, password="p", username="u", db=3
+    )
+    endpoint = endpoint_of_client(sentinel.master_for("proofs"))
+    assert isinstance(endpoint, SentinelMaster)
+    assert endpoint.addresses == (("s1", 1), ("s2", 2))
+    assert endpoint.service == "proofs"
+    assert type(endpoint.connection(1.0, ("m", 3))) is Connection
+    assert endpoint.options["password"] == "p"
+    assert endpoint.sentinel_options["password"] == "sp"
+    secure = endpoint_of_client(sentinel.master_for("proofs", ssl=True))
+    assert type(secure.connection(1.0, ("m", 3))) is SSLConnection
+
+
+async def test_a_sentinel_master_with_a_connection_class_of_its_own_keeps_it() -> None:
+    class Own(Connection):
+        pass
+
+    endpoint = endpoint_of_client(sentinel_client([("s1", 1)]).master_for("proofs", connection_class=Own))
+    assert endpoint.connection_class is Own
+
+
+async def test_a_cluster_client_gives_its_settings() -> None:
+    def remap(address: tuple[str, int]) -> tuple[str, int]:
+        return "127.0.0.1", address[1]
+
+    client = RedisCluster(host="n1", port=7000, password="p", ssl=True, address_remap=remap)
+    endpoint = endpoint_of_client(client)
+    assert isinstance(endpoint, ClusterNodes)
+    assert endpoint.addresses == (("n1", 7000),)
+    assert endpoint.remap is remap
+    assert isinstance(endpoint.connection(1.0, ("n2", 7001)), SSLConnection)
+
+
+def wrong_clients() -> list[tuple[object, str]]:
+    return [
+        (redis.Redis(), "asynchronous"),
+        (sentinel_client([("s", 1)]), "master_for"),
+        (sentinel_client([("s", 1)]).slave_for("proofs"), "replica"),
+        ("redis://localhost", "from_url"),
+        (None, "redis.asyncio"),
+        (object(), "redis.asyncio"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(6))
+async def test_a_client_that_can_not_be_used_is_refused_with_a_sentence(number: int) -> None:
+    client, sentence = wrong_clients()[number]
+    with pytest.raises(ConfigurationError, match=sentence):
+        RedisReplayStore(client)

@@ -1,0 +1,575 @@
+"""What the store does when its server, or the network before it, does what servers and networks do.
+
+Each test says what clients saw: no replay accepted, no fresh proof lost other than by 503, and back within a
+second of the server.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis.writes import CROWDED, FENCED, NO_ANSWER, REFUSED
+from tests.support.load import RECOVERY, SLACK, TIMEOUT, Load, eventually, recovery, stolen
+from tests.support.proxy import Proxy
+from tests.support.replay import after_a_loss, answer, answers, entry
+from tests.support.running import running
+from tests.support.valkey import Server, implementations, until
+
+PATIENCE = 1.0
+WRONG_PASSWORD = {"AuthenticationError", "NOAUTH"}
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[RedisReplayStore]:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def undisturbed(server: Server) -> AsyncIterator[RedisReplayStore]:
+    """A store that a busy machine does not make refuse: what it refuses is the store's own doing."""
+    store = RedisReplayStore.from_url(server.url, new_server="accept", timeout=10.0)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxied(proxy: Proxy) -> AsyncIterator[RedisReplayStore]:
+    store = RedisReplayStore.from_url(proxy.url, new_server="accept")
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def patient(proxy: Proxy) -> AsyncIterator[RedisReplayStore]:
+    """As `proxied`, for tests about something else than the time that an answer takes."""
+    store = RedisReplayStore.from_url(proxy.url, timeout=PATIENCE)
+    yield store
+    await store.aclose()
+
+
+async def refused(store: RedisReplayStore, item: ReplayEntry | None = None) -> Unavailable:
+    outcome = await answer(store, item or entry())
+    assert isinstance(outcome, Unavailable)
+    assert outcome.check is Check.JTI
+    assert outcome.retry_after >= 1
+    return outcome
+
+
+async def test_connection_refused(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.kill()
+    begin = running()
+    for _ in range(20):
+        error = await refused(store, used)
+        assert error.description == NO_ANSWER
+        assert error.actual == "ConnectionError"
+    assert running() - begin < TIMEOUT + SLACK
+    server.start()
+    assert await recovery(store) < RECOVERY
+    assert (await refused(store, used._replace(now=time.time()))).description == FENCED
+
+
+async def test_a_server_that_is_not_there_at_first(server: Server) -> None:
+    server.kill()
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    assert (await refused(store)).actual == "ConnectionError"
+    server.start()
+    assert await recovery(store) < RECOVERY
+    await store.aclose()
+
+
+async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.pause()
+    begin = running()
+    assert await answers(store, [used, *(entry() for _ in range(50))]) == {503: 51}
+    assert running() - begin < TIMEOUT + SLACK
+    # The circuit is open: nobody waits for the deadline but a probe now and then.
+    durations = []
+    for _ in range(100):
+        begin = running()
+        await refused(store)
+        durations.append(running() - begin)
+        await asyncio.sleep(0.005)
+    assert sorted(durations)[90] < 0.05
+    assert max(durations) < TIMEOUT + SLACK
+    server.resume()
+    assert await recovery(store) < RECOVERY
+    assert await store.add(used) is False
+
+
+@pytest.mark.slow
+async def test_killed_and_started_again_under_load(server: Server, store: RedisReplayStore) -> None:
+    async with Load(store) as load:
+        await asyncio.sleep(0.4)
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(server.start)
+        back = running()
+        await load.until_accepted_after(back)
+        recovered = load.last_acceptance - back
+        await asyncio.sleep(0.5)
+        await load.until_a_replay_is_refused()
+    # A proof of now is judged again when no worker's clock can have shown it before the loss.
+    assert recovered < WORKER_CLOCK_MARGIN + RECOVERY
+    assert load.longest_wait < TIMEOUT + SLACK
+    assert load.accepted > 100
+    assert load.unavailable > 0
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+
+
+@pytest.mark.slow
+async def test_loading(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    with server.client() as client:
+        client.mset({f"key:{number}": "x" * 100 for number in range(3000)})
+        client.save()
+    server.kill()
+    server.options |= {"key-load-delay": 500, "loading-process-events-interval-bytes": 1024}
+    server.start()
+    assert (await refused(store)).actual == "BusyLoadingError"
+    until(lambda: server.run("PING"))
+    assert await recovery(store) < RECOVERY
+    # It came back with the snapshot, so this one it does know.
+    assert await store.add(used) is False
+
+
+async def test_a_read_only_replica(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("REPLICAOF", "127.0.0.1", "1")
+    error = await refused(store)
+    assert error.actual in {"READONLY", "ServerUnfit"}
+    server.run("REPLICAOF", "NO", "ONE")
+    assert await recovery(store) < RECOVERY
+    assert await store.add(used) is False
+
+
+async def test_out_of_memory(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    error = await refused(store)
+    assert error.actual == "OOM"
+    assert error.description == REFUSED
+    server.run("CONFIG", "SET", "maxmemory", "0")
+    assert await store.add(entry()) is True
+    assert await store.add(used) is False
+
+
+async def test_permissions_taken_away_and_given_back(server: Server, store: RedisReplayStore) -> None:
+    used = entry()
+    assert await store.add(used) is True
+    server.run("ACL", "SETUSER", "default", "-set")
+    assert (await refused(store)).actual == "NOPERM"
+    server.run("ACL", "SETUSER", "default", "+set")
+    assert await store.add(entry()) is True
+    assert await store.add(used) is False
+
+
+async def test_wrong_password_and_none(server: Server) -> None:
+    server.run("CONFIG", "SET", "requirepass", "right")
+    for credentials in ("", ":wrong@"):
+        store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"))
+        assert (await refused(store)).actual in WRONG_PASSWORD
+        await store.aclose()
+    store = RedisReplayStore.from_url(server.url.replace("//", "//:right@"), new_server="accept")
+    assert await store.add(entry()) is True
+    await store.aclose()
+
+
+async def test_a_password_that_is_changed_under_load(server: Server) -> None:
+    """Connections that stand go on; new ones are refused until the password is the old one again."""
+    used = entry()
+    with server.client() as before:
+        before.config_set("requirepass", "right")
+    url = server.url.replace("//", "//:right@")
+    store, other = (RedisReplayStore.from_url(url, timeout=PATIENCE) for _ in range(2))
+    with server.client(password="right") as admin:
+        assert await store.add(used) is True
+        async with Load(store) as load:
+            await load.until_accepted_after(running())
+            admin.config_set("requirepass", "changed")
+            assert await store.add(entry()) is True
+            assert await store.add(used) is False
+            assert not WRONG_PASSWORD & {actual for _, actual in load.refusals}
+            assert (await refused(other)).actual in WRONG_PASSWORD
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await eventually(lambda: load.unavailable > 20)
+            assert (await refused(store)).actual in WRONG_PASSWORD
+            await refused(store, used._replace(now=time.time()))
+            accepted = load.accepted
+            await asyncio.sleep(0.3)
+            assert load.accepted == accepted
+            admin.config_set("requirepass", "right")
+            back = running()
+            await load.until_accepted_after(back)
+            recovered = load.last_acceptance - back
+            assert await recovery(other) < RECOVERY + SLACK
+            assert await answer(store, used._replace(now=time.time())) is False
+            assert await answer(other, used._replace(now=time.time())) is False
+            await load.until_a_replay_is_refused()
+    assert recovered < RECOVERY + SLACK
+    assert load.longest_wait < PATIENCE + SLACK
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_lost_reply_is_no_replay(proxy: Proxy, patient: RedisReplayStore) -> None:
+    assert await patient.add(entry()) is True
+    for _ in range(20):
+        item = entry()
+        proxy.lose_next_reply = True
+        assert await patient.add(item) is True
+        assert await patient.add(item) is False
+
+
+async def test_a_batch_whose_replies_are_lost(proxy: Proxy, patient: RedisReplayStore) -> None:
+    known = [entry() for _ in range(30)]
+    assert await answers(patient, known) == {True: 30}
+    fresh = [entry() for _ in range(30)]
+    proxy.lose_next_reply = True
+    outcomes = await asyncio.gather(
+        *(patient.add(item) for pair in zip(known, fresh, strict=True) for item in pair)
+    )
+    assert outcomes == [False, True] * 30
+
+
+async def test_replies_that_never_come(proxy: Proxy, patient: RedisReplayStore) -> None:
+    assert await patient.add(entry()) is True
+    item = entry()
+    proxy.swallow_replies = True
+    begin = running()
+    asking = asyncio.ensure_future(patient.add(item))
+    await asyncio.sleep(0.05)
+    proxy.swallow_replies = False
+    assert await asking is True
+    assert running() - begin < PATIENCE + SLACK
+    assert await patient.add(item) is False
+
+
+async def test_a_slow_server_is_waited_for_within_the_timeout(
+    proxy: Proxy, patient: RedisReplayStore
+) -> None:
+    assert await patient.add(entry()) is True
+    proxy.reply_delay = PATIENCE / 4
+    assert await patient.add(entry()) is True
+    assert await answers(patient, [entry() for _ in range(100)]) == {True: 100}
+    proxy.reply_delay = 4 * PATIENCE
+    begin = running()
+    assert (await refused(patient)).actual in {"TimeoutError", "ConnectionError"}
+    assert running() - begin < PATIENCE + SLACK
+
+
+@pytest.mark.slow
+async def test_a_server_that_takes_a_second_for_each_answer(
+    proxy: Proxy, proxied: RedisReplayStore, patient: RedisReplayStore
+) -> None:
+    used = [entry() for _ in range(30)]
+    assert await answers(proxied, used) == {True: 30}
+    async with Load(proxied) as load:
+        await load.until_accepted_after(running())
+        proxy.reply_delay = 1.0
+        begin = running()
+        assert (await refused(proxied)).actual in {"TimeoutError", "ConnectionError"}
+        assert running() - begin < TIMEOUT + SLACK
+        assert await answers(proxied, stolen(used)) == {503: 30}
+        accepted = load.accepted
+        await asyncio.sleep(1.5)
+        assert load.accepted == accepted
+        proxy.reply_delay = 0.0
+        back = running()
+        await load.until_accepted_after(back)
+        recovered = load.last_acceptance - back
+        await load.until_a_replay_is_refused()
+    assert recovered < RECOVERY + SLACK
+    assert load.longest_wait < TIMEOUT + SLACK
+    assert load.unavailable > 0
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+    # Nothing was lost, so every worker knows what was used before.
+    assert await answers(patient, stolen(used)) == {False: 30}
+    assert await answers(patient, [entry() for _ in range(30)]) == {True: 30}
+
+
+async def test_replies_in_crumbs(proxy: Proxy, patient: RedisReplayStore) -> None:
+    assert await patient.add(entry()) is True
+    proxy.piece = 3
+    known = entry()
+    outcomes = await asyncio.gather(*(patient.add(item) for item in (known, entry(), known)))
+    assert outcomes == [True, True, False]
+
+
+async def test_a_connection_that_the_server_closed_while_idle(
+    server: Server, store: RedisReplayStore
+) -> None:
+    for _ in range(5):
+        item = entry()
+        assert await store.add(item) is True
+        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(0.01)
+        assert await store.add(item) is False
+
+
+async def test_a_flush_is_noticed_by_every_worker(server: Server, store: RedisReplayStore) -> None:
+    other = RedisReplayStore.from_url(server.url, new_server="accept")
+    now = time.time()
+    used = [[entry(now=now, age=age) for age in (0.0, 5.0, 15.0)] for _ in range(2)]
+    for asked, items in zip((store, other), used, strict=True):
+        assert await answers(asked, items) == {True: 3}
+    flushed = time.time()
+    server.run("FLUSHALL")
+    for asked, items in zip((store, other), used, strict=True):
+        for item in items:
+            error = await refused(asked, item._replace(now=time.time()))
+            assert error.description == FENCED
+            # The wait ends when a proof of that age would be one from after the flush.
+            assert math.ceil(flushed - item.not_before) <= error.retry_after
+            assert error.retry_after <= math.ceil(time.time() + WORKER_CLOCK_MARGIN - item.not_before)
+            assert error.judges_from is not None
+        assert await asked.add(after_a_loss()) is True
+    # An honest client's next proof, made after the wait that it was told.
+    later = time.time() + 15.5 + WORKER_CLOCK_MARGIN
+    assert await store.add(entry(now=later, age=15.0)) is True
+    await other.aclose()
+
+
+async def test_nothing_else_is_lost_by_a_flush(server: Server, store: RedisReplayStore) -> None:
+    assert await store.add(entry()) is True
+    server.run("FLUSHALL")
+    await refused(store, entry(age=1.0))
+    item = after_a_loss()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    assert await answers(store, [after_a_loss() for _ in range(100)]) == {True: 100}
+
+
+async def test_a_restart_without_persistence(server: Server, undisturbed: RedisReplayStore) -> None:
+    used = [entry(age=random.random() * 15) for _ in range(500)]
+    assert await answers(undisturbed, used) == {True: 500}
+    server.restart()
+    assert await recovery(undisturbed) < RECOVERY
+    assert await answers(undisturbed, [item._replace(now=time.time()) for item in used]) == {503: 500}
+
+
+async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server: Server) -> None:
+    used, early = entry(), RedisReplayStore.from_url(server.url)
+    assert await early.add(used) is True
+    await early.aclose()
+    store = RedisReplayStore.from_url(server.url)
+    # The server tells its uptime in whole seconds, up to one too many.
+    await asyncio.sleep(2.1)
+    server.restart()
+    assert isinstance(await answer(store, used._replace(now=time.time())), Unavailable)
+    await store.aclose()
+
+
+async def test_server_and_workers_restarted_together(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    used = [entry(age=15.0) for _ in range(100)]
+    assert await answers(store, used) == {True: 100}
+    await store.aclose()
+    server.restart()
+    store = RedisReplayStore.from_url(server.url, new_server="wait")
+    assert await answers(store, [item._replace(now=time.time()) for item in used]) == {503: 100}
+    assert await store.add(entry(now=time.time() + 17 + WORKER_CLOCK_MARGIN, age=15.0)) is True
+    await store.aclose()
+
+
+async def test_a_server_that_has_run_for_longer_than_a_proof_lives_needs_no_wait(server: Server) -> None:
+    await asyncio.sleep(2.1)
+    store = RedisReplayStore.from_url(server.url, new_server="wait")
+    assert await store.add(entry(age=0.5 - WORKER_CLOCK_MARGIN)) is True
+    assert isinstance(await answer(store, entry(age=15.0)), Unavailable)
+    await store.aclose()
+
+
+async def test_the_server_is_looked_at_when_the_store_is_opened(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = RedisReplayStore.from_url(server.url)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        await store.open()
+        assert caplog.records == []
+        async with asyncio.timeout(10):
+            while "allkeys-lru" not in caplog.text:
+                await asyncio.sleep(0.01)
+    await store.aclose()
+
+
+async def test_a_server_that_is_away_at_the_start_is_said_to_be(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.kill()
+    store = RedisReplayStore.from_url(server.url)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        await store.open()
+        async with asyncio.timeout(10):
+            while "the replay store can't be used (ConnectionError)" not in caplog.text:
+                await asyncio.sleep(0.01)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    await store.aclose()
+
+
+async def test_closing_does_not_wait_for_a_look_at_a_server_that_hangs(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=30)
+    server.pause()
+    try:
+        await store.open()
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.wait({closing}, timeout=15)
+        assert closing.done(), "it waits as long as for an answer"
+        await closing
+    finally:
+        server.resume()
+
+
+async def test_an_eviction_policy_is_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await answers(store, [entry() for _ in range(10)]) == {True: 10}
+        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert await answers(store, [entry() for _ in range(10)]) == {True: 10}
+    assert len([record for record in caplog.records if "allkeys-lru" in record.message]) == 1
+    await store.aclose()
+
+
+async def test_an_eviction_policy_is_refused_when_strict(server: Server) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    store = RedisReplayStore.from_url(server.url, new_server="accept", strict=True)
+    error = await refused(store)
+    assert (error.description, error.actual) == (REFUSED, "ServerUnfit")
+    assert not (await store.health()).ok
+    server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert await recovery(store) < RECOVERY
+    assert (await store.health()).ok
+    await store.aclose()
+
+
+async def test_clocks_that_differ_are_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    store = RedisReplayStore.from_url(server.url, new_server="accept")
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await store.add(entry(now=time.time() + 60)) is True
+    assert "more than 5 seconds apart" in caplog.text
+    await store.aclose()
+
+
+async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
+    store = RedisReplayStore.from_url(proxy.url, timeout=2.0, max_waiting=10)
+    assert await answers(store, [entry(), entry()]) == {True: 2}
+    proxy.hold()
+    first = [asyncio.ensure_future(answer(store, entry())) for _ in range(5)]
+    await asyncio.sleep(0.02)
+    second = [asyncio.ensure_future(answer(store, entry())) for _ in range(15)]
+    await asyncio.sleep(0)
+    proxy.release()
+    outcomes = await asyncio.gather(*first, *second)
+    assert outcomes[:15] == [True] * 15
+    assert {getattr(error, "description", None) for error in outcomes[15:]} == {CROWDED}
+    await store.aclose()
+
+
+@pytest.mark.slow
+async def test_connections_cut_at_random_under_load(
+    proxy: Proxy, proxied: RedisReplayStore, implementation: str
+) -> None:
+    rounds = 60 if implementation == next(iter(implementations())) else 30
+    slowest = 0.0
+    async with Load(proxied) as load:
+        for _ in range(rounds):
+            for _ in range(random.randint(1, 8)):
+                await asyncio.sleep(random.uniform(0.001, 0.1))
+                match random.randrange(4):
+                    case 0:
+                        proxy.lose_next_reply = True
+                    case 1:
+                        proxy.piece = random.choice([None, 7, 100])
+                    case _:
+                        proxy.cut()
+            proxy.piece = None
+            begin = running()
+            await load.until_accepted_after(begin)
+            slowest = max(slowest, load.last_acceptance - begin)
+        await load.until_a_replay_is_refused()
+    assert slowest < RECOVERY
+    assert load.longest_wait < TIMEOUT + SLACK
+    assert proxy.connections > rounds
+    assert load.accepted > rounds
+    assert load.replays_accepted == 0
+    assert load.fresh_called_replays == 0
+
+
+async def test_a_server_that_is_back_is_found_without_any_request(server: Server) -> None:
+    stores = [RedisReplayStore.from_url(server.url) for _ in "ab"]
+    for store in stores:
+        assert await store.add(entry()) is True
+    server.pause()
+    for store in stores:
+        assert await answers(store, [entry() for _ in range(10)]) == {503: 10}
+        assert await answers(store, [entry() for _ in range(10)]) == {503: 10}
+    server.resume()
+    await asyncio.sleep(RECOVERY)
+    outcomes = await asyncio.gather(*(answers(store, [entry() for _ in range(10)]) for store in stores))
+    assert outcomes == [{True: 10}] * 2
+    for store in stores:
+        await store.aclose()
+
+
+async def test_a_server_that_comes_up_after_the_store_was_opened_is_found_without_any_request(
+    server: Server,
+) -> None:
+    server.kill()
+    store = RedisReplayStore.from_url(server.url, new_server="wait")
+    await store.open()
+    await asyncio.sleep(0.3)
+    server.start()
+    await asyncio.sleep(RECOVERY)
+    assert await answers(store, [after_a_loss() for _ in range(20)]) == {True: 20}
+    await store.aclose()
+
+
+async def test_who_comes_while_the_connection_is_opened_waits_for_it_within_its_own_time(
+    server: Server,
+) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=0.6)
+    assert await store.add(entry()) is True
+    server.pause()
+    for _ in range(2):
+        await answers(store, [entry() for _ in range(3)])
+    # One attempt after the other hangs; who comes then is not refused at once, nor kept for longer.
+    begin, waited = running(), 0.0
+    while waited < 0.3 and running() - begin < 10:
+        asked = running()
+        await refused(store)
+        await asyncio.sleep(0.001)
+        waited = running() - asked
+    assert 0.3 <= waited < 0.6 + SLACK
+    server.resume()
+    assert await recovery(store) < RECOVERY
+    await store.aclose()

@@ -1,0 +1,574 @@
+import dataclasses
+import math
+
+import pytest
+
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
+from dpop_middleware.replay.redis.fence import Fence, NewServer
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+
+NOW = 1_800_000_000.0
+# As much as two workers' clocks may differ.
+MARGIN = 5.0
+OLD_SERVER = ServerInfo(run_id="a" * 40, replication_id="r" * 40, role="master", uptime=1000)
+NEW_SERVER = dataclasses.replace(OLD_SERVER, run_id="b" * 40, replication_id="s" * 40, uptime=0)
+PROMOTED = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, former_replication_id="r" * 40)
+ANCHOR = b"dpop::anchor"
+
+
+class Worker(Fence):
+    """A fence in front of one server, in a process whose event loop's clock shows what the entries' does."""
+
+    def __init__(self, new_server: NewServer = "wait") -> None:
+        super().__init__(Sights(Buckets(b"dpop", spread=False)), new_server)
+
+    @property
+    def change(self) -> float:
+        return self.sights.since[0]
+
+
+class Memory:
+    """The part of a server that the fence writes and reads."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, bytes] = {}
+
+    def connect(self, fence: Worker, info: ServerInfo | None, *, lived: float = 0, at: float = NOW) -> Worker:
+        fence.connected(info, {0: self.keys.get(ANCHOR)}, lived=lived, asked=(at, at))
+        return fence
+
+    def worker(
+        self, info: ServerInfo | None = OLD_SERVER, new_server: NewServer = "wait", lived: float = 0
+    ) -> Worker:
+        return self.connect(Worker(new_server), info, lived=lived)
+
+    def batch(self, fence: Worker, now: float) -> None:
+        """What happens around one batch of writes."""
+        fence.sights.offset = 0.0
+        self.obey(*fence.opening(now, [0]))
+        if fence.active:
+            fence.observe(0, self.keys.get(ANCHOR), now, now)
+
+    def survey(self, fence: Worker, at: float) -> None:
+        """What happens between batches, or before any entry."""
+        writes, buckets = fence.survey(at)
+        self.obey(*writes)
+        fence.surveyed(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
+
+    def obey(self, *commands: bytes) -> None:
+        """`SET name value`, with `NX`, `IFEQ` or without, and the script."""
+        for command in commands:
+            _, name, *words = command.split(b"\r\n")[2::2]
+            if name.startswith(b"if "):
+                found, value = words[2:4]
+                if self.keys.get(words[1]) == found:
+                    self.keys[words[1]] = value
+                continue
+            known = self.keys.get(name)
+            match words:
+                case value, b"NX":
+                    met = known is None
+                case value, b"IFEQ", found:
+                    met = known == found
+                case _:
+                    value, met = words[0], True
+            if met:
+                self.keys[name] = value
+
+    @property
+    def since(self) -> float:
+        anchor = Anchor.parse(self.keys.get(ANCHOR))
+        assert anchor is not None
+        return anchor.since
+
+
+def test_a_server_that_was_never_flushed_has_kept_everything_since_its_start() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    assert fence.change == NOW - 999 + MARGIN
+    memory.batch(fence, NOW + 1)
+    assert fence.opening(NOW + 2, [0]) == []
+    assert memory.since == NOW - 999 + MARGIN
+
+
+def test_a_server_that_just_started_may_have_lost_what_came_before() -> None:
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER)
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+
+
+def test_a_new_server_may_be_declared_new() -> None:
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept")
+    memory.batch(fence, NOW)
+    assert fence.change == memory.since == -math.inf
+
+
+def test_a_server_that_started_after_the_store_was_made_is_never_new() -> None:
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept", lived=1)
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"former_replication_id": "q" * 40}, {"rewriting_commands": frozenset({"flushall"})}],
+    ids=["was a replica", "was flushed"],
+)
+def test_traces_of_a_loss_put_it_at_the_present(evidence: dict[str, object]) -> None:
+    memory = Memory()
+    fence = memory.worker(dataclasses.replace(OLD_SERVER, **evidence))  # type: ignore[arg-type]
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+
+
+def test_a_promoted_replica_is_not_new_by_declaration() -> None:
+    memory = Memory()
+    fence = memory.worker(PROMOTED, "accept")
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+
+
+def test_the_second_process_learns_the_moment_from_the_first() -> None:
+    memory = Memory()
+    first, second = memory.worker(NEW_SERVER), memory.worker(NEW_SERVER)
+    memory.batch(first, NOW)
+    memory.survey(first, NOW)
+    memory.batch(second, NOW + 7)
+    assert first.change == second.change == NOW + MARGIN
+
+
+def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
+    memory = Memory()
+    one, other = memory.worker(), memory.worker()
+    memory.batch(one, NOW)
+    memory.batch(one, NOW + 1)
+    memory.batch(other, NOW + 1)
+    memory.keys.clear()
+    memory.batch(one, NOW + 10)
+    assert one.change == NOW + 10 + MARGIN
+    memory.batch(one, NOW + 11)
+    assert one.change == NOW + 10 + MARGIN
+    memory.batch(other, NOW + 30)
+    assert other.change == NOW + 10 + MARGIN
+    memory.batch(one, NOW + 40)
+    assert one.change == NOW + 10 + MARGIN
+
+
+def test_two_flushes_are_two_changes() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    for moment in (10, 20):
+        memory.batch(fence, NOW + moment - 5)
+        memory.keys.clear()
+        memory.batch(fence, NOW + moment)
+        assert fence.change == NOW + moment + MARGIN
+
+
+def test_an_anchor_that_can_not_be_written_keeps_the_moment_at_the_present() -> None:
+    flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
+    fence = Memory().worker(flushed)
+    for step in range(3):
+        fence.opening(NOW + step, [0])
+        fence.observe(0, None, NOW + step, NOW + step)
+        assert fence.change == NOW + step + MARGIN
+
+
+def test_a_new_connection_to_the_same_server_changes_nothing() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    change = fence.change
+    memory.connect(fence, dataclasses.replace(OLD_SERVER, uptime=1010), at=NOW + 9)
+    memory.batch(fence, NOW + 10)
+    assert fence.change == change
+    assert not fence.has_to_write
+
+
+def test_a_restart_is_placed_at_the_start_of_the_server() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    memory.keys.clear()
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=5), at=NOW + 60)
+    memory.batch(fence, NOW + 60)
+    assert fence.change == NOW + 60 - 4 + MARGIN
+
+
+def test_a_restart_with_an_older_snapshot_is_a_restart() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 0.5)
+    memory.connect(fence, NEW_SERVER, at=NOW + 1)
+    memory.batch(fence, NOW + 1)
+    assert fence.change == NOW + 1 + MARGIN
+    assert memory.since == NOW + 1 + MARGIN
+
+
+def test_who_comes_after_a_restart_with_an_older_snapshot_sees_that_the_anchor_is_anothers() -> None:
+    memory = Memory()
+    first = memory.worker(new_server="accept")
+    memory.batch(first, NOW)
+    newcomer = memory.worker(dataclasses.replace(NEW_SERVER, uptime=3), "accept")
+    memory.batch(newcomer, NOW + 10)
+    assert newcomer.change == NOW - 2 + MARGIN
+    memory.batch(newcomer, NOW + 11)
+    assert memory.since == NOW - 2 + MARGIN
+
+
+def test_another_server_that_ran_all_along_took_over_just_now() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    other = dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40)
+    memory.connect(fence, other, at=NOW + 3)
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_an_uptime_that_a_stepped_clock_made_too_long_does_not_count() -> None:
+    """A host boots 100 s behind, then its clock is set: the server seems to have started long ago."""
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    memory.keys.clear()
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=102), at=NOW + 3)
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_the_old_master_promoted_again_is_a_change() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    memory.connect(fence, PROMOTED, at=NOW + 3)
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_a_first_replica_that_attaches_is_no_change() -> None:
+    memory = Memory()
+    fence, idle = memory.worker(), memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 100)
+    memory.batch(idle, NOW + 100)
+    renamed = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, uptime=1100)
+    memory.connect(fence, renamed, at=NOW + 100)
+    memory.batch(fence, NOW + 100)
+    memory.batch(fence, NOW + 101)
+    memory.connect(idle, renamed, at=NOW + 105)
+    memory.batch(idle, NOW + 105)
+    newcomer = memory.worker(renamed)
+    memory.batch(newcomer, NOW + 106)
+    for one in (fence, idle, newcomer):
+        assert one.change < NOW
+        assert not one.has_to_write
+    anchor = Anchor.parse(memory.keys[ANCHOR])
+    assert anchor is not None
+    assert anchor.identity == identity_of(renamed)
+
+
+def test_a_worker_whose_clock_is_behind_does_not_date_the_change_before_what_we_saw() -> None:
+    memory = Memory()
+    ours, theirs = memory.worker(), memory.worker()
+    memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 1)
+    memory.batch(theirs, NOW - 3)
+    memory.batch(ours, NOW + 10)
+    memory.keys.clear()
+    memory.batch(theirs, NOW + 7)
+    memory.batch(theirs, NOW + 8)
+    memory.batch(ours, NOW + 11)
+    assert ours.change == NOW + 7 + MARGIN
+
+
+def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -> None:
+    memory = Memory()
+    ours = memory.worker()
+    memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 0.5)
+    memory.keys.clear()
+    theirs = memory.worker(new_server="accept")
+    memory.batch(theirs, NOW + 1)
+    assert theirs.change == -math.inf
+    # What others wrote since we last looked is gone too.
+    memory.batch(ours, NOW + 20)
+    assert ours.change == NOW + 20 + MARGIN
+    assert ours.has_to_write
+    memory.batch(ours, NOW + 21)
+    assert ours.change == NOW + 20 + MARGIN
+    assert not ours.has_to_write
+    memory.batch(theirs, NOW + 22)
+    assert theirs.change == NOW + 20 + MARGIN
+    assert not theirs.has_to_write
+    memory.batch(ours, NOW + 60)
+    assert ours.change == NOW + 20 + MARGIN
+
+
+def test_a_connection_that_was_opened_knows_that_the_server_knew_us() -> None:
+    memory = Memory()
+    busy = memory.worker(new_server="accept")
+    memory.batch(busy, NOW)
+    idle = memory.worker(new_server="accept")
+    memory.survey(idle, at=NOW + 3)
+    memory.keys.clear()
+    memory.batch(idle, NOW + 10)
+    assert idle.change == NOW + 10 + MARGIN
+
+
+def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
+    memory = Memory()
+    first = memory.worker()
+    memory.batch(first, NOW)
+    memory.batch(first, NOW + 1)
+    memory.keys.clear()
+    memory.batch(first, NOW + 5)
+    memory.batch(first, NOW + 6)
+    idle = memory.worker()
+    memory.survey(idle, at=NOW + 7)
+    memory.batch(idle, NOW + 8)
+    assert idle.change == NOW + 5 + MARGIN
+
+
+def test_a_connection_that_was_opened_first_takes_the_server_for_new() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept")
+    memory.survey(fence, at=NOW)
+    assert memory.since == -math.inf
+    assert not fence.has_to_write
+    memory.batch(fence, NOW + 5)
+    assert fence.change == -math.inf
+    memory.keys.clear()
+    memory.batch(fence, NOW + 6)
+    assert fence.change == NOW + 6 + MARGIN
+
+
+@pytest.mark.parametrize(
+    ("info", "new_server", "lived"),
+    [(NEW_SERVER, "wait", 0), (NEW_SERVER, "accept", 2)],
+    ids=["not to be taken for new", "younger than we"],
+)
+def test_what_needs_an_entrys_clock_is_not_said_without_one(
+    info: ServerInfo, new_server: NewServer, lived: float
+) -> None:
+    memory = Memory()
+    fence = memory.worker(info, new_server, lived=lived)
+    memory.survey(fence, at=NOW)
+    assert memory.keys == {}
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+    memory.survey(fence, at=NOW)
+    assert memory.since == NOW + MARGIN
+
+
+def test_a_restart_after_the_opening_is_a_restart() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept")
+    memory.survey(fence, at=NOW)
+    memory.keys.clear()
+    # So soon after the store was made that uptime says nothing.
+    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=0), lived=1, at=NOW + 1)
+    memory.survey(fence, at=NOW + 1)
+    assert memory.keys == {}
+    memory.batch(fence, NOW + 1)
+    assert fence.change == NOW + 1 + MARGIN
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"soon", b"i|nan|00000000x", b"i|1.0|x", b"i|1.0|", b"\xff", b"1800000000.0 abcd"]
+)
+def test_an_anchor_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
+    flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
+    memory = Memory()
+    memory.keys[ANCHOR] = value
+    fence = memory.worker(flushed)
+    memory.batch(fence, NOW)
+    assert fence.change == NOW + MARGIN
+    memory.batch(fence, NOW + 1)
+    assert fence.change == memory.since == NOW + MARGIN
+
+
+def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
+    memory = Memory()
+    wrong, right, other = memory.worker(), memory.worker(), memory.worker()
+    years = 3e8
+    for one in (wrong, right, other):
+        memory.batch(one, NOW)
+        memory.batch(one, NOW + 0.5)
+    memory.keys.clear()
+    memory.batch(wrong, NOW + years)
+    memory.batch(wrong, NOW + years + 1)
+    assert memory.since == NOW + years + MARGIN
+    memory.batch(right, NOW + 2)
+    assert right.change == NOW + 2 + MARGIN
+    assert right.too_far_ahead == pytest.approx(years + 3)
+    memory.batch(right, NOW + 3)
+    assert right.too_far_ahead is None
+    memory.batch(other, NOW + 4)
+    assert other.change == NOW + 2 + MARGIN
+    # Who has the wrong clock doesn't write that once more.
+    for step in range(3):
+        memory.batch(wrong, NOW + years + 5 + step)
+        memory.batch(right, NOW + 5 + step)
+    assert right.change == memory.since == NOW + 2 + MARGIN
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        None,
+        ServerInfo(),
+        dataclasses.replace(OLD_SERVER, run_id=""),
+        dataclasses.replace(OLD_SERVER, uptime=None),
+    ],
+)
+def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> None:
+    fence = Memory().worker(info)
+    assert not fence.active
+    assert fence.opening(NOW, [0]) == []
+    assert fence.survey(0) == ([], [])
+    assert fence.vitals.look(0) == b""
+    fence.looked(OLD_SERVER, at=0, now=NOW)
+    fence.observe(0, None, NOW, 0)
+    fence.settle({0: b"i|1.0|00000000"}, frozenset({b"i"}), 0)
+    assert not fence.own([0])
+    assert fence.change == -math.inf
+
+
+def test_a_watched_server_may_turn_out_unwatchable() -> None:
+    fence = Memory().worker(OLD_SERVER)
+    assert fence.active
+    fence.off()
+    assert not fence.active
+    assert fence.opening(NOW, [0]) == []
+
+
+def test_what_was_noticed_by_others_first_is_not_dated_anew() -> None:
+    memory = Memory()
+    fence, other = memory.worker(), memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 5)
+    memory.batch(other, NOW)
+    memory.keys.clear()
+    memory.batch(other, NOW + 6)
+    memory.survey(other, NOW + 6)
+    memory.batch(fence, NOW + 7)
+    assert fence.change == NOW + 6 + MARGIN
+
+
+def raising() -> tuple[Memory, Worker, Worker]:
+    """A server that was flushed, one that took it for new, and one that is about to tell what it knows."""
+    memory = Memory()
+    ours, theirs = memory.worker(new_server="accept"), memory.worker(new_server="accept")
+    memory.batch(ours, NOW)
+    memory.keys.clear()
+    memory.batch(theirs, NOW + 1)
+    memory.batch(ours, NOW + 2)
+    assert ours.has_to_write
+    return memory, ours, theirs
+
+
+def test_what_we_have_to_tell_survives_a_broken_connection() -> None:
+    memory, ours, theirs = raising()
+    memory.connect(ours, dataclasses.replace(OLD_SERVER, uptime=1002), lived=100, at=NOW + 3)
+    memory.batch(ours, NOW + 3)
+    memory.batch(ours, NOW + 4)
+    memory.batch(theirs, NOW + 5)
+    assert ours.change == theirs.change == NOW + 2 + MARGIN
+
+
+def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
+    memory = Memory()
+    away, idle = memory.worker(), memory.worker()
+    memory.batch(away, NOW)
+    memory.batch(away, NOW + 1)
+    memory.batch(idle, NOW + 1)
+    memory.keys.clear()
+    memory.connect(away, OLD_SERVER, lived=2, at=NOW + 13)
+    memory.batch(away, NOW + 13)
+    memory.batch(idle, NOW + 14)
+    newcomer = memory.worker()
+    memory.batch(newcomer, NOW + 15)
+    assert away.change == idle.change == newcomer.change == NOW + 13 + MARGIN
+
+
+def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept", lived=2000)
+    fence.observe(0, None, NOW + 12, NOW + 12)
+    memory.connect(fence, OLD_SERVER, lived=2002, at=NOW + 13)
+    memory.batch(fence, NOW + 13)
+    memory.survey(fence, NOW + 13)
+    newcomer = memory.worker(new_server="accept", lived=1)
+    memory.batch(newcomer, NOW + 14)
+    assert newcomer.change == fence.change > -math.inf
+
+
+def test_what_was_refused_is_tried_again() -> None:
+    memory, ours, theirs = raising()
+    # The server answered the write with an error, and the read with what it had.
+    ours.survey(NOW + 3)
+    ours.surveyed([0], [memory.keys[ANCHOR]], NOW + 3)
+    assert ours.has_to_write
+    memory.survey(ours, NOW + 4)
+    assert not ours.has_to_write
+    memory.batch(theirs, NOW + 5)
+    assert ours.change == theirs.change == NOW + 2 + MARGIN
+
+
+def test_another_name_hides_no_flush() -> None:
+    memory = Memory()
+    ours = memory.worker(new_server="accept")
+    memory.batch(ours, NOW)
+    memory.batch(ours, NOW + 100)
+    memory.keys.clear()
+    renamed = dataclasses.replace(
+        OLD_SERVER,
+        replication_id="t" * 40,
+        uptime=1200,
+        rewriting_commands=frozenset({"flushall"}),
+    )
+    memory.batch(memory.worker(renamed, "accept"), NOW + 150)
+    memory.connect(ours, renamed, lived=1200, at=NOW + 160)
+    memory.batch(ours, NOW + 160)
+    assert ours.change == NOW + 160 + MARGIN
+
+
+def test_an_anchor_is_replaced_only_where_it_is_what_was_read() -> None:
+    memory, ours, _ = raising()
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"EVAL" in write
+    another = Anchor.new(identity_of(OLD_SERVER), NOW + 50, server_time=None).value
+    memory.keys[ANCHOR] = another
+    memory.obey(write)
+    assert memory.keys[ANCHOR] == another
+    ours.with_script = False
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"EVAL" not in write
+    memory.obey(write)
+    assert memory.since == NOW + 2 + MARGIN
+
+
+def test_a_new_valkey_compares_by_itself() -> None:
+    valkey = dataclasses.replace(OLD_SERVER, software="valkey", version="8.1.0")
+    memory = Memory()
+    ours = memory.worker(valkey, "accept")
+    memory.batch(ours, NOW)
+    memory.keys.clear()
+    memory.batch(memory.worker(valkey, "accept"), NOW + 1)
+    memory.batch(ours, NOW + 2)
+    (write,) = ours.opening(NOW + 3, [0])
+    assert b"IFEQ" in write
+    memory.obey(write)
+    assert memory.since == NOW + 2 + MARGIN

@@ -1,0 +1,124 @@
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.redis.health import NodeHealth, cause, examine
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
+from tests.support.replay import answer, entry
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import Server
+
+
+async def health(url: str, **options: object) -> NodeHealth:
+    """What the store says of its one server."""
+    store = RedisReplayStore.from_url(url, timeout=2.0, **options)  # type: ignore[arg-type] # any of them
+    found = await store.health()
+    (node,) = found.nodes
+    assert found.ok is (node.error is None)
+    return node
+
+
+def user(server: Server, *rules: str) -> str:
+    """The URL of a user who may do this much."""
+    server.run("ACL", "SETUSER", "api", "reset", "on", ">secret", *rules)
+    return server.url.replace("//", "//api:secret@")
+
+
+async def test_it_leaves_nothing_behind(server: Server) -> None:
+    assert (await health(server.url)).error is None
+    (name,) = server.run("KEYS", "*")
+    assert name.startswith("dpop::health:")
+    assert 0 < server.run("PTTL", name) <= 1000
+
+
+async def test_a_server_that_is_full_is_not_well(server: Server) -> None:
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    node = await health(server.url)
+    assert node.error == "OOM"
+    assert node.maxmemory_policy == "noeviction"
+
+
+@pytest.mark.parametrize(
+    "rules", [("~dpop:*", "+get", "+info"), ("~other:*", "+set", "+get", "+info")], ids=str
+)
+async def test_a_user_who_may_not_write_is_not_well(server: Server, rules: tuple[str, ...]) -> None:
+    assert (await health(user(server, *rules))).error == "NOPERM"
+
+
+async def test_a_user_who_may_not_read_is_not_fenced(server: Server) -> None:
+    node = await health(user(server, "~dpop:*", "+set", "+info"))
+    assert (node.error, node.fenced) == (None, False)
+    assert "the user may not GET" in node.warnings[-1]
+
+
+async def test_a_server_that_can_not_be_read_is_not_well() -> None:
+    async with ScriptedServer(lambda words: b"-LOADING wait\r\n" if words[0] == b"GET" else None) as scripted:
+        assert (await health(scripted.url)).error == "LOADING"
+
+
+async def test_the_readmes_user_is_well(server: Server) -> None:
+    node = await health(user(server, "~dpop:*", "+set", "+get", "+info"))
+    assert (node.error, node.fenced, node.warnings) == (None, True, ())
+
+
+async def test_replicas_that_are_waited_for_must_be_there(server: Server) -> None:
+    assert (await health(server.url, wait_replicas=1)).error == "too few replicas confirm what is written"
+    assert (await health(user(server, "~dpop:*", "+set", "+get", "+info"), wait_replicas=1)).error == "NOPERM"
+
+
+async def test_replicas_that_confirm_are_well() -> None:
+    async with ScriptedServer(lambda words: b":2\r\n" if words[0] == b"WAIT" else None) as scripted:
+        assert (await health(scripted.url, wait_replicas=2)).error is None
+        assert (await health(scripted.url, wait_replicas=3)).error is not None
+
+
+async def test_a_policy_that_is_not_told_is_not_fit_when_strict(server: Server) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    url = user(server, "~dpop:*", "+set", "+get")
+    node = await health(url, strict=True)
+    assert node.error == "the server's maxmemory-policy is not known to be noeviction"
+    store = RedisReplayStore.from_url(url, timeout=2.0, strict=True)
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await store.aclose()
+
+
+async def test_of_a_credential_provider_that_fails(server: Server) -> None:
+    class Vault:
+        def get_credentials(self) -> tuple[str, str]:
+            raise KeyError("secret path")
+
+        async def get_credentials_async(self) -> tuple[str, str]:
+            raise KeyError("secret path")
+
+    client = Redis.from_url(server.url, credential_provider=Vault())
+    store = RedisReplayStore(client, timeout=2.0)
+    found = await store.health()
+    assert not found.ok
+    assert [node.error for node in found.nodes] == ["KeyError"]
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ServerError("OOM command not allowed"), "OOM"),
+        (ServerError("\x1b[31m red"), "ServerError"),
+        (ServerError(""), "ServerError"),
+        (ServerUnfit("the server is a replica"), "the server is a replica"),
+        (ConnectionError("redis://user:secret@host"), "ConnectionError"),
+    ],
+    ids=repr,
+)
+def test_the_cause_is_told_in_words_of_ours(error: Exception, words: str) -> None:
+    assert cause(error) == words
+
+
+def test_without_a_clock_there_is_no_offset() -> None:
+    info = ServerInfo(run_id="a" * 40, role="master", uptime=5, version="7.2.0", time=time.time() + 60)
+    assert examine("here", info, None).clock_offset is None
+    assert examine("here", info, None).warnings == ()
+    assert "clock" in examine("here", info, time.time()).warnings[0]

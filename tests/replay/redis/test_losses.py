@@ -1,0 +1,230 @@
+"""What a server can lose while the connection to it survives, and what only looks like a loss."""
+
+import asyncio
+import dataclasses
+import logging
+import time
+
+import pytest
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis.vitals import ServerClock, ServerInfo
+from dpop_middleware.replay.redis.writes import EVICTED, FENCED
+from tests.support.replay import after_a_loss, answer, answers, entry
+from tests.support.scripted import ScriptedServer, bulk
+from tests.support.valkey import HOST, Server, until
+
+# Later than the next look at a server.
+LOOK = 1.1
+
+
+def again(items: list[ReplayEntry]) -> list[ReplayEntry]:
+    """The same proofs, presented now."""
+    return [item._replace(now=time.time()) for item in items]
+
+
+async def test_a_flush_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
+    ahead, behind = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    now = time.time()
+    # Proofs of clients whose clocks are ahead, too: acceptable since this moment only.
+    used = [entry(now=now + 4, age=age)._replace(expires_at=now + 100) for age in (0.0, 0.5, 1.0, 2.0, 3.9)]
+    assert await answers(ahead, used) == {True: 5}
+    assert await behind.add(entry(now=now, age=3.0)) is True
+    server.run("FLUSHALL")
+    assert await answers(behind, again(used)) == {503: 5}
+    # What was refused is remembered all the same.
+    assert await answers(ahead, [item._replace(now=time.time() + 4) for item in used]) == {False: 5}
+    await ahead.aclose()
+    await behind.aclose()
+
+
+async def test_a_server_that_takes_over_other_data_and_comes_back(implementation: str) -> None:
+    with (
+        Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
+        Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as other,
+    ):
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(30)]
+        assert await answers(store, used) == {True: 30}
+        connections = server.run("INFO", "stats")["total_connections_received"]
+        server.run("REPLICAOF", HOST, other.port)
+        until(lambda: server.run("ROLE")[3] == "connected")
+        server.run("REPLICAOF", "NO", "ONE")
+        assert server.run("INFO", "stats")["total_connections_received"] >= connections
+        await asyncio.sleep(LOOK)
+        assert await answers(store, again(used)) == {503: 30}
+        assert await store.add(after_a_loss()) is True
+        await store.aclose()
+
+
+async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(implementation: str) -> None:
+    """The old anchor came along to the replica and back, so only the identity tells."""
+    with (
+        Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
+        Server(
+            {"replicaof": (HOST, server.port), "repl-diskless-sync-delay": 0}, implementation=implementation
+        ) as replica,
+    ):
+        until(lambda: replica.run("ROLE")[3] == "connected")
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await store.add(entry()) is True
+        until(lambda: replica.run("KEYS", "dpop::anchor"))
+        replica.run("REPLICAOF", "NO", "ONE")
+        lost = [entry() for _ in range(40)]
+        assert await answers(store, lost) == {True: 40}
+        server.run("REPLICAOF", HOST, replica.port)
+        until(lambda: server.run("ROLE")[3] == "connected")
+        server.run("REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(LOOK)
+        assert await answers(store, again(lost)) == {503: 40}
+        await store.aclose()
+
+
+@pytest.mark.parametrize("policy", ["volatile-ttl", "allkeys-random"])
+async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureFixture) -> None:
+    store, careless = (
+        RedisReplayStore.from_url(server.url, timeout=2.0, on_evictions=how) for how in ("refuse", "accept")
+    )
+    server.run("CONFIG", "SET", "maxmemory-policy", policy)
+    used = [entry() for _ in range(60)]
+    assert await answers(store, used) == {True: 60}
+    assert await careless.add(entry()) is True
+    assert server.run("INFO", "stats")["evicted_keys"] == 0
+    server.run("CONFIG", "SET", "maxmemory", server.run("INFO", "memory")["used_memory"] + 100_000)
+    with server.client() as client:
+        for number in range(400):
+            client.set(f"filler:{number}", "x" * 1000, px=500_000)
+    assert server.run("INFO", "stats")["evicted_keys"] > 0
+    await asyncio.sleep(LOOK)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert (await answers(store, again(used)))[True] == 0
+    assert "on_evictions='accept'" in caplog.text
+    error = await answer(store, entry())
+    assert isinstance(error, Unavailable)
+    # No newer nonce would help.
+    assert (error.description, error.newer_proof) == (EVICTED, False)
+    assert isinstance(await answer(careless, entry(age=-WORKER_CLOCK_MARGIN)), bool)
+    server.run("CONFIG", "SET", "maxmemory", 0)
+    await asyncio.sleep(LOOK)
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await asyncio.sleep(LOOK)
+    error = await answer(store, entry())
+    assert isinstance(error, Unavailable)
+    assert (error.description, error.newer_proof) == (FENCED, True)
+    await store.aclose()
+    await careless.aclose()
+
+
+async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implementation: str) -> None:
+    with (
+        Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
+        Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as replica,
+    ):
+        # What was done to the server before doesn't matter either.
+        server.run("CONFIG", "SET", "repl-backlog-ttl", 1)
+        busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+        first = server.run("INFO", "replication")["master_replid"]
+        used = entry(age=60)
+        assert await busy.add(used) is True
+        assert await idle.add(entry(age=60)) is True
+        replica.run("REPLICAOF", HOST, server.port)
+        until(lambda: replica.run("ROLE")[3] == "connected")
+        replica.run("REPLICAOF", "NO", "ONE")
+        until(lambda: server.run("INFO", "replication")["master_replid"] != first)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert await busy.add(entry(age=60)) is True
+            await asyncio.sleep(0.05)
+        assert await busy.add(used._replace(now=time.time())) is False
+        assert await idle.add(entry(age=60)) is True
+        newcomer = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await newcomer.add(entry(age=60)) is True
+        assert await busy.add(entry(age=60)) is True
+        for store in (busy, idle, newcomer):
+            await store.aclose()
+
+
+class Stepping:
+    """What a server says of itself whose clock steps when it is told to."""
+
+    def __init__(self) -> None:
+        self.step = 0.0
+
+    def __call__(self, words: tuple[bytes, ...]) -> bytes | None:
+        if words[0] != b"INFO":
+            return None
+        microseconds = int((time.time() + self.step) * 1e6)
+        return bulk(
+            f"redis_version:7.2.0\r\nrun_id:{'a' * 40}\r\nmaster_replid:{'b' * 40}\r\nrole:master\r\n"
+            f"uptime_in_seconds:9999\r\nserver_time_usec:{microseconds}\r\n".encode()
+        )
+
+
+async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> None:
+    stepping = Stepping()
+    async with ScriptedServer(stepping) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used, others = ([entry() for _ in range(30)] for _ in "ab")
+        assert await answers(store, [*used, *others]) == {True: 60}
+        await asyncio.sleep(LOOK)
+        assert await answers(store, [entry(age=60)]) == {True: 1}
+        stepping.step = 100.0
+        anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
+        server.keys.clear()
+        server.keys.update(anchors)
+        await asyncio.sleep(LOOK)
+        assert await answers(store, again(used)) == {503: 30}
+        # Others learn of it from the anchor.
+        other = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await store.add(after_a_loss()) is True
+        assert await answers(other, again(others)) == {503: 30}
+        # A step back lets entries live longer, which harms nobody.
+        stepping.step = 0.0
+        await asyncio.sleep(LOOK)
+        assert await store.add(entry(age=-30)) is True
+        await store.aclose()
+        await other.aclose()
+
+
+def look(
+    clock: ServerClock, sent: float, answered: float, told: float, evicted: int = 0
+) -> tuple[bool, bool]:
+    info = ServerInfo(run_id="a", time=told, evicted_keys=evicted)
+    clock.look(sent, info)
+    clock.answered(answered)
+    return clock.note(info)
+
+
+def test_an_event_loop_that_was_blocked_is_no_step() -> None:
+    clock = ServerClock()
+    assert look(clock, 0, 0.1, 1000.0) == (False, False)
+    assert look(clock, 10, 13.0, 1012.9) == (False, False)
+    assert look(clock, 20, 20.1, 1020.0) == (False, False)
+
+
+@pytest.mark.parametrize(("told", "steps"), [(1011.0, False), (1011.2, True), (1110.0, True), (900.0, False)])
+def test_a_step_is_what_exceeds_the_time_that_passed(told: float, steps: bool) -> None:
+    clock = ServerClock()
+    look(clock, 0, 0.1, 1000.0)
+    assert look(clock, 10, 10.1, told) == (False, steps)
+
+
+def test_another_server_has_another_clock_and_counts_anew() -> None:
+    clock = ServerClock()
+    look(clock, 0, 0.1, 1000.0, evicted=5)
+    other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
+    clock.connected(1, 1.1)
+    assert clock.note(other) == (True, False)
+    assert clock.note(other) == (False, False)
+    assert clock.note(dataclasses.replace(other, evicted_keys=10, time=None)) == (True, False)
+    assert clock.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, False)
+
+
+def test_it_looks_once_a_second_and_asks_old_servers_what_they_know() -> None:
+    clock = ServerClock()
+    assert clock.look(10, ServerInfo(version="7.0")).count(b"$") == 4
+    clock.answered(10.1)
+    assert clock.look(11, ServerInfo(version="7.0")) == b""
+    assert clock.look(11.2, ServerInfo(version="6.2")) == b"*1\r\n$4\r\nINFO\r\n"

@@ -1,0 +1,255 @@
+"""Workers with clocks of their own and a server that loses what it can, in virtual time, by a printed seed.
+
+What is judged: a proof is accepted at most once; it is called used only where it was presented before; it is
+answered 503 only where it could have been used before a loss was noticed. What the fence can't see (what is
+lost and presented again within a second of the last look on a connection that survives, a newcomer on a
+server that lost its entries, a clock that steps before a worker's first look) doesn't happen here.
+"""
+
+import math
+import random
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
+
+SEEDS = 1500
+STEPS = 120
+SKEW, LIFETIME = 15.0, 60.0
+MARGIN = WORKER_CLOCK_MARGIN
+NOW = 1_800_000_000.0
+ANCHOR = b"dpop::anchor"
+
+
+@dataclass(slots=True, eq=False)
+class Proof:
+    name: bytes
+    iat: float
+    accepted: int = 0
+    presented: int = 0
+
+
+@dataclass(slots=True)
+class Model:
+    """One server that can be replaced, and its clock."""
+
+    random: random.Random
+    time: float = 0.0
+    offset: float = 0.0
+    keys: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
+    history: list[tuple[float, dict[bytes, tuple[bytes, float]]]] = field(default_factory=list)
+    run_id: str = "r0"
+    replication_id: str = "i0"
+    was_replica: bool = False
+    started: float = -10_000.0
+    evicted: int = 0
+    rewriting: frozenset[str] = frozenset()
+    generation: int = 0
+
+    def new_name(self) -> str:
+        return f"{self.random.getrandbits(64):016x}"
+
+    def info(self) -> ServerInfo:
+        return ServerInfo(
+            version="7.2",
+            run_id=self.run_id,
+            replication_id=self.replication_id,
+            role="master",
+            uptime=int(self.time - self.started),
+            time=NOW + self.time + self.offset,
+            evicted_keys=self.evicted,
+            former_replication_id="f" if self.was_replica else "",
+            rewriting_commands=self.rewriting,
+        )
+
+    def get(self, name: bytes) -> bytes | None:
+        value, end = self.keys.get(name, (b"", -math.inf))
+        return value if end > self.time + self.offset else None
+
+    def put(self, name: bytes, value: bytes, *, lifetime: float = math.inf, only_new: bool = True) -> bool:
+        if only_new and self.get(name) is not None:
+            return False
+        self.history.append((self.time, dict(self.keys)))
+        self.keys[name] = (value, self.time + self.offset + lifetime)
+        return True
+
+    def obey(self, *commands: bytes) -> None:
+        """`SET name value NX`, and the script that compares before it sets."""
+        for command in commands:
+            _, *words = command.split(b"\r\n")[2::2]
+            if words[-1] == b"NX":
+                self.put(words[0], words[1])
+            elif self.get(words[2]) == words[3]:
+                self.put(words[2], words[4], only_new=False)
+
+    def older(self) -> dict[bytes, tuple[bytes, float]]:
+        """What a replica has that lags by up to two seconds."""
+        lag = self.random.uniform(0, 2)
+        for at, keys in self.history:
+            if at >= self.time - lag:
+                return dict(keys)
+        return dict(self.keys)
+
+
+class Worker:
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
+        self.fence = Fence(Sights(Buckets(b"dpop", spread=False)), "accept")
+        self.generation = -1
+
+    def connect(self, model: Model) -> None:
+        anchors = {0: model.get(ANCHOR)}
+        at = model.time
+        self.fence.connected(model.info(), anchors, lived=at + 100, asked=(at, at))
+        self.generation = model.generation
+
+    def judge(self, model: Model, proof: Proof) -> bool | None:
+        """What a writer does with one entry, None for 503."""
+        now = NOW + model.time + self.offset
+        if self.generation != model.generation:
+            self.connect(model)
+        fence = self.fence
+        fence.sights.offset = NOW + self.offset
+        look, opening = fence.vitals.look(model.time), fence.opening(now, [0])
+        if look:
+            try:
+                fence.looked(model.info(), at=model.time, now=now)
+            except ServerChanged:
+                self.connect(model)
+                opening = fence.opening(now, [0])
+        model.obey(*opening)
+        end = proof.iat + LIFETIME + SKEW + MARGIN
+        first = model.put(proof.name, b"1", lifetime=max(1.0, end - now))
+        fence.observe(0, model.get(ANCHOR), now, model.time)
+        if fence.has_to_write:
+            # The writer doesn't leave that to the next entry.
+            writes, buckets = fence.survey(model.time)
+            model.obey(*writes)
+            fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
+        if not first:
+            return False
+        return None if proof.iat - SKEW < fence.sights.since[0] else True
+
+
+def lose(model: Model, fault: str) -> None:
+    """Let `fault` happen; what a connection that survives can't tell at once is left a second."""
+    if fault == "flush":
+        model.keys = {}
+        model.rewriting |= {"flushall"}
+    elif fault in {"restart", "old snapshot"}:
+        model.keys = {} if fault == "restart" else model.older()
+        model.run_id, model.replication_id = model.new_name(), model.new_name()
+        model.was_replica, model.started, model.rewriting = False, model.time, frozenset()
+        model.evicted = 0
+        model.generation += 1
+    elif fault == "promotion":
+        model.keys = model.older()
+        model.run_id, model.replication_id = model.new_name(), model.new_name()
+        model.was_replica, model.started = True, model.time - 5_000
+        model.evicted = 0
+        model.generation += 1
+    else:
+        if fault == "other data":
+            model.keys = model.older() if model.random.random() < 0.5 else {}
+            model.replication_id, model.was_replica = model.new_name(), True
+            model.rewriting |= {"replicaof"}
+        elif fault == "step":
+            model.offset += model.random.uniform(30, 200)
+        elif fault == "evictions":
+            for name in list(model.keys):
+                if b"::" not in name and model.random.random() < 0.6:
+                    del model.keys[name]
+                    model.evicted += 1
+        model.time += 1.01
+    model.history.clear()
+
+
+LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "step", "evictions")
+HARMLESS = ("new id", "broken connections", "step back")
+
+
+def harmless(model: Model, event: str) -> None:
+    if event == "new id":
+        # A first replica came. After a promotion that changes nothing, nor does what frees the backlog within
+        # an hour, the time that a server gives it.
+        if not model.was_replica:
+            model.replication_id = model.new_name()
+    elif event == "step back":
+        model.offset -= model.random.uniform(1, 50)
+    if model.random.random() < 0.5 or event == "broken connections":
+        model.generation += 1
+
+
+class Run:
+    """One seed: what was lost, who hasn't looked since, and when the last of the others did."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.model = Model(self.random)
+        self.workers = [Worker(self.random.uniform(-MARGIN / 2, MARGIN / 2)) for _ in range(3)]
+        self.proofs: list[Proof] = []
+        self.unaware: set[Worker] = set()
+        self.noticed = -math.inf
+
+    def whole(self) -> None:
+        for worker in self.workers:
+            assert worker.judge(self.model, Proof(self.model.new_name().encode(), NOW)) is True
+        for step in range(STEPS):
+            self.model.time += self.random.choice((0.01, 0.2, 1.5, 8.0))
+            self.happen()
+            self.present(f"seed {self.seed}, step {step}")
+
+    def happen(self) -> None:
+        dice = self.random.random()
+        if dice < 0.03:
+            fault = self.random.choice(LOSSES)
+            if fault == "step":
+                # Who hasn't looked at this server before can't tell that its clock was another.
+                for worker in self.workers:
+                    self.ask(worker, Proof(self.model.new_name().encode(), NOW + self.model.time))
+            lose(self.model, fault)
+            self.unaware = set(self.workers)
+        elif dice < 0.05:
+            harmless(self.model, self.random.choice(HARMLESS))
+
+    def ask(self, worker: Worker, proof: Proof) -> bool | None:
+        if worker in self.unaware:
+            self.unaware.remove(worker)
+            self.noticed = self.model.time
+        return worker.judge(self.model, proof)
+
+    def present(self, told: str) -> None:
+        model, draw = self.model, self.random
+        if not self.proofs or draw.random() < 0.5:
+            iat = NOW + model.time + draw.uniform(-SKEW, SKEW)
+            self.proofs.append(Proof(model.new_name().encode(), iat))
+            proof = self.proofs[-1]
+        else:
+            proof = draw.choice(self.proofs[-40:])
+        worker = draw.choice(self.workers)
+        now = NOW + model.time + worker.offset
+        if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
+            return
+        outcome = self.ask(worker, proof)
+        assert outcome is not False or proof.presented, f"{told}: a fresh proof was called used"
+        proof.presented += 1
+        proof.accepted += outcome is True
+        assert proof.accepted <= 1, f"{told}: accepted twice"
+        if outcome is None:
+            late = proof.iat - SKEW - NOW - self.noticed
+            assert late < 2 * MARGIN, f"{told}: 503 for a proof from {late} s after the loss was noticed"
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_nothing_is_accepted_twice_whatever_is_lost(part: int) -> None:
+    start = random.SystemRandom().randrange(10**9)
+    sys.stdout.write(f"seeds from {start}\n")
+    for seed in range(start, start + SEEDS // 5):
+        Run(seed).whole()

@@ -1,0 +1,166 @@
+"""TLS that verifies nobody is refused, and a password in the clear is warned of."""
+
+import logging
+import math
+import ssl
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from dpop_middleware import RedisReplayStore
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.replay.exchange import StoreExchange
+from dpop_middleware.replay.redis.options import Notices, Settings
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"prefix": ""}, 'must be a name that is not empty, such as "dpop"'),
+        ({"prefix": 5}, "must be a name"),
+        ({"prefix": b"dpop"}, "must be a name"),
+        ({"prefix": None}, "must be a name"),
+        ({"prefix": "a{b}"}, "hash tag"),
+        ({"prefix": "}"}, "hash tag"),
+        ({"prefix": "a b"}, "without spaces"),
+        ({"prefix": "a\n"}, "without spaces"),
+        ({"prefix": "dpop:"}, "must not end in a colon"),
+        ({"timeout": 0}, "above 0"),
+        ({"timeout": -1.0}, "above 0"),
+        ({"timeout": math.inf}, "above 0"),
+        ({"timeout": math.nan}, "above 0"),
+        ({"timeout": True}, "above 0"),
+        ({"timeout": "0.25"}, "above 0"),
+        ({"timeout": None}, "above 0"),
+        ({"max_waiting": 0}, "max_waiting"),
+        ({"max_waiting": 1.5}, "max_waiting"),
+        ({"max_waiting": "1"}, "max_waiting"),
+        ({"max_waiting": True}, "max_waiting"),
+        ({"max_waiting": None}, "max_waiting"),
+        ({"wait_replicas": -1}, "wait_replicas"),
+        ({"wait_replicas": 1.5}, "wait_replicas"),
+        ({"wait_replicas": "1"}, "wait_replicas"),
+        ({"wait_replicas": True}, "wait_replicas"),
+        ({"strict": "yes"}, "strict takes True or False, not "),
+        ({"strict": None}, "strict takes True or False, not "),
+        ({"new_server": "maybe"}, "new_server"),
+        ({"on_unavailable": "pass"}, "on_unavailable"),
+        ({"on_unavailable": []}, "on_unavailable"),
+        (
+            {"tiemout": 1},
+            r"^RedisReplayStore takes the options prefix, timeout, .*: tiemout is none of them$",
+        ),
+        ({"notices": Notices()}, "notices is none of them"),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
+)
+def test_what_can_not_work_is_refused_with_a_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationError, match=sentence):
+        Settings.of(options)
+
+
+def test_what_can_work() -> None:
+    options = {"prefix": "shop:dpop", "timeout": 1, "max_waiting": 1, "wait_replicas": 2, "strict": True}
+    settings = Settings.of(options)
+    assert {name: getattr(settings, name) for name in options} == options
+    assert Settings.of({}).prefix == "dpop"
+
+
+def test_what_is_wrong_with_the_configuration_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    notices = Notices()
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        for sentence in ("one", "two", "one"):
+            notices.warn(sentence)
+    assert [record.message for record in caplog.records] == ["one", "two"]
+
+
+def test_what_comes_and_goes_is_said_again_after_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [5.0]
+    monkeypatch.setattr("dpop_middleware.replay.redis.options.time.monotonic", lambda: now[0])
+    notices = Notices()
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        for moment in (5.0, 64.9, 65.0, 66.0, 124.9, 125.0):
+            now[0] = moment
+            notices.warn(f"an outage at {moment}", again_after=60)
+            notices.warn("an outage", again_after=60)
+            notices.warn("a setting")
+    assert [record.message for record in caplog.records].count("an outage") == 3
+    assert [record.message for record in caplog.records].count("a setting") == 1
+    assert len(caplog.records) == 6 + 3 + 1
+
+
+def test_where_nobody_listens_an_exchange_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    Settings(timeout=0.25).tell(StoreExchange(entries=1, seconds=0.001, answered=True))
+    assert caplog.records == []
+
+
+URLS_THAT_VERIFY_NOBODY = [
+    "rediss://cache.example.com/0?ssl_cert_reqs=none",
+    "rediss://cache.example.com/0?ssl_cert_reqs=none&ssl_check_hostname=false",
+    "rediss://cache.example.com/0?ssl_cert_reqs=optional",
+    "rediss://cache.example.com/0?ssl_check_hostname=false",
+    "valkeys://cache.example.com/0?ssl_cert_reqs=none",
+    "rediss+sentinel://cache.example.com/main/0?ssl_cert_reqs=none",
+    "rediss+sentinel://cache.example.com/main/0?sentinel_ssl_cert_reqs=none",
+    "rediss+cluster://cache.example.com?ssl_check_hostname=false",
+]
+
+
+@pytest.mark.parametrize("url", URLS_THAT_VERIFY_NOBODY)
+def test_tls_that_verifies_nobody_is_refused_unless_it_is_asked_for(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="accept that with unverified_tls=True"):
+        RedisReplayStore.from_url(url)
+    RedisReplayStore.from_url(url, unverified_tls=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ssl_cert_reqs": "none", "ssl_check_hostname": False},
+        {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False},
+        {"ssl_cert_reqs": "required", "ssl_check_hostname": False},
+    ],
+)
+def test_a_client_that_verifies_nobody_is_refused_too(options: dict[str, Any]) -> None:
+    client = redis.asyncio.Redis(host="cache.example.com", ssl=True, **options)
+    with pytest.raises(ConfigurationError, match="unverified_tls"):
+        RedisReplayStore(client)
+    RedisReplayStore(client, unverified_tls=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://cache.example.com/0", "rediss+sentinel://cache.example.com/main/0"]
+)
+def test_tls_that_verifies_is_accepted(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    RedisReplayStore.from_url(url)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("url", "warned_of"),
+    [
+        ("redis://api:secret@cache.example.com/0", "'cache.example.com'"),
+        ("redis://:secret@10.0.0.7/0", "'10.0.0.7'"),
+        ("redis+sentinel://:secret@a.example,127.0.0.1/main/0", "'a.example'"),
+        ("redis+sentinel://a.example/main/0?sentinel_password=secret", "'a.example'"),
+        ("redis+cluster://:secret@a.example,b.example", "'a.example', 'b.example'"),
+        ("redis://cache.example.com/0", None),
+        ("redis://api:secret@localhost/0", None),
+        ("redis://api:secret@127.0.0.9/0", None),
+        ("redis://api:secret@[::1]/0", None),
+        ("rediss://api:secret@cache.example.com/0", None),
+        ("unix:///run/valkey.sock?password=secret", None),
+    ],
+)
+def test_a_password_in_the_clear_is_warned_of_once(
+    url: str, warned_of: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    RedisReplayStore.from_url(url)
+    said = [record.getMessage() for record in caplog.records]
+    if warned_of is None:
+        assert said == []
+    else:
+        assert said == [f"the replay store sends its password in the clear to {warned_of}: use rediss://"]

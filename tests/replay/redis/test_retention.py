@@ -1,0 +1,150 @@
+"""Workers with other policies on one store: nobody accepts what another has forgotten."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+
+from dpop_middleware import DPoPPolicy, HMACNonceProvider, RedisReplayStore, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import DPoPError, Unavailable, UseDPoPNonce
+from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.writes import FORGOTTEN
+from dpop_middleware.testing import TestIssuer
+from tests.support.api import RESOURCE, Clock, request
+from tests.support.replay import answer, entry
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import Server
+
+NOW = 1_800_000_000.0
+
+
+def worker(server: Server, issuer: TestIssuer, clock: Clock, policy: DPoPPolicy) -> ResourceServer:
+    return ResourceServer(
+        issuer=issuer.issuer,
+        resource=RESOURCE,
+        jwks=issuer.jwks(),
+        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0),
+        nonces=HMACNonceProvider(bytes(32)),
+        policy=policy,
+        clock=clock,
+    )
+
+
+NARROW = DPoPPolicy(proof_lifetime=60, clock_skew=15)
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        DPoPPolicy(proof_lifetime=300),
+        DPoPPolicy(clock_skew=60),
+        DPoPPolicy(nonce="fallback"),
+        DPoPPolicy(nonce="required"),
+        DPoPPolicy(proof_lifetime=3000),
+    ],
+    ids=["lifetime", "skew", "fallback", "required", "an hour"],
+)
+async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts(
+    server: Server, wide: DPoPPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    narrow, other = worker(server, issuer, clock, NARROW), worker(server, issuer, clock, wide)
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
+
+    def asked() -> object:
+        return request(
+            token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
+        )
+
+    used = asked()
+    await narrow.authenticate(used)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    # The entry is gone: its time is over by the server's clock, and by the workers' too.
+    server.run("DEL", *server.run("KEYS", "dpop:??????????????????????"))
+    # Its worker may be gone as well, for as long as the other one would accept the proof.
+    later = wide.proof_lifetime - 100 if wide.proof_lifetime > 1000 else 81
+    clock.now += later
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"), pytest.raises(DPoPError) as caught:
+        await other.authenticate(used)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert isinstance(caught.value, Unavailable | UseDPoPNonce)
+    assert "remembers proofs for 80 s" in caplog.text
+    # A new one is accepted, in both.
+    if caught.value.nonce is not None:
+        nonce = caught.value.nonce
+    await other.authenticate(asked())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await narrow.authenticate(asked())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await narrow.aclose()
+    await other.aclose()
+
+
+async def test_an_entry_outlives_what_its_own_worker_could_accept(server: Server) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    item = entry(lifetime=5)._replace(namespace="n", made_at=time.time(), retention=95.0)
+    assert await store.add(item) is True
+    assert server.run("PTTL", f"dpop:{item.key}") > 94_000
+    await store.aclose()
+
+
+async def test_another_namespace_is_another_matter(server: Server) -> None:
+    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    made_at = time.time() - 50
+    for name, retention in (("narrow", 10.0), ("wide", 300.0)):
+        item = entry()._replace(namespace=name, made_at=time.time(), retention=retention)
+        assert await store.add(item) is True
+    old = entry()._replace(namespace="wide", made_at=made_at, retention=300.0)
+    assert await other.add(old) is True
+    old = entry()._replace(namespace="narrow", made_at=made_at, retention=300.0)
+    error = await answer(other, old)
+    assert isinstance(error, Unavailable)
+    assert (error.description, error.newer_proof) == (FORGOTTEN, True)
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_server_that_refuses_the_sorted_set_judges_all_the_same() -> None:
+    async with ScriptedServer(
+        lambda words: b"-NOPERM no\r\n" if words[0].startswith(b"Z") else None
+    ) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        for _ in range(3):
+            item = entry()._replace(made_at=time.time(), retention=95.0)
+            assert await store.add(item) is True
+            await asyncio.sleep(0)
+        assert [words[0] for words in server.commands].count(b"ZADD") == 1
+        await store.aclose()
+
+
+def test_one_that_is_gone_counts_for_ten_minutes() -> None:
+    living = LivingRetentions()
+    living.note("n", 50.0, NOW + 600)
+    living.note("n", 95.0, NOW + 900)
+    assert living.shortest("n", NOW + 600) == 50.0
+    assert living.shortest("n", NOW + 601) == 95.0
+    assert living.shortest("other", NOW) == float("inf")
+
+
+def test_it_is_told_at_once_where_it_changes_and_else_every_second() -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    published.connected(b"")
+    assert published.exchange({}, at=0, now=NOW) == ()
+    assert len(published.exchange({"n": 95.0}, at=0, now=NOW)) == 2
+    assert published.exchange({"n": 95.0}, at=0.9, now=NOW) == ()
+    assert published.exchange({"n": 96.0}, at=0.9, now=NOW) != ()
+    assert published.exchange({"m": 96.0}, at=1.0, now=NOW) != ()
+    assert published.exchange({"n": 96.0}, at=1.1, now=NOW) == ()
+    assert published.exchange({"n": 96.0}, at=2.1, now=NOW) != ()
+
+
+@pytest.mark.parametrize(
+    "reply", [[b"soon n"], [b"nan n"], [b"-1 n"], [b"inf n"], b"OK", None, ServerError("ERR")]
+)
+def test_what_makes_no_sense_is_left_out(reply: object) -> None:
+    living = LivingRetentions()
+    published = PublishedRetentions(b"dpop", living)
+    published.read(1, reply, now=NOW)
+    assert living.shortest("n", NOW) == float("inf")
+    assert not published.is_forbidden

@@ -1,0 +1,235 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.writer import Writer
+from tests.support.replay import after_a_loss, answer, entry, standalone
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST, Cluster, Server, free_port
+
+BUCKETS = Buckets(b"dpop", spread=False)
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+def anchors(server: Server) -> list[str]:
+    return [server.run("GET", name) for name in server.run("KEYS", "dpop*::anchor")]
+
+
+def reads(server: Server) -> int:
+    """How often `server` was asked for a key."""
+    stats = server.run("INFO", "commandstats")
+    return int(stats["cmdstat_get"]["calls"]) if "cmdstat_get" in stats else 0
+
+
+def again(item: ReplayEntry) -> ReplayEntry:
+    """The same proof, presented later."""
+    return item._replace(now=time.time())
+
+
+async def opened(server: ScriptedServer) -> RedisReplayStore:
+    """A store that has connected and asked for the anchor, without any entry."""
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while not any(words[0] == b"GET" and b"anchor" in words[1] for words in server.commands):
+            await asyncio.sleep(0.01)
+    return store
+
+
+async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) -> None:
+    busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    item = entry()
+    assert await busy.add(item) is True
+    await idle.open()
+    async with asyncio.timeout(10):
+        # The entry's, the survey's, the health check's.
+        while reads(server) < 3:
+            await asyncio.sleep(0.01)
+    server.run("FLUSHALL")
+    assert isinstance(await answer(idle, again(item)), Unavailable)
+    assert await idle.add(after_a_loss()) is True
+    await busy.aclose()
+    await idle.aclose()
+
+
+async def test_who_could_not_tell_when_opened_looks_again_with_its_first_entry(server: Server) -> None:
+    # "wait" writes no anchor without an entry, so nothing vouches for the time until then.
+    busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0, new_server="wait") for _ in "ab")
+    await idle.open()
+    async with asyncio.timeout(10):
+        while reads(server) < 2:
+            await asyncio.sleep(0.01)
+    started = time.time()
+    await asyncio.sleep(1.1)
+    item = entry()._replace(not_before=started + 1)
+    async with asyncio.timeout(10):
+        while await answer(busy, item) is not False:
+            await asyncio.sleep(0.1)
+            item = item._replace(now=time.time())
+    server.run("FLUSHALL")
+    assert isinstance(await answer(idle, item._replace(now=time.time())), Unavailable)
+    await busy.aclose()
+    await idle.aclose()
+
+
+async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
+    old = RedisReplayStore.from_url(server.url, timeout=2.0)
+    lost, other = entry(), entry()
+    assert await old.add(lost) is True
+    assert await old.add(other) is True
+    server.run("FLUSHALL")
+    assert isinstance(await answer(old, again(lost)), Unavailable)
+    async with asyncio.timeout(10):
+        while not anchors(server):
+            await asyncio.sleep(0.01)
+    fresh = RedisReplayStore.from_url(server.url, timeout=2.0)
+    assert isinstance(await answer(fresh, again(other)), Unavailable)
+    assert await fresh.add(after_a_loss()) is True
+    await old.aclose()
+    await fresh.aclose()
+
+
+async def test_a_flush_while_every_worker_was_restarted_is_no_first_start(server: Server) -> None:
+    before = RedisReplayStore.from_url(server.url, timeout=2.0)
+    used = [entry() for _ in range(30)]
+    assert [await before.add(item) for item in used] == [True] * 30
+    await before.aclose()
+    for flush in ("FLUSHALL", "FLUSHDB"):
+        server.run("CONFIG", "RESETSTAT")
+        server.run(flush)
+        after = RedisReplayStore.from_url(server.url, timeout=2.0)
+        await after.open()
+        assert not [item for item in used if await answer(after, again(item)) is True]
+        assert await after.add(after_a_loss()) is True
+        await after.aclose()
+
+
+async def test_who_took_a_flushed_server_for_new_is_corrected(server: Server) -> None:
+    old, fresh = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    lost, other = entry(), entry()
+    assert await old.add(lost) is True
+    assert await old.add(other) is True
+    server.run("FLUSHALL")
+    server.run("CONFIG", "RESETSTAT")
+    assert await fresh.add(entry()) is True
+    assert anchors(server)[0].split("|")[1] == "-inf"
+    assert isinstance(await answer(old, again(lost)), Unavailable)
+    async with asyncio.timeout(10):
+        while anchors(server)[0].split("|")[1] == "-inf":
+            await asyncio.sleep(0.01)
+    assert isinstance(await answer(fresh, again(other)), Unavailable)
+    assert await fresh.add(after_a_loss()) is True
+    await old.aclose()
+    await fresh.aclose()
+
+
+async def test_every_bucket_of_every_master_gets_its_anchor(implementation: str) -> None:
+    with Cluster(masters=3, replicas=0, implementation=implementation) as cluster:
+        store = RedisReplayStore.from_url(cluster.url, timeout=2.0)
+        await store.open()
+        async with asyncio.timeout(10):
+            while sum(len(anchors(server)) for server in cluster.servers) < 1024:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+        assert sum(len(anchors(server)) for server in cluster.servers) == 1024
+
+
+async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
+    store = await opened(scripted)
+    await store.open()
+    assert await store.add(entry()) is True
+    anchors = [words for words in scripted.commands if words[0] == b"SET" and b"anchor" in words[1]]
+    assert len(anchors) == 1
+    await store.aclose()
+
+
+async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implementation: str) -> None:
+    server = Server(implementation=implementation)
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    await store.open()
+    await asyncio.sleep(0.1)
+    with server:
+        async with asyncio.timeout(10):
+            while await answer(store, entry()) is not True:
+                await asyncio.sleep(0.01)
+        assert len(anchors(server)) == 1
+        await store.aclose()
+
+
+async def test_a_request_does_not_wait_for_a_survey_that_nobody_answers(scripted: ScriptedServer) -> None:
+    scripted.hold(b"GET")
+    store = RedisReplayStore.from_url(scripted.url, timeout=1.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while not any(words[0] == b"GET" for words in scripted.commands):
+            await asyncio.sleep(0.01)
+    asking = asyncio.ensure_future(answer(store, entry()))
+    await asyncio.sleep(0.6)
+    # The survey was cut off after half of a request's time; the request has the other half.
+    scripted.release()
+    assert await asking is True
+    await store.aclose()
+
+
+async def test_an_anchor_that_may_not_be_read_is_no_anchor(scripted: ScriptedServer) -> None:
+    scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"GET" else None
+    store = await opened(scripted)
+    item = entry()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    await store.aclose()
+
+
+async def test_a_server_that_can_not_be_watched_is_not_surveyed(scripted: ScriptedServer) -> None:
+    scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"INFO" else None
+    store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
+    await store.open()
+    async with asyncio.timeout(10):
+        while [words[0] for words in scripted.commands].count(b"INFO") < 2:
+            await asyncio.sleep(0.01)
+    assert await store.add(entry()) is True
+    assert not any(words[0] == b"GET" for words in scripted.commands)
+    await store.aclose()
+
+
+async def test_closing_gives_up_opening() -> None:
+    store = RedisReplayStore.from_url(f"redis://{HOST}:{free_port()}", timeout=2.0)
+    await store.open()
+    await store.aclose()
+    assert isinstance(await answer(store, entry()), Unavailable)
+    await store.aclose()
+
+
+async def test_an_opening_that_nobody_waits_for_any_more_is_closed(scripted: ScriptedServer) -> None:
+    scripted.hold(b"INFO")
+    store = RedisReplayStore.from_url(scripted.url, timeout=0.05)
+    assert isinstance(await answer(store, entry()), Unavailable)
+    scripted.release()
+    async with asyncio.timeout(10):
+        while scripted.open != 1:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    await store.aclose()
+    async with asyncio.timeout(10):
+        while scripted.open:
+            await asyncio.sleep(0.01)
+
+
+async def test_closing_at_once_leaves_nothing_open(scripted: ScriptedServer) -> None:
+    writer = Writer("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), None)
+    writer.open()
+    await writer.aclose()
+    await asyncio.sleep(0.05)
+    assert scripted.open == 0

@@ -1,0 +1,272 @@
+"""Slots of a cluster that come to another master, with their data or without, on real servers."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis import anchors
+from tests.support.load import Load, eventually, stolen
+from tests.support.replay import answers
+from tests.support.slots import give_away_without_data, in_slots, migrate, slots_between
+from tests.support.valkey import HOST, Cluster, Server, until
+
+SHARE = 16384 // 3
+FIRST = (0, SHARE - 1)
+
+
+@pytest.fixture
+def cluster(implementation: str) -> Iterator[Cluster]:
+    """Three masters without replicas, to be hurt."""
+    with Cluster(
+        masters=3,
+        replicas=0,
+        implementation=implementation,
+        options={"cluster-require-full-coverage": "no"},
+    ) as cluster:
+        yield cluster
+
+
+def store_of(cluster: Cluster, *, timeout: float = 2.0) -> RedisReplayStore:
+    return RedisReplayStore.from_url(cluster.url, timeout=timeout)
+
+
+def patient_store_of(cluster: Cluster) -> RedisReplayStore:
+    """One whose 503 is its own doing: no machine stands still for half of its time."""
+    return store_of(cluster, timeout=30.0)
+
+
+def after(items: list[ReplayEntry]) -> list[ReplayEntry]:
+    """The same entries as a store can judge them that has just lost others."""
+    return [item._replace(not_before=time.time() + WORKER_CLOCK_MARGIN + 5) for item in items]
+
+
+def knows_as_master(server: Server, other: Server) -> bool:
+    return any(row[2][1] == other.port for row in server.raw("CLUSTER SLOTS"))
+
+
+def anchors_at(server: Server) -> int:
+    return len(server.run("KEYS", "dpop:{*}::anchor"))
+
+
+# What is answered 503 is remembered all the same, so that it is refused as used from then on.
+async def test_slots_that_come_without_their_data(cluster: Cluster) -> None:
+    dead, heir, other = cluster.servers
+    old, busy = store_of(cluster), store_of(cluster)
+    lost, kept = in_slots(*FIRST, 150), in_slots(SHARE, 16383, 50)
+    assert await answers(old, [*lost, *kept]) == {True: 200}
+    assert await answers(busy, in_slots(0, 16383, 20)) == {True: 20}
+    await asyncio.to_thread(dead.kill)
+    await asyncio.to_thread(give_away_without_data, *FIRST, heir, [other])
+    newcomer = store_of(cluster)
+    for store in (old, busy, newcomer):
+        await until_served(store)
+        assert (await answers(store, stolen(lost)))[True] == 0
+        assert await answers(store, stolen(kept)) == {False: 50}
+        fresh = after(in_slots(*FIRST, 30))
+        assert await answers(store, fresh) == {True: 30}
+        assert await answers(store, fresh) == {False: 30}
+        # Nobody else pays.
+        assert await answers(store, in_slots(SHARE, 16383, 30)) == {True: 30}
+        await store.aclose()
+
+
+async def until_served(store: RedisReplayStore) -> None:
+    """Wait until `store` has found who has the first third of the slots now."""
+    async with asyncio.timeout(10):
+        while await answers(store, after(in_slots(*FIRST, 1))) != {True: 1}:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> None:
+    source, target, other = cluster.servers
+    moving = slots_between(0, 1500)
+    busy, idle = patient_store_of(cluster), patient_store_of(cluster)
+    used = in_slots(0, 1500, 60)
+    assert await answers(busy, used) == {True: 60}
+    assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
+    async with Load(busy, clients=20, pause=0.01, slots=moving) as load:
+        for slot in moving:
+            await asyncio.to_thread(migrate, slot, source, target, [other])
+        # A worker that opens right now finds nothing missing.
+        newcomer = patient_store_of(cluster)
+        for store in (newcomer, idle):
+            assert await answers(store, stolen(used)) == {False: 60}
+            assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
+        await load.until_accepted_by_all()
+    assert load.accepted > 100
+    assert load.replays_refused > 0
+    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
+    for store in (busy, idle, newcomer):
+        assert await answers(store, in_slots(0, 16383, 100)) == {True: 100}
+        await store.aclose()
+
+
+async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster: Cluster) -> None:
+    source, target, _ = cluster.servers
+    if source.implementation != "valkey":
+        # Only Valkey 9 and newer can: elsewhere the tools move one key after the other.
+        with pytest.raises(redis.ResponseError):
+            source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
+        return
+    busy, idle = patient_store_of(cluster), patient_store_of(cluster)
+    used = in_slots(0, 1500, 60)
+    assert await answers(busy, used) == {True: 60}
+    assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
+    async with Load(busy, clients=20, pause=0.01, slots=slots_between(0, 1500)) as load:
+        source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
+        await eventually(lambda: cluster.owner(0) is target and cluster.owner(1500) is target)
+        await load.until_accepted_by_all()
+        newcomer = patient_store_of(cluster)
+        for store in (newcomer, idle):
+            assert await answers(store, stolen(used)) == {False: 60}
+            assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
+    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
+    for store in (busy, idle, newcomer):
+        await store.aclose()
+
+
+async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_own(cluster: Cluster) -> None:
+    source, target, other = cluster.servers
+    moving = slots_between(0, 800)
+    old, newcomer = store_of(cluster), store_of(cluster)
+    lost, kept = in_slots(0, 800, 60), in_slots(SHARE, 16383, 60)
+    assert await answers(old, [*lost, *kept]) == {True: 120}
+    source.run("FLUSHALL")
+    for slot in moving:
+        await asyncio.to_thread(migrate, slot, source, target, [other])
+    for store in (old, newcomer):
+        assert (await answers(store, stolen(lost)))[True] == 0
+        assert await answers(store, stolen(kept)) == {False: 60}
+        assert await answers(store, after(in_slots(0, 800, 30))) == {True: 30}
+        await store.aclose()
+
+
+async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(implementation: str) -> None:
+    """The anchor that comes along is the dead master's, and nobody has looked at it in between."""
+    options: dict[str, object] = {"cluster-require-full-coverage": "no"}
+    with Cluster(masters=3, replicas=1, implementation=implementation, options=options) as cluster:
+        dead, target = cluster.owner(0), cluster.owner(16383)
+        replica, slot = cluster.replica_of(dead), slots_between(0, 800)[0]
+        store = store_of(cluster)
+        assert await answers(store, in_slots(slot, slot, 1)) == {True: 1}
+        await eventually(lambda: anchors_at(replica) > 300)
+        replica.pause()
+        # What the replica doesn't get to see.
+        lost = in_slots(slot, slot, 20)
+        dead.run("CLIENT", "KILL", "TYPE", "REPLICA")
+        assert await answers(store, lost) == {True: 20}
+        await asyncio.to_thread(dead.kill)
+        replica.resume()
+        await eventually(lambda: replica.run("ROLE")[0] == "master")
+        living = [server for server in cluster.servers if server is not dead]
+        await eventually(lambda: all(knows_as_master(server, replica) for server in living))
+        await asyncio.to_thread(migrate, slot, replica, target, living)
+        newcomer = store_of(cluster)
+        for one in (store, newcomer):
+            async with asyncio.timeout(10):
+                while await answers(one, after(in_slots(slot, slot, 1))) != {True: 1}:
+                    await asyncio.sleep(0.02)
+            assert (await answers(one, stolen(lost)))[True] == 0
+            await one.aclose()
+
+
+async def test_a_slot_in_between_is_judged_at_both_ends(cluster: Cluster) -> None:
+    source, target, other = cluster.servers
+    slot = slots_between(0, 800)[0]
+    store, newcomer = store_of(cluster), store_of(cluster)
+    used = in_slots(slot, slot, 10)
+    assert await answers(store, used) == {True: 10}
+    await asyncio.to_thread(migrate, slot, source, target, finish=False)
+    for one in (store, newcomer):
+        fresh = in_slots(slot, slot, 10)
+        # The anchor is still where they come from.
+        assert await answers(one, fresh) == {True: 10}
+        assert await answers(one, stolen([*fresh, *used])) == {False: 20}
+    anchor = next(name for name in source.raw("CLUSTER GETKEYSINSLOT", slot, 100) if b"anchor" in name)
+    source.raw("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", anchor)
+    for one in (store, newcomer):
+        fresh = in_slots(slot, slot, 10)
+        # It has gone ahead.
+        assert await answers(one, fresh) == {True: 10}
+        assert await answers(one, stolen([*fresh, *used])) == {False: 20}
+    await asyncio.to_thread(migrate, slot, source, target, [other])
+    for one in (store, newcomer):
+        assert await answers(one, in_slots(slot, slot, 10)) == {True: 10}
+        await one.aclose()
+
+
+async def test_an_anchor_that_is_lost_while_its_slot_moves(cluster: Cluster) -> None:
+    source, target, other = cluster.servers
+    slot = slots_between(0, 800)[0]
+    store = store_of(cluster)
+    lost = in_slots(slot, slot, 10)
+    assert await answers(store, lost) == {True: 10}
+    await asyncio.to_thread(migrate, slot, source, target, finish=False)
+    source.run("FLUSHALL")
+    assert (await answers(store, stolen(lost)))[True] == 0
+    assert await answers(store, after(in_slots(slot, slot, 10))) == {True: 10}
+    await asyncio.to_thread(migrate, slot, source, target, [other])
+    assert (await answers(store, stolen(lost)))[True] == 0
+    await store.aclose()
+
+
+async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(cluster: Cluster) -> None:
+    """The anchor that arrives is that of the first master, which has lost nothing."""
+    source, between, target = cluster.servers
+    slot = slots_between(0, 800)[0]
+    busy, idle = store_of(cluster), store_of(cluster)
+    for store in (busy, idle):
+        assert await answers(store, [*in_slots(slot, slot, 1), *in_slots(SHARE, 16383, 30)]) == {True: 31}
+    await asyncio.to_thread(migrate, slot, source, between, [target])
+    # As a replica that doesn't yet have what comes now.
+    between.run("SAVE")
+    lost = in_slots(slot, slot, 10)
+    assert await answers(busy, lost) == {True: 10}
+    await asyncio.to_thread(between.restart)
+    await eventually(lambda: "cluster_state:ok" in between.raw("CLUSTER INFO").decode())
+    await asyncio.to_thread(migrate, slot, between, target, [source])
+    for store in (idle, busy, store_of(cluster)):
+        async with asyncio.timeout(10):
+            while await answers(store, after(in_slots(slot, slot, 1))) != {True: 1}:
+                await asyncio.sleep(0.02)
+        assert (await answers(store, stolen(lost)))[True] == 0
+        await store.aclose()
+
+
+async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(cluster: Cluster) -> None:
+    # In one process, whose turns all of them share.
+    stores = [RedisReplayStore.from_url(cluster.url, timeout=20.0) for _ in range(6)]
+    await asyncio.gather(*(store.open() for store in stores[:3]))
+    outcomes = await asyncio.gather(*(answers(store, in_slots(0, 16383, 50)) for store in stores))
+    assert outcomes == [{True: 50}] * 6
+    await eventually(lambda: sum(map(anchors_at, cluster.servers)) == 1024)
+    for store in stores:
+        await store.aclose()
+
+
+async def test_a_worker_that_opens_after_slots_were_lost_to_an_empty_node_finds_the_others(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anchors, "FIRST_START_TAKES", 0.5)
+    dead, one, other = cluster.servers
+    old = store_of(cluster)
+    lost = in_slots(*FIRST, 50)
+    assert await answers(old, [*lost, *in_slots(SHARE, 16383, 50)]) == {True: 100}
+    await eventually(lambda: anchors_at(one) + anchors_at(other) > 600)
+    empty = await asyncio.to_thread(cluster.add_server)
+    empty.run("CLUSTER", "MEET", HOST, one.port)
+    await eventually(lambda: empty.run("CLUSTER", "MYID") in str(one.raw("CLUSTER NODES")))
+    await asyncio.to_thread(dead.kill)
+    with contextlib.suppress(TimeoutError):
+        until(lambda: b"fail" in one.raw("CLUSTER NODES"), within=3)
+    await asyncio.to_thread(give_away_without_data, *FIRST, empty, [one, other])
+    newcomer = store_of(cluster)
+    assert (await answers(newcomer, stolen(lost)))[True] == 0
+    await newcomer.aclose()
+    await old.aclose()

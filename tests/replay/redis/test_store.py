@@ -1,0 +1,430 @@
+import asyncio
+import functools
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from redis.asyncio import Redis
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayStore
+from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
+from dpop_middleware.testing.store_contract import ReplayStoreContract
+from tests.support.replay import after_a_loss, answer, answers, entry
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST, Server, implementations
+
+HOUSE = Path(__file__).parents[2]
+
+
+class TestContract(ReplayStoreContract):
+    @pytest.fixture
+    async def store(self, shared_server: Server) -> AsyncIterator[ReplayStore]:
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+        yield store
+        await store.aclose()
+
+
+class TestContractWithLocalFallback(ReplayStoreContract):
+    @pytest.fixture
+    async def store(self, shared_server: Server) -> AsyncIterator[ReplayStore]:
+        store = RedisReplayStore.from_url(
+            shared_server.url, prefix=secrets.token_hex(4), timeout=2.0, on_unavailable="local"
+        )
+        yield store
+        await store.aclose()
+
+
+@pytest.fixture
+async def store(shared_server: Server) -> AsyncIterator[RedisReplayStore]:
+    store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+    yield store
+    await store.aclose()
+
+
+async def works(store: RedisReplayStore) -> None:
+    item = entry()
+    assert await store.add(item) is True
+    assert await store.add(item) is False
+    await store.aclose()
+
+
+class TestWaysToConnect:
+    @pytest.mark.parametrize(
+        "options", [{"protocol": 2}, {"protocol": 3}, {"decode_responses": True}, {"db": 3}], ids=str
+    )
+    async def test_a_client_and_its_options(self, shared_server: Server, options: dict[str, Any]) -> None:
+        client = Redis(host=HOST, port=shared_server.port, **options)
+        await works(RedisReplayStore(client, prefix=secrets.token_hex(4), timeout=2.0))
+        assert await client.ping() is True
+        await client.aclose()
+
+    async def test_two_prefixes_are_two_stores(self, shared_server: Server) -> None:
+        one, other = (
+            RedisReplayStore.from_url(shared_server.url, prefix=prefix, timeout=2.0) for prefix in "ab"
+        )
+        item = entry()
+        assert await one.add(item) is True
+        assert await other.add(item) is True
+        await one.aclose()
+        await other.aclose()
+
+    async def test_a_unix_socket(self, implementation: str, tmp_path: Path) -> None:
+        path = tmp_path / "s"
+        with Server({"unixsocket": path}, implementation=implementation):
+            store = RedisReplayStore.from_url(f"unix://{path}", timeout=2.0)
+            assert (await store.health()).nodes[0].address == str(path)
+            await works(store)
+
+    async def test_a_user_with_a_password(self, server: Server) -> None:
+        server.run("ACL", "SETUSER", "api", "on", ">p@ss/word", "~dpop:*", "+@all")
+        url = server.url.replace("//", "//api:p%40ss%2Fword@")
+        await works(RedisReplayStore.from_url(url, timeout=2.0))
+
+
+@pytest.mark.skipif("redis" not in implementations(), reason="redis-server is not installed: no TLS server")
+class TestTLS:
+    @pytest.fixture
+    def tls_server(self, tmp_path: Path) -> Iterator[Server]:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        server = Server(implementation="redis")
+        server.options |= {
+            "port": 0,
+            "tls-port": server.port,
+            "tls-cert-file": tmp_path / "cert.pem",
+            "tls-key-file": tmp_path / "key.pem",
+            "tls-ca-cert-file": tmp_path / "ca.pem",
+            "tls-auth-clients": "no",
+        }
+        with server:
+            yield server
+
+    async def test_it_works(self, tls_server: Server, tmp_path: Path) -> None:
+        url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        await works(RedisReplayStore.from_url(url, timeout=2.0))
+
+    async def test_an_unknown_authority_or_name_is_503(self, tls_server: Server, tmp_path: Path) -> None:
+        for url in (
+            f"rediss://localhost:{tls_server.port}",
+            f"rediss://{HOST}:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}",
+        ):
+            store = RedisReplayStore.from_url(url, timeout=2.0)
+            assert isinstance(await answer(store, entry()), Unavailable)
+            await store.aclose()
+
+    async def test_a_server_that_stops_and_goes_on(self, tls_server: Server, tmp_path: Path) -> None:
+        url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        store = RedisReplayStore.from_url(url, timeout=2.0)
+        item = entry()
+        assert await store.add(item) is True
+        tls_server.pause()
+        assert await answers(store, [entry() for _ in range(10)]) == {503: 10}
+        tls_server.resume()
+        async with asyncio.timeout(5):
+            while await answer(store, entry()) is not True:
+                await asyncio.sleep(0.01)
+        assert await store.add(item) is False
+        await store.aclose()
+
+
+class TestHealth:
+    async def test_of_a_server_that_is_well(self, shared_server: Server, store: RedisReplayStore) -> None:
+        health = await store.health()
+        (node,) = health.nodes
+        assert health == StoreHealth(ok=True, nodes=(node,))
+        assert node.address == f"localhost:{shared_server.port}".replace("localhost", HOST)
+        assert (node.software, node.role, node.maxmemory_policy) == (
+            shared_server.implementation, "master", "noeviction",
+        )  # fmt: skip
+        assert node.clock_offset is not None
+        assert abs(node.clock_offset) < 2
+        assert node.fenced
+        assert node.error is None
+        assert node.warnings == ()
+
+    async def test_of_a_server_that_is_gone(self) -> None:
+        store = RedisReplayStore.from_url(f"redis://{HOST}:1")
+        health = await store.health()
+        assert not health.ok
+        assert health.nodes == (NodeHealth(address=f"{HOST}:1", error="ConnectionError"),)
+
+    async def test_of_a_server_that_hangs(self, server: Server) -> None:
+        store = RedisReplayStore.from_url(server.url)
+        server.pause()
+        health = await store.health()
+        server.resume()
+        assert not health.ok
+        assert health.nodes[0].error == "TimeoutError"
+
+    async def test_of_a_replica(self, server: Server) -> None:
+        server.run("REPLICAOF", HOST, "1")
+        health = await RedisReplayStore.from_url(server.url, timeout=2.0).health()
+        assert not health.ok
+        assert health.nodes[0].error == "the server is a replica"
+        assert "this server is a slave" in health.nodes[0].warnings[0]
+
+    async def test_of_a_server_that_evicted(self, server: Server) -> None:
+        server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+        server.run("SET", "k", "v")
+        server.run("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(redis.OutOfMemoryError):
+            server.run("SET", "l", "v")
+        server.run("CONFIG", "SET", "maxmemory", "0")
+        health = await RedisReplayStore.from_url(server.url, timeout=2.0).health()
+        assert health.ok
+        assert health.nodes[0].evicted_keys >= 1
+        assert [warning.partition(": ")[2][:20] for warning in health.nodes[0].warnings] == [
+            "maxmemory-policy is ", "the server has evict",
+        ]  # fmt: skip
+
+    async def test_it_counts_what_could_not_be_answered(self, server: Server) -> None:
+        store = RedisReplayStore.from_url(
+            server.url, timeout=2.0, new_server="accept", on_unavailable="local"
+        )
+        assert await store.add(entry()) is True
+        server.kill()
+        await store.add(entry())
+        health = await store.health()
+        assert (health.ok, health.local_answers, health.unavailable_answers) == (False, 1, 1)
+        await store.aclose()
+
+
+class TestLocalFallback:
+    async def test_this_process_still_refuses_replays(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = RedisReplayStore.from_url(
+            server.url, timeout=2.0, new_server="accept", on_unavailable="local"
+        )
+        before, during = entry(), entry()
+        assert await store.add(before) is True
+        server.kill()
+        with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+            assert await store.add(during) is True
+            assert await store.add(entry()) is True
+        assert len([record for record in caplog.records if "own memory" in record.message]) == 1
+        assert await store.add(before) is False
+        assert await store.add(during) is False
+        server.start()
+        async with asyncio.timeout(5):
+            while not (await store.health()).ok:
+                await asyncio.sleep(0.01)
+        assert await store.add(during) is False
+        await store.aclose()
+
+    async def test_what_another_process_saw_is_refused_while_the_server_is_there(
+        self, server: Server
+    ) -> None:
+        one, other = (
+            RedisReplayStore.from_url(server.url, timeout=2.0, new_server="accept", on_unavailable="local")
+            for _ in "ab"
+        )
+        item = entry()
+        assert await one.add(item) is True
+        assert await other.add(item) is False
+        await one.aclose()
+        await other.aclose()
+
+    async def test_a_local_memory_that_is_full_is_no_obstacle_while_the_server_is_there(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = functools.partial(MemoryReplayStore, max_entries=1, max_share=1.0)
+        monkeypatch.setattr("dpop_middleware.replay.redis.store.MemoryReplayStore", small)
+        store = RedisReplayStore.from_url(
+            server.url, timeout=2.0, new_server="accept", on_unavailable="local"
+        )
+        items = [entry() for _ in range(3)]
+        assert await answers(store, items) == {True: 3}
+        assert await answers(store, items) == {False: 3}
+        server.kill()
+        assert isinstance(await answer(store, entry()), Unavailable)
+        await store.aclose()
+
+
+class TestLifeCycle:
+    async def test_close_answers_what_waits_and_opens_again_on_demand(self, server: Server) -> None:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0, new_server="accept")
+        assert await store.add(entry()) is True
+        server.pause()
+        waiting = [asyncio.ensure_future(answer(store, entry())) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        late = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0)
+        await store.aclose()
+        outcomes = await asyncio.gather(*waiting, late)
+        server.resume()
+        assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+        await works(store)
+        await store.aclose()
+
+    async def test_close_before_use_and_twice(self) -> None:
+        store = RedisReplayStore.from_url(f"redis://{HOST}:1")
+        await store.aclose()
+        await store.aclose()
+        assert vars(store)["_sessions"] == {}
+
+    async def test_close_before_anything_was_sent(self, store: RedisReplayStore) -> None:
+        asking = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0)
+        (session,) = vars(store)["_sessions"].values()
+        await session.writer.aclose()
+        assert isinstance(await asking, Unavailable)
+        assert await store.add(entry()) is True
+
+    async def test_close_while_the_connection_opens(self, server: Server) -> None:
+        server.pause()
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        asking = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0.02)
+        await store.aclose()
+        server.resume()
+        assert isinstance(await asking, Unavailable)
+
+    async def test_cancelled_requests_poison_nothing(self, store: RedisReplayStore) -> None:
+        items = [entry() for _ in range(400)]
+        tasks = [asyncio.ensure_future(store.add(item)) for item in items]
+        for step, task in enumerate(tasks):
+            if step % 7 == 0:
+                await asyncio.sleep(0)
+            if step % 3 == 0:
+                task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(outcome is True for step, outcome in enumerate(outcomes) if step % 3)
+        kept = [item for item, outcome in zip(items, outcomes, strict=True) if outcome is True]
+        assert await answers(store, kept) == {False: len(kept)}
+        assert await answers(store, [entry() for _ in range(100)]) == {True: 100}
+
+    async def test_a_probe_that_is_cancelled_lets_the_next_one_through(self, server: Server) -> None:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0, new_server="accept")
+        assert await store.add(entry()) is True
+        server.kill()
+        for _ in range(3):
+            assert isinstance(await answer(store, entry()), Unavailable)
+        server.start()
+        await asyncio.sleep(0.5)
+        probe = asyncio.ensure_future(answer(store, entry()))
+        await asyncio.sleep(0)
+        probe.cancel()
+        await asyncio.sleep(0.01)
+        # Past the fence, that is: what this is about is that the server is asked at all.
+        assert await store.add(after_a_loss()) is True
+        await store.aclose()
+
+    def test_loops_one_after_the_other(self, shared_server: Server) -> None:
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+        item = entry()
+        assert [asyncio.run(store.add(item)) for _ in range(3)] == [True, False, False]
+        assert len(vars(store)["_sessions"]) == 1
+
+    def test_loops_side_by_side(self, shared_server: Server) -> None:
+        store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
+        items = [entry() for _ in range(200)]
+        wins: list[int] = []
+
+        async def race() -> None:
+            wins.append([await store.add(item) for item in items].count(True))
+            await store.aclose()
+
+        threads = [threading.Thread(target=lambda: asyncio.run(race())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(wins) == 200
+
+    @pytest.mark.parametrize("closing", ["await store.aclose()", "pass"])
+    @pytest.mark.parametrize("runner", ["asyncio.run", "uvloop.run"])
+    def test_the_end_of_a_process_is_silent(self, shared_server: Server, closing: str, runner: str) -> None:
+        code = f"""
+import asyncio, sys, warnings
+sys.path.append({str(HOUSE)!r})
+import {runner.partition(".")[0]}
+from dpop_middleware.replay import RedisReplayStore
+from tests.support.replay import entry
+store = RedisReplayStore.from_url({shared_server.url!r}, prefix={secrets.token_hex(4)!r}, timeout=2.0)
+async def main():
+    assert await store.add(entry())
+    {closing}
+{runner}(main())
+{runner}(main())
+"""
+        pytest.importorskip(runner.partition(".")[0])
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-X", "dev", "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        noise = [line for line in done.stderr.splitlines() if "took" not in line]
+        assert noise == []
+
+    async def test_what_a_fork_copied_is_left_alone(
+        self, store: RedisReplayStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item = entry()
+        assert await store.add(item) is True
+        with monkeypatch.context() as child:
+            child.setattr("dpop_middleware.replay.redis.store.os.getpid", lambda: -1)
+            assert await store.add(item) is False
+            await store.aclose()
+            (inherited,) = vars(store)["_inherited"]
+            assert not inherited.writer.closed
+        await inherited.writer.aclose()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+    def test_a_fork_after_use_gets_connections_of_its_own(self, shared_server: Server) -> None:
+        code = f"""
+import asyncio, os, sys
+sys.path.append({str(HOUSE)!r})
+from dpop_middleware.replay import RedisReplayStore
+from tests.support.replay import entry
+store = RedisReplayStore.from_url({shared_server.url!r}, prefix={secrets.token_hex(4)!r}, timeout=2.0)
+items = [entry() for _ in range(200)]
+async def race():
+    return [await store.add(item) for item in items].count(True)
+loop = asyncio.new_event_loop()
+assert loop.run_until_complete(store.add(entry()))
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    asyncio.events._set_running_loop(None)
+    os.write(write, b"%d" % asyncio.new_event_loop().run_until_complete(race()))
+    os._exit(0)
+mine = loop.run_until_complete(race())
+os.waitpid(child, 0)
+theirs = int(os.read(read, 10))
+assert mine + theirs == 200, (mine, theirs)
+assert loop.run_until_complete(store.add(entry()))
+loop.run_until_complete(store.aclose())
+loop.close()
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+async def test_writes_of_concurrent_requests_travel_together() -> None:
+    async with ScriptedServer() as server:
+        store = RedisReplayStore.from_url(server.url, timeout=10.0)
+        assert await answers(store, [entry(), entry()]) == {True: 2}
+        server.commands.clear()
+        assert await answers(store, [entry() for _ in range(1500)]) == {True: 1500}
+        reads = [words for words in server.commands if words[0] == b"GET"]
+        assert len(reads) == 3
+        await store.aclose()

@@ -1,0 +1,106 @@
+"""What a server says of its cluster may be anything: then it is no answer, and nothing worse."""
+
+import asyncio
+
+import pytest
+from redis.exceptions import InvalidResponse, RedisError
+
+from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.redis.topology import Topology, fetch_topology, identities_among
+from dpop_middleware.replay.redis.vitals import identity_of, parse_info
+from tests.support.replay import cluster_nodes
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST
+
+NODE = b"*2\r\n$9\r\n127.0.0.1\r\n:7001\r\n"
+
+
+def slots(first: bytes, last: bytes, *nodes: bytes) -> bytes:
+    """The reply to `CLUSTER SLOTS` of a cluster that has one range of them."""
+    return b"*1\r\n*%d\r\n%b%b%b" % (2 + len(nodes), first, last, b"".join(nodes))
+
+
+async def told(reply: bytes) -> Topology:
+    """What is made of a server's `reply` to `CLUSTER SLOTS`."""
+    async with ScriptedServer(lambda words: reply if words[0] == b"CLUSTER" else None) as server:
+        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
+        return await fetch_topology(target, target.addresses, 1.0)
+
+
+async def test_the_owner_of_a_range_comes_first_and_its_replicas_after_it() -> None:
+    replica = b"*2\r\n$9\r\n127.0.0.1\r\n:7002\r\n"
+    topology = await told(slots(b":0\r\n", b":1\r\n", NODE, replica))
+    assert topology.owners[:3] == ((HOST, 7001), (HOST, 7001), None)
+    assert topology.masters == ((HOST, 7001),)
+    assert topology.nodes == ((HOST, 7001), (HOST, 7002))
+
+
+@pytest.mark.parametrize("host", [b"$0\r\n\r\n", b"$-1\r\n"], ids=["empty", "null"])
+async def test_a_node_without_an_address_is_the_one_that_was_asked(host: bytes) -> None:
+    topology = await told(slots(b":0\r\n", b":0\r\n", b"*2\r\n" + host + b":7001\r\n"))
+    assert topology.nodes == ((HOST, 7001),)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"*1\r\n:1\r\n",
+        b"*1\r\n*2\r\n:0\r\n:1\r\n",
+        slots(b"$1\r\n0\r\n", b":1\r\n", NODE),
+        slots(b":0\r\n", b"$1\r\n1\r\n", NODE),
+        slots(b":-1\r\n", b":1\r\n", NODE),
+        slots(b":2\r\n", b":1\r\n", NODE),
+        slots(b":0\r\n", b":16384\r\n", NODE),
+        slots(b":0\r\n", b":1\r\n", b":1\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*1\r\n$9\r\n127.0.0.1\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*2\r\n:1\r\n:7001\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n7001\r\n"),
+        slots(b":0\r\n", b":1\r\n", NODE, b"*0\r\n"),
+        b"*1\r\n$x\r\n",
+    ],
+    ids=str,
+)
+async def test_another_account_is_refused(reply: bytes) -> None:
+    with pytest.raises(InvalidResponse):
+        await told(reply)
+
+
+@pytest.mark.parametrize("reply", [b"*0\r\n", b"$-1\r\n", b"+OK\r\n"], ids=str)
+async def test_no_account_is_no_answer(reply: bytes) -> None:
+    with pytest.raises(RedisError, match="no server had an answer"):
+        await told(reply)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "path", "reply", "error"),
+    [
+        ("redis", "", b"$x\r\n", "InvalidResponse"),
+        ("redis+cluster", "", b"*1\r\n*2\r\n:0\r\n:1\r\n", "InvalidResponse"),
+        ("redis+sentinel", "/proofs", b"*1\r\n$9\r\n127.0.0.1\r\n", "RedisError"),
+        ("redis+sentinel", "/proofs", b"*2\r\n$9\r\n127.0.0.1\r\n$1\r\nx\r\n", "RedisError"),
+    ],
+)
+async def test_the_health_of_a_server_with_odd_replies_is_told(
+    scheme: str, path: str, reply: bytes, error: str
+) -> None:
+    asked = (b"INFO", b"CLUSTER", b"SENTINEL")
+    async with ScriptedServer(lambda words: reply if words[0] in asked else None) as server:
+        store = RedisReplayStore.from_url(f"{scheme}://{HOST}:{server.port}{path}?protocol=2")
+        health = await store.health()
+    assert not health.ok
+    assert [node.error for node in health.nodes] == [error]
+
+
+async def test_whose_data_are_found_is_no_longer_asked_for_elsewhere() -> None:
+    text = b"role:master\r\nrun_id:" + b"a" * 40 + b"\r\nmaster_replid:" + b"b" * 40 + b"\r\n"
+    wanted = frozenset({identity_of(parse_info(text))})
+
+    def tell(words: tuple[bytes, ...]) -> bytes | None:
+        return b"$%d\r\n%b\r\n" % (len(text), text) if words[0] == b"INFO" else None
+
+    async with ScriptedServer(tell) as server, ScriptedServer() as silent:
+        silent.hold(b"INFO")
+        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
+        nodes = [(HOST, server.port), (HOST, silent.port)]
+        found = await asyncio.wait_for(identities_among(target, nodes, wanted, 60.0), 30)
+    assert found == wanted

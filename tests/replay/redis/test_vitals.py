@@ -1,0 +1,94 @@
+import pytest
+
+from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
+from tests.support.valkey import Server
+
+VALKEY = b"""# Server\r
+redis_version:7.2.4\r
+server_name:valkey\r
+valkey_version:9.1.2\r
+run_id:e2040fdf216b972abcf286a956062ab5e95f35ab\r
+server_time_usec:1795372729571769\r
+uptime_in_seconds:17\r
+\r
+# Memory\r
+maxmemory_policy:allkeys-lru\r
+loading:0\r
+evicted_keys:3\r
+role:master\r
+master_replid:c067f6f0204d0259d110634c4a901cfe07bc4275\r
+master_replid2:0000000000000000000000000000000000000000\r
+# Commandstats\r
+cmdstat_set:calls=1,usec=2\r
+cmdstat_flushall:calls=1,usec=2\r
+cmdstat_config|resetstat:calls=1,usec=28\r
+cmdstat_config|get:calls=1,usec=28\r
+"""
+
+
+def test_what_a_server_tells() -> None:
+    info = parse_info(VALKEY)
+    assert info == ServerInfo(
+        software="valkey",
+        version="9.1.2",
+        run_id="e2040fdf216b972abcf286a956062ab5e95f35ab",
+        replication_id="c067f6f0204d0259d110634c4a901cfe07bc4275",
+        role="master",
+        loading=False,
+        uptime=17,
+        time=1795372729.571769,
+        maxmemory_policy="allkeys-lru",
+        evicted_keys=3,
+        former_replication_id="0" * 40,
+        rewriting_commands=frozenset({"flushall", "config|resetstat"}),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\xfe\r\n:::\r\n", b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n"]
+)
+def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
+    assert parse_info(text) == ServerInfo(software="redis")
+
+
+def test_a_promoted_replica_is_told_from_a_born_master() -> None:
+    assert parse_info(b"master_replid2:" + b"a" * 40).was_replica
+
+
+@pytest.mark.parametrize(
+    ("software", "version", "answers"),
+    [
+        ("redis", "7.0.15", True),
+        ("redis", "8.2", True),
+        ("redis", "10.0", True),
+        ("redis", "6.2.14", False),
+        ("redis", "5.0", False),
+        ("redis", "", True),
+        ("redis", "edge", True),
+        ("valkey", "9.1.2", True),
+    ],
+)
+def test_set_with_get_is_known_since_7(software: str, version: str, answers: bool) -> None:
+    assert ServerInfo(software=software, version=version).answers_set_with_get is answers
+
+
+def test_a_real_server_tells_all_of_it(server: Server) -> None:
+    info = parse_info(_raw_info(server))
+    assert info.software == server.implementation
+    assert info.role == "master"
+    assert len(info.run_id) == len(info.replication_id) == 40
+    assert info.uptime is not None
+    assert info.time is not None
+    assert info.maxmemory_policy == "noeviction"
+    assert not info.was_replica
+    assert not info.rewriting_commands
+    for words in (("FLUSHDB",), ("FLUSHALL",), ("SWAPDB", 0, 1), ("CONFIG", "RESETSTAT")):
+        server.raw("CONFIG", "RESETSTAT")
+        server.raw(*words)
+        assert parse_info(_raw_info(server)).rewriting_commands
+
+
+def _raw_info(server: Server) -> bytes:
+    reply = server.raw("INFO", "all")
+    assert isinstance(reply, bytes)
+    return reply

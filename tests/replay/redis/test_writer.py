@@ -1,0 +1,218 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+from dpop_middleware import RedisReplayStore
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.cluster import Cluster
+from dpop_middleware.replay.redis.connection import Connection
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.writer import Writer
+from dpop_middleware.replay.redis.writes import PendingWrite
+from tests.support.proxy import Proxy
+from tests.support.replay import cluster_nodes, entry, standalone
+from tests.support.scripted import ScriptedServer
+from tests.support.valkey import HOST, Server
+
+BUCKETS = Buckets(b"dpop", spread=False)
+
+
+def pending(timeout: float = 2.0) -> PendingWrite:
+    return PendingWrite(entry(), BUCKETS, timeout, asyncio.get_running_loop())
+
+
+def writer() -> Writer:
+    return Writer("gone", standalone(f"redis://{HOST}:1").connect, Settings(), Sights(BUCKETS), None)
+
+
+def writer_to(server: ScriptedServer) -> Writer:
+    return Writer("scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None)
+
+
+def cluster() -> Cluster:
+    return Cluster(cluster_nodes(f"redis+cluster://{HOST}:1"), Settings(), Buckets(b"dpop", spread=True))
+
+
+@pytest.mark.parametrize("make", [writer, cluster])
+async def test_what_was_closed_refuses(make: Callable[[], Writer | Cluster]) -> None:
+    writer = make()
+    await writer.aclose()
+    assert writer.closed
+    for submit in (writer.submit, writer.resubmit):
+        write = pending()
+        submit(write)
+        assert isinstance(await write.answer, Unavailable)
+
+
+async def test_a_closed_cluster_follows_no_redirection() -> None:
+    writer = cluster()
+    await writer.aclose()
+    write = pending()
+    writer.redirect(write, ServerError(f"ASK 1 {HOST}:1"))
+    assert isinstance(await write.answer, Unavailable)
+    assert not vars(writer)["_writers"]
+
+
+async def test_a_writer_without_work_ends_quietly() -> None:
+    idle = writer()
+    await asyncio.sleep(0)
+    assert idle.is_quiet
+    assert not idle.refuses
+    await idle.aclose()
+
+
+async def _survives_a_reset(url_port: int) -> None:
+    async with Proxy(url_port) as proxy:
+        store = RedisReplayStore.from_url(proxy.url, timeout=2.0)
+        assert [await store.add(entry()) for _ in range(4)] == [True] * 4
+        proxy.reset()
+        await asyncio.sleep(0.2)
+        assert [await store.add(entry()) for _ in range(4)] == [True] * 4
+        await store.aclose()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_idle_connection_that_was_reset_is_opened_anew(
+    shared_server: Server, run: Callable[..., None]
+) -> None:
+    run(_survives_a_reset(shared_server.port))
+
+
+async def test_a_write_that_a_transport_refuses_waits_for_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedServer() as server:
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
+        )
+        first = pending()
+        writer.submit(first)
+        assert await first.answer is True
+        exchange, refusals = Connection.exchange, iter([True, True])
+
+        def refuse_twice(connection: Connection, *arguments: Any, **options: Any) -> None:
+            if next(refusals, False):
+                raise RuntimeError("unable to perform operation on a closed transport")
+            exchange(connection, *arguments, **options)
+
+        monkeypatch.setattr(Connection, "exchange", refuse_twice)
+        second = pending()
+        writer.submit(second)
+        assert await second.answer is True
+        # What was not sent was not tried.
+        assert second.tries == 1
+        await writer.aclose()
+
+
+async def test_a_write_whose_time_is_over_is_not_sent() -> None:
+    async with ScriptedServer() as server:
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
+        )
+        late, fresh = pending(timeout=-1.0), pending()
+        writer.submit(late)
+        writer.submit(fresh)
+        assert isinstance(await late.answer, Unavailable)
+        assert await fresh.answer is True
+        assert not any(late.name in words for words in server.commands)
+        await writer.aclose()
+
+
+async def test_a_request_that_left_before_its_turn_is_not_sent() -> None:
+    async with ScriptedServer() as server:
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
+        )
+        gone, fresh = pending(), pending()
+        writer.submit(gone)
+        writer.submit(fresh)
+        gone.answer.cancel()
+        assert await fresh.answer is True
+        assert not any(gone.name in words for words in server.commands)
+        await writer.aclose()
+
+
+async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
+    async with ScriptedServer() as server:
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
+        )
+        first = pending()
+        writer.submit(first)
+        assert first.tries == 0
+        assert await first.answer is True
+        for _ in range(2):
+            alone = pending()
+            writer.submit(alone)
+            assert not writer.is_quiet
+            assert alone.tries == 1
+            assert await alone.answer is True
+            assert writer.is_quiet
+        last = pending()
+        writer.submit(last)
+        # Sent, and closed before its answer came.
+        await writer.aclose()
+        assert isinstance(await last.answer, Unavailable)
+
+
+async def test_requests_that_come_together_go_together() -> None:
+    async with ScriptedServer() as server:
+        writer = Writer(
+            "scripted", standalone(server.url).connect, Settings(timeout=2.0), Sights(BUCKETS), None
+        )
+        for size, reads in ((3, 2), (4, 3), (1, 4), (1, 5), (3, 7)):
+            writes = [pending() for _ in range(size)]
+            for write in writes:
+                writer.submit(write)
+            assert [await write.answer for write in writes] == [True] * size
+            # The anchor is read before the first batch and once after each; of the last three one went ahead.
+            assert sum(words[0] == b"GET" for words in server.commands) == reads
+        await writer.aclose()
+
+
+async def test_a_connection_that_opens_late_serves_those_who_come_later() -> None:
+    """An opening outlives the request that began it: over TLS and far away it may take longer."""
+    delay = asyncio.Event()
+
+    async with ScriptedServer() as server:
+        connect = standalone(server.url).connect
+
+        async def slowly(timeout: float) -> object:
+            await delay.wait()
+            return await connect(timeout)
+
+        writer = Writer("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS), None)  # type: ignore[arg-type]
+        early = pending(timeout=0.2)
+        writer.submit(early)
+        outcome = await early.answer
+        assert isinstance(outcome, Unavailable)
+        assert outcome.actual == "TimeoutError"
+        delay.set()
+        late = pending()
+        writer.submit(late)
+        assert await late.answer is True
+        await writer.aclose()
+
+
+async def test_closing_gives_up_an_opening() -> None:
+    begun, given_up = asyncio.Event(), asyncio.Event()
+
+    async def never(timeout: float) -> Connection:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        raise AssertionError
+
+    writer = Writer("silent", never, Settings(timeout=10.0), Sights(BUCKETS), None)
+    write = pending(timeout=10.0)
+    writer.submit(write)
+    await begun.wait()
+    await writer.aclose()
+    assert isinstance(await write.answer, Unavailable)
+    async with asyncio.timeout(5):
+        await given_up.wait()

@@ -1,0 +1,263 @@
+"""What the reads of anchors at a batch's end mean for its writes."""
+
+import asyncio
+import logging
+import math
+from typing import Any
+
+import pytest
+from redis.exceptions import InvalidResponse
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import AnchorReading, PendingWrite
+from tests.support.replay import entry
+from tests.support.slots import entry_in, slots_between
+
+BUCKETS = Buckets(b"dpop", spread=True)
+SLOTS = slots_between(0, 16383)
+INFO = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100_000)
+SAID = b"run_id:a\r\nmaster_replid:a\r\nrole:master\r\nuptime_in_seconds:100000\r\n"
+OTHER = ServerInfo(run_id="b", replication_id="b", role="master", uptime=100_000)
+NOW = entry().now
+ASK, MOVED = ServerError("ASK 1 h:1"), ServerError("MOVED 1 h:1")
+
+
+def anchor(info: ServerInfo = INFO) -> bytes:
+    return Anchor.new(identity_of(info), -math.inf, server_time=NOW - 5000).value
+
+
+def fence() -> Fence:
+    made = Fence(Sights(BUCKETS), "accept")
+    made.sights.offset = 0.0
+    made.connected(INFO, {BUCKETS.slots.index(SLOTS[9]): anchor()}, lived=0, asked=(NOW, NOW))
+    return made
+
+
+def write(number: int, *, asking: bool = False) -> PendingWrite:
+    made = PendingWrite(entry_in(SLOTS[number]), BUCKETS, 5.0, asyncio.get_running_loop())
+    made.asking, made.not_before = asking, NOW
+    return made
+
+
+class Landed:
+    """A batch whose replies came: first those to its writes, then those to the reads."""
+
+    def __init__(self, fence: Fence, writes: list[PendingWrite], *replies: object, at: float = NOW) -> None:
+        settings = Settings()
+        retentions = PublishedRetentions(b"dpop", LivingRetentions())
+        self.batch = Batch(writes, settings, fence, retentions, with_get=True)
+        _, self.count = self.batch.compose(now=NOW, at=at, timeout=1.0)
+        assert self.count == len(replies)
+        self.batch.land([*replies], now=NOW, at=at)
+
+
+@pytest.fixture
+def quiet() -> Fence:
+    """A fence that has just looked at its server."""
+    return fence()
+
+
+async def test_each_bucket_is_read_once(quiet: Fence) -> None:
+    writes = [write(0), write(0), write(1), write(2, asking=True), write(2, asking=True)]
+    reading = AnchorReading(writes, quiet)
+    commands = reading.commands()
+    buckets = [BUCKETS.slots.index(SLOTS[number]) for number in (0, 1, 2)]
+    assert commands[:2] == [BUCKETS.reads[bucket] for bucket in buckets[:2]]
+    assert b"ASKING" in commands[2]
+    assert commands[3:] == [BUCKETS.reads[buckets[2]]]
+    reading.take([anchor(), anchor(), b"OK", anchor()])
+    assert all(reading.vouches(write) for write in writes)
+
+
+async def test_an_entry_whose_anchor_has_moved_is_asked_for_there(quiet: Fence) -> None:
+    moved = write(0)
+    landed = Landed(quiet, [moved], None, MOVED)
+    assert landed.batch.outcome == [(moved, MOVED)]
+    assert not moved.answer.done()
+
+
+async def test_an_entry_whose_anchor_is_on_its_way_can_not_be_known(quiet: Fence) -> None:
+    own = write(0)
+    Landed(quiet, [own], own.owner, ASK)
+    assert isinstance(own.answer.result(), Unavailable)
+
+
+async def test_who_is_sent_on_knows_whether_the_anchor_was_there(quiet: Fence) -> None:
+    for value, vouched in ((anchor(), True), (None, False), (ASK, False), (anchor(OTHER), False)):
+        sent_on = write(0)
+        landed = Landed(quiet, [sent_on], ASK, value)
+        assert landed.batch.outcome == [(sent_on, ASK)]
+        assert sent_on.vouched is vouched
+        # The next comes as if to another bucket.
+        quiet.standing.drop(sent_on.bucket)
+
+
+async def test_where_the_slot_goes_the_one_it_leaves_vouches(quiet: Fence) -> None:
+    for vouched in (True, False):
+        asking = write(0, asking=True)
+        asking.vouched = vouched
+        Landed(quiet, [asking], b"OK", None, b"OK", None)
+        outcome = asking.answer.result()
+        assert outcome is True if vouched else isinstance(outcome, Unavailable)
+        # Nothing is to be written where the anchor will come by itself.
+        assert asking.bucket not in quiet.standing.due
+
+
+async def test_what_only_others_can_judge_is_held(quiet: Fence) -> None:
+    new, used = write(0), write(0)
+    landed = Landed(quiet, [new, used], None, b"x" * 16, anchor(OTHER))
+    assert landed.batch.held == [new]
+    assert used.answer.result() is False
+
+
+async def test_the_server_that_is_not_the_right_one_has_no_anchors(quiet: Fence) -> None:
+    down = ServerError("CLUSTERDOWN no")
+    lost = write(0)
+    landed = Landed(quiet, [lost], None, down)
+    assert landed.batch.outcome == [(lost, down)]
+    assert landed.batch.wrong_server
+
+
+@pytest.mark.parametrize("reply", [b"OK?", 5])
+async def test_odd_replies_put_the_connection_in_doubt(quiet: Fence, reply: object) -> None:
+    if isinstance(reply, int):
+        with pytest.raises(InvalidResponse):
+            Landed(quiet, [write(0)], None, reply)
+    else:
+        with pytest.raises(ServerError):
+            Landed(quiet, [write(0)], None, ServerError("WRONGTYPE no"))
+
+
+async def test_who_may_run_no_script_replaces_without_comparing(
+    quiet: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = BUCKETS.slots.index(SLOTS[0])
+    quiet.standing.owe(bucket, b"old", b"new")
+    refused = write(0)
+    Landed(quiet, [refused], ServerError("NOPERM no eval"), None, anchor())
+    assert not quiet.with_script
+    assert refused.answer.result() is True
+    assert "grant +eval" in caplog.text
+
+
+async def test_the_slot_of_the_retentions_may_move() -> None:
+    retentions = PublishedRetentions(b"dpop", LivingRetentions())
+    retentions.connected(b"{1}")
+    assert retentions.exchange({"n": 10.0}, at=0.0, now=0.0)
+    retentions.read(MOVED, MOVED, now=0.0)
+    assert retentions.elsewhere is MOVED
+    retentions.connected(b"{2}")
+    assert retentions.elsewhere is None
+
+
+class Silent:
+    """A cluster that has no answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[frozenset[bytes]] = asyncio.get_running_loop().create_future()
+        self.resubmitted: list[PendingWrite] = []
+        self.asked = 0
+
+    def resubmit(self, write: PendingWrite) -> None:
+        self.resubmitted.append(write)
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        self.asked += 1
+        return await self.answer
+
+
+class Busy(Silent):
+    """A cluster one of whose masters says nothing for a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patient: list[bool] = []
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        self.patient.append(patient)
+        await asyncio.sleep(0.01)
+        return None if patient else frozenset()
+
+
+async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(quiet: Fence) -> None:
+    around: Any = Busy()
+    inquiry = Inquiry(quiet, around, lambda: None, patience=0.05)
+    item = write(0)
+    quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([item])
+    inquiry.look()
+    async with asyncio.timeout(10):
+        while inquiry.is_running:
+            await asyncio.sleep(0.005)
+    assert around.patient == [True] * (len(around.patient) - 1) + [False]
+    assert len(around.patient) > 1
+    assert quiet.sights.since[item.bucket] > -math.inf
+    assert around.resubmitted == [item]
+    await inquiry.aclose()
+
+
+async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> None:
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
+    one, other = write(0), write(1)
+    quiet.observe(one.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([one])
+    inquiry.look()
+    inquiry.look()
+    await asyncio.sleep(0)
+    assert inquiry.is_running
+    # What came while others were asked waits for the next answer.
+    quiet.observe(other.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([other])
+    around.answer.set_result(frozenset({identity_of(OTHER)}))
+    await asyncio.sleep(0.01)
+    assert around.resubmitted == [one, other]
+    assert around.asked == 2
+    assert not inquiry.is_running
+    await inquiry.aclose()
+
+
+async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
+    late, restless, waiting = write(0), write(0), write(0)
+    late.deadline = asyncio.get_running_loop().time()
+    inquiry.hold([late])
+    for _ in range(MOST_HELD + 1):
+        inquiry.hold([restless])
+    await asyncio.sleep(0.01)
+    for one in (late, restless):
+        assert isinstance(one.answer.result(), Unavailable)
+    quiet.observe(waiting.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([waiting])
+    inquiry.look()
+    await asyncio.sleep(0)
+    await inquiry.aclose()
+    assert isinstance(waiting.answer.result(), Unavailable)
+
+
+async def test_a_look_that_the_server_refused_says_nothing() -> None:
+    for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
+        made, item = fence(), write(0)
+        Landed(made, [item], reply, None, anchor(), at=NOW + 2)
+        assert item.answer.result() is True
+        assert made.vitals.has_told_since(NOW + 1) is told
+
+
+async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clocks(
+    quiet: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    dated = Anchor.new(identity_of(INFO), NOW + 3600, server_time=NOW - 5000).value
+    Landed(quiet, [write(0)], None, dated)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "3600 s ahead" in record.getMessage()
+    assert f"shows {NOW:.0f}:" in record.getMessage()
