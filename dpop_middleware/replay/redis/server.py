@@ -125,6 +125,12 @@ class Server:
 
         Each of that without any entry, and only where it is time for it.
         """
+        await self._survey_once(deadline)
+        if self.fence.standing.due:
+            # What is missing was known only then: it is written before anybody comes anew.
+            await self._survey_once(deadline)
+
+    async def _survey_once(self, deadline: float) -> None:
         connection = await self.ready(deadline=deadline, offset=None)
         fence, at = self.fence, self._loop.time()
         look = fence.vitals.look(at)

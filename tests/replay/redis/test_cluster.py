@@ -135,6 +135,26 @@ async def test_a_flush_of_one_master_closes_its_slots_only(shared_cluster: Clust
         forget(server)
 
 
+async def test_a_flush_is_noticed_in_every_bucket_of_its_master_by_the_first_request(
+    shared_cluster: Cluster,
+) -> None:
+    first = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+    assert await answer(first, _entry_in(0, 5000)) is True
+    await first.aclose()
+    # A worker that opens now has met every anchor before any entry.
+    store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+    assert await answer(store, _entry_in(11000, 16383)) is True
+    server = shared_cluster.owner(0)
+    anchors = len(server.run("KEYS", "*::anchor"))
+    assert anchors > 300
+    server.run("FLUSHALL")
+    assert await answers(store, [_entry_in(0, 5000)]) == {503: 1}
+    await eventually(lambda: len(server.run("KEYS", "*::anchor")) == anchors)
+    await store.aclose()
+    for each in shared_cluster.servers:
+        forget(each)
+
+
 class TestOddClusters:
     """One scripted node that says of the cluster what a test wants."""
 
