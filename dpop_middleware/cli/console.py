@@ -4,6 +4,7 @@ Colours are on a terminal only, and foreign text is always escaped.
 """
 
 import json
+import math
 import re
 import sys
 from argparse import ArgumentParser, Namespace
@@ -66,8 +67,8 @@ class Console:
         self._out.write(f"{text if style is None else self.styled(text, style)}\n")
 
     def json(self, value: Any) -> None:
-        """Write `value` to standard output as JSON, in ASCII."""
-        self._out.write(f"{json.dumps(value, indent=2, default=shown)}\n")
+        """Write `value` to standard output as JSON, in ASCII; a number that isn't finite is null."""
+        self._out.write(f"{json.dumps(_finite(value), indent=2, default=shown, allow_nan=False)}\n")
 
     def note(self, text: str) -> None:
         """Write a line to standard error, so that a pipe receives results only."""
@@ -94,6 +95,15 @@ class Console:
         """Return the mark for `outcome`, such as a tick or a cross, two characters wide."""
         mark, spelled, style = _MARKS[outcome]
         return self.styled(f"{mark if self._has_marks else spelled:<2}", style)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` as JSON can say it (RFC 8259 section 6)."""
+    if isinstance(value, Mapping):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _can_say(stream: TextIO, text: str) -> bool:
