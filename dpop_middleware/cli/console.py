@@ -1,15 +1,20 @@
-"""The output of the command: colours on a terminal only, and foreign text always escaped."""
+"""What all subcommands share: their parts, and the output of the command.
+
+Colours are on a terminal only, and foreign text is always escaped.
+"""
 
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
 from dpop_middleware.cli.findings import FindingState
 
-__all__ = ["CommandError", "Console", "plain", "shown"]
+__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "plain", "shown"]
 
 Style = Literal["bold", "dim", "green", "red"]
 
@@ -22,6 +27,7 @@ _MARKS: Final[Mapping[FindingState, tuple[str, str, Style]]] = {
     FindingState.NOT_REACHED: ("·", ".", "dim"),
     FindingState.NOT_JUDGED: ("?", "?", "dim"),
 }
+PRIVATE_KEY = "a private key, JWK or PEM: the name of a file, or - for standard input"
 
 
 class CommandError(Exception):
@@ -106,3 +112,17 @@ def _can_say(stream: TextIO, text: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand: its name, the texts for `--help`, its arguments, and its function.
+
+    `run` returns the exit status, or raises CommandError.
+    """
+
+    name: str
+    summary: str
+    examples: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace, Console], int]
