@@ -148,7 +148,18 @@ def test_with_policy_shares_all_but_the_policy() -> None:
     assert sibling.is_sibling_of(server)
     assert server.is_sibling_of(sibling.with_policy())
     assert not server.is_sibling_of(build())
-    assert vars(sibling).items() - vars(server).items() == {("_policy", sibling.policy)}
+
+
+async def test_a_proof_that_one_server_took_is_used_for_its_sibling() -> None:
+    api = Api()
+    sibling = api.server.with_policy(proof_lifetime=30)
+    asked = api.request()
+    await api.server.authenticate(asked)
+    with pytest.raises(InvalidDPoPProof) as caught:
+        await sibling.authenticate(asked)
+    assert caught.value.check is Check.JTI
+    assert (sibling.resource, sibling.issuers) == (api.server.resource, api.server.issuers)
+    assert len(api.tokens.asked) == 2, "both ask the same verifier"
 
 
 @pytest.mark.parametrize(
