@@ -470,7 +470,7 @@ def test_a_refusal_has_the_body_that_openapi_describes(world: World) -> None:
     app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
     described: Any = refusal_responses()[401]["content"]["application/json"]["schema"]["properties"]
     body = TestClient(app, base_url=ORIGIN).get("/notes", headers={"Authorization": "DPoP x"}).json()
-    assert set(body) == set(described)
+    assert {name: {"type": "string"} for name in body} == described
 
 
 NO_JSON: dict[str, Any] = {"content": b"{", "headers": {"content-type": "application/json"}}
