@@ -29,7 +29,7 @@ from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing import ABSENT, TestIssuer, encode_jws
-from dpop_middleware.testing.jws import merged
+from dpop_middleware.testing.issuer import merged
 
 URL = "https://auth.example.test/token"
 PAR_URL = "https://auth.example.test/par"

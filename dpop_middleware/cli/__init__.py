@@ -10,7 +10,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Final, NoReturn
 
-from dpop_middleware.cli import conformance, demo, explain, keygen, proof, thumbprint
+from dpop_middleware.cli import conformance, demo, explain, keys
 from dpop_middleware.cli.console import CommandError, Console
 from dpop_middleware.errors import ConfigurationError
 
@@ -18,9 +18,9 @@ __all__ = ["main"]
 
 _PROG: Final = "dpop-middleware"
 _COMMANDS: Final = (
-    keygen.COMMAND,
-    proof.COMMAND,
-    thumbprint.COMMAND,
+    keys.KEYGEN,
+    keys.PROOF,
+    keys.THUMBPRINT,
     explain.COMMAND,
     conformance.COMMAND,
     demo.COMMAND,

@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from dpop_middleware._runtime import system_time
-from dpop_middleware.cli.command import PRIVATE_KEY, Command
-from dpop_middleware.cli.console import CommandError, Console
+from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console
 from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
 from dpop_middleware.testing.target import Target
 

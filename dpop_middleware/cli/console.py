@@ -1,14 +1,20 @@
-"""The output of the command: colours on a terminal only, and foreign text always escaped."""
+"""What all subcommands share: their parts, and the output of the command.
+
+Colours are on a terminal only, and foreign text is always escaped.
+"""
 
 import json
+import math
 import re
 import sys
-from collections.abc import Mapping
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
 from dpop_middleware.cli.findings import FindingState
 
-__all__ = ["CommandError", "Console", "plain", "shown"]
+__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "plain", "shown"]
 
 Style = Literal["bold", "dim", "green", "red"]
 
@@ -21,6 +27,7 @@ _MARKS: Final[Mapping[FindingState, tuple[str, str, Style]]] = {
     FindingState.NOT_REACHED: ("·", ".", "dim"),
     FindingState.NOT_JUDGED: ("?", "?", "dim"),
 }
+PRIVATE_KEY = "a private key, JWK or PEM: the name of a file, or - for standard input"
 
 
 class CommandError(Exception):
@@ -60,8 +67,8 @@ class Console:
         self._out.write(f"{text if style is None else self.styled(text, style)}\n")
 
     def json(self, value: Any) -> None:
-        """Write `value` to standard output as JSON, in ASCII."""
-        self._out.write(f"{json.dumps(value, indent=2, default=shown)}\n")
+        """Write `value` to standard output as JSON, in ASCII; a number that isn't finite is null."""
+        self._out.write(f"{json.dumps(_finite(value), indent=2, default=shown, allow_nan=False)}\n")
 
     def note(self, text: str) -> None:
         """Write a line to standard error, so that a pipe receives results only."""
@@ -90,9 +97,32 @@ class Console:
         return self.styled(f"{mark if self._has_marks else spelled:<2}", style)
 
 
+def _finite(value: Any) -> Any:
+    """Return `value` as JSON can say it (RFC 8259 section 6)."""
+    if isinstance(value, Mapping):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _can_say(stream: TextIO, text: str) -> bool:
     try:
         text.encode(stream.encoding or sys.getdefaultencoding())
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand: its name, the texts for `--help`, its arguments, and its function.
+
+    `run` returns the exit status, or raises CommandError.
+    """
+
+    name: str
+    summary: str
+    examples: str
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace, Console], int]

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.command import Command
-from dpop_middleware.cli.console import Console
+from dpop_middleware.cli.console import Command, Console
 from dpop_middleware.cli.explanation import FindingState
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import AuthenticationEvent

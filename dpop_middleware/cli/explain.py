@@ -11,15 +11,13 @@ from typing import Any, Final, NamedTuple
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._runtime import aclose_parts
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.captured import parse_captured
-from dpop_middleware.cli.command import Command
-from dpop_middleware.cli.console import CommandError, Console, plain, shown
+from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time
+from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_captured, parse_time
 from dpop_middleware.cli.opaque_token import add_opaque_arguments, opaque_judge
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
-from dpop_middleware.client.target import target_of
+from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy

@@ -1,7 +1,7 @@
 """What each check found of one request, as a row: passed, failed, not judged, or not reached."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dpop_middleware._judge.hints import hint_of
@@ -77,14 +77,7 @@ def findings_of(
     findings = []
     for position, check in enumerate(checks):
         if error is not None and check is failed:
-            finding = Finding(
-                check=check,
-                outcome=FindingState.FAILED,
-                expected=error.expected,
-                actual=error.actual,
-                hint=hint_of(error, request),
-                reason=error.description,
-            )
+            finding = _failed(check, error, request)
         elif position > end:
             finding = _later(check, later, says, unknown, request)
         elif check in unknown:
@@ -106,18 +99,21 @@ def _later(
 ) -> Finding:
     error = later.get(check)
     if error is not None:
-        return Finding(
-            check=check,
-            outcome=FindingState.FAILED,
-            expected=error.expected,
-            actual=error.actual,
-            hint=hint_of(error, request),
-            reason=error.description,
-            after_failure=True,
-        )
+        return replace(_failed(check, error, request), after_failure=True)
     if check not in later or check in unknown:
         return Finding(check=check, outcome=FindingState.NOT_REACHED)
     return Finding(check=check, outcome=FindingState.PASSED, actual=says.get(check), after_failure=True)
+
+
+def _failed(check: Check, error: DPoPError, request: ResourceRequest) -> Finding:
+    return Finding(
+        check=check,
+        outcome=FindingState.FAILED,
+        expected=error.expected,
+        actual=error.actual,
+        hint=hint_of(error, request),
+        reason=error.description,
+    )
 
 
 def _values_of(token: AccessToken) -> dict[Check, object]:

@@ -10,11 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Gen
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dpop_middleware._runtime import system_time
-from dpop_middleware.client.headers import UncopiedHeaders
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.libraries import installed
-from dpop_middleware.client.origins import OwnOrigins
+from dpop_middleware.client.libraries import UncopiedHeaders, installed
 from dpop_middleware.client.proofs import Proofs, can_repeat
+from dpop_middleware.client.urls import OwnOrigins
 
 __all__ = ["DPoPAuth", "TokenOption"]
 

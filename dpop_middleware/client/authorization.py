@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.target import origin_of
+from dpop_middleware.client.urls import origin_of
 from dpop_middleware.jose import base64url
 
 __all__ = ["NO_PARAMETERS", "PKCE", "authorization_url", "optional_parameters", "pkce_pair"]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.exceptions import PyJWTError
 
-from dpop_middleware.client.target import target_of
+from dpop_middleware.client.urls import target_of
 from dpop_middleware.jose import base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset

@@ -1,28 +1,85 @@
 """Proofs that heed what servers said: their nonces and, by option, their clocks (RFC 9449 sections 8 and 9).
 
 The one place where a request gets its proof and where a refusal is answered with another: `DPoPAuth` and
-`DPoPTransport` send what `exchange` yields, each in its own way.
+`DPoPTransport` send what `exchange` yields, each in its own way. What a server says about the next proof is
+remembered per origin.
 """
 
-from collections.abc import Callable, Container, Generator
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal, TypeAlias
+from threading import Lock
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from dpop_middleware import _options
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.libraries import installed
-from dpop_middleware.client.nonces import DPoPError, OriginMemory, is_refused_for, one_nonce
-from dpop_middleware.client.origins import request_origin
-from dpop_middleware.client.target import percent_encoded
+from dpop_middleware.client.urls import percent_encoded, request_origin
 
-__all__ = ["Proofs", "can_repeat"]
+__all__ = ["OriginMemory", "Proofs", "can_repeat", "is_refused_for", "one_nonce"]
 
+Learned = TypeVar("Learned")
+DPoPError: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
+
+# NQCHAR of RFC 6749 appendix A; the length keeps the proof far below what servers refuse.
+_NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
+# Two searches: one with `.*` between takes quadratic time on a hostile challenge.
+_SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
+_ERROR: Final[Mapping[DPoPError, re.Pattern[str]]] = {
+    error: re.compile(rf'\berror\s*=\s*"?{error}\b', re.ASCII | re.IGNORECASE)
+    for error in get_args(DPoPError)
+}
 Lesson: TypeAlias = Literal["nonce", "clock"]
 
 _MAX_OFFSET: Final = 300
 # `Date` has whole seconds, and an answer takes a while.
 _LEAST_OFFSET: Final = 2
 _BYTES: Final = installed("ByteStream")
+
+
+class OriginMemory(Generic[Learned]):
+    """What each origin said last, for the `limit` origins heard of last; safe to share between threads."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self._limit = limit
+        self._learned: OrderedDict[str, Learned] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, origin: str) -> Learned | None:
+        """Return what to use at `origin`, None where it said nothing."""
+        with self._lock:
+            return self._learned.get(origin)
+
+    def remember(self, origin: str, learned: Learned) -> None:
+        """Use `learned` at `origin` from now on."""
+        with self._lock:
+            self._learned[origin] = learned
+            self._learned.move_to_end(origin)
+            if len(self._learned) > self._limit:
+                self._learned.popitem(last=False)
+
+
+def one_nonce(values: Iterable[str]) -> str | None:
+    """Return the nonce in a response's `DPoP-Nonce` fields, None unless there is exactly one well-formed."""
+    distinct = {value.strip(" \t") for value in values}
+    if len(distinct) != 1:
+        return None
+    nonce = distinct.pop()
+    return nonce if _NONCE.fullmatch(nonce) else None
+
+
+def is_refused_for(error: DPoPError, challenges: Iterable[str], body: object) -> bool:
+    """Whether a refusal has the code `error`.
+
+    `challenges` are the `WWW-Authenticate` fields of a resource server (RFC 9449 sections 7.1 and 9), `body`
+    is the decoded JSON of an authorization server's answer (sections 5 and 8), None where there is none.
+    """
+    for value in challenges:
+        scheme = _SCHEME.search(value)
+        if scheme is not None and _ERROR[error].search(value, scheme.end()) is not None:
+            return True
+    return isinstance(body, dict) and body.get("error") == error
 
 
 class Proofs:

@@ -9,10 +9,9 @@ from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.client.libraries import installed
-from dpop_middleware.client.origins import request_origin
 from dpop_middleware.client.proofs import can_repeat
-from dpop_middleware.client.target import origin_of, target_of
 from dpop_middleware.client.token_request import TokenRequestError
+from dpop_middleware.client.urls import origin_of, request_origin, target_of
 
 __all__ = ["TokenEndpoints"]
 

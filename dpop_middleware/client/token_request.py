@@ -13,7 +13,7 @@ from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.target import origin_of
+from dpop_middleware.client.urls import origin_of
 from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dpop_middleware import _options
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.libraries import installed, library_of
-from dpop_middleware.client.origins import OwnOrigins
 from dpop_middleware.client.proofs import Proofs
 from dpop_middleware.client.token_exchange import TokenEndpoints
+from dpop_middleware.client.urls import OwnOrigins
 
 __all__ = ["DPoPTransport"]
 

@@ -7,7 +7,6 @@ Starlette's TestClient needs. `store_contract` and
 """
 
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, broken_proof
-from dpop_middleware.testing.issuer import TestIssuer
-from dpop_middleware.testing.jws import ABSENT, encode_jws
+from dpop_middleware.testing.issuer import ABSENT, TestIssuer, encode_jws
 
 __all__ = ["ABSENT", "BROKEN_PROOFS", "BrokenProof", "TestIssuer", "broken_proof", "encode_jws"]

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.nonces import one_nonce
+from dpop_middleware.client.proofs import one_nonce
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, HonestProof
-from dpop_middleware.testing.jws import ABSENT
+from dpop_middleware.testing.issuer import ABSENT
 from dpop_middleware.testing.target import Target
 
 __all__ = ["CASES", "Case", "CaseRun"]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from dpop_middleware.checks import Check
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.jose import base64url
-from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
+from dpop_middleware.testing.issuer import ABSENT, Absent, encode_jws, merged
 
 __all__ = ["BROKEN_PROOFS", "BrokenProof", "HonestProof", "broken_proof"]
 

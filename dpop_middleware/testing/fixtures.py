@@ -21,8 +21,8 @@ from starlette.testclient import TestClient
 
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.issuer import TestIssuer
-from dpop_middleware.testing.lifespan import ASGIApp
 from dpop_middleware.testing.stand_in import origin_of
+from dpop_middleware.testing.target import ASGIApp
 
 __all__ = ["dpop_client", "dpop_issuer"]
 

@@ -1,8 +1,15 @@
-"""The keys and tokens of an authorization server, without the server: for tests only."""
+"""The keys and tokens of an authorization server, without the server: for tests only.
 
+Its tokens may have any content, valid or not.
+"""
+
+import hashlib
+import hmac
+import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from dpop_middleware import client
 from dpop_middleware._runtime import system_time
@@ -12,17 +19,57 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.jose.compact import split
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.testing.jws import ABSENT, Absent, encode_jws, merged
 from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, stand_in
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
+__all__ = ["ABSENT", "Absent", "TestIssuer", "encode_jws", "merged"]
+
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
 
-__all__ = ["TestIssuer"]
-
 _ISSUER = "https://auth.example.test"
+
+
+class Absent(Enum):
+    """The type of `ABSENT`."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+
+"""In place of a claim or header member: leave it out. In place of a key: no signature."""
+
+
+def merged(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `defaults` updated by `overrides`, without the members that are ABSENT."""
+    return {name: value for name, value in {**defaults, **overrides}.items() if value is not ABSENT}
+
+
+def encode_jws(
+    header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, *, key: DPoPKey | bytes | Absent
+) -> str:
+    """Return a compact JWS with the given content; nothing is checked (RFC 7515 section 7.1).
+
+    `header` and `claims` are JSON objects, or JSON text for what no mapping can hold, such as a duplicate
+    member. `key` signs by its own algorithm, whatever the header says; bytes are an HMAC-SHA256
+    secret; ABSENT leaves the signature empty.
+    """
+    segments = [
+        base64url.encode((part if isinstance(part, str) else json.dumps(part)).encode())
+        for part in (header, claims)
+    ]
+    signing_input = ".".join(segments).encode()
+    return f"{signing_input.decode()}.{base64url.encode(_signature(signing_input, key))}"
+
+
+def _signature(signing_input: bytes, key: DPoPKey | bytes | Absent) -> bytes:
+    if isinstance(key, DPoPKey):
+        return key.sign(signing_input)
+    if isinstance(key, bytes):
+        return hmac.digest(key, signing_input, hashlib.sha256)
+    return b""
 
 
 class TestIssuer:

@@ -14,8 +14,7 @@ from typing import Final, Literal
 import httpx2
 
 from dpop_middleware.testing.cases import CASES, Case, CaseRun
-from dpop_middleware.testing.lifespan import lifespan
-from dpop_middleware.testing.target import Target
+from dpop_middleware.testing.target import Target, lifespan
 
 __all__ = ["CASES", "Case", "Outcome", "run_case"]
 

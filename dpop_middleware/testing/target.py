@@ -1,20 +1,23 @@
-"""The application that the conformance suite tests: for tests only."""
+"""The application that the conformance suite tests, started and stopped as a server does: for tests only."""
 
-from collections.abc import Callable, Collection, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from dpop_middleware._options import refused
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.testing.issuer import TestIssuer
-from dpop_middleware.testing.lifespan import ASGIApp
+
+__all__ = ["ASGIApp", "Target", "lifespan"]
 
 if TYPE_CHECKING:
     # The command imports this module, with or without httpx2.
     import httpx2
-
-__all__ = ["Target"]
+Message: TypeAlias = MutableMapping[str, Any]
+ASGIApp: TypeAlias = Callable[..., Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +84,49 @@ class Target:
             leave_out=leave_out,
             clock=issuer.clock,
         )
+
+
+@asynccontextmanager
+async def lifespan(app: ASGIApp) -> AsyncGenerator[ASGIApp]:
+    """Run the application's lifespan around the block; yield the application, with the lifespan's state.
+
+    An application that doesn't support the lifespan protocol is served without it. Raises RuntimeError when
+    its startup or shutdown fails.
+    """
+    state: dict[str, Any] = {}
+    to_app: asyncio.Queue[Message] = asyncio.Queue()
+    from_app: asyncio.Queue[Message] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+    task = asyncio.ensure_future(app(scope, to_app.get, from_app.put))
+
+    async def with_state(scope: Message, receive: object, send: object) -> None:
+        await app({**scope, "state": dict(state)}, receive, send)
+
+    supported = await _phase("startup", task, to_app, from_app)
+    try:
+        yield with_state if supported else app
+    finally:
+        if supported:
+            await _phase("shutdown", task, to_app, from_app)
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _phase(
+    name: str,
+    task: "asyncio.Future[None]",
+    to_app: "asyncio.Queue[Message]",
+    from_app: "asyncio.Queue[Message]",
+) -> bool:
+    await to_app.put({"type": f"lifespan.{name}"})
+    answer = asyncio.ensure_future(from_app.get())
+    await asyncio.wait((task, answer), return_when=asyncio.FIRST_COMPLETED)
+    message = answer.result() if answer.done() else {"type": "nothing"}
+    if message["type"] == f"lifespan.{name}.complete":
+        return True
+    # An application that returns, raises or sends another message has no lifespan, as servers see it.
+    answer.cancel()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    if message["type"] == f"lifespan.{name}.failed":
+        raise RuntimeError(f"the application's {name} failed: {message.get('message', '')}")
+    return False

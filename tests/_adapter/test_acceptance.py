@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Security
 from fastapi.security import SecurityScopes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
@@ -22,7 +25,8 @@ from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.fastapi import DPoPHTTPException, DPoPSecurity, dpop_exception_handler
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
-from tests.support.adapters import scope_of
+from tests.support.adapters import World, scope_of
+from tests.support.asgi import call
 
 API = "https://api.example.test"
 ISSUER = TestIssuer(audience=API)
@@ -235,3 +239,63 @@ async def test_a_dependency_that_is_called_where_no_endpoint_follows_tells_at_on
     scope = scope_of("/notes", [("Authorization", f"DPoP {token}"), ("DPoP", proof)])
     await DPoPSecurity(told.server)(Request(scope), SecurityScopes())
     assert told.outcomes == [ACCEPTED]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One adapter of a stack: what it asks for."""
+
+    scopes: tuple[str, ...]
+    required: bool
+
+
+SCOPES = st.lists(st.sampled_from(["read", "write"]), unique=True).map(tuple)
+LAYERS = st.lists(st.builds(Layer, SCOPES, st.booleans()), max_size=3)
+
+
+def with_dependencies(server: ResourceServer, layers: list[Layer]) -> FastAPI:
+    dependencies = [
+        Security(DPoPSecurity(server, required=layer.required), scopes=layer.scopes) for layer in layers
+    ]
+    app = FastAPI(dependencies=dependencies[:1])
+    app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
+
+    @app.get("/notes", dependencies=dependencies[1:])
+    def notes() -> str:
+        return "notes"
+
+    return app
+
+
+def with_decorators(server: ResourceServer, layers: list[Layer]) -> Starlette:
+    async def notes(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("notes")
+
+    for layer in layers:
+        notes = requires_dpop(server, *layer.scopes, required=layer.required)(notes)
+    return Starlette(routes=[Route("/notes", notes)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    app=st.sampled_from([with_dependencies, with_decorators]),
+    inside=LAYERS,
+    around=LAYERS,
+    granted=SCOPES,
+    sent=st.sampled_from(["proof", "proof for another path", "nothing"]),
+)
+def test_whatever_judges_a_request_it_is_one_event_that_says_what_was_answered(
+    app: Any, inside: list[Layer], around: list[Layer], granted: tuple[str, ...], sent: str
+) -> None:
+    told, world = Told(), World()
+    server = world.server(on_event=told.events.append)
+    stack = app(server, inside)
+    for layer in around:
+        stack = DPoPMiddleware(stack, server, scopes=layer.scopes, required=layer.required)
+    path = "/notes" if sent == "proof" else "/other"
+    fields = [] if sent == "nothing" else world.fields(path, scopes=granted)
+    answer = asyncio.run(call(stack, scope_of("/notes", fields)))
+    nobody_judges = sent == "nothing" or not (inside or around)
+    accepted = [] if nobody_judges else ["accepted"]
+    expected = accepted if answer.status == 200 else ["refused"]
+    assert [event.outcome for event in told.events] == expected

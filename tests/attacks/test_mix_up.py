@@ -19,7 +19,7 @@ from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Un
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
-from dpop_middleware.testing.jws import merged
+from dpop_middleware.testing.issuer import merged
 from dpop_middleware.tokens import resolved_issuers
 from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE
 from tests.support.api import request

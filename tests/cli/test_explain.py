@@ -138,6 +138,14 @@ def test_json_holds_the_verdict_and_every_check() -> None:
     }
 
 
+def test_a_window_without_a_beginning_is_null_in_json() -> None:
+    far = proof(nonce="n-1", now=NOW + 10 * 86_400)
+    ran = explained("--proof", far, "--token", TOKEN, "--nonce", "n-1", "--json")
+    told = json.loads(ran.out, parse_constant=pytest.fail)
+    (row,) = [row for row in told["checks"] if row["check"] == "iat"]
+    assert (row["outcome"], row["expected"]) == ("failed", [None, NOW + 86_400])
+
+
 def test_without_a_token_it_is_judged_as_a_token_request() -> None:
     url = "https://auth.example.test/token"
     ran = explained("--proof", "-", url=url, method="POST", stdin=KEY.proof("POST", url, now=NOW) + "\n")

@@ -27,7 +27,7 @@ from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, 
 from dpop_middleware.jose import base64url
 from dpop_middleware.profiles import RFC9068
 from dpop_middleware.testing import ABSENT, BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
-from dpop_middleware.testing.jws import merged
+from dpop_middleware.testing.issuer import merged
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.claims import ClaimRules
 

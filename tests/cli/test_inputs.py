@@ -1,18 +1,55 @@
-"""What the command reads, and that secrets don't come back out."""
+"""What the command reads, a captured request too; and that secrets do not come back out."""
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpop_middleware.cli.console import CommandError
-from dpop_middleware.cli.inputs import Inputs, checked_method, checked_token, parse_time
+from dpop_middleware.cli.inputs import (
+    CapturedRequest,
+    Inputs,
+    checked_method,
+    checked_token,
+    parse_captured,
+    parse_time,
+)
 from dpop_middleware.client import DPoPKey
-from tests.support.command import run
+from dpop_middleware.testing import TestIssuer
+from tests.support.command import Ran, run
 
 URL = "https://api.example.test/notes"
+NOW = 1_800_000_000
+ISSUER = TestIssuer(clock=lambda: NOW)
+KEY = DPoPKey.generate()
+TOKEN = ISSUER.token(jkt=KEY.jkt)
+RAW = "GET /notes?a=1 HTTP/1.1\r\nHost: api.example.test\r\nAuthorization: DPoP t\r\ndpop:  p \r\n\r\n"
+CURL = """\
+* Host api.example.test:443 was resolved.
+> GET /first HTTP/2
+> Host: api.example.test
+> Authorization: DPoP old
+>
+< HTTP/2 401
+< dpop-nonce: n
+<
+* Issue another request to this URL
+> GET /notes?a=1 HTTP/2
+> Host: api.example.test
+> User-Agent: curl/8.5.0
+> Authorization: DPoP t
+> DPoP: p
+>
+{ [5 bytes data]
+< HTTP/2 200
+"""
+
+
+METER = "\r  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0"
 
 
 @pytest.mark.parametrize(
@@ -176,3 +213,152 @@ def test_keys_are_read_in_every_form(tmp_path: Path) -> None:
     assert Inputs().key("--key", str(tmp_path / "key.pem"), password="open sesame").jkt == key.jkt
     with pytest.raises(CommandError, match="wrong format, type or password"):
         Inputs().key("--key", str(tmp_path / "key.pem"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RAW,
+        "\n" + RAW.replace("\r", ""),
+        RAW.strip(),
+        CURL,
+        CURL.replace("\n", "\r\n"),
+        CURL.replace("> GET", f"{METER}> GET").replace("* Host", f"{METER}* Host"),
+    ],
+)
+def test_raw_http_and_the_output_of_curl_say_the_same(text: str) -> None:
+    captured = parse_captured(text)
+    assert captured == CapturedRequest(
+        method="GET",
+        target="/notes?a=1",
+        host="api.example.test",
+        authorization=("DPoP t",),
+        dpop=("p",),
+        is_token_request=False,
+    )
+    assert captured.url() == "https://api.example.test/notes?a=1"
+    assert "DPoP t" not in repr(captured)
+
+
+def test_every_field_of_a_name_is_kept_in_order() -> None:
+    captured = parse_captured(RAW.replace("\r\n\r\n", "\r\nDPoP: q\r\nauthorization: Bearer u\r\n\r\n"))
+    assert (captured.dpop, captured.authorization) == (("p", "q"), ("DPoP t", "Bearer u"))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost:8000", "http://localhost:8000/"),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000/"),
+        ("api.example.test:8443", "https://api.example.test:8443/"),
+    ],
+)
+def test_a_request_to_this_machine_came_by_http(host: str, url: str) -> None:
+    assert parse_captured(f"GET / HTTP/1.1\nHost: {host}\n").url() == url
+
+
+def test_a_target_in_absolute_form_is_the_url() -> None:
+    assert parse_captured(f"GET {URL} HTTP/1.1\nHost: other\n").url() == URL
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no request line"),
+        ("\n\n", "no request line"),
+        ("HTTP/1.1 200 OK\n", "no request line"),
+        ("> nothing\n", "no request line"),
+        ("GET / HTTP/1.1\nHost: a\nno field\n", "line 3 of the request is no header field"),
+        ("GET / HTTP/1.1\nHost: a\n folded\n", "line 3 of the request is no header field"),
+    ],
+)
+def test_what_is_no_request_is_one_sentence(text: str, words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        parse_captured(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"), [("", "no Host"), ("Host: a b\n", "Host of the request is malformed")]
+)
+def test_without_a_host_the_url_must_be_named(fields: str, words: str) -> None:
+    captured = parse_captured(f"GET / HTTP/1.1\n{fields}")
+    with pytest.raises(CommandError, match=words):
+        captured.url()
+
+
+@given(st.text())
+def test_nothing_makes_it_raise_anything_else(text: str) -> None:
+    for captured in (text, f"GET / HTTP/1.1\n{text}", f"> GET / HTTP/1.1\n> {text}"):
+        try:
+            found = parse_captured(captured)
+        except CommandError:
+            continue
+        assert found.method
+
+
+def explained(text: str, *options: str) -> dict[str, Any]:
+    ran = run("explain", "--request", "-", "--now", str(NOW), "--json", *options, stdin=text)
+    assert ran.err == ""
+    told: dict[str, Any] = json.loads(ran.out)
+    return told
+
+
+def sent(authorization: str = f"DPoP {TOKEN}", *, method: str = "GET", end: str = "") -> str:
+    proof = KEY.proof("GET", URL, access_token=TOKEN, now=NOW)
+    fields = f"Host: api.example.test\nAuthorization: {authorization}\nDPoP: {proof}\n"
+    return f"{method} /notes HTTP/1.1\n{fields}{end}"
+
+
+def test_a_captured_request_is_judged_as_a_whole(tmp_path: Path) -> None:
+    assert explained(sent())["verdict"] == "accepted"
+    assert explained(sent(method="POST"))["check"] == "htm"
+    (tmp_path / "request").write_text(sent())
+    for name in (str(tmp_path / "request"), f"@{tmp_path / 'request'}"):
+        assert run("explain", "--request", name, "--now", str(NOW)).status == 0
+
+
+def test_the_url_that_clients_call_may_differ_from_the_captured_one() -> None:
+    behind = sent().replace("api.example.test", "backend:8000")
+    assert explained(behind)["check"] == "htu"
+    assert explained(behind, "--url", URL)["verdict"] == "accepted"
+
+
+def test_a_captured_bearer_request_is_judged_as_one() -> None:
+    unbound = f"Bearer {ISSUER.token()}"
+    refused = explained(sent(unbound))
+    assert (refused["check"], refused["status"]) == ("binding", 401)
+    order = [row["check"] for row in refused["checks"]]
+    assert order.index("binding") < order.index("token_format")
+    assert "htm" not in order
+    assert explained(sent(unbound), "--accept-bearer")["verdict"] == "accepted"
+    bound = explained(sent(f"Bearer {TOKEN}"), "--accept-bearer")
+    assert (bound["check"], bound["error"]) == ("binding", "invalid_token")
+    (hint,) = [row["hint"] for row in bound["checks"] if row["check"] == "binding"]
+    assert hint == "the token is bound to a key: send it with the scheme DPoP, not Bearer"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "end"), [("Basic YTpi", ""), ("DPoP t", "\ngrant_type=authorization_code&code=c")]
+)
+def test_a_request_for_a_token_is_judged_as_a_token_endpoint_does(authorization: str, end: str) -> None:
+    told = explained(sent(authorization, end=end))
+    assert told["verdict"] == "accepted"
+    assert "token_format" not in [row["check"] for row in told["checks"]]
+
+
+def test_a_request_without_credentials_is_told_so() -> None:
+    told = explained(f"GET /notes HTTP/1.1\nHost: api.example.test\nDPoP: {KEY.proof('GET', URL, now=NOW)}\n")
+    assert (told["check"], told["error"]) == ("authorization", None)
+    assert told["checks"][0]["hint"] == "a proof without its token: did a proxy drop Authorization?"
+
+
+def usage_error(*options: str) -> Ran:
+    ran = run("explain", *options, stdin=sent())
+    assert (ran.status, ran.out) == (2, "")
+    return ran
+
+
+def test_a_request_is_described_once() -> None:
+    for option in ("--method", "--proof", "--token"):
+        assert f"--request has all that {option} says" in usage_error("--request", "-", option, "x").err
+    assert "name the request by --request, or by --method, --proof" in usage_error("--url", URL).err

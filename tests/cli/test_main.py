@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dpop_middleware.cli import demo, main
-from dpop_middleware.cli.command import Command
+from dpop_middleware.cli.console import Command
 from tests.support.command import process, run
 
 COMMANDS = ("keygen", "proof", "thumbprint", "explain", "conformance", "demo")

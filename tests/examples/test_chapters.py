@@ -23,7 +23,7 @@ from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore,
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.testing import ABSENT
-from dpop_middleware.testing.lifespan import lifespan
+from dpop_middleware.testing.target import lifespan
 from tests.support.django import configure, serving_by_django
 from tests.support.mcp_clients import HEADERS as MCP_HEADERS
 from tests.support.mcp_clients import INITIALIZE

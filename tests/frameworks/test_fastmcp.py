@@ -23,7 +23,7 @@ from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.mcp import protect
 from dpop_middleware.testing import TestIssuer
-from dpop_middleware.testing.lifespan import lifespan
+from dpop_middleware.testing.target import lifespan
 from tests.support.mcp_clients import HEADERS, INITIALIZE, connected
 from tests.support.servers import serving
 

@@ -12,7 +12,6 @@ import pytest
 
 import dpop_middleware
 from dpop_middleware import MemoryReplayStore
-from dpop_middleware.replay import memory
 from dpop_middleware.replay.other_workers import configured_workers, sign_here, sign_of_other_workers
 from tests.support.replay import entry
 
@@ -124,10 +123,11 @@ def test_a_child_of_multiprocessing_says_who_its_parent_is(monkeypatch: pytest.M
     assert sign_here() == "a multiprocessing parent, process 17"
 
 
+@pytest.mark.usefixtures("alone")
 async def test_the_store_says_it_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "sign_here", lambda: "--workers 4")
+    monkeypatch.setattr(sys, "argv", ["serve", "--workers", "4"])
     store = MemoryReplayStore()
     await store.open()
     await store.open()
@@ -136,10 +136,11 @@ async def test_the_store_says_it_once(
     assert "(--workers 4): a proof passes once in each" in line
 
 
+@pytest.mark.usefixtures("alone")
 async def test_a_store_that_is_never_opened_says_it_at_its_first_entry(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(memory, "sign_here", lambda: "--workers 4")
+    monkeypatch.setattr(sys, "argv", ["serve", "--workers", "4"])
     store = MemoryReplayStore()
     assert [await store.add(entry()), await store.add(entry())] == [True, True]
     assert len(caplog.records) == 1

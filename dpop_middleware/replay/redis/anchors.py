@@ -184,7 +184,8 @@ class Standing:
     """The buckets of one server.
 
     `agreed` are anchors that need no judgement, `foreign` those that only others can judge, `due` what is to
-    be written. `owned` are the buckets that the server has, `unread` those of which nothing is known.
+    be written. `owned` are the buckets that the server has, `unread` those of which nothing is known, `seen`
+    those whose anchors stood when the connection was opened, before any entry told the clock.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -195,6 +196,12 @@ class Standing:
         self.due: dict[int, Due] = {}
         self.owned: set[int] = set()
         self.unread: set[int] = set()
+        self.seen: set[int] = set()
+
+    @property
+    def present(self) -> set[int]:
+        """The buckets whose anchors stood here when they were read last."""
+        return self.seen | self.agreed.keys()
 
     @property
     def met(self) -> set[int]:
@@ -215,6 +222,7 @@ class Standing:
 
     def drop(self, bucket: int) -> None:
         """What is known of `bucket` here doesn't count any more."""
+        self.seen.discard(bucket)
         self.agreed.pop(bucket, None)
         self._usual.pop(bucket, None)
         self.foreign.pop(bucket, None)

@@ -30,7 +30,7 @@ class Cluster:
     """Writes entries to the masters of a cluster. Belongs to one event loop."""
 
     def __init__(self, nodes: ClusterNodes, settings: Settings, buckets: Buckets) -> None:
-        self._sights = Sights(buckets)
+        self.sights = Sights(buckets)
         self._buckets = buckets
         self._former: tuple[Address, ...] = ()
         self._nodes = nodes
@@ -62,7 +62,7 @@ class Cluster:
                 write.resolve(unavailable(NO_ANSWER))
                 return
             writer = self._writer(owner)
-            if writer.refuses:
+            if writer.state == "pausing":
                 self._refresh()
             writer.submit(write)
 
@@ -129,8 +129,10 @@ class Cluster:
         now, found = self._loop.time(), set[bytes]()
         told = await asyncio.gather(
             *(
-                writer.has_told_since(
-                    now if writer.fence.vitals.identity in identities else now - 1, patience=patience
+                writer.server.has_told_since(
+                    now if writer.fence.vitals.identity in identities else now - 1,
+                    survey=writer.survey,
+                    patience=patience,
                 )
                 for writer in writers.values()
             )
@@ -141,7 +143,7 @@ class Cluster:
             elif patient:
                 return None
             else:
-                self._sights.changed_at = self._loop.time()
+                self.sights.changed_at = self._loop.time()
         if found == identities:
             return identities
         others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
@@ -182,7 +184,7 @@ class Cluster:
                 f"{address[0]}:{address[1]}",
                 self._nodes.at(address),
                 self._settings,
-                self._sights,
+                self.sights,
                 self._around(address),
             )
         return writer

@@ -134,9 +134,9 @@ class Fence:
         if info is None:
             return
         standing.unread.discard(bucket)
-        if value is None and bucket in standing.agreed:
+        if value is None and bucket in standing.present:
             # Whatever emptied this bucket may have emptied the others.
-            standing.unread |= standing.agreed.keys() - {bucket}
+            standing.unread |= standing.present - {bucket}
         anchor, due = Anchor.parse(value), standing.due.get(bucket)
         if value is None or anchor is None:
             self._missing(bucket, value, info, now, at)
@@ -190,6 +190,7 @@ class Fence:
         if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             self.sights.meet(anchor)
             sight.anchor, sight.value, sight.at = anchor, value or b"", at
+            standing.seen.add(bucket)
         else:
             standing.unread.add(bucket)
             if anchor is not None:

@@ -9,7 +9,7 @@ import math
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict, get_args
 
@@ -34,7 +34,8 @@ logger = logging.getLogger("dpop_middleware.replay")
 class Notices:
     """Warnings that are worth a line now and then, not one a request."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -44,7 +45,7 @@ class Notices:
         By default it is said once, as is right for what stays as it is until somebody changes it. What comes
         and goes, such as an outage, is given the seconds after which it is worth saying again.
         """
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if now - self._said.get(sentence, -math.inf) < again_after:
                 return

@@ -105,7 +105,7 @@ class Server:
             self.fence.has_to_tell = False
             self._around.look_around()
 
-    async def has_told_since(self, at: float, survey: Callable[[], None], *, patience: float) -> bool:
+    async def has_told_since(self, at: float, *, survey: Callable[[], None], patience: float) -> bool:
         """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
 
         `survey` is what makes it, in its turn.
@@ -125,6 +125,12 @@ class Server:
 
         Each of that without any entry, and only where it is time for it.
         """
+        await self._survey_once(deadline)
+        if self.fence.standing.due:
+            # What is missing was known only then: it is written before anybody comes anew.
+            await self._survey_once(deadline)
+
+    async def _survey_once(self, deadline: float) -> None:
         connection = await self.ready(deadline=deadline, offset=None)
         fence, at = self.fence, self._loop.time()
         look = fence.vitals.look(at)

@@ -1,25 +1,30 @@
-"""One long-lived connection to one server, and the queue in front of it.
+"""A queue of writes to one server, and when they are refused without asking it.
 
-While a batch is on its way the next one gathers, so writes of concurrent requests travel together and an idle
-server pays nothing for it. One task owns the connection: a request that is cancelled takes nothing with it.
-After any doubt (a timeout, an error while reading) the connection is thrown away, never used again, and each
-write whose outcome is unknown is tried once more with the same owner token, within its own deadline.
+While a batch is on its way the next one gathers. One task owns the connection, so that a request which is
+cancelled takes nothing with it. After any doubt the connection is thrown away, and each write whose outcome
+is unknown is tried once more with the same owner, in its own time.
 
-           a batch fails twice, or the first connection fails
-    JUDGING -------------------------------------------------> PAUSING   requests are refused at once
-       ^                                    0.1 to 0.4 s later |    ^
-       | it opens                                              v    | it fails
-       +----------------------------------------------------- OPENING   requests wait, within their own time
+    state    a request         what happens                               the next state
+    -------  ----------------  -----------------------------------------  ------------------------------
+    opening  waits, within     the connection opens                       judging
+             its own time      an attempt fails, the first in a row       opening, at once where one waits
+                               another fails, or the one after a pause    pausing
+    judging  gets the          a batch fails, the first in a row          opening, for its writes
+             server's answer   another fails                              pausing
+                               the connection ends, with nothing asked    opening, when it is wanted
+    pausing  is refused        0.1 s are over, up to 0.4 s by and by      opening
+    closed   is refused
 
-No request has to come for the connection to be opened again, and none owns an attempt.
+A row ends with an answered batch, or a connection that opens after a pause. `aclose` leads to closed.
 """
 
 import asyncio
 import contextvars
 import math
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from functools import partial
+from typing import Literal
 
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
@@ -31,10 +36,10 @@ from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
 from dpop_middleware.replay.redis.vitals import ServerUnfit
 from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, take, unavailable
 
-__all__ = ["Writer"]
+__all__ = ["State", "Writer"]
 
 MOST_TRIES = 2
-MOST_IN_BATCH = 512
+State = Literal["opening", "judging", "pausing", "closed"]
 
 
 class Writer:
@@ -51,8 +56,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
-        self._server = Server(name, connect, settings, sights, around)
-        self.connect, self.fence = self._server.open, self._server.fence
+        self.server = Server(name, connect, settings, sights, around)
+        self.connect, self.fence = self.server.open, self.server.fence
         self._inquiry = Inquiry(self.fence, around, self.survey)
         self._breaker = CircuitBreaker()
         self._batch: Batch | None = None
@@ -71,20 +76,23 @@ class Writer:
         """Whether nothing waits here."""
         return not self._queue and not self._flying and not self._inquiry.is_running
 
+    @property
+    def state(self) -> State:
+        """Whether the server can be asked now."""
+        if self.closed:
+            return "closed"
+        if self._breaker.is_open and not self._reopening:
+            return "pausing"
+        return "opening" if self.server.connection is None else "judging"
+
     def own(self, buckets: Iterable[int]) -> None:
         """The server owns these buckets (now)."""
-        if self._server.connection is not None and self.fence.own(buckets):
+        if self.state == "judging" and self.fence.own(buckets):
             self.survey()
-
-    @property
-    def refuses(self) -> bool:
-        """Whether writes are refused now without asking the server."""
-        return self._breaker.is_open and not self._reopening
 
     def open(self) -> None:
         """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
-        opening = self._server.open()
-        if opening is not None:
+        if (opening := self.server.open()) is not None:
             opening.add_done_callback(lambda _: self.survey())
 
     def survey(self) -> None:
@@ -92,13 +100,9 @@ class Writer:
         self._has_to_survey = True
         self._woken.set()
 
-    def has_told_since(self, at: float, *, patience: float) -> Awaitable[bool]:
-        """See `Server.has_told_since`."""
-        return self._server.has_told_since(at, self.survey, patience=patience)
-
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
-        if self.closed or self.refuses:
+        if self.state in {"pausing", "closed"}:
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
@@ -113,23 +117,21 @@ class Writer:
         """Queue `write` before those that came later."""
         if self.closed:
             self._refuse((write,))
-            return
-        self._queue.appendleft(write)
-        self._woken.set()
+        else:
+            self._queue.appendleft(write)
+            self._woken.set()
 
     async def aclose(self) -> None:
         """Close the connection and answer what still waits: it can't be known."""
         self.closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self._inquiry.aclose()
-        await self._server.aclose()
-        # What the task refuses at its end, in case it had not yet begun.
-        self._refuse(self._queue)
+        # Once more, in case the task had not yet begun.
+        await self._end()
 
     def _begin(self, write: PendingWrite) -> bool:
         """Send `write` without waiting for the task, if that can be done; return whether it was."""
-        connection = self._server.connection
+        connection = self.server.connection
         if connection is None:
             return False
         try:
@@ -149,11 +151,14 @@ class Writer:
                 else:
                     await self._deal_with(self._batch, self._batch.outcome)
         finally:
-            self.closed = True
-            self._refuse(self._flying)
-            self._refuse_queue()
-            await self._inquiry.aclose()
-            await self._server.aclose()
+            await self._end()
+
+    async def _end(self) -> None:
+        self.closed = True
+        self._refuse(self._flying)
+        self._refuse_queue()
+        await self._inquiry.aclose()
+        await self.server.aclose()
 
     async def _sleep(self) -> None:
         await self._woken.wait()
@@ -165,14 +170,14 @@ class Writer:
             await self._reopen()
             return
         # Without those that nobody waits for, or whose time is over.
-        self._flying, late = take(self._queue, MOST_IN_BATCH, self._loop.time())
+        self._flying, late = take(self._queue, self._loop.time())
         self._refuse(late)
         if not self._flying:
             await (self._survey() if self._has_to_survey else self._sleep())
         else:
             try:
                 first, last = self._flying[0], self._flying[-1]
-                connection = await self._server.ready(deadline=first.deadline, offset=last.offset)
+                connection = await self.server.ready(deadline=first.deadline, offset=last.offset)
                 self._send(connection, self._flying)
             except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
                 await self._failed(error, sent=False)
@@ -183,11 +188,11 @@ class Writer:
         await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
         self._reopening = True
         try:
-            await self._server.ready(deadline=math.inf, offset=None)
+            await self.server.ready(deadline=math.inf, offset=None)
         except Exception as error:  # noqa: BLE001 - as in a turn
             self._last_error = error
             self._breaker.failed(self._loop.time())
-            await self._server.give_up(error)
+            await self.server.give_up(error)
             self._refuse_queue()
         else:
             self._breaker.succeeded()
@@ -201,17 +206,17 @@ class Writer:
         self._has_to_survey = False
         try:
             # Requests that come meanwhile wait for half of their time at most.
-            await self._server.survey(deadline=self._loop.time() + self._settings.timeout / 2)
+            await self.server.survey(deadline=self._loop.time() + self._settings.timeout / 2)
             self._inquiry.look()
         except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
-            await self._server.put_away()
+            await self.server.put_away()
             if not self._queue:
                 self._last_error = error
                 self._breaker.trip(self._loop.time())
 
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
         self._may_begin = False
-        self._flying, server = writes, self._server
+        self._flying, server = writes, self.server
         # Half of a request's time for one try leaves the other half for the second.
         now, offset = self._loop.time(), writes[-1].offset
         deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
@@ -253,17 +258,16 @@ class Writer:
         # A worker that comes anew must not find the server without the anchors that we miss.
         self._has_to_survey = self.fence.has_to_write
         self._inquiry.look()
-        self._server.tell()
+        self.server.tell()
 
     async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
         """Some writes of `batch` need another try, or all of them do."""
         if isinstance(outcome, Exception):
             await self._failed(outcome, sent=True)
             return
-        if batch.get_is_unknown:
-            self._server.with_get = False
+        self.server.with_get &= not batch.get_is_unknown
         if batch.wrong_server:
-            await self._server.put_away()
+            await self.server.put_away()
         self._succeeded()
         for write, error in reversed(outcome):
             if error.code in REDIRECTIONS and self._around is not None:
@@ -273,7 +277,7 @@ class Writer:
 
     async def _failed(self, error: Exception, *, sent: bool) -> None:
         """The connection is in doubt, and so is what was sent on it."""
-        await self._server.give_up(error)
+        await self.server.give_up(error)
         self._breaker.failed(self._loop.time())
         self._last_error = error
         writes, self._flying, self._batch = self._flying, [], None
@@ -285,10 +289,8 @@ class Writer:
         """One more try where there is one left; otherwise it can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
             self._refuse((write,), error)
-        elif self._around is not None:
-            self._around.resubmit(write)
         else:
-            self.resubmit(write)
+            (self._around or self).resubmit(write)
 
     def _refuse_queue(self) -> None:
         self._refuse(self._queue)

@@ -57,6 +57,7 @@ FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer
 EVICTED: Final = "the replay store evicts entries"
 
 OWNER_SIZE: Final = 16
+MOST_IN_BATCH: Final = 512
 
 Outcome = bool | Unavailable
 
@@ -159,11 +160,11 @@ def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -
             write.resolve(unavailable(description, cause))
 
 
-def take(queue: deque[PendingWrite], most: int, now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
-    """Take `most` writes off `queue`, and those before them whose time is over; nobody waits for the rest."""
+def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
+    """Take a batch off `queue`, and the writes before it whose time is over: nobody waits for the rest."""
     writes: list[PendingWrite] = []
     late: list[PendingWrite] = []
-    while queue and len(writes) < most:
+    while queue and len(writes) < MOST_IN_BATCH:
         write = queue.popleft()
         if not write.answer.done():
             (late if write.deadline <= now else writes).append(write)

@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from dpop_middleware.replay.redis import anchors as sights_module
 from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
@@ -230,8 +229,7 @@ def test_workers_that_start_together_find_the_store_new() -> None:
         assert fence.standing.due.keys() == {bucket}
 
 
-def test_what_was_begun_longer_ago_is_not_new_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sights_module, "FIRST_START_TAKES", 10.0)
+def test_what_was_begun_longer_ago_is_not_new_anywhere() -> None:
     for begun, first in ((NOW - 9, True), (NOW - 11, False)):
         sights = Sights(BUCKETS)
         timeless = dataclasses.replace(A, time=None)

@@ -177,7 +177,7 @@ class TestWaitReplicas:
 
     async def test_a_replica_that_does_not(self, pair: tuple[Server, Server]) -> None:
         master, replica = pair
-        store = RedisReplayStore.from_url(master.url, new_server="accept", wait_replicas=1)
+        store = RedisReplayStore.from_url(master.url, timeout=2.0, new_server="accept", wait_replicas=1)
         item = entry()
         assert await store.add(item) is True
         replica.pause()

@@ -135,6 +135,26 @@ async def test_a_flush_of_one_master_closes_its_slots_only(shared_cluster: Clust
         forget(server)
 
 
+async def test_a_flush_is_noticed_in_every_bucket_of_its_master_by_the_first_request(
+    shared_cluster: Cluster,
+) -> None:
+    first = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+    assert await answer(first, _entry_in(0, 5000)) is True
+    await first.aclose()
+    # A worker that opens now has met every anchor before any entry.
+    store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
+    assert await answer(store, _entry_in(11000, 16383)) is True
+    server = shared_cluster.owner(0)
+    anchors = len(server.run("KEYS", "*::anchor"))
+    assert anchors > 300
+    server.run("FLUSHALL")
+    assert await answers(store, [_entry_in(0, 5000)]) == {503: 1}
+    await eventually(lambda: len(server.run("KEYS", "*::anchor")) == anchors)
+    await store.aclose()
+    for each in shared_cluster.servers:
+        forget(each)
+
+
 class TestOddClusters:
     """One scripted node that says of the cluster what a test wants."""
 
@@ -244,11 +264,10 @@ class TestOddClusters:
         store = self.store(scripted)
         asking = asyncio.ensure_future(answer(store, entry()))
         await asyncio.sleep(0)
-        (session,) = vars(store)["_sessions"].values()
-        await session.writer.aclose()
+        await store.aclose()
         assert isinstance(await asking, Unavailable)
 
-    async def test_a_busy_link_outlives_its_nodes_slots(self, scripted: ScriptedServer) -> None:
+    async def test_a_busy_writer_outlives_its_nodes_slots(self, scripted: ScriptedServer) -> None:
         async with ScriptedServer() as heir:
             scripted.script = self.slots(scripted, LOW)
             store = self.store(scripted, timeout=10.0)

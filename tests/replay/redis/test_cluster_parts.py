@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -13,10 +13,10 @@ from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.server import Server
-from dpop_middleware.replay.redis.topology import Topology
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from tests.support.loop_clock import LoopClock
 from tests.support.replay import cluster_nodes, standalone
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST
 
 BUCKETS = Buckets(b"dpop", spread=True)
@@ -24,8 +24,42 @@ BUCKETS = Buckets(b"dpop", spread=True)
 SCRIPTED = identity_of(ServerInfo(run_id="a" * 40, replication_id="b" * 40))
 
 
-def cluster(port: int = 1, *, timeout: float = 0.25) -> Any:
+def cluster(port: int = 1, *, timeout: float = 0.25) -> Cluster:
     return Cluster(cluster_nodes(f"redis+cluster://{HOST}:{port}"), Settings(timeout=timeout), BUCKETS)
+
+
+def shared_by(*servers: ScriptedServer) -> Callable[[tuple[bytes, ...]], bytes | None]:
+    """What says that `servers` own a part of the slots each."""
+    size = 16384 // len(servers)
+    rows = [
+        b"*3\r\n:%d\r\n:%d\r\n*2\r\n$0\r\n\r\n:%d\r\n"
+        % (size * number, 16383 if server is servers[-1] else size * (number + 1) - 1, server.port)
+        for number, server in enumerate(servers)
+    ]
+    reply = b"*%d\r\n" % len(rows) + b"".join(rows)
+    return lambda words: reply if words[0] == b"CLUSTER" else None
+
+
+def asked(server: ScriptedServer, name: bytes) -> int:
+    return len([words for words in server.commands if words[0] == name])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
 
 
 async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
@@ -35,88 +69,100 @@ async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
     await made.aclose()
 
 
-async def test_where_one_server_has_other_data_the_others_are_looked_at() -> None:
-    made = cluster()
-    changed, other = made._writer((HOST, 1)), made._writer((HOST, 2))
-    changed.fence.standing.owned, other.fence.standing.owned = {1}, {2}
-    made.look_around((HOST, 1))
-    assert changed.fence.standing.unread == set()
-    assert other.fence.standing.unread == {2}
+async def opened(*servers: ScriptedServer, timeout: float = 20.0) -> Cluster:
+    """A cluster whose masters were met, and their anchors written and read."""
+    servers[0].script = shared_by(*servers)
+    made = cluster(servers[0].port, timeout=timeout)
+    made.open()
+    await until(lambda: sum(len(server.keys) for server in servers) == len(BUCKETS.anchors))
+    reads = [len(made.buckets((HOST, server.port))) for server in servers]
+    # As the connection opens, and after what was missing was written.
+    await until(lambda: [asked(server, b"GET") for server in servers] == [2 * read for read in reads])
+    return made
+
+
+async def test_where_one_server_has_other_data_the_others_are_looked_at(
+    scripted: ScriptedServer, other: ScriptedServer
+) -> None:
+    made = await opened(scripted, other)
+    before = asked(scripted, b"GET"), asked(other, b"GET")
+    async with asyncio.timeout(10):
+        # The last replies may still be on their way, and count for that too.
+        while asked(other, b"GET") < before[1] + len(made.buckets((HOST, other.port))):
+            made.look_around((HOST, scripted.port))
+            await asyncio.sleep(0.01)
+    assert asked(scripted, b"GET") == before[0]
     await made.aclose()
 
 
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer() as server:
-        yield server
-
-
 async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedServer) -> None:
-    made = cluster(timeout=20.0)
-    address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
-    made._writer(address)
+    made = await opened(scripted)
+    asker, known = (HOST, 1), frozenset({SCRIPTED})
+    before = asked(scripted, b"INFO")
     assert await made.present(known, asker=asker, patient=True) == known
-    asked = len(scripted.commands)
-    assert await made.present(known, asker=asker, patient=True) == known
-    assert [words[0] for words in scripted.commands[asked:]] == [b"INFO"]
+    assert asked(scripted, b"INFO") == before + 1
     # What is somebody else's is asked for only of one that was not asked for a second.
     assert await made.present(frozenset({b"a.b"}), asker=asker, patient=True) == frozenset()
-    assert len(scripted.commands) == asked + 1
-    assert made._sights.changed_at == -math.inf
+    assert asked(scripted, b"INFO") == before + 1
+    assert made.sights.changed_at == -math.inf
     await made.aclose()
 
 
 async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: ScriptedServer) -> None:
-    made = cluster(timeout=0.4)
-    address, asker, known = (HOST, scripted.port), (HOST, 1), frozenset({SCRIPTED})
+    made = await opened(scripted, timeout=0.4)
+    asker, known = (HOST, 1), frozenset({SCRIPTED})
     scripted.hold(b"INFO")
-    writer = made._writer(address)
     before = asyncio.get_running_loop().time()
     assert await made.present(known, asker=asker, patient=True) is None
-    assert made._sights.changed_at == -math.inf
+    assert made.sights.changed_at == -math.inf
     assert await made.present(known, asker=asker, patient=False) == frozenset()
-    assert made._sights.changed_at > before
+    assert made.sights.changed_at > before
     scripted.release()
-    assert await writer.has_told_since(before, patience=20.0)
-    await made.aclose()
-
-
-async def test_a_master_that_nobody_wrote_to_is_met_at_once(scripted: ScriptedServer) -> None:
-    made = cluster(timeout=2.0)
-    address = (HOST, scripted.port)
-    await made._tidy(Topology((address,) * 16384, (address,)))
     async with asyncio.timeout(10):
-        while not scripted.commands:
-            await asyncio.sleep(0.01)
-    assert scripted.opened == 1
+        while await made.present(known, asker=asker, patient=True) != known:
+            pass
     await made.aclose()
 
 
-async def test_who_wants_the_topology_too_soon_gets_it_later(scripted: ScriptedServer) -> None:
-    slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % scripted.port
-    scripted.script = lambda words: slots if words[0] == b"CLUSTER" else None
-    made = cluster(scripted.port, timeout=2.0)
+async def test_a_master_that_nobody_wrote_to_is_met_at_once(
+    scripted: ScriptedServer, other: ScriptedServer
+) -> None:
+    made = await opened(scripted)
+    scripted.script = shared_by(scripted, other)
+    made.look_again(TimeoutError())
+    await until(lambda: other.opened == 1)
+    await until(lambda: asked(other, b"GET") > 0)
+    await made.aclose()
 
-    def looks() -> int:
-        return len([words for words in scripted.commands if words[0] == b"CLUSTER"])
+
+async def test_who_wants_the_topology_too_soon_gets_it_later(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
+    scripted.script = shared_by(scripted)
+    made = cluster(scripted.port, timeout=2.0)
+    made.open()
+    await clock.until(lambda: len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors))
+    # The next look may come a tenth of a second after the last one has ended.
+    await clock.until(lambda: len(scripted.keys) == len(BUCKETS.anchors))
 
     async def looked(times: int) -> None:
-        async with asyncio.timeout(10):
-            while looks() < times or made._refreshing is not None:
-                await asyncio.sleep(0.005)
+        await clock.until(lambda: asked(scripted, b"CLUSTER") == times)
 
-    made.open()
-    await looked(1)
-    made._refreshed_at = asyncio.get_running_loop().time()
-    for _ in range(3):
-        made.look_again(TimeoutError())
-    assert made._refreshing is None
-    await looked(2)
-    made._refreshed_at = asyncio.get_running_loop().time()
+    for looks in (2, 3):
+        for _ in range(3):
+            made.look_again(TimeoutError())
+        clock.now += 0.09
+        await asyncio.to_thread(time.sleep, 0.02)
+        assert asked(scripted, b"CLUSTER") == looks - 1
+        clock.now += 0.02
+        await looked(looks)
+        await asyncio.to_thread(time.sleep, 0.05)
     made.look_again(TimeoutError())
     await made.aclose()
-    await asyncio.sleep(0.15)
-    assert looks() == 2
+    clock.now += 1
+    await asyncio.to_thread(time.sleep, 0.02)
+    assert asked(scripted, b"CLUSTER") == 3
 
 
 async def test_a_bucket_that_moved_before_it_was_looked_at_is_looked_for(scripted: ScriptedServer) -> None:
@@ -174,15 +220,20 @@ class Elsewhere(Moving):
         self.looks += 1
 
 
-async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at() -> None:
+def with_data_of(name: str) -> Callable[[tuple[bytes, ...]], bytes | None]:
+    said = f"run_id:{name}\r\nmaster_replid:{name}\r\nrole:master\r\nuptime_in_seconds:99\r\n"
+    return lambda words: bulk(said.encode()) if words[0] == b"INFO" else None
+
+
+async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at(
+    scripted: ScriptedServer,
+) -> None:
     others: Any = Elsewhere()
-    connect = standalone(f"redis://{HOST}:1").connect
-    known: Any = Server("here", connect, Settings(), Sights(BUCKETS), others)
-    opening: asyncio.Future[Any]
+    known = Server("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), others)
     for looks, name in ((0, "a"), (0, "a"), (1, "b"), (1, "b")):
-        info = ServerInfo(run_id=name, replication_id=name, role="master", uptime=99)
-        opening = asyncio.get_running_loop().create_future()
-        opening.set_result(SimpleNamespace(connection=None, info=info, anchors={}, asked=(0.0, 0.0)))
-        known._opened(opening)
+        scripted.script = with_data_of(name)
+        await known.ready(deadline=math.inf, offset=None)
         assert others.looks == looks
+        scripted.cut()
+        await until(lambda: known.connection is None)
     await known.aclose()

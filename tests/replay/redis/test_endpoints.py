@@ -69,7 +69,8 @@ def test_a_sentinel_url(ca_file: Path) -> None:
         "username": "su",
         "password": "sp",
     }
-    assert vars(endpoint.sentinel_connection(1.0, ("s2", 26379)))["host"] == "s2"
+    sentinel: Any = endpoint.sentinel_connection(1.0, ("s2", 26379))
+    assert sentinel.host == "s2"
 
 
 def test_a_cluster_url() -> None:
@@ -77,7 +78,8 @@ def test_a_cluster_url() -> None:
     assert isinstance(endpoint, ClusterNodes)
     assert endpoint.addresses == (("n1", 7000), ("n2", 7001))
     assert endpoint.options["password"] == "p"
-    assert vars(endpoint.connection(1.0, ("n2", 7001)))["port"] == 7001
+    node: Any = endpoint.connection(1.0, ("n2", 7001))
+    assert node.port == 7001
 
 
 def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:

@@ -12,6 +12,7 @@ from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.redis.options import Notices, Settings
+from tests.support.clock import Clock
 
 
 @pytest.mark.parametrize(
@@ -76,14 +77,13 @@ def test_what_is_wrong_with_the_configuration_is_said_once(caplog: pytest.LogCap
 
 
 def test_what_comes_and_goes_is_said_again_after_a_while(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    now = [5.0]
-    monkeypatch.setattr("dpop_middleware.replay.redis.options.time.monotonic", lambda: now[0])
-    notices = Notices()
+    now = Clock()
+    notices = Notices(now)
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         for moment in (5.0, 64.9, 65.0, 66.0, 124.9, 125.0):
-            now[0] = moment
+            now.now = moment
             notices.warn(f"an outage at {moment}", again_after=60)
             notices.warn("an outage", again_after=60)
             notices.warn("a setting")

@@ -253,6 +253,7 @@ async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(clu
 async def test_a_worker_that_opens_after_slots_were_lost_to_an_empty_node_finds_the_others(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Only how long a test takes: workers that start together have ten seconds.
     monkeypatch.setattr(anchors, "FIRST_START_TAKES", 0.5)
     dead, one, other = cluster.servers
     old = store_of(cluster)

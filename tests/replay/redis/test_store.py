@@ -1,11 +1,12 @@
 import asyncio
-import functools
+import gc
 import logging
 import os
 import secrets
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import trustme
 from redis.asyncio import Redis
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay import MemoryReplayStore, RedisReplayStore, ReplayStore
+from dpop_middleware.replay import RedisReplayStore, ReplayStore
 from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
 from dpop_middleware.testing.store_contract import ReplayStoreContract
 from tests.support.replay import after_a_loss, answer, answers, entry
@@ -239,19 +240,30 @@ class TestLocalFallback:
         await other.aclose()
 
     async def test_a_local_memory_that_is_full_is_no_obstacle_while_the_server_is_there(
-        self, server: Server, monkeypatch: pytest.MonkeyPatch
+        self, server: Server
     ) -> None:
-        small = functools.partial(MemoryReplayStore, max_entries=1, max_share=1.0)
-        monkeypatch.setattr("dpop_middleware.replay.redis.store.MemoryReplayStore", small)
+        server.kill()
         store = RedisReplayStore.from_url(
             server.url, timeout=2.0, new_server="accept", on_unavailable="local"
         )
-        items = [entry() for _ in range(3)]
+        share = 0
+        while await answer(store, entry()) is True:
+            share += 1
+        assert share == 20_000
+        server.start()
+        await eventually_judges(store)
+        items = [after_a_loss() for _ in range(3)]
         assert await answers(store, items) == {True: 3}
         assert await answers(store, items) == {False: 3}
         server.kill()
         assert isinstance(await answer(store, entry()), Unavailable)
         await store.aclose()
+
+
+async def eventually_judges(store: RedisReplayStore) -> None:
+    async with asyncio.timeout(10):
+        while await answer(store, after_a_loss()) is not True:
+            await asyncio.sleep(0.01)
 
 
 class TestLifeCycle:
@@ -271,18 +283,27 @@ class TestLifeCycle:
         await store.aclose()
 
     async def test_close_before_use_and_twice(self) -> None:
-        store = RedisReplayStore.from_url(f"redis://{HOST}:1")
-        await store.aclose()
-        await store.aclose()
-        assert vars(store)["_sessions"] == {}
+        async with ScriptedServer() as server:
+            store = RedisReplayStore.from_url(server.url)
+            await store.aclose()
+            await store.aclose()
+            assert server.opened == 0
 
     async def test_close_before_anything_was_sent(self, store: RedisReplayStore) -> None:
         asking = asyncio.ensure_future(answer(store, entry()))
         await asyncio.sleep(0)
-        (session,) = vars(store)["_sessions"].values()
-        await session.writer.aclose()
+        await store.aclose()
         assert isinstance(await asking, Unavailable)
         assert await store.add(entry()) is True
+
+    async def test_a_store_whose_task_somebody_cancelled_begins_anew(self, store: RedisReplayStore) -> None:
+        item = entry()
+        assert await store.add(item) is True
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("dpop replay store"):
+                task.cancel()
+        await asyncio.sleep(0.01)
+        assert await store.add(item) is False
 
     async def test_close_while_the_connection_opens(self, server: Server) -> None:
         server.pause()
@@ -326,8 +347,16 @@ class TestLifeCycle:
     def test_loops_one_after_the_other(self, shared_server: Server) -> None:
         store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
         item = entry()
-        assert [asyncio.run(store.add(item)) for _ in range(3)] == [True, False, False]
-        assert len(vars(store)["_sessions"]) == 1
+        loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+        async def ask() -> bool:
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            return await store.add(item)
+
+        assert [asyncio.run(ask()) for _ in range(3)] == [True, False, False]
+        gc.collect()
+        # Only the last one is kept, until there is another.
+        assert [loop() is None for loop in loops] == [True, True, False]
 
     def test_loops_side_by_side(self, shared_server: Server) -> None:
         store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
@@ -373,18 +402,22 @@ async def main():
         noise = [line for line in done.stderr.splitlines() if "took" not in line]
         assert noise == []
 
-    async def test_what_a_fork_copied_is_left_alone(
-        self, store: RedisReplayStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_what_a_fork_copied_is_left_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         item = entry()
-        assert await store.add(item) is True
-        with monkeypatch.context() as child:
-            child.setattr("dpop_middleware.replay.redis.store.os.getpid", lambda: -1)
-            assert await store.add(item) is False
-            await store.aclose()
-            (inherited,) = vars(store)["_inherited"]
-            assert not inherited.writer.closed
-        await inherited.writer.aclose()
+        async with ScriptedServer() as server:
+            store = RedisReplayStore.from_url(server.url, timeout=10.0)
+            assert await store.add(item) is True
+            with monkeypatch.context() as child:
+                child.setattr(os, "getpid", lambda: -1)
+                assert await store.add(item) is False
+                assert server.open == 2
+                await store.aclose()
+                async with asyncio.timeout(10):
+                    while server.open > 1:
+                        await asyncio.sleep(0.005)
+            # The parent's connection, that nothing here may close.
+            await asyncio.sleep(0.05)
+            assert (server.open, server.opened) == (1, 2)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
     def test_a_fork_after_use_gets_connections_of_its_own(self, shared_server: Server) -> None:
@@ -421,10 +454,11 @@ loop.close()
 
 async def test_writes_of_concurrent_requests_travel_together() -> None:
     async with ScriptedServer() as server:
-        store = RedisReplayStore.from_url(server.url, timeout=10.0)
+        exchanges: list[int] = []
+        store = RedisReplayStore.from_url(
+            server.url, timeout=10.0, on_exchange=lambda exchange: exchanges.append(exchange.entries)
+        )
         assert await answers(store, [entry(), entry()]) == {True: 2}
-        server.commands.clear()
         assert await answers(store, [entry() for _ in range(1500)]) == {True: 1500}
-        reads = [words for words in server.commands if words[0] == b"GET"]
-        assert len(reads) == 3
+        assert exchanges[-3:] == [512, 512, 476]
         await store.aclose()

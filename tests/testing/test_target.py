@@ -1,10 +1,10 @@
-"""Applications are started and stopped as a server does."""
+"""The application under test is started and stopped as a server does."""
 
 from typing import Any
 
 import pytest
 
-from dpop_middleware.testing.lifespan import lifespan
+from dpop_middleware.testing.target import lifespan
 
 
 async def test_startup_and_shutdown_run_and_share_the_state() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpop_middleware.client.target import origin_of, target_of
+from dpop_middleware.client.urls import origin_of, target_of
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpop_middleware.client.nonces import OriginMemory, is_refused_for, one_nonce
+from dpop_middleware.client.proofs import OriginMemory, is_refused_for, one_nonce
 
 
 def test_each_origin_has_its_own_and_the_last_counts() -> None:

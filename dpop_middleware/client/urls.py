@@ -1,0 +1,92 @@
+"""URLs as a client sees them: what a proof says of one, its origin, and whether a token may go there."""
+
+import re
+from collections.abc import Collection, Iterable
+from threading import Lock
+from types import MappingProxyType
+from typing import Any, Final
+
+from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware._request.uri import parse_base_url
+
+__all__ = ["OwnOrigins", "origin_of", "percent_encoded", "request_origin", "target_of"]
+
+# A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
+_HTTP_SCHEME: Final = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})
+_URL: Final = re.compile(
+    r"(https?|wss?)://(?:[^/?#@]*@)?([^/?#@]+)(/[^?#]*)?(?:[?#].*)?", re.ASCII | re.IGNORECASE
+)
+_ON_THE_WIRE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+# What no path may have unencoded (RFC 3986 section 3.3) and clients send as it is: \\ ^ | and others.
+_NOT_IN_A_PATH: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
+
+
+def percent_encoded(path: str) -> str:
+    """Return `path`, one character for each octet, with all percent-encoded that a path can't have."""
+    return _NOT_IN_A_PATH.sub(lambda found: f"%{ord(found[0]):02X}", path)
+
+
+def target_of(url: str) -> str:
+    """Return the value of `htu`: `url` without query, fragment and user information.
+
+    What a path can't have is percent-encoded, as `DPoPAuth` sends it and browsers do. Raises ValueError for a
+    URL that isn't absolute, http or https (ws, wss), and visible ASCII.
+    """
+    scheme, authority, path = _split(url)
+    return f"{scheme}://{authority}{percent_encoded(path)}"
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of `url` in their one normal form (RFC 6454 section 4).
+
+    Raises ValueError as `target_of` does.
+    """
+    scheme, authority, _ = _split(url)
+    return parse_base_url(f"{scheme}://{authority}").origin
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    match = _URL.fullmatch(url)
+    if match is None or _ON_THE_WIRE.fullmatch(url) is None:
+        raise ValueError("the URL must be absolute, http or https, and percent-encoded as it is sent")
+    scheme, authority, path = match.groups()
+    return _HTTP_SCHEME[scheme.lower()], authority, path or "/"
+
+
+class OwnOrigins:
+    """The named origins, or else the one that claims to be the first; safe to share between threads.
+
+    An origin by plain http is one of loopback or in `insecure_http_hosts`; others raise ConfigurationError.
+    """
+
+    def __init__(self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str]) -> None:
+        urls = (named,) if isinstance(named, str) else tuple(named or ())
+        self._hosts = checked_hosts(insecure_http_hosts)
+        self._lock = Lock()
+        self._origins = frozenset(origin_of(url) for url in urls)
+        for origin in self._origins:
+            checked_url("origin", origin, insecure_http_hosts=self._hosts)
+
+    def claim(self, request: Any) -> bool:
+        """Whether `request` goes to one of the origins; where none is named, the first one's is it."""
+        with self._lock:  # two threads may come first
+            if not self._origins:
+                self.require_secure(request)
+                self._origins = frozenset((request_origin(request),))
+        return request in self
+
+    def __contains__(self, request: Any) -> bool:
+        try:
+            return request_origin(request) in self._origins
+        except ValueError:
+            # A redirect may name what is no http URL; the client then says what it thinks of it.
+            return False
+
+    def require_secure(self, request: Any) -> None:
+        """Raise ConfigurationError for a request by plain http that crosses a network and isn't named."""
+        checked_url("the request's URL", request_origin(request), insecure_http_hosts=self._hosts)
+
+
+def request_origin(request: Any) -> str:
+    """Return the origin of a request of httpx2 or httpx; raises ValueError where its URL is no http URL."""
+    return origin_of(str(request.url))
