@@ -183,6 +183,23 @@ def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
     assert one.change == NOW + 10 + MARGIN
 
 
+def test_of_two_who_find_the_anchor_gone_the_first_writes_it() -> None:
+    memory = Memory()
+    one, other = memory.worker(), memory.worker()
+    for fence in (one, other):
+        memory.batch(fence, NOW)
+    memory.batch(one, NOW + 1)
+    memory.keys.clear()
+    for number, fence in enumerate((one, other)):
+        fence.sights.offset = 0.0
+        fence.observe(0, None, NOW + 10 + number, NOW + 10 + number)
+    memory.obey(*one.opening(NOW + 12, [0]))
+    value = memory.keys[ANCHOR]
+    memory.obey(*other.opening(NOW + 12, [0]))
+    assert memory.keys[ANCHOR] == value
+    assert memory.since == NOW + 10 + MARGIN
+
+
 def test_two_flushes_are_two_changes() -> None:
     memory = Memory()
     fence = memory.worker()
