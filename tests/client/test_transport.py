@@ -270,6 +270,12 @@ class TestTokenRequests:
         assert "ath" not in seen.proof
         assert seen.proof["htu"] == f"{server.origin}/token"
 
+    def test_is_translated_or_not(self, kind: str) -> None:
+        for option in ("translate_token_type", "correct_clock"):
+            wrong: dict[str, Any] = {option: 1}
+            with pytest.raises(ConfigurationError, match=f"^{option} takes True or False, not 1$"):
+                DPoPTransport(KEY, **wrong)
+
     async def test_may_be_left_untranslated(self, kind: str, answering: Answering) -> None:
         with answering(issuing()) as server:
             transport = DPoPTransport(KEY, translate_token_type=False)
