@@ -1,12 +1,11 @@
 """OAuth 2.0 DPoP (RFC 9449) for ASGI applications: access tokens that are worth nothing to a thief."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpop_middleware import errors, profiles
 from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.verdicts import VerifiedRequest
-from dpop_middleware._metadata import ResourceMetadata
+from dpop_middleware._lazy import importing
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.asgi import DPoPMiddleware
@@ -16,13 +15,14 @@ from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
-from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
-from dpop_middleware.websocket_tickets import WebSocketTickets
 
 if TYPE_CHECKING:
-    from dpop_middleware.replay import RedisReplayStore
+    from dpop_middleware._metadata import ResourceMetadata
+    from dpop_middleware.replay.redis import RedisReplayStore
+    from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+    from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+    from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+    from dpop_middleware.websocket_tickets import WebSocketTickets
 
 __all__ = [
     "AccessToken",
@@ -51,8 +51,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import `RedisReplayStore` and the Redis client at the first use: half of all that is imported."""
-    if name != "RedisReplayStore":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("dpop_middleware.replay.redis").RedisReplayStore
+__getattr__ = importing(
+    __name__,
+    {
+        "JWTAccessTokenVerifier": "tokens.jwt",
+        "JWTOrOpaqueVerifier": "tokens.jwt_or_opaque",
+        "MultiIssuerVerifier": "tokens.multi_issuer",
+        "RedisReplayStore": "replay.redis",
+        "ResourceMetadata": "_metadata",
+        "WebSocketTickets": "websocket_tickets",
+    },
+)

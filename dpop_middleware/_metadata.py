@@ -22,7 +22,7 @@ from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.policy import DPoPPolicy
 
-__all__ = ["Answer", "Document", "PublishedMetadata", "ResourceMetadata", "answer", "published"]
+__all__ = ["Answer", "Document", "PublishedMetadata", "ResourceMetadata", "published"]
 
 # A page for people: any host, with a query and a fragment, but nothing that a browser would mend.
 _PAGE = re.compile(r"https?://[A-Za-z0-9\[][!#-;=?-\[\]_a-z~]*")
@@ -90,12 +90,40 @@ def _check_page(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} takes an absolute URL, such as 'https://…', not {value!r}")
 
 
+class Answer(NamedTuple):
+    """Status, header fields and body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
 class Document(NamedTuple):
     """The document as it is sent; `etag` changes with it, and `max_age` is in seconds."""
 
     body: bytes
     etag: str
     max_age: int
+
+    def answer(self, *, method: str, if_none_match: Iterable[str]) -> Answer:
+        """Return the answer to a request by `method`; `if_none_match` are the values of that field.
+
+        Any method but GET, HEAD and OPTIONS gets 405.
+        """
+        if method == "OPTIONS":
+            return Answer(204, _PREFLIGHT, b"")
+        if method not in ("GET", "HEAD"):
+            return Answer(405, (*_CORS, ("allow", _METHODS), ("content-length", "0")), b"")
+        lifetime = f"public, max-age={self.max_age}" if self.max_age else "no-cache"
+        headers = (*_CORS, ("cache-control", lifetime), ("etag", self.etag))
+        if any(_names(value, self.etag) for value in if_none_match):
+            return Answer(304, headers, b"")
+        described = (
+            ("content-type", "application/json"),
+            ("content-length", str(len(self.body))),
+            ("x-content-type-options", "nosniff"),
+        )
+        return Answer(200, headers + described, self.body if method == "GET" else b"")
 
 
 class PublishedMetadata(NamedTuple):
@@ -161,22 +189,20 @@ class PublishedMetadata(NamedTuple):
 
 
 def published(
-    metadata: ResourceMetadata | None,
+    metadata: ResourceMetadata,
     resource: str,
     *,
     origin: str,
     urls: PublicURLs,
     verifier: object = None,
-) -> PublishedMetadata | None:
-    """Return where `metadata` of `resource`, an acceptable URL of `origin`, are; None without any.
+) -> PublishedMetadata:
+    """Return where `metadata` of `resource`, an acceptable URL of `origin`, are.
 
     The well-known path goes between the host and the resource's own path (RFC 9728 section 3.1). Another
     public host is a resource of its own where tokens may name it: where one of the `audiences` of `verifier`
     is `resource` but for the host. Raises ConfigurationError where `origin` is none of `urls`, by which
     clients call the server: nobody would find the document there.
     """
-    if metadata is None:
-        return None
     if not isinstance(metadata, ResourceMetadata):
         raise ConfigurationError(f"metadata takes a ResourceMetadata, not {metadata!r}")
     if origin not in urls.origins:
@@ -233,35 +259,6 @@ def _document(
     # An empty array is left out (RFC 9728 section 3.2); False says something.
     body = json.dumps({name: value for name, value in said.items() if value not in (None, ())}).encode()
     return Document(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', metadata.max_age)
-
-
-class Answer(NamedTuple):
-    """Status, header fields and body."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-def answer(document: Document, *, method: str, if_none_match: Iterable[str]) -> Answer:
-    """Return the answer to a request by `method`; `if_none_match` are the values of the fields of that name.
-
-    Any method but GET, HEAD and OPTIONS gets 405.
-    """
-    if method == "OPTIONS":
-        return Answer(204, _PREFLIGHT, b"")
-    if method not in ("GET", "HEAD"):
-        return Answer(405, (*_CORS, ("allow", _METHODS), ("content-length", "0")), b"")
-    lifetime = f"public, max-age={document.max_age}" if document.max_age else "no-cache"
-    headers = (*_CORS, ("cache-control", lifetime), ("etag", document.etag))
-    if any(_names(value, document.etag) for value in if_none_match):
-        return Answer(304, headers, b"")
-    described = (
-        ("content-type", "application/json"),
-        ("content-length", str(len(document.body))),
-        ("x-content-type-options", "nosniff"),
-    )
-    return Answer(200, headers + described, document.body if method == "GET" else b"")
 
 
 def _names(if_none_match: str, etag: str) -> bool:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dpop_middleware import _options as options
+from dpop_middleware import tokens
 from dpop_middleware.tokens.claims import checked_required_claims
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.options import checked_token_types
 
 __all__ = [
@@ -64,13 +64,13 @@ class Profile:
             "required_claims": self.required_claims,
         }
 
-    def verifier(self, **arguments: Any) -> JWTAccessTokenVerifier:
+    def verifier(self, **arguments: Any) -> "tokens.JWTAccessTokenVerifier":
         """Return a verifier for tokens of this shape: `profiles.OKTA.verifier(issuer=…, audience=…)`.
 
         `arguments` are those of `JWTAccessTokenVerifier`; what is given wins over the profile. Raises
         ConfigurationError.
         """
-        return JWTAccessTokenVerifier(**{**self.options, **arguments})
+        return tokens.JWTAccessTokenVerifier(**{**self.options, **arguments})
 
 
 RFC9068: Final = Profile(name="RFC9068")

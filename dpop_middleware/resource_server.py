@@ -4,14 +4,14 @@ import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from dpop_middleware import _options as options
+from dpop_middleware._configured import configured_metadata, configured_verifier
 from dpop_middleware._judge.challenges import ErrorResponse, Headers, error_response, nonce_headers
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
-from dpop_middleware._metadata import ResourceMetadata, published
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -25,8 +25,10 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.configured import configured_verifier
 from dpop_middleware.tokens.options import clock_skew_of
+
+if TYPE_CHECKING:
+    from dpop_middleware._metadata import ResourceMetadata
 
 __all__ = ["ResourceServer"]
 
@@ -83,7 +85,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: ResourceMetadata | None = None,
+        metadata: "ResourceMetadata | None" = None,
     ) -> None: ...
 
     @overload
@@ -100,7 +102,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: ResourceMetadata | None = None,
+        metadata: "ResourceMetadata | None" = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -123,14 +125,14 @@ class ResourceServer:
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: ResourceMetadata | None = None,
+        metadata: "ResourceMetadata | None" = None,
     ) -> None:
-        origin = checked_url("resource", resource, insecure_http_hosts=insecure_http_hosts).origin
+        hosts = insecure_http_hosts
+        origin = checked_url("resource", resource, insecure_http_hosts=hosts).origin
         takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
         options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         options.clock(clock)
-        url = origin if public_url is None else public_url
-        urls = PublicURLs(url, insecure_http_hosts=insecure_http_hosts)
+        urls = PublicURLs(origin if public_url is None else public_url, insecure_http_hosts=hosts)
         self._resource = resource
         made = {
             "audience": audience,
@@ -140,11 +142,12 @@ class ResourceServer:
             "max_cached_tokens": max_cached_tokens,
             "max_cached_bytes": max_cached_bytes,
         }
-        hosts = insecure_http_hosts
         verifier = configured_verifier(
             verifier, issuer=issuer, resource=resource, options=made, clock=clock, insecure_http_hosts=hosts
         )
-        self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
+        self.published_metadata = configured_metadata(
+            metadata, resource, origin=origin, urls=urls, verifier=verifier
+        )
         self._token_clock_skew = clock_skew_of(verifier)
         self.verification = RequestVerification(
             verifier=verifier,
@@ -157,8 +160,7 @@ class ResourceServer:
             clock=clock,
             policies=(policy,),
         )
-        # Whether a response of this server or a sibling may carry a nonce.
-        self.issues_nonces = self.verification.proofs.nonces is not None
+        self.issues_nonces = self.verification.proofs.nonces is not None  # a sibling's response may have one
         self._health = HealthCheck(verifier=verifier, store=replay_store)
         self.reporter = Reporter(on_event)
         check_nonces(policy, self.verification.proofs.nonces)

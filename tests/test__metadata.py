@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPPolicy, ResourceMetadata
-from dpop_middleware._metadata import Document, PublishedMetadata, answer, published
+from dpop_middleware._metadata import Document, PublishedMetadata, published
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
@@ -100,10 +100,6 @@ def scope(path: str, *, raw: bytes | None = b"", root_path: str = "", kind: str 
 )
 def test_the_well_known_path_goes_between_host_and_path(resource: str, url: str) -> None:
     assert of(resource).url() == url
-
-
-def test_nothing_is_published_unless_asked() -> None:
-    assert published(None, API, origin=API, urls=urls(API)) is None
 
 
 def test_metadata_that_nobody_would_find_are_refused() -> None:
@@ -292,7 +288,7 @@ def test_a_verifier_that_tells_no_audiences_has_one_resource() -> None:
 def fields(
     method: str, *if_none_match: str, document: Document = DOCUMENT
 ) -> tuple[int, dict[str, str], bytes]:
-    status, headers, body = answer(document, method=method, if_none_match=if_none_match)
+    status, headers, body = document.answer(method=method, if_none_match=if_none_match)
     assert len(dict(headers)) == len(headers), "no field comes twice"
     return status, dict(headers), body
 

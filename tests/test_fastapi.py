@@ -1,5 +1,7 @@
 """The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of adapters."""
 
+import importlib
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -578,3 +580,10 @@ def test_dependencies_without_nonces_start_without_a_middleware(world: World) ->
     app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(api))])
     with browser(app) as client:
         assert client.get("/notes").status_code == 401
+
+
+def test_without_the_extra_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "dpop_middleware.fastapi")
+    with pytest.raises(ImportError, match=r"pip install '\.\[fastapi\]'"):
+        importlib.import_module("dpop_middleware.fastapi")

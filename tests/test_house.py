@@ -18,11 +18,11 @@ PACKAGE = HOUSE / "dpop_middleware"
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_options", "_runtime", "_log", "health"),
+    ("checks", "errors", "_lazy", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),
-    ("nonces", "profiles", "tokens", "replay"),
+    ("nonces", "profiles", "tokens", "replay", "_configured"),
     ("_proof",),
     ("_judge",),
     ("events",),
@@ -229,14 +229,3 @@ def test_each_example_is_run_by_a_test(example: str) -> None:
     test = HOUSE / "tests" / "examples" / f"test_{example}.py"
     assert test.is_file(), "an example that no test runs is a promise that nobody keeps"
     assert example in test.read_text(encoding="utf-8").replace(test.name, "")
-
-
-def test_the_redis_client_is_imported_at_its_first_use() -> None:
-    program = (
-        "import sys; from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer; "
-        "assert 'redis' not in sys.modules; from dpop_middleware import RedisReplayStore; "
-        "assert 'redis' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        assert dpop_middleware.Nothing

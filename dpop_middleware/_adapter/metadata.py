@@ -1,19 +1,23 @@
 """The metadata of a resource server, served and named in refusals, alike at every adapter (RFC 9728)."""
 
+from typing import TYPE_CHECKING
+
 from starlette.types import Scope, Send
 
 from dpop_middleware._adapter.connection import raw_headers
 from dpop_middleware._judge.challenges import ErrorResponse
-from dpop_middleware._metadata import PublishedMetadata, answer
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.resource_server import ResourceServer
+
+if TYPE_CHECKING:
+    from dpop_middleware._metadata import PublishedMetadata
 
 __all__ = ["error_response", "send_metadata"]
 
 
 async def send_metadata(
-    published: PublishedMetadata, resource_server: ResourceServer, scope: Scope, send: Send
+    published: "PublishedMetadata", resource_server: ResourceServer, scope: Scope, send: Send
 ) -> None:
     """Answer the request of `scope`, of type `http`, with the metadata of `resource_server` at its host.
 
@@ -24,7 +28,7 @@ async def send_metadata(
     if_none_match = [
         value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"if-none-match"
     ]
-    status, headers, body = answer(document, method=scope["method"], if_none_match=if_none_match)
+    status, headers, body = document.answer(method=scope["method"], if_none_match=if_none_match)
     await send({"type": "http.response.start", "status": status, "headers": raw_headers(headers)})
     await send({"type": "http.response.body", "body": body})
 

@@ -9,9 +9,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from dpop_middleware._metadata import PublishedMetadata
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import (
     DPoPError,
@@ -21,6 +20,9 @@ from dpop_middleware.errors import (
     Unavailable,
 )
 from dpop_middleware.policy import DPoPPolicy
+
+if TYPE_CHECKING:
+    from dpop_middleware._metadata import PublishedMetadata
 
 __all__ = ["ErrorResponse", "Headers", "error_response", "nonce_headers"]
 
@@ -103,7 +105,7 @@ def error_response(
     error: DPoPError,
     policy: DPoPPolicy,
     *,
-    metadata: PublishedMetadata | None = None,
+    metadata: "PublishedMetadata | None" = None,
     request: ResourceRequest | None = None,
 ) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).

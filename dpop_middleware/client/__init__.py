@@ -4,10 +4,9 @@
 and the token requests need httpx2 or httpx (extra `client`), which are imported at their first use.
 """
 
-from importlib import import_module
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
+from dpop_middleware._lazy import importing
 from dpop_middleware.client.authorization import PKCE, authorization_url, pkce_pair
 from dpop_middleware.client.key import DPoPKey
 
@@ -42,13 +41,18 @@ __all__ = [
     "pkce_pair",
 ]
 
-_MODULES: Final = MappingProxyType(
-    {"DPoPAuth": "auth", "DPoPTransport": "transport", "TokenSource": "token_source"}
+__getattr__ = importing(
+    __name__,
+    {
+        "AuthorizationCode": "token_request",
+        "ClientCredentials": "token_request",
+        "DPoPAuth": "auth",
+        "DPoPTransport": "transport",
+        "RefreshToken": "token_request",
+        "TokenRequestError": "token_request",
+        "TokenResponse": "token_request",
+        "TokenSource": "token_source",
+        "fetch_token": "token_request",
+        "fetch_token_async": "token_request",
+    },
 )
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _MODULES.get(name, "token_request")
-    return getattr(import_module(f"{__name__}.{module}"), name)

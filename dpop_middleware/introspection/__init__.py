@@ -15,9 +15,9 @@ From the top down:
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dpop_middleware._lazy import importing
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -40,7 +40,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.verifier"), name)
+__getattr__ = importing(__name__, dict.fromkeys(("IntrospectionHealth", "IntrospectionVerifier"), "verifier"))

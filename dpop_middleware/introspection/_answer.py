@@ -12,10 +12,9 @@ from typing import Any
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import read_only_claims
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
-from dpop_middleware.tokens.signed_token import shown
 
 __all__ = ["AnswerRules", "MalformedAnswer", "judge_answer", "parse_answer"]
 

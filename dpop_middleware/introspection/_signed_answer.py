@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.introspection._answer import MalformedAnswer, parse_answer
+from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.key_source import KeySource
-from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token, shown
+from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 
 __all__ = ["MEDIA_TYPE", "SignedAnswers"]
 

@@ -18,9 +18,9 @@ The words in here:
 - **endpoint**: where servers are, and how to connect: one alone, a Sentinels' master, a cluster's nodes.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dpop_middleware._lazy import importing
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 
@@ -30,7 +30,4 @@ if TYPE_CHECKING:
 __all__ = ["MemoryReplayStore", "RedisReplayStore", "ReplayEntry", "ReplayStore"]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "RedisReplayStore":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.redis").RedisReplayStore
+__getattr__ = importing(__name__, {"RedisReplayStore": "redis"})

@@ -11,7 +11,6 @@ From the top down:
     claims.py             what a token says, typed and judged
     cache.py              tokens that were verified before, and the rule of eviction
     options.py            what a verifier is configured with
-    configured.py         the verifier that the options of a resource server ask for
     issuer_keys.py        the key source that the option `jwks` asks for
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh
@@ -23,10 +22,15 @@ From the top down:
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy
 """
 
+from typing import TYPE_CHECKING
+
+from dpop_middleware._lazy import importing
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, Actor, AuthorizationDetail
-from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
-from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
+
+if TYPE_CHECKING:
+    from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+    from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
+    from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
 __all__ = [
     "AccessToken",
@@ -37,3 +41,12 @@ __all__ = [
     "JWTOrOpaqueVerifier",
     "MultiIssuerVerifier",
 ]
+
+__getattr__ = importing(
+    __name__,
+    {
+        "JWTAccessTokenVerifier": "jwt",
+        "JWTOrOpaqueVerifier": "jwt_or_opaque",
+        "MultiIssuerVerifier": "multi_issuer",
+    },
+)

@@ -21,10 +21,12 @@ __all__ = [
     "AuthorizationDetail",
     "actor_in",
     "authorization_details_in",
+    "shown",
     "token_hash",
 ]
 
 _MOST_ACTORS: Final = 8
+_SHOWN: Final = 100
 _CLIENT: Final = "client:"
 _SUBJECT: Final = "subject:"
 
@@ -69,6 +71,13 @@ class Actor:
         """
         name = self.subject or f"client:{self.client_id}"
         return name if self.issuer is None else f"{self.issuer} {name}"
+
+
+def shown(value: object) -> str:
+    """Return what a token says for the log, cut short."""
+    # A string is cut first: to escape it costs more than to receive it.
+    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:

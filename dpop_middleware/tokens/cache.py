@@ -14,10 +14,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.jwks import KeySet
+
+if TYPE_CHECKING:
+    from dpop_middleware.tokens.jwks import KeySet
 
 __all__ = [
     "LONGEST_KNOWN_HEADER",
@@ -153,7 +155,7 @@ class VerifiedToken:
     not_before: float
     key_identity: str
 
-    def usable(self, keys: KeySet, *, now: float, clock_skew: float) -> bool:
+    def usable(self, keys: "KeySet", *, now: float, clock_skew: float) -> bool:
         """Whether the verdict still stands: by the time, and by the key that signed the token."""
         return (
             self.not_before - clock_skew <= now < self.access_token.expires_at + clock_skew

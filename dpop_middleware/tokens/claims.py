@@ -13,9 +13,8 @@ from dpop_middleware._options import names
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
-from dpop_middleware.tokens.signed_token import shown
 
 __all__ = ["NEVER_DROPPED", "ClaimRules", "checked_required_claims", "judge_claims", "speaks_for_nobody"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
-from dpop_middleware.tokens.signed_token import shown
 
 __all__ = ["discover", "endpoint_named", "jwks_endpoint", "metadata_urls"]
 

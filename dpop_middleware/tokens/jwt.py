@@ -12,7 +12,7 @@ from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.access_token import AccessToken, shown, token_hash
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
 from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
 from dpop_middleware.tokens.fetching import Fetch, Fetching
@@ -32,7 +32,6 @@ from dpop_middleware.tokens.signed_token import (
     SigningKeys,
     not_a_jwt,
     parse_signed_token,
-    shown,
 )
 
 __all__ = ["JWTAccessTokenVerifier"]

@@ -21,9 +21,10 @@ from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm
 from dpop_middleware.jose.compact import media_type, parse_header
 from dpop_middleware.jose.strict_json import Bounds
+from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
-__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "SigningKeys", "not_a_jwt", "parse_signed_token", "shown"]
+__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "SigningKeys", "not_a_jwt", "parse_signed_token"]
 
 MAX_TOKEN_SIZE = 16 * 1024
 """Characters of the longest token that is looked at."""
@@ -35,7 +36,6 @@ _HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40)
 _REMEMBERED = 64
 _LONGEST_REMEMBERED = 512
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
-_SHOWN = 100
 _MAX_TRIES: Final = 2
 _VAIN_TRIES_PER_SECOND: Final = 10
 
@@ -63,13 +63,6 @@ class SignedToken(NamedTuple):
     def is_signed_by(self, key: VerificationKey) -> bool:
         """Whether `key` made the signature."""
         return self.algorithm.verify(key.key, self.signing_input, self.signature)
-
-
-def shown(value: object) -> str:
-    """Return what a token says for the log, cut short."""
-    # A string is cut first: to escape it costs more than to receive it.
-    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def not_a_jwt(why: str | None = None) -> InvalidToken:

@@ -26,7 +26,7 @@ from dpop_middleware.errors import (
     InvalidToken,
     MissingCredentials,
 )
-from dpop_middleware.tokens.signed_token import shown
+from dpop_middleware.tokens.access_token import shown
 from tests.support.api import RESOURCE as RESOURCE_URL
 from tests.support.api import Api
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set

@@ -10,8 +10,9 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey, parse_key_set
-from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token, shown
+from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 from tests.support.issuer_tokens import IssuerKey, issuer_key, key_set
 
 KEY = issuer_key("ES256")

@@ -14,6 +14,7 @@ MARGIN = 5.0
 OLD_SERVER = ServerInfo(run_id="a" * 40, replication_id="r" * 40, role="master", uptime=1000)
 NEW_SERVER = dataclasses.replace(OLD_SERVER, run_id="b" * 40, replication_id="s" * 40, uptime=0)
 PROMOTED = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, former_replication_id="r" * 40)
+FLUSHED = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushdb"}))
 ANCHOR = b"dpop::anchor"
 
 
@@ -126,11 +127,34 @@ def test_traces_of_a_loss_put_it_at_the_present(evidence: dict[str, object]) -> 
     assert fence.change == NOW + MARGIN
 
 
-def test_a_promoted_replica_is_not_new_by_declaration() -> None:
+@pytest.mark.parametrize("info", [PROMOTED, FLUSHED], ids=["was a replica", "was flushed"])
+def test_a_server_with_traces_of_a_loss_is_not_new_by_declaration(info: ServerInfo) -> None:
     memory = Memory()
-    fence = memory.worker(PROMOTED, "accept")
+    fence = memory.worker(info, "accept")
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
+
+
+def test_a_store_that_has_just_begun_takes_no_flush_for_its_beginning() -> None:
+    memory = Memory()
+    fence = memory.worker(dataclasses.replace(OLD_SERVER, time=NOW), "accept")
+    memory.batch(fence, NOW)
+    assert fence.change == -math.inf
+    memory.keys.clear()
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_a_loss_of_which_nobody_could_be_told_is_told_where_the_next_server_looks_new() -> None:
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept", lived=100)
+    fence.opening(NOW, [0])
+    fence.observe(0, None, NOW, NOW)
+    other = dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="u" * 40)
+    memory.connect(fence, other, lived=100, at=NOW + 50)
+    for at in (NOW + 50, NOW + 51):
+        memory.batch(fence, at)
+    assert fence.change == memory.since == NOW + MARGIN
 
 
 def test_the_second_process_learns_the_moment_from_the_first() -> None:

@@ -1,7 +1,8 @@
-"""The verifier that the options of a resource server ask for."""
+"""What the options of a resource server ask for: its verifier, and the metadata that it publishes."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dpop_middleware._options import names_or_one, part, provides, refused
 from dpop_middleware._request.secure_url import checked_hosts
@@ -15,7 +16,11 @@ from dpop_middleware.tokens.options import (
     warn_of_plain_http,
 )
 
-__all__ = ["configured_verifier"]
+if TYPE_CHECKING:
+    from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
+    from dpop_middleware._request.public_urls import PublicURLs
+
+__all__ = ["configured_metadata", "configured_verifier"]
 
 
 def configured_verifier(
@@ -68,3 +73,24 @@ def _checked_profile(profile: object) -> Profile:
     if profile is not None and not isinstance(profile, Profile):
         raise refused("profile", "a Profile, such as profiles.KEYCLOAK", profile)
     return RFC9068 if profile is None else profile
+
+
+def configured_metadata(
+    metadata: "ResourceMetadata | None",
+    resource: str,
+    *,
+    origin: str,
+    urls: "PublicURLs",
+    verifier: AccessTokenVerifier,
+) -> "PublishedMetadata | None":
+    """Return where `metadata` of `resource` are (`_metadata.published`), None without any.
+
+    Raises ConfigurationError.
+    """
+    if metadata is None:
+        return None
+    # Who publishes none needs none of this.
+    found: PublishedMetadata = import_module("dpop_middleware._metadata").published(
+        metadata, resource, origin=origin, urls=urls, verifier=verifier
+    )
+    return found
