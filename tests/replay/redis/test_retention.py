@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 
 import pytest
@@ -148,3 +149,11 @@ def test_what_makes_no_sense_is_left_out(reply: object) -> None:
     published.read(1, reply, now=NOW)
     assert living.shortest("n", NOW) == float("inf")
     assert not published.is_forbidden
+
+
+def test_a_retention_counts_as_long_as_it_was_once_said_to() -> None:
+    living = LivingRetentions()
+    living.note("n", 10.0, until=600.0)
+    living.note("n", 10.0, until=5.0)
+    assert living.shortest("n", 599.0) == 10.0
+    assert living.shortest("n", 601.0) == math.inf

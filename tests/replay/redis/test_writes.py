@@ -47,11 +47,21 @@ def write(number: int, *, asking: bool = False) -> PendingWrite:
     return made
 
 
+KNOWN = anchor()
+
+
 class Landed:
     """A batch whose replies came: first those to its writes, then those to the reads."""
 
-    def __init__(self, fence: Fence, writes: list[PendingWrite], *replies: object, at: float = NOW) -> None:
-        settings = Settings()
+    def __init__(
+        self,
+        fence: Fence,
+        writes: list[PendingWrite],
+        *replies: object,
+        at: float = NOW,
+        settings: Settings | None = None,
+    ) -> None:
+        settings = settings or Settings()
         retentions = PublishedRetentions(b"dpop", LivingRetentions())
         self.batch = Batch(writes, settings, fence, retentions, with_get=True)
         _, self.count = self.batch.compose(now=NOW, at=at, timeout=1.0)
@@ -84,6 +94,17 @@ async def test_what_was_not_acceptable_before_since_is_vouched_for(quiet: Fence)
         item = write(0)
         item.not_before = not_before
         Landed(quiet, [item], None, vouching)
+        outcome = item.answer.result()
+        assert outcome is True if judged else isinstance(outcome, Unavailable)
+
+
+async def test_what_a_neighbour_may_have_forgotten_is_not_judged(quiet: Fence) -> None:
+    settings = Settings()
+    settings.living.note("n", 100.0, until=NOW + 600)
+    for retention, age, judged in ((300.0, 95.0, True), (300.0, 95.001, False), (100.0, 1000.0, True)):
+        item = write(0)
+        item.namespace, item.retention, item.made_at = "n", retention, NOW - age
+        Landed(quiet, [item], 1, [], None, KNOWN, settings=settings)
         outcome = item.answer.result()
         assert outcome is True if judged else isinstance(outcome, Unavailable)
 
