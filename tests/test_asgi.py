@@ -1023,3 +1023,6 @@ async def test_a_raw_path_in_another_form_is_never_public(target: bytes) -> None
     app = DPoPMiddleware(reached, world.server(), public_paths=["/health"])
     assert (await call(app, scope_of("/health"))).status == 200
     assert (await call(app, scope_of("/health", raw_path=target))).status in (400, 401)
+    optional = DPoPMiddleware(reached, world.server(), required=False)
+    assert (await call(optional, scope_of("/health"))).status == 200
+    assert (await call(optional, scope_of("/health", raw_path=target))).status in (400, 401)

@@ -9,6 +9,7 @@ killed or no longer there, or if less than 97 % of the mutants that aren't equiv
 """
 
 import argparse
+import json
 import multiprocessing
 import sys
 import tempfile
@@ -88,12 +89,13 @@ def described(mutant: Mutant) -> str:
     return "\n".join((
         f"{mutant.path}:{mutant.first}",
         "[[survivor]]",
-        *(f"{key} = {_quoted(value)}" for key, value in mutant.name._asdict().items()),
+        *(f"{key} = {_quoted(getattr(mutant.name, key))}" for key in ("scope", "was", "becomes")),
+        *([f"nth = {mutant.name.nth}"] if mutant.name.nth > 1 else []),
     ))  # fmt: skip
 
 
 def _quoted(text: str) -> str:
-    return f"'{text}'" if "'" not in text else f"'''{text}'''"
+    return json.dumps(text, ensure_ascii=False) if "'" in text else f"'{text}'"
 
 
 def findings(verdicts: Iterable[Verdict], known: dict[Name, Survivor]) -> list[str]:

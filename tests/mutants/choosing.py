@@ -25,13 +25,16 @@ def stages(mutant: Mutant, recording: Recording) -> tuple[Sequence[str], Sequenc
 
 
 def candidates(mutant: Mutant, recording: Recording) -> set[str]:
-    """The tests that run its lines; where it acts at import, all that run the module."""
+    """The tests that run its lines; where it acts at import, all that run the module, and all of its own."""
     lines = recording.lines.get(mutant.path, {})
     chosen: set[str] = set()
     if mutant.in_function:
         chosen.update(*(lines.get(line, frozenset()) for line in range(mutant.first, mutant.last + 1)))
-    chosen = chosen or set().union(*lines.values())
-    # A module that only holds values is run by nobody: whoever uses it would see its change.
+    if not chosen:
+        # A test of a value that is made at import runs no line of the module.
+        mirrored = mirror_of(mutant.path)
+        chosen.update(*lines.values(), (test for test in recording.seconds if file_of(test) == mirrored))
+    # A module that only holds values, and has no tests of its own: whoever uses it would see its change.
     return chosen or set(recording.seconds)
 
 

@@ -6,6 +6,7 @@ imports, docstrings, `__all__`, what exists for type checkers.
 
 import ast
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ LISTS_OF_NAMES = {"__all__", "__slots__"}
 
 
 class Name(NamedTuple):
-    """Where, in which function or class, and which line becomes which."""
+    """In which function or class which line becomes which; `nth` where that can be done more than once."""
 
     scope: str
     was: str
     becomes: str
+    nth: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +34,7 @@ class Mutant:
     """One change of one file. What it replaces is its name, which outlives the number of its line."""
 
     path: str
-    scope: str
-    was: str
-    becomes: str
+    name: Name  # a list of survivors knows it by that: a file that is moved takes its mutants along
     text: str
     start: int  # in bytes
     length: int
@@ -42,14 +42,10 @@ class Mutant:
     last: int
     in_function: bool
 
-    @property
-    def name(self) -> Name:
-        """What the list of survivors knows it by: a file that is moved takes its mutants along."""
-        return Name(self.scope, self.was, self.becomes)
-
     def rank(self, seed: str) -> bytes:
         """A place in the order of all mutants that a change elsewhere doesn't move."""
-        return hashlib.sha256("\0".join((seed, *self.name)).encode()).digest()
+        name = (seed, *self.name[:3], *([str(self.name.nth)] if self.name.nth > 1 else []))
+        return hashlib.sha256("\0".join(name).encode()).digest()
 
     def applied_to(self, source: bytes) -> bytes:
         """The mutated file."""
@@ -70,19 +66,20 @@ def mutants_of(path: str, source: bytes) -> list[Mutant]:
     spans = wrapper.resolve(ByteSpanPositionProvider)
     lines = wrapper.resolve(PositionProvider)
     found: list[Mutant] = []
+    seen: Counter[Name] = Counter()
     for node, scope, in_function in _places(wrapper.module, "", in_function=False):
         for changed_node, replacement in _replacements(node):
             span, place = spans[changed_node], lines[changed_node]
             text = wrapper.module.code_for_node(_without_brackets_of(changed_node, replacement)).strip()
             before = source.rfind(b"\n", 0, span.start) + 1
-            after = source.find(b"\n", span.start + span.length)
+            after = (source + b"\n").find(b"\n", span.start + span.length)
             changed = source[before : span.start] + text.encode() + source[span.start + span.length : after]
+            name = Name(scope, _on_one_line(source[before:after]), _on_one_line(changed))
+            seen[name] += 1
             found.append(
                 Mutant(
                     path=path,
-                    scope=scope,
-                    was=_on_one_line(source[before:after]),
-                    becomes=_on_one_line(changed),
+                    name=name._replace(nth=seen[name]),
                     text=text,
                     start=span.start,
                     length=span.length,

@@ -26,7 +26,7 @@ class Survivor:
         """Read one table of the list."""
         if table["kind"] not in KINDS or not table["reason"].strip():
             raise ValueError(f"a survivor has a kind, {' or '.join(KINDS)}, and a reason: {table}")
-        name = Name(table.get("scope", ""), table["was"], table["becomes"])
+        name = Name(table.get("scope", ""), table["was"], table["becomes"], table.get("nth", 1))
         return cls(name=name, kind=table["kind"], reason=table["reason"])
 
 

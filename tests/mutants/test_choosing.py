@@ -41,6 +41,13 @@ def test_what_acts_at_import_is_tried_by_all_tests_that_run_the_module() -> None
     assert candidates(mutant(1), recording(f"{OTHER}::test_1")) == {f"{OTHER}::test_1"}
 
 
+def test_what_acts_at_import_is_tried_by_its_module_s_own_tests_that_only_look() -> None:
+    known = recording(f"{OTHER}::test_1")
+    looking = Recording(lines=known.lines, seconds={**known.seconds, f"{OWN}::test_1": 0.1})
+    assert candidates(mutant(1), looking) == {f"{OTHER}::test_1", f"{OWN}::test_1"}
+    assert candidates(mutant(5), looking) == {f"{OTHER}::test_1"}
+
+
 def test_what_no_test_runs_is_tried_by_all() -> None:
     nothing = Recording(lines={}, seconds={"tests/test_c.py::test_x": 0.1})
     assert candidates(mutant(1), nothing) == {"tests/test_c.py::test_x"}

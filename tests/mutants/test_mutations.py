@@ -32,7 +32,7 @@ def checked(size: "int | str") -> "int | str":
 
 def changes(source: bytes = SOURCE) -> set[tuple[str, str]]:
     found = [mutant for mutant in mutants_of("module.py", source) if mutant.differs(source)]
-    return {(mutant.scope, " ".join(mutant.text.split())) for mutant in found}
+    return {(mutant.name.scope, " ".join(mutant.text.split())) for mutant in found}
 
 
 def test_conditions_statements_and_values_are_changed() -> None:
@@ -58,7 +58,7 @@ def test_what_has_no_behaviour_is_left_alone() -> None:
 def test_each_mutant_changes_what_its_name_says() -> None:
     for mutant in mutants_of("module.py", SOURCE):
         changed = " ".join(mutant.applied_to(SOURCE).decode().split())
-        assert mutant.becomes in changed
+        assert mutant.name.becomes in changed
         assert len(mutant.applied_to(SOURCE)) == len(SOURCE) - mutant.length + len(mutant.text.encode())
 
 
@@ -76,9 +76,9 @@ def test_a_sample_is_the_same_for_a_seed_and_has_one_mutant_of_a_place() -> None
 
 def test_a_change_elsewhere_moves_no_mutant_in_the_order() -> None:
     def order(source: bytes) -> list[tuple[str, str]]:
-        mutants = [mutant for mutant in mutants_of("module.py", source) if mutant.scope == "checked"]
+        mutants = [mutant for mutant in mutants_of("module.py", source) if mutant.name.scope == "checked"]
         ranked: list[Mutant] = sorted(mutants, key=lambda mutant: mutant.rank("a"))
-        return [(mutant.was, mutant.becomes) for mutant in ranked]
+        return [(mutant.name.was, mutant.name.becomes) for mutant in ranked]
 
     assert order(SOURCE) == order(SOURCE.replace(b"LIMIT", b"# More.\n\nBOUND"))
 
@@ -87,3 +87,9 @@ def test_a_change_elsewhere_moves_no_mutant_in_the_order() -> None:
 def test_brackets_around_a_place_stay(source: bytes) -> None:
     for mutant in mutants_of("module.py", source):
         compile(mutant.applied_to(source), "module.py", "exec")
+
+
+def test_two_places_that_look_alike_have_two_names() -> None:
+    source = b"def f():\n    g(1)\n    h()\n    g(1)\n"
+    names = [mutant.name for mutant in mutants_of("module.py", source) if mutant.text == "pass"]
+    assert [(name.was, name.nth) for name in names] == [("g(1)", 1), ("h()", 1), ("g(1)", 2)]
