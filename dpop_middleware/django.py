@@ -8,10 +8,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponse
-from django.utils.decorators import sync_and_async_middleware
-
 from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.answers import error_response
 from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
@@ -20,6 +16,16 @@ from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
+
+try:
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from django.http import HttpRequest, HttpResponse
+    from django.utils.decorators import sync_and_async_middleware
+except ImportError as error:
+    raise ImportError(
+        "dpop_middleware.django needs Django, which is not installed: "
+        "in a checkout of dpop_middleware, python -m pip install '.[django]'"
+    ) from error
 
 __all__ = ["TokenUser", "dpop_user", "requires_dpop"]
 

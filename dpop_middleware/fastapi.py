@@ -4,10 +4,6 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, overload
 
-from fastapi import HTTPException, WebSocketException
-from fastapi.openapi.models import HTTPBase
-from fastapi.security import SecurityScopes
-from fastapi.security.base import SecurityBase
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -20,11 +16,23 @@ from dpop_middleware._adapter.connection import Connection, check_scope_type, ha
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
-from dpop_middleware._swagger_ui import DocsLogin, swagger_ui
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
 from dpop_middleware.tokens.access_token import AccessToken
+
+try:
+    from fastapi import HTTPException, WebSocketException
+    from fastapi.openapi.models import HTTPBase
+    from fastapi.security import SecurityScopes
+    from fastapi.security.base import SecurityBase
+
+    from dpop_middleware._swagger_ui import DocsLogin, swagger_ui
+except ImportError as error:
+    raise ImportError(
+        "dpop_middleware.fastapi needs FastAPI, which is not installed: "
+        "in a checkout of dpop_middleware, python -m pip install '.[fastapi]'"
+    ) from error
 
 __all__ = [
     "DPoPHTTPException",

@@ -894,3 +894,14 @@ def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> 
     request = DPoPMiddleware(never, world.server())(scope_of("/"), receive, send)
     with pytest.raises(ConfigurationError, match="asyncio only"):
         request.send(None)
+
+
+@pytest.mark.parametrize("target", [b"https://other.example/health", b"health", b"*"])
+async def test_a_raw_path_in_another_form_is_never_public(target: bytes) -> None:
+    world = World()
+    app = DPoPMiddleware(reached, world.server(), public_paths=["/health"])
+    assert (await call(app, scope_of("/health"))).status == 200
+    assert (await call(app, scope_of("/health", raw_path=target))).status in (400, 401)
+    optional = DPoPMiddleware(reached, world.server(), required=False)
+    assert (await call(optional, scope_of("/health"))).status == 200
+    assert (await call(optional, scope_of("/health", raw_path=target))).status in (400, 401)

@@ -526,8 +526,8 @@ async def test_an_algorithm_that_is_not_announced_is_refused(clock: Clock, store
     assert caught.value.check is Check.ALG
 
 
-async def test_the_target_of_a_token_request_is_never_looked_at(clock: Clock) -> None:
+@pytest.mark.parametrize("path", ["/", "/elsewhere", "/a/../token", "https://other.example.test/token", "*"])
+async def test_the_target_of_a_token_request_is_never_looked_at(clock: Clock, path: str) -> None:
     endpoint = TokenEndpoint(url=URL, replay_store=MemoryReplayStore(), clock=clock)
-    urls = endpoint._verification.public_urls  # pyright: ignore[reportPrivateUsage]
-    request = token_request(proof_text())
-    assert urls.origin_form(request) is request
+    request = token_request(proof_text(), path=path, hosts=("other.example.test",))
+    assert (await endpoint.verify(request)).jkt == KEY.jkt

@@ -1,6 +1,8 @@
 """Django under ASGI: `request.user`, and the decorator for single views."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import Any
@@ -254,3 +256,10 @@ async def test_a_template_sees_no_permissions(world: World, serve: Serve) -> Non
 def test_only_a_resource_server_protects() -> None:
     with pytest.raises(ConfigurationError, match="takes a ResourceServer first"):
         requires_dpop("notes:read")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def test_without_the_extra_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "django.http", None)
+    monkeypatch.delitem(sys.modules, "dpop_middleware.django")
+    with pytest.raises(ImportError, match=r"pip install '\.\[django\]'"):
+        importlib.import_module("dpop_middleware.django")

@@ -209,12 +209,10 @@ async def test_without_credentials() -> None:
 
 
 async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    api = Api()
-
     def faulty(event: AuthenticationEvent) -> None:
         raise RuntimeError("the metrics are down")
 
-    api.server.reporter._on_event = faulty  # pyright: ignore[reportPrivateUsage]
+    api = Api(on_event=faulty)
     await api.server.authenticate(api.request())
     assert isinstance(await refusal(api, request()), errors.MissingCredentials)
     assert caplog.text.count("on_event raised RuntimeError: suppressed=0") == 2

@@ -1,5 +1,7 @@
 """The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of adapters."""
 
+import importlib
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -8,7 +10,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security, WebSocket
 from pydantic import BaseModel
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 
@@ -158,15 +160,18 @@ def test_the_exception_names_its_cause(world: World) -> None:
     app = notes_app(world.server())
     causes: list[Any] = []
 
-    async def handler(request: Request, exception: Exception) -> JSONResponse:
+    async def handler(request: Request, exception: Exception) -> PlainTextResponse:
         assert isinstance(exception, DPoPHTTPException)
         causes.append(exception.error)
         assert exception.response.status == exception.status_code
-        return JSONResponse({}, 400)
+        return PlainTextResponse("no", 400, headers=exception.headers)
 
     app.add_exception_handler(DPoPHTTPException, handler)
     client = browser(app)
-    assert client.get("/notes").status_code == 400
+    answer = client.get("/notes")
+    # Whoever answers with a body of his own says what it is.
+    assert (answer.status_code, answer.text) == (400, "no")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     client.get("/notes", headers=world.headers("/other"))
     assert [type(cause) for cause in causes] == [MissingCredentials, InvalidDPoPProof]
 
@@ -467,7 +472,7 @@ def test_a_refusal_has_the_body_that_openapi_describes(world: World) -> None:
     app.add_exception_handler(DPoPHTTPException, dpop_exception_handler)
     described: Any = refusal_responses()[401]["content"]["application/json"]["schema"]["properties"]
     body = TestClient(app, base_url=ORIGIN).get("/notes", headers={"Authorization": "DPoP x"}).json()
-    assert set(body) == set(described)
+    assert {name: {"type": "string"} for name in body} == described
 
 
 NO_JSON: dict[str, Any] = {"content": b"{", "headers": {"content-type": "application/json"}}
@@ -575,3 +580,10 @@ def test_dependencies_without_nonces_start_without_a_middleware(world: World) ->
     app.add_api_route("/notes", lambda: None, dependencies=[Security(DPoPSecurity(api))])
     with browser(app) as client:
         assert client.get("/notes").status_code == 401
+
+
+def test_without_the_extra_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "dpop_middleware.fastapi")
+    with pytest.raises(ImportError, match=r"pip install '\.\[fastapi\]'"):
+        importlib.import_module("dpop_middleware.fastapi")

@@ -535,6 +535,10 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
         {"secret": SHARED_SECRET, "host_header": "Authorization"},
         "host_header takes a field that tells nothing",
     ),
+    ({"secret": SHARED_SECRET, "host_header": "a b"}, "host_header takes "),
+    ({"secret": SHARED_SECRET, "secret_header": "a b"}, "secret_header takes "),
+    ({"secret": SHARED_SECRET, "method_header": "a b"}, "method_header takes "),
+    ({"secret": SHARED_SECRET, "uri_header": "a b"}, "uri_header takes "),
     ({"secret": SHARED_SECRET, "identity_headers": ["X"]}, "identity_headers takes a mapping"),
     (
         {"secret": SHARED_SECRET, "identity_headers": {"X": "name"}},

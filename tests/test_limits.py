@@ -50,7 +50,7 @@ def nested(depth: int) -> None:
 )  # fmt: skip
 def test_what_just_fits_passes_and_one_more_does_not(limit: int, use: Callable[[int], object]) -> None:
     use(limit)
-    with pytest.raises((DPoPError, JOSEError, URIError, ValueError)):
+    with pytest.raises((DPoPError, JOSEError, URIError, ValueError), match=r"^\w+ \w+ \w+"):
         use(limit + 1)
 
 

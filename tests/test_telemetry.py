@@ -62,9 +62,7 @@ def measured() -> Iterator[Measured]:
 
 
 def watched(measured: Measured, **options: Any) -> Api:
-    api = Api(**options)
-    api.server.reporter._on_event = measured.telemetry.on_event  # pyright: ignore[reportPrivateUsage]
-    return api
+    return Api(on_event=measured.telemetry.on_event, **options)
 
 
 async def refused(api: Api, *args: Any, **kwargs: Any) -> None:

@@ -267,6 +267,8 @@ async def test_the_store_remembers_a_ticket_for_longer_than_any_clock_takes_it()
     entry = entries[-1]
     assert (entry.not_before, entry.expires_at) == (issued - 5, issued + 35)
     assert (entry.retention, entry.namespace) == (0.0, "")
+    # Each client has its share of a store's memory, by tickets as by proofs.
+    assert entry.speaks_for == entries[0].speaks_for != ""
     assert entry.key != entries[0].key
 
 
@@ -532,6 +534,7 @@ async def test_the_binding_of_the_token_must_be_what_it_was() -> None:
     verifier.verify = bound_to_another  # type: ignore[method-assign]
     assert not (await redeem(house.app, ticket)).accepted
     assert house.events[-1].check == Check.JKT
+    assert house.events[-1].scheme == "DPoP"
 
 
 @pytest.mark.parametrize("failure", [ConnectionError("nobody there"), MissingCredentials("odd")])

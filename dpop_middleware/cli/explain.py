@@ -111,6 +111,8 @@ def _run(args: Namespace, console: Console) -> int:
     inputs = Inputs()
     now = time.time() if args.now is None else parse_time(args.now)
     request = _request(args, inputs)
+    if args.request is not None and request.authorization is None:
+        console.note("judged as a token endpoint does: the request has a grant_type, or a client by Basic")
     policy = DPoPPolicy(
         accept_bearer=args.accept_bearer,
         proof_lifetime=args.proof_lifetime,

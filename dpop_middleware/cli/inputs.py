@@ -237,8 +237,12 @@ def parse_captured(text: str) -> CapturedRequest:
         host=hosts[0] if hosts else None,
         authorization=authorization,
         dpop=tuple(fields.get("dpop", ())),
-        is_token_request=any(_GRANT in sent for sent in lines[end:])
-        or any(value[: len(_BASIC)].lower() == _BASIC for value in authorization),
+        # RFC 6749 section 3.2: by POST.
+        is_token_request=line[1] == "POST"
+        and (
+            any(_GRANT in sent for sent in lines[end:])
+            or any(value[: len(_BASIC)].lower() == _BASIC for value in authorization)
+        ),
     )
 
 

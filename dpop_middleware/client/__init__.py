@@ -12,6 +12,11 @@ from dpop_middleware.client.key import DPoPKey
 
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
+    from dpop_middleware.client.pushed_request import (
+        PushedAuthorizationRequest,
+        push_authorization_request,
+        push_authorization_request_async,
+    )
     from dpop_middleware.client.token_request import (
         AuthorizationCode,
         ClientCredentials,
@@ -31,6 +36,7 @@ __all__ = [
     "DPoPAuth",
     "DPoPKey",
     "DPoPTransport",
+    "PushedAuthorizationRequest",
     "RefreshToken",
     "TokenRequestError",
     "TokenResponse",
@@ -39,6 +45,8 @@ __all__ = [
     "fetch_token",
     "fetch_token_async",
     "pkce_pair",
+    "push_authorization_request",
+    "push_authorization_request_async",
 ]
 
 __getattr__ = importing(
@@ -48,11 +56,14 @@ __getattr__ = importing(
         "ClientCredentials": "token_request",
         "DPoPAuth": "auth",
         "DPoPTransport": "transport",
+        "PushedAuthorizationRequest": "pushed_request",
         "RefreshToken": "token_request",
         "TokenRequestError": "token_request",
         "TokenResponse": "token_request",
         "TokenSource": "token_source",
         "fetch_token": "token_request",
         "fetch_token_async": "token_request",
+        "push_authorization_request": "pushed_request",
+        "push_authorization_request_async": "pushed_request",
     },
 )

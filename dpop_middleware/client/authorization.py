@@ -13,7 +13,15 @@ from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.jose import base64url
 
-__all__ = ["NO_PARAMETERS", "PKCE", "authorization_url", "optional_parameters", "pkce_pair"]
+__all__ = [
+    "NO_PARAMETERS",
+    "PKCE",
+    "authorization_url",
+    "code_request_parameters",
+    "optional_parameters",
+    "pkce_pair",
+    "pushed_authorization_url",
+]
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -61,9 +69,42 @@ def authorization_url(
     there, and on the way `dpop_jkt` could be exchanged for that of another key (RFC 6749 section 3.1). Other
     schemes than http aren't looked at.
     """
-    if endpoint.lower().startswith("http:"):
-        checked_url("endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
-    query = {
+    _check_endpoint(endpoint, insecure_http_hosts)
+    query = code_request_parameters(
+        client_id=client_id,
+        redirect_uri=redirect_uri,
+        code_challenge=code_challenge,
+        key=key,
+        state=state,
+        scopes=scopes,
+        resource=resource,
+    )
+    return _with_query(endpoint, query | dict(parameters))
+
+
+def pushed_authorization_url(
+    endpoint: str, *, client_id: str, request_uri: str, insecure_http_hosts: Collection[str] = ()
+) -> str:
+    """Return the URL at which a user's browser asks for what was pushed before (RFC 9126 section 4).
+
+    Raises ConfigurationError as `authorization_url` does.
+    """
+    _check_endpoint(endpoint, insecure_http_hosts)
+    return _with_query(endpoint, {"client_id": client_id, "request_uri": request_uri})
+
+
+def code_request_parameters(
+    *,
+    client_id: str,
+    redirect_uri: str,
+    code_challenge: str,
+    key: DPoPKey,
+    state: str | None = None,
+    scopes: Iterable[str] = (),
+    resource: str | None = None,
+) -> dict[str, str]:
+    """Return the parameters of a request for a code that is bound to `key` (RFC 9449 section 10)."""
+    return {
         "response_type": "code",
         "client_id": client_id,
         "redirect_uri": redirect_uri,
@@ -71,5 +112,13 @@ def authorization_url(
         "code_challenge_method": "S256",
         "dpop_jkt": key.jkt,
     } | optional_parameters(state=state, scope=" ".join(scopes), resource=resource)
+
+
+def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None:
+    if endpoint.lower().startswith("http:"):
+        checked_url("endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
+
+
+def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
     separator = "&" if "?" in endpoint else "?"
-    return f"{endpoint}{separator}{urlencode(query | dict(parameters))}"
+    return f"{endpoint}{separator}{urlencode(query)}"

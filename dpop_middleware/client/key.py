@@ -139,7 +139,7 @@ class DPoPKey:
     def load(
         cls, path: str | os.PathLike[str], *, algorithm: str | None = None, password: bytes | None = None
     ) -> Self:
-        """Load a key that `save` wrote, or any private PEM or JWK file.
+        """Load a key that `save` wrote, or any private PEM or JWK file; `password` opens a PEM file only.
 
         Raises OSError when the file can't be read and ValueError for what is in it.
         """

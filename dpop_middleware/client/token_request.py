@@ -1,20 +1,21 @@
 """Asking an authorization server for a token that is bound to our key (RFC 9449 section 5)."""
 
-import base64
-import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, TypeAlias, TypedDict, Unpack
-from urllib.parse import quote_plus
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, TypedDict, Unpack
 
-from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
+from dpop_middleware.client.form_request import (
+    ClientAuthentication,
+    TokenRequestError,
+    form_request,
+    seconds_in,
+    text_in,
+    what_it_granted,
+)
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import origin_of
-from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:
     import httpx
@@ -32,11 +33,7 @@ __all__ = [
     "fetch_token_async",
 ]
 
-ClientAuthentication = Literal["basic", "post"]
-
-_MAX_ANSWER: Final = 64 * 1024
-# RFC 6749 section 5.2; a line break would forge a line of a log.
-_READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
+_ENDPOINT: Final = "the token endpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +90,6 @@ class TokenResponse:
     scope: str | None
     refresh_token: str | None = field(repr=False)
     parameters: Mapping[str, Any] = field(repr=False)
-
-
-class TokenRequestError(Exception):
-    """The token endpoint refused, or its answer can't be used.
-
-    `error` is the server's OAuth error code (RFC 6749 section 5.2), None where there was none; `status` is
-    the HTTP status code, 0 where nothing was asked. The message quotes the server's `error_description`:
-    don't show it as HTML.
-    """
-
-    def __init__(self, message: str, *, status: int, error: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error = error
 
 
 class TokenRequestOptions(TypedDict):
@@ -182,100 +165,39 @@ def _request(
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`."""
-    # A client with a base_url makes of a path what is then called.
-    endpoint = str(client.build_request("POST", token_endpoint).url)
-    checked_url("token_endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
     data = {
         "grant_type": grant.grant_type,
         **grant.parameters(),
         **optional_parameters(scope=" ".join(scopes), resource=resource),
     }
-    headers = {"Accept": "application/json"}
-    if client_secret is None:
-        data["client_id"] = client_id
-    elif client_authentication == "post":
-        data |= {"client_id": client_id, "client_secret": client_secret}
-    else:
-        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
-    return {
-        "url": token_endpoint,
-        "data": data | dict(parameters),
-        "headers": headers,
-        "auth": _proofs_only(key, insecure_http_hosts),
-        "follow_redirects": False,
-    }
-
-
-def _proofs_only(key: DPoPKey | DPoPAuth, insecure_http_hosts: Collection[str]) -> DPoPAuth:
-    if isinstance(key, DPoPKey):
-        return DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
-    if key.has_token:
-        raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
-    if key.follow_redirects:
-        raise ValueError("a token request follows no redirect: use DPoPAuth(key) without follow_redirects")
-    return key
-
-
-def _token_response(status: int, content: bytes) -> TokenResponse:
-    answer = _answer(content)
-    if status != 200 or "error" in answer:
-        code = _readable(answer.get("error"))
-        description = _readable(answer.get("error_description"))
-        message = f"the token endpoint refused: {code or 'no OAuth error'} (HTTP {status})"
-        if description is not None:
-            message = f"{message}: {description}"
-        raise TokenRequestError(message, status=status, error=code)
-    token_type = answer.get("token_type")
-    if not isinstance(token_type, str) or token_type.lower() != "dpop":
-        raise TokenRequestError(
-            "the token endpoint did not bind the token to the key: its token_type is not DPoP", status=status
-        )
-    access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not access_token:
-        raise TokenRequestError("the token endpoint's answer has no access_token", status=status)
-    return TokenResponse(
-        access_token=access_token,
-        token_type=token_type,
-        expires_in=_seconds(answer.get("expires_in"), status),
-        scope=_text(answer, "scope", status),
-        refresh_token=_text(answer, "refresh_token", status),
-        parameters=MappingProxyType(answer),
+    return form_request(
+        client,
+        token_endpoint,
+        data | dict(parameters),
+        option="token_endpoint",
+        key=key,
+        client_id=client_id,
+        client_secret=client_secret,
+        client_authentication=client_authentication,
+        insecure_http_hosts=insecure_http_hosts,
     )
 
 
-def _readable(value: object) -> str | None:
-    return value if isinstance(value, str) and _READABLE.fullmatch(value) else None
-
-
-def _answer(content: bytes) -> dict[str, Any]:
-    if len(content) > _MAX_ANSWER:
-        return {}
-    try:
-        return strict_json.parse_object(content)
-    except JOSEError:
-        return {}
-
-
-def _seconds(value: object, status: int) -> float | None:
-    if value is None:
-        return None
-    # Some servers send the number as a string.
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
-        return int(value)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < 0
-    ):
-        raise TokenRequestError("the token endpoint's expires_in is not a number of seconds", status=status)
-    return value
-
-
-def _text(answer: Mapping[str, Any], name: str, status: int) -> str | None:
-    value = answer.get(name)
-    if value is not None and not isinstance(value, str):
-        raise TokenRequestError(f"the token endpoint's {name} is not a string", status=status)
-    return value
+def _token_response(status: int, content: bytes) -> TokenResponse:
+    answer = what_it_granted(status, content, expected=200, endpoint=_ENDPOINT)
+    token_type = answer.get("token_type")
+    if not isinstance(token_type, str) or token_type.lower() != "dpop":
+        raise TokenRequestError(
+            f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
+        )
+    access_token = answer.get("access_token")
+    if not isinstance(access_token, str) or not access_token:
+        raise TokenRequestError(f"{_ENDPOINT}'s answer has no access_token", status=status)
+    return TokenResponse(
+        access_token=access_token,
+        token_type=token_type,
+        expires_in=seconds_in(answer, "expires_in", status=status, endpoint=_ENDPOINT),
+        scope=text_in(answer, "scope", status=status, endpoint=_ENDPOINT),
+        refresh_token=text_in(answer, "refresh_token", status=status, endpoint=_ENDPOINT),
+        parameters=MappingProxyType(answer),
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -164,6 +165,40 @@ def test_a_handler_that_breaks_does_not_hide_that_its_request_was_accepted(app: 
     with contextlib.suppress(RuntimeError):
         get(DPoPMiddleware(broken, told.server))
     assert told.outcomes == [ACCEPTED]
+
+
+async def test_a_request_whose_client_leaves_while_it_is_served_was_accepted(told: Told) -> None:
+    reached, world = asyncio.Event(), World()
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    server = world.server(on_event=told.events.append)
+    app = DPoPMiddleware(waiting, server)
+    serving = asyncio.create_task(call(app, scope_of("/notes", world.fields("/notes"))))
+    await reached.wait()
+    assert told.outcomes == []
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert told.outcomes == [ACCEPTED]
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_listener_that_breaks_disturbs_no_response(app: Any, told: Told) -> None:
+    class Broken(list[AuthenticationEvent]):
+        def append(self, event: AuthenticationEvent) -> None:
+            super().append(event)
+            raise RuntimeError("bug")
+
+    told.events = Broken()
+    told.server = World().server(
+        issuer=ISSUER.issuer, jwks=ISSUER.jwks(), resource=API, clock=time.time, on_event=told.events.append
+    )
+    assert get(app(told), "read", "write") == 200
+    assert get(app(told), "read") == 403
+    assert told.outcomes == [ACCEPTED, NO_SCOPE]
 
 
 def test_two_servers_of_one_request_tell_each_their_own() -> None:

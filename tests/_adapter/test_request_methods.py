@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -237,6 +238,28 @@ async def test_a_protected_handler_of_a_registered_method_is_reached(
     good = world.fields("/notes", method="PROPFIND")
     assert (await ask(endpoint, "PROPFIND", good)).body == b"properties"
     assert reached == ["propfind"]
+
+
+# Those of the HTTP Method Registry's whose names can be those of a Python method.
+REGISTERED = re.findall(
+    r"\w+",
+    """
+    ACL BIND CHECKIN CHECKOUT CONNECT COPY DELETE GET HEAD LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL
+    MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PROPFIND PROPPATCH PUT QUERY REBIND REPORT
+    SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF
+""",
+)
+
+
+@pytest.mark.parametrize("method", REGISTERED)
+async def test_every_registered_method_may_have_a_protected_handler(world: World, method: str) -> None:
+    @requires_dpop(world.server())
+    async def handler(self: HTTPEndpoint, request: Request) -> Response:
+        return PlainTextResponse(request.method)
+
+    endpoint = type("Endpoint", (EarlyEndpoint,), {method.lower(): handler})
+    good = world.fields("/notes", method=method)
+    assert (await ask(endpoint, method, good, alone=True)).body.decode() == method
 
 
 async def test_what_a_class_adds_to_starlettes_list_is_reached(world: World) -> None:

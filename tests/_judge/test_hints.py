@@ -49,13 +49,13 @@ def hint(check: Check, expected: object, actual: object) -> str:
         ),
         ("https://api.example.test/svc/notes/", "trailing slash"),
         ("http://other.example.test/svc/notes", "trailing slash, or scheme or host"),
-        ("https://api.example.test/v1/svc/notes", "has a prefix that is missing here"),
-        ("https://api.example.test/notes", "lacks a prefix that is here"),
+        ("https://api.example.test/v1/svc/notes", "the path has a prefix that is missing here: "),
+        ("https://api.example.test/notes", "the path lacks a prefix that is here: "),
         ("the URI is not absolute", "the client must sign the absolute URL"),
     ],
 )
 def test_htu(actual: str, words: str) -> None:
-    assert words in hint(Check.HTU, TARGET, actual)
+    assert hint(Check.HTU, TARGET, actual).startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,13 @@ async def test_a_field_that_holds_something_else(
     assert (found is None) if hint is None else (found is not None and hint in found)
 
 
+@pytest.mark.parametrize("text", ["undefined", "null", "None", "NaN", "false", "true"])
+async def test_what_a_program_writes_where_it_has_no_token(text: str) -> None:
+    found = (await event_of(asking(f"DPoP {text}", PROOF))).hint
+    assert found is not None
+    assert NO_TOKEN in found
+
+
 async def test_an_opaque_token_in_the_dpop_field() -> None:
     api = Api()
     with pytest.raises(DPoPError):

@@ -134,6 +134,7 @@ def test_where_the_clients_clock_counts_its_exp_and_nbf_count_too(
             check(wrong, policy)
         assert caught.value.check is Check.IAT
         assert caught.value.expected == NOW
+        assert caught.value.actual == (wrong.exp if wrong.nbf is None else wrong.nbf)
 
 
 @pytest.mark.parametrize("policy", [REQUIRED, FALLBACK])

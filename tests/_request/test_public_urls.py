@@ -137,6 +137,11 @@ def test_a_path_that_can_not(raw_path: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         urls("https://api.example.test").origin_form(request(raw_path=raw_path))
     assert caught.value.check is Check.TARGET
+    assert str(caught.value) in (
+        "the path of the request is malformed or has dot segments",
+        "the request target names another origin than this resource server's",
+    )
+    assert caught.value.actual is not None
 
 
 @pytest.mark.parametrize(

@@ -106,17 +106,15 @@ def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] 
     )
 
 
-def vectors_with_a_token() -> list[Any]:
-    cases = []
-    for case in VECTORS["cases"]:
-        for number, step in enumerate(case.get("steps") or [case | {"at": 0}]):
-            fields = [value for name, value in step["request"]["headers"] if name.lower() == "authorization"]
-            if len(fields) == 1 and fields[0].startswith("DPoP "):
-                cases.append(pytest.param(case, step, id=f"{case['id']}-{number}"))
-    return cases
+def vectors() -> list[Any]:
+    return [
+        pytest.param(case, step, id=f"{case['id']}-{number}")
+        for case in VECTORS["cases"]
+        for number, step in enumerate(case.get("steps") or [case | {"at": 0}])
+    ]
 
 
-@pytest.mark.parametrize(("case", "step"), vectors_with_a_token())
+@pytest.mark.parametrize(("case", "step"), vectors())
 async def test_the_explanation_agrees_with_the_server_on_every_vector(
     case: dict[str, Any], step: dict[str, Any]
 ) -> None:
@@ -124,13 +122,14 @@ async def test_the_explanation_agrees_with_the_server_on_every_vector(
     now = float(VECTORS["now"] + step["at"])
     request = step["request"]
     fields = [(name.lower(), value) for name, value in request["headers"]]
-    token = next(value.partition(" ")[2] for name, value in fields if name == "authorization")
+    authorization = tuple(value for name, value in fields if name == "authorization")
     proofs = tuple(value for name, value in fields if name == "dpop")
     parts = urlsplit(request["url"])
     policy = DPoPPolicy(
         algorithms=tuple(config["algs"]),
         proof_lifetime=config["iat_past"] - config["iat_future"],
         clock_skew=config["iat_future"],
+        accept_bearer=not config["require_dpop"],
         nonce="required" if config["require_nonce"] else "off",
     )
 
@@ -160,7 +159,7 @@ async def test_the_explanation_agrees_with_the_server_on_every_vector(
                 method=request["method"],
                 raw_path=parts.path or "/",
                 hosts=(parts.netloc,),
-                authorization=(f"DPoP {token}",),
+                authorization=authorization,
                 dpop=proofs,
             )
         )
@@ -170,13 +169,15 @@ async def test_the_explanation_agrees_with_the_server_on_every_vector(
         method=request["method"],
         url=request["url"],
         proofs=proofs,
-        authorization=(f"DPoP {token}",),
+        authorization=authorization,
         verifier=access_tokens(),
         nonces=NONCES.for_server(purpose="resource server", server=config["audience"]),
         policy=policy,
         now=now,
     )
-    assert_is_told_in_order(explanation)
+    is_bearer = len(authorization) == 1 and authorization[0].startswith("Bearer ")
+    rows = tuple(finding.check for finding in explanation.findings)
+    assert_is_told_in_order(explanation, rows if is_bearer else CHECKS_OF_A_JWT)
     if error is None:
         assert explanation.error is None
     else:
@@ -685,3 +686,56 @@ async def test_whoever_asks_the_issuer_is_not_asked_for_what_the_server_does_not
     assert told.error is not None
     assert told.error.check is Check.HTM
     assert Check.TOKEN_FORMAT not in later(told)
+
+
+# Each is one fault of a token or a proof, which hides no other of them.
+OF_TOKENS: dict[Check, dict[str, Any]] = {
+    Check.TOKEN_TYP: {"header": {"typ": "JWT"}},
+    Check.TOKEN_CLAIMS: {"jti": ABSENT},
+    Check.TOKEN_ISS: {"iss": "https://other.example"},
+    Check.TOKEN_AUD: {"aud": "https://other.example"},
+    Check.TOKEN_TIME: {"exp": int(NOW) - 100},
+    Check.TOKEN_SIGNATURE: {"key": KEY},
+}
+OF_PROOFS: dict[Check, tuple[dict[str, Any], dict[str, Any]]] = {
+    Check.TYP: ({"typ": "JWT"}, {}),
+    Check.CRIT: ({"crit": ["x"]}, {}),
+    Check.CLAIMS: ({}, {"ath": ABSENT, "jti": 7}),
+    Check.HTM: ({}, {"htm": "PUT"}),
+    Check.HTU: ({}, {"htu": "https://api.example.test/other"}),
+    Check.IAT: ({}, {"iat": NOW - 5000}),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    of_token=st.sets(st.sampled_from(list(OF_TOKENS))),
+    of_proof=st.sets(st.sampled_from(list(OF_PROOFS))),
+    scope=st.booleans(),
+)
+def test_every_fault_of_a_request_is_told_and_no_other(
+    of_token: set[Check], of_proof: set[Check], scope: bool
+) -> None:
+    claims: dict[str, Any] = {}
+    for fault in of_token:
+        claims |= OF_TOKENS[fault]
+    token = ISSUER.token(jkt=KEY.jkt, **claims)
+    header, says = HEADER, {**CLAIMS, "ath": token_hash(token)}
+    for fault in of_proof:
+        header, says = merged(header, OF_PROOFS[fault][0]), merged(says, OF_PROOFS[fault][1])
+    told = asyncio.run(
+        explained(
+            encode_jws(header, says, key=KEY),
+            access_token=token,
+            requirements=Requirements(scopes=["write"] if scope else []),
+        )
+    )
+    wanted = {*of_token, *of_proof, *([Check.SCOPE] if scope else [])}
+    if Check.CLAIMS in of_proof:
+        wanted.add(Check.ATH)  # without one it fits no token
+    failed = [finding for finding in told.findings if finding.outcome is FAILED]
+    assert {finding.check for finding in failed} == wanted
+    assert [finding.check for finding in failed if not finding.after_failure] == (
+        [] if told.error is None else [told.error.check]
+    )
+    assert (told.error is None) is (not wanted)

@@ -296,15 +296,21 @@ def test_nothing_makes_it_raise_anything_else(text: str) -> None:
         assert found.method
 
 
+def judged(text: str, *options: str) -> Ran:
+    return run("explain", "--request", "-", "--now", str(NOW), "--json", *options, stdin=text)
+
+
 def explained(text: str, *options: str) -> dict[str, Any]:
-    ran = run("explain", "--request", "-", "--now", str(NOW), "--json", *options, stdin=text)
+    ran = judged(text, *options)
     assert ran.err == ""
     told: dict[str, Any] = json.loads(ran.out)
     return told
 
 
-def sent(authorization: str = f"DPoP {TOKEN}", *, method: str = "GET", end: str = "") -> str:
-    proof = KEY.proof("GET", URL, access_token=TOKEN, now=NOW)
+def sent(
+    authorization: str = f"DPoP {TOKEN}", *, method: str = "GET", proof_for: str = "GET", end: str = ""
+) -> str:
+    proof = KEY.proof(proof_for, URL, access_token=TOKEN, now=NOW)
     fields = f"Host: api.example.test\nAuthorization: {authorization}\nDPoP: {proof}\n"
     return f"{method} /notes HTTP/1.1\n{fields}{end}"
 
@@ -341,9 +347,17 @@ def test_a_captured_bearer_request_is_judged_as_one() -> None:
     ("authorization", "end"), [("Basic YTpi", ""), ("DPoP t", "\ngrant_type=authorization_code&code=c")]
 )
 def test_a_request_for_a_token_is_judged_as_a_token_endpoint_does(authorization: str, end: str) -> None:
-    told = explained(sent(authorization, end=end))
+    ran = judged(sent(authorization, method="POST", proof_for="POST", end=end))
+    assert "judged as a token endpoint does" in ran.err
+    told = json.loads(ran.out)
     assert told["verdict"] == "accepted"
     assert "token_format" not in [row["check"] for row in told["checks"]]
+
+
+@pytest.mark.parametrize("end", ["", "\ngrant_type=authorization_code&code=c"])
+def test_nobody_asks_for_a_token_by_get(end: str) -> None:
+    told = explained(sent("Basic YTpi", end=end))
+    assert (told["check"], told["status"]) == ("authorization", 401)
 
 
 def test_a_request_without_credentials_is_told_so() -> None:

@@ -25,6 +25,7 @@ from dpop_middleware.client import (
     fetch_token,
     fetch_token_async,
     pkce_pair,
+    push_authorization_request,
 )
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
@@ -156,3 +157,29 @@ def test_the_other_server_is_one_of_two_issuers(issuer: str) -> None:
         assert (mine.status_code, mine.text) == (200, f"{ours.issuer} machine")
         for_them = ours.auth(sub="machine", scopes=["notes:read"], iss=issuer, header={"typ": "at+jwt"})
         assert caller.get("/notes", auth=for_them).status_code == 401
+
+
+def test_a_pushed_request_binds_the_code_to_the_key(issuer: str) -> None:
+    key, pkce = DPoPKey.generate(), pkce_pair()
+    with httpx2.Client(trust_env=False) as client:
+
+        def pushed_grant() -> AuthorizationCode:
+            pushed = push_authorization_request(
+                client,
+                f"{issuer}/request",
+                key=key,
+                client_id="app",
+                redirect_uri="http://127.0.0.1/callback",
+                code_challenge=pkce.code_challenge,
+                scopes=["openid"],
+            )
+            return AuthorizationCode(
+                code=code_from(client, pushed.authorization_url(f"{issuer}/auth")),
+                redirect_uri="http://127.0.0.1/callback",
+                code_verifier=pkce.code_verifier,
+            )
+
+        with pytest.raises(TokenRequestError, match="invalid_grant"):
+            fetch_token(client, f"{issuer}/token", pushed_grant(), key=DPoPKey.generate(), client_id="app")
+        token = fetch_token(client, f"{issuer}/token", pushed_grant(), key=key, client_id="app")
+    assert claims_of(token)["cnf"] == {"jkt": key.jkt}

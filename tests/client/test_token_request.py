@@ -6,6 +6,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qsl
 
+import httpx2
 import pytest
 
 from dpop_middleware.client import (
@@ -252,3 +253,22 @@ async def test_a_secret_does_not_travel_in_the_clear(kind: str) -> None:
         async with caller(kind, base_url=base) as client:
             with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('auth.example.com',\)"):
                 await fetch(client, url, ClientCredentials(), client_secret="s")
+
+
+def test_where_plain_http_is_allowed_the_request_has_its_proof() -> None:
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(200, json={"access_token": "token", "token_type": "DPoP"})
+
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as client:
+        fetch_token(
+            client,
+            "http://auth.internal/token",
+            ClientCredentials(),
+            key=KEY,
+            client_id="my_client",
+            insecure_http_hosts=["auth.internal"],
+        )
+    assert "DPoP" in sent[0].headers

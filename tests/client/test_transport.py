@@ -270,6 +270,12 @@ class TestTokenRequests:
         assert "ath" not in seen.proof
         assert seen.proof["htu"] == f"{server.origin}/token"
 
+    def test_is_translated_or_not(self, kind: str) -> None:
+        for option in ("translate_token_type", "correct_clock"):
+            wrong: dict[str, Any] = {option: 1}
+            with pytest.raises(ConfigurationError, match=f"^{option} takes True or False, not 1$"):
+                DPoPTransport(KEY, **wrong)
+
     async def test_may_be_left_untranslated(self, kind: str, answering: Answering) -> None:
         with answering(issuing()) as server:
             transport = DPoPTransport(KEY, translate_token_type=False)
@@ -315,6 +321,7 @@ class TestTokenRequests:
                 with pytest.raises(TokenRequestError, match="did not bind the token") as caught:
                     await client.request("POST", server.origin, data=GRANT)
         assert "'token'" not in str(caught.value)
+        assert caught.value.status == 200
 
     @pytest.mark.parametrize(
         ("status", "body"),
@@ -395,8 +402,9 @@ class TestTokenRequests:
                 with answering(lambda _, headers=headers: Answer(status, headers)) as server:  # type: ignore[misc]
                     transport = DPoPTransport(KEY)
                     async with caller(kind, transport=transport, follow_redirects=True) as client:
-                        with pytest.raises(TokenRequestError, match="another origin"):
+                        with pytest.raises(TokenRequestError, match="another origin") as caught:
                             await client.request("POST", server.origin, data=GRANT)
+                        assert caught.value.status == status
             assert stranger.seen == []
 
     async def test_a_redirect_at_home_is_followed(self, kind: str, answering: Answering) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx2
 import pytest
@@ -15,11 +16,14 @@ from django.http import HttpResponse
 from django.urls import path
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore, ResourceServer
+from dpop_middleware.authorization_server import TokenEndpoint, requested_jkt
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.fastapi import DPoPSecurity
 from dpop_middleware.testing import ABSENT
@@ -43,6 +47,7 @@ from tests.support.reader import (
 from tests.support.readme import CHAPTERS, Block, blocks
 from tests.support.replay import entry
 
+PAR = "https://auth.example.com/par"
 CLIENT_CHAPTER = "examples/client_and_authorization_server/README.md"
 STORE_CHAPTER = "examples/replay_store/README.md"
 
@@ -366,6 +371,22 @@ async def client(names: dict[str, Any], world: World) -> None:
     assert json.loads(notes) == {"subject": "user123", "path": "/notes"}
 
 
+async def pushed_request(names: dict[str, Any], world: World) -> None:
+    """The chapter's client against an endpoint for pushed requests, made of the package's own parts."""
+    endpoint, bound = TokenEndpoint(url=PAR, replay_store=MemoryReplayStore()), []
+
+    async def par(request: Request) -> JSONResponse:
+        proof, form = await endpoint.verify(request), parse_qs((await request.body()).decode())
+        bound.append(requested_jkt(dpop_jkt=form["dpop_jkt"][0], proof=proof))
+        return JSONResponse({"request_uri": "urn:example:1", "expires_in": 60}, 201)
+
+    key, app = DPoPKey.generate(), Starlette(routes=[Route("/par", par, methods=["POST"])])
+    with TestClient(app, base_url="https://auth.example.com") as client:
+        url = await asyncio.to_thread(names["login_url"], client, key)
+    assert bound == [key.jkt]
+    assert url == "https://auth.example.com/authorize?client_id=my_client&request_uri=urn%3Aexample%3A1"
+
+
 async def client_of_others(names: dict[str, Any], world: World) -> None:
     """Authlib, which knows Bearer only, against the chapter's token endpoint, and an API."""
     transport = httpx2.MockTransport(await network(world))
@@ -537,7 +558,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "behind_a_proxy": {"Behind a proxy: `public_url`": [public_urls]},
     "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
     "client_and_authorization_server": {
-        "Client and authorization server": [client, token_endpoint],
+        "Client and authorization server": [client, pushed_request, token_endpoint],
         "Below somebody else's client": [client_of_others],
         "Tokens that are renewed": [client],
     },

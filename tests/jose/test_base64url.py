@@ -1,12 +1,13 @@
 """Base64url has one spelling for each string of bytes."""
 
 import base64
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError, base64url
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -46,7 +47,8 @@ def test_encode_and_decode_are_inverse(data: bytes, text: str) -> None:
 def test_decode_refuses_text_that_is_not_canonical(text: str) -> None:
     with pytest.raises(JOSEError) as caught:
         base64url.decode(text)
-    assert caught.value.check is Check.FORMAT
+    assert (caught.value.check, caught.value.reason) == (Check.FORMAT, Reason.NOT_BASE64URL)
+    assert re.fullmatch("a segment or member is not (canonical )?base64url", str(caught.value))
 
 
 def test_decode_takes_no_character_outside_the_alphabet_anywhere() -> None:

@@ -1,7 +1,7 @@
 """A resource server whose clock, tokens, store and events a test controls."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from dpop_middleware import (
@@ -128,6 +128,7 @@ class Api:
         public_url: Any = None,
         scopes: Iterable[str] = ("notes:read",),
         expiry_is_final: bool = False,
+        on_event: Callable[[AuthenticationEvent], None] | None = None,
         **policy: Any,
     ) -> None:
         self.clock = Clock()
@@ -144,7 +145,7 @@ class Api:
             policy=DPoPPolicy(**policy),
             nonces=self.nonces,
             clock=self.clock,
-            on_event=self.events.append,
+            on_event=on_event or self.events.append,
         )
         self.token = self.tokens.issue(self.key.jkt, scopes=scopes)
 

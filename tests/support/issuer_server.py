@@ -3,12 +3,12 @@
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.threaded import ThreadedServer
 
 METADATA = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"
@@ -55,7 +55,7 @@ def drip(data: bytes, *, pause: float) -> Script:
 
 
 @dataclass
-class IssuerServer:
+class IssuerServer(ThreadedServer):
     """Serves `handlers` by path (what isn't there is 404) until the `with` block ends.
 
     `tls` makes it an HTTPS server; `before` plays a script right after the connection is accepted, before
@@ -67,25 +67,6 @@ class IssuerServer:
     before: Callable[[], Script] | None = None
     host: str = "127.0.0.1"
     asked: list[Asked] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._stopped = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server((self.host, 0), family=family, backlog=64)
-        self._listener.settimeout(0.05)
-        self.port: int = self._listener.getsockname()[1]
-        self._start(self._accept)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join(5)
-        self._listener.close()
-        assert not any(thread.is_alive() for thread in self._threads)
 
     @property
     def origin(self) -> str:
@@ -103,18 +84,7 @@ class IssuerServer:
         )
         self.handlers["/jwks"] = lambda _: json_answer(jwks)
 
-    def _start(self, target: Callable[..., None], *args: object) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            with suppress(TimeoutError):
-                connection, _ = self._listener.accept()
-                self._start(self._serve, connection)
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         # The client may leave at any moment: that is what some tests are about.
         with suppress(OSError), connection:
             connection.settimeout(5)
@@ -147,5 +117,5 @@ class IssuerServer:
         for step in script:
             if isinstance(step, bytes):
                 connection.sendall(step)
-            elif self._stopped.wait(step):
+            elif self.stopped.wait(step):
                 return

@@ -141,7 +141,9 @@ def test_audiences(aud: Any) -> None:
 
 @pytest.mark.parametrize("aud", ["", "x", RESOURCE + "/", "notes ", f"notes {RESOURCE}", [], ["x"], "NOTES"])
 def test_other_audiences(aud: Any) -> None:
-    assert refused(aud=aud).check is Check.TOKEN_AUD
+    error = refused(aud=aud)
+    assert (error.check, error.expected) == (Check.TOKEN_AUD, sorted({"notes", RESOURCE}))
+    assert error.actual is not None
 
 
 @pytest.mark.parametrize("aud", [None, 1, True, {}, {"notes": 1}, [["notes"]], ["notes", 1], [None]])

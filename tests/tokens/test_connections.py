@@ -10,10 +10,10 @@ import trustme
 
 from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.errors import ConfigurationError, Unavailable
-from dpop_middleware.tokens.connections import Deadline, FetchError, checked_proxy
+from dpop_middleware.tokens.connections import Deadline, FetchError, Proxy, checked_proxy
 from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
 from tests.support.egress_proxy import EgressProxy
-from tests.support.issuer_server import IssuerServer, json_answer
+from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
 
 NAME = "auth.internal.test"  # no resolver knows it
@@ -109,6 +109,13 @@ def test_a_proxy_that_opens_no_tunnel(
         get(f"http://user:secret@127.0.0.1:{proxy.port}", trusting)
     assert "secret" not in str(caught.value)
     assert server.asked == []
+
+
+def test_a_proxy_that_says_one_octet_after_another_has_the_time_of_the_whole_fetch() -> None:
+    with IssuerServer(before=lambda: drip(b"x" * 1000, pause=0.02)) as slow:
+        proxy = Proxy(host="127.0.0.1", port=slow.port)
+        with pytest.raises((FetchError, TimeoutError), match="time"):
+            proxy.tunnel(NAME, 443, deadline=Deadline(0.5))
 
 
 def test_plain_http_on_this_machine_needs_no_proxy(trusting: ssl.SSLContext) -> None:

@@ -34,10 +34,6 @@ def verifier(*keys: IssuerKey, **options: Any) -> JWTAccessTokenVerifier:
     return JWTAccessTokenVerifier(**(defaults | options))
 
 
-def remembered(judge: JWTAccessTokenVerifier) -> int:
-    return len(judge._cache)  # pyright: ignore[reportPrivateUsage]
-
-
 async def refused(judge: AccessTokenVerifier, token: str) -> InvalidToken:
     with pytest.raises(InvalidToken) as caught:
         await judge.verify(token)
@@ -192,21 +188,21 @@ def test_no_signed_token_raises_anything_but_our_errors(header: Any, claims: Any
     assert token.jkt == JKT
 
 
-async def test_a_verified_token_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_verified_token_is_remembered() -> None:
     judge = verifier()
-    token = KEY.token()
-    first = await judge.verify(token)
-    monkeypatch.setattr(JWTAccessTokenVerifier, "_signer", None)
-    second = await judge.verify(token)
-    assert second == first
-    assert second is first
+    first = await judge.verify(KEY.token(jti="1"))
+    assert await judge.verify(KEY.token(jti="1")) == first
+    token = KEY.token(jti="2")
+    assert await judge.verify(token) is await judge.verify(token)
 
 
 async def test_refused_tokens_are_not_remembered() -> None:
     judge = verifier()
     for token in (KEY.token(aud="other"), issuer_key("ES256", number=2).token(), "x.y.z"):
-        await refused(judge, token)
-    assert remembered(judge) == 0
+        first = await refused(judge, token)
+        again = await refused(judge, token)
+        assert again is not first
+        assert again.check is first.check
 
 
 async def test_a_remembered_token_expires() -> None:
@@ -219,7 +215,6 @@ async def test_a_remembered_token_expires() -> None:
     clock.now += 2
     error = await refused(judge, token)
     assert (error.check, error.description) == (Check.TOKEN_TIME, "the access token has expired")
-    assert remembered(judge) == 0
 
 
 async def test_a_remembered_token_is_not_valid_before_its_time() -> None:
@@ -233,9 +228,11 @@ async def test_a_remembered_token_is_not_valid_before_its_time() -> None:
 
 async def test_how_many_tokens_are_remembered() -> None:
     judge = verifier(max_cached_tokens=3)
-    for number in range(5):
-        await judge.verify(KEY.token(jti=f"token-{number}"))
-    assert remembered(judge) == 3
+    tokens = [KEY.token(jti=f"token-{number}") for number in range(5)]
+    verified = [await judge.verify(token) for token in tokens]
+    # A remembered token is the same object; the youngest are asked first, since whoever is asked stays.
+    same = [await judge.verify(tokens[number]) is verified[number] for number in (4, 3, 2, 1, 0)]
+    assert same == [True, True, True, False, False]
 
 
 async def test_discovery_and_one_fetch_for_many_requests(server: IssuerServer) -> None:
@@ -294,8 +291,9 @@ async def test_a_key_is_found_as_soon_as_it_is_published(server: IssuerServer) -
 async def test_an_unknown_key_is_looked_for_once(server: IssuerServer) -> None:
     clock = Clock()
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
-    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
-    await judge.verify(KEY.token())
+    judge = verifier(jwks=f"{server.origin}/jwks", clock=clock, max_cached_tokens=3)
+    good = KEY.token()
+    verified = await judge.verify(good)
     clock.now += 10
     for number in range(20):
         error = await refused(judge, KEY.token(header={"kid": "other"}, jti=str(number)))
@@ -304,8 +302,7 @@ async def test_an_unknown_key_is_looked_for_once(server: IssuerServer) -> None:
     # As another algorithm's it may be found.
     assert (await refused(judge, issuer_key("ES384", kid="other").token())).check is Check.TOKEN_KEY
     assert len(server.asked) == 3
-    # Nothing was evicted by them.
-    assert remembered(judge) == 1
+    assert await judge.verify(good) is verified, "nothing was evicted by them"
 
 
 async def test_a_name_whose_key_does_not_fit_is_looked_for_too(server: IssuerServer) -> None:
@@ -448,7 +445,6 @@ async def test_a_key_that_leaves_the_set_takes_its_tokens_along(
     expected = Check.TOKEN_SIGNATURE if replacement else Check.TOKEN_KEY
     assert (await refused(judge, gone)).check is expected
     assert (await judge.verify(kept)).jkt == JKT
-    assert remembered(judge) == 1
 
 
 async def test_an_outage_shorter_and_longer_than_a_day(server: IssuerServer) -> None:

@@ -28,6 +28,14 @@ async def test_given_keys_never_change() -> None:
     assert source.current() is keys
 
 
+async def test_given_keys_that_can_not_be_used_are_told() -> None:
+    keys = key_set(issuer_key())
+    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
+    health = await StaticKeySource(odd).health()
+    assert (health.keys, health.warnings) == (1, odd.warnings)
+    assert health.warnings
+
+
 def verifier(issuer: str, **options: Any) -> JWTAccessTokenVerifier:
     return JWTAccessTokenVerifier(issuer=issuer, audience=RESOURCE, **options)
 

@@ -18,6 +18,7 @@ from dpop_middleware.tokens.multi_issuer import (
     MultiIssuerVerifier,
     unverified_issuer,
 )
+from tests.support.issuer_server import IssuerServer
 
 API = "https://api.example.com"
 A = TestIssuer("https://a.example.com", audience=API)
@@ -104,10 +105,14 @@ async def test_the_verifier_that_was_given_stays_as_it_is() -> None:
 
 
 async def test_the_keys_are_fetched_once_for_both() -> None:
-    alone = of_a(jwks="https://a.example.com/jwks")
-    sibling = alone.among_several()
-    assert vars(sibling)["_source"] is vars(alone)["_source"]
-    await sibling.aclose()
+    with IssuerServer() as server:
+        server.publish(A.jwks())
+        alone = of_a(jwks=f"{server.origin}/jwks")
+        sibling = alone.among_several()
+        token = A.token()
+        assert (await alone.verify(token)).claims == (await sibling.verify(token)).claims
+        assert len(server.asked) == 1
+        await sibling.aclose()
 
 
 @pytest.mark.parametrize(

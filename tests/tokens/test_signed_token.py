@@ -108,7 +108,8 @@ def test_header_members_that_are_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("kid", [None, 1, ["key-1"], {}, True])
 def test_a_kid_is_a_string(kid: Any) -> None:
-    assert refused(KEY.token(header={"kid": kid})).check is Check.TOKEN_FORMAT
+    error = refused(KEY.token(header={"kid": kid}))
+    assert (error.check, str(error)) == (Check.TOKEN_FORMAT, "the access token's kid is not a string")
 
 
 def test_keys_that_the_token_carries_are_not_looked_at() -> None:

@@ -36,7 +36,7 @@ before, what a proxy hides, a partitioned master.
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing, is_moved, lost_by, new_anchor
@@ -45,6 +45,8 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, still_ha
 __all__ = ["Fence", "NewServer"]
 
 NewServer = Literal["wait", "accept"]
+# By how much a loss may be dated ahead of a clock that is right.
+FARTHEST: Final = 2 * WORKER_CLOCK_MARGIN
 
 
 class Fence:
@@ -128,7 +130,8 @@ class Fence:
     def observe(self, bucket: int, value: bytes | None, now: float, at: float) -> None:
         """Take note of the anchor of `bucket` that was read after a batch."""
         info, standing, sight = self.vitals.info, self.standing, self.sights.of(bucket)
-        if value is not None and value == standing.agreed.get(bucket) == sight.value:
+        is_far = self.sights.since[bucket] > now + FARTHEST
+        if value is not None and value == standing.agreed.get(bucket) == sight.value and not is_far:
             sight.at = at
             return
         if info is None:
@@ -216,9 +219,9 @@ class Fence:
         told = learned = anchor.since
         doubt = max(doubt, sight.untold, self.sights.doubt(bucket, self.vitals.lost_at))
         sights.meet(anchor)
-        if told > now + 2 * WORKER_CLOCK_MARGIN:
-            # No right clock can have written that. Nobody is to be locked out by one worker's clock.
-            self.too_far_ahead = told - now
+        if (farthest := max(told, sights.since[bucket])) > now + FARTHEST:
+            # No right clock can have shown that. A wrong one, be it our own, is to lock nobody out for good.
+            self.too_far_ahead = farthest - now
             sights.since[bucket] = min(sights.since[bucket], now + WORKER_CLOCK_MARGIN)
             self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
             return

@@ -269,11 +269,13 @@ def test_a_loss_of_the_whole_server_is_one_of_each_of_its_buckets() -> None:
     here = worker.meet(A, {1: anchor(A), 2: anchor(A)})
     here.own([1, 2, 3])
     here.observe(2, anchor(B), NOW, NOW)
+    # One that an entry met here before the topology says that it has come.
+    here.observe(4, anchor(A), NOW, NOW)
     here.vitals.has_lost = True
     writes, buckets = here.survey(NOW + 7)
-    assert [since_in(write) for write in writes] == [NOW + 7 + MARGIN]
-    assert set(buckets) == {1, 2, 3}
-    assert {worker.sights.since[bucket] for bucket in (1, 2, 3)} == {NOW + 7 + MARGIN}
+    assert [since_in(write) for write in writes] == [NOW + 7 + MARGIN] * 2
+    assert set(buckets) == {1, 2, 3, 4}
+    assert {worker.sights.since[bucket] for bucket in (1, 2, 3, 4)} == {NOW + 7 + MARGIN}
     # What turns out to stand there tells less: it is raised.
     here.surveyed([3], [anchor(A)], NOW + 8)
     (write,) = here.opening(NOW + 9, [3])

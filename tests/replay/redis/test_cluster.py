@@ -383,7 +383,7 @@ async def test_a_single_server_url_for_a_cluster(shared_cluster: Cluster) -> Non
 async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
     for server in shared_cluster.servers:
         forget(server)
-    source, target = shared_cluster.owner(0), shared_cluster.owner(16383)
+    source, receiver = shared_cluster.owner(0), shared_cluster.owner(16383)
     store = RedisReplayStore.from_url(shared_cluster.url, timeout=ENDLESS)
     moving = slots_between(0, 16383)[:41]
     used = in_slots(0, moving[-1], 20)
@@ -391,14 +391,14 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
     # One client in each slot that moves: how long each of them is held up is what we want to know.
     async with Load(store, clients=41, pause=0.02, slots=moving) as load:
         for number, slot in enumerate(moving):
-            await asyncio.to_thread(migrate, slot, source, target, [], finish=number % 2 == 0)
+            await asyncio.to_thread(migrate, slot, source, receiver, [], finish=number % 2 == 0)
         # Half of the slots stay in between: keys not yet there are asked for at the other node.
         between = [item for slot in moving[1::2] for item in in_slots(slot, slot, 1)]
         assert await answers(store, between) == {True: 20}
         assert await answers(store, between) == {False: 20}
         assert await answers(store, stolen(used)) == {False: 20}
         for slot in moving[1::2]:
-            await asyncio.to_thread(migrate, slot, source, target, shared_cluster.servers, finish=True)
+            await asyncio.to_thread(migrate, slot, source, receiver, shared_cluster.servers, finish=True)
         assert await answers(store, between) == {False: 20}
         await load.until_accepted_by_all()
     assert load.accepted > 41
@@ -426,22 +426,22 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
         slot = slots_between(0, 16383)[0]
         item = in_slots(slot, slot, 1)[0]
         assert await store.add(item) is True
-        source, target = cluster.servers[0], cluster.add_server()
-        target.run("CLUSTER", "MEET", HOST, source.port)
-        until(lambda: target.run("CLUSTER", "MYID") in str(source.raw("CLUSTER NODES")))
-        until(lambda: source.run("CLUSTER", "MYID") in str(target.raw("CLUSTER NODES")))
-        until(lambda: "cluster_state:ok" in target.raw("CLUSTER INFO").decode())
+        source, receiver = cluster.servers[0], cluster.add_server()
+        receiver.run("CLUSTER", "MEET", HOST, source.port)
+        until(lambda: receiver.run("CLUSTER", "MYID") in str(source.raw("CLUSTER NODES")))
+        until(lambda: source.run("CLUSTER", "MYID") in str(receiver.raw("CLUSTER NODES")))
+        until(lambda: "cluster_state:ok" in receiver.raw("CLUSTER INFO").decode())
         async with Load(store, clients=5, slots=[slot]) as load:
-            await asyncio.to_thread(migrate, slot, source, target, [], finish=False)
+            await asyncio.to_thread(migrate, slot, source, receiver, [], finish=False)
             # Asked for at a node that owns nothing, where the fence has nowhere to stand.
             fresh = in_slots(slot, slot, 3)
             assert await answers(store, fresh) == {True: 3}
             assert await answers(store, [*fresh, item]) == {False: 4}
-            await asyncio.to_thread(migrate, slot, source, target, [], finish=True)
+            await asyncio.to_thread(migrate, slot, source, receiver, [], finish=True)
             moved = running()
             assert await answers(store, [*fresh, item]) == {False: 4}
             # The fence stands there, too, as soon as the store has looked at the slots again.
-            await eventually(lambda: vouches_itself(target, slot))
+            await eventually(lambda: vouches_itself(receiver, slot))
             watched = running() - moved
             await load.until_accepted_by_all()
         assert watched < MOVING

@@ -345,7 +345,7 @@ class Run:
         self.model.time += 1.01
 
     def replace(self, fault: str, node: Node) -> None:
-        """Another process has the place of `node`: the same server anew, or a replica."""
+        """Another process runs instead of `node`: the same server anew, or a replica."""
         model, promoted = self.model, fault.startswith("promotion")
         data = Node("").data if fault == "restart" else model.older(node)
         node.former = node.data_id if promoted else ""

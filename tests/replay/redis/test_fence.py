@@ -14,6 +14,7 @@ MARGIN = 5.0
 OLD_SERVER = ServerInfo(run_id="a" * 40, replication_id="r" * 40, role="master", uptime=1000)
 NEW_SERVER = dataclasses.replace(OLD_SERVER, run_id="b" * 40, replication_id="s" * 40, uptime=0)
 PROMOTED = dataclasses.replace(OLD_SERVER, replication_id="t" * 40, former_replication_id="r" * 40)
+FLUSHED = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushdb"}))
 ANCHOR = b"dpop::anchor"
 
 
@@ -126,11 +127,34 @@ def test_traces_of_a_loss_put_it_at_the_present(evidence: dict[str, object]) -> 
     assert fence.change == NOW + MARGIN
 
 
-def test_a_promoted_replica_is_not_new_by_declaration() -> None:
+@pytest.mark.parametrize("info", [PROMOTED, FLUSHED], ids=["was a replica", "was flushed"])
+def test_a_server_with_traces_of_a_loss_is_not_new_by_declaration(info: ServerInfo) -> None:
     memory = Memory()
-    fence = memory.worker(PROMOTED, "accept")
+    fence = memory.worker(info, "accept")
     memory.batch(fence, NOW)
     assert fence.change == NOW + MARGIN
+
+
+def test_a_store_that_has_just_begun_takes_no_flush_for_its_beginning() -> None:
+    memory = Memory()
+    fence = memory.worker(dataclasses.replace(OLD_SERVER, time=NOW), "accept")
+    memory.batch(fence, NOW)
+    assert fence.change == -math.inf
+    memory.keys.clear()
+    memory.batch(fence, NOW + 3)
+    assert fence.change == NOW + 3 + MARGIN
+
+
+def test_a_loss_of_which_nobody_could_be_told_is_told_where_the_next_server_looks_new() -> None:
+    memory = Memory()
+    fence = memory.worker(NEW_SERVER, "accept", lived=100)
+    fence.opening(NOW, [0])
+    fence.observe(0, None, NOW, NOW)
+    other = dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="u" * 40)
+    memory.connect(fence, other, lived=100, at=NOW + 50)
+    for at in (NOW + 50, NOW + 51):
+        memory.batch(fence, at)
+    assert fence.change == memory.since == NOW + MARGIN
 
 
 def test_the_second_process_learns_the_moment_from_the_first() -> None:
@@ -157,6 +181,23 @@ def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
     assert other.change == NOW + 10 + MARGIN
     memory.batch(one, NOW + 40)
     assert one.change == NOW + 10 + MARGIN
+
+
+def test_of_two_who_find_the_anchor_gone_the_first_writes_it() -> None:
+    memory = Memory()
+    one, other = memory.worker(), memory.worker()
+    for fence in (one, other):
+        memory.batch(fence, NOW)
+    memory.batch(one, NOW + 1)
+    memory.keys.clear()
+    for number, fence in enumerate((one, other)):
+        fence.sights.offset = 0.0
+        fence.observe(0, None, NOW + 10 + number, NOW + 10 + number)
+    memory.obey(*one.opening(NOW + 12, [0]))
+    value = memory.keys[ANCHOR]
+    memory.obey(*other.opening(NOW + 12, [0]))
+    assert memory.keys[ANCHOR] == value
+    assert memory.since == NOW + 10 + MARGIN
 
 
 def test_two_flushes_are_two_changes() -> None:
@@ -399,6 +440,65 @@ def test_an_anchor_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
     assert fence.change == memory.since == NOW + MARGIN
 
 
+def test_a_loss_is_dated_by_a_clock_as_far_ahead_as_clocks_may_be() -> None:
+    memory = Memory()
+    one, behind = memory.worker(), memory.worker()
+    for fence in (one, behind):
+        memory.batch(fence, NOW)
+        memory.batch(fence, NOW + 0.5)
+    memory.keys.clear()
+    for step in (0, 1):
+        memory.batch(one, NOW + 10 + MARGIN + step)
+    memory.batch(behind, NOW + 10.5)
+    assert behind.too_far_ahead is None
+    assert behind.change == memory.since == NOW + 10 + 2 * MARGIN
+
+
+@pytest.mark.parametrize("is_corrected", [True, False], ids=["others have set it right", "nobody has"])
+def test_who_dated_a_loss_years_ahead_judges_again_when_its_clock_is_set(is_corrected: bool) -> None:
+    memory = Memory()
+    wrong, right = memory.worker(), memory.worker()
+    for fence in (wrong, right):
+        memory.batch(fence, NOW)
+        memory.batch(fence, NOW + 0.5)
+    memory.keys.clear()
+    for step in (1, 2):
+        memory.batch(wrong, NOW + 3e8 + step)
+    assert wrong.change == NOW + 3e8 + 1 + MARGIN
+    if is_corrected:
+        for step in (3, 4):
+            memory.batch(right, NOW + step)
+    memory.batch(wrong, NOW + 5)
+    assert wrong.change == NOW + 5 + MARGIN
+    assert wrong.too_far_ahead is not None
+    for step in (6, 7):
+        memory.batch(wrong, NOW + step)
+        memory.batch(right, NOW + step)
+        assert wrong.too_far_ahead is None
+    assert wrong.change == right.change == memory.since == NOW + 5 + MARGIN
+
+
+def test_the_moment_does_not_go_back_where_an_anchor_or_a_later_loss_is_dated_earlier() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    for step in (0, 1):
+        memory.batch(fence, NOW + step)
+    memory.keys.clear()
+    for step in (100, 101):
+        memory.batch(fence, NOW + step)
+    assert fence.change == NOW + 100 + MARGIN
+    told = Anchor.parse(memory.keys[ANCHOR])
+    assert told is not None
+    memory.keys[ANCHOR] = told.under(told.identity, since=NOW + 50).value
+    memory.batch(fence, NOW + 102)
+    assert fence.change == NOW + 100 + MARGIN
+    memory.keys.clear()
+    # The clock was set back by as much as clocks may differ.
+    for step in (98, 99):
+        memory.batch(fence, NOW + step)
+    assert fence.change == memory.since == NOW + 100 + MARGIN
+
+
 def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
     memory = Memory()
     wrong, right, other = memory.worker(), memory.worker(), memory.worker()
@@ -501,6 +601,18 @@ def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
     newcomer = memory.worker()
     memory.batch(newcomer, NOW + 15)
     assert away.change == idle.change == newcomer.change == NOW + 13 + MARGIN
+
+
+def test_a_server_that_calls_itself_young_was_flushed_all_the_same_when_we_see_it() -> None:
+    memory = Memory()
+    fence = memory.worker()
+    memory.batch(fence, NOW)
+    memory.batch(fence, NOW + 1)
+    memory.keys.clear()
+    # A wall clock that was set back: the process is the one that we know.
+    memory.connect(fence, dataclasses.replace(OLD_SERVER, uptime=30), lived=2, at=NOW + 60)
+    memory.batch(fence, NOW + 60)
+    assert fence.change == NOW + 60 + MARGIN
 
 
 def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:

@@ -84,7 +84,7 @@ async def until_served(store: RedisReplayStore) -> None:
 
 
 async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> None:
-    source, target, other = cluster.servers
+    source, receiver, other = cluster.servers
     moving = slots_between(0, 1500)
     busy, idle = patient_store_of(cluster), patient_store_of(cluster)
     used = in_slots(0, 1500, 60)
@@ -92,7 +92,7 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
     assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
     async with Load(busy, clients=20, pause=0.01, slots=moving) as load:
         for slot in moving:
-            await asyncio.to_thread(migrate, slot, source, target, [other])
+            await asyncio.to_thread(migrate, slot, source, receiver, [other])
         # A worker that opens right now finds nothing missing.
         newcomer = patient_store_of(cluster)
         for store in (newcomer, idle):
@@ -108,19 +108,19 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
 
 
 async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster: Cluster) -> None:
-    source, target, _ = cluster.servers
+    source, receiver, _ = cluster.servers
     if source.implementation != "valkey":
         # Only Valkey 9 and newer can: elsewhere the tools move one key after the other.
         with pytest.raises(redis.ResponseError):
-            source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
+            source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", receiver.run("CLUSTER", "MYID"))
         return
     busy, idle = patient_store_of(cluster), patient_store_of(cluster)
     used = in_slots(0, 1500, 60)
     assert await answers(busy, used) == {True: 60}
     assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
     async with Load(busy, clients=20, pause=0.01, slots=slots_between(0, 1500)) as load:
-        source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", target.run("CLUSTER", "MYID"))
-        await eventually(lambda: cluster.owner(0) is target and cluster.owner(1500) is target)
+        source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 1500, "NODE", receiver.run("CLUSTER", "MYID"))
+        await eventually(lambda: cluster.owner(0) is receiver and cluster.owner(1500) is receiver)
         await load.until_accepted_by_all()
         newcomer = patient_store_of(cluster)
         for store in (newcomer, idle):
@@ -132,14 +132,14 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
 
 
 async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_own(cluster: Cluster) -> None:
-    source, target, other = cluster.servers
+    source, receiver, other = cluster.servers
     moving = slots_between(0, 800)
     old, newcomer = store_of(cluster), store_of(cluster)
     lost, kept = in_slots(0, 800, 60), in_slots(SHARE, 16383, 60)
     assert await answers(old, [*lost, *kept]) == {True: 120}
     source.run("FLUSHALL")
     for slot in moving:
-        await asyncio.to_thread(migrate, slot, source, target, [other])
+        await asyncio.to_thread(migrate, slot, source, receiver, [other])
     for store in (old, newcomer):
         assert (await answers(store, stolen(lost)))[True] == 0
         assert await answers(store, stolen(kept)) == {False: 60}
@@ -151,7 +151,7 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
     """The anchor that comes along is the dead master's, and nobody has looked at it in between."""
     options: dict[str, object] = {"cluster-require-full-coverage": "no"}
     with Cluster(masters=3, replicas=1, implementation=implementation, options=options) as cluster:
-        dead, target = cluster.owner(0), cluster.owner(16383)
+        dead, receiver = cluster.owner(0), cluster.owner(16383)
         replica, slot = cluster.replica_of(dead), slots_between(0, 800)[0]
         store = store_of(cluster)
         assert await answers(store, in_slots(slot, slot, 1)) == {True: 1}
@@ -166,7 +166,7 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
         await eventually(lambda: replica.run("ROLE")[0] == "master")
         living = [server for server in cluster.servers if server is not dead]
         await eventually(lambda: all(knows_as_master(server, replica) for server in living))
-        await asyncio.to_thread(migrate, slot, replica, target, living)
+        await asyncio.to_thread(migrate, slot, replica, receiver, living)
         newcomer = store_of(cluster)
         for one in (store, newcomer):
             async with asyncio.timeout(10):
@@ -177,60 +177,60 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
 
 
 async def test_a_slot_in_between_is_judged_at_both_ends(cluster: Cluster) -> None:
-    source, target, other = cluster.servers
+    source, receiver, other = cluster.servers
     slot = slots_between(0, 800)[0]
     store, newcomer = store_of(cluster), store_of(cluster)
     used = in_slots(slot, slot, 10)
     assert await answers(store, used) == {True: 10}
-    await asyncio.to_thread(migrate, slot, source, target, finish=False)
+    await asyncio.to_thread(migrate, slot, source, receiver, finish=False)
     for one in (store, newcomer):
         fresh = in_slots(slot, slot, 10)
         # The anchor is still where they come from.
         assert await answers(one, fresh) == {True: 10}
         assert await answers(one, stolen([*fresh, *used])) == {False: 20}
     anchor = next(name for name in source.raw("CLUSTER GETKEYSINSLOT", slot, 100) if b"anchor" in name)
-    source.raw("MIGRATE", HOST, target.port, "", 0, 5000, "KEYS", anchor)
+    source.raw("MIGRATE", HOST, receiver.port, "", 0, 5000, "KEYS", anchor)
     for one in (store, newcomer):
         fresh = in_slots(slot, slot, 10)
         # It has gone ahead.
         assert await answers(one, fresh) == {True: 10}
         assert await answers(one, stolen([*fresh, *used])) == {False: 20}
-    await asyncio.to_thread(migrate, slot, source, target, [other])
+    await asyncio.to_thread(migrate, slot, source, receiver, [other])
     for one in (store, newcomer):
         assert await answers(one, in_slots(slot, slot, 10)) == {True: 10}
         await one.aclose()
 
 
 async def test_an_anchor_that_is_lost_while_its_slot_moves(cluster: Cluster) -> None:
-    source, target, other = cluster.servers
+    source, receiver, other = cluster.servers
     slot = slots_between(0, 800)[0]
     store = store_of(cluster)
     lost = in_slots(slot, slot, 10)
     assert await answers(store, lost) == {True: 10}
-    await asyncio.to_thread(migrate, slot, source, target, finish=False)
+    await asyncio.to_thread(migrate, slot, source, receiver, finish=False)
     source.run("FLUSHALL")
     assert (await answers(store, stolen(lost)))[True] == 0
     assert await answers(store, after(in_slots(slot, slot, 10))) == {True: 10}
-    await asyncio.to_thread(migrate, slot, source, target, [other])
+    await asyncio.to_thread(migrate, slot, source, receiver, [other])
     assert (await answers(store, stolen(lost)))[True] == 0
     await store.aclose()
 
 
 async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(cluster: Cluster) -> None:
     """The anchor that arrives is that of the first master, which has lost nothing."""
-    source, between, target = cluster.servers
+    source, between, receiver = cluster.servers
     slot = slots_between(0, 800)[0]
     busy, idle = store_of(cluster), store_of(cluster)
     for store in (busy, idle):
         assert await answers(store, [*in_slots(slot, slot, 1), *in_slots(SHARE, 16383, 30)]) == {True: 31}
-    await asyncio.to_thread(migrate, slot, source, between, [target])
+    await asyncio.to_thread(migrate, slot, source, between, [receiver])
     # As a replica that doesn't yet have what comes now.
     between.run("SAVE")
     lost = in_slots(slot, slot, 10)
     assert await answers(busy, lost) == {True: 10}
     await asyncio.to_thread(between.restart)
     await eventually(lambda: "cluster_state:ok" in between.raw("CLUSTER INFO").decode())
-    await asyncio.to_thread(migrate, slot, between, target, [source])
+    await asyncio.to_thread(migrate, slot, between, receiver, [source])
     for store in (idle, busy, store_of(cluster)):
         async with asyncio.timeout(10):
             while await answers(store, after(in_slots(slot, slot, 1))) != {True: 1}:

@@ -23,8 +23,8 @@ def slots(first: bytes, last: bytes, *nodes: bytes) -> bytes:
 async def told(reply: bytes) -> Topology:
     """What is made of a server's `reply` to `CLUSTER SLOTS`."""
     async with ScriptedServer(lambda words: reply if words[0] == b"CLUSTER" else None) as server:
-        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
-        return await fetch_topology(target, target.addresses, 1.0)
+        nodes = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
+        return await fetch_topology(nodes, nodes.addresses, 1.0)
 
 
 async def test_the_owner_of_a_range_comes_first_and_its_replicas_after_it() -> None:
@@ -100,7 +100,7 @@ async def test_whose_data_are_found_is_no_longer_asked_for_elsewhere() -> None:
 
     async with ScriptedServer(tell) as server, ScriptedServer() as silent:
         silent.hold(b"INFO")
-        target = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
+        cluster = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
         nodes = [(HOST, server.port), (HOST, silent.port)]
-        found = await asyncio.wait_for(identities_among(target, nodes, wanted, 60.0), 30)
+        found = await asyncio.wait_for(identities_among(cluster, nodes, wanted, 60.0), 30)
     assert found == wanted

@@ -77,6 +77,17 @@ async def test_each_bucket_is_read_once(quiet: Fence) -> None:
     assert all(reading.vouches(write) for write in writes)
 
 
+async def test_what_was_not_acceptable_before_since_is_vouched_for(quiet: Fence) -> None:
+    since = NOW - 10
+    vouching = Anchor.new(identity_of(INFO), since, server_time=NOW - 5000).value
+    for not_before, judged in ((since, True), (since + 0.5, True), (since - 0.001, False)):
+        item = write(0)
+        item.not_before = not_before
+        Landed(quiet, [item], None, vouching)
+        outcome = item.answer.result()
+        assert outcome is True if judged else isinstance(outcome, Unavailable)
+
+
 async def test_an_entry_whose_anchor_has_moved_is_asked_for_there(quiet: Fence) -> None:
     moved = write(0)
     landed = Landed(quiet, [moved], None, MOVED)

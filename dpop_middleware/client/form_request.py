@@ -1,0 +1,148 @@
+"""Posting a form to an authorization server, with proof and client authentication (RFC 6749 section 2.3)."""
+
+import base64
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import quote_plus
+
+from dpop_middleware._request.secure_url import checked_url
+from dpop_middleware.client.auth import DPoPAuth
+from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.urls import origin_of
+from dpop_middleware.jose import JOSEError, strict_json
+
+__all__ = [
+    "ClientAuthentication",
+    "TokenRequestError",
+    "form_request",
+    "seconds_in",
+    "text_in",
+    "what_it_granted",
+]
+
+ClientAuthentication = Literal["basic", "post"]
+
+_MAX_ANSWER: Final = 64 * 1024
+# RFC 6749 section 5.2; a line break would forge a line of a log.
+_READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
+
+
+class TokenRequestError(Exception):
+    """The authorization server refused a token request or a pushed one, or its answer can't be used.
+
+    `error` is the server's OAuth error code (RFC 6749 section 5.2), None where there was none; `status` is
+    the HTTP status code, 0 where nothing was asked. The message quotes the server's `error_description`:
+    don't show it as HTML.
+    """
+
+    def __init__(self, message: str, *, status: int, error: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+
+
+def form_request(
+    client: Any,
+    url: str,
+    data: Mapping[str, str],
+    *,
+    option: str,
+    key: DPoPKey | DPoPAuth,
+    client_id: str,
+    client_secret: str | None,
+    client_authentication: ClientAuthentication,
+    insecure_http_hosts: Collection[str],
+) -> dict[str, Any]:
+    """Return the arguments of the `post` of an httpx2 or httpx `client`; redirects are not followed.
+
+    `data` is the form without the client's authentication, and wins over it; `option` is what the user calls
+    `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
+    """
+    # A client with a base_url makes of a path what is then called.
+    endpoint = str(client.build_request("POST", url).url)
+    checked_url(option, origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
+    headers = {"Accept": "application/json"}
+    authentication: dict[str, str] = {}
+    if client_secret is None:
+        authentication = {"client_id": client_id}
+    elif client_authentication == "post":
+        authentication = {"client_id": client_id, "client_secret": client_secret}
+    else:
+        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
+        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
+    return {
+        "url": url,
+        "data": authentication | dict(data),
+        "headers": headers,
+        "auth": _proofs_only(key, insecure_http_hosts),
+        "follow_redirects": False,
+    }
+
+
+def _proofs_only(key: DPoPKey | DPoPAuth, insecure_http_hosts: Collection[str]) -> DPoPAuth:
+    if isinstance(key, DPoPKey):
+        return DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
+    if key.has_token:
+        raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
+    if key.follow_redirects:
+        raise ValueError("a token request follows no redirect: use DPoPAuth(key) without follow_redirects")
+    return key
+
+
+def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str) -> dict[str, Any]:
+    """Return the JSON object of a successful answer, empty where it is none.
+
+    `expected` is the status of success, `endpoint` is whose answer it is, for errors. Raises
+    TokenRequestError where the server refused.
+    """
+    answer = _answer(content)
+    if status != expected or "error" in answer:
+        code = _readable(answer.get("error"))
+        description = _readable(answer.get("error_description"))
+        message = f"{endpoint} refused: {code or 'no OAuth error'} (HTTP {status})"
+        if description is not None:
+            message = f"{message}: {description}"
+        raise TokenRequestError(message, status=status, error=code)
+    return answer
+
+
+def _readable(value: object) -> str | None:
+    return value if isinstance(value, str) and _READABLE.fullmatch(value) else None
+
+
+def _answer(content: bytes) -> dict[str, Any]:
+    if len(content) > _MAX_ANSWER:
+        return {}
+    try:
+        return strict_json.parse_object(content)
+    except JOSEError:
+        return {}
+
+
+def seconds_in(answer: Mapping[str, Any], name: str, *, status: int, endpoint: str) -> float | None:
+    """Return a member that is a number of seconds, None where there is none; raises TokenRequestError."""
+    value = answer.get(name)
+    if value is None:
+        return None
+    # Some servers send the number as a string.
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
+        return int(value)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value < 0
+    ):
+        raise TokenRequestError(f"{endpoint}'s {name} is not a number of seconds", status=status)
+    return value
+
+
+def text_in(answer: Mapping[str, Any], name: str, *, status: int, endpoint: str) -> str | None:
+    """Return a member that is a string, None where there is none; raises TokenRequestError."""
+    value = answer.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TokenRequestError(f"{endpoint}'s {name} is not a string", status=status)
+    return value

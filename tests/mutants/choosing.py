@@ -1,0 +1,74 @@
+"""Which tests try a mutant, in which order: its module's own tests first, the quick before the slow."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from tests.mutants.mutations import Mutant
+from tests.mutants.recording import Recording
+
+# Seconds and numbers of tests of the two parts of a trial: most mutants end in the first.
+FIRST = (6.0, 150)
+SECOND = (30.0, 400)
+
+
+def stages(mutant: Mutant, recording: Recording) -> tuple[Sequence[str], Sequence[str]]:
+    """The tests of the first part and of the second."""
+    mirrored = mirror_of(mutant.path)
+    tests = candidates(mutant, recording)
+    own = [test for test in tests if file_of(test) == mirrored]
+    others = [test for test in tests if file_of(test) != mirrored]
+    seconds = recording.seconds
+    ordered = [*sorted(own, key=lambda test: (seconds[test], test)), *_taking_turns(others, seconds)]
+    first = _within(ordered, FIRST, seconds)
+    return first, _within(ordered[len(first) :], SECOND, seconds)
+
+
+def candidates(mutant: Mutant, recording: Recording) -> set[str]:
+    """The tests that run its lines; where it acts at import, all that run the module, and all of its own."""
+    lines = recording.lines.get(mutant.path, {})
+    chosen: set[str] = set()
+    if mutant.in_function:
+        chosen.update(*(lines.get(line, frozenset()) for line in range(mutant.first, mutant.last + 1)))
+    if not chosen:
+        # A test of a value that is made at import runs no line of the module.
+        mirrored = mirror_of(mutant.path)
+        chosen.update(*lines.values(), (test for test in recording.seconds if file_of(test) == mirrored))
+    # A module that only holds values, and has no tests of its own: whoever uses it would see its change.
+    return chosen or set(recording.seconds)
+
+
+def mirror_of(path: str) -> str:
+    """`dpop_middleware/jose/jwk.py` is tested by `tests/jose/test_jwk.py`."""
+    inside = PurePosixPath(path).relative_to("dpop_middleware")
+    name = inside.parent.name if inside.name == "__init__.py" else inside.stem
+    folder = inside.parent.parent if inside.name == "__init__.py" else inside.parent
+    return (PurePosixPath("tests") / folder / f"test_{name}.py").as_posix()
+
+
+def file_of(test: str) -> str:
+    """The file in which a test stands."""
+    return test.partition("::")[0]
+
+
+def _taking_turns(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
+    # The quickest test of each file, then the second of each: many views early.
+    by_file: defaultdict[str, list[str]] = defaultdict(list)
+    for test in sorted(tests, key=lambda test: (seconds[test], test)):
+        by_file[file_of(test)].append(test)
+    turns = [
+        (turn, number, test)
+        for number, of_file in enumerate(by_file.values())
+        for turn, test in enumerate(of_file)
+    ]
+    return [test for _, _, test in sorted(turns)]
+
+
+def _within(tests: Sequence[str], limits: tuple[float, int], seconds: Mapping[str, float]) -> Sequence[str]:
+    most, count = limits
+    spent = 0.0
+    for number, test in enumerate(tests[:count]):
+        spent += seconds[test]
+        if spent > most and number:
+            return tests[:number]
+    return tests[:count]

@@ -1,0 +1,138 @@
+"""One mutant's trial: its file is changed in this process's copy, and a child of it runs the tests.
+
+What all tests import from others is imported before, once: a trial then begins within tenths of a second.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.mutations import Mutant
+from tests.mutants.sandbox import copy_to, import_from
+
+# Seconds that a trial may take beyond three times what its tests took when nothing was changed.
+PATIENCE = 20.0
+PER_TEST = 15
+OF_OTHERS = (
+    "anyio._backends._asyncio", "cryptography.hazmat.primitives.asymmetric.ec", "cryptography.x509",
+    "fastapi", "httpx2", "hypothesis", "jwt", "pytest_asyncio", "pytest_timeout", "redis.asyncio",
+    "starlette.applications", "starlette.testclient", "trustme", "uvicorn", "xdist",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether the tests noticed the mutant, and which did."""
+
+    mutant: Mutant
+    killed: bool
+    by: str
+    tests: int
+    seconds: float
+
+
+class _Watcher:
+    """Writes which test failed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._file.write_text(report.nodeid, encoding="utf-8")
+
+
+_copy: list[Path] = []
+
+
+def prepare(directory: Path) -> None:
+    """Make this process's copy, and import what others wrote."""
+    _copy[:] = [copy_to(directory / f"copy-{os.getpid()}")]
+    for name in OF_OTHERS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def trial(mutant: Mutant, stages: Sequence[Sequence[str]], seconds: Sequence[float]) -> Verdict:
+    """Try a mutant in this process's copy."""
+    (copy,) = _copy
+    path = copy / mutant.path
+    source, begun, tried = path.read_bytes(), time.monotonic(), 0
+    kept = path.stat()
+    try:
+        path.write_bytes(mutant.applied_to(source))
+        # Its own time each, or the compiled mutant of a moment ago would be taken for this one.
+        os.utime(path, ns=(time.time_ns(), kept.st_mtime_ns + time.monotonic_ns()))
+        for tests, took in zip(stages, seconds, strict=True):
+            tried += len(tests)
+            by = _killer(copy, tests, limit=PATIENCE + 3 * took) if tests else None
+            if by is not None:
+                break
+        else:
+            by = None
+    finally:
+        path.write_bytes(source)
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    spent = time.monotonic() - begun
+    return Verdict(mutant=mutant, killed=by is not None, by=by or "", tests=tried, seconds=spent)
+
+
+def control(tests: Sequence[str]) -> str | None:
+    """Run tests in the copy as it is: what fails, None if all pass."""
+    (copy,) = _copy
+    return _killer(copy, tests, limit=PATIENCE + PER_TEST * len(tests))
+
+
+def _killer(copy: Path, tests: Sequence[str], *, limit: float) -> str | None:
+    """The test that failed, or what else ended the run; None where all passed."""
+    with tempfile.TemporaryDirectory() as directory:
+        failed = Path(directory, "failed")
+        child = os.fork()
+        if child == 0:
+            _run(copy, tests, failed)
+        status = _waited_for(child, limit)
+        if status == 0:
+            return None
+        if failed.is_file():
+            return failed.read_text(encoding="utf-8")
+    return "the time limit" if status is None else f"the exit status {status}, before a test"
+
+
+def _run(copy: Path, tests: Sequence[str], failed: Path) -> None:
+    status = 1
+    try:
+        os.setsid()
+        output = os.open(failed.with_name("output"), os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        import_from(copy)
+        chosen = failed.with_name("tests")
+        chosen.write_text("\n".join(tests), encoding="utf-8")
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", f"--timeout={PER_TEST}"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-seed=0"]
+        status = int(pytest.main([*options, f"@{chosen}"], plugins=[_Watcher(failed)]))
+    finally:
+        os._exit(status)
+
+
+def _waited_for(child: int, limit: float) -> int | None:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # what its tests started and left
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
