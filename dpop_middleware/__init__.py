@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dpop_middleware import errors, profiles
-from dpop_middleware._judge.challenges import ErrorResponse
-from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._judge.verdicts import ErrorResponse, VerifiedRequest
 from dpop_middleware._lazy import importing
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest

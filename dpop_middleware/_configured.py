@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
     from dpop_middleware._request.public_urls import PublicURLs
 
-__all__ = ["configured_metadata", "configured_verifier"]
+__all__ = ["configured_verifier", "published"]
 
 
 def configured_verifier(
@@ -75,7 +75,7 @@ def _checked_profile(profile: object) -> Profile:
     return RFC9068 if profile is None else profile
 
 
-def configured_metadata(
+def published(
     metadata: "ResourceMetadata | None",
     resource: str,
     *,

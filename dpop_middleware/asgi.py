@@ -6,18 +6,16 @@ from collections.abc import Collection, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware._adapter.acceptance import holding
+from dpop_middleware._adapter.answers import adding_headers, error_response, send_metadata, send_refusal
 from dpop_middleware._adapter.connection import (
     AUTHENTICATED,
     Connection,
-    adding_headers,
     anonymize,
     check_scope_type,
     has_credentials,
-    send_refusal,
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
-from dpop_middleware._adapter.metadata import error_response, send_metadata
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
 from dpop_middleware._proof.verification import TargetURIs

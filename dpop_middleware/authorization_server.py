@@ -11,7 +11,7 @@ from typing import Final, Literal, overload
 
 from starlette.requests import Request
 
-from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_headers
+from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._options import namespace
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof

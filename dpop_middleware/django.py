@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from dpop_middleware._adapter.acceptance import holding
+from dpop_middleware._adapter.answers import error_response
 from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
-from dpop_middleware._adapter.metadata import error_response
-from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer

@@ -11,17 +11,10 @@ from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.connection import (
-    Connection,
-    can_deny,
-    check_scope_type,
-    has_credentials,
-    raw_headers,
-    send_refusal,
-)
-from dpop_middleware._adapter.metadata import error_response
-from dpop_middleware._judge.challenges import ErrorResponse
+from dpop_middleware._adapter.answers import can_deny, error_response, raw_headers, send_refusal
+from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer

@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from dpop_middleware._adapter.connection import check_scope_type, send_refusal
+from dpop_middleware._adapter.answers import send_refusal
+from dpop_middleware._adapter.connection import check_scope_type
 from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
-from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
-from dpop_middleware._judge.verdicts import VerifiedRequest
+from dpop_middleware._judge.verdicts import ErrorResponse, VerifiedRequest
 from dpop_middleware._log import LOG, RateLimit
 from dpop_middleware._options import choice, field_name, part, refused
 from dpop_middleware._runtime import check_event_loop

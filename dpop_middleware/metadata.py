@@ -6,7 +6,7 @@
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from dpop_middleware._adapter.metadata import send_metadata
+from dpop_middleware._adapter.answers import send_metadata
 from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.resource_server import ResourceServer

@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dpop_middleware._adapter.connection import raw_headers
-from dpop_middleware._adapter.metadata import error_response
+from dpop_middleware._adapter.answers import error_response, raw_headers
 from dpop_middleware._options import part
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.resource_server import ResourceServer

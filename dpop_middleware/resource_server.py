@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from dpop_middleware import _options as options
-from dpop_middleware._configured import configured_metadata, configured_verifier
-from dpop_middleware._judge.challenges import ErrorResponse, Headers, error_response, nonce_headers
+from dpop_middleware._configured import configured_verifier, published
+from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -145,9 +144,7 @@ class ResourceServer:
         verifier = configured_verifier(
             verifier, issuer=issuer, resource=resource, options=made, clock=clock, insecure_http_hosts=hosts
         )
-        self.published_metadata = configured_metadata(
-            metadata, resource, origin=origin, urls=urls, verifier=verifier
-        )
+        self.published_metadata = published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
         self._token_clock_skew = clock_skew_of(verifier)
         self.verification = RequestVerification(
             verifier=verifier,
@@ -204,7 +201,7 @@ class ResourceServer:
 
     async def authenticate(
         self, request: ResourceRequest, *, scopes: Collection[str] = ()
-    ) -> VerifiedRequest:
+    ) -> verdicts.VerifiedRequest:
         """Judge one request; `scopes` must all be granted by its token.
 
         It is `verify`, then `authorize`, and marks the proof as used. Raises `errors.DPoPError`.
@@ -212,7 +209,7 @@ class ResourceServer:
         requirements = Requirements(scopes=scopes) if scopes else _NOTHING_REQUIRED
         return self.authorize(await self.verify(request), requirements)
 
-    async def verify(self, request: ResourceRequest) -> Authentication:
+    async def verify(self, request: ResourceRequest) -> verdicts.Authentication:
         """Verify the access token and the proof of one request, and mark the proof as used.
 
         Returns the evidence, which `authorize` takes as often as it must; scopes are not looked at. Raises
@@ -231,12 +228,12 @@ class ResourceServer:
 
     def authorize(
         self,
-        authentication: Authentication,
+        authentication: verdicts.Authentication,
         requirements: Requirements = _NOTHING_REQUIRED,
         *,
         recalled: bool = False,
         reports: bool = True,
-    ) -> VerifiedRequest:
+    ) -> verdicts.VerifiedRequest:
         """Judge whether a verified request may do what a route does.
 
         - `authentication`: what `verify` returned, here or at a sibling. What was verified under another
@@ -257,17 +254,19 @@ class ResourceServer:
             self.reporter.accepted(authentication, duration=time.perf_counter() - started)
         return verified
 
-    def error_response(self, error: DPoPError, request: ResourceRequest | None = None) -> ErrorResponse:
+    def error_response(
+        self, error: DPoPError, request: ResourceRequest | None = None
+    ) -> verdicts.ErrorResponse:
         """Return the response to `error` (RFC 9449 section 7.1); of several hosts, `request` tells one."""
-        return error_response(error, self._policy, metadata=self.published_metadata, request=request)
+        return verdicts.error_response(error, self._policy, metadata=self.published_metadata, request=request)
 
-    def nonce_headers(self) -> Headers:
+    def nonce_headers(self) -> verdicts.Headers:
         """Return the fields that hand a nonce to a client which has shown no proof (RFC 9449 section 8.2).
 
         For a response without a verdict. This server accepts the nonce now. Raises `errors.Unavailable` where
         none can be issued, and ConfigurationError for a server without `nonces`.
         """
-        return nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
+        return verdicts.nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
 
     def seconds_left(self, access_token: AccessToken) -> float:
         """Return for how many seconds `access_token` is still good: after it expired, by the clock skew."""

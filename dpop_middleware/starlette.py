@@ -16,19 +16,12 @@ from starlette.types import Scope, Send
 from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.connection import (
-    Connection,
-    adding_headers,
-    anonymize,
-    has_credentials,
-    raw_headers,
-    send_refusal,
-)
+from dpop_middleware._adapter.answers import adding_headers, error_response, raw_headers, send_refusal
+from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
-from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
-from dpop_middleware._judge.challenges import ErrorResponse
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer

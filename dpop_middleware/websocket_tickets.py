@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import _options as options
 from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.connection import AUTHENTICATED, Connection, send_refusal
+from dpop_middleware._adapter.answers import error_response, send_refusal
+from dpop_middleware._adapter.connection import AUTHENTICATED, Connection
 from dpop_middleware._adapter.expiry import ending_after
-from dpop_middleware._adapter.metadata import error_response
 from dpop_middleware._adapter.ticket import (
     MAX_TICKET_SIZE,
     UNIQUE_SIZE,

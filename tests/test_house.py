@@ -49,7 +49,7 @@ ROWS = (
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.challenges", "_judge.hints", "_judge.misplaced", "_judge.requirements",
+    "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
     "_judge.verdicts",
     "introspection._answer",
 )  # fmt: skip

@@ -5,17 +5,19 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 """
 
 import asyncio
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
-from starlette.status import WS_1008_POLICY_VIOLATION
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope
 
-from dpop_middleware._judge.challenges import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._judge.verdicts import (
+    Authentication,
+    Headers,
+    VerifiedRequest,
+    nonce_headers,
+)
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.checks import Check
@@ -27,20 +29,15 @@ __all__ = [
     "AUTHENTICATED",
     "Connection",
     "DPoPUser",
-    "adding_headers",
     "anonymize",
-    "can_deny",
     "check_scope_type",
     "has_credentials",
-    "raw_headers",
-    "send_refusal",
 ]
 
 AUTHENTICATED = ("http", "websocket")
 _CONNECTION = "dpop_middleware.connection"
 _TICKET = "dpop_middleware.ticket"
 _Judged = tuple[RequestVerification, str]
-_WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
 class DPoPUser(BaseUser):
@@ -247,53 +244,3 @@ def has_credentials(scope: Scope) -> bool:
         return True
     fields = list(scope["headers"])
     return len(fields) > MAX_FIELDS or any(name.lower() == b"authorization" for name, _ in fields)
-
-
-def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
-    return list(_encoded(headers))
-
-
-@lru_cache(maxsize=256)
-def _encoded(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
-
-
-def adding_headers(send: Send, connection: Connection) -> Send:
-    """Return a `send` that puts the connection's response headers in place of any of their names."""
-
-    async def send_with_headers(message: Message) -> None:
-        if connection.response_headers and message["type"] in _WITH_HEADERS:
-            added = raw_headers(connection.response_headers)
-            names = {name for name, _ in added}
-            kept = [field for field in message.get("headers", ()) if field[0].lower() not in names]
-            message = {**message, "headers": [*kept, *added]}
-        await send(message)
-
-    return send_with_headers
-
-
-async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> None:
-    """Answer a request, or a WebSocket handshake that was not accepted yet, with `response`.
-
-    A server without the denial extension answers a handshake by closing it, which clients see as a 403.
-    """
-    prefix = ""
-    if scope["type"] == "websocket":
-        if not can_deny(scope):
-            await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
-            return
-        prefix = "websocket."
-    await send(
-        {
-            "type": f"{prefix}http.response.start",
-            "status": response.status,
-            "headers": raw_headers(response.headers),
-        }
-    )
-    await send({"type": f"{prefix}http.response.body", "body": response.body})
-
-
-def can_deny(scope: Scope) -> bool:
-    """Whether the server can answer the WebSocket handshake of `scope` with an HTTP response."""
-    return "websocket.http.response" in (scope.get("extensions") or {})

@@ -3,10 +3,9 @@
 From the top down:
 
     request.py       the order of a request's checks
-    verdicts.py      the evidence, and what the application is given
+    verdicts.py      the evidence, what the application is given, or a refusal's response
     remote.py        the order where another server is asked about the token
     requirements.py  what is asked of a valid token: by its binding, and by a route
-    challenges.py    an error becomes a response
     hints.py         a likely cause of an error, for logs
     misplaced.py     hints for what stands in a wrong place, and for another profile
 """

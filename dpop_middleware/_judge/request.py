@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.challenges import nonce_headers
 from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
 from dpop_middleware._judge.requirements import (
     Requirements,
@@ -23,7 +22,7 @@ from dpop_middleware._judge.requirements import (
     check_not_expired,
     check_unbound,
 )
-from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, refusal_of
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, nonce_headers, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification

@@ -24,9 +24,8 @@ from dpop_middleware.cli.inputs import (
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import strict_json
-from dpop_middleware.jose.algorithms import ALGORITHMS
+from dpop_middleware.jose.algorithms import ALGORITHMS, KTY
 from dpop_middleware.jose.jwk import public_key, thumbprint
-from dpop_middleware.jose.mldsa import KTY
 
 __all__ = ["KEYGEN", "PROOF", "THUMBPRINT"]
 

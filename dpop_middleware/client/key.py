@@ -17,9 +17,8 @@ from jwt.exceptions import PyJWTError
 
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.jose import base64url, strict_json
-from dpop_middleware.jose.algorithms import ALGORITHMS
+from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA, MLDSA_NAMES, MLDSAPrivateKey
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
-from dpop_middleware.jose.mldsa import KTY, MLDSA, MLDSA_NAMES, MLDSAPrivateKey
 
 __all__ = ["DPoPKey"]
 

@@ -20,8 +20,8 @@ from dpop_middleware.introspection.client_authentication import (
     credentials,
 )
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens.discovery import endpoint_named, metadata_urls
 from dpop_middleware.tokens.fetch import FetchError
+from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
 
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth

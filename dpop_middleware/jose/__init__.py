@@ -7,8 +7,7 @@ names, private members, weak keys, points of small order) is refused before they
     base64url.py    canonical base64url (RFC 7515 section 2)
     strict_json.py  one JSON object in UTF-8, each name once (RFC 8259, RFC 7515 section 4)
     compact.py      a compact JWS of an untrusted sender: its segments, its header (RFC 7515)
-    algorithms.py   the closed table of algorithms (RFC 7518, RFC 8037, RFC 9864, RFC 9964)
-    mldsa.py        ML-DSA, where this system has it (RFC 9964)
+    algorithms.py   the closed table of algorithms, with ML-DSA where this system has it
     jwk.py          JWK -> public key, JWK -> thumbprint (RFC 7517, RFC 7638)
 """
 

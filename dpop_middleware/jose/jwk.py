@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError, base64url
-from dpop_middleware.jose.algorithms import Algorithm, PublicKey
-from dpop_middleware.jose.mldsa import MLDSA, MLDSAPublicKey
+from dpop_middleware.jose.algorithms import MLDSA, Algorithm, MLDSAPublicKey, PublicKey
 
 __all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
 

@@ -11,12 +11,11 @@ From the top down:
     claims.py             what a token says, typed and judged
     cache.py              tokens that were verified before, and the rule of eviction
     options.py            what a verifier is configured with
-    issuer_keys.py        the key source that the option `jwks` asks for
+    issuer_keys.py        the key source that the option `jwks` asks for, by discovery for instance
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh
     waiting.py            how many may wait for them, and what strangers can't make us do
     jwks.py               a JWK Set and which of its keys fit (RFC 7517)
-    discovery.py          from the issuer to its keys' URL (RFC 8414, OpenID Connect Discovery)
     fetching.py           the fetcher that a verifier's options ask for, or a function of the user's own
     fetch.py              one bounded HTTP GET
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy

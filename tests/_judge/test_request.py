@@ -455,7 +455,7 @@ class Dynamic:
 
 async def test_a_verifier_that_promises_nothing_has_promised_nothing() -> None:
     key, store = DPoPKey.generate(), Store()
-    verifier = Dynamic(key.jkt)
+    verifier: Any = Dynamic(key.jkt)
     server = ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=store, clock=Clock())
     proof = key.proof("GET", f"{RESOURCE}/notes", access_token="access-token", now=NOW)
     await server.authenticate(request("access-token", proof))

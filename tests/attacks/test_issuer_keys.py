@@ -246,8 +246,8 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
     ],
 )
 def test_a_key_from_where_no_key_of_the_issuer_is(metadata: dict[str, Any]) -> None:
-    from dpop_middleware.tokens.discovery import jwks_endpoint
     from dpop_middleware.tokens.fetch import FetchError
+    from dpop_middleware.tokens.issuer_keys import jwks_endpoint
 
     with pytest.raises(FetchError):
         jwks_endpoint(json.loads(json.dumps(metadata)), issuer=ISSUER, insecure_http_hosts=frozenset())

@@ -9,7 +9,7 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.jose import JOSEError, base64url, mldsa
+from dpop_middleware.jose import JOSEError, algorithms, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.jose.compact import split
 from dpop_middleware.jose.jwk import public_key, thumbprint
@@ -27,7 +27,7 @@ def jwk_of(name: str) -> dict[str, Any]:
 
 
 def test_the_names_are_the_policys() -> None:
-    assert mldsa.MLDSA_NAMES == POST_QUANTUM_ALGORITHMS == tuple(EXAMPLES)
+    assert algorithms.MLDSA_NAMES == POST_QUANTUM_ALGORITHMS == tuple(EXAMPLES)
 
 
 @every
@@ -148,12 +148,12 @@ def test_a_system_without_it_knows_no_parameter_set(monkeypatch: pytest.MonkeyPa
     def unsupported(*_: object) -> Any:
         raise UnsupportedAlgorithm("not here")
 
-    assert [each.name for each, _ in mldsa.known()] == list(POST_QUANTUM_ALGORITHMS)
-    monkeypatch.setattr(mldsa.MLDSA, "public_key", unsupported)
-    assert mldsa.known() == ()
+    assert [each.name for each, _ in algorithms.known()] == list(POST_QUANTUM_ALGORITHMS)
+    monkeypatch.setattr(algorithms.MLDSA, "public_key", unsupported)
+    assert algorithms.known() == ()
 
 
 def test_pyjwts_interface_is_whole() -> None:
-    algorithm = mldsa.MLDSA("ML-DSA-44")
+    algorithm = algorithms.MLDSA("ML-DSA-44")
     key = algorithm.generate()
     assert algorithm.prepare_key(key) is key

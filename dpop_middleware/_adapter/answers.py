@@ -1,0 +1,98 @@
+"""What the adapters send to a client: a refusal, the metadata document, and header fields of a response.
+
+Metadata are served and named in refusals alike at every adapter (RFC 9728).
+"""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from starlette.status import WS_1008_POLICY_VIOLATION
+from starlette.types import Message, Scope, Send
+
+from dpop_middleware._adapter.connection import Connection
+from dpop_middleware._judge.verdicts import ErrorResponse, Headers
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.errors import DPoPError
+from dpop_middleware.resource_server import ResourceServer
+
+if TYPE_CHECKING:
+    from dpop_middleware._metadata import PublishedMetadata
+
+__all__ = ["adding_headers", "can_deny", "error_response", "raw_headers", "send_metadata", "send_refusal"]
+
+_WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
+async def send_metadata(
+    published: "PublishedMetadata", resource_server: ResourceServer, scope: Scope, send: Send
+) -> None:
+    """Answer the request of `scope`, of type `http`, with the metadata of `resource_server` at its host.
+
+    The request's body isn't read.
+    """
+    resource = published.resource(ResourceRequest.from_scope(scope))
+    document = published.document(resource, issuers=resource_server.issuers, policy=resource_server.policy)
+    if_none_match = [
+        value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"if-none-match"
+    ]
+    status, headers, body = document.answer(method=scope["method"], if_none_match=if_none_match)
+    await send({"type": "http.response.start", "status": status, "headers": raw_headers(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+def error_response(resource_server: ResourceServer, error: DPoPError, scope: Scope) -> ErrorResponse:
+    """Return what `resource_server` answers to the request of `scope`, which it refused by `error`."""
+    published = resource_server.published_metadata
+    if published is None or not published.several:
+        return resource_server.error_response(error)
+    return resource_server.error_response(error, ResourceRequest.from_scope(scope))
+
+
+def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
+    return list(_encoded(headers))
+
+
+@lru_cache(maxsize=256)
+def _encoded(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
+
+
+def adding_headers(send: Send, connection: Connection) -> Send:
+    """Return a `send` that puts the connection's response headers in place of any of their names."""
+
+    async def send_with_headers(message: Message) -> None:
+        if connection.response_headers and message["type"] in _WITH_HEADERS:
+            added = raw_headers(connection.response_headers)
+            names = {name for name, _ in added}
+            kept = [field for field in message.get("headers", ()) if field[0].lower() not in names]
+            message = {**message, "headers": [*kept, *added]}
+        await send(message)
+
+    return send_with_headers
+
+
+async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> None:
+    """Answer a request, or a WebSocket handshake that was not accepted yet, with `response`.
+
+    A server without the denial extension answers a handshake by closing it, which clients see as a 403.
+    """
+    prefix = ""
+    if scope["type"] == "websocket":
+        if not can_deny(scope):
+            await send({"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION})
+            return
+        prefix = "websocket."
+    await send(
+        {
+            "type": f"{prefix}http.response.start",
+            "status": response.status,
+            "headers": raw_headers(response.headers),
+        }
+    )
+    await send({"type": f"{prefix}http.response.body", "body": response.body})
+
+
+def can_deny(scope: Scope) -> bool:
+    """Whether the server can answer the WebSocket handshake of `scope` with an HTTP response."""
+    return "websocket.http.response" in (scope.get("extensions") or {})
