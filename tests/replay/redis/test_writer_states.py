@@ -185,3 +185,23 @@ async def test_an_attempt_for_which_no_request_waits_leads_to_a_pause_at_once(st
     await stage.attempt(succeeds=False)
     await stage.until(lambda: stage.writer.state == "pausing")
     assert await what_a_request_gets(stage) == "is refused"
+
+
+async def test_a_survey_that_fails_while_a_request_waits_leads_to_no_pause(stage: Stage) -> None:
+    for event in REACHED["judging"]:
+        await stage.happens(event)
+    # It is time to look at the server again.
+    stage.clock.now += 1.5
+    stage.server.hold(b"INFO")
+    stage.server.script = lambda words: b"?\r\n" if words[0] == b"INFO" else None
+    before = len(stage.server.commands)
+    stage.writer.survey()
+    await stage.until(lambda: len(stage.server.commands) > before)
+    write = stage.ask()
+    assert not write.answer.done()
+    stage.server.release()
+    await stage.until(lambda: bool(stage.attempts))
+    assert stage.writer.state == "opening"
+    stage.server.script = lambda words: None
+    await stage.attempt(succeeds=True)
+    assert await write.answer is True

@@ -102,11 +102,13 @@ async def test_what_a_neighbour_may_have_forgotten_is_not_judged(quiet: Fence) -
     settings = Settings()
     settings.living.note("n", 100.0, until=NOW + 600)
     for retention, age, judged in ((300.0, 95.0, True), (300.0, 95.001, False), (100.0, 1000.0, True)):
-        item = write(0)
-        item.namespace, item.retention, item.made_at = "n", retention, NOW - age
-        Landed(quiet, [item], 1, [], None, KNOWN, settings=settings)
-        outcome = item.answer.result()
-        assert outcome is True if judged else isinstance(outcome, Unavailable)
+        items = [write(0), write(0)]
+        for item in items:
+            item.namespace, item.retention, item.made_at = "n", retention, NOW - age
+        Landed(quiet, items, 1, [], None, None, KNOWN, settings=settings)
+        for item in items:
+            outcome = item.answer.result()
+            assert outcome is True if judged else isinstance(outcome, Unavailable)
 
 
 async def test_an_entry_whose_anchor_has_moved_is_asked_for_there(quiet: Fence) -> None:
