@@ -16,7 +16,9 @@ from dpop_middleware.replay.redis.endpoints import (
     endpoint_of_client,
     endpoint_of_url,
 )
-from tests.support.valkey import sentinel_client
+from tests.support.replay import entry
+from tests.support.scripted import ScriptedServer, bulk
+from tests.support.valkey import HOST, sentinel_client
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -199,3 +201,17 @@ async def test_a_client_that_can_not_be_used_is_refused_with_a_sentence(number: 
     client, sentence = wrong_clients()[number]
     with pytest.raises(ConfigurationError, match=sentence):
         RedisReplayStore(client)
+
+
+async def test_a_sentinel_that_knows_the_master_leads_there_whatever_the_others_say() -> None:
+    async with ScriptedServer() as master, ScriptedServer() as knows, ScriptedServer() as odd:
+        port = str(master.port).encode()
+        address = b"*2\r\n" + bulk(HOST.encode()) + bulk(port)
+        knows.script = lambda words: address if words[0] == b"SENTINEL" else None
+        store = RedisReplayStore.from_url(
+            f"redis+sentinel://{HOST}:{odd.port},{HOST}:{knows.port}/proofs?protocol=2", timeout=10.0
+        )
+        assert await store.add(entry()) is True
+        assert master.opened == 1
+        assert (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"proofs") in knows.commands
+        await store.aclose()
