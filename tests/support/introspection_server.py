@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.jose import base64url
 from tests.support.servers import serving
 
@@ -117,6 +118,7 @@ class IssuerOfOpaqueTokens:
 def be_patient(patch: pytest.MonkeyPatch) -> None:
     """Let requests wait for answers as long as a busy machine takes; a test of the waiting says otherwise."""
     patch.setattr("dpop_middleware.introspection._questions.PATIENCE", 60.0)
+    patch.setitem(IntrospectionVerifier.__init__.__kwdefaults__ or {}, "timeout", 60.0)
     patch.setattr("dpop_middleware.tokens.remote_key_source._PATIENCE", 60.0)
 
 

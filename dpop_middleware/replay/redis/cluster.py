@@ -71,8 +71,8 @@ class Cluster:
         write.asking = False
         self.submit(write)
 
-    def redirect(self, write: PendingWrite, error: ServerError) -> None:
-        """Follow MOVED or ASK; neither counts as a try, the server did nothing."""
+    def redirect(self, write: PendingWrite, error: ServerError, *, by: Address) -> None:
+        """Follow MOVED or ASK of the server `by`; neither counts as a try, the server did nothing."""
         write.tries -= 1
         write.redirects += 1
         if self.closed or write.redirects > MOST_REDIRECTS:
@@ -83,17 +83,17 @@ class Cluster:
             late = partial(write.resolve, unavailable(NO_ANSWER, error))
             self._loop.call_at(write.deadline, late, context=contextvars.Context())
         if error.code == "MOVED":
-            self.look_again(error)
+            self.look_again(error, by=by)
             self.resubmit(write)
             return
-        _, address = self._destination(error)
+        _, address = self._destination(error, by)
         write.asking = True
         self._writer(address).submit(write)
 
-    def look_again(self, error: Exception) -> None:
-        """Look at the topology again: a slot has another owner, or a node can't be used."""
+    def look_again(self, error: Exception, *, by: Address) -> None:
+        """Look at the topology again: a slot has another owner, or the node `by` can't be used."""
         if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
-            slot, address = self._destination(error)
+            slot, address = self._destination(error, by)
             self._topology = with_owner(self._topology, slot, address)
         self._refresh()
 
@@ -171,11 +171,11 @@ class Cluster:
         for writer in writers.values():
             await writer.aclose()
 
-    def _destination(self, redirection: ServerError) -> tuple[int, Address]:
-        """The slot and the address that `MOVED 3999 127.0.0.1:6381` names."""
+    def _destination(self, redirection: ServerError, by: Address) -> tuple[int, Address]:
+        """The slot and the address that `MOVED 3999 127.0.0.1:6381` names; without a host, that of `by`."""
         slot, _, where = redirection.rest.partition(" ")
         host, _, port = where.rpartition(":")
-        return int(slot), self._nodes.announced((host, int(port)))
+        return int(slot), self._nodes.announced((host or by[0], int(port)))
 
     def _writer(self, address: Address) -> Writer:
         writer = self._writers.get(address)
@@ -193,8 +193,8 @@ class Cluster:
         """The cluster as the writer to `address` sees it."""
         return Surroundings(
             resubmit=self.resubmit,
-            redirect=self.redirect,
-            look_again=self.look_again,
+            redirect=partial(self.redirect, by=address),
+            look_again=partial(self.look_again, by=address),
             tag=partial(self.tag, address),
             buckets=partial(self.buckets, address),
             look_around=partial(self.look_around, address),

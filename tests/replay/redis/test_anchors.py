@@ -254,6 +254,17 @@ def test_without_an_entry_what_is_anothers_waits() -> None:
     assert here.standing.foreign == {1: moved}
 
 
+def test_another_anchor_than_we_knew_is_judged_when_an_entry_has_told_the_clock() -> None:
+    worker, written_anew = Cluster(), anchor(A)
+    worker.sights.offset = None
+    worker.meet(A, {1: anchor(A)})
+    here = worker.meet(A, {1: written_anew}, NOW + 1)
+    assert here.standing.unread == {1}
+    worker.sights.offset = 0.0
+    here.observe(1, written_anew, NOW + 2, NOW + 2)
+    assert worker.sights.since[1] == NOW + 2 + MARGIN
+
+
 def test_a_bucket_that_is_elsewhere_is_forgotten_here() -> None:
     worker = Cluster()
     here = worker.meet(A, {1: anchor(A), 2: anchor(A)})

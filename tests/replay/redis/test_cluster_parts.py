@@ -129,7 +129,7 @@ async def test_a_master_that_nobody_wrote_to_is_met_at_once(
 ) -> None:
     made = await opened(scripted)
     scripted.script = shared_by(scripted, other)
-    made.look_again(TimeoutError())
+    made.look_again(TimeoutError(), by=(HOST, scripted.port))
     await until(lambda: other.opened == 1)
     await until(lambda: asked(other, b"GET") > 0)
     await made.aclose()
@@ -151,14 +151,14 @@ async def test_who_wants_the_topology_too_soon_gets_it_later(
 
     for looks in (2, 3):
         for _ in range(3):
-            made.look_again(TimeoutError())
+            made.look_again(TimeoutError(), by=(HOST, scripted.port))
         clock.now += 0.09
         await asyncio.to_thread(time.sleep, 0.02)
         assert asked(scripted, b"CLUSTER") == looks - 1
         clock.now += 0.02
         await looked(looks)
         await asyncio.to_thread(time.sleep, 0.05)
-    made.look_again(TimeoutError())
+    made.look_again(TimeoutError(), by=(HOST, scripted.port))
     await made.aclose()
     clock.now += 1
     await asyncio.to_thread(time.sleep, 0.02)

@@ -627,6 +627,17 @@ def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
     assert newcomer.change == fence.change > -math.inf
 
 
+def test_a_beginning_that_can_not_be_written_is_none() -> None:
+    memory = Memory()
+    fence = memory.worker(new_server="accept")
+    fence.observe(0, None, NOW, NOW)
+    assert fence.change == -math.inf
+    # What it wrote was refused, or is gone again.
+    assert fence.opening(NOW + 1, [0])
+    fence.observe(0, None, NOW + 1, NOW + 1)
+    assert fence.change == NOW + 1 + MARGIN
+
+
 def test_what_was_refused_is_tried_again() -> None:
     memory, ours, theirs = raising()
     # The server answered the write with an error, and the read with what it had.

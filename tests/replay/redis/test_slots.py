@@ -131,6 +131,24 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
         await store.aclose()
 
 
+@pytest.mark.parametrize("finish", [True, False], ids=["MOVED", "ASK"])
+async def test_where_no_host_is_named_it_is_that_of_the_master_that_answered(
+    implementation: str, finish: bool
+) -> None:
+    """As behind NAT: every master has the same host, and only ports are told."""
+    options: dict[str, object] = {"cluster-preferred-endpoint-type": "unknown-endpoint"}
+    with Cluster(masters=3, replicas=0, implementation=implementation, options=options) as cluster:
+        source, receiver, other = cluster.servers
+        store, moving = patient_store_of(cluster), slots_between(0, 100)
+        assert await answers(store, in_slots(0, 100, 20)) == {True: 20}
+        for slot in moving:
+            await asyncio.to_thread(migrate, slot, source, receiver, [other], finish=finish)
+        used = in_slots(0, 100, 20)
+        assert await answers(store, used) == {True: 20}
+        assert await answers(store, stolen(used)) == {False: 20}
+        await store.aclose()
+
+
 async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_own(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     moving = slots_between(0, 800)

@@ -1,7 +1,19 @@
+import dataclasses
+import math
+from typing import Any
+
 import pytest
 
-from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
+from dpop_middleware.replay.redis.vitals import (
+    ServerChanged,
+    ServerInfo,
+    VitalSigns,
+    identity_of,
+    parse_info,
+)
 from tests.support.valkey import Server
+
+NOW = 1_800_000_000.0
 
 VALKEY = b"""# Server\r
 redis_version:7.2.4\r
@@ -92,3 +104,58 @@ def _raw_info(server: Server) -> bytes:
     reply = server.raw("INFO", "all")
     assert isinstance(reply, bytes)
     return reply
+
+
+MASTER = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100, time=NOW, evicted_keys=3)
+
+
+def looked(then: ServerInfo, *, after: float, heeds_evictions: bool = True) -> VitalSigns:
+    """The signs of a server that told of itself at `NOW`, and `after` seconds later."""
+    signs = VitalSigns(heeds_evictions=heeds_evictions)
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    assert signs.look(NOW + after)
+    signs.looked(then, NOW + after)
+    return signs
+
+
+@pytest.mark.parametrize(
+    ("changes", "loses"),
+    [
+        ({"time": NOW + 10}, False),
+        ({"time": NOW + 11.1}, True),
+        ({"time": NOW - 100}, False),
+        ({"time": None}, False),
+        ({"time": NOW + 10, "evicted_keys": 4}, True),
+        ({"time": NOW + 10, "evicted_keys": 0}, False),
+    ],
+)
+def test_a_clock_that_steps_forward_and_an_eviction_lose_entries(
+    changes: dict[str, Any], loses: bool
+) -> None:
+    signs = looked(dataclasses.replace(MASTER, **changes), after=10)
+    assert signs.has_lost is loses
+    assert signs.lost_at == (NOW + 10 if loses else -math.inf)
+    assert signs.is_evicting is (changes.get("evicted_keys") == 4)
+
+
+def test_evictions_that_were_accepted_lose_nothing() -> None:
+    signs = looked(
+        dataclasses.replace(MASTER, time=NOW + 10, evicted_keys=4), after=10, heeds_evictions=False
+    )
+    assert not signs.has_lost
+
+
+@pytest.mark.parametrize("changes", [{"role": "slave"}, {"replication_id": "b"}, {"run_id": "b"}])
+def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connected_to(
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(ServerChanged):
+        looked(dataclasses.replace(MASTER, **changes), after=10)
+
+
+def test_only_a_master_has_data_to_move() -> None:
+    for role, has in (("master", True), ("slave", False)):
+        signs = VitalSigns(heeds_evictions=True)
+        info = dataclasses.replace(MASTER, role=role)
+        signs.connected(info, lived=0, asked=(NOW, NOW))
+        assert signs.still_has(identity_of(info)) is has

@@ -54,7 +54,7 @@ async def test_a_closed_cluster_follows_no_redirection() -> None:
         writer = cluster()
         await writer.aclose()
         write = pending()
-        writer.redirect(write, ServerError(f"ASK 1 {HOST}:{server.port}"))
+        writer.redirect(write, ServerError(f"ASK 1 {HOST}:{server.port}"), by=(HOST, 1))
         assert isinstance(await write.answer, Unavailable)
         await asyncio.sleep(0.05)
         assert server.opened == 0
