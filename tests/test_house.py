@@ -8,13 +8,20 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import dpop_middleware
+from dpop_middleware import DPoPMiddleware, MemoryReplayStore
+from tests.benchmarks.workload import KNOWN_CLIENTS, Workload
 
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "dpop_middleware"
+INSTALLED = Path(dpop_middleware.__path__[0])
+# How many modules a reader meets who follows one request of a known client.
+MOST_PASSED = 24
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
@@ -229,3 +236,34 @@ def test_each_example_is_run_by_a_test(example: str) -> None:
     test = HOUSE / "tests" / "examples" / f"test_{example}.py"
     assert test.is_file(), "an example that no test runs is a promise that nobody keeps"
     assert example in test.read_text(encoding="utf-8").replace(test.name, "")
+
+
+async def test_a_steady_request_passes_few_modules() -> None:
+    workload = Workload()
+    reached: list[object] = []
+
+    async def application(scope: object, receive: object, send: object) -> None:
+        reached.append(scope)
+
+    async def unused(*_: object) -> Any:
+        raise AssertionError("nothing is read or sent here")
+
+    protected = DPoPMiddleware(application, workload.server(MemoryReplayStore()))
+    passed: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file.is_relative_to(INSTALLED):
+            passed.add(str(file.relative_to(INSTALLED)))
+
+    # The first one meets empty caches.
+    *before, steady = workload.known(2 * KNOWN_CLIENTS)
+    for scope in before:
+        await protected(scope, unused, unused)
+    sys.setprofile(note)
+    try:
+        await protected(steady, unused, unused)
+    finally:
+        sys.setprofile(None)
+    assert len(reached) == len(before) + 1
+    assert len(passed) <= MOST_PASSED, sorted(passed)

@@ -71,8 +71,9 @@ def test_the_front_door_has_these_names() -> None:
     module = importlib.import_module("dpop_middleware.client")
     assert sorted(module.__all__) == [
         "AuthorizationCode", "ClientCredentials", "DPoPAuth", "DPoPKey", "DPoPTransport", "PKCE",
-        "RefreshToken", "TokenRequestError", "TokenResponse", "TokenSource", "authorization_url",
-        "fetch_token", "fetch_token_async", "pkce_pair",
+        "PushedAuthorizationRequest", "RefreshToken", "TokenRequestError", "TokenResponse", "TokenSource",
+        "authorization_url", "fetch_token", "fetch_token_async", "pkce_pair", "push_authorization_request",
+        "push_authorization_request_async",
     ]  # fmt: skip
     assert all(hasattr(module, name) for name in module.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -176,3 +176,30 @@ async def caller(kind: str, **arguments: Any) -> AsyncGenerator[Caller]:
     else:
         with module.Client(trust_env=False, **arguments) as client:
             yield Caller(kind, client)
+
+
+CHALLENGE = {"www-authenticate": 'DPoP error="use_dpop_nonce"'}
+JSON = {"content-type": "application/json"}
+
+
+def demanding(nonce: str) -> Handler:
+    """A resource server that wants `nonce`."""
+
+    def handler(seen: Seen) -> Answer:
+        if not seen.bare and seen.proof.get("nonce") == nonce:
+            return Answer(200, {}, seen.body)
+        return Answer(401, CHALLENGE | {"dpop-nonce": nonce})
+
+    return handler
+
+
+def issuing(token_type: str = "DPoP", nonce: str | None = None, status: int = 200) -> Handler:
+    """A token endpoint that wants `nonce`, if any."""
+
+    def handler(seen: Seen) -> Answer:
+        if nonce is not None and seen.proof.get("nonce") != nonce:
+            return Answer(400, JSON | {"dpop-nonce": nonce}, b'{"error": "use_dpop_nonce"}')
+        token = {"access_token": "token", "token_type": token_type, "expires_in": 60}
+        return Answer(status, JSON, json.dumps(token).encode())
+
+    return handler
