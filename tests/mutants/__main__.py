@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.mutants.choosing import stages
 from tests.mutants.mutations import Mutant, Name, mutants_of, sample
 from tests.mutants.recording import Recording, RecordingError, record
-from tests.mutants.sandbox import ROOT
+from tests.mutants.sandbox import ROOT, copy_to
 from tests.mutants.survivors import Survivor, gone, listed
 from tests.mutants.trial import Verdict, control, prepare, trial
 
@@ -36,19 +36,19 @@ ROOMS = (
 )  # fmt: skip
 
 
-def sources(only: Sequence[str]) -> dict[str, bytes]:
+def sources(only: Sequence[str], checkout: Path = ROOT) -> dict[str, bytes]:
     """The files that are mutated, by their paths."""
-    package = ROOT / "dpop_middleware"
+    package = checkout / "dpop_middleware"
     found: dict[str, bytes] = {}
     for room in only or ROOMS:
         path = package / room
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            found[file.relative_to(ROOT).as_posix()] = file.read_bytes()
+            found[file.relative_to(checkout).as_posix()] = file.read_bytes()
     return found
 
 
 def tried(
-    mutants: Sequence[Mutant], recording: Recording, *, workers: int, directory: Path, verbose: bool
+    mutants: Sequence[Mutant], recording: Recording, *, workers: int, checkout: Path, verbose: bool
 ) -> list[Verdict]:
     """Try them all, and show how far it is.
 
@@ -57,7 +57,7 @@ def tried(
     begun = time.monotonic()
     verdicts: list[Verdict] = []
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare, initargs=(directory,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=prepare, initargs=(checkout,)) as pool:
         futures: list[Future[Verdict]] = []
         for mutant in mutants:
             chosen = stages(mutant, recording)
@@ -145,16 +145,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         directory = Path(temporary)
-        files = sources(arguments.only)
+        # Whoever edits while it runs changes nothing of it.
+        checkout = copy_to(directory / "checkout")
+        files = sources(arguments.only, checkout)
         everything = [mutant for path, source in files.items() for mutant in mutants_of(path, source)]
         size = None if arguments.all else arguments.size
         mutants = sample(everything, files, size=size, seed=arguments.seed)
         print(f"{len(mutants)} of {len(everything)} mutants, seed {arguments.seed}", flush=True)
         known = listed()
         try:
-            recording = record(directory, kept=arguments.keep or directory, workers=arguments.workers)
+            recording = record(checkout, kept=arguments.keep or directory, workers=arguments.workers)
             verdicts = tried(
-                mutants, recording, workers=arguments.workers, directory=directory, verbose=arguments.verbose
+                mutants, recording, workers=arguments.workers, checkout=checkout, verbose=arguments.verbose
             )
         except RecordingError as error:
             print(error)

@@ -15,7 +15,7 @@ from pathlib import Path
 import coverage
 
 from tests.mutants import recorder
-from tests.mutants.sandbox import ROOT, copy_to, environment
+from tests.mutants.sandbox import ROOT, environment
 
 # No attack at random, benchmark, browser, gateway, npm package or framework's server: they find at length
 # what these find at once.
@@ -53,14 +53,14 @@ def tests_to_record() -> list[str]:
     return [f"tests/{name}" for name in sorted(tests - LEFT_OUT)]
 
 
-def record(directory: Path, *, kept: Path, workers: int) -> Recording:
-    """Run the tests with coverage in a copy below the directory; use what was kept of the same files.
+def record(checkout: Path, *, kept: Path, workers: int) -> Recording:
+    """Run the tests of a copy of the checkout with coverage; use what was kept of the same files.
 
     Raises RecordingError if a test fails.
     """
-    file = kept / f"recording-{_digest()}.json"
+    file = kept / f"recording-{_digest(checkout)}.json"
     if not file.is_file():
-        file.write_text(json.dumps(_recorded(directory, workers=workers)), encoding="utf-8")
+        file.write_text(json.dumps(_recorded(checkout, workers=workers)), encoding="utf-8")
     found = json.loads(file.read_text(encoding="utf-8"))
     tests = found["tests"]
     return Recording(
@@ -74,16 +74,15 @@ def record(directory: Path, *, kept: Path, workers: int) -> Recording:
     )
 
 
-def _digest() -> str:
+def _digest(checkout: Path) -> str:
     digest = hashlib.sha256()
-    files = (*ROOT.glob("dpop_middleware/**/*.py"), *ROOT.glob("tests/**/*.py"))
-    for path in sorted(path for path in files if Path(__file__).parent not in path.parents):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    files = (*checkout.glob("dpop_middleware/**/*.py"), *checkout.glob("tests/**/*.py"))
+    for path in sorted(path for path in files if checkout / "tests" / "mutants" not in path.parents):
+        digest.update(path.relative_to(checkout).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _recorded(directory: Path, *, workers: int) -> dict[str, object]:
-    copy = copy_to(directory / "recorded")
+def _recorded(copy: Path, *, workers: int) -> dict[str, object]:
     settings, durations = copy / ".coveragerc", copy / "durations.json"
     settings.write_text(_SETTINGS, encoding="utf-8")
     command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q"]

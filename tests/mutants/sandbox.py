@@ -1,4 +1,4 @@
-"""A copy of the checkout, which alone is mutated."""
+"""Copies of the checkout as it was when the run began: they alone are mutated."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("dpop_middleware", "examples", "tests", "pyproject.toml", "README.md", ".github", ".ci", "tox.ini")
 
 
-def copy_to(directory: Path) -> Path:
-    """Copy what the tests read."""
+def copy_to(directory: Path, *, of: Path = ROOT) -> Path:
+    """Copy what the tests read, of the checkout or of a copy."""
     directory.mkdir(parents=True)
     for name in COPIED:
-        source, target = ROOT / name, directory / name
+        source, target = of / name, directory / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis"))
         else:

@@ -53,9 +53,9 @@ class _Watcher:
 _copy: list[Path] = []
 
 
-def prepare(directory: Path) -> None:
+def prepare(checkout: Path) -> None:
     """Make this process's copy, and import what others wrote."""
-    _copy[:] = [copy_to(directory / f"copy-{os.getpid()}")]
+    _copy[:] = [copy_to(checkout.with_name(f"copy-{os.getpid()}"), of=checkout)]
     for name in OF_OTHERS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
