@@ -18,8 +18,8 @@ from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._options import flag, part
-from dpop_middleware._proof.verification import TargetURIs
 from dpop_middleware._request.public_paths import PublicPaths
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest
@@ -159,7 +159,7 @@ class DPoPMiddleware:
 
     def _anonymous(self, scope: Scope) -> bool:
         if _is_not_origin_form(scope):
-            known = _to_origin_form(scope, self.resource_server.verification.proofs.public_urls)
+            known = _to_origin_form(scope, self.resource_server.verification.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
         if self._public_paths:
             if scope in self._public_paths:
@@ -211,7 +211,7 @@ def _is_not_origin_form(scope: Scope) -> bool:
     return scope["path"][:1] != "/" or (raw_path is not None and raw_path[:1] != b"/")
 
 
-def _to_origin_form(scope: Scope, public_urls: TargetURIs) -> bool:
+def _to_origin_form(scope: Scope, public_urls: PublicURLs) -> bool:
     """Put the target of `scope` in origin form; return False where it can't be, and change nothing then.
 
     It can be where it is in absolute form (RFC 9112 section 3.2.2) and names an origin of ours. `Host`

@@ -82,9 +82,6 @@ class _OneURL:
     def is_target(self, uri: str, request: ResourceRequest) -> bool:  # noqa: ARG002 - as below
         return uri == self._url
 
-    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
-        return request
-
     def target_uri(self, request: ResourceRequest) -> str:  # noqa: ARG002 - the same for every request
         return self._url
 

@@ -90,6 +90,7 @@ class WebSocketTickets:
         fits = isinstance(resource_server, ResourceServer)
         self._api = options.part("WebSocketTickets", resource_server, "a ResourceServer first", fits=fits)
         self._proofs = resource_server.verification.proofs
+        self._public_urls = resource_server.verification.public_urls
         given = options.secrets("WebSocketTickets", secret)
         self._seal = Seal(given, namespace=self._proofs.keyspace.name)
         self._origins = None if origins is None else _checked_origins(origins)
@@ -178,10 +179,7 @@ class WebSocketTickets:
             known = error.restated(refusal=refusal)
             self._api.report(known, request, started=started)
             raise known from error.__cause__
-        held = connection.held
-        self._api.authorize(evidence, reports=held is None)
-        if held is not None:
-            held.keep(self._api.reporter, evidence)
+        connection.hold(self._api.reporter, evidence)
         connection.remember(self._api, scope, evidence._replace(policy=self._api.policy))
         return token
 
@@ -198,7 +196,7 @@ class WebSocketTickets:
             raise InvalidToken(
                 "the ticket has expired", check=Check.TOKEN_TIME, expected=now, actual=ticket.expires_at
             )
-        target = self._proofs.public_urls.target_uri(self._proofs.public_urls.origin_form(request))
+        target = self._public_urls.target_uri(self._public_urls.origin_form(request))
         if target != ticket.target:
             raise InvalidToken(
                 "the ticket is for another path", check=Check.TARGET, expected=ticket.target, actual=target
@@ -239,7 +237,7 @@ class WebSocketTickets:
         """Return the URI of a handshake at `path`, at the host of `request`."""
         if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path:
             raise InvalidRequest("a ticket is for a path, without a query", check=Check.TARGET)
-        urls = self._proofs.public_urls
+        urls = self._public_urls
         return urls.target_uri(urls.origin_form(request._replace(raw_path=path)))
 
 

@@ -140,6 +140,11 @@ class Connection:
             request if request.root_path == self._root_path else request._replace(root_path=self._root_path)
         )
 
+    def hold(self, reporter: Reporter, evidence: Authentication) -> None:
+        """Hold the acceptance back, where anybody does."""
+        if self.held is not None:
+            self.held.keep(reporter, evidence)
+
     async def authenticate(
         self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
     ) -> VerifiedRequest:
@@ -179,8 +184,8 @@ class Connection:
             if error.nonce is not None:
                 self.response_headers = nonce_headers(error.nonce)
             raise
-        if self.held is not None and not recalled:
-            self.held.keep(resource_server.reporter, evidence)
+        if not recalled:
+            self.hold(resource_server.reporter, evidence)
         scope["user"] = DPoPUser(verified)
         scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
         scope["dpop"] = verified

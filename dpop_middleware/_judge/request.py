@@ -71,6 +71,8 @@ class RequestVerification:
     ) -> None:
         self.verifier = verifier
         self.proofs = proofs
+        # A token endpoint, whose proofs are for one URL, has no such verification.
+        self.public_urls = cast("PublicURLs", proofs.public_urls)
         self.clock = clock
         self.policies = policies
         self._gateway: RequestVerification | None = None
@@ -101,11 +103,10 @@ class RequestVerification:
         it as clients sent them. Nonces count at both: a client remembers one for each origin (section 8.2).
         """
         if self._gateway is None:
-            urls = cast("PublicURLs", self.proofs.public_urls)  # a token endpoint has no such verification
             keyspace = self.proofs.keyspace.apart("gateway")
             self._gateway = RequestVerification(
                 verifier=self.verifier,
-                proofs=replace(self.proofs, keyspace=keyspace, public_urls=urls.as_sent()),
+                proofs=replace(self.proofs, keyspace=keyspace, public_urls=self.public_urls.as_sent()),
                 clock=self.clock,
                 policies=self.policies,
             )
@@ -128,7 +129,7 @@ class RequestVerification:
         carried = credentials(request.authorization)
         token: AccessToken | None = None
         try:
-            request = self.proofs.public_urls.origin_form(request)
+            request = self.public_urls.origin_form(request)
             if carried.scheme == "Bearer":
                 _check_bearer_accepted(policy)
                 token = await self.access_token(carried.access_token)

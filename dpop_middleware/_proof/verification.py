@@ -53,10 +53,6 @@ __all__ = ["JudgedProof", "ProofVerification", "TargetURIs"]
 class TargetURIs(Protocol):
     """Knows by which URI a client called us."""
 
-    def origin_form(self, request: ResourceRequest) -> ResourceRequest:
-        """Return the request with its target in origin form, or raise InvalidRequest."""
-        ...
-
     def is_target(self, uri: str, request: ResourceRequest) -> bool:
         """Whether `uri` is the request's target URI letter by letter; raises InvalidDPoPProof."""
         ...

@@ -6,11 +6,10 @@
 import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck
@@ -77,7 +76,7 @@ def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile
 
 def origin_of(production: ResourceServer) -> str:
     """Return scheme and authority of the first URL by which clients call `production`."""
-    return cast("PublicURLs", production.verification.proofs.public_urls).origins[0]
+    return production.verification.public_urls.origins[0]
 
 
 def stand_in(
