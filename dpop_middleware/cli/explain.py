@@ -14,7 +14,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_captured, parse_time
+from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time, read_captured
 from dpop_middleware.cli.opaque_token import add_opaque_arguments, opaque_judge
 from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.urls import target_of
@@ -81,7 +81,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     request.add_argument(
         "--request",
         metavar="-|FILE",
-        help="a whole captured request, raw or as curl -v shows it, in place of the four options below",
+        help="a captured request, raw or as curl -v or a browser shows it, instead of the next four options",
     )
     request.add_argument("--method", metavar="METHOD", help="the HTTP method, such as GET")
     request.add_argument(
@@ -166,7 +166,7 @@ def _request(args: Namespace, inputs: Inputs) -> _Request:
     for option, value in apart.items():
         if value is not None:
             raise CommandError(f"--request has all that {option} says: leave it out")
-    captured = parse_captured(inputs.octets("--request", args.request.removeprefix("@")).decode("latin-1"))
+    captured = read_captured(inputs.octets("--request", args.request.removeprefix("@")))
     sent = None if captured.is_token_request else captured.authorization
     return _Request(captured.method, _url(args.url or captured.url()), captured.dpop, sent)
 

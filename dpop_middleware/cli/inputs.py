@@ -1,8 +1,9 @@
 """The inputs of the command: secrets from standard input or files, keys, times, captured requests.
 
-A captured request is raw HTTP, or what `curl -v` shows of it, for `explain --request`.
+A captured request, for `explain --request`, is raw HTTP, or what `curl -v` or a browser shows of it.
 """
 
+import codecs
 import math
 import re
 import sys
@@ -30,6 +31,7 @@ __all__ = [
     "checked_token",
     "parse_captured",
     "parse_time",
+    "read_captured",
 ]
 
 _MAX_SIZE: Final = 512 * 1024
@@ -45,6 +47,8 @@ LATEST_TIME: Final = 253_402_300_799
 """The last second of the year 9999, in seconds since the epoch."""
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/\d(?:\.\d)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+# As the tools of browsers show them of HTTP/2 (RFC 9113 section 8.3.1).
+_PSEUDO_FIELD: Final = re.compile(r":(method|path|authority|scheme):[ \t]*(\S+)[ \t]*")
 _SENT: Final = "> "
 # Where curl's output goes to a file, its progress meter stands before its remarks.
 _METER: Final = re.compile(r"[\r 0-9]*(?:--:--:-- *)+\d+(?=[*<>{}] )")
@@ -213,13 +217,21 @@ class CapturedRequest:
         return f"{scheme}://{self.host}{self.target}"
 
 
+def read_captured(octets: bytes) -> CapturedRequest:
+    """Read what a file has of a request, which may be in UTF-16; else as `parse_captured`."""
+    is_utf_16 = octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # As in a header field: each octet is one character.
+    return parse_captured(octets.decode("utf-16", "replace") if is_utf_16 else octets.decode("latin-1"))
+
+
 def parse_captured(text: str) -> CapturedRequest:
-    """Read raw HTTP, or the output of `curl -v`, of which the last request counts; raises CommandError."""
+    """Read a captured request; of several in the output of `curl -v` the last. Raises CommandError."""
     lines = [_METER.sub("", line) for line in text.replace("\r\n", "\n").split("\n")]
     if any(line.startswith(_SENT) for line in lines):
         lines = _last_of_curl(lines)
     while lines and not lines[0].strip():
         lines = lines[1:]
+    lines = _with_request_line(lines)
     line = _REQUEST_LINE.fullmatch(lines[0]) if lines else None
     if line is None:
         raise CommandError("--request has no request line, such as GET /notes HTTP/1.1")
@@ -244,6 +256,17 @@ def parse_captured(text: str) -> CapturedRequest:
             or any(value[: len(_BASIC)].lower() == _BASIC for value in authorization)
         ),
     )
+
+
+def _with_request_line(lines: list[str]) -> list[str]:
+    """Return the lines with a request line and a `Host` in place of the pseudo-header fields of HTTP/2."""
+    first = next((number for number, line in enumerate(lines) if line[:1] != ":"), len(lines))
+    fields = filter(None, map(_PSEUDO_FIELD.fullmatch, lines[:first]))
+    found = {field[1]: field[2] for field in fields}
+    if "method" not in found or "path" not in found:
+        return lines
+    host = [f"Host: {found['authority']}"] if "authority" in found else []
+    return [f"{found['method']} {found['path']} HTTP/2", *host, *lines[first:]]
 
 
 def _last_of_curl(lines: list[str]) -> list[str]:

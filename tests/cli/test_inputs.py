@@ -17,6 +17,7 @@ from dpop_middleware.cli.inputs import (
     checked_token,
     parse_captured,
     parse_time,
+    read_captured,
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
@@ -240,6 +241,36 @@ def test_raw_http_and_the_output_of_curl_say_the_same(text: str) -> None:
     assert "DPoP t" not in repr(captured)
 
 
+BROWSER = """:authority: api.example.test
+:method: GET
+:path: /notes?a=1
+:scheme: https
+accept: */*
+authorization: DPoP t
+dpop: p
+"""
+
+
+@pytest.mark.parametrize("octets", [BROWSER.encode(), BROWSER.encode("utf-16"), RAW.encode("utf-16")])
+def test_what_a_browser_or_powershell_writes_down_says_the_same(octets: bytes) -> None:
+    captured = read_captured(octets)
+    assert (captured.method, captured.url()) == ("GET", "https://api.example.test/notes?a=1")
+    assert (captured.authorization, captured.dpop) == (("DPoP t",), ("p",))
+
+
+@pytest.mark.parametrize(
+    "text", [":method: GET\n:scheme: https\n", ":path: /notes\n", ":method: G E T\n:path: /\n", ":\n"]
+)
+def test_pseudo_header_fields_without_method_or_path_are_no_request(text: str) -> None:
+    with pytest.raises(CommandError, match="no request line"):
+        parse_captured(text)
+
+
+def test_without_an_authority_the_url_must_be_named() -> None:
+    with pytest.raises(CommandError, match="no Host"):
+        parse_captured(":method: GET\n:path: /notes\n").url()
+
+
 def test_every_field_of_a_name_is_kept_in_order() -> None:
     captured = parse_captured(RAW.replace("\r\n\r\n", "\r\nDPoP: q\r\nauthorization: Bearer u\r\n\r\n"))
     assert (captured.dpop, captured.authorization) == (("p", "q"), ("DPoP t", "Bearer u"))
@@ -288,7 +319,7 @@ def test_without_a_host_the_url_must_be_named(fields: str, words: str) -> None:
 
 @given(st.text())
 def test_nothing_makes_it_raise_anything_else(text: str) -> None:
-    for captured in (text, f"GET / HTTP/1.1\n{text}", f"> GET / HTTP/1.1\n> {text}"):
+    for captured in (text, f"GET / HTTP/1.1\n{text}", f"> GET / HTTP/1.1\n> {text}", f":path: /\n:{text}"):
         try:
             found = parse_captured(captured)
         except CommandError:
