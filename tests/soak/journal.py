@@ -45,6 +45,11 @@ class Happening:
         """From now on the servers answer as they should."""
         self.ended = time.monotonic()
 
+    @property
+    def noticed(self) -> float:
+        """When every worker has noticed the loss, at the latest."""
+        return max(self.ended, self.lost_until, *(last for _, last in self.blind))
+
     def hides(self, begin: float, end: float) -> None:
         """What was lost between `begin` and `end` can't be told for a second more."""
         self.blind.append((begin, end + LOOK))
@@ -124,6 +129,6 @@ class Journal:
         return any(
             happening.loses
             and happening.began <= end
-            and begin <= max(happening.ended, happening.lost_until) + until_judged(by_nonce=by_nonce) + SLACK
+            and begin <= happening.noticed + until_judged(by_nonce=by_nonce) + SLACK
             for happening in self.happenings
         )

@@ -46,6 +46,10 @@ def test_lost_entries_excuse_a_503_for_as_long_as_the_design_says(journal: Journ
     last = ENDED + until_judged(by_nonce=by_nonce) + SLACK
     assert excess_of([probe(last - 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 0
     assert excess_of([probe(last + 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 1
+    # What a connection that survives can't show is noticed, and dated, by the next look.
+    journal.happenings[0].hides(BEGAN, ENDED)
+    assert excess_of([probe(last + LOOK - 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 0
+    assert excess_of([probe(last + LOOK + 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 1
     journal.happenings[0].lost_until = ENDED + 3
     assert excess_of([probe(last + 2.9, Kind.LOST, by_nonce=by_nonce)], journal).times == 0
 
