@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, SimpleUser, requires
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -27,25 +27,13 @@ from dpop_middleware import (
     ResourceServer,
 )
 from dpop_middleware.errors import ConfigurationError
-from tests.support.adapters import ORIGIN, World, reached, scope_of
+from tests.support.adapters import ORIGIN, World, reached, scope_of, whoami
 from tests.support.asgi import call
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-async def whoami(request: Request) -> Response:
-    verified = request.scope.get("dpop")
-    return JSONResponse(
-        {
-            "user": request.user.display_name,
-            "authenticated": request.user.is_authenticated,
-            "scopes": request.auth.scopes,
-            "jkt": verified.access_token.jkt if verified else None,
-        }
-    )
 
 
 def browser(app: Any) -> TestClient:

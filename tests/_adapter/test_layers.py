@@ -7,33 +7,17 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Host, Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from dpop_middleware import (
-    DPoPMiddleware,
-)
-from tests.support.adapters import ORIGIN, World, reached
+from dpop_middleware import DPoPMiddleware
+from tests.support.adapters import ORIGIN, World, reached, whoami
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-async def whoami(request: Request) -> Response:
-    verified = request.scope.get("dpop")
-    return JSONResponse(
-        {
-            "user": request.user.display_name,
-            "authenticated": request.user.is_authenticated,
-            "scopes": request.auth.scopes,
-            "jkt": verified.access_token.jkt if verified else None,
-        }
-    )
 
 
 def warnings_of(app: Any, caplog: pytest.LogCaptureFixture, requests: int = 2) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from dpop_middleware import HMACNonceProvider, MemoryReplayStore, ReplayEntry, ResourceServer
@@ -11,7 +13,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.clock import Clock
 
-__all__ = ["ORIGIN", "SECRET", "CountingStore", "Fields", "World", "reached", "scope_of"]
+__all__ = ["ORIGIN", "SECRET", "CountingStore", "Fields", "World", "reached", "scope_of", "whoami"]
 
 ORIGIN = "https://api.example.test"
 SECRET = bytes(range(32))
@@ -110,3 +112,16 @@ async def reached(scope: Scope, receive: Receive, send: Send) -> None:
     """An application that answers that it was reached."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"1")]})
     await send({"type": "http.response.body", "body": b"reached"})
+
+
+async def whoami(request: Request) -> JSONResponse:
+    """Answer whom the request was taken for."""
+    verified = request.scope.get("dpop")
+    return JSONResponse(
+        {
+            "user": request.user.display_name,
+            "authenticated": request.user.is_authenticated,
+            "scopes": request.auth.scopes,
+            "jkt": verified.access_token.jkt if verified else None,
+        }
+    )

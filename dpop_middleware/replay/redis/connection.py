@@ -223,7 +223,7 @@ T = TypeVar("T")
 async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]]) -> T:
     """The first result that is not None; the other questions are given up.
 
-    One server that hangs must not use up the time of the rest, so they are asked together. Raises the last
+    One server that hangs must not take the time of the rest, so they are asked together. Raises the last
     error, or a `RedisError` when all answers were None.
     """
     tasks = {asyncio.ensure_future(question) for question in questions}

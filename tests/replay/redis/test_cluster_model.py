@@ -15,31 +15,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, still_has
+from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs
 
 SEEDS = 1000
 STEPS = 90
-SKEW, LIFETIME = 15.0, 60.0
-MARGIN = WORKER_CLOCK_MARGIN
-NOW = 1_800_000_000.0
 BUCKETS = Buckets(b"dpop", spread=True)
 USED = range(6)
 
 Keys = dict[bytes, tuple[bytes, float]]
-
-
-@dataclass(slots=True, eq=False)
-class Proof:
-    name: bytes
-    bucket: int
-    iat: float
-    owner: bytes = b""
-    accepted: int = 0
-    presented: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -261,7 +248,7 @@ class Run:
         self.workers = [
             Worker(self.model, self.random.uniform(-MARGIN / 2, MARGIN / 2), self.looked) for _ in range(3)
         ]
-        self.proofs: list[Proof] = []
+        self.proofs = Proofs(self.random, self.new_proof)
         self.unaware: dict[int, set[Worker]] = {bucket: set() for bucket in USED}
         self.unsure: dict[str, set[Worker]] = {node.name: set() for node in self.model.nodes}
         self.noticed = dict.fromkeys(USED, -math.inf)
@@ -280,7 +267,7 @@ class Run:
     def all_ask(self) -> None:
         for worker in self.workers:
             for bucket in USED:
-                proof = Proof(self.model.new().encode(), bucket, NOW + self.model.time + 30)
+                proof = Proof(self.model.new().encode(), NOW + self.model.time + 30, bucket)
                 self.ask(worker, proof)
 
     def buckets_of(self, node: Node) -> list[int]:
@@ -304,7 +291,7 @@ class Run:
         self.nobody_knows(node, buckets)
         if fault in SURVIVED and buckets:
             # There is some traffic, so that one worker meets it soon.
-            proof = Proof(self.model.new().encode(), buckets[0], NOW + self.model.time + 30)
+            proof = Proof(self.model.new().encode(), NOW + self.model.time + 30, buckets[0])
             self.ask(self.random.choice(self.workers), proof)
         if fault.endswith("and move"):
             self.move(node, buckets)
@@ -390,7 +377,7 @@ class Run:
             one.history.clear()
         worker = self.random.choice(self.workers)
         for bucket in buckets:
-            self.ask(worker, Proof(model.new().encode(), bucket, NOW + model.time + 30))
+            self.ask(worker, Proof(model.new().encode(), NOW + model.time + 30, bucket))
 
     def ask(self, worker: Worker, proof: Proof) -> bool | None:
         self.looked(worker, [proof.bucket])
@@ -408,26 +395,14 @@ class Run:
                 self.unaware[bucket].remove(worker)
                 self.noticed[bucket] = self.model.time
 
+    def new_proof(self, iat: float) -> Proof:
+        return Proof(self.model.new().encode(), iat, self.random.choice(USED))
+
     def present(self, told: str) -> None:
-        model, draw = self.model, self.random
-        if not self.proofs or draw.random() < 0.5:
-            iat = NOW + model.time + draw.uniform(-SKEW, SKEW)
-            self.proofs.append(Proof(model.new().encode(), draw.choice(USED), iat))
-            proof = self.proofs[-1]
-        else:
-            proof = draw.choice(self.proofs[-40:])
-        worker = draw.choice(self.workers)
-        now = NOW + model.time + worker.offset
-        if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
-            return
-        outcome = self.ask(worker, proof)
-        assert outcome is not False or proof.presented, f"{told}: a fresh proof was called used"
-        proof.presented += 1
-        proof.accepted += outcome is True
-        assert proof.accepted <= 1, f"{told}: accepted twice"
-        if outcome is None:
-            late = proof.iat - SKEW - NOW - self.noticed[proof.bucket]
-            assert late < 2 * MARGIN, f"{told}: 503 for a proof from {late} s after the loss was noticed"
+        proof, worker = self.proofs.some(self.model.time), self.random.choice(self.workers)
+        if proof.is_acceptable(NOW + self.model.time + worker.offset):
+            outcome = self.ask(worker, proof)
+            proof.judge(outcome, noticed=self.noticed[proof.bucket], told=told)
 
 
 @pytest.mark.parametrize("part", range(4))

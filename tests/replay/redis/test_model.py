@@ -13,26 +13,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
+from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs
 
 SEEDS = 1500
 STEPS = 120
-SKEW, LIFETIME = 15.0, 60.0
-MARGIN = WORKER_CLOCK_MARGIN
-NOW = 1_800_000_000.0
 ANCHOR = b"dpop::anchor"
-
-
-@dataclass(slots=True, eq=False)
-class Proof:
-    name: bytes
-    iat: float
-    accepted: int = 0
-    presented: int = 0
 
 
 @dataclass(slots=True)
@@ -194,7 +183,7 @@ class Run:
         self.random = random.Random(seed)
         self.model = Model(self.random)
         self.workers = [Worker(self.random.uniform(-MARGIN / 2, MARGIN / 2)) for _ in range(3)]
-        self.proofs: list[Proof] = []
+        self.proofs = Proofs(self.random, lambda iat: Proof(self.model.new_name().encode(), iat))
         self.unaware: set[Worker] = set()
         self.noticed = -math.inf
 
@@ -226,25 +215,10 @@ class Run:
         return worker.judge(self.model, proof)
 
     def present(self, told: str) -> None:
-        model, draw = self.model, self.random
-        if not self.proofs or draw.random() < 0.5:
-            iat = NOW + model.time + draw.uniform(-SKEW, SKEW)
-            self.proofs.append(Proof(model.new_name().encode(), iat))
-            proof = self.proofs[-1]
-        else:
-            proof = draw.choice(self.proofs[-40:])
-        worker = draw.choice(self.workers)
-        now = NOW + model.time + worker.offset
-        if not proof.iat - SKEW <= now <= proof.iat + LIFETIME + SKEW:
-            return
-        outcome = self.ask(worker, proof)
-        assert outcome is not False or proof.presented, f"{told}: a fresh proof was called used"
-        proof.presented += 1
-        proof.accepted += outcome is True
-        assert proof.accepted <= 1, f"{told}: accepted twice"
-        if outcome is None:
-            late = proof.iat - SKEW - NOW - self.noticed
-            assert late < 2 * MARGIN, f"{told}: 503 for a proof from {late} s after the loss was noticed"
+        proof, worker = self.proofs.some(self.model.time), self.random.choice(self.workers)
+        if proof.is_acceptable(NOW + self.model.time + worker.offset):
+            outcome = self.ask(worker, proof)
+            proof.judge(outcome, noticed=self.noticed, told=told)
 
 
 @pytest.mark.parametrize("part", range(5))
