@@ -16,11 +16,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.jose import base64url
 from tests.support.servers import serving
 
-__all__ = ["API", "IssuerOfOpaqueTokens", "Question", "be_patient", "issuing", "signed_jwt"]
+__all__ = ["API", "IssuerOfOpaqueTokens", "Question", "be_patient", "issuing", "refusal", "signed_jwt"]
 
 API = "https://api.example.test"
 
@@ -133,3 +134,10 @@ def issuing() -> Generator[IssuerOfOpaqueTokens]:
 
     with serving("uvicorn-h11", application_at):
         yield made[0]
+
+
+async def refusal(verifier: IntrospectionVerifier, token: str) -> DPoPError:
+    """Return the error with which `verifier` refuses `token`."""
+    with pytest.raises(DPoPError) as caught:
+        await verifier.verify(token)
+    return caught.value

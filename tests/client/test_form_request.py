@@ -1,0 +1,121 @@
+"""The form that every request to an authorization server is, and what is read of the answer."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from dpop_middleware.client import DPoPAuth, DPoPKey, TokenRequestError
+from dpop_middleware.client.form_request import form_request, seconds_in, text_in, what_it_granted
+from dpop_middleware.errors import ConfigurationError
+
+KEY = DPoPKey.generate()
+ENDPOINT = "https://auth.example/par"
+
+
+def made(url: str = ENDPOINT, data: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "option": "endpoint",
+        "key": KEY,
+        "client_id": "my client",
+        "client_secret": None,
+        "client_authentication": "basic",
+        "insecure_http_hosts": (),
+        **options,
+    }
+    with httpx2.Client(base_url="https://auth.example") as client:
+        return form_request(client, url, {"a": "1"} if data is None else data, **arguments)
+
+
+def test_a_public_client_names_itself_in_the_form() -> None:
+    request = made()
+    assert request["data"] == {"client_id": "my client", "a": "1"}
+    assert request["headers"] == {"Accept": "application/json"}
+    assert request["follow_redirects"] is False
+
+
+@pytest.mark.parametrize(
+    ("way", "data", "field"),
+    [
+        ("basic", {"a": "1"}, "Basic bXkrY2xpZW50OnMlM0FjcmV0"),
+        ("post", {"client_id": "my client", "client_secret": "s:cret", "a": "1"}, None),
+    ],
+)
+def test_a_secret_is_in_the_field_or_in_the_form(way: str, data: dict[str, str], field: str | None) -> None:
+    request = made(client_secret="s:cret", client_authentication=way)
+    assert request["data"] == data
+    assert request["headers"].get("Authorization") == field
+
+
+def test_what_the_caller_puts_into_the_form_stands() -> None:
+    assert made(data={"client_id": "another"})["data"] == {"client_id": "another"}
+
+
+def test_the_option_is_named_where_plain_http_is_refused() -> None:
+    for url in ("http://auth.example/par", "http://AUTH.example./par"):
+        with pytest.raises(ConfigurationError, match="endpoint"):
+            made(url)
+    assert made("http://127.0.0.1/par")["url"] == "http://127.0.0.1/par"
+    assert made("http://auth.example/par", insecure_http_hosts=["auth.example"])["data"] == {
+        "client_id": "my client",
+        "a": "1",
+    }
+
+
+def test_an_auth_of_ones_own_remembers_nonces_and_holds_no_token() -> None:
+    auth = DPoPAuth(KEY)
+    assert made(key=auth)["auth"] is auth
+    with pytest.raises(ValueError, match=r"use DPoPAuth\(key\)"):
+        made(key=DPoPAuth(KEY, "token"))
+    with pytest.raises(ValueError, match="follows no redirect"):
+        made(key=DPoPAuth(KEY, follow_redirects=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "message", "error"),
+    [
+        (
+            400,
+            {"error": "invalid_request"},
+            r"the server refused: invalid_request \(HTTP 400\)",
+            "invalid_request",
+        ),
+        (201, {"error": "slow_down"}, r"refused: slow_down \(HTTP 201\)", "slow_down"),
+        (400, {"error": "a\nb", "error_description": "c\nd"}, r"refused: no OAuth error \(HTTP 400\)$", None),
+        (400, {"error": 7}, "no OAuth error", None),
+        (500, ["error"], r"no OAuth error \(HTTP 500\)", None),
+    ],
+)
+def test_a_refusal_is_told_in_one_line_that_nothing_forges(
+    status: int, content: object, message: str, error: str | None
+) -> None:
+    with pytest.raises(TokenRequestError, match=message) as caught:
+        what_it_granted(status, json.dumps(content).encode(), expected=201, endpoint="the server")
+    assert (caught.value.status, caught.value.error) == (status, error)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_is_too_large_says_nothing() -> None:
+    assert what_it_granted(200, b'{"a":"' + b"x" * 60_000 + b'"}', expected=200, endpoint="it")
+    assert what_it_granted(200, b'{"a":"' + b"x" * 70_000 + b'"}', expected=200, endpoint="it") == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, None), (60, 60), (0.5, 0.5), ("60", 60), (0, 0), ("0", 0)]
+)
+def test_seconds_are_a_number_or_its_digits(value: object, seconds: float | None) -> None:
+    assert seconds_in({"expires_in": value}, "expires_in", status=200, endpoint="it") == seconds
+
+
+@pytest.mark.parametrize("value", [True, -1, float("inf"), "soon", "-1", "1e3", "٣", "9" * 16, [60], {}])
+def test_what_is_no_number_of_seconds_is_an_error(value: object) -> None:
+    with pytest.raises(TokenRequestError, match="it's expires_in is not a number of seconds"):
+        seconds_in({"expires_in": value}, "expires_in", status=200, endpoint="it")
+
+
+def test_a_member_that_should_be_text_is_text_or_missing() -> None:
+    assert text_in({"scope": "a b"}, "scope", status=200, endpoint="it") == "a b"
+    assert text_in({}, "scope", status=200, endpoint="it") is None
+    with pytest.raises(TokenRequestError, match="it's scope is not a string"):
+        text_in({"scope": ["a"]}, "scope", status=200, endpoint="it")
