@@ -29,7 +29,7 @@ def test_sequences_become_tuples_and_the_value_is_frozen() -> None:
     )
     assert hash(metadata) is not None
     with pytest.raises(AttributeError):
-        metadata.max_age = 1  # type: ignore[misc]
+        metadata.max_age = 1  # type: ignore[misc] # it must fail
 
 
 @pytest.mark.parametrize(

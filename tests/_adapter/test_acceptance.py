@@ -105,7 +105,7 @@ def under_a_middleware(told: Told) -> DPoPMiddleware:
 
 
 def dependencies_alone(told: Told) -> FastAPI:
-    return under_a_middleware(told).app  # type: ignore[return-value]
+    return under_a_middleware(told).app  # type: ignore[return-value] # the application that it was given
 
 
 def under_a_middleware_that_requires_nothing(told: Told) -> DPoPMiddleware:

@@ -247,7 +247,7 @@ def public_pem(key: DPoPKey) -> bytes:
 
 
 def pem_of(key: object) -> bytes:
-    return key.public_bytes(  # type: ignore[attr-defined, no-any-return]
+    return key.public_bytes(  # type: ignore[attr-defined, no-any-return] # of whichever type
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
 

@@ -170,7 +170,7 @@ class TestTokenRequests:
         for location in (None, "//h", "http:///", "http://h:x/", "http://["):
             with answering(issuing()) as stranger:
                 headers = {"location": location or f"{stranger.origin}/token"}
-                with answering(lambda _, headers=headers: Answer(status, headers)) as server:  # type: ignore[misc]
+                with answering(lambda _, headers=headers: Answer(status, headers)) as server:  # type: ignore[misc] # a default binds it
                     transport = DPoPTransport(KEY)
                     async with caller(kind, transport=transport, follow_redirects=True) as client:
                         with pytest.raises(TokenRequestError, match="another origin") as caught:

@@ -186,7 +186,7 @@ async def opened(connection: AbstractConnection) -> Connection:
     """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
     try:
         # redis-py has not annotated it.
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()  # type: ignore[no-untyped-call] # redis-py has no types here
         return Connection(connection)
     except BaseException:
         await put_away(connection)

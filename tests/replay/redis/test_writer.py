@@ -182,11 +182,11 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
     async with ScriptedServer() as server:
         connect = standalone(server.url).connect
 
-        async def slowly(timeout: float) -> object:
+        async def slowly(timeout: float) -> Any:
             await delay.wait()
             return await connect(timeout)
 
-        writer = Writer("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS), None)  # type: ignore[arg-type]
+        writer = Writer("slow", slowly, Settings(timeout=0.2), Sights(BUCKETS), None)
         early = pending(timeout=0.2)
         writer.submit(early)
         outcome = await early.answer
