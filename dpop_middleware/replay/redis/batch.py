@@ -21,7 +21,6 @@ from dpop_middleware.replay.redis.writes import (
     FENCED,
     FORGOTTEN,
     NO_ANSWER,
-    OWNER_SIZE,
     REDIRECTIONS,
     REFUSED,
     UNREPLICATED,
@@ -123,7 +122,7 @@ class Batch:
             del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
-        if not all(map(self._can_be_a_reply, replies)):
+        if not all(map(PendingWrite.is_answered_by, self._writes, replies)):
             raise InvalidResponse("the server answered an entry with something else")
         if self._reading.is_forbidden:
             self._fence.off()
@@ -206,7 +205,7 @@ class Batch:
                 else:
                     write.resolve(unavailable(REFUSED, reply))
                 continue
-            outcome = self._judge(write, reply)
+            outcome = write.judge(reply)
             if outcome is True:
                 if reading.is_odd and self._waits(write, again):
                     continue
@@ -232,6 +231,7 @@ class Batch:
             self._follow_anchor(write, error, again)
             return True
         if write.bucket in self._fence.standing.foreign:
+            write.unknown = True
             self.held.append(write)
             return True
         return False
@@ -242,6 +242,7 @@ class Batch:
             write.resolve(unavailable(NO_ANSWER, error))
             return
         self._is_for_another_try(write, error)
+        write.unknown = True
         again.append((write, error))
 
     def _judge_age(self, write: PendingWrite) -> Outcome:
@@ -260,22 +261,6 @@ class Batch:
         )
         return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
-    def _can_be_a_reply(self, reply: object) -> bool:
-        """Whether a server says this to an entry: what was stray on the connection may be taken for it."""
-        if reply is None or isinstance(reply, ServerError):
-            return True
-        if self._with_get:
-            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
-        return reply == b"OK"
-
-    def _judge(self, write: PendingWrite, reply: object) -> Outcome:
-        if self._with_get:
-            return reply is None or reply == write.owner
-        if reply is not None:
-            return True
-        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
-        return unavailable(NO_ANSWER) if write.unknown else False
-
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
         if error.code in REDIRECTIONS:
             write.vouched = self._reading.vouches(write)
@@ -283,7 +268,7 @@ class Batch:
         if error.code in WRONG_SERVER:
             self.wrong_server = True
             return True
-        if self._with_get and "syntax error" in error.rest:
+        if write.is_repeat and "syntax error" in error.rest:
             self.get_is_unknown = True
             # Refused as a whole, so not a try.
             write.tries -= 1

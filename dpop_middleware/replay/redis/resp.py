@@ -24,7 +24,7 @@ __all__ = [
     "escaped",
     "lifetime",
     "probe_name",
-    "set_if_absent",
+    "set_again",
     "set_once",
 ]
 
@@ -43,17 +43,21 @@ def command(*parts: bytes) -> bytes:
 
 
 def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    """`SET name token NX PX milliseconds`: answers OK the first time, else nil."""
     # One template instead of `command`: this runs for every request.
-    return (
-        b"*7\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-        % (len(name), name, len(token), token, len(milliseconds), milliseconds)
+    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (
+        len(name),
+        name,
+        len(token),
+        token,
+        len(milliseconds),
+        milliseconds,
     )
 
 
-def set_if_absent(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX PX milliseconds`, for servers before 7.0: OK the first time, else nil."""
-    return command(b"SET", name, token, b"NX", b"PX", milliseconds)
+def set_again(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
+    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
 
 
 def escaped(key: str) -> bytes:
@@ -105,8 +109,8 @@ class Buckets:
 # The code of an error reply to what the user may not do.
 FORBIDDEN = "NOPERM"
 
-# What almost every entry gets. RESP2 has another for it, which takes the long way.
-NIL = b"_\r\n"
+# What almost every entry gets.
+OK = b"+OK\r\n"
 
 
 class ServerError(RedisError):
@@ -162,8 +166,8 @@ class Replies:
             return _parse_all(data, self._wanted)
         before = self._wanted - len(self._usual_replies)
         rest = data[: -len(self._usual)]
-        if rest == NIL * before:
-            return [*[None] * before, *self._usual_replies]
+        if rest == OK * before:
+            return [*[b"OK"] * before, *self._usual_replies]
         try:
             return [*_parse_all(rest, before), *self._usual_replies]
         except (Incomplete, InvalidResponse, ValueError):
@@ -176,9 +180,9 @@ def _parse_all(data: bytes, count: int) -> list[object]:
     replies: list[object] = []
     position = 0
     while len(replies) < count:
-        if data.startswith(NIL, position):
-            replies.append(None)
-            position += len(NIL)
+        if data.startswith(OK, position):
+            replies.append(b"OK")
+            position += len(OK)
             continue
         marker, reply, position = _parse(data, position)
         if marker not in b">|":

@@ -19,7 +19,7 @@ from dpop_middleware.replay.redis.resp import (
     Buckets,
     ServerError,
     lifetime,
-    set_if_absent,
+    set_again,
     set_once,
 )
 from dpop_middleware.replay.redis.vitals import ServerUnfit
@@ -85,9 +85,10 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered for it; times of the event loop's clock unless said.
 
-    `owner` is 128 random bits that this call alone knows: found under the entry's name they say that an
-    earlier try of the same call was applied. `answer` resolves to the outcome, an error included: an
-    exception that nobody fetches, because the request was cancelled, would be reported as a bug.
+    A try is `SET … NX`. One that comes after another which may have been applied (`unknown`) is a repeat, and
+    has a `GET` too: `owner` is 128 random bits that this call alone knows, and found under the entry's name
+    they say that an earlier try of the same call was applied. `answer` resolves to the outcome, an error
+    included: an exception that nobody fetches, because the request was cancelled, would be reported as a bug.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class PendingWrite:
         "bucket",
         "deadline",
         "held",
+        "is_repeat",
         "made_at",
         "milliseconds",
         "name",
@@ -132,8 +134,9 @@ class PendingWrite:
         self.asking = False
         # While its slot moves: the node from which it comes still had the anchor.
         self.vouched = False
-        # A try was sent and its reply never came: it may have been applied.
+        # An earlier try may have been applied: its reply never came, or couldn't be judged.
         self.unknown = False
+        self.is_repeat = False
 
     @property
     def offset(self) -> float:
@@ -141,10 +144,29 @@ class PendingWrite:
         return self.now - self.started
 
     def command(self, *, with_get: bool) -> bytes:
-        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
-        if with_get:
-            return set_once(self.name, self.owner, self.milliseconds)
-        return set_if_absent(self.name, self.owner, self.milliseconds)
+        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`.
+
+        That costs it more, so only a repeat asks for it.
+        """
+        self.is_repeat = with_get and self.unknown
+        return (set_again if self.is_repeat else set_once)(self.name, self.owner, self.milliseconds)
+
+    def is_answered_by(self, reply: object) -> bool:
+        """Whether a server says this to `command`: what was stray on the connection may be taken for it."""
+        if reply is None or isinstance(reply, ServerError):
+            return True
+        if self.is_repeat:
+            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
+        return reply == b"OK"
+
+    def judge(self, reply: object) -> Outcome:
+        """What `reply`, which is no error, says of the entry: whether it was stored by this call."""
+        if self.is_repeat:
+            return reply is None or reply == self.owner
+        if reply is not None:
+            return True
+        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
+        return unavailable(NO_ANSWER) if self.unknown else False
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the waiting request its outcome, unless it has gone."""

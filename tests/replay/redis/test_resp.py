@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.resp import (
     command,
     compare_and_set,
     lifetime,
-    set_if_absent,
+    set_again,
     set_once,
 )
 from tests.support.valkey import Server
@@ -191,10 +191,8 @@ def test_a_command_is_an_array_of_bulk_strings() -> None:
 
 
 def test_set_once_is_the_command_it_says() -> None:
-    assert set_once(b"n", b"t" * 16, b"80000") == command(
-        b"SET", b"n", b"t" * 16, b"NX", b"GET", b"PX", b"80000"
-    )
-    assert set_if_absent(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"PX", b"1000")
+    assert set_once(b"n", b"t" * 16, b"80000") == command(b"SET", b"n", b"t" * 16, b"NX", b"PX", b"80000")
+    assert set_again(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"GET", b"PX", b"1000")
 
 
 @pytest.mark.parametrize("with_ifeq", [True, False])
