@@ -6,7 +6,9 @@ before the connection broke is tried again like the others, and recognised by it
 
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from redis.exceptions import InvalidResponse
 
@@ -17,6 +19,7 @@ from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, co
 from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.redis.vitals import parse_info
 from dpop_middleware.replay.redis.writes import (
+    CHANGED,
     EVICTED,
     FENCED,
     FORGOTTEN,
@@ -31,14 +34,25 @@ from dpop_middleware.replay.redis.writes import (
     unavailable,
 )
 
-__all__ = ["REDIRECTIONS", "Again", "Batch"]
+__all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 
 # Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
-
+MOST_IN_BATCH: Final = 512
 
 Again = list[tuple[PendingWrite, ServerError]]
+
+
+def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
+    """Take a batch off `queue`, and the writes before it whose time is over: nobody waits for the rest."""
+    writes: list[PendingWrite] = []
+    late: list[PendingWrite] = []
+    while queue and len(writes) < MOST_IN_BATCH:
+        write = queue.popleft()
+        if not write.answer.done():
+            (late if write.deadline <= now else writes).append(write)
+    return writes, late
 
 
 class Batch:
@@ -87,6 +101,9 @@ class Batch:
         """
         self._sent = at
         self._look = self._fence.vitals.look(at)
+        if self._look:
+            # What a server tells may be kept from us all the same: it is relied on for a second.
+            self._fence.standing.watched.clear()
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
@@ -131,7 +148,7 @@ class Batch:
                 "until +get is granted and the connection is opened anew"
             )
         if self._fence.active:
-            self._reading.judge(now=now, at=at)
+            self._reading.judge(replies, now=now, at=at)
             self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
 
@@ -229,6 +246,11 @@ class Batch:
         error = self._reading.elsewhere.get(write.bucket)
         if error is not None:
             self._follow_anchor(write, error, again)
+            return True
+        if write.bucket in self._reading.changed:
+            # Not a try: the anchor is read after the next one.
+            write.unknown, write.tries = True, write.tries - 1
+            again.append((write, CHANGED))
             return True
         if write.bucket in self._fence.standing.foreign:
             write.unknown = True

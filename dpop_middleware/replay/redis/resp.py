@@ -5,6 +5,7 @@ at a time, for a coroutine for each would cost more than all the rest of a reque
 """
 
 import binascii
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -26,6 +27,7 @@ __all__ = [
     "probe_name",
     "set_again",
     "set_once",
+    "track",
 ]
 
 BUCKETS: Final = 1024
@@ -73,6 +75,15 @@ def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool)
     return command(b"EVAL", COMPARE_AND_SET, b"1", name, found, value)
 
 
+def track(name: bytes) -> list[bytes]:
+    """Have the server tell, by pushes, of changes to what is read: at once of one to `name`."""
+    return [
+        command(b"CLIENT", b"TRACKING", b"ON"),
+        command(b"GET", name),
+        command(b"SET", name, b"1", b"PX", b"1000"),
+    ]
+
+
 def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
     """The name of a key that a health check writes, never that of an entry; `tag` pins it to a slot."""
     return b"%b::health:%b%b" % (prefix, number, tag)
@@ -86,8 +97,9 @@ def lifetime(now: float, expires_at: float) -> bytes:
 class Buckets:
     """The names of a store's buckets. `prefix` is the store's, `spread` says whether it is a cluster.
 
-    By number of the bucket: `anchors` holds the anchors' names, `reads` the commands that read them, `slots`
-    a cluster's slots, `touched` the names of keys that are written to give replicas something to confirm.
+    By number of the bucket: `anchors` holds the anchors' names (`numbers` is the way back), `reads` the
+    commands that read them, `slots` a cluster's slots, `touched` the names of keys that are written to give
+    replicas something to confirm, or to see whether that is told.
     """
 
     def __init__(self, prefix: bytes, *, spread: bool) -> None:
@@ -96,6 +108,7 @@ class Buckets:
         self._homes = tuple(home + b":" for home in homes)
         self.anchors = tuple(home + b"::anchor" for home in homes)
         self.reads = tuple(command(b"GET", name) for name in self.anchors)
+        self.numbers = {name: number for number, name in enumerate(self.anchors)}
         self.touched = tuple(home + b"::wait" for home in homes)
         self.slots = tuple(key_slot(name) for name in self.anchors) if spread else (0,)
 
@@ -125,10 +138,15 @@ class Incomplete(Exception):
     """The reply goes on in bytes that have not arrived."""
 
 
+# Replies, where what was read ends, and pushes.
+Parsed = tuple[list[object], int, list[object]]
+
+
 class Replies:
     """The replies on one connection, in order.
 
-    Pushes before the last expected reply are left out; nothing here asks for any. Any other is dirt.
+    What the server says unasked, its pushes, may stand between them, or come alone: `pushes` collects them.
+    Any other reply that nobody asked for is dirt.
     """
 
     def __init__(self) -> None:
@@ -136,6 +154,7 @@ class Replies:
         self._wanted = 0
         self._usual = b""
         self._usual_replies: Sequence[object] = ()
+        self.pushes: list[object] = []
 
     def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
         """Something was sent that gets `count` replies, at least one.
@@ -148,36 +167,40 @@ class Replies:
     def feed(self, data: bytes) -> list[object] | None:
         """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
 
-        Raises redis-py's `InvalidResponse` when it is not RESP or goes on after the last of them.
+        Raises redis-py's `InvalidResponse` when it is not RESP, or there is another reply after the last of
+        them.
         """
         data = self._unread + data
         try:
-            replies = self._parse(data)
+            replies, end, pushes = self._parse(data)
         except Incomplete:
             self._unread = data
             return None
         except (ValueError, RecursionError) as error:
             raise InvalidResponse("the server's reply can't be read") from error
-        self._unread, self._wanted = b"", 0
+        self._unread, self._wanted = data[end:], 0
+        self.pushes += pushes
         return replies
 
-    def _parse(self, data: bytes) -> list[object]:
-        if not self._usual or not data.endswith(self._usual):
+    def _parse(self, data: bytes) -> Parsed:
+        if not data.endswith(self._usual):
             return _parse_all(data, self._wanted)
         before = self._wanted - len(self._usual_replies)
-        rest = data[: -len(self._usual)]
+        rest = data[: len(data) - len(self._usual)]
         if rest == OK * before:
-            return [*[b"OK"] * before, *self._usual_replies]
-        try:
-            return [*_parse_all(rest, before), *self._usual_replies]
-        except (Incomplete, InvalidResponse, ValueError):
-            # It only looks like them.
-            return _parse_all(data, self._wanted)
+            return [*[b"OK"] * before, *self._usual_replies], len(data), []
+        with contextlib.suppress(Incomplete, InvalidResponse, ValueError):
+            replies, end, pushes = _parse_all(rest, before)
+            if end == len(rest):
+                return [*replies, *self._usual_replies], len(data), pushes
+        # It only looks like them.
+        return _parse_all(data, self._wanted)
 
 
-def _parse_all(data: bytes, count: int) -> list[object]:
-    """The `count` replies that `data` consists of."""
+def _parse_all(data: bytes, count: int) -> Parsed:
+    """The `count` replies at the beginning of `data`, and the pushes between and after them."""
     replies: list[object] = []
+    pushes: list[object] = []
     position = 0
     while len(replies) < count:
         if data.startswith(OK, position):
@@ -185,12 +208,21 @@ def _parse_all(data: bytes, count: int) -> list[object]:
             position += len(OK)
             continue
         marker, reply, position = _parse(data, position)
-        if marker not in b">|":
+        if marker == b">":
+            pushes.append(reply)
+        elif marker != b"|":
             replies.append(reply)
-    if position < len(data):
-        # Who sends one too many may have sent it first: none of them is sure.
-        raise InvalidResponse("the server sent more replies than there were questions")
-    return replies
+    while position < len(data):
+        if data[position : position + 1] != b">":
+            # Who sends one too many may have sent it first: none of them is sure.
+            raise InvalidResponse("the server sent more replies than there were questions")
+        try:
+            _, push, position = _parse(data, position)
+        except Incomplete:
+            # The rest of it comes with what is read next.
+            break
+        pushes.append(push)
+    return replies, position, pushes
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:

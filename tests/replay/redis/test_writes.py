@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
 from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
-from dpop_middleware.replay.redis.writes import AnchorReading, PendingWrite
+from dpop_middleware.replay.redis.writes import CHANGED, AnchorReading, PendingWrite
 from tests.support.replay import entry
 from tests.support.slots import entry_in, slots_between
 
@@ -191,6 +191,83 @@ async def test_odd_replies_put_the_connection_in_doubt(quiet: Fence, reply: obje
     else:
         with pytest.raises(ServerError):
             Landed(quiet, [write(0)], b"OK", ServerError("WRONGTYPE no"))
+
+
+@pytest.fixture
+async def watched() -> Fence:
+    """The same; its server tells of changes, and the first two buckets were read."""
+    made = fence()
+    made.standing.watches = True
+    Landed(made, [write(0), write(1)], b"OK", b"OK", KNOWN, KNOWN)
+    return made
+
+
+def told(fence: Fence, item: PendingWrite) -> None:
+    fence.standing.heed([b"invalidate", [BUCKETS.anchors[item.bucket]]])
+
+
+async def test_an_anchor_whose_changes_are_told_is_not_read_again(watched: Fence) -> None:
+    one, new, used = write(0), write(2), write(0)
+    Landed(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
+    assert [item.answer.result() for item in (one, new, used)] == [True, True, False]
+    assert watched.sights.of(one.bucket).at == NOW + 0.5
+    told(watched, one)
+    Landed(watched, [write(0)], b"OK", KNOWN)
+
+
+async def test_with_each_look_the_anchors_are_read_again(watched: Fence) -> None:
+    Landed(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
+
+
+async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:
+    new, used = write(0), write(0)
+    batch = Batch([new, used], Settings(), watched, PublishedRetentions(b"dpop", LivingRetentions()), True)
+    assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 2
+    told(watched, new)
+    batch.land([b"OK", None], now=NOW, at=NOW)
+    assert batch.outcome == [(new, CHANGED)]
+    assert new.unknown
+    assert new.tries == -1
+    assert not new.answer.done()
+    assert used.answer.result() is False
+    # This time the anchor is read.
+    lost = Anchor.new(identity_of(INFO), NOW + 5, server_time=NOW).value
+    Landed(watched, [new], None, lost)
+    assert isinstance(new.answer.result(), Unavailable)
+
+
+async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(watched: Fence) -> None:
+    item, sent_on = write(0), write(1)
+    landed = Landed(watched, [item, sent_on], MOVED, ServerError("OOM no"), at=NOW + 0.5)
+    assert landed.batch.outcome == [(item, MOVED)]
+    assert not item.vouched
+    assert watched.sights.of(item.bucket).at == NOW
+    assert watched.sights.of(sent_on.bucket).at == NOW
+    # What has moved may come back as something else.
+    assert not watched.standing.stands(item.bucket)
+    assert watched.standing.stands(sent_on.bucket)
+
+
+async def test_a_bucket_that_moves_between_two_writes_is_asked_for_there(watched: Fence) -> None:
+    before, after = write(0), write(0)
+    landed = Landed(watched, [before, after], b"OK", MOVED)
+    assert landed.batch.outcome == [(before, MOVED), (after, MOVED)]
+    assert before.unknown
+    assert not after.unknown
+
+
+async def test_who_is_sent_on_while_the_slot_moves_knows_that_the_anchor_stands(watched: Fence) -> None:
+    sent_on = write(0)
+    landed = Landed(watched, [sent_on], ASK)
+    assert landed.batch.outcome == [(sent_on, ASK)]
+    assert sent_on.vouched
+
+
+async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:
+    item = write(0)
+    watched.standing.owe(item.bucket, KNOWN, KNOWN)
+    Landed(watched, [item], b"OK", b"OK", KNOWN)
+    assert item.answer.result() is True
 
 
 async def test_who_may_run_no_script_replaces_without_comparing(
