@@ -1,8 +1,8 @@
 """A queue of writes to one server, and when they are refused without asking it.
 
-While a batch is on its way the next one gathers. One task owns the connection, so that a request which is
-cancelled takes nothing with it. After any doubt the connection is thrown away, and each write whose outcome
-is unknown is tried once more with the same owner, in its own time.
+While a batch is on its way the next one gathers, in a cluster for some turns of the event loop more. One task
+owns the connection, so that a request which is cancelled takes nothing with it. After any doubt it is thrown
+away, and each write whose outcome is unknown is tried once more with the same owner, in its own time.
 
     state    a request         what happens                               the next state
     -------  ----------------  -----------------------------------------  ------------------------------
@@ -39,6 +39,7 @@ from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, u
 __all__ = ["State", "Writer"]
 
 MOST_TRIES = 2
+TURNS = 2
 State = Literal["opening", "judging", "pausing", "closed"]
 
 
@@ -63,10 +64,7 @@ class Writer:
         self._batch: Batch | None = None
         self._woken = asyncio.Event()
         self._last_error: Exception | None = None
-        self._may_begin = False
-        self._has_to_survey = False
-        self._reopening = False
-        self.closed = False
+        self._may_begin = self._has_to_survey = self._reopening = self.closed = False
         # Not in the context of whichever request came first.
         context = contextvars.Context()
         self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
@@ -74,7 +72,7 @@ class Writer:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing waits here."""
-        return not self._queue and not self._flying and not self._inquiry.is_running
+        return not (self._queue or self._flying or self._inquiry.is_running)
 
     @property
     def state(self) -> State:
@@ -138,8 +136,7 @@ class Writer:
             self._send(connection, [write])
         except Exception:  # noqa: BLE001 - the task meets it again, and knows what to do
             self._flying = []
-            return False
-        return True
+        return bool(self._flying)
 
     async def _run(self) -> None:
         try:
@@ -163,6 +160,9 @@ class Writer:
     async def _sleep(self) -> None:
         await self._woken.wait()
         self._woken.clear()
+        # What other masters have answered is read in the first, and brings more for this one in the next.
+        for _ in range(TURNS if self._queue and self._around else 0):
+            await asyncio.sleep(0)
 
     async def _turn(self) -> None:
         self._may_begin = False

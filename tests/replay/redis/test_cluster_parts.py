@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.loop_clock import LoopClock
-from tests.support.replay import cluster_nodes, standalone
+from tests.support.replay import cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST
 
@@ -24,8 +26,9 @@ BUCKETS = Buckets(b"dpop", spread=True)
 SCRIPTED = identity_of(ServerInfo(run_id="a" * 40, replication_id="b" * 40))
 
 
-def cluster(port: int = 1, *, timeout: float = 0.25) -> Cluster:
-    return Cluster(cluster_nodes(f"redis+cluster://{HOST}:{port}"), Settings(timeout=timeout), BUCKETS)
+def cluster(port: int = 1, *, timeout: float = 0.25, on_exchange: ExchangeSink | None = None) -> Cluster:
+    settings = Settings(timeout=timeout, on_exchange=on_exchange)
+    return Cluster(cluster_nodes(f"redis+cluster://{HOST}:{port}"), settings, BUCKETS)
 
 
 def shared_by(*servers: ScriptedServer) -> Callable[[tuple[bytes, ...]], bytes | None]:
@@ -74,10 +77,12 @@ async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
     await made.aclose()
 
 
-async def opened(*servers: ScriptedServer, timeout: float = 20.0) -> Cluster:
+async def opened(
+    *servers: ScriptedServer, timeout: float = 20.0, on_exchange: ExchangeSink | None = None
+) -> Cluster:
     """A cluster whose masters were met, and their anchors written and read."""
     servers[0].script = shared_by(*servers)
-    made = cluster(servers[0].port, timeout=timeout)
+    made = cluster(servers[0].port, timeout=timeout, on_exchange=on_exchange)
     made.open()
     await until(lambda: sum(len(server.keys) for server in servers) == len(BUCKETS.anchors))
     sizes = [len(made.buckets((HOST, server.port))) for server in servers]
@@ -97,6 +102,31 @@ async def test_where_one_server_has_other_data_the_others_are_looked_at(
             made.look_around((HOST, scripted.port))
             await asyncio.sleep(0.01)
     assert reads(scripted) == before[0]
+    await made.aclose()
+
+
+async def test_who_asks_again_just_after_an_answer_travels_with_those_who_waited(
+    scripted: ScriptedServer,
+) -> None:
+    exchanges: list[StoreExchange] = []
+    made, loop = await opened(scripted, on_exchange=exchanges.append), asyncio.get_running_loop()
+
+    def ask() -> PendingWrite:
+        write = PendingWrite(entry(), BUCKETS, 20.0, loop)
+        made.submit(write)
+        return write
+
+    scripted.hold(b"SET")
+    before, first = len(scripted.commands), ask()
+    await until(lambda: len(scripted.commands) > before)
+    waiting = ask()
+    scripted.release()
+    assert await first.answer is True
+    # As somebody does whom another master has answered.
+    await asyncio.sleep(0)
+    late = ask()
+    assert await waiting.answer is await late.answer is True
+    assert [exchange.entries for exchange in exchanges] == [1, 2]
     await made.aclose()
 
 
