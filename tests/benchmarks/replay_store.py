@@ -4,12 +4,13 @@
 
 Starts its own Valkey. Prints client CPU, server CPU and latency at 1, 16, 64 and 256 in flight, memory for
 each entry, and with `--cluster` the same on three masters; exits with 1 when a bar is missed. Ratios hold
-within one run; absolute times drift.
+within one run, and are medians over rounds that are measured in turns; absolute times drift.
 """
 
 import argparse
 import asyncio
 import secrets
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,7 +29,11 @@ BARS = {
     "server CPU at 64": 0.30,
     "latency at 1": 1.0,
     "bytes for each entry": 120.0,
+    "cluster, client CPU at 64": 0.25,
+    "cluster, server CPU at 64": 0.35,
 }
+# Long: a machine that is busy with something else is to slow things down, not to end the measurement.
+TIMEOUT = 5.0
 
 ROUNDS = 10
 WIDTHS = (8, 6, 8, 6, 8, 6, 8, 9)
@@ -39,16 +44,12 @@ CPU = Callable[[], Awaitable[float]]
 
 @dataclass
 class Cost:
-    """Measurements of one operation, summed over the rounds; times in seconds."""
+    """Measurements of one operation, by round: CPU in microseconds for one, other times in seconds."""
 
-    client_cpu: float = 0.0
-    server_cpu: float = 0.0
+    client_cpu: list[float] = field(default_factory=list)
+    server_cpu: list[float] = field(default_factory=list)
     wall: float = 0.0
     latencies: list[float] = field(default_factory=list)
-
-    def each(self, total: float) -> float:
-        """Microseconds for one operation."""
-        return total / len(self.latencies) * 1e6
 
     def percentile(self, percent: int) -> float:
         """A latency in microseconds."""
@@ -82,18 +83,24 @@ async def measure(cost: Cost, operation: Operation, in_flight: int, count: int, 
     server_before = await server_cpu()
     cpu_before, wall_before = time.process_time(), time.perf_counter()
     await asyncio.gather(*(worker(count // in_flight) for _ in range(in_flight)))
-    cost.client_cpu += time.process_time() - cpu_before
+    each = 1e6 / (count // in_flight * in_flight)
+    cost.client_cpu.append((time.process_time() - cpu_before) * each)
     cost.wall += time.perf_counter() - wall_before
-    cost.server_cpu += await server_cpu() - server_before
+    cost.server_cpu.append((await server_cpu() - server_before) * each)
+
+
+def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
+    """What one costs by the other: the median over the rounds, in each of which they were neighbours."""
+    return statistics.median(one / other for one, other in zip(ours, plain, strict=True))
 
 
 def show(name: str, cost: Cost, plain: Cost) -> None:
     """One line of the table."""
-    client, plain_client = cost.each(cost.client_cpu), plain.each(plain.client_cpu)
-    server, plain_server = cost.each(cost.server_cpu), plain.each(plain.server_cpu)
+    client, server = statistics.median(cost.client_cpu), statistics.median(cost.server_cpu)
     p50, plain_p50 = cost.percentile(50), plain.percentile(50)
     print(
-        f"{name:28} {client:8.1f} {client / plain_client:6.2f} {server:8.2f} {server / plain_server:6.2f} "
+        f"{name:28} {client:8.1f} {ratio(cost.client_cpu, plain.client_cpu):6.2f} "
+        f"{server:8.2f} {ratio(cost.server_cpu, plain.server_cpu):6.2f} "
         f"{p50:8.0f} {p50 / plain_p50:6.2f} {cost.percentile(99):8.0f} {len(cost.latencies) / cost.wall:9.0f}"
     )
 
@@ -122,8 +129,8 @@ async def compare(
         show(f"set(nx, px), {in_flight} in flight", plain, plain)
         show(f"add, {in_flight} in flight", ours, plain)
         if in_flight == 64:
-            ratios["client CPU at 64"] = ours.each(ours.client_cpu) / plain.each(plain.client_cpu)
-            ratios["server CPU at 64"] = ours.each(ours.server_cpu) / plain.each(plain.server_cpu)
+            ratios["client CPU at 64"] = ratio(ours.client_cpu, plain.client_cpu)
+            ratios["server CPU at 64"] = ratio(ours.server_cpu, plain.server_cpu)
         if in_flight == 1:
             ratios["latency at 1"] = ours.percentile(50) / plain.percentile(50)
     return ratios
@@ -143,6 +150,9 @@ async def take_turns(
                 # At once: what a server frees in the background would be charged to what is measured next.
                 # redis-py has not annotated it.
                 await server.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
+            # What a store does after that, once, is no entry's cost: a cluster's 1,024 anchors are due then.
+            for _ in range(10 * len(servers)):
+                await asyncio.gather(*(operation() for _ in range(100)))
             await measure(cost, operation, in_flight, n // ROUNDS, cpu)
     return costs
 
@@ -186,31 +196,32 @@ async def standalone(n: int) -> dict[str, float]:
     """One server."""
     with Server() as server:
         client = Redis.from_url(server.url, max_connections=300)
-        store = RedisReplayStore.from_url(server.url, new_server="accept")
+        store = RedisReplayStore.from_url(server.url, new_server="accept", timeout=TIMEOUT)
         ratios = await compare("standalone", store, client, [client], n)
         await store.aclose()
         await client.aclose()
     return ratios
 
 
-async def cluster(n: int) -> None:
+async def cluster(n: int) -> dict[str, float]:
     """Three masters."""
     with Cluster(masters=3, replicas=0) as nodes:
         client = RedisCluster.from_url(nodes.servers[0].url, max_connections=300)
         readers = [Redis.from_url(server.url) for server in nodes.servers]
-        store = RedisReplayStore.from_url(nodes.url, new_server="accept")
-        await compare("cluster of three masters", store, client, readers, n)
+        store = RedisReplayStore.from_url(nodes.url, new_server="accept", timeout=TIMEOUT)
+        ratios = await compare("cluster of three masters", store, client, readers, n)
         await store.aclose()
         await client.aclose()
         for reader in readers:
             await reader.aclose()
+    return {f"cluster, {name}": ratio for name, ratio in ratios.items()}
 
 
 async def measured(n: int, entries: int, *, with_cluster: bool) -> dict[str, float]:
     """Everything; returns the figures that have bars."""
     figures = await standalone(n)
     if with_cluster:
-        await cluster(n)
+        figures |= await cluster(n)
     print(f"\nMemoryReplayStore.add: {await memory_store(entries // 2):.1f} us")
     for name in implementations():
         size = await memory(name, entries)
@@ -223,6 +234,8 @@ def judge(figures: Mapping[str, float]) -> bool:
     """Print the bars; whether all are met."""
     met = True
     for name, bar in BARS.items():
+        if name not in figures:
+            continue
         missed = figures[name] > bar
         met = met and not missed
         print(f"{name:24} {figures[name]:8.2f}   bar {bar:6.2f}   {'MISSED' if missed else 'ok'}")
