@@ -1,6 +1,7 @@
 """Keys that are fetched and kept fresh: by the clock, through outages, for many waiters, after a fork."""
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ class World:
     """An issuer and two clocks.
 
     `answer` is what the issuer gives, or raises, after each of `answers`; while `open` is clear it keeps one
-    waiting.
+    waiting. `at_a_look` is called whenever the source looks at the clock.
     """
 
     def __init__(self, lifetimes: Lifetimes = LIFETIMES) -> None:
@@ -40,12 +41,17 @@ class World:
         self.fetches = 0
         self.open = threading.Event()
         self.open.set()
+        self.at_a_look: Callable[[], None] = lambda: None
         self.source = self.new_source(lifetimes)
 
     def new_source(self, lifetimes: Lifetimes) -> RemoteKeySource:
         return RemoteKeySource(
-            self.fetch, lifetimes=lifetimes, clock=lambda: self.now, monotonic=lambda: self.uptime
+            self.fetch, lifetimes=lifetimes, clock=self.clock, monotonic=lambda: self.uptime
         )
+
+    def clock(self) -> float:
+        self.at_a_look()
+        return self.now
 
     def fetch(self) -> KeySet:
         self.fetches += 1
@@ -601,12 +607,24 @@ async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
 
 async def test_two_who_saw_the_same_state_fetch_once() -> None:
     world = World()
-    # As when another thread's fetch lands between the two steps of a request.
-    seen = world.source._state  # pyright: ignore[reportPrivateUsage]
-    await world.source.load()
-    world.source._start(seen)  # pyright: ignore[reportPrivateUsage]
-    await world.settled()
-    assert world.fetches == 1
+    world.answer = ValueError("not now")
+    await refused(world.source.load())
+    world.passes(1)
+    world.answer = KeySet(())
+    looks, others = itertools.count(1), list[KeySet]()
+
+    async def other() -> None:
+        others.append(await world.source.load())
+
+    def at_a_look() -> None:
+        # Another thread fetches while this request looks how old the failure is that it saw.
+        if next(looks) == 1:
+            loops(1, other)
+
+    world.at_a_look = at_a_look
+    assert await world.source.load() is world.answer
+    assert others == [world.answer]
+    assert world.fetches == 2
 
 
 async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
