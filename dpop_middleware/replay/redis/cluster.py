@@ -30,7 +30,7 @@ __all__ = ["Cluster"]
 MOST_REDIRECTS = 5
 SHORTEST_REFRESH = 0.1
 # What follows MOVED and ASK.
-_SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) (.*):([0-9]{1,5})")
+_SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) ([!-~]*):([0-9]{1,5})")
 
 
 class Cluster:

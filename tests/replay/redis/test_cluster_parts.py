@@ -242,11 +242,13 @@ async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at
     await known.aclose()
 
 
-@pytest.mark.parametrize("slot", ["16384", "-1", "x", "99999"])
-async def test_a_slot_that_does_not_exist_moves_nowhere(scripted: ScriptedServer, slot: str) -> None:
+@pytest.mark.parametrize(
+    "where", [f"16384 {HOST}:1", f"-1 {HOST}:1", f"x {HOST}:1", f"99999 {HOST}:1", "1 a\x1b[2Jb:1"]
+)
+async def test_a_slot_or_a_host_that_can_not_be_moves_nothing(scripted: ScriptedServer, where: str) -> None:
     made = await opened(scripted)
-    made.look_again(ServerError(f"MOVED {slot} {HOST}:1"), by=(HOST, scripted.port))
-    assert made.tag((HOST, 1)) is None
+    made.look_again(ServerError(f"MOVED {where}"), by=(HOST, scripted.port))
+    assert [made.tag((host, 1)) for host in (HOST, "a\x1b[2Jb")] == [None, None]
     assert len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors)
     await made.aclose()
 
