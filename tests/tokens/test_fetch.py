@@ -147,6 +147,13 @@ def test_answers_that_are_refused(server: IssuerServer, script: Script, reason: 
     assert str(caught.value).startswith(f"{server.origin}/jwks: ")
 
 
+def test_what_an_answer_says_reaches_no_log_as_it_is(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [b"HTTP/1.1 \x1b[2J\rthe keys are fine\r\n\r\n"]
+    with pytest.raises(FetchError) as caught:
+        get(f"{server.origin}/jwks")
+    assert str(caught.value).endswith(r"BadStatusLine: HTTP/1.1 \x1b[2J\rthe keys are fine\r\n")
+
+
 def redirecting(status: int, location: str) -> Script:
     return answer(b"", status=status, headers={"Location": location})
 

@@ -7,9 +7,10 @@ have answered wait for that.
 import asyncio
 import contextvars
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
@@ -37,6 +38,7 @@ MOST_ASKED = 3
 MOST_HELD = 5
 # Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.
 PATIENCE = 2.0
+_HOST: Final = re.compile(rb"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def _parse(reply: list[object], asked: Address, cluster: ClusterNodes) -> Topolo
 
 def _address(node: object, asked: Address, cluster: ClusterNodes) -> Address:
     match node:
-        case [bytes() | None as host, int(port), *_]:
+        case [bytes() | None as host, int(port), *_] if _HOST.fullmatch(host or b""):
             # A node that doesn't know its own address leaves it empty: it is the one that we reached.
             address = (host.decode() if host else asked[0], port)
             return cluster.announced(address)

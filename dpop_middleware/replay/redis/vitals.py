@@ -113,7 +113,8 @@ def parse_info(text: bytes) -> ServerInfo:
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
-        fields[name] = value
+        # Some of them are logged.
+        fields[name] = value if value.isascii() and value.isprintable() else ""
     seconds = _integer(fields, "server_time_usec")
     software = fields.get("server_name") or "redis"
     return ServerInfo(

@@ -4,18 +4,21 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.loop_clock import LoopClock
-from tests.support.replay import cluster_nodes, standalone
+from tests.support.replay import cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST
 
@@ -237,3 +240,29 @@ async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at
         scripted.cut()
         await until(lambda: known.connection is None)
     await known.aclose()
+
+
+@pytest.mark.parametrize(
+    "where", [f"16384 {HOST}:1", f"-1 {HOST}:1", f"x {HOST}:1", f"99999 {HOST}:1", "1 a\x1b[2Jb:1"]
+)
+async def test_a_slot_or_a_host_that_can_not_be_moves_nothing(scripted: ScriptedServer, where: str) -> None:
+    made = await opened(scripted)
+    made.look_again(ServerError(f"MOVED {where}"), by=(HOST, scripted.port))
+    assert [made.tag((host, 1)) for host in (HOST, "a\x1b[2Jb")] == [None, None]
+    assert len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors)
+    await made.aclose()
+
+
+async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(scripted: ScriptedServer) -> None:
+    known = {(HOST, scripted.port): (HOST, scripted.port)}
+    nodes = replace(cluster_nodes(scripted.url.replace("redis:", "redis+cluster:")), remap=known.__getitem__)
+    scripted.script = shared_by(scripted)
+    made = Cluster(nodes, Settings(timeout=20.0), BUCKETS)
+    made.open()
+    await until(lambda: made.tag((HOST, scripted.port)) is not None)
+    write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+    made.redirect(write, ServerError("ASK 1 elsewhere:1"), by=(HOST, scripted.port))
+    outcome = await write.answer
+    assert isinstance(outcome, Unavailable)
+    assert outcome.actual == "ASK"
+    await made.aclose()

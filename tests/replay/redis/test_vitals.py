@@ -57,7 +57,13 @@ def test_what_a_server_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff\xfe\r\n:::\r\n", b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n"]
+    "text",
+    [
+        b"",
+        b"\xff\xfe\r\n:::\r\n",
+        b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n",
+        b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
+    ],
 )
 def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
