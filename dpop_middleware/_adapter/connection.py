@@ -148,7 +148,12 @@ class Connection:
     async def authenticate(
         self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
     ) -> VerifiedRequest:
-        """Authenticate the connection of `scope` as `judge` does; raises `errors.DPoPError` for a refusal."""
+        """Authenticate the connection of `scope` as `judge` does.
+
+        Raises `errors.DPoPError` for a refusal, and ConfigurationError for a scope that is neither a
+        request's nor a WebSocket's.
+        """
+        check_scope_type(scope)
         verdict = await self.judge(resource_server, scope, requirements)
         if isinstance(verdict, DPoPError):
             # A copy: a traceback holds this frame, and so the connection.
@@ -161,10 +166,8 @@ class Connection:
         """Authenticate the connection of `scope` once, and show the application who it is.
 
         Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Adapters that run at the same time wait for
-        one another. A refusal is returned, also that of a request which was refused before. Raises
-        ConfigurationError for a scope that is neither a request's nor a WebSocket's.
+        one another. A refusal is returned, also that of a request which was refused before.
         """
-        check_scope_type(scope)
         request = self.request(scope)
         key = (resource_server.verification, scope["path"])
         while key in self._turns:

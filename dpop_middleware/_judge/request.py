@@ -27,13 +27,7 @@ from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import (
-    MAX_FIELDS,
-    Credentials,
-    ResourceRequest,
-    credentials,
-    one_proof,
-)
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
@@ -125,8 +119,15 @@ class RequestVerification:
 
         `started` is kept with the evidence. What is wrong is returned, with what is known of the request.
         """
+        if request.fields > MAX_FIELDS:
+            return InvalidRequest(
+                "the request has too many header fields",
+                check=Check.AUTHORIZATION,
+                expected=MAX_FIELDS,
+                actual=request.fields,
+            )
         try:
-            scheme, presented = _credentials(request)
+            scheme, presented = credentials(request.authorization)
         except DPoPError as error:
             return error
         token: AccessToken | None = None
@@ -244,17 +245,6 @@ def _quotes(error: Exception, token: str) -> bool:
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
     )
-
-
-def _credentials(request: ResourceRequest) -> Credentials:
-    if request.fields > MAX_FIELDS:
-        raise InvalidRequest(
-            "the request has too many header fields",
-            check=Check.AUTHORIZATION,
-            expected=MAX_FIELDS,
-            actual=request.fields,
-        )
-    return credentials(request.authorization)
 
 
 def _client(token: AccessToken, known: object, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
