@@ -116,7 +116,10 @@ async def explain(
         elif carried is not None and is_remote is not None and is_remote(carried.access_token):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
         try:
-            token = (await verification.verify(request, policy)).access_token
+            judged = await verification.judge(request, policy)
+            if isinstance(judged, DPoPError):
+                raise judged
+            token = judged.access_token
             requirements.check(token, now=now)
         except DPoPError as refused:
             error, status = refused, refused.status
