@@ -106,9 +106,8 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
             raise InvalidDPoPProof(
                 "the DPoP proof uses a JOSE extension that is not supported", check=Check.CRIT, actual=member
             )
-    alg, jwk = header.get("alg"), header.get("jwk")
-    check_algorithm(alg, algorithms)
-    algorithm = ALGORITHMS[alg]
+    check_algorithm(header.get("alg"), algorithms)
+    algorithm, jwk = ALGORITHMS[header["alg"]], header.get("jwk")
     if not isinstance(jwk, dict):
         raise InvalidDPoPProof("the DPoP proof has no jwk", check=Check.JWK)
     try:

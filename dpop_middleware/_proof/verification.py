@@ -195,7 +195,7 @@ class ProofVerification:
         """
         try:
             first = await self.store.add(judged.entry)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the store may be anybody's; what fails is refused
             failed = _of_store(error)
             raise self._answer_to(failed, judged, policy) from failed.__cause__
         if first is not True:
@@ -205,7 +205,7 @@ class ProofVerification:
         """Have the store remember `entry`; return whether it is the first time. Raises `errors.DPoPError`."""
         try:
             return await self.store.add(entry) is True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as above
             failed = _of_store(error)
             raise failed from failed.__cause__
 
