@@ -266,3 +266,30 @@ async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(script
     assert isinstance(outcome, Unavailable)
     assert outcome.actual == "ASK"
     await made.aclose()
+
+
+async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedServer() as away:
+        made = await opened(scripted, away)
+    clock = LoopClock(monkeypatch)
+
+    async def refused() -> None:
+        write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        while write.bucket not in made.buckets((HOST, away.port)):
+            write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        made.submit(write)
+        assert isinstance(await write.answer, Unavailable)
+
+    await refused()
+    # The second pause is longer than two looks are apart.
+    looks = asked(scripted, b"CLUSTER")
+    clock.now += 0.1
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 1)
+    clock.now += 0.15
+    await asyncio.to_thread(time.sleep, 0.05)
+    assert asked(scripted, b"CLUSTER") == looks + 1
+    await refused()
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 2)
+    await made.aclose()
