@@ -159,6 +159,19 @@ def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connect
         looked(dataclasses.replace(MASTER, **changes), after=10)
 
 
+@pytest.mark.parametrize(
+    ("text", "can_be_watched"),
+    [
+        (b"", False),
+        (b"run_id:a", False),
+        (b"uptime_in_seconds:1", False),
+        (b"run_id:a\nuptime_in_seconds:0", True),
+    ],
+)
+def test_a_server_is_watched_by_its_run_and_the_time_of_that(text: bytes, can_be_watched: bool) -> None:
+    assert parse_info(text).can_be_watched is can_be_watched
+
+
 def test_only_a_master_has_data_to_move() -> None:
     for role, has in (("master", True), ("slave", False)):
         signs = VitalSigns(heeds_evictions=True)
