@@ -120,17 +120,13 @@ class DPoPMiddleware:
             anonymize(scope)
             await self.app(scope, receive, send)
             return
-        try:
-            verified = await connection.authenticate(self.resource_server, scope, self._requirements)
-        except DPoPError as error:
-            response = error_response(self.resource_server, error, scope)
+        verdict = await connection.judge(self.resource_server, scope, self._requirements)
+        if isinstance(verdict, DPoPError):
+            await send_refusal(error_response(self.resource_server, verdict, scope), scope, send)
+        elif self._close_at_expiry:
+            await self._serve_until_expiry(verdict.access_token, scope, receive, send)
         else:
-            if self._close_at_expiry:
-                await self._serve_until_expiry(verified.access_token, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-            return
-        await send_refusal(response, scope, send)
+            await self.app(scope, receive, send)
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("type") != "lifespan":

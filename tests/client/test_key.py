@@ -270,10 +270,10 @@ class TestLoading:
 
     def test_refuses_a_huge_rsa_jwk_before_it_costs_anything(self) -> None:
         huge = base64url.encode(b"\xff" * 2048)
-        started = time.perf_counter()
+        started = time.thread_time()
         with pytest.raises(ValueError, match="2048 to 4096 bits"):
             DPoPKey.from_jwk({"kty": "RSA", "n": huge, "e": "AQAB", "d": huge})
-        assert time.perf_counter() - started < 0.5
+        assert time.thread_time() - started < 0.5
 
     @pytest.mark.parametrize(
         "data",

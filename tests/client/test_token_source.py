@@ -1,7 +1,6 @@
 """Tokens are renewed in time, by one request at a time, and a refresh token is sent once."""
 
 import asyncio
-import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -193,9 +192,21 @@ def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
 def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
     server = Server()
+    came: set[int] = set()
+
+    def clock() -> float:
+        # Whoever comes looks whether the old token still serves; the answer waits until all have looked.
+        came.add(threading.get_ident())
+        if len(came) == 5:
+            server.may_answer.set()
+        return server.now
+
+    source = server.source(clock=clock)
+    source.token()
+    server.now += 1000
     server.error = error
     server.may_answer.clear()
-    source = server.source()
+    came.clear()
     inside = threading.Barrier(5)
 
     def call() -> str:
@@ -205,25 +216,10 @@ def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
         except TokenRequestError as refused:
             return str(refused.error)
 
-    class Waited:
-        """A lock that tells when all callers stand before it."""
-
-        def __init__(self) -> None:
-            self.lock, self.waiting = threading.Lock(), itertools.count(1)
-
-        def __enter__(self) -> None:
-            if next(self.waiting) == 5:
-                server.may_answer.set()
-            self.lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            self.lock.release()
-
-    source._lock = Waited()  # type: ignore[assignment] # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda _: call(), range(5)))
-    assert answers == [error or "token-1"] * 5
-    assert len(server.asked) == 1
+    assert answers == [error or "token-2"] * 5
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])

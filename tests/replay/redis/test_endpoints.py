@@ -6,6 +6,7 @@ import redis
 import trustme
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
@@ -148,7 +149,17 @@ async def test_a_client_gives_its_settings() -> None:
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 0.5
     assert connection.health_check_interval == 0
-    assert connection.retry._retries == 0  # pyright: ignore[reportPrivateUsage]
+    tried: list[Exception] = []
+
+    async def fails() -> None:
+        raise RedisConnectionError
+
+    async def failed(error: Exception) -> None:
+        tried.append(error)
+
+    with pytest.raises(RedisConnectionError):
+        await connection.retry.call_with_retry(fails, failed)
+    assert len(tried) == 1
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:

@@ -141,7 +141,7 @@ async def test_every_bucket_of_every_master_gets_its_anchor(implementation: str)
         await store.open()
         async with asyncio.timeout(10):
             while sum(len(anchors(server)) for server in cluster.servers) < 1024:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
         await store.aclose()
         assert sum(len(anchors(server)) for server in cluster.servers) == 1024
 

@@ -85,9 +85,9 @@ async def until_served(store: RedisReplayStore) -> None:
 
 async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
-    moving = slots_between(0, 1500)
+    moving = slots_between(0, 500)
     busy, idle = patient_store_of(cluster), patient_store_of(cluster)
-    used = in_slots(0, 1500, 60)
+    used = in_slots(0, 500, 60)
     assert await answers(busy, used) == {True: 60}
     assert await answers(idle, in_slots(0, 16383, 30)) == {True: 30}
     async with Load(busy, clients=20, pause=0.01, slots=moving) as load:
@@ -97,7 +97,7 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
         newcomer = patient_store_of(cluster)
         for store in (newcomer, idle):
             assert await answers(store, stolen(used)) == {False: 60}
-            assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
+            assert await answers(store, in_slots(0, 500, 60)) == {True: 60}
         await load.until_accepted_by_all()
     assert load.accepted > 100
     assert load.replays_refused > 0
