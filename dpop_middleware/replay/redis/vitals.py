@@ -51,6 +51,8 @@ _LARGEST_STEP = 1.0
 _DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
 _DIGEST_SIZE: Final = 6
+# Of a number that any server tells: with more of them no time can be reckoned.
+_MOST_DIGITS: Final = 18
 
 
 class ServerUnfit(RedisError):
@@ -139,7 +141,7 @@ def parse_info(text: bytes) -> ServerInfo:
 
 def _integer(fields: Mapping[str, str], name: str) -> int | None:
     value = fields.get(name, "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
 def _digest(text: str) -> bytes:

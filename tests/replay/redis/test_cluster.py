@@ -224,6 +224,7 @@ class TestOddClusters:
             b"MOVED 1 127.0.0.1",
             b"MOVED 1 127.0.0.1:70000",
             b"MOVED 16384 127.0.0.1:1",
+            b"MOVED 1 ?:1",
             b"ASK",
             b"ASK 1 127.0.0.1:",
         ],

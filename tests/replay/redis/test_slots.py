@@ -149,6 +149,24 @@ async def test_where_no_host_is_named_it_is_that_of_the_master_that_answered(
         await store.aclose()
 
 
+async def test_where_names_are_preferred_and_none_is_known_masters_are_at_their_ip_address(
+    implementation: str,
+) -> None:
+    """As with a node that is new in the cluster: the others don't know its host name yet."""
+    options: dict[str, object] = {"cluster-preferred-endpoint-type": "hostname"}
+    with Cluster(masters=3, replicas=0, implementation=implementation, options=options) as cluster:
+        source, receiver, other = cluster.servers
+        store = patient_store_of(cluster)
+        assert await answers(store, in_slots(0, 16383, 40)) == {True: 40}
+        for slot in slots_between(0, 100):
+            await asyncio.to_thread(migrate, slot, source, receiver, [other])
+        async with asyncio.timeout(20):
+            # Where a slot went shows in the topology only.
+            while await answers(store, in_slots(0, 100, 20)) != {True: 20}:
+                await asyncio.sleep(0.05)
+        await store.aclose()
+
+
 async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_own(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     moving = slots_between(0, 800)

@@ -62,6 +62,7 @@ def test_what_a_server_tells() -> None:
         b"",
         b"\xff\xfe\r\n:::\r\n",
         b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n",
+        b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
 )
