@@ -179,3 +179,20 @@ def test_only_a_master_has_data_to_move() -> None:
         info = dataclasses.replace(MASTER, role=role)
         signs.connected(info, lived=0, asked=(NOW, NOW))
         assert signs.still_has(identity_of(info)) is has
+
+
+@pytest.mark.parametrize(
+    ("software", "version", "tells"),
+    [
+        ("valkey", "9.1.0", True),
+        ("valkey", "10.0", True),
+        ("valkey", "9.0.4", False),
+        ("valkey", "unstable", False),
+        ("valkey", "", False),
+        ("redis", "9.1.0", False),
+    ],
+)
+def test_only_a_server_that_was_seen_to_tell_of_every_loss_is_relied_on(
+    software: str, version: str, tells: bool
+) -> None:
+    assert ServerInfo(software=software, version=version).tells_of_changes is tells
