@@ -25,7 +25,7 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 
 def anchors(server: Server) -> list[str]:
     with server.client() as client:
-        return [client.get(name) for name in client.keys("dpop*::anchor")]
+        return [str(client.get(name)) for name in client.keys("dpop*::anchor")]
 
 
 def reads(server: Server) -> int:
