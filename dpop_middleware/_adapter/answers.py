@@ -12,13 +12,21 @@ from starlette.types import Message, Scope, Send
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
 if TYPE_CHECKING:
     from dpop_middleware._metadata import PublishedMetadata
 
-__all__ = ["adding_headers", "can_deny", "error_response", "raw_headers", "send_metadata", "send_refusal"]
+__all__ = [
+    "adding_headers",
+    "can_deny",
+    "error_response",
+    "raw_headers",
+    "send_metadata",
+    "send_refusal",
+    "send_startup_failed",
+]
 
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
@@ -91,6 +99,15 @@ async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> Non
         }
     )
     await send({"type": f"{prefix}http.response.body", "body": response.body})
+
+
+async def send_startup_failed(error: BaseException, send: Send) -> None:
+    """Tell the server that the start failed: an error alone would pass for an application without a lifespan.
+
+    Of an error that isn't ours the class is told. What it says is for whoever gets its traceback.
+    """
+    why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+    await send({"type": "lifespan.startup.failed", "message": f"the resource server can't be opened: {why}"})
 
 
 def can_deny(scope: Scope) -> bool:

@@ -16,6 +16,7 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.proofs import is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -191,8 +192,10 @@ def _token_response(status: int, content: bytes) -> TokenResponse:
             f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
         )
     access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not access_token:
-        raise TokenRequestError(f"{_ENDPOINT}'s answer has no access_token", status=status)
+    if not isinstance(access_token, str) or not is_token(access_token):
+        raise TokenRequestError(
+            f"{_ENDPOINT}'s answer has no access_token that a header field can hold", status=status
+        )
     return TokenResponse(
         access_token=access_token,
         token_type=token_type,

@@ -101,10 +101,11 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
-        digits = len(data) - len(data.translate(None, _DIGITS))
+        short = len(data) <= _MAX_INTEGER_LENGTH
+        digits = 0 if short else len(data) - len(data.translate(None, _DIGITS))
         decoder = _DECODER if digits > _MAX_INTEGER_LENGTH else _DECODER_OF_SHORT_INTEGERS
         value, end = decoder.raw_decode(text)
-        if "\\ud" in text or "\\uD" in text:
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:
@@ -130,8 +131,8 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
     """
     if (
         len(data) > bounds.size
-        or len(data) - len(data.translate(None, _STRUCTURE)) > bounds.structure
-        or data.count(b"{") + data.count(b"[") > bounds.containers
+        or (structure := len(data) - len(data.translate(None, _STRUCTURE))) > bounds.structure
+        or (structure > bounds.containers and data.count(b"{") + data.count(b"[") > bounds.containers)
         or data.count(b"\\") > bounds.escapes
     ):
         raise JOSEError(
