@@ -33,19 +33,10 @@ FIRST_WITH_IFEQ = (8, 1)
 FIRST_TO_TELL = (9, 1)
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
-REWRITING_COMMANDS = frozenset(
-    {
-        "cluster|reset",
-        "config",
-        "config|resetstat",
-        "debug",
-        "flushall",
-        "flushdb",
-        "replicaof",
-        "slaveof",
-        "swapdb",
-    }
-)
+REWRITING_COMMANDS = frozenset({
+    "cluster|reset", "config", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof",
+    "swapdb",
+})  # fmt: skip
 _LOOK_EVERY = 1.0
 _LARGEST_STEP = 1.0
 # By how much two clocks that nobody sets may run apart.
