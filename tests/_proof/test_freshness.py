@@ -179,6 +179,7 @@ def test_a_provider_that_fails_lets_nobody_in() -> None:
     with pytest.raises(Unavailable) as caught:
         known_nonce(proof(nonce="abc"), Strange(), NOW)
     assert (caught.value.check, caught.value.actual) == (Check.NONCE, "KeyError")
+    assert caught.value.description == "the nonce of the DPoP proof can't be checked now"
 
 
 @pytest.mark.parametrize("answer", [True, "abc", object()])
@@ -213,6 +214,7 @@ def test_a_provider_that_can_t_issue() -> None:
     with pytest.raises(Unavailable) as caught:
         issued_nonce(Odd(), NOW)
     assert (caught.value.check, caught.value.actual) == (Check.NONCE, "OverflowError")
+    assert caught.value.description == "a nonce can't be issued now"
 
 
 def test_an_issued_nonce() -> None:
