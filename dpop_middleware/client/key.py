@@ -107,8 +107,8 @@ class DPoPKey:
         jwk = without_unset(jwk)
         usual = _usual_algorithm(jwk)
         private = "priv" if jwk["kty"] == KTY else "d"
-        if private not in jwk:
-            raise ValueError(f"the JWK has no private part: its member {private} is missing")
+        if not isinstance(jwk.get(private), str):
+            raise ValueError(f"the JWK has no private part: its member {private} is missing or no string")
         chosen = algorithm or jwk.get("alg") or usual
         _require_supported(chosen)
         public = _public_part(jwk)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
-from dpop_middleware.policy import SUPPORTED_ALGORITHMS
+from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 
 # Making RSA keys is slow: one for all RSA algorithms.
 RSA = rsa.generate_private_key(65537, 2048)
@@ -257,6 +257,14 @@ class TestLoading:
         jwk = DPoPKey.generate().private_jwk() | change
         with pytest.raises(ValueError, match=r"JWK|key|algorithm"):
             DPoPKey.from_jwk(jwk)
+
+    @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA", *POST_QUANTUM_ALGORITHMS])
+    @pytest.mark.parametrize("value", [7, True, ["x"], {"x": 1}])
+    def test_refuses_a_private_part_that_is_no_string(self, algorithm: str, value: object) -> None:
+        jwk = DPoPKey.generate(algorithm).private_jwk()
+        name = "priv" if "priv" in jwk else "d"
+        with pytest.raises(ValueError, match=f"no private part: its member {name} is missing or no string"):
+            DPoPKey.from_jwk(jwk | {name: value})
 
     def test_refuses_a_public_jwk(self) -> None:
         with pytest.raises(ValueError, match="no private part"):
