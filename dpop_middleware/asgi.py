@@ -87,6 +87,7 @@ class DPoPMiddleware:
         resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
+        self._has_public_paths = bool(self._public_paths)
         self._required = flag("required", required)
         self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
@@ -173,7 +174,7 @@ class DPoPMiddleware:
         if _is_not_origin_form(scope):
             known = _to_origin_form(scope, self.resource_server.verification.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
-        if self._public_paths:
+        if self._has_public_paths:
             if scope in self._public_paths:
                 return True
             if not self._has_told_who_is_locked_out:

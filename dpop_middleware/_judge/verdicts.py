@@ -135,7 +135,7 @@ def error_response(
             error.code,
             error.description,
             parameters,
-            error.scheme,
+            error.refusal.scheme,
             policy.algorithms,
             policy.accept_bearer,
             None if metadata is None else metadata.url(request),

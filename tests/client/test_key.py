@@ -334,6 +334,13 @@ class TestSaving:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [file]
 
+    def test_leaves_no_key_behind_where_it_fails(self, tmp_path: Path) -> None:
+        directory = tmp_path / "key.jwk"
+        directory.mkdir()
+        with pytest.raises(OSError, match="key.jwk"):
+            DPoPKey.generate().save(directory, overwrite=True)
+        assert list(tmp_path.iterdir()) == [directory]
+
     def test_does_not_follow_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "key.jwk").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(FileExistsError):
