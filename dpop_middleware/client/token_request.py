@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, TypedDict, Unpack
 
+from dpop_middleware import _options
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.form_request import (
@@ -169,7 +170,7 @@ def _request(
     data = {
         "grant_type": grant.grant_type,
         **grant.parameters(),
-        **optional_parameters(scope=" ".join(scopes), resource=resource),
+        **optional_parameters(scope=" ".join(_options.strings("scopes", scopes)), resource=resource),
     }
     return form_request(
         client,

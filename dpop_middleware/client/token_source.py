@@ -78,7 +78,7 @@ class TokenSource:
         self._clock = _options.clock(clock)
         self._options = options
         if "scopes" in options:
-            options["scopes"] = tuple(options["scopes"])
+            options["scopes"] = _options.strings("scopes", options["scopes"])
         self._held = _NOTHING
         self._lock = Lock()
         self._flight: asyncio.Task[str] | None = None
