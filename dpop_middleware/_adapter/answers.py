@@ -3,6 +3,7 @@
 Metadata are served and named in refusals alike at every adapter (RFC 9728).
 """
 
+import traceback
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -104,9 +105,10 @@ async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> Non
 async def send_startup_failed(error: BaseException, send: Send) -> None:
     """Tell the server that the start failed: an error alone would pass for an application without a lifespan.
 
-    Of an error that isn't ours the class is told. What it says is for whoever gets its traceback.
+    Of an error that isn't ours the traceback is told, as Starlette does: some servers show nothing else.
     """
-    why = str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+    ours = isinstance(error, ConfigurationError)
+    why = str(error) if ours else "".join(traceback.format_exception(error))
     await send({"type": "lifespan.startup.failed", "message": f"the resource server can't be opened: {why}"})
 
 

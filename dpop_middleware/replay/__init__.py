@@ -9,8 +9,8 @@ The words in here:
 - **anchor**: the key beside a bucket's entries that vouches for them. **identity**: whose data they are.
   **since**: the moment before which entries may be missing. **mark** and **moves**: what an anchor keeps, and
   counts, while its bucket moves from one server to another.
-- **sight**: what a worker saw of a bucket last. **standing**: the anchors of one server. **fence**: what both
-  of them and the vital signs say together.
+- **sight**: what a worker saw of a bucket last. **standing**: the anchors of one server, which tells of
+  changes to those that are **watched**. **fence**: what both of them and the vital signs say together.
 - **vital signs**: what a server says of itself once a second. **retention**: for how long a worker keeps
   entries.
 - **batch**: writes that travel together. **connection**: one open socket. **survey**: what is asked of a

@@ -153,7 +153,7 @@ def mutations(goal: str, seed: str) -> Iterator[tuple[Signer, Asked]]:
 
 
 def test_the_run_is_as_long_as_promised() -> None:
-    assert (20_000 if os.environ.get("CI") else 8000) <= MUTATIONS
+    assert MUTATIONS >= 20_000
     assert sum(int(MUTATIONS * share) for _, share in CASES.values()) >= MUTATIONS - len(CASES)
 
 

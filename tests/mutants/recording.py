@@ -17,14 +17,19 @@ import coverage
 from tests.mutants import recorder
 from tests.mutants.sandbox import ROOT, environment
 
-# No attack at random, benchmark, browser, gateway, npm package or framework's server: they find at length
-# what these find at once.
+# No benchmark, browser, gateway, npm package or framework's server: they find at length what these find at
+# once.
 LEFT_OUT = {
-    "attacks", "benchmarks", "cli", "examples", "frameworks", "interoperability", "mutants", "servers",
-    "soak", "testing", "test_house.py", "test_oracle.py", "test_readme.py", "test_trust.py",
+    "benchmarks", "cli", "examples", "frameworks", "interoperability", "mutants", "servers", "soak",
+    "testing", "test_house.py", "test_oracle.py", "test_readme.py", "test_trust.py",
 }  # fmt: skip
-# They want npm's packages.
-NEVER = ("tests/client/test_against_oidc_provider.py", "tests/introspection/test_against_oidc_provider.py")
+# They want npm's packages, attack at random, or want every server there is.
+NEVER = (
+    "tests/client/test_against_oidc_provider.py",
+    "tests/introspection/test_against_oidc_provider.py",
+    "tests/attacks/test_mutations.py",
+    "tests/attacks/test_wire.py",
+)
 
 _SETTINGS = """\
 [run]

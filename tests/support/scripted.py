@@ -62,6 +62,10 @@ class ScriptedServer:
         self.cut()
         await asyncio.sleep(0.01)
 
+    def asked(self, name: bytes, about: bytes) -> int:
+        """How many commands `name` there were with `about` in their first argument."""
+        return len([words for words in self.commands if words[0] == name and about in words[1]])
+
     def hold(self, name: bytes) -> None:
         """From now on the reply to each command `name`, and what follows on its connection, waits."""
         self._held = name

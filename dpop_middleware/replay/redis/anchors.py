@@ -186,6 +186,9 @@ class Standing:
     `agreed` are anchors that need no judgement, `foreign` those that only others can judge, `due` what is to
     be written. `owned` are the buckets that the server has, `unread` those of which nothing is known, `seen`
     those whose anchors stood when the connection was opened, before any entry told the clock.
+
+    Where a server tells of changes (`watches`, by client tracking), an anchor that was read is as it was
+    until it tells (`watched`): that comes before the replies to what was done later.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -197,6 +200,8 @@ class Standing:
         self.owned: set[int] = set()
         self.unread: set[int] = set()
         self.seen: set[int] = set()
+        self.watches = False
+        self.watched: set[int] = set()
 
     @property
     def present(self) -> set[int]:
@@ -227,16 +232,40 @@ class Standing:
         self._usual.pop(bucket, None)
         self.foreign.pop(bucket, None)
         self.due.pop(bucket, None)
+        self.watched.discard(bucket)
 
     def agree(self, bucket: int, value: bytes) -> None:
         """`value` stands, and that is right."""
+        is_watched = bucket in self.watched
         self.drop(bucket)
+        if is_watched:
+            self.watched.add(bucket)
         self.agreed[bucket] = value
         self._usual[bucket] = b"$%d\r\n%b\r\n" % (len(value), value)
 
     def owe(self, bucket: int, found: bytes | None, value: bytes) -> None:
         """`value` is to be written where `found` stands."""
         self.due[bucket] = Due(found, value)
+
+    def watch(self, buckets: Iterable[int]) -> None:
+        """The anchors of `buckets` are about to be read."""
+        if self.watches:
+            self.watched.update(buckets)
+
+    def heed(self, push: object) -> None:
+        """What the server said unasked: a key that it was asked for has changed, or all have."""
+        match push:
+            case [b"invalidate", [*names]]:
+                numbers = self._buckets.numbers
+                self.watched -= {numbers.get(name, -1) for name in names if isinstance(name, bytes)}
+            case [b"invalidate", *_]:
+                self.watched.clear()
+            case _:
+                pass
+
+    def stands(self, bucket: int) -> bool:
+        """Whether the anchor of `bucket` is known to be as it was, and right."""
+        return bucket in self.watched and bucket in self.agreed and bucket not in self.due
 
     def usual(self, buckets: Iterable[int]) -> bytes:
         """What reads of the anchors of `buckets` answer if nothing happened; empty where that isn't known."""

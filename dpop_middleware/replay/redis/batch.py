@@ -6,7 +6,9 @@ before the connection broke is tried again like the others, and recognised by it
 
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from redis.exceptions import InvalidResponse
 
@@ -17,11 +19,11 @@ from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, co
 from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.redis.vitals import parse_info
 from dpop_middleware.replay.redis.writes import (
+    CHANGED,
     EVICTED,
     FENCED,
     FORGOTTEN,
     NO_ANSWER,
-    OWNER_SIZE,
     REDIRECTIONS,
     REFUSED,
     UNREPLICATED,
@@ -32,14 +34,25 @@ from dpop_middleware.replay.redis.writes import (
     unavailable,
 )
 
-__all__ = ["REDIRECTIONS", "Again", "Batch"]
+__all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 
 # Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
-
+MOST_IN_BATCH: Final = 512
 
 Again = list[tuple[PendingWrite, ServerError]]
+
+
+def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
+    """Take a batch off `queue`, and the writes before it whose time is over: nobody waits for the rest."""
+    writes: list[PendingWrite] = []
+    late: list[PendingWrite] = []
+    while queue and len(writes) < MOST_IN_BATCH:
+        write = queue.popleft()
+        if not write.answer.done():
+            (late if write.deadline <= now else writes).append(write)
+    return writes, late
 
 
 class Batch:
@@ -88,6 +101,9 @@ class Batch:
         """
         self._sent = at
         self._look = self._fence.vitals.look(at)
+        if self._look:
+            # What a server tells may be kept from us all the same: it is relied on for a second.
+            self._fence.standing.watched.clear()
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
@@ -123,7 +139,7 @@ class Batch:
             del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
-        if not all(map(self._can_be_a_reply, replies)):
+        if not all(map(PendingWrite.is_answered_by, self._writes, replies)):
             raise InvalidResponse("the server answered an entry with something else")
         if self._reading.is_forbidden:
             self._fence.off()
@@ -132,7 +148,7 @@ class Batch:
                 "until +get is granted and the connection is opened anew"
             )
         if self._fence.active:
-            self._reading.judge(now=now, at=at)
+            self._reading.judge(replies, now=now, at=at)
             self._say_what_is_wrong(now)
         self.outcome = self._settled(replies)
 
@@ -206,7 +222,7 @@ class Batch:
                 else:
                     write.resolve(unavailable(REFUSED, reply))
                 continue
-            outcome = self._judge(write, reply)
+            outcome = write.judge(reply)
             if outcome is True:
                 if reading.is_odd and self._waits(write, again):
                     continue
@@ -231,7 +247,13 @@ class Batch:
         if error is not None:
             self._follow_anchor(write, error, again)
             return True
+        if write.bucket in self._reading.changed:
+            # Not a try: the anchor is read after the next one.
+            write.unknown, write.tries = True, write.tries - 1
+            again.append((write, CHANGED))
+            return True
         if write.bucket in self._fence.standing.foreign:
+            write.unknown = True
             self.held.append(write)
             return True
         return False
@@ -242,6 +264,7 @@ class Batch:
             write.resolve(unavailable(NO_ANSWER, error))
             return
         self._is_for_another_try(write, error)
+        write.unknown = True
         again.append((write, error))
 
     def _judge_age(self, write: PendingWrite) -> Outcome:
@@ -260,22 +283,6 @@ class Batch:
         )
         return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
-    def _can_be_a_reply(self, reply: object) -> bool:
-        """Whether a server says this to an entry: what was stray on the connection may be taken for it."""
-        if reply is None or isinstance(reply, ServerError):
-            return True
-        if self._with_get:
-            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
-        return reply == b"OK"
-
-    def _judge(self, write: PendingWrite, reply: object) -> Outcome:
-        if self._with_get:
-            return reply is None or reply == write.owner
-        if reply is not None:
-            return True
-        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
-        return unavailable(NO_ANSWER) if write.unknown else False
-
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:
         if error.code in REDIRECTIONS:
             write.vouched = self._reading.vouches(write)
@@ -283,7 +290,7 @@ class Batch:
         if error.code in WRONG_SERVER:
             self.wrong_server = True
             return True
-        if self._with_get and "syntax error" in error.rest:
+        if write.is_repeat and "syntax error" in error.rest:
             self.get_is_unknown = True
             # Refused as a whole, so not a try.
             write.tries -= 1

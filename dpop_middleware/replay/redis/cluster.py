@@ -30,7 +30,7 @@ __all__ = ["Cluster"]
 MOST_REDIRECTS = 5
 SHORTEST_REFRESH = 0.1
 # What follows MOVED and ASK.
-_SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) ([!-~]*):([0-9]{1,5})")
+_SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) (?!\?:)([!-~]*):([0-9]{1,5})")
 
 
 class Cluster:
@@ -184,7 +184,8 @@ class Cluster:
     def _destination(self, redirection: ServerError, by: Address) -> tuple[int, Address] | None:
         """The slot and the address that `MOVED 3999 127.0.0.1:6381` names; without a host, that of `by`.
 
-        None where it names none: who follows redirections must not fail by what a server says.
+        None where it names none, or one whose name isn't known (`?`): who follows redirections must not fail
+        by what a server says.
         """
         found = _SLOT_AND_ADDRESS.fullmatch(redirection.rest)
         if found is None or int(found[1]) >= REDIS_CLUSTER_HASH_SLOTS:

@@ -49,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         self._end: Exception | None = None
+        # What is to be done with what the server says unasked, in the order of its replies.
+        self.heed: Callable[[object], None] = lambda _: None
         self._transport.set_protocol(self)
         # No public method of a stream looks without taking.
         if self._transport.is_closing() or reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]
@@ -111,6 +113,10 @@ class Connection(asyncio.Protocol):
         except InvalidResponse as error:
             self._break(error)
             return
+        if self._replies.pushes:
+            pushes, self._replies.pushes = self._replies.pushes, []
+            for push in pushes:
+                self.heed(push)
         if replies is not None:
             self._finish(replies)
 

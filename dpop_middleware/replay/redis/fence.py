@@ -1,9 +1,9 @@
 """Notices that a server lost entries: by a restart, a flush, a promotion, slots that come without data.
 
-Beside the entries of each bucket lies an anchor, a small key without lifetime (`anchor`): the identity of the
-data to which it belongs, and the moment (`since`) before which entries may be missing. Every batch of writes
-ends with one read of the anchor of each bucket that it wrote to. What can't be judged is each proof that
-could have been accepted before `since`: one whose `not_before` precedes it.
+Beside each bucket's entries lies an anchor, a key without lifetime (`anchors`): the identity of the data to
+which it belongs, and the moment (`since`) before which entries may be missing. Each batch of writes ends with
+a read of the anchor of each bucket that it wrote to, unless the server would have told of a change since the
+last. What can't be judged is a proof that could have been accepted earlier: whose `not_before` precedes it.
 
     the anchor                                             | since
     -------------------------------------------------------+-------------------------------------------------

@@ -5,6 +5,7 @@ at a time, for a coroutine for each would cost more than all the rest of a reque
 """
 
 import binascii
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -24,8 +25,9 @@ __all__ = [
     "escaped",
     "lifetime",
     "probe_name",
-    "set_if_absent",
+    "set_again",
     "set_once",
+    "track",
 ]
 
 BUCKETS: Final = 1024
@@ -43,17 +45,21 @@ def command(*parts: bytes) -> bytes:
 
 
 def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    """`SET name token NX PX milliseconds`: answers OK the first time, else nil."""
     # One template instead of `command`: this runs for every request.
-    return (
-        b"*7\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
-        % (len(name), name, len(token), token, len(milliseconds), milliseconds)
+    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (
+        len(name),
+        name,
+        len(token),
+        token,
+        len(milliseconds),
+        milliseconds,
     )
 
 
-def set_if_absent(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX PX milliseconds`, for servers before 7.0: OK the first time, else nil."""
-    return command(b"SET", name, token, b"NX", b"PX", milliseconds)
+def set_again(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
+    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
 
 
 def escaped(key: str) -> bytes:
@@ -69,6 +75,15 @@ def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool)
     return command(b"EVAL", COMPARE_AND_SET, b"1", name, found, value)
 
 
+def track(name: bytes) -> list[bytes]:
+    """Have the server tell, by pushes, of changes to what is read: at once of one to `name`."""
+    return [
+        command(b"CLIENT", b"TRACKING", b"ON"),
+        command(b"GET", name),
+        command(b"SET", name, b"1", b"PX", b"1000"),
+    ]
+
+
 def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
     """The name of a key that a health check writes, never that of an entry; `tag` pins it to a slot."""
     return b"%b::health:%b%b" % (prefix, number, tag)
@@ -82,8 +97,9 @@ def lifetime(now: float, expires_at: float) -> bytes:
 class Buckets:
     """The names of a store's buckets. `prefix` is the store's, `spread` says whether it is a cluster.
 
-    By number of the bucket: `anchors` holds the anchors' names, `reads` the commands that read them, `slots`
-    a cluster's slots, `touched` the names of keys that are written to give replicas something to confirm.
+    By number of the bucket: `anchors` holds the anchors' names (`numbers` is the way back), `reads` the
+    commands that read them, `slots` a cluster's slots, `touched` the names of keys that are written to give
+    replicas something to confirm, or to see whether that is told.
     """
 
     def __init__(self, prefix: bytes, *, spread: bool) -> None:
@@ -92,6 +108,7 @@ class Buckets:
         self._homes = tuple(home + b":" for home in homes)
         self.anchors = tuple(home + b"::anchor" for home in homes)
         self.reads = tuple(command(b"GET", name) for name in self.anchors)
+        self.numbers = {name: number for number, name in enumerate(self.anchors)}
         self.touched = tuple(home + b"::wait" for home in homes)
         self.slots = tuple(key_slot(name) for name in self.anchors) if spread else (0,)
 
@@ -105,8 +122,8 @@ class Buckets:
 # The code of an error reply to what the user may not do.
 FORBIDDEN = "NOPERM"
 
-# What almost every entry gets. RESP2 has another for it, which takes the long way.
-NIL = b"_\r\n"
+# What almost every entry gets.
+OK = b"+OK\r\n"
 
 
 class ServerError(RedisError):
@@ -121,10 +138,15 @@ class Incomplete(Exception):
     """The reply goes on in bytes that have not arrived."""
 
 
+# Replies, where what was read ends, and pushes.
+Parsed = tuple[list[object], int, list[object]]
+
+
 class Replies:
     """The replies on one connection, in order.
 
-    Pushes before the last expected reply are left out; nothing here asks for any. Any other is dirt.
+    What the server says unasked, its pushes, may stand between them, or come alone: `pushes` collects them.
+    Any other reply that nobody asked for is dirt.
     """
 
     def __init__(self) -> None:
@@ -132,6 +154,7 @@ class Replies:
         self._wanted = 0
         self._usual = b""
         self._usual_replies: Sequence[object] = ()
+        self.pushes: list[object] = []
 
     def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
         """Something was sent that gets `count` replies, at least one.
@@ -144,49 +167,62 @@ class Replies:
     def feed(self, data: bytes) -> list[object] | None:
         """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
 
-        Raises redis-py's `InvalidResponse` when it is not RESP or goes on after the last of them.
+        Raises redis-py's `InvalidResponse` when it is not RESP, or there is another reply after the last of
+        them.
         """
         data = self._unread + data
         try:
-            replies = self._parse(data)
+            replies, end, pushes = self._parse(data)
         except Incomplete:
             self._unread = data
             return None
         except (ValueError, RecursionError) as error:
             raise InvalidResponse("the server's reply can't be read") from error
-        self._unread, self._wanted = b"", 0
+        self._unread, self._wanted = data[end:], 0
+        self.pushes += pushes
         return replies
 
-    def _parse(self, data: bytes) -> list[object]:
-        if not self._usual or not data.endswith(self._usual):
+    def _parse(self, data: bytes) -> Parsed:
+        if not data.endswith(self._usual):
             return _parse_all(data, self._wanted)
         before = self._wanted - len(self._usual_replies)
-        rest = data[: -len(self._usual)]
-        if rest == NIL * before:
-            return [*[None] * before, *self._usual_replies]
-        try:
-            return [*_parse_all(rest, before), *self._usual_replies]
-        except (Incomplete, InvalidResponse, ValueError):
-            # It only looks like them.
-            return _parse_all(data, self._wanted)
+        rest = data[: len(data) - len(self._usual)]
+        if rest == OK * before:
+            return [*[b"OK"] * before, *self._usual_replies], len(data), []
+        with contextlib.suppress(Incomplete, InvalidResponse, ValueError):
+            replies, end, pushes = _parse_all(rest, before)
+            if end == len(rest):
+                return [*replies, *self._usual_replies], len(data), pushes
+        # It only looks like them.
+        return _parse_all(data, self._wanted)
 
 
-def _parse_all(data: bytes, count: int) -> list[object]:
-    """The `count` replies that `data` consists of."""
+def _parse_all(data: bytes, count: int) -> Parsed:
+    """The `count` replies at the beginning of `data`, and the pushes between and after them."""
     replies: list[object] = []
+    pushes: list[object] = []
     position = 0
     while len(replies) < count:
-        if data.startswith(NIL, position):
-            replies.append(None)
-            position += len(NIL)
+        if data.startswith(OK, position):
+            replies.append(b"OK")
+            position += len(OK)
             continue
         marker, reply, position = _parse(data, position)
-        if marker not in b">|":
+        if marker == b">":
+            pushes.append(reply)
+        elif marker != b"|":
             replies.append(reply)
-    if position < len(data):
-        # Who sends one too many may have sent it first: none of them is sure.
-        raise InvalidResponse("the server sent more replies than there were questions")
-    return replies
+    while position < len(data):
+        if data[position : position + 1] != b">":
+            # Who sends one too many may have sent it first: none of them is sure.
+            raise InvalidResponse("the server sent more replies than there were questions")
+        try:
+            _, push, position = _parse(data, position)
+        except Incomplete:
+            # The rest of it comes with what is read next.
+            break
+        pushes.append(push)
+    return replies, position, pushes
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:

@@ -18,7 +18,7 @@ from dpop_middleware.replay.redis.connection import Connect, Connection, inspect
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.health import examine, require_fit
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import ServerError
+from dpop_middleware.replay.redis.resp import ServerError, track
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.topology import Surroundings
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
@@ -31,12 +31,16 @@ SHORTEST_OPENING = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A new connection, what the server said of itself and when, and the anchors of its buckets."""
+    """A new connection, what the server said of itself and when, and the anchors of its buckets.
+
+    `watches` says whether the server tells of changes to what was read.
+    """
 
     connection: Connection
     info: ServerInfo | None
     asked: tuple[float, float]
     anchors: Mapping[int, bytes | None]
+    watches: bool
 
 
 Opening = asyncio.Task[Opened]
@@ -138,6 +142,7 @@ class Server:
         if not (look or buckets):
             return
         reads = fence.sights.buckets.reads
+        fence.standing.watch(buckets)
         commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
         replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
         at = self._loop.time()
@@ -195,6 +200,8 @@ class Server:
             lived=time.monotonic() - self._settings.made,
             asked=opened.asked,
         )
+        standing = self.fence.standing
+        standing.watches, opened.connection.heed = opened.watches, standing.heed
         self.tell()
 
     async def _open(self, offset: float | None) -> Opened:
@@ -209,21 +216,29 @@ class Server:
                 for sentence in health.warnings:
                     self._settings.notices.warn(sentence)
                 require_fit(health, self._settings)
-                anchors = await self._anchors(connection) if info is not None and info.can_be_watched else {}
+                anchors, watches = await self._anchors(connection, info)
             except BaseException:
                 await connection.put_away()
                 raise
-        return Opened(connection, info, asked, anchors)
+        return Opened(connection, info, asked, anchors, watches)
 
-    async def _anchors(self, connection: Connection) -> Mapping[int, bytes | None]:
-        """The anchors of the server's buckets, but for those that it has not."""
-        reads = self.fence.sights.buckets.reads
-        buckets = tuple(range(len(reads))) if self._around is None else self._around.buckets()
-        if not buckets:
-            return {}
-        replies = await connection.replies(b"".join([reads[bucket] for bucket in buckets]), len(buckets))
-        return {
+    async def _anchors(
+        self, connection: Connection, info: ServerInfo | None
+    ) -> tuple[Mapping[int, bytes | None], bool]:
+        """The anchors of the server's buckets, but for those that it has not; whether it tells of changes."""
+        names = self.fence.sights.buckets
+        buckets = tuple(range(len(names.reads))) if self._around is None else self._around.buckets()
+        if info is None or not info.can_be_watched or not buckets:
+            return {}, False
+        told, asked = list[object](), list[bytes]()
+        if self._around is not None and info.tells_of_changes:
+            # Tried out: RESP2 has no words for it, and a proxy may keep them to itself.
+            asked, connection.heed = track(names.touched[buckets[0]]), told.append
+        data = [*asked, *(names.reads[bucket] for bucket in buckets)]
+        replies = (await connection.replies(b"".join(data), len(data)))[len(asked) :]
+        anchors = {
             bucket: reply
             for bucket, reply in zip(buckets, replies, strict=True)
             if reply is None or isinstance(reply, bytes)
         }
+        return anchors, [b"invalidate", [names.touched[buckets[0]]]] in told

@@ -28,29 +28,23 @@ __all__ = [
 ]
 
 NO_REPLICATION_ID = "0" * 40
-# The first Valkey that knows `SET … IFEQ`.
+# The first Valkey that knows `SET … IFEQ`, and the first that was seen to tell of whatever becomes of a key.
 FIRST_WITH_IFEQ = (8, 1)
+FIRST_TO_TELL = (9, 1)
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
-REWRITING_COMMANDS = frozenset(
-    {
-        "cluster|reset",
-        "config",
-        "config|resetstat",
-        "debug",
-        "flushall",
-        "flushdb",
-        "replicaof",
-        "slaveof",
-        "swapdb",
-    }
-)
+REWRITING_COMMANDS = frozenset({
+    "cluster|reset", "config", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof",
+    "swapdb",
+})  # fmt: skip
 _LOOK_EVERY = 1.0
 _LARGEST_STEP = 1.0
 # By how much two clocks that nobody sets may run apart.
 _DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
 _DIGEST_SIZE: Final = 6
+# Of a number that any server tells: with more of them no time can be reckoned.
+_MOST_DIGITS: Final = 18
 
 
 class ServerUnfit(RedisError):
@@ -96,16 +90,23 @@ class ServerInfo:
     @property
     def answers_ifeq(self) -> bool:
         """Whether `SET … IFEQ` is known here."""
-        major, minor, *_ = (*self.version.split("."), "", "")
-        if self.software != "valkey" or not major.isdecimal() or not minor.isdecimal():
-            return False
-        return (int(major), int(minor)) >= FIRST_WITH_IFEQ
+        return self._is_valkey_since(FIRST_WITH_IFEQ)
+
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether client tracking tells of every loss of a key; Redis 7.0 is silent where it loses a slot."""
+        return self._is_valkey_since(FIRST_TO_TELL)
 
     @property
     def answers_set_with_get(self) -> bool:
         """Whether `SET … NX GET` is known here: Redis 7.0 and every Valkey. Unknown versions count as new."""
         major = self.version.partition(".")[0]
         return self.software == "valkey" or not major.isdecimal() or int(major) >= 7
+
+    def _is_valkey_since(self, first: tuple[int, int]) -> bool:
+        major, minor, *_ = (*self.version.split("."), "", "")
+        known = self.software == "valkey" and major.isdecimal() and minor.isdecimal()
+        return known and (int(major), int(minor)) >= first
 
 
 def parse_info(text: bytes) -> ServerInfo:
@@ -129,17 +130,15 @@ def parse_info(text: bytes) -> ServerInfo:
         maxmemory_policy=fields.get("maxmemory_policy", ""),
         evicted_keys=_integer(fields, "evicted_keys") or 0,
         former_replication_id=fields.get("master_replid2", ""),
-        rewriting_commands=frozenset(
-            name
-            for name in (key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_"))
-            if name in REWRITING_COMMANDS
+        rewriting_commands=REWRITING_COMMANDS.intersection(
+            key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_")
         ),
     )
 
 
 def _integer(fields: Mapping[str, str], name: str) -> int | None:
     value = fields.get(name, "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
 def _digest(text: str) -> bytes:

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import os
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -19,13 +18,14 @@ from dpop_middleware.replay.redis.resp import (
     Buckets,
     ServerError,
     lifetime,
-    set_if_absent,
+    set_again,
     set_once,
 )
 from dpop_middleware.replay.redis.vitals import ServerUnfit
 from dpop_middleware.replay.store import ReplayEntry
 
 __all__ = [
+    "CHANGED",
     "CROWDED",
     "EVICTED",
     "FENCED",
@@ -40,7 +40,6 @@ __all__ = [
     "Outcome",
     "PendingWrite",
     "refuse",
-    "take",
     "unavailable",
 ]
 
@@ -55,9 +54,10 @@ UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
 FENCED: Final = "the replay store lost entries: a newer proof is needed"
 FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer proof is needed"
 EVICTED: Final = "the replay store evicts entries"
+# No server says that: an anchor changed while the writes beside it were on their way.
+CHANGED: Final = ServerError("CHANGED the anchor")
 
 OWNER_SIZE: Final = 16
-MOST_IN_BATCH: Final = 512
 
 Outcome = bool | Unavailable
 
@@ -85,9 +85,10 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered for it; times of the event loop's clock unless said.
 
-    `owner` is 128 random bits that this call alone knows: found under the entry's name they say that an
-    earlier try of the same call was applied. `answer` resolves to the outcome, an error included: an
-    exception that nobody fetches, because the request was cancelled, would be reported as a bug.
+    A try is `SET … NX`. One that comes after another which may have been applied (`unknown`) is a repeat, and
+    has a `GET` too: `owner` is 128 random bits that this call alone knows, and found under the entry's name
+    they say that an earlier try of the same call was applied. `answer` resolves to the outcome, an error
+    included: an exception that nobody fetches, because the request was cancelled, would be reported as a bug.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class PendingWrite:
         "bucket",
         "deadline",
         "held",
+        "is_repeat",
         "made_at",
         "milliseconds",
         "name",
@@ -132,8 +134,9 @@ class PendingWrite:
         self.asking = False
         # While its slot moves: the node from which it comes still had the anchor.
         self.vouched = False
-        # A try was sent and its reply never came: it may have been applied.
+        # An earlier try may have been applied: its reply never came, or couldn't be judged.
         self.unknown = False
+        self.is_repeat = False
 
     @property
     def offset(self) -> float:
@@ -141,10 +144,29 @@ class PendingWrite:
         return self.now - self.started
 
     def command(self, *, with_get: bool) -> bytes:
-        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`."""
-        if with_get:
-            return set_once(self.name, self.owner, self.milliseconds)
-        return set_if_absent(self.name, self.owner, self.milliseconds)
+        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`.
+
+        That costs it more, so only a repeat asks for it.
+        """
+        self.is_repeat = with_get and self.unknown
+        return (set_again if self.is_repeat else set_once)(self.name, self.owner, self.milliseconds)
+
+    def is_answered_by(self, reply: object) -> bool:
+        """Whether a server says this to `command`: what was stray on the connection may be taken for it."""
+        if reply is None or isinstance(reply, ServerError):
+            return True
+        if self.is_repeat:
+            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
+        return reply == b"OK"
+
+    def judge(self, reply: object) -> Outcome:
+        """What `reply`, which is no error, says of the entry: whether it was stored by this call."""
+        if self.is_repeat:
+            return reply is None or reply == self.owner
+        if reply is not None:
+            return True
+        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
+        return unavailable(NO_ANSWER) if self.unknown else False
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the waiting request its outcome, unless it has gone."""
@@ -160,44 +182,35 @@ def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -
             write.resolve(unavailable(description, cause))
 
 
-def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
-    """Take a batch off `queue`, and the writes before it whose time is over: nobody waits for the rest."""
-    writes: list[PendingWrite] = []
-    late: list[PendingWrite] = []
-    while queue and len(writes) < MOST_IN_BATCH:
-        write = queue.popleft()
-        if not write.answer.done():
-            (late if write.deadline <= now else writes).append(write)
-    return writes, late
-
-
 class AnchorReading:
-    """Reads the anchor of each bucket of `writes` once, after them.
+    """Reads the anchor of each bucket of `writes` once, after them, where the server doesn't tell of changes.
 
-    `buckets` are those of the writes, `elsewhere` has the ones that the server doesn't have. While a slot
-    moves, an entry may be asked for at the node to which it goes, where the anchor comes later: then the node
-    that it leaves vouches, which was asked before.
+    `buckets` are those of the writes, `elsewhere` has the ones that the server doesn't have, `changed` those
+    whose anchors have changed since they were read. While a slot moves, an entry may be asked for at the node
+    to which it goes, where the anchor comes later: then the node that it leaves vouches, which was asked
+    before.
     """
 
     def __init__(self, writes: Sequence[PendingWrite], fence: Fence) -> None:
+        self._writes = writes
         self._fence = fence
         self._since = fence.sights.since
-        moving = dict.fromkeys([write.bucket for write in writes if write.asking])
-        buckets = dict.fromkeys([write.bucket for write in writes])
-        self.buckets = tuple(buckets)
-        self._buckets = [bucket for bucket in buckets if bucket not in moving]
-        self._moving = list(moving)
+        self.buckets = tuple(dict.fromkeys([write.bucket for write in writes]))
+        self._read_after: list[int] = []
+        self._watched: set[int] = set()
+        self._moving = list(dict.fromkeys([write.bucket for write in writes if write.asking]))
         self._values: dict[int, bytes | None] = {}
         self._was_read = False
         self._now = 0.0
         self.usual: tuple[bytes, Sequence[object]] = (b"", ())
         self.elsewhere: dict[int, ServerError] = {}
+        self.changed: set[int] = set()
         self.is_forbidden = False
 
     @property
     def is_odd(self) -> bool:
         """Whether a write that looks new may have to wait, or to go elsewhere."""
-        return bool(self.elsewhere or self._fence.standing.foreign)
+        return bool(self.elsewhere or self.changed or self._fence.standing.foreign)
 
     def commands(self) -> list[bytes]:
         """What to send; nothing where the server doesn't let us watch it."""
@@ -206,10 +219,14 @@ class AnchorReading:
         if not fence.active:
             return []
         reads, standing = fence.sights.buckets.reads, fence.standing
+        here = [bucket for bucket in self.buckets if bucket not in self._moving]
+        self._watched = set(filter(standing.stands, here)) if standing.watched else set()
+        self._read_after = [bucket for bucket in here if bucket not in self._watched]
+        standing.watch(self._read_after)
         if not self._moving:
-            usual = standing.usual(self._buckets)
-            self.usual = usual, [standing.agreed[bucket] for bucket in self._buckets] if usual else ()
-        commands = [reads[bucket] for bucket in self._buckets]
+            usual = standing.usual(self._read_after)
+            self.usual = usual, [standing.agreed[bucket] for bucket in self._read_after] if usual else ()
+        commands = [reads[bucket] for bucket in self._read_after]
         for bucket in self._moving:
             commands += [ASKING, reads[bucket]]
         return commands
@@ -221,12 +238,17 @@ class AnchorReading:
         for bucket in reversed(self._moving):
             self._read(bucket, replies.pop())
             replies.pop()
-        for bucket in reversed(self._buckets):
+        for bucket in reversed(self._read_after):
             self._read(bucket, replies.pop())
 
-    def judge(self, *, now: float, at: float) -> None:
-        """Tell the fence what was read. `now` is by the entries' clock, `at` by the event loop's."""
+    def judge(self, replies: Sequence[object], *, now: float, at: float) -> None:
+        """Tell the fence what was read, and what stands by the `replies` to the writes.
+
+        `now` is by the entries' clock, `at` by the event loop's.
+        """
         self._now = now
+        if self._watched:
+            self._look_at_watched(replies)
         for bucket, value in self._values.items():
             if value is not None or bucket not in self._moving:
                 self._fence.observe(bucket, value, now, at)
@@ -245,15 +267,34 @@ class AnchorReading:
         is_foreign = write.bucket in self._fence.standing.foreign
         return self._values.get(write.bucket) is not None and not is_foreign
 
+    def _look_at_watched(self, replies: Sequence[object]) -> None:
+        """A server that has answered a write in a bucket had its anchor then, unless it told of a change."""
+        standing, answered = self._fence.standing, set[int]()
+        for write, reply in zip(self._writes, replies, strict=True):
+            if not isinstance(reply, ServerError) or reply.code == "ASK":
+                answered.add(write.bucket)
+            elif write.bucket in self._watched:
+                self._is_elsewhere(write.bucket, reply)
+        for bucket in (answered & self._watched) - self.elsewhere.keys():
+            if standing.stands(bucket):
+                self._values[bucket] = standing.agreed[bucket]
+            else:
+                self.changed.add(bucket)
+
     def _read(self, bucket: int, reply: object) -> None:
         if reply is None or isinstance(reply, bytes):
             self._values[bucket] = reply
         elif not isinstance(reply, ServerError):
             raise InvalidResponse("the server answered an anchor with something else")
-        elif reply.code in REDIRECTIONS or reply.code in WRONG_SERVER:
-            self.elsewhere[bucket] = reply
-            self._fence.standing.drop(bucket)
-        elif reply.code == FORBIDDEN:
+        elif not self._is_elsewhere(bucket, reply):
+            if reply.code != FORBIDDEN:
+                raise reply
             self.is_forbidden = True
-        else:
-            raise reply
+
+    def _is_elsewhere(self, bucket: int, error: ServerError) -> bool:
+        """Whether `error` says that another server has `bucket`."""
+        is_elsewhere = error.code in REDIRECTIONS or error.code in WRONG_SERVER
+        if is_elsewhere:
+            self.elsewhere[bucket] = error
+            self._fence.standing.drop(bucket)
+        return is_elsewhere

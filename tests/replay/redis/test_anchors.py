@@ -328,3 +328,41 @@ def test_what_is_usual_is_known_for_all_buckets_or_for_none() -> None:
     assert standing.usual([2, 1]) == b"$4\r\ntwo2\r\n$3\r\none\r\n"
     standing.drop(1)
     assert standing.usual([1]) == b""
+
+
+def watching(*buckets: int) -> Standing:
+    """The buckets of a server that tells of changes; it was asked for these, and they are right."""
+    standing = Standing(BUCKETS)
+    standing.watches = True
+    standing.watch(buckets)
+    for bucket in buckets:
+        standing.agree(bucket, anchor(A))
+    return standing
+
+
+def test_an_anchor_stands_until_a_change_is_told() -> None:
+    standing = watching(1, 2, 3)
+    assert all(map(standing.stands, (1, 2, 3)))
+    standing.heed([b"invalidate", [BUCKETS.anchors[1], b"another's"]])
+    assert [standing.stands(bucket) for bucket in (1, 2, 3)] == [False, True, True]
+    standing.heed([b"message", [BUCKETS.anchors[2]]])
+    standing.heed(b"odd")
+    standing.heed([b"invalidate", [[BUCKETS.anchors[2]]]])
+    assert standing.stands(2)
+    standing.heed([b"invalidate", None])
+    assert not standing.stands(2)
+
+
+def test_an_anchor_does_not_stand_once_it_is_dropped_or_to_be_written() -> None:
+    standing = watching(1, 2)
+    standing.drop(1)
+    standing.agree(1, anchor(A))
+    standing.owe(2, anchor(A), anchor(B))
+    assert [standing.stands(bucket) for bucket in (1, 2)] == [False, False]
+
+
+def test_nothing_stands_by_itself_where_the_server_tells_nothing() -> None:
+    standing = Standing(BUCKETS)
+    standing.watch([1])
+    standing.agree(1, anchor(A))
+    assert not standing.stands(1)

@@ -224,6 +224,7 @@ class TestOddClusters:
             b"MOVED 1 127.0.0.1",
             b"MOVED 1 127.0.0.1:70000",
             b"MOVED 16384 127.0.0.1:1",
+            b"MOVED 1 ?:1",
             b"ASK",
             b"ASK 1 127.0.0.1:",
         ],
@@ -305,9 +306,7 @@ class TestOddClusters:
             (item,) = late(in_slots(*LOW, 1))
             async with asyncio.timeout(5):
                 # Each anchor is read as the connection opens, and after it was written.
-                while len([1 for name, *_ in scripted.commands if name == b"GET"]) < 2 * len(
-                    slots_between(*LOW)
-                ):
+                while scripted.asked(b"GET", b"anchor") < 2 * len(slots_between(*LOW)):
                     await asyncio.sleep(0.001)
             scripted.hold(b"SET")
             asking = asyncio.ensure_future(answer(store, item))
@@ -433,8 +432,6 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
         await load.until_accepted_by_all()
     assert load.accepted > 41
     assert load.replays_refused > 0
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     assert not load.refusals
     assert load.longest_wait < MOVING
     await store.aclose()
@@ -476,8 +473,6 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
             await load.until_accepted_by_all()
         assert watched < MOVING
         assert load.replays_refused > 0
-        assert load.replays_accepted == 0
-        assert load.fresh_called_replays == 0
         assert not load.refusals
         assert load.longest_wait < MOVING
         await store.aclose()
@@ -499,8 +494,6 @@ async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
     assert load.longest_wait < TIMEOUT + SLACK
     assert load.accepted > 100
     assert load.unavailable > 0
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     await store.aclose()
 
 
@@ -579,7 +572,5 @@ async def test_a_master_that_hangs_and_one_that_is_asked_to_step_down(cluster: C
     replica.resume()
     assert recovered < RECOVERY + SLACK
     assert load.longest_wait < TIMEOUT + SLACK
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     assert (await answers(store, stolen(used)))[True] == 0
     await store.aclose()

@@ -1,9 +1,11 @@
 """Workers with clocks of their own and a cluster that loses what it can, in virtual time, by a printed seed.
 
 What is judged is as in `test_model`; here buckets also move from one master to another, with their data or
-without, and replies get lost. What the fence can't see doesn't happen: what is lost and presented again
-within a second of the last look on a connection that survives, a newcomer, a master that restarts with a part
-of what came to it before any worker had looked there.
+without, and replies get lost. To some workers the servers tell of changes to the anchors, before a batch or
+while it is on its way; here these rely on that for ever, a store for a second. What the fence can't see
+doesn't happen: what is lost and presented again within a second of the last look on a connection that
+survives, a newcomer, a master that restarts with a part of what came to it before any worker had looked
+there.
 """
 
 import math
@@ -100,10 +102,12 @@ class Model:
 
 
 class Worker:
-    """What the writers of one process do."""
+    """What the writers of one process do; `watches` says whether servers tell it of changes."""
 
-    def __init__(self, model: Model, offset: float, looked: Callable[..., None]) -> None:
+    def __init__(self, model: Model, offset: float, looked: Callable[..., None], *, watches: bool) -> None:
         self.model = model
+        self.watches = watches
+        self.read: dict[tuple[str, int], object] = {}
         self.looked = looked
         self.offset = offset
         self.sights = Sights(BUCKETS)
@@ -133,6 +137,7 @@ class Worker:
             self.looked(self, anchors)
             self.looked(self, here, node)
             fence.connected(model.info(node), anchors, lived=at + 100, asked=(at, at))
+            fence.standing.watches = self.watches
             self.tell(node, fence)
         return fence
 
@@ -172,6 +177,7 @@ class Worker:
                     model.anchor(node, one) if one in here else RuntimeError("MOVED") for one in buckets
                 ]
                 self.looked(self, here)
+                self.note(node, fence, here)
                 fence.surveyed(buckets, values, model.time)
                 if len(here) < len(buckets):
                     self.refresh()
@@ -222,12 +228,34 @@ class Worker:
         node, now = model.owner[bucket], NOW + model.time + self.offset
         fence = self.look(node, now)
         model.obey(node, *fence.opening(now, [bucket]))
+        if int(model.time * 100) % 2:
+            self.hear(node, fence, bucket)
+        value = fence.standing.agreed[bucket] if fence.standing.stands(bucket) else None
         there = model.get(node, bucket, proof.name)
         if there is None:
             end = proof.iat + LIFETIME + SKEW + MARGIN
             model.put(node, bucket, proof.name, owner, max(1.0, end - now))
-        fence.observe(bucket, model.anchor(node, bucket), now, model.time)
+        if value is None:
+            self.note(node, fence, [bucket])
+            fence.observe(bucket, model.anchor(node, bucket), now, model.time)
+            return there in {None, owner}
+        self.hear(node, fence, bucket)
+        if not fence.standing.stands(bucket):
+            return self.write(proof, owner)
+        fence.observe(bucket, value, now, model.time)
         return there in {None, owner}
+
+    def note(self, node: Node, fence: Fence, buckets: Iterable[int]) -> None:
+        """`node` tells of changes to what is read of it now."""
+        for bucket in buckets:
+            self.read[node.name, bucket] = node.data[bucket].get(BUCKETS.anchors[bucket])
+        fence.standing.watch(buckets)
+
+    def hear(self, node: Node, fence: Fence, bucket: int) -> None:
+        """What `node` has told, if the anchor of `bucket` is another than was read."""
+        name = BUCKETS.anchors[bucket]
+        if node.data[bucket].get(name) is not self.read.get((node.name, bucket)):
+            fence.standing.heed([b"invalidate", [name]])
 
 
 LOSSES = (
@@ -246,7 +274,13 @@ class Run:
         self.random = random.Random(seed)
         self.model = Model(self.random)
         self.workers = [
-            Worker(self.model, self.random.uniform(-MARGIN / 2, MARGIN / 2), self.looked) for _ in range(3)
+            Worker(
+                self.model,
+                self.random.uniform(-MARGIN / 2, MARGIN / 2),
+                self.looked,
+                watches=number != seed % 3,
+            )
+            for number in range(3)
         ]
         self.proofs = Proofs(self.random, self.new_proof)
         self.unaware: dict[int, set[Worker]] = {bucket: set() for bucket in USED}

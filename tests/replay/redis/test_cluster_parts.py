@@ -47,6 +47,11 @@ def asked(server: ScriptedServer, name: bytes) -> int:
     return len([words for words in server.commands if words[0] == name])
 
 
+def reads(server: ScriptedServer) -> int:
+    """How often an anchor was read."""
+    return server.asked(b"GET", b"anchor")
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
@@ -78,9 +83,9 @@ async def opened(*servers: ScriptedServer, timeout: float = 20.0) -> Cluster:
     made = cluster(servers[0].port, timeout=timeout)
     made.open()
     await until(lambda: sum(len(server.keys) for server in servers) == len(BUCKETS.anchors))
-    reads = [len(made.buckets((HOST, server.port))) for server in servers]
+    sizes = [len(made.buckets((HOST, server.port))) for server in servers]
     # As the connection opens, and after what was missing was written.
-    await until(lambda: [asked(server, b"GET") for server in servers] == [2 * read for read in reads])
+    await until(lambda: [reads(server) for server in servers] == [2 * size for size in sizes])
     return made
 
 
@@ -88,13 +93,13 @@ async def test_where_one_server_has_other_data_the_others_are_looked_at(
     scripted: ScriptedServer, other: ScriptedServer
 ) -> None:
     made = await opened(scripted, other)
-    before = asked(scripted, b"GET"), asked(other, b"GET")
+    before = reads(scripted), reads(other)
     async with asyncio.timeout(10):
         # The last replies may still be on their way, and count for that too.
-        while asked(other, b"GET") < before[1] + len(made.buckets((HOST, other.port))):
+        while reads(other) < before[1] + len(made.buckets((HOST, other.port))):
             made.look_around((HOST, scripted.port))
             await asyncio.sleep(0.01)
-    assert asked(scripted, b"GET") == before[0]
+    assert reads(scripted) == before[0]
     await made.aclose()
 
 
@@ -134,7 +139,7 @@ async def test_a_master_that_nobody_wrote_to_is_met_at_once(
     scripted.script = shared_by(scripted, other)
     made.look_again(TimeoutError(), by=(HOST, scripted.port))
     await until(lambda: other.opened == 1)
-    await until(lambda: asked(other, b"GET") > 0)
+    await until(lambda: reads(other) > 0)
     await made.aclose()
 
 
@@ -265,4 +270,31 @@ async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(script
     outcome = await write.answer
     assert isinstance(outcome, Unavailable)
     assert outcome.actual == "ASK"
+    await made.aclose()
+
+
+async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedServer() as away:
+        made = await opened(scripted, away)
+    clock = LoopClock(monkeypatch)
+
+    async def refused() -> None:
+        write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        while write.bucket not in made.buckets((HOST, away.port)):
+            write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        made.submit(write)
+        assert isinstance(await write.answer, Unavailable)
+
+    await refused()
+    # The second pause is longer than two looks are apart.
+    looks = asked(scripted, b"CLUSTER")
+    clock.now += 0.1
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 1)
+    clock.now += 0.15
+    await asyncio.to_thread(time.sleep, 0.05)
+    assert asked(scripted, b"CLUSTER") == looks + 1
+    await refused()
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 2)
     await made.aclose()

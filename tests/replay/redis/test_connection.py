@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,31 @@ async def _ends_when_the_server_speaks_unasked() -> None:
         await connection.put_away()
 
 
+async def _heeds_what_is_told_before_the_replies() -> None:
+    push = b">2\r\n+invalidate\r\n_\r\n"
+    async with ScriptedServer() as server:
+        connection = await opened(server)
+        server.push(push)
+        told: list[object] = []
+        connection.heed = told.append
+        server.script = lambda words: push + b"+PONG\r\n"
+        seen: list[int] = []
+        landed = asyncio.Event()
+
+        def land(replies: object) -> None:
+            seen.append(len(told))
+            landed.set()
+
+        async with asyncio.timeout(5):
+            while not told:
+                await asyncio.sleep(0.001)
+            connection.exchange(command(b"PING"), 1, land, deadline=math.inf)
+            await landed.wait()
+        assert seen == [2]
+        assert told == [[b"invalidate", None]] * 2
+        await connection.put_away()
+
+
 async def _tells_who_waits_of_the_end() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
@@ -108,6 +134,7 @@ async def _is_dirty_before_its_first_use() -> None:
         _sends_nothing_once_its_time_was_over,
         _sends_nothing_once_put_away,
         _ends_with_the_server,
+        _heeds_what_is_told_before_the_replies,
         _ends_when_the_server_speaks_unasked,
         _tells_who_waits_of_the_end,
         _is_dirty_before_its_first_use,

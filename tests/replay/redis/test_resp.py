@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.resp import (
     command,
     compare_and_set,
     lifetime,
-    set_if_absent,
+    set_again,
     set_once,
 )
 from tests.support.valkey import Server
@@ -62,6 +62,7 @@ def test_each_type_in_one_piece_and_byte_by_byte(data: bytes, reply: object) -> 
         (b"-OOM command not allowed\r\n", "OOM", "command not allowed"),
         (b"!8\r\nERR a\r\nb\r\n", "ERR", "a\r\nb"),
         (b"-\xff\r\n", "\ufffd", ""),
+        (b"!1\r\n\xff\r\n", "\ufffd", ""),
     ],
 )
 def test_errors_are_values(data: bytes, code: str, rest: str) -> None:
@@ -71,6 +72,58 @@ def test_errors_are_values(data: bytes, code: str, rest: str) -> None:
     assert isinstance(error, ServerError)
     assert (error.code, error.rest) == (code, rest)
     assert after == b"OK"
+
+
+PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n"
+PUSHED = [b"invalidate", [b"a"]]
+
+
+def test_pushes_are_told_apart_wherever_they_stand() -> None:
+    value = b"$1\r\nv\r\n"
+    for usual in (b"", value):
+        for data in (PUSH + b"+OK\r\n" + value, b"+OK\r\n" + PUSH + value, b"+OK\r\n" + value + PUSH):
+            replies = Replies()
+            replies.expect(2, usual, [b"v"] if usual else [])
+            assert replies.feed(data) == [b"OK", b"v"]
+            assert replies.pushes == [PUSHED]
+
+
+def test_a_push_may_come_alone_and_in_pieces() -> None:
+    replies = Replies()
+    assert replies.feed(PUSH[:5]) == []
+    assert replies.pushes == []
+    assert replies.feed(PUSH[5:]) == []
+    assert replies.pushes == [PUSHED]
+    replies.expect(1)
+    # What is not yet there is no reason to wait with the reply before it.
+    assert replies.feed(b"+OK\r\n" + PUSH[:5]) == [b"OK"]
+    replies.expect(1)
+    assert replies.feed(PUSH[5:] + b"+OK\r\n") == [b"OK"]
+    assert replies.pushes == [PUSHED, PUSHED]
+
+
+def test_no_reply_hides_behind_a_push() -> None:
+    for data in (PUSH + b"+OK\r\n", PUSH + b"|1\r\n+a\r\n+b\r\n"):
+        replies = Replies()
+        with pytest.raises(InvalidResponse):
+            replies.feed(data)
+        replies = Replies()
+        replies.expect(1)
+        with pytest.raises(InvalidResponse):
+            replies.feed(b"+OK\r\n" + data)
+
+
+def test_what_only_looks_usual_is_read_as_it_is() -> None:
+    """The value at the end is the second half of one that was cut differently."""
+    usual = b"$1\r\nv\r\n"
+    for data, found in (
+        (b"$8\r\n+$1\r\nv\r\n\r\n+OK\r\n", [b"+$1\r\nv\r\n", b"OK"]),
+        (b"+OK\r\n$8\r\n+$1\r\nv\r\n\r\n", [b"OK", b"+$1\r\nv\r\n"]),
+        (b"+OK\r\n>2\r\n+a\r\n" + usual + usual, [b"OK", b"v"]),
+    ):
+        replies = Replies()
+        replies.expect(2, usual, [b"v"])
+        assert replies.feed(data) == found
 
 
 def test_pushes_and_attributes_are_left_out() -> None:
@@ -191,10 +244,8 @@ def test_a_command_is_an_array_of_bulk_strings() -> None:
 
 
 def test_set_once_is_the_command_it_says() -> None:
-    assert set_once(b"n", b"t" * 16, b"80000") == command(
-        b"SET", b"n", b"t" * 16, b"NX", b"GET", b"PX", b"80000"
-    )
-    assert set_if_absent(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"PX", b"1000")
+    assert set_once(b"n", b"t" * 16, b"80000") == command(b"SET", b"n", b"t" * 16, b"NX", b"PX", b"80000")
+    assert set_again(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"GET", b"PX", b"1000")
 
 
 @pytest.mark.parametrize("with_ifeq", [True, False])

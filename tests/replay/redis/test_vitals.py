@@ -62,6 +62,7 @@ def test_what_a_server_tells() -> None:
         b"",
         b"\xff\xfe\r\n:::\r\n",
         b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n",
+        b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
 )
@@ -159,9 +160,39 @@ def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connect
         looked(dataclasses.replace(MASTER, **changes), after=10)
 
 
+@pytest.mark.parametrize(
+    ("text", "can_be_watched"),
+    [
+        (b"", False),
+        (b"run_id:a", False),
+        (b"uptime_in_seconds:1", False),
+        (b"run_id:a\nuptime_in_seconds:0", True),
+    ],
+)
+def test_a_server_is_watched_by_its_run_and_the_time_of_that(text: bytes, can_be_watched: bool) -> None:
+    assert parse_info(text).can_be_watched is can_be_watched
+
+
 def test_only_a_master_has_data_to_move() -> None:
     for role, has in (("master", True), ("slave", False)):
         signs = VitalSigns(heeds_evictions=True)
         info = dataclasses.replace(MASTER, role=role)
         signs.connected(info, lived=0, asked=(NOW, NOW))
         assert signs.still_has(identity_of(info)) is has
+
+
+@pytest.mark.parametrize(
+    ("software", "version", "tells"),
+    [
+        ("valkey", "9.1.0", True),
+        ("valkey", "10.0", True),
+        ("valkey", "9.0.4", False),
+        ("valkey", "unstable", False),
+        ("valkey", "", False),
+        ("redis", "9.1.0", False),
+    ],
+)
+def test_only_a_server_that_was_seen_to_tell_of_every_loss_is_relied_on(
+    software: str, version: str, tells: bool
+) -> None:
+    assert ServerInfo(software=software, version=version).tells_of_changes is tells

@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
 from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
-from dpop_middleware.replay.redis.writes import AnchorReading, PendingWrite
+from dpop_middleware.replay.redis.writes import CHANGED, AnchorReading, PendingWrite
 from tests.support.replay import entry
 from tests.support.slots import entry_in, slots_between
 
@@ -75,6 +75,27 @@ def quiet() -> Fence:
     return fence()
 
 
+async def test_only_a_write_that_may_have_been_applied_asks_what_is_stored() -> None:
+    for unknown, with_get, asks in ((False, True, False), (True, True, True), (True, False, False)):
+        made = write(0)
+        made.unknown = unknown
+        assert (b"GET" in made.command(with_get=with_get)) is asks
+
+
+async def test_each_try_is_judged_by_what_it_asked() -> None:
+    """The nil that says that a first try came too late says that a repeat did not."""
+    first, repeat, blind = write(0), write(0), write(0)
+    repeat.unknown = blind.unknown = True
+    for made, with_get in ((first, True), (repeat, True), (blind, False)):
+        made.command(with_get=with_get)
+    assert [first.judge(reply) for reply in (b"OK", None)] == [True, False]
+    assert [repeat.judge(reply) for reply in (None, repeat.owner, first.owner)] == [True, True, False]
+    assert blind.judge(b"OK") is True
+    assert isinstance(blind.judge(None), Unavailable)
+    assert not first.is_answered_by(first.owner)
+    assert not repeat.is_answered_by(b"OK")
+
+
 async def test_each_bucket_is_read_once(quiet: Fence) -> None:
     writes = [write(0), write(0), write(1), write(2, asking=True), write(2, asking=True)]
     reading = AnchorReading(writes, quiet)
@@ -93,7 +114,7 @@ async def test_what_was_not_acceptable_before_since_is_vouched_for(quiet: Fence)
     for not_before, judged in ((since, True), (since + 0.5, True), (since - 0.001, False)):
         item = write(0)
         item.not_before = not_before
-        Landed(quiet, [item], None, vouching)
+        Landed(quiet, [item], b"OK", vouching)
         outcome = item.answer.result()
         assert outcome is True if judged else isinstance(outcome, Unavailable)
 
@@ -105,7 +126,7 @@ async def test_what_a_neighbour_may_have_forgotten_is_not_judged(quiet: Fence) -
         items = [write(0), write(0)]
         for item in items:
             item.namespace, item.retention, item.made_at = "n", retention, NOW - age
-        Landed(quiet, items, 1, [], None, None, KNOWN, settings=settings)
+        Landed(quiet, items, 1, [], b"OK", b"OK", KNOWN, settings=settings)
         for item in items:
             outcome = item.answer.result()
             assert outcome is True if judged else isinstance(outcome, Unavailable)
@@ -113,14 +134,15 @@ async def test_what_a_neighbour_may_have_forgotten_is_not_judged(quiet: Fence) -
 
 async def test_an_entry_whose_anchor_has_moved_is_asked_for_there(quiet: Fence) -> None:
     moved = write(0)
-    landed = Landed(quiet, [moved], None, MOVED)
+    landed = Landed(quiet, [moved], b"OK", MOVED)
     assert landed.batch.outcome == [(moved, MOVED)]
+    assert moved.unknown
     assert not moved.answer.done()
 
 
 async def test_an_entry_whose_anchor_is_on_its_way_can_not_be_known(quiet: Fence) -> None:
     own = write(0)
-    Landed(quiet, [own], own.owner, ASK)
+    Landed(quiet, [own], b"OK", ASK)
     assert isinstance(own.answer.result(), Unavailable)
 
 
@@ -138,7 +160,7 @@ async def test_where_the_slot_goes_the_one_it_leaves_vouches(quiet: Fence) -> No
     for vouched in (True, False):
         asking = write(0, asking=True)
         asking.vouched = vouched
-        Landed(quiet, [asking], b"OK", None, b"OK", None)
+        Landed(quiet, [asking], b"OK", b"OK", b"OK", None)
         outcome = asking.answer.result()
         assert outcome is True if vouched else isinstance(outcome, Unavailable)
         # Nothing is to be written where the anchor will come by itself.
@@ -147,15 +169,16 @@ async def test_where_the_slot_goes_the_one_it_leaves_vouches(quiet: Fence) -> No
 
 async def test_what_only_others_can_judge_is_held(quiet: Fence) -> None:
     new, used = write(0), write(0)
-    landed = Landed(quiet, [new, used], None, b"x" * 16, anchor(OTHER))
+    landed = Landed(quiet, [new, used], b"OK", None, anchor(OTHER))
     assert landed.batch.held == [new]
+    assert new.unknown
     assert used.answer.result() is False
 
 
 async def test_the_server_that_is_not_the_right_one_has_no_anchors(quiet: Fence) -> None:
     down = ServerError("CLUSTERDOWN no")
     lost = write(0)
-    landed = Landed(quiet, [lost], None, down)
+    landed = Landed(quiet, [lost], b"OK", down)
     assert landed.batch.outcome == [(lost, down)]
     assert landed.batch.wrong_server
 
@@ -164,10 +187,87 @@ async def test_the_server_that_is_not_the_right_one_has_no_anchors(quiet: Fence)
 async def test_odd_replies_put_the_connection_in_doubt(quiet: Fence, reply: object) -> None:
     if isinstance(reply, int):
         with pytest.raises(InvalidResponse):
-            Landed(quiet, [write(0)], None, reply)
+            Landed(quiet, [write(0)], b"OK", reply)
     else:
         with pytest.raises(ServerError):
-            Landed(quiet, [write(0)], None, ServerError("WRONGTYPE no"))
+            Landed(quiet, [write(0)], b"OK", ServerError("WRONGTYPE no"))
+
+
+@pytest.fixture
+async def watched() -> Fence:
+    """The same; its server tells of changes, and the first two buckets were read."""
+    made = fence()
+    made.standing.watches = True
+    Landed(made, [write(0), write(1)], b"OK", b"OK", KNOWN, KNOWN)
+    return made
+
+
+def told(fence: Fence, item: PendingWrite) -> None:
+    fence.standing.heed([b"invalidate", [BUCKETS.anchors[item.bucket]]])
+
+
+async def test_an_anchor_whose_changes_are_told_is_not_read_again(watched: Fence) -> None:
+    one, new, used = write(0), write(2), write(0)
+    Landed(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
+    assert [item.answer.result() for item in (one, new, used)] == [True, True, False]
+    assert watched.sights.of(one.bucket).at == NOW + 0.5
+    told(watched, one)
+    Landed(watched, [write(0)], b"OK", KNOWN)
+
+
+async def test_with_each_look_the_anchors_are_read_again(watched: Fence) -> None:
+    Landed(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
+
+
+async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:
+    new, used = write(0), write(0)
+    batch = Batch([new, used], Settings(), watched, PublishedRetentions(b"dpop", LivingRetentions()), True)
+    assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 2
+    told(watched, new)
+    batch.land([b"OK", None], now=NOW, at=NOW)
+    assert batch.outcome == [(new, CHANGED)]
+    assert new.unknown
+    assert new.tries == -1
+    assert not new.answer.done()
+    assert used.answer.result() is False
+    # This time the anchor is read.
+    lost = Anchor.new(identity_of(INFO), NOW + 5, server_time=NOW).value
+    Landed(watched, [new], None, lost)
+    assert isinstance(new.answer.result(), Unavailable)
+
+
+async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(watched: Fence) -> None:
+    item, sent_on = write(0), write(1)
+    landed = Landed(watched, [item, sent_on], MOVED, ServerError("OOM no"), at=NOW + 0.5)
+    assert landed.batch.outcome == [(item, MOVED)]
+    assert not item.vouched
+    assert watched.sights.of(item.bucket).at == NOW
+    assert watched.sights.of(sent_on.bucket).at == NOW
+    # What has moved may come back as something else.
+    assert not watched.standing.stands(item.bucket)
+    assert watched.standing.stands(sent_on.bucket)
+
+
+async def test_a_bucket_that_moves_between_two_writes_is_asked_for_there(watched: Fence) -> None:
+    before, after = write(0), write(0)
+    landed = Landed(watched, [before, after], b"OK", MOVED)
+    assert landed.batch.outcome == [(before, MOVED), (after, MOVED)]
+    assert before.unknown
+    assert not after.unknown
+
+
+async def test_who_is_sent_on_while_the_slot_moves_knows_that_the_anchor_stands(watched: Fence) -> None:
+    sent_on = write(0)
+    landed = Landed(watched, [sent_on], ASK)
+    assert landed.batch.outcome == [(sent_on, ASK)]
+    assert sent_on.vouched
+
+
+async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:
+    item = write(0)
+    watched.standing.owe(item.bucket, KNOWN, KNOWN)
+    Landed(watched, [item], b"OK", b"OK", KNOWN)
+    assert item.answer.result() is True
 
 
 async def test_who_may_run_no_script_replaces_without_comparing(
@@ -176,7 +276,7 @@ async def test_who_may_run_no_script_replaces_without_comparing(
     bucket = BUCKETS.slots.index(SLOTS[0])
     quiet.standing.owe(bucket, b"old", b"new")
     refused = write(0)
-    Landed(quiet, [refused], ServerError("NOPERM no eval"), None, anchor())
+    Landed(quiet, [refused], ServerError("NOPERM no eval"), b"OK", anchor())
     assert not quiet.with_script
     assert refused.answer.result() is True
     assert "grant +eval" in caplog.text
@@ -281,7 +381,7 @@ async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
 async def test_a_look_that_the_server_refused_says_nothing() -> None:
     for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
         made, item = fence(), write(0)
-        Landed(made, [item], reply, None, anchor(), at=NOW + 2)
+        Landed(made, [item], reply, b"OK", anchor(), at=NOW + 2)
         assert item.answer.result() is True
         assert made.vitals.has_told_since(NOW + 1) is told
 
@@ -290,7 +390,7 @@ async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clock
     quiet: Fence, caplog: pytest.LogCaptureFixture
 ) -> None:
     dated = Anchor.new(identity_of(INFO), NOW + 3600, server_time=NOW - 5000).value
-    Landed(quiet, [write(0)], None, dated)
+    Landed(quiet, [write(0)], b"OK", dated)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "3600 s ahead" in record.getMessage()
