@@ -104,6 +104,7 @@ class DPoPMiddleware:
             await send_metadata(published, self.resource_server, scope, send)
             return
         if not self._has_looked_inside:
+            check_event_loop()
             self._look_inside()
             self._has_looked_inside = True
         connection = Connection.of(scope)

@@ -26,6 +26,8 @@ from dpop_middleware import (
     MemoryReplayStore,
     ResourceServer,
 )
+from dpop_middleware._adapter.connection import Connection
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError
 from tests.support.adapters import ORIGIN, World, reached, scope_of, whoami
 from tests.support.asgi import call
@@ -902,9 +904,13 @@ def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> 
     (message,) = sent
     assert message["type"] == "lifespan.startup.failed"
     assert "asyncio only" in message["message"]
-    request = DPoPMiddleware(never, world.server())(scope_of("/"), receive, send)
+    protected = DPoPMiddleware(never, world.server())
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="asyncio only"):
+            protected(scope_of("/"), receive, send).send(None)
+    scope = scope_of("/")
     with pytest.raises(ConfigurationError, match="asyncio only"):
-        request.send(None)
+        Connection.of(scope).authenticate(world.server(), scope, Requirements()).send(None)
 
 
 @pytest.mark.parametrize("target", [b"https://other.example/health", b"health", b"*"])

@@ -103,7 +103,6 @@ class Connection:
         """Return the connection of an ASGI scope; scopes that were copied from it share it."""
         connection = scope.get(_CONNECTION)
         if connection is None:
-            check_event_loop()
             connection = scope[_CONNECTION] = cls()
             # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
             # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
@@ -153,6 +152,7 @@ class Connection:
         Raises `errors.DPoPError` for a refusal, and ConfigurationError for a scope that is neither a
         request's nor a WebSocket's.
         """
+        check_event_loop()
         check_scope_type(scope)
         verdict = await self.judge(resource_server, scope, requirements)
         if isinstance(verdict, DPoPError):
@@ -166,7 +166,8 @@ class Connection:
         """Authenticate the connection of `scope` once, and show the application who it is.
 
         Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Adapters that run at the same time wait for
-        one another. A refusal is returned, also that of a request which was refused before.
+        one another. A refusal is returned, also that of a request which was refused before. The event loop
+        and the type of the scope are the caller's to check.
         """
         request = self.request(scope)
         key = (resource_server.verification, scope["path"])

@@ -128,7 +128,7 @@ def check_freshness(
     client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
     4.1). Raises InvalidDPoPProof and UseDPoPNonce.
     """
-    if policy.nonce != "off" and nonces is not None:
+    if nonces is not None and policy.nonce != "off":
         if nonce is not None:
             _check_limit(proof, policy, now)
             return

@@ -163,7 +163,7 @@ class ProofVerification:
 
         `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
         """
-        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
+        if self.nonces is None or policy.nonce == "off" or (nonce is not None and nonce.current):
             return None
         return issued_nonce(self.nonces, now)
 

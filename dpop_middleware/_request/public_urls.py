@@ -84,7 +84,7 @@ class PublicURLs:
         origin, and for a path that servers and frameworks could read in different ways.
         """
         try:
-            if not request.raw_path.startswith("/"):
+            if request.raw_path[:1] != "/":
                 request = self._from_absolute_form(request)
             check_request_path(request.raw_path)
         except URIError as error:
