@@ -28,6 +28,7 @@ __all__ = [
     "seconds",
     "secrets",
     "share",
+    "strings",
     "tokens",
     "whole_number",
 ]
@@ -152,6 +153,13 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
             raise refused(name, "strings without spaces, quotes and backslashes", value)
+    return tuple(values)
+
+
+def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Return an option that is any number of strings, as a tuple; of a single one each character would be."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise refused(name, "a sequence of strings, such as ['notes:read']", values)
     return tuple(values)
 
 

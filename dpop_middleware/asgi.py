@@ -6,7 +6,13 @@ from collections.abc import Collection, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.answers import adding_headers, error_response, send_metadata, send_refusal
+from dpop_middleware._adapter.answers import (
+    adding_headers,
+    error_response,
+    send_metadata,
+    send_refusal,
+    send_startup_failed,
+)
 from dpop_middleware._adapter.connection import (
     AUTHENTICATED,
     Connection,
@@ -81,6 +87,7 @@ class DPoPMiddleware:
         resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
+        self._has_public_paths = bool(self._public_paths)
         self._required = flag("required", required)
         self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
@@ -97,6 +104,7 @@ class DPoPMiddleware:
             await send_metadata(published, self.resource_server, scope, send)
             return
         if not self._has_looked_inside:
+            check_event_loop()
             self._look_inside()
             self._has_looked_inside = True
         connection = Connection.of(scope)
@@ -114,17 +122,13 @@ class DPoPMiddleware:
             anonymize(scope)
             await self.app(scope, receive, send)
             return
-        try:
-            verified = await connection.authenticate(self.resource_server, scope, self._requirements)
-        except DPoPError as error:
-            response = error_response(self.resource_server, error, scope)
+        verdict = await connection.judge(self.resource_server, scope, self._requirements)
+        if isinstance(verdict, DPoPError):
+            await send_refusal(error_response(self.resource_server, verdict, scope), scope, send)
+        elif self._close_at_expiry:
+            await self._serve_until_expiry(verdict.access_token, scope, receive, send)
         else:
-            if self._close_at_expiry:
-                await self._serve_until_expiry(verified.access_token, scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
-            return
-        await send_refusal(response, scope, send)
+            await self.app(scope, receive, send)
 
     async def _pass_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("type") != "lifespan":
@@ -132,9 +136,8 @@ class DPoPMiddleware:
         try:
             check_event_loop()
         except ConfigurationError as error:
-            # Raised, it would pass for an application without a lifespan.
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send_startup_failed(error, send)
             return
         await self.app(scope, receive, self._opening_and_closing(send))
 
@@ -146,11 +149,22 @@ class DPoPMiddleware:
             await self.app(scope, until_then_receive, until_then_send)
 
     def _opening_and_closing(self, send: Send) -> Send:
+        has_failed = False
+
         async def send_lifespan(message: Message) -> None:
-            try:
-                if message["type"] == "lifespan.startup.complete":
+            nonlocal has_failed
+            if has_failed:
+                # The server knows; what the application says of it comes second.
+                return
+            if message["type"] == "lifespan.startup.complete":
+                try:
                     await self.resource_server.open()
-                elif message["type"] in _SHUTDOWN:
+                except BaseException as error:
+                    has_failed = True
+                    await send_startup_failed(error, send)
+                    raise
+            try:
+                if message["type"] in _SHUTDOWN:
                     await self.resource_server.aclose()
             finally:
                 await send(message)
@@ -161,7 +175,7 @@ class DPoPMiddleware:
         if _is_not_origin_form(scope):
             known = _to_origin_form(scope, self.resource_server.verification.public_urls)
             return (known or scope["path"] == "*") and not (self._required or has_credentials(scope))
-        if self._public_paths:
+        if self._has_public_paths:
             if scope in self._public_paths:
                 return True
             if not self._has_told_who_is_locked_out:

@@ -12,7 +12,7 @@ from typing import Final, Literal, overload
 from starlette.requests import Request
 
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
-from dpop_middleware._options import namespace
+from dpop_middleware._options import namespace, part
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
@@ -115,6 +115,8 @@ class TokenEndpoint:
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         checked_url("url", url, insecure_http_hosts=insecure_http_hosts)
+        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+        part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
         if policy.nonce != "off" and nonces is None:
             raise ConfigurationError(
                 f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"

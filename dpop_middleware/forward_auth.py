@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from dpop_middleware._adapter.answers import send_refusal
+from dpop_middleware._adapter.answers import send_refusal, send_startup_failed
 from dpop_middleware._adapter.connection import check_scope_type
 from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
@@ -135,10 +135,13 @@ class ForwardAuth:
         try:
             check_event_loop()
         except ConfigurationError as error:
-            # Raised, it would pass for an application without a lifespan.
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send_startup_failed(error, send)
             return
-        await self.resource_server.open()
+        try:
+            await self.resource_server.open()
+        except BaseException as error:
+            await send_startup_failed(error, send)
+            raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
         try:

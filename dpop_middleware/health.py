@@ -4,7 +4,6 @@ api.health() -> one look for all who ask within a second -> the parts' own `heal
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,8 +73,8 @@ class HealthCheck:
                 # It was the look that somebody cancelled, with whatever else ran.
 
     def _latest_look(self) -> asyncio.Task[ServerHealth]:
-        loop, now = asyncio.get_running_loop(), time.monotonic()
-        latest = self._latest
+        loop, latest = asyncio.get_running_loop(), self._latest
+        now = loop.time()
         if latest is None or latest.loop is not loop or latest.is_over(now):
             look = loop.create_task(self._look(), name="dpop health check")
             latest = self._latest = _Latest(loop, now, look)

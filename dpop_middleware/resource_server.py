@@ -216,11 +216,11 @@ class ResourceServer:
         `errors.DPoPError`. A second call with the same request is a replay.
         """
         started = time.perf_counter()
-        try:
-            return await self.verification.verify(request, self._policy, started=started)
-        except DPoPError as error:
-            self.report(error, request, started=started)
-            raise
+        judged = await self.verification.judge(request, self._policy, started=started)
+        if isinstance(judged, DPoPError):
+            self.report(judged, request, started=started)
+            raise judged
+        return judged
 
     def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:
         """Tell `on_event` and the log of a refusal; `started` is by `time.perf_counter`."""

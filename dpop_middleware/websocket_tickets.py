@@ -32,6 +32,7 @@ from dpop_middleware._adapter.ticket import (
 from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_not_expired
 from dpop_middleware._judge.verdicts import Authentication, refusal_of
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials
+from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     ConfigurationError,
@@ -159,6 +160,7 @@ class WebSocketTickets:
 
     async def _redeem(self, carried: Carried, scope: Scope) -> AccessToken:
         """Give the connection of `scope` the evidence that its ticket stands for; raises DPoPError."""
+        check_event_loop()
         started, connection = time.perf_counter(), Connection.of(scope)
         request = connection.request(scope)
         verification, token = self._api.verification, None

@@ -18,6 +18,12 @@ if import_root not in sys.path:
 PROGRAMS = ("redis-server", "nginx", "caddy", "chromium")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def pytest_report_header() -> str:
     """Say which real programs the tests meet here, and which they can't."""
     missing = _missing()

@@ -20,6 +20,7 @@ def test_what_is_right_comes_back() -> None:
     assert options.names_or_one("audience", "a") == options.names_or_one("audience", ["a"]) == ("a",)
     assert options.tokens("scopes", ["a:b"]) == ("a:b",)
     assert options.tokens("scopes", ()) == ()
+    assert options.strings("scopes", iter(["a b", "c"])) == ("a b", "c")
     assert options.namespace("replay_namespace", "") == ""
     assert options.namespace("replay_namespace", "gäteway 1") == "gäteway 1"
     assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
@@ -88,6 +89,13 @@ def test_of_several_tokens_the_wrong_one_is_named(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         options.tokens("scopes", ["right", value])
     assert str(caught.value) == f"scopes takes {STRINGS}, not {value!r}"
+
+
+@pytest.mark.parametrize("value", ["notes:read", "", None, 7])
+def test_one_string_is_no_sequence_of_strings(value: Any) -> None:
+    # Of each character it would make a scope of its own.
+    with pytest.raises(ConfigurationError, match="scopes takes a sequence of strings, such as"):
+        options.strings("scopes", value)
 
 
 def test_a_clock_is_a_function() -> None:

@@ -26,6 +26,8 @@ from dpop_middleware import (
     MemoryReplayStore,
     ResourceServer,
 )
+from dpop_middleware._adapter.connection import Connection
+from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.errors import ConfigurationError
 from tests.support.adapters import ORIGIN, World, reached, scope_of, whoami
 from tests.support.asgi import call
@@ -383,6 +385,29 @@ async def test_the_shutdown_is_reported_even_if_closing_fails(world: World) -> N
     with pytest.raises(OSError, match="gone"):
         await DPoPMiddleware(app, api)({"type": "lifespan"}, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert sent == [{"type": "lifespan.shutdown.complete"}]
+
+
+async def test_an_application_whose_server_fails_to_open_does_not_start(world: World) -> None:
+    # An error alone would pass for an application without a lifespan, which is then served.
+    class Stuck(MemoryReplayStore):
+        async def open(self) -> None:
+            raise OSError("no server")
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = DPoPMiddleware(Starlette(), world.server(replay_store=Stuck()))
+    with pytest.raises(OSError, match="no server"):
+        await app({"type": "lifespan", "app": app}, receive, send)
+    (message,) = sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert message["message"].startswith("the resource server can't be opened: Traceback")
+    assert message["message"].endswith("OSError: no server\n")
 
 
 # --- nonces
@@ -879,9 +904,13 @@ def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> 
     (message,) = sent
     assert message["type"] == "lifespan.startup.failed"
     assert "asyncio only" in message["message"]
-    request = DPoPMiddleware(never, world.server())(scope_of("/"), receive, send)
+    protected = DPoPMiddleware(never, world.server())
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="asyncio only"):
+            protected(scope_of("/"), receive, send).send(None)
+    scope = scope_of("/")
     with pytest.raises(ConfigurationError, match="asyncio only"):
-        request.send(None)
+        Connection.of(scope).authenticate(world.server(), scope, Requirements()).send(None)
 
 
 @pytest.mark.parametrize("target", [b"https://other.example/health", b"health", b"*"])

@@ -396,6 +396,8 @@ async def test_where_nonces_are_off_none_is_sent(clock: Clock) -> None:
         ({"url": None}, "url takes an https URL"),
         ({"replay_store": None}, "takes a replay store"),
         ({"nonces": None}, "needs nonces="),
+        ({"policy": "required"}, "policy takes a DPoPPolicy"),
+        ({"policy": None}, "policy takes a DPoPPolicy"),
     ],
 )
 def test_bad_configuration_is_refused_at_once(clock: Clock, arguments: Any, says: str) -> None:

@@ -1,6 +1,7 @@
 """One event for each decision, and a log that neither leaks nor floods."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,9 +38,10 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
 
 async def test_an_accepted_request_is_one_event(caplog: pytest.LogCaptureFixture) -> None:
     api = Api()
+    begun = time.perf_counter()
     await api.server.authenticate(api.request(raw_path="/notes"))
     (event,) = api.events
-    assert 0 < event.duration < 5
+    assert 0 < event.duration <= time.perf_counter() - begun
     assert event == AuthenticationEvent(
         outcome="accepted",
         check=None,

@@ -4,12 +4,12 @@ import asyncio
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-import dpop_middleware.health
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ReplayEntry, ResourceServer
 from dpop_middleware.health import PartHealth, ServerHealth
 from dpop_middleware.replay.memory import MemoryStoreHealth
@@ -19,6 +19,7 @@ from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from tests.support.api import RESOURCE, Tokens
 from tests.support.issuer_server import IssuerServer, answer
 from tests.support.issuer_tokens import issuer_key, key_set
+from tests.support.loop_clock import LoopClock
 
 ROOM = MemoryStoreHealth(ok=True, entries=0, max_entries=200_000)
 
@@ -162,16 +163,21 @@ async def test_nodes_that_are_something_else() -> None:
 
 
 async def test_a_part_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpop_middleware.health, "_PATIENCE", 0.01)
-    part = Part()
+    part, clock = Part(), LoopClock(monkeypatch)
     part.gate.clear()
-    health = await server(part).health()
-    assert health.issuer_keys == PartHealth(ok=False, error="TimeoutError: no answer in time")
-    assert not health.ready
+    probe = asyncio.create_task(server(part).health())
+    await clock.until(lambda: part.asked_how == 1)
+    clock.now += 1.9
+    await asyncio.to_thread(time.sleep, 0.01)
+    assert not probe.done()
+    clock.now += 0.2
+    await clock.until(probe.done)
+    assert probe.result().issuer_keys == PartHealth(ok=False, error="TimeoutError: no answer in time")
+    assert not probe.result().ready
 
 
 async def test_many_probes_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Part()
+    part, clock = Part(), LoopClock(monkeypatch)
     part.gate.clear()
     api = server(part)
     siblings = [api, api.with_policy(accept_bearer=True)]
@@ -184,10 +190,11 @@ async def test_many_probes_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None
     part.gate.set()
     assert all(health.ready for health in await asyncio.gather(*probes[50:]))
     assert part.asked_how == 1
+    part.says = False
+    clock.now += 0.9
     assert (await api.health()).ready
     assert part.asked_how == 1
-    monkeypatch.setattr(dpop_middleware.health, "_GOOD_FOR", 0.0)
-    part.says = False
+    clock.now += 0.2
     assert not (await api.health()).ready
     assert part.asked_how == 2
 

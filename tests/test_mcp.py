@@ -35,6 +35,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.mcp import protect
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.support.api import ISSUER, RESOURCE
+from tests.support.clients import NO_AUTHORITIES
 from tests.support.mcp_clients import HEADERS, INITIALIZE, connected
 from tests.support.oracle import b64
 from tests.support.servers import serving
@@ -86,7 +87,7 @@ class Served:
 
     def call(self, *fields: tuple[str, str], auth: DPoPAuth | None = None) -> httpx2.Response:
         """Send what opens a session."""
-        with httpx2.Client(trust_env=False, auth=auth) as client:
+        with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False, auth=auth) as client:
             return client.post(self.url, headers=[*HEADERS.items(), *fields], json=INITIALIZE)
 
 
@@ -185,7 +186,7 @@ class TestTools:
                 assert json.loads(await caller.call("who"))["subject"] == "ann"
 
     def test_a_public_route_of_the_server_knows_nobody(self, served: Served) -> None:
-        with httpx2.Client(trust_env=False) as client:
+        with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
             answer = client.get(served.url.replace("/mcp", "/health"))
         assert (answer.status_code, answer.text) == (200, "nobody")
 
@@ -204,7 +205,7 @@ class TestDiscovery:
         assert 'algs="' in challenge
         document = challenge.partition('resource_metadata="')[2].partition('"')[0]
         assert document == either.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")
-        with httpx2.Client(trust_env=False) as client:
+        with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
             metadata = client.get(document, headers={"Origin": "https://inspector.example.com"})
         assert metadata.headers["Access-Control-Allow-Origin"] == "*"
         found = metadata.json()

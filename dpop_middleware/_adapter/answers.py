@@ -3,6 +3,7 @@
 Metadata are served and named in refusals alike at every adapter (RFC 9728).
 """
 
+import traceback
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,21 @@ from starlette.types import Message, Scope, Send
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers
 from dpop_middleware._request.request import ResourceRequest
-from dpop_middleware.errors import DPoPError
+from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
 if TYPE_CHECKING:
     from dpop_middleware._metadata import PublishedMetadata
 
-__all__ = ["adding_headers", "can_deny", "error_response", "raw_headers", "send_metadata", "send_refusal"]
+__all__ = [
+    "adding_headers",
+    "can_deny",
+    "error_response",
+    "raw_headers",
+    "send_metadata",
+    "send_refusal",
+    "send_startup_failed",
+]
 
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
@@ -91,6 +100,16 @@ async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> Non
         }
     )
     await send({"type": f"{prefix}http.response.body", "body": response.body})
+
+
+async def send_startup_failed(error: BaseException, send: Send) -> None:
+    """Tell the server that the start failed: an error alone would pass for an application without a lifespan.
+
+    Of an error that isn't ours the traceback is told, as Starlette does: some servers show nothing else.
+    """
+    ours = isinstance(error, ConfigurationError)
+    why = str(error) if ours else "".join(traceback.format_exception(error))
+    await send({"type": "lifespan.startup.failed", "message": f"the resource server can't be opened: {why}"})
 
 
 def can_deny(scope: Scope) -> bool:

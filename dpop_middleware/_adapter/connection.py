@@ -103,7 +103,6 @@ class Connection:
         """Return the connection of an ASGI scope; scopes that were copied from it share it."""
         connection = scope.get(_CONNECTION)
         if connection is None:
-            check_event_loop()
             connection = scope[_CONNECTION] = cls()
             # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
             # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
@@ -148,50 +147,69 @@ class Connection:
     async def authenticate(
         self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
     ) -> VerifiedRequest:
+        """Authenticate the connection of `scope` as `judge` does.
+
+        Raises `errors.DPoPError` for a refusal, and ConfigurationError for a scope that is neither a
+        request's nor a WebSocket's.
+        """
+        check_event_loop()
+        check_scope_type(scope)
+        verdict = await self.judge(resource_server, scope, requirements)
+        if isinstance(verdict, DPoPError):
+            # A copy: a traceback holds this frame, and so the connection.
+            raise verdict.restated()
+        return verdict
+
+    async def judge(
+        self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
+    ) -> VerifiedRequest | DPoPError:
         """Authenticate the connection of `scope` once, and show the application who it is.
 
         Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Adapters that run at the same time wait for
-        one another. Raises `errors.DPoPError`, also that of a request which was refused before, and
-        ConfigurationError for a scope that is neither a request's nor a WebSocket's.
+        one another. A refusal is returned, also that of a request which was refused before. The event loop
+        and the type of the scope are the caller's to check.
         """
-        check_scope_type(scope)
         request = self.request(scope)
         key = (resource_server.verification, scope["path"])
         while key in self._turns:
             await self._turn(key)
+        outcome = self._recall(key, request, resource_server) if key in self._outcomes else None
+        recalled = outcome is not None
+        if outcome is None:
+            self._turns[key] = None
+            try:
+                outcome = await resource_server.verify(request)
+            except DPoPError as error:
+                # Its traceback holds this frame, and so the connection.
+                outcome = error.with_traceback(None)
+            finally:
+                turn = self._turns.pop(key)
+                if turn is not None:
+                    turn.set()
+            self._outcomes[key] = _Remembered(request, resource_server, outcome)
+        if isinstance(outcome, DPoPError):
+            return self._refused(outcome, resource_server)
         try:
-            evidence = self._recall(key, request, resource_server) if key in self._outcomes else None
-            recalled = evidence is not None
-            if evidence is None:
-                self._turns[key] = None
-                try:
-                    evidence = await resource_server.verify(request)
-                except DPoPError as error:
-                    # A copy: the error's traceback holds this frame, and so the connection.
-                    self._outcomes[key] = _Remembered(request, resource_server, error.restated())
-                    raise
-                finally:
-                    turn = self._turns.pop(key)
-                    if turn is not None:
-                        turn.set()
-                self._outcomes[key] = _Remembered(request, resource_server, evidence)
             verified = resource_server.authorize(
-                evidence, requirements, recalled=recalled, reports=self.held is None
+                outcome, requirements, recalled=recalled, reports=self.held is None
             )
         except DPoPError as error:
-            if self.held is not None:
-                self.held.drop(resource_server.reporter)
-            if error.nonce is not None:
-                self.response_headers = nonce_headers(error.nonce)
-            raise
+            return self._refused(error, resource_server)
         if not recalled:
-            self.hold(resource_server.reporter, evidence)
+            self.hold(resource_server.reporter, outcome)
         scope["user"] = DPoPUser(verified)
         scope["auth"] = AuthCredentials(["authenticated", *sorted(verified.access_token.scopes)])
         scope["dpop"] = verified
         if verified.response_headers:
             self.response_headers = verified.response_headers
         return verified
+
+    def _refused(self, error: DPoPError, resource_server: ResourceServer) -> DPoPError:
+        if self.held is not None:
+            self.held.drop(resource_server.reporter)
+        if error.nonce is not None:
+            self.response_headers = nonce_headers(error.nonce)
+        return error
 
     async def _turn(self, key: _Judged) -> None:
         """Wait until whoever verifies for `key` is done."""
@@ -202,8 +220,8 @@ class Connection:
 
     def _recall(
         self, key: _Judged, request: ResourceRequest, resource_server: ResourceServer
-    ) -> Authentication | None:
-        """Return the evidence for an equal request, None when it must be verified.
+    ) -> Authentication | DPoPError | None:
+        """Return what came of an equal request, None when it must be verified.
 
         What is between two adapters of a connection may add header fields; it stays one request. What one
         policy refused is verified under another, unless the replay store was asked: until then nothing was
@@ -212,10 +230,12 @@ class Connection:
         remembered = self._outcomes[key]
         if remembered.request._replace(fields=request.fields) != request:
             return None
-        if isinstance(remembered.outcome, Authentication):
+        if (
+            isinstance(remembered.outcome, Authentication)
+            or remembered.outcome.check is Check.JTI
+            or remembered.judge.policy == resource_server.policy
+        ):
             return remembered.outcome
-        if remembered.outcome.check is Check.JTI or remembered.judge.policy == resource_server.policy:
-            raise remembered.outcome.restated()
         return None
 
 

@@ -112,50 +112,54 @@ class RequestVerification:
             )
         return self._gateway
 
-    async def verify(
+    async def judge(
         self, request: ResourceRequest, policy: DPoPPolicy, *, started: float = 0.0
-    ) -> Authentication:
-        """Verify `request` under `policy`; its proof is remembered for all policies of the server.
+    ) -> Authentication | DPoPError:
+        """Judge `request` under `policy`; its proof is remembered for all policies of the server.
 
-        `started` is kept with the evidence. Raises `errors.DPoPError`.
+        `started` is kept with the evidence. What is wrong is returned, with what is known of the request.
         """
         if request.fields > MAX_FIELDS:
-            raise InvalidRequest(
+            return InvalidRequest(
                 "the request has too many header fields",
                 check=Check.AUTHORIZATION,
                 expected=MAX_FIELDS,
                 actual=request.fields,
             )
-        carried = credentials(request.authorization)
+        try:
+            scheme, presented = credentials(request.authorization)
+        except DPoPError as error:
+            return error
         token: AccessToken | None = None
         try:
             request = self.public_urls.origin_form(request)
-            if carried.scheme == "Bearer":
+            if scheme == "Bearer":
                 _check_bearer_accepted(policy)
-                token = await self.access_token(carried.access_token)
+                token = await self.access_token(presented)
                 now = self.clock()
                 check_unbound(token)
                 check_not_expired(token, now)
                 return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop, policy.algorithms)
-            if self._is_remote is not None and self._is_remote(carried.access_token):
+            if self._is_remote is not None and self._is_remote(presented):
                 unbound = judge_before_token(
-                    self.proofs, carried.access_token, proof, request, policy, self.policies, self.clock()
+                    self.proofs, presented, proof, request, policy, self.policies, self.clock()
                 )
-                token = await self.access_token(carried.access_token)
+                token = await self.access_token(presented)
                 now = self.clock()
                 judged = bind(self.proofs, unbound, token, policy, now)
             else:
-                token = await self.access_token(carried.access_token)
+                token = await self.access_token(presented)
                 now = self.clock()
                 check_bound(token, now)
                 jws = split_proof(proof)
-                client = _client(token, jws, policy)
+                known = token.client_memo
+                client = _client(token, known, jws, policy)
                 judged = self.proofs.judge(
                     jws,
                     client.header,
                     request=request,
-                    ath=token_hash(carried.access_token),
+                    ath=token_hash(presented),
                     policy=policy,
                     policies=self.policies,
                     now=now,
@@ -166,12 +170,11 @@ class RequestVerification:
                     speaks_for=client.speaks_for,
                 )
                 # Padding buys no memory.
-                if client is not token.client_memo and len(client.segment) <= LONGEST_KNOWN_HEADER:
+                if client is not known and len(client.segment) <= LONGEST_KNOWN_HEADER:
                     token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            refusal = refusal_of(token, error, scheme=carried.scheme, nonce=error.nonce)
-            raise error.restated(refusal=refusal) from error.__cause__
+            return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.nonce))
         return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def authorize(
@@ -244,9 +247,8 @@ def _quotes(error: Exception, token: str) -> bool:
     )
 
 
-def _client(token: AccessToken, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
-    """Return the client to whose key `token` is bound, which isn't read anew where it was here before."""
-    known = token.client_memo
+def _client(token: AccessToken, known: object, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
+    """Return the client to whose key `token` is bound, read anew unless it is the one that is `known`."""
     if isinstance(known, _Client) and known.segment == jws.header:
         check_algorithm(known.header.algorithm.name, policy.algorithms)
     else:

@@ -135,7 +135,7 @@ def error_response(
             error.code,
             error.description,
             parameters,
-            error.scheme,
+            error.refusal.scheme,
             policy.algorithms,
             policy.accept_bearer,
             None if metadata is None else metadata.url(request),
@@ -208,14 +208,14 @@ class VerifiedRequest(NamedTuple):
 def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, nonce: str | None) -> Refusal:
     """Return what is known of a request that `error` refuses; `token` is None where it wasn't verified."""
     if token is None:
-        return Refusal(scheme=scheme, nonce=nonce, reason=error.reason)
+        return Refusal(scheme=scheme, nonce=nonce, reason=error.refusal.reason)
     actor = token.actor
     return Refusal(
         scheme=scheme,
         jkt=token.jkt,
         client_id=token.client_id,
         nonce=nonce,
-        reason=error.reason,
+        reason=error.refusal.reason,
         issuer=token.issuer,
         actor=None if actor is None else actor.identity,
         subject=token.subject,

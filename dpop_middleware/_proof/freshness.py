@@ -13,7 +13,6 @@ from dpop_middleware.policy import DPoPPolicy
 
 __all__ = [
     "Reach",
-    "Window",
     "acceptance_window",
     "check_can_be_remembered",
     "check_freshness",
@@ -30,13 +29,6 @@ _NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
 _NOT_ISSUED = "a nonce can't be issued now"
 # RFC 9449 section 8.1
 _NQCHARS = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-
-
-class Window(NamedTuple):
-    """The time in which a proof can be accepted, both ends in seconds since the epoch."""
-
-    not_before: float
-    expires_at: float
 
 
 class Reach(NamedTuple):
@@ -136,7 +128,7 @@ def check_freshness(
     client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
     4.1). Raises InvalidDPoPProof and UseDPoPNonce.
     """
-    if policy.nonce != "off" and nonces is not None:
+    if nonces is not None and policy.nonce != "off":
         if nonce is not None:
             _check_limit(proof, policy, now)
             return
@@ -185,9 +177,10 @@ def reach_of(policies: Iterable[DPoPPolicy]) -> Reach:
     )
 
 
-def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> Window:
-    """Return the time in which the proof could be accepted; the workers' margin is at its end.
+def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> tuple[float, float]:
+    """Return from when until when the proof could be accepted; the workers' margin is at the end.
 
+    Both are in seconds since the epoch.
     `reach` is that of all policies by which it may be judged. A proof is remembered for all of it, so that
     what one policy accepted by its nonce can't come back through another's `iat` window, nor the other way
     round: while a change is rolled out, two workers may differ in whether nonces count. It is no older than
@@ -195,8 +188,8 @@ def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> Wi
     """
     expires_at = proof.iat + reach.after + WORKER_CLOCK_MARGIN
     if nonce is None:
-        return Window(proof.iat - reach.before, expires_at)
-    return Window(nonce.issued_at, max(expires_at, nonce.expires_at + WORKER_CLOCK_MARGIN))
+        return proof.iat - reach.before, expires_at
+    return nonce.issued_at, max(expires_at, nonce.expires_at + WORKER_CLOCK_MARGIN)
 
 
 def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:

@@ -78,7 +78,7 @@ def _malformed(error: JOSEError, description: str, check: Check) -> InvalidDPoPP
     )
 
 
-def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
+def check_algorithm(alg: object, algorithms: Collection[str]) -> None:
     """`alg` names one of `algorithms` (check 5)."""
     if not isinstance(alg, str) or alg not in algorithms:
         raise InvalidDPoPProof(
@@ -87,7 +87,6 @@ def check_algorithm(alg: object, algorithms: Collection[str]) -> Algorithm:
             expected=tuple(algorithms),
             actual=alg,
         )
-    return ALGORITHMS[alg]
 
 
 def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
@@ -107,8 +106,8 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
             raise InvalidDPoPProof(
                 "the DPoP proof uses a JOSE extension that is not supported", check=Check.CRIT, actual=member
             )
-    algorithm = check_algorithm(header.get("alg"), algorithms)
-    jwk = header.get("jwk")
+    check_algorithm(header.get("alg"), algorithms)
+    algorithm, jwk = ALGORITHMS[header["alg"]], header.get("jwk")
     if not isinstance(jwk, dict):
         raise InvalidDPoPProof("the DPoP proof has no jwk", check=Check.JWK)
     try:

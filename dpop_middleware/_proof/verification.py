@@ -163,7 +163,7 @@ class ProofVerification:
 
         `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
         """
-        if policy.nonce == "off" or self.nonces is None or (nonce is not None and nonce.current):
+        if self.nonces is None or policy.nonce == "off" or (nonce is not None and nonce.current):
             return None
         return issued_nonce(self.nonces, now)
 
@@ -194,25 +194,25 @@ class ProofVerification:
         since a proof is as old as its nonce.
         """
         try:
-            first = await self.is_first(judged.entry)
-        except Unavailable as error:
-            raise self._unavailable(error, judged, policy) from error.__cause__
-        if not first:
+            first = await self.store.add(judged.entry)
+        except Exception as error:  # noqa: BLE001 - the store may be anybody's; what fails is refused
+            failed = _of_store(error)
+            raise self._answer_to(failed, judged, policy) from failed.__cause__
+        if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
     async def is_first(self, entry: ReplayEntry) -> bool:
         """Have the store remember `entry`; return whether it is the first time. Raises `errors.DPoPError`."""
         try:
             return await self.store.add(entry) is True
-        except DPoPError as error:
-            raise error.restated(check=Check.JTI) from error.__cause__
-        except Exception as error:
-            # The store may be anybody's: when it fails, nobody knows, and the request is refused.
-            raise Unavailable(
-                "the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__
-            ) from error
+        except Exception as error:  # noqa: BLE001 - as above
+            failed = _of_store(error)
+            raise failed from failed.__cause__
 
-    def _unavailable(self, error: Unavailable, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
+    def _answer_to(self, error: DPoPError, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
+        """Return what a client is told where its proof couldn't be marked as used: a newer one may do."""
+        if not isinstance(error, Unavailable):
+            return error
         if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
             dated = dated_nonce(self.nonces, judged.entry.now, not_before=error.judges_from)
             if dated is not None:
@@ -224,7 +224,7 @@ class ProofVerification:
                 )
         offered = self.offered_nonce(judged.nonce, policy, judged.entry.now) if error.newer_proof else None
         if offered is None:
-            return error.restated(check=Check.JTI)
+            return error
         return Unavailable(
             error.description,
             retry_after=1,
@@ -233,3 +233,15 @@ class ProofVerification:
             actual=error.actual,
             refusal=Refusal(nonce=offered),
         )
+
+
+def _of_store(error: Exception) -> DPoPError:
+    """Return the error of a store as one of the check that asked it; its cause is kept.
+
+    The store may be anybody's: when it fails, nobody knows, and the request is refused.
+    """
+    if isinstance(error, DPoPError):
+        return error.restated(check=Check.JTI)
+    failed = Unavailable("the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__)
+    failed.__cause__ = error
+    return failed

@@ -119,7 +119,7 @@ def check_request_path(raw_path: str) -> None:
     """Raise URIError for a path that servers could read in two ways; the cost depends on the length alone."""
     if len(raw_path) > _MAX_PATH:
         raise URIError("the request's path is too long")
-    if not raw_path.startswith("/"):
+    if raw_path[:1] != "/":
         raise URIError("the request's path doesn't start with a slash")
     if is_normal(raw_path):
         return

@@ -84,7 +84,7 @@ class PublicURLs:
         origin, and for a path that servers and frameworks could read in different ways.
         """
         try:
-            if not request.raw_path.startswith("/"):
+            if request.raw_path[:1] != "/":
                 request = self._from_absolute_form(request)
             check_request_path(request.raw_path)
         except URIError as error:
@@ -113,10 +113,15 @@ class PublicURLs:
     def is_target(self, uri: str, request: ResourceRequest) -> bool:
         """Whether `uri` is the request's target URI, without its query and letter by letter.
 
-        False says nothing yet: `target_uri` tells the normal form. Raises InvalidDPoPProof as that does.
+        A client signs what it sends, so most proofs name this string. False says nothing yet: `target_uri`
+        tells the normal form. So it is for a path with characters that a path can't hold, and where a proxy
+        took off the path of the base URL and there is a root path to take off too. The request must be what
+        `origin_form` returned. Raises InvalidDPoPProof as `target_uri` does.
         """
-        bases = self._bases(request.hosts)
-        return len(bases) == 1 and uri == _sent_uri(bases[0], request.raw_path, request.root_path)
+        bases = self._of_every_host or self._bases(request.hosts)
+        if len(bases) != 1 or (bases[0].path and request.root_path):
+            return False
+        return uri == bases[0].origin + bases[0].path + request.raw_path and is_plain(request.raw_path)
 
     def target_uri(self, request: ResourceRequest) -> str:
         """Return the request's target URI in normal form, without its query.
@@ -153,18 +158,6 @@ class PublicURLs:
             expected=tuple(self._hosts),
             actual=hosts,
         )
-
-
-def _sent_uri(base: BaseURL, raw_path: str, root_path: str) -> str | None:
-    """Return the URI of a request as it was sent, None where that can't be compared letter by letter.
-
-    A client signs what it sends, so most proofs name this string. It is told of a path of characters that a
-    path can hold; under a base URL with a path, which a proxy took off, only where there is no root path to
-    take off too. The path must have passed `check_request_path`.
-    """
-    if not is_plain(raw_path) or (base.path and root_path):
-        return None
-    return base.origin + base.path + raw_path
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -3,7 +3,7 @@
 Counts and sizes are judged here, before anything is decoded (RFC 9449 sections 4.1 and 7.1).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -38,8 +38,7 @@ MAX_FIELDS = 256
 _OPTIONAL_WHITESPACE = " \t"
 # Blanks are taken off one by one: of more, what is left is no value.
 _MOST_BLANKS = 64
-_READ = (b"host", b"authorization", b"dpop")
-_LENGTHS = frozenset(map(len, _READ))
+_LENGTHS = frozenset(map(len, (b"host", b"authorization", b"dpop")))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _LONGEST_SCHEME = len("bearer")
@@ -89,20 +88,24 @@ class ResourceRequest(NamedTuple):
         )
 
 
-def _values(fields: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, ...]]:
+def _values(
+    fields: Iterable[tuple[bytes, bytes]],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the values of every `Host`, `Authorization` and `DPoP` field, in order."""
-    by_name = dict(fields)
-    if len(by_name) == len(fields) and b"".join(by_name).islower():
-        # No name stands twice, in whatever spelling: the dictionary holds all.
-        return [
-            () if value is None else (_without_blanks(value.decode("latin-1")),)
-            for value in map(by_name.get, _READ)
-        ]
-    lowered = [(name.lower(), value) for name, value in fields if len(name) in _LENGTHS]
-    return [
-        tuple(_without_blanks(value.decode("latin-1")) for name, value in lowered if name == read)
-        for read in _READ
-    ]
+    hosts: tuple[str, ...] = ()
+    authorization: tuple[str, ...] = ()
+    dpop: tuple[str, ...] = ()
+    for name, value in fields:
+        if len(name) not in _LENGTHS:
+            continue
+        lowered = name.lower()
+        if lowered == b"host":
+            hosts += (_text(value),)
+        elif lowered == b"authorization":
+            authorization += (_text(value),)
+        elif lowered == b"dpop":
+            dpop += (_text(value),)
+    return hosts, authorization, dpop
 
 
 class Credentials(NamedTuple):
@@ -115,8 +118,9 @@ class Credentials(NamedTuple):
         return f"Credentials(scheme={self.scheme!r})"
 
 
-def _without_blanks(value: str) -> str:
+def _text(octets: bytes) -> str:
     """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
+    value = octets.decode("latin-1")
     if value[:1] in _OPTIONAL_WHITESPACE:
         value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
     if value[-1:] in _OPTIONAL_WHITESPACE:

@@ -1,6 +1,7 @@
 """The command `dpop-middleware`: make keys and proofs, and see how a server judges them."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     a bug in the command itself. Raises SystemExit for `--help` and `--version` only.
     """
     logging.getLogger("dpop_middleware").addHandler(_SILENT)
-    console = Console(sys.stdout, sys.stderr, environ=os.environ)
+    # Python has no stream for a descriptor that was closed, as by `>&-`.
+    console = Console(sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), environ=os.environ)
     try:
         args = _parser().parse_args(argv)
         status: int = args.run(args, console)

@@ -3,12 +3,13 @@
 Colours are on a terminal only, and foreign text is always escaped.
 """
 
+import contextlib
 import json
 import math
 import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
@@ -52,6 +53,17 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... (cut)"
 
 
+@contextlib.contextmanager
+def _writing() -> Generator[None]:
+    """Where the output takes nothing more, that is the user's to correct, but for a pipe that was closed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"standard output can't be written: {error.strerror}") from error
+
+
 class Console:
     """Standard output and error of one run of the command; `environ` are its environment variables."""
 
@@ -64,15 +76,20 @@ class Console:
 
     def line(self, text: str = "", *, style: Style | None = None) -> None:
         """Write a line to standard output; `text` must be the command's own, or escaped by `plain`."""
-        self._out.write(f"{text if style is None else self.styled(text, style)}\n")
+        with _writing():
+            self._out.write(f"{text if style is None else self.styled(text, style)}\n")
 
     def json(self, value: Any) -> None:
         """Write `value` to standard output as JSON, in ASCII; a number that isn't finite is null."""
-        self._out.write(f"{json.dumps(_finite(value), indent=2, default=shown, allow_nan=False)}\n")
+        text = json.dumps(_finite(value), indent=2, default=shown, allow_nan=False)
+        with _writing():
+            self._out.write(f"{text}\n")
 
     def note(self, text: str) -> None:
         """Write a line to standard error, so that a pipe receives results only."""
-        self._err.write(f"{plain(text)}\n")
+        # Where that can't be written, nobody can be told so.
+        with contextlib.suppress(OSError):
+            self._err.write(f"{plain(text)}\n")
 
     def progress(self, text: str) -> None:
         """Show `text` on the last line of a terminal, in place of what was shown so; empty to take it away.
@@ -85,7 +102,8 @@ class Console:
 
     def flush(self) -> None:
         """Flush standard output; raises BrokenPipeError when the reader has closed the pipe."""
-        self._out.flush()
+        with _writing():
+            self._out.flush()
 
     def styled(self, text: str, style: Style) -> str:
         """Return `text` in `style` on a terminal that shows styles, otherwise `text`."""

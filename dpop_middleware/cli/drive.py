@@ -1,5 +1,6 @@
 """Runs the conformance suite for `dpop-middleware conformance` and prints the results; needs httpx2."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +15,8 @@ from dpop_middleware.testing.target import Target
 __all__ = ["drive"]
 
 _FIRST: Final = "honest"
+# Seconds for one case, so that a server whose answers never end is one that gives none.
+_PATIENCE: Final = 60.0
 _MARKS: Final = MappingProxyType(
     {"passed": FindingState.PASSED, "failed": FindingState.FAILED, "skipped": FindingState.NOT_JUDGED}
 )
@@ -27,7 +30,7 @@ async def drive(target: Target, console: Console, *, only: Collection[str], in_j
     cases = _chosen(only, leave_out=target.leave_out)
     try:
         outcomes = await _run_cases(cases, target, console, quiet=in_json)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise CommandError(f"{target.url} gives no answer: {reason}", status=3) from error
     return _conclude(outcomes, console, in_json=in_json)
@@ -48,7 +51,8 @@ async def _run_cases(
     for number, case in enumerate(cases, start=1):
         console.progress(f"{number} of {len(cases)}: {case.name}")
         try:
-            outcome = await run_case(case, target)
+            async with asyncio.timeout(_PATIENCE):
+                outcome = await run_case(case, target)
         finally:
             console.progress("")
         outcomes.append(outcome)

@@ -284,7 +284,7 @@ COMMAND = Command(
   dpop-middleware explain --method GET --url https://api.example.com/notes --proof @proof.txt \\
       --token @t.txt --jwks jwks.json --issuer https://auth.example.com --audience https://api.example.com
   pbpaste | dpop-middleware explain --method POST --url https://auth.example.com/token --proof - --json
-  curl -v … 2>&1 | dpop-middleware explain --request - --jwks jwks.json --audience https://api.example.com
+  curl -v ... 2>&1 | dpop-middleware explain --request - --jwks jwks.json --audience https://api.example.com
 
 exit status: 0 accepted as far as it can be judged, 1 refused, 2 usage error,
 3 the issuer can't be asked

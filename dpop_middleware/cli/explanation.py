@@ -34,7 +34,7 @@ from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayKeyspace
-from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import ClaimRules
 
 __all__ = ["Explanation", "Finding", "FindingState", "explain"]
@@ -115,11 +115,8 @@ async def explain(
             checks = _checks_of_bearer(policy)
         elif carried is not None and is_remote is not None and is_remote(carried.access_token):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
-        try:
-            token = (await verification.verify(request, policy)).access_token
-            requirements.check(token, now=now)
-        except DPoPError as refused:
-            error, status = refused, refused.status
+        token, error = await _judged(verification, request, policy, requirements, now)
+        status = None if error is None else error.status
     says = _read(proofs, policy)
     unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
     later = Verdicts()
@@ -148,6 +145,24 @@ async def explain(
         error=error,
         status=status,
     )
+
+
+async def _judged(
+    verification: RequestVerification,
+    request: ResourceRequest,
+    policy: DPoPPolicy,
+    requirements: Requirements,
+    now: float,
+) -> tuple[AccessToken | None, DPoPError | None]:
+    """Return the token of a request, where it is good, and what a resource server refuses."""
+    judged = await verification.judge(request, policy)
+    if isinstance(judged, DPoPError):
+        return None, judged
+    try:
+        requirements.check(judged.access_token, now=now)
+    except DPoPError as error:
+        return judged.access_token, error
+    return judged.access_token, None
 
 
 def _credentials(authorization: tuple[str, ...]) -> Credentials | None:

@@ -56,8 +56,9 @@ class DPoPAuth(_Auth):
     object to read such bodies into memory first. Characters that a path can't have are percent-encoded.
 
     Raises ValueError for an origin that is not an http or https URL, ConfigurationError (a ValueError) for
-    one by plain http that isn't named, also at the first request, and at a request TypeError where a sync
-    client meets an async `token` (RFC 9449 sections 4, 7.1, 8 and 9).
+    one by plain http that isn't named, also at the first request, and at a request ValueError for a token
+    that no header field can hold, and TypeError where a sync client meets an async `token` (RFC 9449 sections
+    4, 7.1, 8 and 9).
     """
 
     def __init__(

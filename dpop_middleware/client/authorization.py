@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlencode
 
+from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import origin_of
@@ -104,6 +105,7 @@ def code_request_parameters(
     resource: str | None = None,
 ) -> dict[str, str]:
     """Return the parameters of a request for a code that is bound to `key` (RFC 9449 section 10)."""
+    scope = " ".join(_options.strings("scopes", scopes))
     return {
         "response_type": "code",
         "client_id": client_id,
@@ -111,7 +113,7 @@ def code_request_parameters(
         "code_challenge": code_challenge,
         "code_challenge_method": "S256",
         "dpop_jkt": key.jkt,
-    } | optional_parameters(state=state, scope=" ".join(scopes), resource=resource)
+    } | optional_parameters(state=state, scope=scope, resource=resource)
 
 
 def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None:

@@ -107,8 +107,8 @@ class DPoPKey:
         jwk = without_unset(jwk)
         usual = _usual_algorithm(jwk)
         private = "priv" if jwk["kty"] == KTY else "d"
-        if private not in jwk:
-            raise ValueError(f"the JWK has no private part: its member {private} is missing")
+        if not isinstance(jwk.get(private), str):
+            raise ValueError(f"the JWK has no private part: its member {private} is missing or no string")
         chosen = algorithm or jwk.get("alg") or usual
         _require_supported(chosen)
         public = _public_part(jwk)
@@ -164,12 +164,8 @@ class DPoPKey:
             data = json.dumps(self.private_jwk(), indent=2).encode() + b"\n"
         else:
             raise ValueError("a JWK file is not encrypted: give the file a name that ends in .pem")
-        if not overwrite:
-            _write_new(target, data)
-            return
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-        _write_new(beside, data)
-        beside.replace(target)
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}") if overwrite else target
+        _write_new(beside, data, final=target)
 
     @property
     def algorithm(self) -> str:
@@ -290,8 +286,13 @@ def _segment(members: Mapping[str, Any]) -> str:
     return base64url.encode(json.dumps(members, separators=(",", ":")).encode())
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def _write_new(path: Path, data: bytes, *, final: Path) -> None:
     # O_EXCL also refuses a symbolic link that somebody put there.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        path.replace(final)
+    except BaseException:
+        path.unlink()
+        raise

@@ -17,13 +17,15 @@ from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.libraries import installed
 from dpop_middleware.client.urls import percent_encoded, request_origin
 
-__all__ = ["OriginMemory", "Proofs", "can_repeat", "is_refused_for", "one_nonce"]
+__all__ = ["OriginMemory", "Proofs", "can_repeat", "is_refused_for", "is_token", "one_nonce"]
 
 Learned = TypeVar("Learned")
 DPoPError: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
 
 # NQCHAR of RFC 6749 appendix A; the length keeps the proof far below what servers refuse.
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
+# Without the blanks that RFC 6749 appendix A.12 allows: no field has them (RFC 6750 section 2.1).
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 # Two searches: one with `.*` between takes quadratic time on a hostile challenge.
 _SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
 _ERROR: Final[Mapping[DPoPError, re.Pattern[str]]] = {
@@ -67,6 +69,11 @@ def one_nonce(values: Iterable[str]) -> str | None:
         return None
     nonce = distinct.pop()
     return nonce if _NONCE.fullmatch(nonce) else None
+
+
+def is_token(value: object) -> bool:
+    """Whether `value` is a string that can stand in a header field as an access token."""
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
 def is_refused_for(error: DPoPError, challenges: Iterable[str], body: object) -> bool:
@@ -154,6 +161,9 @@ class Proofs:
         return "clock"
 
     def _signed(self, request: Any, token: str | None) -> Any:
+        if token is not None and not is_token(token):
+            # What sends would quote it in its error.
+            raise ValueError("the access token is not visible ASCII: does it end in a line break?")
         request.url = _percent_encoded(request.url)
         origin = request_origin(request)
         request.headers["DPoP"] = self._key.proof(

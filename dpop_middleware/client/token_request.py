@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, TypedDict, Unpack
 
+from dpop_middleware import _options
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.form_request import (
@@ -16,6 +17,7 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.proofs import is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -168,7 +170,7 @@ def _request(
     data = {
         "grant_type": grant.grant_type,
         **grant.parameters(),
-        **optional_parameters(scope=" ".join(scopes), resource=resource),
+        **optional_parameters(scope=" ".join(_options.strings("scopes", scopes)), resource=resource),
     }
     return form_request(
         client,
@@ -191,8 +193,10 @@ def _token_response(status: int, content: bytes) -> TokenResponse:
             f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
         )
     access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not access_token:
-        raise TokenRequestError(f"{_ENDPOINT}'s answer has no access_token", status=status)
+    if not isinstance(access_token, str) or not is_token(access_token):
+        raise TokenRequestError(
+            f"{_ENDPOINT}'s answer has no access_token that a header field can hold", status=status
+        )
     return TokenResponse(
         access_token=access_token,
         token_type=token_type,

@@ -78,7 +78,7 @@ class TokenSource:
         self._clock = _options.clock(clock)
         self._options = options
         if "scopes" in options:
-            options["scopes"] = tuple(options["scopes"])
+            options["scopes"] = _options.strings("scopes", options["scopes"])
         self._held = _NOTHING
         self._lock = Lock()
         self._flight: asyncio.Task[str] | None = None
@@ -87,7 +87,7 @@ class TokenSource:
 
     def token(self) -> str:
         """Return an access token that is valid for a while, and get it first where there is none."""
-        current, failures = self._current(), self._failures
+        failures, current = self._failures, self._current()
         if current is not None:
             return current
         with self._lock:

@@ -205,9 +205,6 @@ class Endpoint:
             raise _ConnectionLostError(
                 f"{url}: {type(error).__name__}: {error}".removesuffix(": ")
             ) from error
-        except httpx2.LocalProtocolError as error:
-            # Of a request of ours that can't be sent: what it says quotes header fields, and so a token.
-            raise EndpointError(f"{url}: {type(error).__name__}") from None
         except httpx2.HTTPError as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except AnswerError as error:

@@ -12,7 +12,7 @@ from dpop_middleware.jose.strict_json import Bounds, parse_untrusted_object
 __all__ = ["HEADER", "CompactJWS", "media_type", "parse_header", "split"]
 
 # Room for a key and for two certificates; some serialisers escape each slash, of which one has some thirty.
-HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160)
+HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160, fractions=True)
 """The bounds of a header."""
 
 _OMITTED: Final = "application/"

@@ -27,17 +27,19 @@ class Bounds(NamedTuple):
     """What an untrusted sender may make the parser do.
 
     `size` is in bytes; `structure` counts braces, brackets, commas, colons and quotes together, `containers`
-    opening braces and brackets, `escapes` backslashes.
+    opening braces and brackets, `escapes` backslashes. `fractions` says whether a number may have a fraction
+    or an exponent.
     """
 
     size: int
     structure: int
     containers: int
     escapes: int
+    fractions: bool
 
 
 # Each object costs a call. A `jti` of 512 escaped characters has fewer escapes.
-CLAIMS: Final = Bounds(size=8 * 1024, structure=256, containers=40, escapes=640)
+CLAIMS: Final = Bounds(size=8 * 1024, structure=256, containers=40, escapes=640, fractions=True)
 """The bounds of a proof's claims."""
 
 
@@ -63,17 +65,26 @@ def _float(text: str) -> float:
     return number
 
 
+def _fraction(_number: str) -> None:
+    raise JOSEError("a number has a fraction or an exponent", check=Check.FORMAT, reason=Reason.NOT_JSON)
+
+
 def _constant(_name: str) -> None:
     raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT, reason=Reason.NOT_JSON)
 
 
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
-)
-# For a text with too few digits for a long integer: it reads each number without a call.
-_DECODER_OF_SHORT_INTEGERS: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_float, parse_constant=_constant
-)
+# By whether there are enough digits for a long integer, without which each is read without a call, and by
+# whether there may be fractions.
+_DECODERS: Final = {
+    (has_long_integers, has_fractions): json.JSONDecoder(
+        object_pairs_hook=_object,
+        parse_int=_integer if has_long_integers else None,
+        parse_float=_float if has_fractions else _fraction,
+        parse_constant=_constant,
+    )
+    for has_long_integers in (False, True)
+    for has_fractions in (False, True)
+}
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -91,20 +102,21 @@ def _too_deep(value: object) -> bool:
     return True
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
     """Return the JSON object that `data` holds in UTF-8 (RFC 8259, RFC 7515 section 4).
 
     Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
     the top, a member name that stands twice in any object, NaN and Infinity, numbers beyond a float's range,
-    surrogates without their other half, and nesting deeper than `MAX_DEPTH`. What the members mean is not
-    checked, nor is the size: cap it before.
+    surrogates without their other half, and nesting deeper than `MAX_DEPTH`; without `fractions` also for a
+    number with a fraction or an exponent. What the members mean is not checked, nor is the size: cap it
+    before.
     """
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
-        digits = len(data) - len(data.translate(None, _DIGITS))
-        decoder = _DECODER if digits > _MAX_INTEGER_LENGTH else _DECODER_OF_SHORT_INTEGERS
-        value, end = decoder.raw_decode(text)
-        if "\\ud" in text or "\\uD" in text:
+        short = len(data) <= _MAX_INTEGER_LENGTH
+        digits = 0 if short else len(data) - len(data.translate(None, _DIGITS))
+        value, end = _DECODERS[digits > _MAX_INTEGER_LENGTH, fractions].raw_decode(text)
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             # Encoding visits every name and value, and UTF-8 has no surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:
@@ -130,8 +142,8 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
     """
     if (
         len(data) > bounds.size
-        or len(data) - len(data.translate(None, _STRUCTURE)) > bounds.structure
-        or data.count(b"{") + data.count(b"[") > bounds.containers
+        or (structure := len(data) - len(data.translate(None, _STRUCTURE))) > bounds.structure
+        or (structure > bounds.containers and data.count(b"{") + data.count(b"[") > bounds.containers)
         or data.count(b"\\") > bounds.escapes
     ):
         raise JOSEError(
@@ -139,4 +151,4 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
             check=Check.FORMAT,
             reason=Reason.NOT_JSON,
         )
-    return parse_object(data)
+    return parse_object(data, fractions=bounds.fractions)

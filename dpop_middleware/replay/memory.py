@@ -112,33 +112,32 @@ class MemoryReplayStore:
             if now <= known[0]:
                 return False
             self._remove(key, known[1])
-        name = entry.speaks_for or entry.jkt
-        self._require_room(name, now)
-        of_client = self._shares.get(name)
-        if of_client is None:
-            of_client = self._shares[name] = _Share(name)
+        of_client = self._share(entry.speaks_for or entry.jkt, now)
         of_client.entries += 1
         expires_at = now + max(entry.expires_at - entry.now, SHORTEST_LIFETIME)
         self._entries[key] = (expires_at, of_client)
         heapq.heappush(self._expiries, (expires_at, key))
         return True
 
-    def _require_room(self, name: str, now: float) -> None:
-        if len(self._entries) < self._max_entries and not self._is_full(name):
-            return
-        self._forget(now, len(self._expiries))
+    def _share(self, name: str, now: float) -> _Share:
+        """Return the share of `name`, which has room for one more entry, or raise Unavailable."""
+        of_client = self._shares.get(name) or _Share(name)
+        if len(self._entries) >= self._max_entries or of_client.entries >= self._most_of_a_share:
+            self._forget(now, len(self._expiries))
+            of_client = self._shares.get(name) or _Share(name)
+            self._require_room(of_client, now)
+        self._shares[name] = of_client
+        return of_client
+
+    def _require_room(self, of_client: _Share, now: float) -> None:
         if len(self._entries) >= self._max_entries:
             raise Unavailable("the replay store is full", retry_after=self._retry_after(now), check=Check.JTI)
-        if self._is_full(name):
+        if of_client.entries >= self._most_of_a_share:
             raise Unavailable(
                 "too many proofs of this client are in use",
                 retry_after=self._retry_after(now),
                 check=Check.JTI,
             )
-
-    def _is_full(self, name: str) -> bool:
-        of_client = self._shares.get(name)
-        return of_client is not None and of_client.entries >= self._most_of_a_share
 
     def _retry_after(self, now: float) -> int:
         return min(max(1, math.ceil(self._expiries[0][0] - now)), LONGEST_RETRY_AFTER)

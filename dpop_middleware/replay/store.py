@@ -64,15 +64,14 @@ class ReplayKeyspace:
     """
 
     def __init__(self, namespace: str) -> None:
-        self._namespace = hashlib.sha256(_length_prefixed(namespace))
-        self.name = base64url.encode(self._namespace.digest()[:6])
+        self._namespace = _length_prefixed(namespace)
+        self.name = base64url.encode(hashlib.sha256(self._namespace).digest()[:6])
 
     def apart(self, label: str) -> "ReplayKeyspace":
         """Return the keys of `label` within this namespace; no namespace of a user's is one of these."""
-        return ReplayKeyspace(f"{self._namespace.hexdigest()}\0{label}")
+        return ReplayKeyspace(f"{hashlib.sha256(self._namespace).hexdigest()}\0{label}")
 
     def key(self, *, jkt: str, jti: str) -> str:
         """Return the key of a proof, 22 characters: 128 bits of SHA-256 over namespace, `jkt` and `jti`."""
-        digest = self._namespace.copy()
-        digest.update(f"{len(jkt)}:{jkt}{jti}".encode())
-        return base64url.encode(digest.digest()[:_KEY_SIZE])
+        named = self._namespace + f"{len(jkt)}:{jkt}{jti}".encode()
+        return base64url.encode(hashlib.sha256(named).digest()[:_KEY_SIZE])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from dpop_middleware import client
+from dpop_middleware import _options, client
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
@@ -159,7 +159,7 @@ class TestIssuer:
         """
         signer = self.key if key is None else key
         now = int(self.clock())
-        profile, granted = self.profile, list(scopes)
+        profile, granted = self.profile, list(_options.strings("scopes", scopes))
         typ = profile.token_types[0]
         usual_header = {"typ": ABSENT if typ is None else typ, "alg": self.key.algorithm, "kid": self.kid}
         usual_claims = {

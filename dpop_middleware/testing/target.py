@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from dpop_middleware._options import refused
+from dpop_middleware._options import refused, strings
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.testing.issuer import TestIssuer
 
@@ -67,7 +67,7 @@ class Target:
     ) -> Self:
         """Make a key, and tokens of `issuer` for it with `scopes` and `claims` (see `TestIssuer.token`)."""
         key = DPoPKey.generate()
-        granted = tuple(scopes)
+        granted = strings("scopes", scopes)
 
         def token(**changes: Any) -> str:
             arguments: dict[str, Any] = {"scopes": granted, **claims, **changes}

@@ -132,7 +132,7 @@ def _detail(element: object) -> AuthorizationDetail | None:
 class _WithMemo:
     """What a resource server knows of the client, beside the fields of its token: no copy of them has it."""
 
-    __slots__ = ("_client_memo",)
+    __slots__ = ("_client_memo", "_has_no_actor")
 
     @property
     def client_memo(self) -> object:
@@ -189,7 +189,13 @@ class AccessToken(_WithMemo):
     @property
     def actor(self) -> Actor | None:
         """Who acts for the subject by this token (`act`, RFC 8693 section 4.1), None for nobody else."""
-        return actor_in(self.claims)
+        # Each refusal of a token asks. Most tokens have none, and to look costs more than to remember that.
+        if getattr(self, "_has_no_actor", False):
+            return None
+        actor = actor_in(self.claims)
+        if actor is None:
+            object.__setattr__(self, "_has_no_actor", True)
+        return actor
 
 
 @lru_cache(maxsize=16)

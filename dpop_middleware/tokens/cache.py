@@ -13,8 +13,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, ItemsView, Iterator, Mapping, ValuesView
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 
@@ -141,8 +140,7 @@ class _Claims(Mapping[str, Any]):
         return f"<claims {', '.join(self)}>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedToken:
+class VerifiedToken(NamedTuple):
     """What one verification found out.
 
     `access_token` is the token as applications see it, the same object for every request that carries it, and

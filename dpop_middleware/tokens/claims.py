@@ -64,7 +64,7 @@ def judge_claims(
         raise InvalidToken("the access token's claims are malformed", check=Check.TOKEN_CLAIMS) from error
     _require(claims, rules)
     subject = _text(claims, "sub") or None
-    client_id = next((_text(claims, name) for name in rules.client_id_claims if name in claims), "")
+    client_id = _client_id(claims, rules)
     if subject is None and not client_id:
         raise speaks_for_nobody("sub", *rules.client_id_claims)
     _text(claims, "jti")
@@ -132,6 +132,13 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def _client_id(claims: Mapping[str, Any], rules: ClaimRules) -> str:
+    for name in rules.client_id_claims:
+        if name in claims:
+            return _text(claims, name)
+    return ""
+
+
 def _time(claims: Mapping[str, Any], name: str, *, default: float) -> float:
     if name not in claims:
         return default
@@ -146,10 +153,11 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
     for name in names:
         value = claims.get(name, "")
         tokens = [part for part in value.split(" ") if part] if isinstance(value, str) else value
-        if not isinstance(tokens, list) or not all(
-            isinstance(token, str) and _SCOPE_TOKEN.fullmatch(token) for token in tokens
-        ):
+        if not isinstance(tokens, list):
             raise _malformed(name, value)
+        for token in tokens:
+            if not isinstance(token, str) or not _SCOPE_TOKEN.fullmatch(token):
+                raise _malformed(name, value)
         scopes.update(tokens)
     return frozenset(scopes)
 

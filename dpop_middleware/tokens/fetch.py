@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
+from dpop_middleware._log import plain
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
@@ -202,7 +203,8 @@ class Fetcher:
             raise FetchError(f"{endpoint.url}: the answer is not a JSON object") from error
         # ValueError: http.client and the IDNA codec raise it for some hosts, headers and chunk sizes.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FetchError(f"{endpoint.url}: {type(error).__name__}: {error}") from error
+            # What it says may quote the answer, and the message goes to the log.
+            raise FetchError(f"{endpoint.url}: {type(error).__name__}: {plain(str(error))}") from error
 
     def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
         """Return the document itself; raises FetchError and what sockets and http.client raise."""

@@ -31,7 +31,8 @@ MAX_TOKEN_SIZE = 16 * 1024
 
 _JWE_DOTS = 4
 # Whoever has no token can send one. It has no key in it; room for one certificate, which is never looked at.
-_HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40)
+# No header parameter is a fraction, and to read one costs more than to receive it.
+_HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40, fractions=False)
 # All tokens of one key have the same header. Who sends others has each of them read.
 _REMEMBERED = 64
 _LONGEST_REMEMBERED = 512

@@ -1,5 +1,6 @@
 """What the framework adapters of one connection share."""
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,22 @@ async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
     with pytest.raises(InvalidDPoPProof, match="used before"):
         await connection.authenticate(server, {**scope, "path": "/b"}, Requirements())
     assert await connection.authenticate(server, scope, Requirements()) == first
+
+
+async def test_a_refused_connection_goes_with_its_scope_and_waits_for_no_collection() -> None:
+    server = World().server()
+    before = sum(isinstance(one, Connection) for one in gc.get_objects())
+    gc.disable()
+    try:
+        for _ in range(3):
+            scope = scope_of("/a", [("Authorization", "DPoP x")])
+            with pytest.raises(InvalidDPoPProof, match="required"):
+                await Connection.of(scope).authenticate(server, scope, Requirements())
+            del scope
+        left = sum(isinstance(one, Connection) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left <= before
 
 
 async def test_the_evidence_of_a_request_is_found_by_its_very_token() -> None:

@@ -150,7 +150,7 @@ def test_alg(alg: object) -> None:
 def test_only_the_algorithms_of_the_policy() -> None:
     error = refused(Check.ALG, parse_header, segment(HEADER), ("EdDSA",))
     assert (error.expected, error.actual) == (("EdDSA",), "ES256")
-    assert check_algorithm("EdDSA", ("EdDSA",)) is ALGORITHMS["EdDSA"]
+    check_algorithm("EdDSA", ("EdDSA",))
 
 
 @pytest.mark.parametrize("jwk", [..., None, "", "foo", 1, True, [], [KEY.public_jwk]])

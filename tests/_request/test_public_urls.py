@@ -85,6 +85,19 @@ def test_any_other_host_selects_none(hosts: tuple[str, ...]) -> None:
     assert caught.value.actual == hosts
 
 
+def test_a_path_of_which_too_much_would_be_rewritten_is_compared_as_it_was_sent_alone() -> None:
+    path = "/" + "%41" * 1000
+    asked = request(raw_path=path)
+    assert urls("https://api.example.test").is_target(f"https://api.example.test{path}", asked)
+    with pytest.raises(InvalidDPoPProof) as caught:
+        urls("https://api.example.test").target_uri(asked)
+    assert caught.value.description == (
+        "the htu of the DPoP proof is not the URI of the request, letter by letter"
+    )
+    assert caught.value.check is Check.HTU
+    assert "too many characters" in str(caught.value.actual)
+
+
 @pytest.mark.parametrize(
     "raw_path", ["/", "/notes", "/.notes", "/a%2Fb", "//a", "/a..b", "/ä", "/a\\b", "/..."]
 )

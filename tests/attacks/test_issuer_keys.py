@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.tokens import AccessToken
 from dpop_middleware.tokens.jwks import KeySet
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from dpop_middleware.tokens.waiting import MAX_MISSING, MAX_UNAVAILABLE, MAX_WAITING, UNAVAILABLE_PER_SECOND
+from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE, MAX_WAITING, UNAVAILABLE_PER_SECOND
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
@@ -194,14 +195,17 @@ async def test_5xx_of_a_static_set() -> None:
 
 async def test_memory_for_names_that_nobody_has(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
-    source: Any = judge._source  # pyright: ignore[reportPrivateUsage]
     await judge.verify(KEY.token())
-    for _ in range(3):
-        await outcomes_of(judge, [unknown_key("x" * 10_000 + str(number)) for number in range(300)])
-    _, looked_for = source._missing._looked
-    assert len(looked_for) <= MAX_MISSING
-    assert {len(digest) for digest in looked_for} <= {32}
-    assert not source._room._waiting or not any(source._room._waiting.values())
+    tokens = [unknown_key("x" * 10_000 + str(number)) for number in range(600)]
+    assert await outcomes_of(judge, tokens[:100]) == {InvalidToken: 100}
+    tracemalloc.start()
+    try:
+        for start in range(100, 600, 100):
+            assert await outcomes_of(judge, tokens[start : start + 100]) == {InvalidToken: 100}
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 256 * 1024, "5 MB of names came"
 
 
 async def test_more_waiting_requests_than_there_are_places() -> None:
@@ -227,6 +231,17 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
     refused = [task for task in done if task.exception() is not None]
     assert len(refused) == MAX_UNAVAILABLE
     assert all(task.result() is keys for task in done if task not in refused)
+    answering.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    # Each place was given back.
+    answering.clear()
+    keys = await source.load()
+    since = time.monotonic()
+    tasks = [
+        asyncio.create_task(source.newer_than(keys, since=since, wanted="x")) for _ in range(MAX_WAITING)
+    ]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
     answering.set()
     await asyncio.gather(*tasks, return_exceptions=True)
 

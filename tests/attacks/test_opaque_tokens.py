@@ -21,6 +21,7 @@ from dpop_middleware import (
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from dpop_middleware.testing import TestIssuer
+from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, be_patient, issuing
 from tests.support.reader import readers_app
 
@@ -44,7 +45,7 @@ class Api:
 
     def __init__(self, issuer: IssuerOfOpaqueTokens, **options: Any) -> None:
         self.jwts = TestIssuer(audience=API)
-        more: dict[str, Any] = {"timeout": 60, **options}
+        more: dict[str, Any] = {"timeout": 60, "ssl_context": NO_AUTHORITIES, **options}
         self.verifier = IntrospectionVerifier(
             issuer=issuer.origin,
             audience=API,

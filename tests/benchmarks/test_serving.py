@@ -23,6 +23,7 @@ def test_what_counts_is_the_median_of_the_slices() -> None:
     assert not show({OURS: [800.0, 600.0, 600.0], BARE: [1000.0] * 3, **others})
 
 
+@pytest.mark.slow
 def test_every_application_lets_known_clients_in_and_refuses_a_replay_and_a_wrong_signature() -> None:
     rates = measured(seconds=0.1)
     assert set(rates) == set(APPLICATIONS)

@@ -19,6 +19,7 @@ from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
 from dpop_middleware.testing.suite import CASES
 from tests.support.clients import running
 from tests.support.command import Ran, process, run
+from tests.support.issuer_server import IssuerServer, drip
 from tests.support.servers import Certificate, serving
 
 RESOURCE = "https://api.example.test"
@@ -146,6 +147,15 @@ def test_a_server_without_an_answer_is_status_3(key_file: str, unused_port: int)
     assert (ran.status, ran.out) == (3, "")
     assert f"http://127.0.0.1:{unused_port}/notes gives no answer: " in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_an_answer_without_an_end_is_none(key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpop_middleware.cli.drive._PATIENCE", 0.2)
+    with IssuerServer() as server:
+        server.handlers["/notes"] = lambda _: drip(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 10_000, pause=0.05)
+        ran = driven(f"{server.origin}/notes", key_file)
+    assert (ran.status, ran.out) == (3, "")
+    assert "/notes gives no answer: TimeoutError" in ran.err
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The command as a whole: help, usage errors, pipes, and secrets that must never be shown."""
 
+import errno
 import importlib
+import io
 import os
 import re
 import runpy
@@ -15,6 +17,7 @@ from dpop_middleware.cli import demo, main
 from dpop_middleware.cli.console import Command
 from tests.support.command import process, run
 
+A_REQUEST = ("--method", "GET", "--url", "https://api.example.com/notes", "--proof", "x")
 COMMANDS = ("keygen", "proof", "thumbprint", "explain", "conformance", "demo")
 
 
@@ -65,6 +68,8 @@ def test_each_command_has_help_with_examples(command: str, capsys: pytest.Captur
     assert leaving.value.code == 0
     out = capsys.readouterr().out
     assert f"examples:\n  dpop-middleware {command}" in out
+    # Where it can't be encoded there is no help.
+    assert out.isascii()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,39 @@ def test_a_reader_that_leaves_is_no_error(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(sys, "stdout", stream)
         assert main(["demo"]) == 1
         stream.flush()
+
+
+@pytest.mark.parametrize(("out", "err"), [(False, True), (True, False), (False, False)])
+@pytest.mark.parametrize(("argv", "status"), [(("demo",), 0), (("nothing",), 2)])
+def test_a_stream_that_was_closed_is_not_written_to(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], status: int, out: bool, err: bool
+) -> None:
+    for name, is_open in (("stdout", out), ("stderr", err)):
+        monkeypatch.setattr(sys, name, io.StringIO() if is_open else None)
+    assert main(argv) == status
+
+
+class Full(io.StringIO):
+    """A file on a disk that has no space left."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("argv", [["demo"], ["explain", "--json", *A_REQUEST]])
+def test_an_output_that_takes_nothing_more_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(sys, "stderr", told)
+    assert main(argv) == 2
+    assert told.getvalue() == "dpop-middleware: standard output can't be written: No space left on device\n"
+
+
+def test_what_standard_error_does_not_take_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert main(["nothing"]) == 2
 
 
 def test_an_interrupt_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:

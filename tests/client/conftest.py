@@ -1,8 +1,23 @@
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.support.clients import Answering, Loopback
+
+
+@pytest.fixture(scope="session")
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def few_authorities(one_authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transport that a test makes loads whom it would trust, and none speaks TLS to strangers."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(one_authority))
 
 
 @pytest.fixture(scope="session")

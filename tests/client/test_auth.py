@@ -385,29 +385,20 @@ class TestOrigins:
                     await client.request("GET", server.origin)
         assert len(server.seen) == 1
 
+    @pytest.mark.parametrize("by_itself", [True, False], ids=["its own chain", "the client's chain"])
     async def test_a_chain_that_left_the_origin_comes_back_without_token(
-        self, kind: str, answering: Answering
+        self, kind: str, answering: Answering, by_itself: bool
     ) -> None:
         home: list[str] = []
         with answering(lambda _: Answer(302, {"location": f"{home[0]}/admin/delete"})) as stranger:
             handler = routes(a=Answer(302, {"location": stranger.origin}))
             with answering(handler) as server:
                 home.append(server.origin)
-                async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
-                    await client.request("GET", f"{server.origin}/a")
-                assert (paths(server), server.seen[1].bare) == (["/a", "/admin/delete"], True)
-
-    async def test_the_clients_own_chain_comes_back_without_token(
-        self, kind: str, answering: Answering
-    ) -> None:
-        home: list[str] = []
-        with answering(lambda _: Answer(302, {"location": f"{home[0]}/admin/delete"})) as stranger:
-            handler = routes(a=Answer(302, {"location": stranger.origin}))
-            with answering(handler) as server:
-                home.append(server.origin)
-                async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
+                auth = DPoPAuth(KEY, "token", follow_redirects=by_itself)
+                async with caller(kind, auth=auth, follow_redirects=not by_itself) as client:
                     answer = await client.request("GET", f"{server.origin}/a")
                 assert answer.status_code == 401
+                assert (paths(server), server.seen[1].bare) == (["/a", "/admin/delete"], True)
                 assert server.seen[-1].all("authorization") == []
 
     async def test_a_chain_of_strangers_ends(self, kind: str, answering: Answering) -> None:

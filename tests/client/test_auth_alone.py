@@ -56,6 +56,19 @@ def test_its_repr_has_no_token() -> None:
     assert "secret-token" not in repr(DPoPAuth(KEY, "secret-token"))
 
 
+@pytest.mark.parametrize(
+    "token", ["", "the-secret\n", "the-secret\r\nX: y", "the secret", "the-secret\u20ac"]
+)
+def test_a_token_that_no_field_can_hold_is_refused_without_quoting_it(token: str) -> None:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200))
+    with (
+        httpx2.Client(transport=transport, auth=DPoPAuth(KEY, token)) as client,
+        pytest.raises(ValueError, match="does it end in a line break") as refused,
+    ):
+        client.get("https://api.example.com/")
+    assert "secret" not in str(refused.value)
+
+
 def test_the_key_alone_imports_neither() -> None:
     code = (
         f"import sys; sys.path += {sys.path!r}\n"

@@ -1,14 +1,25 @@
 """PKCE pairs and authorization URLs."""
 
 from collections.abc import Collection
+from functools import partial
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx2
 import pytest
 
-from dpop_middleware.client import DPoPKey, authorization_url, pkce_pair
+from dpop_middleware.client import (
+    ClientCredentials,
+    DPoPKey,
+    TokenSource,
+    authorization_url,
+    fetch_token,
+    pkce_pair,
+)
 from dpop_middleware.client.authorization import PKCE
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
+from dpop_middleware.testing import TestIssuer
 
 
 def test_the_challenge_is_that_of_rfc_7636_appendix_b(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +112,21 @@ def test_this_machine_and_other_schemes_are_asked_as_before(endpoint: str) -> No
 def test_an_http_endpoint_without_a_host_is_no_url() -> None:
     with pytest.raises(ValueError, match="absolute"):
         asked_at("http:/authorize")
+
+
+def test_one_string_is_no_sequence_of_scopes() -> None:
+    # Of "notes:read" it would ask for the scopes n, o, t, e, s and so on.
+    wrong: Any = "notes:read"
+    takes = "scopes takes a sequence of strings"
+    key, endpoint, grant = DPoPKey.generate(), "https://auth.example.com/token", ClientCredentials()
+    code: dict[str, Any] = {"client_id": "c", "redirect_uri": "https://c.example/", "code_challenge": "x"}
+    with httpx2.Client() as client:
+        asking: list[Any] = [
+            partial(authorization_url, endpoint, key=key, **code),
+            partial(fetch_token, client, endpoint, grant, key=key, client_id="c"),
+            partial(TokenSource, client, endpoint, grant, key=key, client_id="c"),
+            TestIssuer().token,
+        ]
+        for ask in asking:
+            with pytest.raises(ConfigurationError, match=takes):
+                ask(scopes=wrong)

@@ -1,7 +1,6 @@
 """Tokens are renewed in time, by one request at a time, and a refresh token is sent once."""
 
 import asyncio
-import itertools
 import json
 import threading
 from collections.abc import Callable
@@ -61,7 +60,7 @@ class Server:
             error, self.error = self.error, None
             return httpx2.Response(400, json={"error": error})
         number = len(self.asked)
-        token: dict[str, Any] = {"access_token": f"token {number}", "token_type": "DPoP"}
+        token: dict[str, Any] = {"access_token": f"token-{number}", "token_type": "DPoP"}
         if self.expires_in is not None:
             token["expires_in"] = self.expires_in
         if self.refresh:
@@ -107,22 +106,22 @@ def asking(request: pytest.FixtureRequest) -> Asking:
 def test_a_token_serves_until_shortly_before_its_expiry(asking: Asking) -> None:
     server = Server()
     token = asking(server, ClientCredentials(), {"scopes": (s for s in ["a", "b"])})
-    assert [token(), token()] == ["token 1"] * 2
+    assert [token(), token()] == ["token-1"] * 2
     server.now += 569
-    assert token() == "token 1"
+    assert token() == "token-1"
     server.now += 1
-    assert token() == "token 2"
+    assert token() == "token-2"
     assert [asked["scope"] for asked in server.asked] == ["a b"] * 2
 
 
 def test_the_leeway_is_at_most_half_of_a_tokens_life(asking: Asking) -> None:
     server = Server(expires_in=10)
     token = asking(server, ClientCredentials(), {"leeway": 60})
-    assert token() == "token 1"
+    assert token() == "token-1"
     server.now += 4
-    assert token() == "token 1"
+    assert token() == "token-1"
     server.now += 1
-    assert token() == "token 2"
+    assert token() == "token-2"
 
 
 def test_a_refresh_token_is_sent_once(asking: Asking) -> None:
@@ -148,7 +147,7 @@ def test_a_refresh_token_that_is_not_replaced_serves_again(asking: Asking) -> No
 def test_a_code_is_used_once(asking: Asking) -> None:
     server = Server()
     token = asking(server, CODE, {})
-    assert token() == "token 1"
+    assert token() == "token-1"
     server.now += 600
     with pytest.raises(TokenRequestError, match="no refresh token") as caught:
         token()
@@ -161,7 +160,7 @@ def test_client_credentials_follow_a_dead_refresh_token(asking: Asking) -> None:
     token()
     server.now += 600
     server.error = "invalid_grant"
-    assert token() == "token 3"
+    assert token() == "token-3"
     assert server.grants == ["client_credentials", "refresh 1", "client_credentials"]
 
 
@@ -174,28 +173,40 @@ def test_another_refusal_is_the_callers_and_the_next_call_tries_again(asking: As
     server.error = error
     with pytest.raises(TokenRequestError, match=error):
         token()
-    assert token() == "token 3"
+    assert token() == "token-3"
     assert server.grants == ["authorization_code", "refresh 1", "refresh 1"]
 
 
 def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:
     server = Server(expires_in=None)
     source = server.source()
-    assert source.token() == "token 1"
+    assert source.token() == "token-1"
     server.now += 1_000_000
-    assert source.token() == "token 1"
+    assert source.token() == "token-1"
     source.discard("another")
-    assert source.token() == "token 1"
-    source.discard("token 1")
-    assert source.token() == "token 2"
+    assert source.token() == "token-1"
+    source.discard("token-1")
+    assert source.token() == "token-2"
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
 def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
     server = Server()
+    came: set[int] = set()
+
+    def clock() -> float:
+        # Whoever comes looks whether the old token still serves; the answer waits until all have looked.
+        came.add(threading.get_ident())
+        if len(came) == 5:
+            server.may_answer.set()
+        return server.now
+
+    source = server.source(clock=clock)
+    source.token()
+    server.now += 1000
     server.error = error
     server.may_answer.clear()
-    source = server.source()
+    came.clear()
     inside = threading.Barrier(5)
 
     def call() -> str:
@@ -205,25 +216,10 @@ def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
         except TokenRequestError as refused:
             return str(refused.error)
 
-    class Waited:
-        """A lock that tells when all callers stand before it."""
-
-        def __init__(self) -> None:
-            self.lock, self.waiting = threading.Lock(), itertools.count(1)
-
-        def __enter__(self) -> None:
-            if next(self.waiting) == 5:
-                server.may_answer.set()
-            self.lock.acquire()
-
-        def __exit__(self, *_: object) -> None:
-            self.lock.release()
-
-    source._lock = Waited()  # type: ignore[assignment] # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
     with ThreadPoolExecutor(5) as pool:
         answers = list(pool.map(lambda _: call(), range(5)))
-    assert answers == [error or "token 1"] * 5
-    assert len(server.asked) == 1
+    assert answers == [error or "token-2"] * 5
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
@@ -232,7 +228,7 @@ async def test_of_tasks_that_come_at_once_one_asks(error: str | None) -> None:
     server.error = error
     source = server.source_async()
     answers = await asyncio.gather(*(source.token_async() for _ in range(5)), return_exceptions=True)
-    assert {getattr(answer, "error", answer) for answer in answers} == {error or "token 1"}
+    assert {getattr(answer, "error", answer) for answer in answers} == {error or "token-1"}
     assert len(server.asked) == 1
 
 
@@ -251,12 +247,12 @@ async def test_a_caller_that_is_cancelled_loses_nobodys_token(error: str | None)
     other = asyncio.create_task(source.token_async()) if error is None else None
     server.may_answer.set()
     if other is not None:
-        assert await other == "token 1"
+        assert await other == "token-1"
         assert len(server.asked) == 1
     else:
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0)
-        assert await source.token_async() == "token 2"
+        assert await source.token_async() == "token-2"
 
 
 async def test_it_is_the_token_of_dpop_auth() -> None:
@@ -273,7 +269,7 @@ async def test_it_is_the_token_of_dpop_auth() -> None:
     auth = DPoPAuth(KEY, server.source_async().token_async)
     async with httpx2.AsyncClient(transport=transport, auth=auth) as asynchronous:
         await asynchronous.get("https://api.example.com/")
-    assert seen == ["DPoP token 1", "DPoP token 2"]
+    assert seen == ["DPoP token-1", "DPoP token-2"]
 
 
 def test_its_options_are_checked_and_its_repr_has_no_token() -> None:
@@ -282,5 +278,5 @@ def test_its_options_are_checked_and_its_repr_has_no_token() -> None:
         server.source(leeway=-1)
     source = server.source()
     source.token()
-    assert "token 1" not in repr(vars(source))
+    assert "token-1" not in repr(vars(source))
     assert "refresh 1" not in repr(vars(source))

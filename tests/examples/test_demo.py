@@ -51,6 +51,7 @@ def test_without_valkey_the_demo_says_so_and_uses_one_worker() -> None:
     assert "memory: no Valkey here, so one worker only" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_valkey_wheel_the_demo_uses_one_worker() -> None:
     done = run("-c", WITHOUT_THE_WHEEL)
     assert done.returncode == 0, done.stdout + done.stderr

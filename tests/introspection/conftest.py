@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
+from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import API, IssuerOfOpaqueTokens, be_patient, issuing
 
 
@@ -32,6 +33,7 @@ async def verifier(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[Callable[..., 
                 "client_authentication": ClientSecretBasic(client_id="api", client_secret="s3cret:/+"),
                 "endpoint": issuer.endpoint,
                 "timeout": 60,
+                "ssl_context": NO_AUTHORITIES,
             }
             made = IntrospectionVerifier(**(usual | options))
             stack.push_async_callback(made.aclose)

@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken, Unavailable
-from dpop_middleware.introspection import IntrospectionVerifier, _admission, _questions
+from dpop_middleware.introspection import IntrospectionVerifier, _admission
+from dpop_middleware.introspection._questions import MAX_QUESTIONS
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
+from tests.support.loop_clock import LoopClock
 
 JKT = DPoPKey.generate().jkt
 Verifier = Callable[..., IntrospectionVerifier]
@@ -170,10 +172,18 @@ async def test_after_failures_nobody_waits_and_the_server_is_soon_tried_again(
 async def test_nobody_waits_longer_than_a_second_and_the_answer_is_kept(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_questions, "PATIENCE", 0.05)
+    monkeypatch.undo()  # our patience with a busy machine
     opaque, token = verifier(timeout=30), issuer.issue(JKT)
-    gate = Gate(issuer)
-    assert await outcome(opaque, token) == "Unavailable"
+    gate, clock = Gate(issuer), LoopClock(monkeypatch)
+    waiting = asyncio.create_task(outcome(opaque, token))
+    await clock.until(lambda: gate.under_way == 1)
+    clock.now += 0.9
+    await asyncio.to_thread(time.sleep, 0.01)
+    assert not waiting.done()
+    clock.now += 0.2
+    await clock.until(waiting.done)
+    assert waiting.result() == "Unavailable"
+    monkeypatch.undo()
     gate.open = True
     while await outcome(opaque, token) != "active":
         await asyncio.sleep(0.01)
@@ -206,16 +216,18 @@ async def test_whoever_waits_when_the_verifier_closes_is_told(
 async def test_too_many_at_once_are_turned_away(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_questions, "MAX_QUESTIONS", 4)
     opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
     assert await outcome(opaque, known) == "active"
-    gate = Gate(issuer, known)
-    flood = asyncio.create_task(outcomes(opaque, [f"made-up-{number}" for number in range(20)]))
-    while gate.under_way < 4:
-        await asyncio.sleep(0.005)
+    gate, clock = Gate(issuer, known), LoopClock(monkeypatch)
+    made_up = (f"made-up-{number}" for number in range(MAX_QUESTIONS + 16))
+    flood = [asyncio.create_task(outcome(opaque, token)) for token in made_up]
+    await clock.until(lambda: sum(task.done() for task in flood) == 16)
+    assert {task.result() for task in flood if task.done()} == {"Unavailable"}
     assert await outcome(opaque, known) == "active", "known tokens have twice as many places"
     gate.open = True
-    assert (await flood).count("Unavailable") == 16
+    # Those that wait for their turn give up.
+    clock.now += 1.1
+    await asyncio.gather(*flood)
 
 
 async def test_a_connection_that_the_server_closed_is_no_failure(verifier: Verifier) -> None:

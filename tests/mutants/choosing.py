@@ -16,10 +16,15 @@ def stages(mutant: Mutant, recording: Recording) -> tuple[Sequence[str], Sequenc
     """The tests of the first part and of the second."""
     mirrored = mirror_of(mutant.path)
     tests = candidates(mutant, recording)
-    own = [test for test in tests if file_of(test) == mirrored]
-    others = [test for test in tests if file_of(test) != mirrored]
     seconds = recording.seconds
-    ordered = [*sorted(own, key=lambda test: (seconds[test], test)), *_taking_turns(others, seconds)]
+    # Those that run the module's lines, and those that look at what its import left.
+    own = sorted((seconds[test], test not in tests, test) for test in seconds if file_of(test) == mirrored)
+    others = [test for test in tests if file_of(test) != mirrored]
+    ordered = [
+        *(test for _, only_looks, test in own if not only_looks),
+        *_taking_turns(others, seconds),
+        *(test for _, only_looks, test in own if only_looks),
+    ]
     first = _within(ordered, FIRST, seconds)
     return first, _within(ordered[len(first) :], SECOND, seconds)
 

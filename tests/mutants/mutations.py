@@ -1,7 +1,7 @@
 """What a mutant is, and where one can be made: by mutmut's operators, and some for guards.
 
 A mutant is one change of one expression or statement. What has no behaviour isn't changed: annotations,
-imports, docstrings, `__all__`, what exists for type checkers.
+imports, docstrings, `__all__`, slots, what exists for type checkers.
 """
 
 import ast
@@ -141,6 +141,8 @@ def _is_for_readers_only(node: cst.CSTNode, *, at_the_top: bool) -> bool:
             return name in LISTS_OF_NAMES or alias
         case cst.AnnAssign(annotation=annotation):
             return _name_of(annotation.annotation) == "TypeAlias"
+        case cst.Arg(keyword=cst.Name(value="slots")):
+            return True
         case _:
             return False
 
@@ -148,11 +150,21 @@ def _is_for_readers_only(node: cst.CSTNode, *, at_the_top: bool) -> bool:
 def _replacements(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
     for kind, operator in mutation_operators:
         if isinstance(node, kind):
-            replacements = list(operator(node))
+            replacements = [one for one in operator(node) if _slots_of(one) == _slots_of(node)]
             # A sentence: another one is enough, its letters in lower case say the same.
             is_sentence = isinstance(node, cst.SimpleString) and " " in node.value
             yield from ((node, replacement) for replacement in replacements[: 1 if is_sentence else None])
     yield from _without_the_guard(node)
+
+
+def _slots_of(node: cst.CSTNode) -> list[str]:
+    """What is said of a dataclass's slots, which are there for memory."""
+    arguments = node.args if isinstance(node, cst.Call) else ()
+    return [
+        _name_of(argument.value)
+        for argument in arguments
+        if argument.keyword is not None and argument.keyword.value == "slots"
+    ]
 
 
 def _without_the_guard(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:

@@ -60,6 +60,13 @@ def test_the_module_s_own_tests_are_first_and_then_each_file_has_its_turn() -> N
     assert not second
 
 
+def test_what_only_looks_at_the_module_comes_last() -> None:
+    known = recording(f"{OTHER}::test_1")
+    looking = Recording(lines=known.lines, seconds={**known.seconds, f"{OWN}::test_looks": 0.1})
+    first, _ = stages(mutant(5), looking)
+    assert first == [f"{OTHER}::test_1", f"{OWN}::test_looks"]
+
+
 def test_the_first_part_ends_in_time_and_the_second_has_what_is_left() -> None:
     tests = [f"{OTHER}::test_{number}" for number in range(10)]
     first, second = stages(mutant(5), recording(*tests, seconds=FIRST[0] / 3))

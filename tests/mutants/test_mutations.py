@@ -55,6 +55,12 @@ def test_what_has_no_behaviour_is_left_alone() -> None:
     assert not [text for text in texts if "XXint" in text or "never" in text]
 
 
+def test_slots_are_left_alone_and_what_stands_beside_them_is_not() -> None:
+    found = {text for _, text in changes(b"@dataclass(frozen=True, slots=True)\nclass A:\n    size: int\n")}
+    assert "False" in found
+    assert not [text for text in found if "slots=True" not in text and text != "False"]
+
+
 def test_each_mutant_changes_what_its_name_says() -> None:
     for mutant in mutants_of("module.py", SOURCE):
         changed = " ".join(mutant.applied_to(SOURCE).decode().split())

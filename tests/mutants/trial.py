@@ -5,6 +5,7 @@ What all tests import from others is imported before, once: a trial then begins 
 
 import contextlib
 import importlib
+import multiprocessing.process
 import os
 import signal
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.choosing import file_of
 from tests.mutants.mutations import Mutant
 from tests.mutants.sandbox import copy_to, import_from
 
@@ -39,15 +41,38 @@ class Verdict:
     seconds: float
 
 
-class _Watcher:
-    """Writes which test failed."""
+class _Chosen:
+    """Has the chosen tests run, in their order, and writes which failed.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    Where a mutant changes a test's parameters, and so its name, all of its function's tests stand for it: a
+    name that is no longer there shows nothing.
+    """
+
+    def __init__(self, tests: Sequence[str], failed: Path) -> None:
+        self._places = {test: place for place, test in enumerate(tests)}
+        self._failed = failed
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        renamed = {_function_of(test) for test in self._places.keys() - {item.nodeid for item in items}}
+        last = len(self._places)
+        placed = [
+            (self._places.get(item.nodeid, last), item)
+            for item in items
+            if item.nodeid in self._places or _function_of(item.nodeid) in renamed
+        ]
+        items[:] = [item for _, item in sorted(placed, key=lambda one: one[0])]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._failed.write_text(f"the import of {report.nodeid}", encoding="utf-8")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self._file.write_text(report.nodeid, encoding="utf-8")
+            self._failed.write_text(report.nodeid, encoding="utf-8")
+
+
+def _function_of(test: str) -> str:
+    return test.partition("[")[0]
 
 
 _copy: list[Path] = []
@@ -99,7 +124,7 @@ def _killer(copy: Path, tests: Sequence[str], *, limit: float) -> str | None:
         if child == 0:
             _run(copy, tests, failed)
         status = _waited_for(child, limit)
-        if status == 0:
+        if status in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
             return None
         if failed.is_file():
             return failed.read_text(encoding="utf-8")
@@ -110,15 +135,16 @@ def _run(copy: Path, tests: Sequence[str], failed: Path) -> None:
     status = 1
     try:
         os.setsid()
+        # A test's process is nobody's worker: the package warns where a memory store is one of several.
+        multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
         output = os.open(failed.with_name("output"), os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1)
         os.dup2(output, 2)
         import_from(copy)
-        chosen = failed.with_name("tests")
-        chosen.write_text("\n".join(tests), encoding="utf-8")
+        files = dict.fromkeys(file_of(test) for test in tests)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", f"--timeout={PER_TEST}"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-seed=0"]
-        status = int(pytest.main([*options, f"@{chosen}"], plugins=[_Watcher(failed)]))
+        status = int(pytest.main([*options, *files], plugins=[_Chosen(tests, failed)]))
     finally:
         os._exit(status)
 

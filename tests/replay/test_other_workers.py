@@ -124,26 +124,19 @@ def test_a_child_of_multiprocessing_says_who_its_parent_is(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("alone")
-async def test_the_store_says_it_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("is_opened", [True, False])
+async def test_the_store_says_it_once_when_opened_or_at_its_first_entry(
+    is_opened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["serve", "--workers", "4"])
     store = MemoryReplayStore()
-    await store.open()
-    await store.open()
-    assert await store.add(entry()) is True
+    for _ in range(2):
+        if is_opened:
+            await store.open()
+            assert len(caplog.records) == 1
+        assert await store.add(entry()) is True
     (line,) = [record.getMessage() for record in caplog.records]
     assert "(--workers 4): a proof passes once in each" in line
-
-
-@pytest.mark.usefixtures("alone")
-async def test_a_store_that_is_never_opened_says_it_at_its_first_entry(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["serve", "--workers", "4"])
-    store = MemoryReplayStore()
-    assert [await store.add(entry()), await store.add(entry())] == [True, True]
-    assert len(caplog.records) == 1
 
 
 CHILD = """

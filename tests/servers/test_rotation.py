@@ -105,7 +105,6 @@ class Requests:
         self._issuer = issuer
         self.of_clients: Counter[int] = Counter()
         self.of_forgers: Counter[int] = Counter()
-        self.slowest = 0.0
 
     async def client(self) -> None:
         key = DPoPKey.generate()
@@ -131,9 +130,7 @@ class Requests:
             cnf={"jkt": key.jkt},
         )
         proof = key.proof("GET", self._url, access_token=token)
-        begun = time.monotonic()
         answer = await self._client.get(self._url, headers={"Authorization": f"DPoP {token}", "DPoP": proof})
-        self.slowest = max(self.slowest, time.monotonic() - begun)
         return answer.status_code
 
 

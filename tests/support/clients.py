@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -14,6 +15,8 @@ import uvicorn
 
 from dpop_middleware.jose import base64url
 
+# Plain http on loopback needs none, and to load those of the whole world takes longer than a test.
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENTS = ("httpx2-sync", "httpx2-async", "httpx-sync", "httpx-async")
 
 
@@ -170,6 +173,7 @@ class Caller:
 async def caller(kind: str, **arguments: Any) -> AsyncGenerator[Caller]:
     """Open a client of `kind`, one of CLIENTS, that ignores the environment's proxies."""
     module: Any = httpx2 if kind.startswith("httpx2") else httpx
+    arguments = {"verify": NO_AUTHORITIES, **arguments}
     if kind.endswith("-async"):
         async with module.AsyncClient(trust_env=False, **arguments) as client:
             yield Caller(kind, client)

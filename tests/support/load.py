@@ -50,6 +50,9 @@ async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = after_
 class Load:
     """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered.
 
+    When it is left it has judged what holds whatever a test does to the servers meanwhile: no proof was
+    accepted twice, and no fresh one was called a replay.
+
     With `slots` each client asks in one of these slots of a cluster only, as many clients in each.
 
     `refusals` counts the answers 503 by their description and cause: what a test that expects none shows.
@@ -74,8 +77,8 @@ class Load:
         self._accepted_at = [0.0] * clients
         self.accepted = 0
         self.replays_refused = 0
-        self.replays_accepted = 0
-        self.fresh_called_replays = 0
+        self._accepted_again = 0
+        self._fresh_refused = 0
         self.refusals = Counter[tuple[str, object]]()
         self.last_acceptance = 0.0
         self.longest_wait = 0.0
@@ -117,6 +120,9 @@ class Load:
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
+        if error is None:
+            assert self._accepted_again == 0, "a proof was accepted twice"
+            assert self._fresh_refused == 0, "a fresh proof was called a replay"
 
     async def _client(self, number: int) -> None:
         while True:
@@ -135,7 +141,7 @@ class Load:
             self._used.append(item)
             del self._used[:-KEPT]
         elif outcome is False:
-            self.fresh_called_replays += 1
+            self._fresh_refused += 1
 
     def _fresh(self, number: int) -> ReplayEntry:
         return entry_in(self._slots[number % len(self._slots)]) if self._slots else entry()
@@ -152,6 +158,6 @@ class Load:
         (again,) = stolen((item,))
         outcome = await self._answer(again)
         if outcome is True:
-            self.replays_accepted += 1
+            self._accepted_again += 1
         elif outcome is False:
             self.replays_refused += 1

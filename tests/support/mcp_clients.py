@@ -10,6 +10,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 from dpop_middleware.client import DPoPKey, DPoPTransport
+from tests.support.clients import NO_AUTHORITIES
 
 __all__ = ["HEADERS", "INITIALIZE", "Caller", "connected"]
 
@@ -57,9 +58,11 @@ async def connected(
     Without a key it is the SDK's client alone.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    plain = httpx2.AsyncHTTPTransport(verify=NO_AUTHORITIES)
     async with (
         httpx2.AsyncClient(
-            transport=None if key is None else DPoPTransport(key),
+            transport=plain if key is None else DPoPTransport(key, plain),
+            verify=NO_AUTHORITIES,
             auth=auth,
             headers=headers,
             trust_env=False,

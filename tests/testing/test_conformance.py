@@ -118,6 +118,8 @@ SERVED = [
     for policy in POLICIES
     # A dependency alone can't put nonces on every response, and says so.
     if adapter not in (fastapi, fastapi_with_the_handler) or "nonce" not in policy
+    # When a nonce is wanted no adapter decides: what they do with one is the same.
+    if adapter is plain_asgi or policy.get("nonce") != "fallback"
 ]
 
 

@@ -3,7 +3,6 @@
 import gzip
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from dpop_middleware.tokens.fetch import (
     checked_ssl_context,
 )
 from tests.support.issuer_server import Asked, IssuerServer, Script, answer, drip, json_answer
+from tests.support.running import running
 
 LIMIT = 4096
 ISSUER = (True, "auth.example.com", 443)
@@ -147,6 +147,13 @@ def test_answers_that_are_refused(server: IssuerServer, script: Script, reason: 
     assert str(caught.value).startswith(f"{server.origin}/jwks: ")
 
 
+def test_what_an_answer_says_reaches_no_log_as_it_is(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [b"HTTP/1.1 \x1b[2J\rthe keys are fine\r\n\r\n"]
+    with pytest.raises(FetchError) as caught:
+        get(f"{server.origin}/jwks")
+    assert str(caught.value).endswith(r"BadStatusLine: HTTP/1.1 \x1b[2J\rthe keys are fine\r\n")
+
+
 def redirecting(status: int, location: str) -> Script:
     return answer(b"", status=status, headers={"Location": location})
 
@@ -261,10 +268,10 @@ WHOLE = b'HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n{"keys": []}'
 )
 def test_slow_answers_end_at_the_deadline(server: IssuerServer, script: Any) -> None:
     server.handlers["/jwks"] = lambda _: script()
-    begun = time.monotonic()
+    begun = running()
     with pytest.raises(FetchError, match="time limit|timed out"):
         get(f"{server.origin}/jwks", seconds=0.3)
-    assert 0.25 < time.monotonic() - begun < 1.5
+    assert 0.25 < running() - begun < 1.5
 
 
 def test_a_deadline_that_is_over(server: IssuerServer) -> None:
@@ -311,8 +318,8 @@ def test_each_address_has_its_share_of_the_time(
     monkeypatch.setattr(socket, "getaddrinfo", addresses(dead, server.port))
     monkeypatch.setattr(socket, "socket", Watched)
     server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
-    assert get("http://localhost/jwks", seconds=4) == {"keys": []}
-    assert shares == [pytest.approx(2, abs=0.5), pytest.approx(4, abs=0.5)]
+    assert get("http://localhost/jwks", seconds=60) == {"keys": []}
+    assert shares == [pytest.approx(30, abs=10), pytest.approx(60, abs=10)]
 
 
 def test_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,19 +366,19 @@ def test_tls_with_another_hosts_certificate(authority: trustme.CA) -> None:
 )
 def test_a_slow_tls_handshake_ends_at_the_deadline(authority: trustme.CA, before: Any) -> None:
     with IssuerServer(tls=server_context(authority, "localhost"), before=before) as server:
-        begun = time.monotonic()
+        begun = running()
         with pytest.raises(FetchError, match="timed out"):
             get(f"https://localhost:{server.port}/jwks", seconds=0.3, context=trusting(authority))
-        assert 0.25 < time.monotonic() - begun < 1.5
+        assert 0.25 < running() - begun < 1.5
 
 
 def test_a_slow_body_over_tls_ends_at_the_deadline(authority: trustme.CA) -> None:
     with IssuerServer(tls=server_context(authority, "localhost")) as server:
         server.handlers["/jwks"] = lambda _: drip(WHOLE, pause=0.02)
-        begun = time.monotonic()
+        begun = running()
         with pytest.raises(FetchError, match="time limit|timed out"):
             get(f"https://localhost:{server.port}/jwks", seconds=0.4, context=trusting(authority))
-        assert 0.35 < time.monotonic() - begun < 1.5
+        assert 0.35 < running() - begun < 1.5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Keys that are fetched and kept fresh: by the clock, through outages, for many waiters, after a fork."""
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -14,12 +15,12 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.tokens import remote_key_source
 from dpop_middleware.tokens.jwks import KeySet, parse_key_set
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 from dpop_middleware.tokens.waiting import MAX_WAITING
 from tests.support.issuer_tokens import issuer_key, key_set
+from tests.support.loop_clock import LoopClock
 
 LIFETIMES = Lifetimes(lifetime=300, max_age=86400, cooldown=10, timeout=5)
 KEY = "a key that is wanted"
@@ -29,7 +30,7 @@ class World:
     """An issuer and two clocks.
 
     `answer` is what the issuer gives, or raises, after each of `answers`; while `open` is clear it keeps one
-    waiting.
+    waiting. `at_a_look` is called whenever the source looks at the clock.
     """
 
     def __init__(self, lifetimes: Lifetimes = LIFETIMES) -> None:
@@ -40,12 +41,17 @@ class World:
         self.fetches = 0
         self.open = threading.Event()
         self.open.set()
+        self.at_a_look: Callable[[], None] = lambda: None
         self.source = self.new_source(lifetimes)
 
     def new_source(self, lifetimes: Lifetimes) -> RemoteKeySource:
         return RemoteKeySource(
-            self.fetch, lifetimes=lifetimes, clock=lambda: self.now, monotonic=lambda: self.uptime
+            self.fetch, lifetimes=lifetimes, clock=self.clock, monotonic=lambda: self.uptime
         )
+
+    def clock(self) -> float:
+        self.at_a_look()
+        return self.now
 
     def fetch(self) -> KeySet:
         self.fetches += 1
@@ -68,6 +74,16 @@ class World:
     async def settled(self) -> None:
         """Wait until no fetch is under way."""
         await self.source.aclose()
+
+
+async def held_for_a_second(clock: LoopClock, waiting: asyncio.Task[Any]) -> None:
+    """See that `waiting` waits until a second is over, and no longer."""
+    await asyncio.sleep(0)  # It begins.
+    clock.now += 0.9
+    await asyncio.to_thread(time.sleep, 0.01)
+    assert not waiting.done()
+    clock.now += 0.2
+    await clock.until(waiting.done)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -357,15 +373,17 @@ async def test_an_outage_makes_so_many_503_and_no_more() -> None:
     assert world.fetches == 2
 
 
-async def test_an_issuer_that_hangs_holds_a_request_for_a_second_at_most() -> None:
-    world = World()
+async def test_an_issuer_that_hangs_holds_a_request_for_a_second_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, clock = World(), LoopClock(monkeypatch)
     first = await world.source.load()
     world.passes(10)
     world.open.clear()
-    begun = time.monotonic()
-    error = await refused(world.newer_than(first))
-    assert 0.9 < time.monotonic() - begun < 4
-    assert error.retry_after == 1
+    waiting = asyncio.create_task(refused(world.newer_than(first)))
+    await clock.until(lambda: world.fetches == 2)
+    await held_for_a_second(clock, waiting)
+    assert waiting.result().retry_after == 1
     assert world.source.current() is first
     world.answer = second = KeySet(())
     world.open.set()
@@ -514,20 +532,14 @@ def loops(count: int, work: Callable[[], Coroutine[None, None, None]]) -> None:
     assert failures == []
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take more than a second to let hundreds of tasks run."""
-    monkeypatch.setattr(remote_key_source, "_PATIENCE", 60.0)
-
-
-@pytest.mark.usefixtures("patient")
-def test_one_fetch_serves_hundreds_of_waiters_on_two_loops() -> None:
+def test_one_fetch_serves_hundreds_of_waiters_on_two_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.open.clear()
     waiting = threading.Barrier(2, action=lambda: threading.Timer(0.05, world.open.set).start())
     got: list[KeySet] = []
 
     async def work() -> None:
+        LoopClock(monkeypatch)  # A busy machine may take more than a second for them.
         tasks = [asyncio.create_task(world.source.load()) for _ in range(300)]
         await asyncio.sleep(0)
         waiting.wait(5)
@@ -570,24 +582,24 @@ def test_a_loop_that_ends_during_a_fetch_harms_nobody() -> None:
     assert world.fetches == 1
 
 
-async def test_an_issuer_that_hangs_from_the_beginning() -> None:
-    world = World()
+async def test_an_issuer_that_hangs_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, clock = World(), LoopClock(monkeypatch)
     world.open.clear()
-    begun = time.monotonic()
-    errors = [await refused(asyncio.shield(world.source.load())) for _ in range(2)]
-    assert 1.8 < time.monotonic() - begun < 6
-    assert [(error.retry_after, error.actual) for error in errors] == [
-        (1, "the issuer has not answered yet")
-    ] * 2
+    for _ in range(2):
+        waiting = asyncio.create_task(refused(world.source.load()))
+        await clock.until(lambda: world.fetches == 1)
+        await held_for_a_second(clock, waiting)
+        error = waiting.result()
+        assert (error.retry_after, error.actual) == (1, "the issuer has not answered yet")
     world.open.set()
     await world.settled()
     assert world.fetches == 1
     assert world.source.current() is world.answer
 
 
-@pytest.mark.usefixtures("patient")
-async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
+async def test_so_many_wait_for_the_first_answer_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
+    LoopClock(monkeypatch)
     world.open.clear()
     waiting = [asyncio.create_task(world.source.load()) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
@@ -601,12 +613,24 @@ async def test_so_many_wait_for_the_first_answer_and_no_more() -> None:
 
 async def test_two_who_saw_the_same_state_fetch_once() -> None:
     world = World()
-    # As when another thread's fetch lands between the two steps of a request.
-    seen = world.source._state  # pyright: ignore[reportPrivateUsage]
-    await world.source.load()
-    world.source._start(seen)  # pyright: ignore[reportPrivateUsage]
-    await world.settled()
-    assert world.fetches == 1
+    world.answer = ValueError("not now")
+    await refused(world.source.load())
+    world.passes(1)
+    world.answer = KeySet(())
+    looks, others = itertools.count(1), list[KeySet]()
+
+    async def other() -> None:
+        others.append(await world.source.load())
+
+    def at_a_look() -> None:
+        # Another thread fetches while this request looks how old the failure is that it saw.
+        if next(looks) == 1:
+            loops(1, other)
+
+    world.at_a_look = at_a_look
+    assert await world.source.load() is world.answer
+    assert others == [world.answer]
+    assert world.fetches == 2
 
 
 async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,14 +662,12 @@ async def test_closing_waits_a_moment_and_leaves_the_source_usable() -> None:
     assert world.fetches == 2
 
 
-async def test_closing_does_not_wait_for_a_slow_issuer() -> None:
-    world = World()
+async def test_closing_does_not_wait_for_a_slow_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, clock = World(), LoopClock(monkeypatch)
     world.open.clear()
     load = asyncio.create_task(world.source.load())
-    await until(lambda: world.fetches == 1)
-    begun = time.monotonic()
-    await world.source.aclose()
-    assert time.monotonic() - begun < 3
+    await clock.until(lambda: world.fetches == 1)
+    await held_for_a_second(clock, asyncio.create_task(world.source.aclose()))
     world.open.set()
     await asyncio.gather(load, return_exceptions=True)
     await world.settled()

@@ -205,6 +205,14 @@ def test_the_header_of_a_token_has_bounds_and_the_log_names_them(most: str, more
     assert why in str(error.actual)
 
 
+@pytest.mark.parametrize("number", ["1.0", "-0.5", "1e3", "1E-3", "1e400"])
+def test_the_header_of_a_token_has_no_number_with_a_fraction_or_an_exponent(number: str) -> None:
+    error = refused(KEY.sign(header_of(a=0).replace("0}", number + "}"), {}))
+    assert error.check is Check.TOKEN_FORMAT
+    assert error.actual == "a number has a fraction or an exponent"
+    assert parse(KEY.sign(header_of(a=[-1, 0, 10**300, "1.0", "1e3"]), {})).algorithm.name == "ES256"
+
+
 def test_an_honest_header_with_a_certificate_whose_slashes_are_escaped_passes() -> None:
     certificate = ("MIIC/zCCA" + "a" * 39) * 24
     text = header_of(kid="1", x5c=[certificate], x5t="x" * 27).replace("/", "\\/")

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextvars
+import re
 from functools import partial
+from typing import Final
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.replay.redis.anchors import Sights
@@ -17,6 +21,7 @@ from dpop_middleware.replay.redis.topology import (
     tag_of,
     with_owner,
 )
+from dpop_middleware.replay.redis.vitals import ServerUnfit
 from dpop_middleware.replay.redis.writer import Writer
 from dpop_middleware.replay.redis.writes import CROWDED, NO_ANSWER, PendingWrite, unavailable
 
@@ -24,6 +29,8 @@ __all__ = ["Cluster"]
 
 MOST_REDIRECTS = 5
 SHORTEST_REFRESH = 0.1
+# What follows MOVED and ASK.
+_SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) (?!\?:)([!-~]*):([0-9]{1,5})")
 
 
 class Cluster:
@@ -75,7 +82,10 @@ class Cluster:
         """Follow MOVED or ASK of the server `by`; neither counts as a try, the server did nothing."""
         write.tries -= 1
         write.redirects += 1
-        if self.closed or write.redirects > MOST_REDIRECTS:
+        destination = self._destination(error, by)
+        if destination is None:
+            self._refresh()
+        if destination is None or self.closed or write.redirects > MOST_REDIRECTS:
             write.resolve(unavailable(NO_ANSWER, error))
             return
         if write.redirects == 1:
@@ -86,15 +96,15 @@ class Cluster:
             self.look_again(error, by=by)
             self.resubmit(write)
             return
-        _, address = self._destination(error, by)
         write.asking = True
-        self._writer(address).submit(write)
+        self._writer(destination[1]).submit(write)
 
     def look_again(self, error: Exception, *, by: Address) -> None:
         """Look at the topology again: a slot has another owner, or the node `by` can't be used."""
         if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
-            slot, address = self._destination(error, by)
-            self._topology = with_owner(self._topology, slot, address)
+            destination = self._destination(error, by)
+            if destination is not None:
+                self._topology = with_owner(self._topology, *destination)
         self._refresh()
 
     def tag(self, address: Address) -> bytes | None:
@@ -171,11 +181,19 @@ class Cluster:
         for writer in writers.values():
             await writer.aclose()
 
-    def _destination(self, redirection: ServerError, by: Address) -> tuple[int, Address]:
-        """The slot and the address that `MOVED 3999 127.0.0.1:6381` names; without a host, that of `by`."""
-        slot, _, where = redirection.rest.partition(" ")
-        host, _, port = where.rpartition(":")
-        return int(slot), self._nodes.announced((host or by[0], int(port)))
+    def _destination(self, redirection: ServerError, by: Address) -> tuple[int, Address] | None:
+        """The slot and the address that `MOVED 3999 127.0.0.1:6381` names; without a host, that of `by`.
+
+        None where it names none, or one whose name isn't known (`?`): who follows redirections must not fail
+        by what a server says.
+        """
+        found = _SLOT_AND_ADDRESS.fullmatch(redirection.rest)
+        if found is None or int(found[1]) >= REDIS_CLUSTER_HASH_SLOTS:
+            return None
+        try:
+            return int(found[1]), self._nodes.announced((found[2] or by[0], int(found[3])))
+        except ServerUnfit:
+            return None
 
     def _writer(self, address: Address) -> Writer:
         writer = self._writers.get(address)

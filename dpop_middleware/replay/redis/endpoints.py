@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.redis.connection import Connect, Connection, ask, first_answer, opened
 from dpop_middleware.replay.redis.url import OF_SENTINELS, Address, parse_store_url, shown
+from dpop_middleware.replay.redis.vitals import ServerUnfit
 
 __all__ = [
     "Address",
@@ -143,8 +144,13 @@ class ClusterNodes(Endpoint):
         return connect
 
     def announced(self, address: Address) -> Address:
-        """Where we reach the node that the cluster calls `address`."""
-        return address if self.remap is None else self.remap(address)
+        """Where we reach the node that the cluster calls `address`; raises `ServerUnfit` if `remap` fails."""
+        try:
+            host, port = address if self.remap is None else self.remap(address)
+            return str(host), int(port)
+        except Exception as error:
+            # A function of the user's.
+            raise ServerUnfit("address_remap names no address for a node of the cluster") from error
 
 
 AnyEndpoint = Standalone | SentinelMaster | ClusterNodes

@@ -7,9 +7,10 @@ have answered wait for that.
 import asyncio
 import contextvars
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, TypeGuard
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import InvalidResponse
@@ -37,6 +38,9 @@ MOST_ASKED = 3
 MOST_HELD = 5
 # Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.
 PATIENCE = 2.0
+_HOST: Final = re.compile(rb"[!-~]*")
+# Where a cluster prefers host names, of a node whose name isn't known (yet).
+_UNKNOWN_HOST: Final = b"?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,28 @@ def _parse(reply: list[object], asked: Address, cluster: ClusterNodes) -> Topolo
 
 def _address(node: object, asked: Address, cluster: ClusterNodes) -> Address:
     match node:
-        case [bytes() | None as host, int(port), *_]:
+        case [bytes() | None as host, int(port), *more] if _HOST.fullmatch(host or b""):
+            if host == _UNKNOWN_HOST:
+                host = _ip_in(more) or host
             # A node that doesn't know its own address leaves it empty: it is the one that we reached.
             address = (host.decode() if host else asked[0], port)
             return cluster.announced(address)
         case _:
             raise InvalidResponse("the server's account of a cluster node can't be read")
+
+
+def _ip_in(more: list[object]) -> bytes | None:
+    """The IP address that stands beside a node's preferred endpoint, behind its identifier."""
+    match more:
+        case [_, [*names_and_values]]:
+            told = zip(names_and_values[::2], names_and_values[1::2], strict=False)
+            return next((ip for name, ip in told if name == b"ip" and _is_host(ip)), None)
+        case _:
+            return None
+
+
+def _is_host(value: object) -> TypeGuard[bytes]:
+    return isinstance(value, bytes) and _HOST.fullmatch(value) is not None
 
 
 def with_owner(topology: Topology, slot: int, owner: Address) -> Topology:

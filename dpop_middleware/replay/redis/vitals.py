@@ -33,25 +33,18 @@ FIRST_WITH_IFEQ = (8, 1)
 FIRST_TO_TELL = (9, 1)
 # Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
-REWRITING_COMMANDS = frozenset(
-    {
-        "cluster|reset",
-        "config",
-        "config|resetstat",
-        "debug",
-        "flushall",
-        "flushdb",
-        "replicaof",
-        "slaveof",
-        "swapdb",
-    }
-)
+REWRITING_COMMANDS = frozenset({
+    "cluster|reset", "config", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof",
+    "swapdb",
+})  # fmt: skip
 _LOOK_EVERY = 1.0
 _LARGEST_STEP = 1.0
 # By how much two clocks that nobody sets may run apart.
 _DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
 _DIGEST_SIZE: Final = 6
+# Of a number that any server tells: with more of them no time can be reckoned.
+_MOST_DIGITS: Final = 18
 
 
 class ServerUnfit(RedisError):
@@ -121,7 +114,8 @@ def parse_info(text: bytes) -> ServerInfo:
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
-        fields[name] = value
+        # Some of them are logged.
+        fields[name] = value if value.isascii() and value.isprintable() else ""
     seconds = _integer(fields, "server_time_usec")
     software = fields.get("server_name") or "redis"
     return ServerInfo(
@@ -144,7 +138,7 @@ def parse_info(text: bytes) -> ServerInfo:
 
 def _integer(fields: Mapping[str, str], name: str) -> int | None:
     value = fields.get(name, "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
 def _digest(text: str) -> bytes:

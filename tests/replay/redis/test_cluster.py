@@ -215,6 +215,37 @@ class TestOddClusters:
         assert len([words for words in scripted.commands if words[0] == b"SET" and b"PX" in words]) < 10
         await store.aclose()
 
+    @pytest.mark.parametrize(
+        "redirection",
+        [
+            b"MOVED",
+            b"MOVED x 127.0.0.1:1",
+            b"MOVED 1 127.0.0.1:x",
+            b"MOVED 1 127.0.0.1",
+            b"MOVED 1 127.0.0.1:70000",
+            b"MOVED 16384 127.0.0.1:1",
+            b"MOVED 1 ?:1",
+            b"ASK",
+            b"ASK 1 127.0.0.1:",
+        ],
+    )
+    async def test_a_redirection_to_nowhere_leaves_nobody_waiting(
+        self, scripted: ScriptedServer, redirection: bytes
+    ) -> None:
+        slots = self.slots(scripted, (0, 16383))
+        scripted.script = slots
+        store = self.store(scripted)
+        assert await answers(store, [entry()]) == {True: 1}
+        replies = {b"SET": b"-%b\r\n" % redirection}
+        scripted.script = lambda words: slots(words) or replies.get(words[0])
+        async with asyncio.timeout(ENDLESS):
+            # They travel together.
+            assert await answers(store, [entry() for _ in range(6)]) == {503: 6}
+            scripted.script = slots
+            while await answer(store, entry()) is not True:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
     @pytest.mark.slow
     async def test_a_redirected_write_is_answered_in_its_own_time(self, scripted: ScriptedServer) -> None:
         async with ScriptedServer() as busy:
@@ -401,8 +432,6 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
         await load.until_accepted_by_all()
     assert load.accepted > 41
     assert load.replays_refused > 0
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     assert not load.refusals
     assert load.longest_wait < MOVING
     await store.aclose()
@@ -444,8 +473,6 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
             await load.until_accepted_by_all()
         assert watched < MOVING
         assert load.replays_refused > 0
-        assert load.replays_accepted == 0
-        assert load.fresh_called_replays == 0
         assert not load.refusals
         assert load.longest_wait < MOVING
         await store.aclose()
@@ -467,8 +494,6 @@ async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
     assert load.longest_wait < TIMEOUT + SLACK
     assert load.accepted > 100
     assert load.unavailable > 0
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     await store.aclose()
 
 
@@ -547,7 +572,5 @@ async def test_a_master_that_hangs_and_one_that_is_asked_to_step_down(cluster: C
     replica.resume()
     assert recovered < RECOVERY + SLACK
     assert load.longest_wait < TIMEOUT + SLACK
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     assert (await answers(store, stolen(used)))[True] == 0
     await store.aclose()

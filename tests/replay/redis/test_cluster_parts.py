@@ -4,10 +4,12 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
@@ -272,3 +274,56 @@ async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at
         scripted.cut()
         await until(lambda: known.connection is None)
     await known.aclose()
+
+
+@pytest.mark.parametrize(
+    "where", [f"16384 {HOST}:1", f"-1 {HOST}:1", f"x {HOST}:1", f"99999 {HOST}:1", "1 a\x1b[2Jb:1"]
+)
+async def test_a_slot_or_a_host_that_can_not_be_moves_nothing(scripted: ScriptedServer, where: str) -> None:
+    made = await opened(scripted)
+    made.look_again(ServerError(f"MOVED {where}"), by=(HOST, scripted.port))
+    assert [made.tag((host, 1)) for host in (HOST, "a\x1b[2Jb")] == [None, None]
+    assert len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors)
+    await made.aclose()
+
+
+async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(scripted: ScriptedServer) -> None:
+    known = {(HOST, scripted.port): (HOST, scripted.port)}
+    nodes = replace(cluster_nodes(scripted.url.replace("redis:", "redis+cluster:")), remap=known.__getitem__)
+    scripted.script = shared_by(scripted)
+    made = Cluster(nodes, Settings(timeout=20.0), BUCKETS)
+    made.open()
+    await until(lambda: made.tag((HOST, scripted.port)) is not None)
+    write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+    made.redirect(write, ServerError("ASK 1 elsewhere:1"), by=(HOST, scripted.port))
+    outcome = await write.answer
+    assert isinstance(outcome, Unavailable)
+    assert outcome.actual == "ASK"
+    await made.aclose()
+
+
+async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ScriptedServer() as away:
+        made = await opened(scripted, away)
+    clock = LoopClock(monkeypatch)
+
+    async def refused() -> None:
+        write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        while write.bucket not in made.buckets((HOST, away.port)):
+            write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        made.submit(write)
+        assert isinstance(await write.answer, Unavailable)
+
+    await refused()
+    # The second pause is longer than two looks are apart.
+    looks = asked(scripted, b"CLUSTER")
+    clock.now += 0.1
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 1)
+    clock.now += 0.15
+    await asyncio.to_thread(time.sleep, 0.05)
+    assert asked(scripted, b"CLUSTER") == looks + 1
+    await refused()
+    await clock.until(lambda: asked(scripted, b"CLUSTER") == looks + 2)
+    await made.aclose()

@@ -6,6 +6,7 @@ import redis
 import trustme
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay import RedisReplayStore
@@ -16,6 +17,7 @@ from dpop_middleware.replay.redis.endpoints import (
     endpoint_of_client,
     endpoint_of_url,
 )
+from dpop_middleware.replay.redis.vitals import ServerUnfit
 from tests.support.replay import entry
 from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST, sentinel_client
@@ -147,7 +149,17 @@ async def test_a_client_gives_its_settings() -> None:
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 0.5
     assert connection.health_check_interval == 0
-    assert connection.retry._retries == 0  # pyright: ignore[reportPrivateUsage]
+    tried: list[Exception] = []
+
+    async def fails() -> None:
+        raise RedisConnectionError
+
+    async def failed(error: Exception) -> None:
+        tried.append(error)
+
+    with pytest.raises(RedisConnectionError):
+        await connection.retry.call_with_retry(fails, failed)
+    assert len(tried) == 1
 
 
 async def test_a_sentinel_master_gives_its_settings() -> None:
@@ -183,6 +195,21 @@ async def test_a_cluster_client_gives_its_settings() -> None:
     assert endpoint.addresses == (("n1", 7000),)
     assert endpoint.remap is remap
     assert isinstance(endpoint.connection(1.0, ("n2", 7001)), SSLConnection)
+
+
+@pytest.mark.parametrize(
+    ("named", "reached"),
+    [(("n2", 7001), ("n2", 7001)), (["n2", "7001"], ("n2", 7001)), (None, None), ("host", None), (5, None)],
+)
+def test_what_address_remap_names_is_an_address(named: Any, reached: tuple[str, int] | None) -> None:
+    client = RedisCluster(host="n1", port=7000, address_remap=lambda _: named)
+    endpoint = endpoint_of_client(client)
+    assert isinstance(endpoint, ClusterNodes)
+    if reached is not None:
+        assert endpoint.announced(("n1", 1)) == reached
+        return
+    with pytest.raises(ServerUnfit, match="address_remap names no address"):
+        endpoint.announced(("n1", 1))
 
 
 def wrong_clients() -> list[tuple[object, str]]:

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
@@ -84,55 +85,41 @@ class Memory:
         return anchor.since
 
 
-def test_a_server_that_was_never_flushed_has_kept_everything_since_its_start() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    assert fence.change == NOW - 999 + MARGIN
-    memory.batch(fence, NOW + 1)
-    assert fence.opening(NOW + 2, [0]) == []
-    assert memory.since == NOW - 999 + MARGIN
-
-
-def test_a_server_that_just_started_may_have_lost_what_came_before() -> None:
-    memory = Memory()
-    fence = memory.worker(NEW_SERVER)
-    memory.batch(fence, NOW)
-    assert fence.change == NOW + MARGIN
-
-
-def test_a_new_server_may_be_declared_new() -> None:
-    memory = Memory()
-    fence = memory.worker(NEW_SERVER, "accept")
-    memory.batch(fence, NOW)
-    assert fence.change == memory.since == -math.inf
-
-
-def test_a_server_that_started_after_the_store_was_made_is_never_new() -> None:
-    memory = Memory()
-    fence = memory.worker(NEW_SERVER, "accept", lived=1)
-    memory.batch(fence, NOW)
-    assert fence.change == NOW + MARGIN
+def like(server: ServerInfo, **changes: Any) -> ServerInfo:
+    return dataclasses.replace(server, **changes)
 
 
 @pytest.mark.parametrize(
-    "evidence",
-    [{"former_replication_id": "q" * 40}, {"rewriting_commands": frozenset({"flushall"})}],
-    ids=["was a replica", "was flushed"],
+    ("info", "new_server", "lived", "change"),
+    [
+        pytest.param(OLD_SERVER, "wait", 0, NOW - 999 + MARGIN, id="never flushed: at its start"),
+        pytest.param(NEW_SERVER, "wait", 0, NOW + MARGIN, id="just started: what came before may be lost"),
+        pytest.param(NEW_SERVER, "accept", 0, -math.inf, id="just started, and declared new: never"),
+        pytest.param(NEW_SERVER, "accept", 1, NOW + MARGIN, id="started after the store was made: never new"),
+        pytest.param(
+            like(OLD_SERVER, former_replication_id="q" * 40), "wait", 0, NOW + MARGIN, id="a replica"
+        ),
+        pytest.param(
+            like(OLD_SERVER, rewriting_commands=frozenset({"flushall"})),
+            "wait",
+            0,
+            NOW + MARGIN,
+            id="flushed",
+        ),
+        pytest.param(PROMOTED, "accept", 0, NOW + MARGIN, id="a replica: not new by declaration"),
+        pytest.param(FLUSHED, "accept", 0, NOW + MARGIN, id="flushed: not new by declaration"),
+    ],
 )
-def test_traces_of_a_loss_put_it_at_the_present(evidence: dict[str, object]) -> None:
+def test_when_an_unknown_server_has_lost_what_it_kept(
+    info: ServerInfo, new_server: NewServer, lived: float, change: float
+) -> None:
     memory = Memory()
-    fence = memory.worker(dataclasses.replace(OLD_SERVER, **evidence))  # type: ignore[arg-type]
+    fence = memory.worker(info, new_server, lived)
     memory.batch(fence, NOW)
-    assert fence.change == NOW + MARGIN
-
-
-@pytest.mark.parametrize("info", [PROMOTED, FLUSHED], ids=["was a replica", "was flushed"])
-def test_a_server_with_traces_of_a_loss_is_not_new_by_declaration(info: ServerInfo) -> None:
-    memory = Memory()
-    fence = memory.worker(info, "accept")
-    memory.batch(fence, NOW)
-    assert fence.change == NOW + MARGIN
+    assert fence.change == change
+    memory.batch(fence, NOW + 1)
+    assert fence.change == memory.since == change
+    assert fence.opening(NOW + 2, [0]) == []
 
 
 def test_a_store_that_has_just_begun_takes_no_flush_for_its_beginning() -> None:
@@ -220,38 +207,38 @@ def test_an_anchor_that_can_not_be_written_keeps_the_moment_at_the_present() -> 
         assert fence.change == NOW + step + MARGIN
 
 
-def test_a_new_connection_to_the_same_server_changes_nothing() -> None:
+ANOTHER = like(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40)
+
+
+@pytest.mark.parametrize(
+    ("is_empty", "info", "at", "change"),
+    [
+        pytest.param(False, like(OLD_SERVER, uptime=1010), 9, -999, id="the same server: nothing changed"),
+        pytest.param(True, like(NEW_SERVER, uptime=5), 60, 56, id="a restart: at the start of the server"),
+        pytest.param(False, NEW_SERVER, 3, 3, id="a restart with an older snapshot"),
+        pytest.param(False, ANOTHER, 3, 3, id="another one that ran all along: it took over just now"),
+        # A host boots 100 s behind, then its clock is set: the server seems to have started long ago.
+        pytest.param(True, like(NEW_SERVER, uptime=102), 3, 3, id="an uptime that a clock made too long"),
+        pytest.param(False, PROMOTED, 3, 3, id="the old master promoted again"),
+        # A wall clock that was set back: the process is the one that we know.
+        pytest.param(True, like(OLD_SERVER, uptime=30), 60, 60, id="it calls itself young, and was flushed"),
+    ],
+)
+def test_when_a_server_that_was_known_has_lost_what_it_kept(
+    is_empty: bool, info: ServerInfo, at: float, change: float
+) -> None:
     memory = Memory()
     fence = memory.worker()
     memory.batch(fence, NOW)
     memory.batch(fence, NOW + 1)
-    change = fence.change
-    memory.connect(fence, dataclasses.replace(OLD_SERVER, uptime=1010), at=NOW + 9)
-    memory.batch(fence, NOW + 10)
-    assert fence.change == change
+    if is_empty:
+        memory.keys.clear()
+    memory.connect(fence, info, lived=2, at=NOW + at)
+    memory.batch(fence, NOW + at)
+    assert fence.change == NOW + change + MARGIN
+    memory.batch(fence, NOW + at + 1)
+    assert fence.change == memory.since == NOW + change + MARGIN
     assert not fence.has_to_write
-
-
-def test_a_restart_is_placed_at_the_start_of_the_server() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 1)
-    memory.keys.clear()
-    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=5), at=NOW + 60)
-    memory.batch(fence, NOW + 60)
-    assert fence.change == NOW + 60 - 4 + MARGIN
-
-
-def test_a_restart_with_an_older_snapshot_is_a_restart() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 0.5)
-    memory.connect(fence, NEW_SERVER, at=NOW + 1)
-    memory.batch(fence, NOW + 1)
-    assert fence.change == NOW + 1 + MARGIN
-    assert memory.since == NOW + 1 + MARGIN
 
 
 def test_who_comes_after_a_restart_with_an_older_snapshot_sees_that_the_anchor_is_anothers() -> None:
@@ -263,39 +250,6 @@ def test_who_comes_after_a_restart_with_an_older_snapshot_sees_that_the_anchor_i
     assert newcomer.change == NOW - 2 + MARGIN
     memory.batch(newcomer, NOW + 11)
     assert memory.since == NOW - 2 + MARGIN
-
-
-def test_another_server_that_ran_all_along_took_over_just_now() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 1)
-    other = dataclasses.replace(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40)
-    memory.connect(fence, other, at=NOW + 3)
-    memory.batch(fence, NOW + 3)
-    assert fence.change == NOW + 3 + MARGIN
-
-
-def test_an_uptime_that_a_stepped_clock_made_too_long_does_not_count() -> None:
-    """A host boots 100 s behind, then its clock is set: the server seems to have started long ago."""
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 1)
-    memory.keys.clear()
-    memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=102), at=NOW + 3)
-    memory.batch(fence, NOW + 3)
-    assert fence.change == NOW + 3 + MARGIN
-
-
-def test_the_old_master_promoted_again_is_a_change() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 1)
-    memory.connect(fence, PROMOTED, at=NOW + 3)
-    memory.batch(fence, NOW + 3)
-    assert fence.change == NOW + 3 + MARGIN
 
 
 def test_a_first_replica_that_attaches_is_no_change() -> None:
@@ -601,18 +555,6 @@ def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
     newcomer = memory.worker()
     memory.batch(newcomer, NOW + 15)
     assert away.change == idle.change == newcomer.change == NOW + 13 + MARGIN
-
-
-def test_a_server_that_calls_itself_young_was_flushed_all_the_same_when_we_see_it() -> None:
-    memory = Memory()
-    fence = memory.worker()
-    memory.batch(fence, NOW)
-    memory.batch(fence, NOW + 1)
-    memory.keys.clear()
-    # A wall clock that was set back: the process is the one that we know.
-    memory.connect(fence, dataclasses.replace(OLD_SERVER, uptime=30), lived=2, at=NOW + 60)
-    memory.batch(fence, NOW + 60)
-    assert fence.change == NOW + 60 + MARGIN
 
 
 def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:

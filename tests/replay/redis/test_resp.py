@@ -62,6 +62,7 @@ def test_each_type_in_one_piece_and_byte_by_byte(data: bytes, reply: object) -> 
         (b"-OOM command not allowed\r\n", "OOM", "command not allowed"),
         (b"!8\r\nERR a\r\nb\r\n", "ERR", "a\r\nb"),
         (b"-\xff\r\n", "\ufffd", ""),
+        (b"!1\r\n\xff\r\n", "\ufffd", ""),
     ],
 )
 def test_errors_are_values(data: bytes, code: str, rest: str) -> None:

@@ -140,6 +140,17 @@ def test_it_is_told_at_once_where_it_changes_and_else_every_second() -> None:
     assert published.exchange({"n": 96.0}, at=2.1, now=NOW) != ()
 
 
+@pytest.mark.parametrize(("retention", "since"), [(95.0, NOW), (600.0, NOW), (600.5, NOW - 0.5)])
+def test_who_is_gone_counts_until_what_it_accepted_last_is_too_old_for_us(
+    retention: float, since: float
+) -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    published.connected(b"")
+    told, alive = published.exchange({"n": retention}, at=0, now=NOW)
+    assert b"%.3f" % (NOW + 600) in told
+    assert b"%.3f" % since in alive
+
+
 @pytest.mark.parametrize(
     "reply", [[b"soon n"], [b"nan n"], [b"-1 n"], [b"inf n"], b"OK", None, ServerError("ERR")]
 )

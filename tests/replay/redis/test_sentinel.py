@@ -69,8 +69,6 @@ async def test_failover_under_load(sentinels: Sentinels) -> None:
     assert before > 50
     assert load.unavailable > 0
     assert load.replays_refused > 0
-    assert load.replays_accepted == 0
-    assert load.fresh_called_replays == 0
     assert (await store.health()).ok
     await store.aclose()
 

@@ -9,6 +9,7 @@ from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.server import Server as WatchedServer
 from dpop_middleware.replay.redis.writer import Writer
 from tests.support.replay import after_a_loss, answer, entry, standalone
 from tests.support.scripted import ScriptedServer
@@ -24,7 +25,8 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 
 
 def anchors(server: Server) -> list[str]:
-    return [server.run("GET", name) for name in server.run("KEYS", "dpop*::anchor")]
+    with server.client() as client:
+        return [str(client.get(name)) for name in client.keys("dpop*::anchor")]
 
 
 def reads(server: Server) -> int:
@@ -141,7 +143,7 @@ async def test_every_bucket_of_every_master_gets_its_anchor(implementation: str)
         await store.open()
         async with asyncio.timeout(10):
             while sum(len(anchors(server)) for server in cluster.servers) < 1024:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
         await store.aclose()
         assert sum(len(anchors(server)) for server in cluster.servers) == 1024
 
@@ -202,6 +204,14 @@ async def test_a_server_that_can_not_be_watched_is_not_surveyed(scripted: Script
     assert await store.add(entry()) is True
     assert not any(words[0] == b"GET" for words in scripted.commands)
     await store.aclose()
+
+
+async def test_who_waits_for_an_opening_does_so_until_its_deadline(scripted: ScriptedServer) -> None:
+    scripted.hold(b"INFO")
+    server = WatchedServer("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), None)
+    with pytest.raises(TimeoutError, match="the connection is not yet open"):
+        await server.ready(deadline=asyncio.get_running_loop().time() + 0.01, offset=None)
+    await server.aclose()
 
 
 async def test_closing_gives_up_opening() -> None:

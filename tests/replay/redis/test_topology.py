@@ -41,6 +41,33 @@ async def test_a_node_without_an_address_is_the_one_that_was_asked(host: bytes) 
     assert topology.nodes == ((HOST, 7001),)
 
 
+IP = b"$2\r\nip\r\n$9\r\n127.0.0.2\r\n"
+NAME = b"$8\r\nhostname\r\n$0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "host"),
+    [
+        ((b"$2\r\nid\r\n", b"*2\r\n" + IP), "127.0.0.2"),
+        ((b"$2\r\nid\r\n", b"*4\r\n" + NAME + IP), "127.0.0.2"),
+        ((b"$2\r\nid\r\n", b"%2\r\n" + NAME + IP), "127.0.0.2"),
+        ((b"$2\r\nid\r\n", b"*2\r\n" + NAME), "?"),
+        ((b"$2\r\nid\r\n", b"*2\r\n$2\r\nip\r\n:1\r\n"), "?"),
+        ((b"$2\r\nid\r\n", b"*2\r\n$2\r\nip\r\n$0\r\n\r\n"), "?"),
+        ((b"$2\r\nid\r\n", b"*1\r\n$2\r\nip\r\n"), "?"),
+        ((b"$2\r\nid\r\n", b"*0\r\n"), "?"),
+        ((b"$2\r\nid\r\n", b":1\r\n"), "?"),
+        ((b"$2\r\nid\r\n",), "?"),
+        ((), "?"),
+    ],
+)
+async def test_a_node_whose_name_is_not_known_is_at_its_ip_address(
+    more: tuple[bytes, ...], host: str
+) -> None:
+    node = b"*%d\r\n$1\r\n?\r\n:7001\r\n" % (2 + len(more)) + b"".join(more)
+    assert (await told(slots(b":0\r\n", b":0\r\n", node))).nodes == ((host, 7001),)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -56,6 +83,9 @@ async def test_a_node_without_an_address_is_the_one_that_was_asked(host: bytes) 
         slots(b":0\r\n", b":1\r\n", b"*2\r\n:1\r\n:7001\r\n"),
         slots(b":0\r\n", b":1\r\n", b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n7001\r\n"),
         slots(b":0\r\n", b":1\r\n", NODE, b"*0\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*2\r\n$4\r\nh\x1b[2\r\n:7001\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*2\r\n$3\r\na\nb\r\n:7001\r\n"),
+        slots(b":0\r\n", b":1\r\n", b"*2\r\n$1\r\n\xff\r\n:7001\r\n"),
         b"*1\r\n$x\r\n",
     ],
     ids=str,

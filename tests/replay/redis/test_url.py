@@ -56,7 +56,7 @@ def test_a_sentinel_url() -> None:
         ("redis://localhost:0", "port 0"),
         ("redis://user:secret/@localhost", "port that can't be read"),
         ("redis://a,b", r"several hosts belong into a redis\+sentinel:// or redis\+cluster:// URL"),
-        ("redis://localhost/secret", "database .* must be a number"),
+        ("redis://localhost/secret", "^the database in the replay store's URL must be a number, as in …/0$"),
         ("redis://localhost/0/1", "database .* must be a number"),
         ("redis://localhost/-1", "database .* must be a number"),
         ("redis://localhost/\u0662", "database .* must be a number"),

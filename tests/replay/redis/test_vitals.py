@@ -57,7 +57,14 @@ def test_what_a_server_tells() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\xff\xfe\r\n:::\r\n", b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n"]
+    "text",
+    [
+        b"",
+        b"\xff\xfe\r\n:::\r\n",
+        b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n",
+        b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
+        b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
+    ],
 )
 def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
@@ -151,6 +158,19 @@ def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connect
 ) -> None:
     with pytest.raises(ServerChanged):
         looked(dataclasses.replace(MASTER, **changes), after=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "can_be_watched"),
+    [
+        (b"", False),
+        (b"run_id:a", False),
+        (b"uptime_in_seconds:1", False),
+        (b"run_id:a\nuptime_in_seconds:0", True),
+    ],
+)
+def test_a_server_is_watched_by_its_run_and_the_time_of_that(text: bytes, can_be_watched: bool) -> None:
+    assert parse_info(text).can_be_watched is can_be_watched
 
 
 def test_only_a_master_has_data_to_move() -> None:
