@@ -237,9 +237,10 @@ async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: F
 
 
 async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(watched: Fence) -> None:
-    item, sent_on = write(0), write(1)
-    landed = Landed(watched, [item, sent_on], MOVED, ServerError("OOM no"), at=NOW + 0.5)
-    assert landed.batch.outcome == [(item, MOVED)]
+    item, sent_on, unknown = write(0), write(1), write(2)
+    replies = MOVED, ServerError("OOM no"), MOVED
+    landed = Landed(watched, [item, sent_on, unknown], *replies, MOVED, at=NOW + 0.5)
+    assert landed.batch.outcome == [(item, MOVED), (unknown, MOVED)]
     assert not item.vouched
     assert watched.sights.of(item.bucket).at == NOW
     assert watched.sights.of(sent_on.bucket).at == NOW
