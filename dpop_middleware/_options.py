@@ -7,6 +7,7 @@ sentence that says what the option takes and what it was given.
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -98,9 +99,10 @@ def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
 def seconds(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
     """Return an option that is a finite number of seconds within the bounds."""
     takes = f"a finite number of seconds, {_between(minimum, maximum)}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise refused(name, takes, value)
-    if not minimum <= value <= maximum:
+    # No NaN is within them, and no integer that is too large for a float.
+    if not minimum <= value <= min(maximum, sys.float_info.max):
         raise refused(name, takes, value)
     return value
 

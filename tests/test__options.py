@@ -47,6 +47,8 @@ def test_seconds_outside_their_bounds(value: Any) -> None:
 def test_seconds_without_an_upper_bound() -> None:
     with pytest.raises(ConfigurationError, match="a finite number of seconds, at least 1, not 0"):
         options.seconds("lifetime", 0, minimum=1)
+    with pytest.raises(ConfigurationError, match="seconds, at least 1, not 1000"):
+        options.seconds("lifetime", 10**400, minimum=1)
 
 
 NAMES = "a sequence of non-empty strings"

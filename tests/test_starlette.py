@@ -409,7 +409,7 @@ async def test_without_the_denial_extension_a_websocket_is_closed(world: World, 
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
 def test_websockets_end_with_their_token(world: World, path: str) -> None:
     client = client_of(*sockets(world.server(), close_at_expiry=True))
-    headers = world.headers(path, scopes=["ws"], exp=world.clock() + 0.5)
+    headers = world.headers(path, scopes=["ws"], exp=world.clock() + 1.5)
     with client.websocket_connect(path, headers=headers) as websocket:
         assert websocket.receive_text() == "user123"
         with pytest.raises(WebSocketDisconnect) as closed:
