@@ -7,7 +7,6 @@ sentence that says what the option takes and what it was given.
 import inspect
 import math
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -40,6 +39,7 @@ Part = TypeVar("Part")
 # RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
 
@@ -102,7 +102,7 @@ def seconds(name: str, value: object, *, minimum: float, maximum: float = math.i
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise refused(name, takes, value)
     # No NaN is within them, and no integer that is too large for a float.
-    if not minimum <= value <= min(maximum, sys.float_info.max):
+    if not minimum <= value <= min(maximum, _LARGEST_FLOAT):
         raise refused(name, takes, value)
     return value
 
