@@ -14,6 +14,7 @@ last. What can't be judged is a proof that could have been accepted earlier: who
                                                            |   else now + margin
     of this process under another replication id, which    | its own
       never was a replica                                  |
+    of this process, and ours was told before this one     | the server is asked again first
     whose data another master of this cluster still has    | its own: it was moved here from there
       (asked after the anchor was read here), of which     |   at least our learning of the last loss at any
       this server was no replica; it was seen there since  |   server + margin, if we saw it before that
@@ -22,16 +23,13 @@ last. What can't be judged is a proof that could have been accepted earlier: who
       identity                                             |   has lost what it was
     of any other identity                                  | now + margin, or the start of the server + margin
 
-The moment is taken from the entries' `now`; there is no clock here. What was used before the loss was dated
-by another worker's clock, so the moment is always as much later as two clocks may differ. A single server
-that restarted lost its entries when it started, so where nothing else can have happened the moment is its
-start. In a cluster a slot may have come from elsewhere since.
+The moment is taken from the entries' `now`, and is as much later as two clocks may differ: what was used
+before was dated by another worker's. A single server that restarted lost its entries when it started, where
+nothing else can have happened; in a cluster a slot may have come from elsewhere since.
 
 Whoever finds that an anchor is missing or wrong writes it anew, where it is still what was read. One that
 tells less than a loss that we noticed is raised.
-
-What leaves the anchors as they are is noticed within a second (`vitals`). Not seen: what is presented again
-before, what a proxy hides, a partitioned master.
+Not seen: a loss that leaves the anchors, for a second (`vitals`), what a proxy hides, a partitioned master.
 """
 
 import math
@@ -40,7 +38,7 @@ from typing import Final, Literal
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing, is_moved, lost_by, new_anchor
-from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, still_has
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, VitalSigns, still_has
 
 __all__ = ["Fence", "NewServer"]
 
@@ -147,6 +145,8 @@ class Fence:
             self._agree(bucket, anchor, value, anchor.since, at)
         elif still_has(info, anchor.identity):
             self._trust(bucket, anchor, value, now, at)
+        elif self.vitals.may_be_of_later(anchor.identity, at):
+            raise ServerChanged("another worker knows the server's data by another id")
         elif self.sights.buckets.spread and sight.at >= self.vitals.changed_at:
             standing.drop(bucket)
             standing.foreign[bucket] = value

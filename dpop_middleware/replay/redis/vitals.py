@@ -170,7 +170,7 @@ def still_has(info: ServerInfo, identity: bytes) -> bool:
 
 
 class ServerClock:
-    """The last look at one server: `asked` is when the question was sent that it answered last.
+    """The last look at one server: `asked` and `answered_at` are of the last question that it answered.
 
     Times given are of the event loop's clock.
     Between two looks no more time can pass at the server than from sending the first question to receiving
@@ -178,8 +178,8 @@ class ServerClock:
     """
 
     def __init__(self) -> None:
-        self._sent = self._answered = self._due = -math.inf
-        self.asked = -math.inf
+        self._sent = self._due = -math.inf
+        self.asked = self.answered_at = -math.inf
         self._last: tuple[str, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
 
@@ -202,7 +202,7 @@ class ServerClock:
 
     def answered(self, at: float) -> None:
         """The answer to the last question was received."""
-        self._answered, self.asked = at, self._sent
+        self.answered_at, self.asked = at, self._sent
         self._due = at + _LOOK_EVERY
 
     def note(self, info: ServerInfo) -> tuple[bool, bool]:
@@ -214,7 +214,7 @@ class ServerClock:
         self._last = None if info.time is None else (info.run_id, info.time, self._sent)
         if last is None or info.time is None or last[0] != info.run_id:
             return evicts, False
-        passed = self._answered - last[2]
+        passed = self.answered_at - last[2]
         return evicts, info.time - last[1] - passed > _LARGEST_STEP + passed * _DRIFT
 
 
@@ -262,6 +262,11 @@ class VitalSigns:
     def has_told_since(self, at: float) -> bool:
         """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
         return self.info is None or self._clock.asked >= at
+
+    def may_be_of_later(self, identity: bytes, at: float) -> bool:
+        """Whether who wrote `identity`, which was read at `at`, may have asked this server after we did."""
+        info, asked = self.info, self._clock.answered_at
+        return info is not None and is_of_process(identity, info.run_id) and asked < at
 
     def hurry(self) -> None:
         """Ask with the next batch, however short ago that was done."""

@@ -7,7 +7,7 @@ import pytest
 from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence, NewServer
 from dpop_middleware.replay.redis.resp import Buckets
-from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, identity_of
 
 NOW = 1_800_000_000.0
 # As much as two workers' clocks may differ.
@@ -637,3 +637,31 @@ def test_a_new_valkey_compares_by_itself() -> None:
     assert b"IFEQ" in write
     memory.obey(write)
     assert memory.since == NOW + 2 + MARGIN
+
+
+def test_who_reads_an_id_that_another_worker_was_told_later_asks_before_it_judges() -> None:
+    """A promoted server whose backlog is freed gets another replication id, and no sign of the former one."""
+    memory = Memory()
+    late, early = (memory.worker(PROMOTED) for _ in "ab")
+    for fence in (late, early):
+        memory.batch(fence, NOW + 1)
+    renamed = like(OLD_SERVER, replication_id="u" * 40)
+    memory.batch(memory.connect(early, renamed, at=NOW + 60), NOW + 60)
+    known = late.change
+    with pytest.raises(ServerChanged):
+        memory.batch(late, NOW + 60.5)
+    memory.batch(memory.connect(late, renamed, at=NOW + 60.6), NOW + 60.6)
+    assert late.change == early.change == known
+
+
+def test_an_id_that_the_server_does_not_confirm_is_that_of_data_which_it_has_no_more() -> None:
+    memory = Memory()
+    late, early = (memory.worker(PROMOTED) for _ in "ab")
+    for fence in (late, early):
+        memory.batch(fence, NOW + 1)
+    renamed = like(PROMOTED, replication_id="u" * 40)
+    memory.batch(memory.connect(early, renamed, at=NOW + 60), NOW + 60)
+    with pytest.raises(ServerChanged):
+        memory.batch(late, NOW + 60.5)
+    memory.batch(memory.connect(late, PROMOTED, at=NOW + 60.6), NOW + 60.6)
+    assert late.change == NOW + 60.6 + MARGIN
