@@ -387,29 +387,6 @@ async def test_the_shutdown_is_reported_even_if_closing_fails(world: World) -> N
     assert sent == [{"type": "lifespan.shutdown.complete"}]
 
 
-async def test_an_application_whose_server_fails_to_open_does_not_start(world: World) -> None:
-    # An error alone would pass for an application without a lifespan, which is then served.
-    class Stuck(MemoryReplayStore):
-        async def open(self) -> None:
-            raise OSError("no server")
-
-    async def receive() -> Message:
-        return {"type": "lifespan.startup"}
-
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    app = DPoPMiddleware(Starlette(), world.server(replay_store=Stuck()))
-    with pytest.raises(OSError, match="no server"):
-        await app({"type": "lifespan", "app": app}, receive, send)
-    (message,) = sent
-    assert message["type"] == "lifespan.startup.failed"
-    assert message["message"].startswith("the resource server can't be opened: Traceback")
-    assert message["message"].endswith("OSError: no server\n")
-
-
 # --- nonces
 
 

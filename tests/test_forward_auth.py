@@ -459,28 +459,6 @@ async def test_a_server_that_fails_to_close_has_shut_down_all_the_same(world: Wo
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_a_server_that_fails_to_open_does_not_start(world: World) -> None:
-    class Stuck(MemoryReplayStore):
-        async def open(self) -> None:
-            raise OSError("no server")
-
-    async def receive() -> Any:
-        return {"type": "lifespan.startup"}
-
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    app = ForwardAuth(world.server(replay_store=Stuck()), secret=SHARED_SECRET)
-    with pytest.raises(OSError, match="no server"):
-        await app({"type": "lifespan"}, receive, send)
-    (message,) = sent
-    assert message["type"] == "lifespan.startup.failed"
-    assert message["message"].startswith("the resource server can't be opened: Traceback")
-    assert message["message"].endswith("OSError: no server\n")
-
-
 def test_under_another_event_loop_the_start_fails_and_says_why(world: World) -> None:
     sent: list[Any] = []
 

@@ -178,13 +178,12 @@ def reach_of(policies: Iterable[DPoPPolicy]) -> Reach:
 
 
 def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> tuple[float, float]:
-    """Return from when until when the proof could be accepted; the workers' margin is at the end.
+    """Return from when until when the proof could be accepted, in seconds since the epoch.
 
-    Both are in seconds since the epoch.
-    `reach` is that of all policies by which it may be judged. A proof is remembered for all of it, so that
-    what one policy accepted by its nonce can't come back through another's `iat` window, nor the other way
-    round: while a change is rolled out, two workers may differ in whether nonces count. It is no older than
-    its nonce.
+    The workers' margin is at the end. `reach` is that of all policies by which it may be judged. A proof is
+    remembered for all of it, so that what one policy accepted by its nonce can't come back through another's
+    `iat` window, nor the other way round: while a change is rolled out, two workers may differ in whether
+    nonces count. It is no older than its nonce.
     """
     expires_at = proof.iat + reach.after + WORKER_CLOCK_MARGIN
     if nonce is None:

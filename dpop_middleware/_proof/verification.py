@@ -205,7 +205,7 @@ class ProofVerification:
         """Have the store remember `entry`; return whether it is the first time. Raises `errors.DPoPError`."""
         try:
             return await self.store.add(entry) is True
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - the store may be anybody's; nobody is first then
             failed = _of_store(error)
             raise failed from failed.__cause__
 

@@ -164,8 +164,9 @@ class DPoPKey:
             data = json.dumps(self.private_jwk(), indent=2).encode() + b"\n"
         else:
             raise ValueError("a JWK file is not encrypted: give the file a name that ends in .pem")
+        # What is there is replaced by a whole file, or not at all.
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}") if overwrite else target
-        _write_new(beside, data, final=target)
+        _write_private(beside, data, renamed=target)
 
     @property
     def algorithm(self) -> str:
@@ -286,13 +287,14 @@ def _segment(members: Mapping[str, Any]) -> str:
     return base64url.encode(json.dumps(members, separators=(",", ":")).encode())
 
 
-def _write_new(path: Path, data: bytes, *, final: Path) -> None:
+def _write_private(path: Path, data: bytes, *, renamed: Path) -> None:
+    """Write a new file that its owner alone may read, and name it `renamed`; what fails leaves none."""
     # O_EXCL also refuses a symbolic link that somebody put there.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        path.replace(final)
+        path.replace(renamed)
     except BaseException:
         path.unlink()
         raise

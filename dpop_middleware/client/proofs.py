@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from threading import Lock
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeGuard, TypeVar, get_args
 
 from dpop_middleware import _options
 from dpop_middleware.client.key import DPoPKey
@@ -71,7 +71,7 @@ def one_nonce(values: Iterable[str]) -> str | None:
     return nonce if _NONCE.fullmatch(nonce) else None
 
 
-def is_token(value: object) -> bool:
+def is_token(value: object) -> TypeGuard[str]:
     """Whether `value` is a string that can stand in a header field as an access token."""
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 

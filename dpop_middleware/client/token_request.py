@@ -193,7 +193,7 @@ def _token_response(status: int, content: bytes) -> TokenResponse:
             f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
         )
     access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not is_token(access_token):
+    if not is_token(access_token):
         raise TokenRequestError(
             f"{_ENDPOINT}'s answer has no access_token that a header field can hold", status=status
         )

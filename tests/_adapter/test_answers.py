@@ -1,14 +1,17 @@
 """What the adapters send: refusals, and header fields of a response."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from starlette.types import Message
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message
 
-from dpop_middleware import ErrorResponse
+from dpop_middleware import DPoPMiddleware, ErrorResponse, MemoryReplayStore, ResourceServer
 from dpop_middleware._adapter.answers import adding_headers, can_deny, raw_headers, send_refusal
 from dpop_middleware._adapter.connection import Connection
-from tests.support.adapters import scope_of
+from dpop_middleware.forward_auth import ForwardAuth
+from tests.support.adapters import World, scope_of
 
 REFUSAL = ErrorResponse(401, (("www-authenticate", "Bearer"), ("www-authenticate", "DPoP")), b"{}")
 
@@ -68,3 +71,31 @@ def test_a_server_can_deny_a_handshake_where_it_has_the_extension() -> None:
 
 def test_a_repeated_field_is_sent_as_often_as_it_comes() -> None:
     assert raw_headers((("a", "\xe9"), ("a", "2"))) == [(b"a", b"\xe9"), (b"a", b"2")]
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        pytest.param(lambda api: DPoPMiddleware(Starlette(), api), id="DPoPMiddleware"),
+        pytest.param(lambda api: ForwardAuth(api, secret="s" * 32), id="ForwardAuth"),
+    ],
+)
+async def test_where_the_server_fails_to_open_nothing_starts(
+    app: Callable[[ResourceServer], ASGIApp],
+) -> None:
+    """An error alone would pass for an application without a lifespan, which is then served."""
+
+    class Stuck(MemoryReplayStore):
+        async def open(self) -> None:
+            raise OSError("no server")
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    started, sent = app(World().server(replay_store=Stuck())), Sent()
+    with pytest.raises(OSError, match="no server"):
+        await started({"type": "lifespan", "app": started}, receive, sent)
+    (message,) = sent
+    assert message["type"] == "lifespan.startup.failed"
+    assert message["message"].startswith("the resource server can't be opened: Traceback")
+    assert message["message"].endswith("OSError: no server\n")

@@ -91,7 +91,9 @@ def test_a_change_elsewhere_moves_no_mutant_in_the_order() -> None:
 
 @pytest.mark.parametrize("source", [b"x = 1.0\n", b"x = (1,)\n", b"def f():\n    return (a or b)\n"])
 def test_brackets_around_a_place_stay(source: bytes) -> None:
-    for mutant in mutants_of("module.py", source):
+    mutants = mutants_of("module.py", source)
+    assert mutants
+    for mutant in mutants:
         compile(mutant.applied_to(source), "module.py", "exec")
 
 

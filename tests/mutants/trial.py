@@ -136,7 +136,7 @@ def _run(copy: Path, tests: Sequence[str], failed: Path) -> None:
     try:
         os.setsid()
         # A test's process is nobody's worker: the package warns where a memory store is one of several.
-        multiprocessing.process._parent_process = None  # type: ignore[attr-defined]
+        multiprocessing.process._parent_process = None  # type: ignore[attr-defined] # private
         output = os.open(failed.with_name("output"), os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1)
         os.dup2(output, 2)

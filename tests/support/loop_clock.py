@@ -25,3 +25,11 @@ class LoopClock:
         while not condition():
             assert time.monotonic() < last, "it never came to that"
             await asyncio.to_thread(time.sleep, 0.001)
+
+    async def until_after(self, seconds: float, condition: Callable[[], bool]) -> None:
+        """Let time pass: `condition` is met once `seconds` are over, and not 0.1 s before."""
+        self.now += seconds - 0.1
+        await asyncio.to_thread(time.sleep, 0.01)
+        assert not condition()
+        self.now += 0.2
+        await self.until(condition)

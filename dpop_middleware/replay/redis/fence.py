@@ -145,7 +145,7 @@ class Fence:
             self._agree(bucket, anchor, value, anchor.since, at)
         elif still_has(info, anchor.identity):
             self._trust(bucket, anchor, value, now, at)
-        elif self.vitals.may_be_of_later(anchor.identity, at):
+        elif self.vitals.may_be_behind(anchor.identity, at):
             raise ServerChanged("another worker knows the server's data by another id")
         elif self.sights.buckets.spread and sight.at >= self.vitals.changed_at:
             standing.drop(bucket)

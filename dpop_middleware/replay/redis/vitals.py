@@ -263,7 +263,7 @@ class VitalSigns:
         """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
         return self.info is None or self._clock.asked >= at
 
-    def may_be_of_later(self, identity: bytes, at: float) -> bool:
+    def may_be_behind(self, identity: bytes, at: float) -> bool:
         """Whether who wrote `identity`, which was read at `at`, may have asked this server after we did."""
         info, asked = self.info, self._clock.answered_at
         return info is not None and is_of_process(identity, info.run_id) and asked < at

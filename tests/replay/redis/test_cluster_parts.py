@@ -167,8 +167,8 @@ async def test_a_master_that_nobody_wrote_to_is_met_at_once(
     made = await opened(scripted)
     scripted.script = shared_by(scripted, other)
     made.look_again(TimeoutError(), by=(HOST, scripted.port))
-    await until(lambda: other.opened == 1)
     await until(lambda: reads(other) > 0)
+    assert other.opened == 1
     await made.aclose()
 
 

@@ -639,29 +639,32 @@ def test_a_new_valkey_compares_by_itself() -> None:
     assert memory.since == NOW + 2 + MARGIN
 
 
-def test_who_reads_an_id_that_another_worker_was_told_later_asks_before_it_judges() -> None:
-    """A promoted server whose backlog is freed gets another replication id, and no sign of the former one."""
+# A promoted server whose backlog is freed gets another replication id, and shows no sign of the former one.
+RENAMED = like(OLD_SERVER, replication_id="u" * 40)
+
+
+@pytest.mark.parametrize(
+    ("told", "confirmed", "since"),
+    [
+        pytest.param(RENAMED, RENAMED, None, id="it is the server's own: nothing was lost"),
+        pytest.param(
+            like(PROMOTED, replication_id="u" * 40),
+            PROMOTED,
+            NOW + 60.6 + MARGIN,
+            id="the server has it no more",
+        ),
+    ],
+)
+def test_an_id_that_another_worker_was_told_later_is_asked_for_before_it_is_judged(
+    told: ServerInfo, confirmed: ServerInfo, since: float | None
+) -> None:
     memory = Memory()
     late, early = (memory.worker(PROMOTED) for _ in "ab")
     for fence in (late, early):
         memory.batch(fence, NOW + 1)
-    renamed = like(OLD_SERVER, replication_id="u" * 40)
-    memory.batch(memory.connect(early, renamed, at=NOW + 60), NOW + 60)
     known = late.change
+    memory.batch(memory.connect(early, told, at=NOW + 60), NOW + 60)
     with pytest.raises(ServerChanged):
         memory.batch(late, NOW + 60.5)
-    memory.batch(memory.connect(late, renamed, at=NOW + 60.6), NOW + 60.6)
-    assert late.change == early.change == known
-
-
-def test_an_id_that_the_server_does_not_confirm_is_that_of_data_which_it_has_no_more() -> None:
-    memory = Memory()
-    late, early = (memory.worker(PROMOTED) for _ in "ab")
-    for fence in (late, early):
-        memory.batch(fence, NOW + 1)
-    renamed = like(PROMOTED, replication_id="u" * 40)
-    memory.batch(memory.connect(early, renamed, at=NOW + 60), NOW + 60)
-    with pytest.raises(ServerChanged):
-        memory.batch(late, NOW + 60.5)
-    memory.batch(memory.connect(late, PROMOTED, at=NOW + 60.6), NOW + 60.6)
-    assert late.change == NOW + 60.6 + MARGIN
+    memory.batch(memory.connect(late, confirmed, at=NOW + 60.6), NOW + 60.6)
+    assert late.change == (known if since is None else since)
