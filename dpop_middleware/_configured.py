@@ -1,10 +1,11 @@
 """What the options of a resource server ask for: its verifier, and the metadata that it publishes."""
 
 from collections.abc import Callable, Collection, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dpop_middleware._lazy import Deferred
 from dpop_middleware._options import names_or_one, part, provides, refused
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
@@ -17,8 +18,9 @@ from dpop_middleware.tokens.options import (
 )
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
-    from dpop_middleware._request.public_urls import PublicURLs
+    from dpop_middleware import _metadata
+else:
+    _metadata = Deferred("dpop_middleware._metadata")
 
 __all__ = ["configured_verifier", "published"]
 
@@ -76,13 +78,13 @@ def _checked_profile(profile: object) -> Profile:
 
 
 def published(
-    metadata: "ResourceMetadata | None",
+    metadata: "_metadata.ResourceMetadata | None",
     resource: str,
     *,
     origin: str,
-    urls: "PublicURLs",
+    urls: PublicURLs,
     verifier: AccessTokenVerifier,
-) -> "PublishedMetadata | None":
+) -> "_metadata.PublishedMetadata | None":
     """Return where `metadata` of `resource` are (`_metadata.published`), None without any.
 
     Raises ConfigurationError.
@@ -90,7 +92,4 @@ def published(
     if metadata is None:
         return None
     # Who publishes none needs none of this.
-    found: PublishedMetadata = import_module("dpop_middleware._metadata").published(
-        metadata, resource, origin=origin, urls=urls, verifier=verifier
-    )
-    return found
+    return _metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)
