@@ -21,6 +21,8 @@ __all__ = ["add_opaque_arguments", "opaque_judge"]
 
 _DOTS_OF_A_JWT = 2
 _REQUIRED = ("exp", "token_type")
+# Seconds; a person waits longer than a request.
+_PATIENCE = 10.0
 
 
 def add_opaque_arguments(parser: ArgumentParser) -> None:
@@ -105,6 +107,8 @@ def _asking(
         endpoint=None if args.introspection == "issuer" else args.introspection,
         required_claims=required,
         clock=lambda: now,
+        timeout=_PATIENCE,
+        patience=_PATIENCE,
         insecure_http_hosts=checked_hosts(args.insecure_http_host or ()),
         **claims,
     )
