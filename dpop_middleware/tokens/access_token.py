@@ -8,7 +8,6 @@ are not.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -198,10 +197,18 @@ class AccessToken(_WithMemo):
         return actor
 
 
-@lru_cache(maxsize=16)
+_hashed: tuple[str, str] = ("", "")
+
+
 def token_hash(token: str) -> str:
     """Return the hash of an ASCII token as `ath` has it (RFC 9449 section 4.2); once for each request."""
-    return base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
+    global _hashed  # noqa: PLW0603 - one pair, replaced as a whole: threads may share it
+    known, digest = _hashed
+    if token is known:
+        return digest
+    digest = base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
+    _hashed = token, digest
+    return digest
 
 
 class AccessTokenVerifier(Protocol):
