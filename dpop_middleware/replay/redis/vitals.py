@@ -223,7 +223,7 @@ class VitalSigns:
 
     `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
     it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
-    `lost_at` when of a loss that leaves the anchors as they are.
+    `lost_at` when of a loss that leaves the anchors as they are; `sent_at` is when we last sent it anything.
     `has_lost` becomes True when entries were lost in a way that leaves the anchors as they are; who deals
     with that sets it back.
     """
@@ -234,7 +234,7 @@ class VitalSigns:
         self.info: ServerInfo | None = None
         self.identity = b""
         self.is_older = False
-        self.asked_at = self.changed_at = self.lost_at = -math.inf
+        self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
         self.is_evicting = False
         self.has_lost = False
 
@@ -251,7 +251,7 @@ class VitalSigns:
         former, self.identity = self.identity, identity_of(info)
         self._clock.connected(*asked)
         self._note(info, asked[1])
-        self.info, self.asked_at = info, asked[1]
+        self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self.is_older = info.uptime + 1 > lived
         if still_has(info, former) if former else not info.was_replica:
@@ -278,6 +278,7 @@ class VitalSigns:
 
     def look(self, at: float) -> bytes:
         """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
+        self.sent_at = at
         return b"" if self.info is None else self._clock.look(at, self.info)
 
     def looked(self, info: ServerInfo, at: float) -> None:
