@@ -224,8 +224,7 @@ class VitalSigns:
     `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
     it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
     `lost_at` when of a loss that leaves the anchors as they are; `sent_at` is when we last sent it anything.
-    `has_lost` becomes True when entries were lost in a way that leaves the anchors as they are; who deals
-    with that sets it back.
+    `has_lost` becomes True at such a loss; who deals with that sets it back.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:
@@ -235,15 +234,14 @@ class VitalSigns:
         self.identity = b""
         self.is_older = False
         self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
-        self.is_evicting = False
-        self.has_lost = False
+        self.is_evicting = self.has_lost = False
+        self._first_read: dict[bytes, float] = {}
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
         """A new connection stands; return whether the server may have other data than we knew of.
 
-        That is so where it had others at the end of the former connection, and where it took over those of a
-        server that we may have known. `lived` is for how many seconds the store has existed. `asked` is when
-        `info` was asked for and received, by the event loop's clock.
+        It had others at the end of the former connection, or took over those of a server that we may have
+        known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
         """
         self.info = None
         if info is None or not info.run_id or info.uptime is None:
@@ -264,9 +262,10 @@ class VitalSigns:
         return self.info is None or self._clock.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
-        """Whether who wrote `identity`, which was read at `at`, may have asked this server after we did."""
-        info, asked = self.info, self._clock.answered_at
-        return info is not None and is_of_process(identity, info.run_id) and asked < at
+        """Whether who wrote `identity`, read at `at`, may have asked it after us, and we not since."""
+        info, clock = self.info, self._clock
+        is_later = info is not None and is_of_process(identity, info.run_id) and clock.answered_at < at
+        return is_later and clock.asked <= self._first_read.setdefault(identity, at)
 
     def hurry(self) -> None:
         """Ask with the next batch, however short ago that was done."""
