@@ -231,6 +231,20 @@ class Moving:
         return []
 
 
+async def test_what_a_server_tells_is_relied_on_for_a_second_whoever_looks(scripted: ScriptedServer) -> None:
+    around: Any = Moving()
+    known = Server("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), around)
+    await known.ready(deadline=math.inf, offset=None)
+    standing = known.fence.standing
+    standing.watched |= {1, 2}
+    standing.unread |= {2}
+    standing.watches = True
+    known.fence.vitals.hurry()
+    await known.survey(deadline=math.inf)
+    assert standing.watched == {2}
+    await known.aclose()
+
+
 async def test_retentions_follow_to_another_slot() -> None:
     moved: Any = Moving()
     connect = standalone(f"redis://{HOST}:1").connect
