@@ -11,7 +11,7 @@ from dpop_middleware._request.uri import normalize
 from dpop_middleware.client.libraries import installed
 from dpop_middleware.client.proofs import can_repeat
 from dpop_middleware.client.token_request import TokenRequestError
-from dpop_middleware.client.urls import origin_of, request_origin, target_of
+from dpop_middleware.client.urls import named_urls, origin_of, request_origin, target_of
 
 __all__ = ["TokenEndpoints"]
 
@@ -27,7 +27,7 @@ class TokenEndpoints:
     def __init__(
         self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str], *, translate: bool
     ) -> None:
-        urls = (named,) if isinstance(named, str) else tuple(named or ())
+        urls = named_urls("token_endpoint", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._translate = _options.flag("translate_token_type", translate)
         self._named = frozenset(normalize(target_of(url)) for url in urls)

@@ -4,11 +4,13 @@ import importlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
 
-from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
+from dpop_middleware.errors import ConfigurationError
 
 KEY = DPoPKey.generate()
 
@@ -19,6 +21,15 @@ KEY = DPoPKey.generate()
 def test_an_origin_is_an_http_url(origin: str) -> None:
     with pytest.raises(ValueError, match=r"absolute|port"):
         DPoPAuth(KEY, "token", origin=origin)
+
+
+@pytest.mark.parametrize("wrong", [5, 0, [5], [], b"https://h", [b"https://h"], [""]])
+def test_what_is_no_url_is_named_with_its_option(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^origin takes a URL, or several, not "):
+        DPoPAuth(KEY, "token", origin=wrong)
+    for option in ("origin", "token_endpoint"):
+        with pytest.raises(ConfigurationError, match=rf"^{option} takes a URL, or several, not "):
+            DPoPTransport(KEY, **{option: wrong})
 
 
 def test_the_default_port_and_case_make_no_other_origin() -> None:
