@@ -14,7 +14,7 @@ From the top down:
     issuer_keys.py        the key source that the option `jwks` asks for, by discovery for instance
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh
-    waiting.py            how many may wait for them, and what strangers can't make us do
+    admission.py          what strangers can't make us do: who may wait, be asked about, be told 503
     jwks.py               a JWK Set and which of its keys fit (RFC 7517)
     fetching.py           the fetcher that a verifier's options ask for, or a function of the user's own
     fetch.py              one bounded HTTP GET
