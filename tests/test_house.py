@@ -26,7 +26,7 @@ MOST_PASSED = 24
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_lazy", "_options", "_runtime", "_log", "health"),
+    ("checks", "errors", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),

@@ -14,7 +14,7 @@ The verifier needs httpx2 (extra `introspection`), which is imported at its firs
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,

@@ -23,7 +23,7 @@ From the top down:
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, Actor, AuthorizationDetail
 
 if TYPE_CHECKING:
