@@ -23,9 +23,8 @@ from dpop_middleware.jose.compact import split
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import checked_token_types
 from dpop_middleware.tokens.signed_token import parse_signed_token
 
 __all__ = ["TokenJudge", "add_token_arguments", "token_judge"]

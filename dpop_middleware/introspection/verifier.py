@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dpop_middleware import _options as options
+from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
@@ -24,7 +25,7 @@ from dpop_middleware.introspection._questions import NoAnswer, Outlook, Question
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, AccessToken
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
@@ -32,7 +33,6 @@ from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.key_source import IssuerKeysHealth
-from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, warn_of_plain_http
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]

@@ -10,7 +10,6 @@ From the top down:
     signed_token.py       the form and the header of a token, and which key signed it
     claims.py             what a token says, typed and judged
     cache.py              tokens that were verified before, and the rule of eviction
-    options.py            what a verifier is configured with
     issuer_keys.py        the key source that the option `jwks` asks for, by discovery for instance
     key_source.py         the protocol of key sources; keys that are given once
     remote_key_source.py  keys that are fetched and kept fresh

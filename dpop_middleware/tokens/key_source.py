@@ -1,12 +1,11 @@
 """Where a verifier gets an issuer's keys, and the keys that are given once."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["IssuerKeysHealth", "KeySource", "StaticKeySource", "key_ages_of_all"]
+__all__ = ["IssuerKeysHealth", "KeySource", "StaticKeySource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +99,3 @@ class StaticKeySource:
 
     async def aclose(self) -> None:
         """Do nothing."""
-
-
-def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
-    """Return the issuers of `verifiers` that tell, and for how many seconds their keys have been held."""
-    tellers = [getattr(verifier, "key_ages", None) for verifier in verifiers]
-    return tuple(pair for tell in tellers if tell is not None for pair in tell())
