@@ -17,7 +17,7 @@ from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import read_only_claims
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
-from dpop_middleware.tokens.key_source import KeySource
+from dpop_middleware.tokens.jwks import KeySource
 from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 
 __all__ = ["AnswerRules", "MalformedAnswer", "SignedAnswers", "judge_answer", "read_answer"]

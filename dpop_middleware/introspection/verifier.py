@@ -19,6 +19,7 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.introspection._answer import AnswerRules, SignedAnswers, judge_answer, read_answer
 from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
 from dpop_middleware.introspection._questions import NoAnswer, Outlook, Questions
@@ -32,7 +33,6 @@ from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]

@@ -12,6 +12,7 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -30,7 +31,6 @@ from dpop_middleware.tokens.claims import (
 from dpop_middleware.tokens.fetching import Fetch, Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     MAX_TOKEN_SIZE,
