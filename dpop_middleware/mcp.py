@@ -55,10 +55,10 @@ def protect(
     - `public_paths`, `close_at_expiry`: as in `DPoPMiddleware`, for other routes and for streams.
 
     In a tool, the SDK's `get_access_token()` has the verified token's client, scopes, subject, claims and
-    expiry, and the token itself, which is not for others (pass none on). A session belongs to the client
-    and user who opened it. What a single tool needs is for the tool to check. Where `resource` is not on
-    this machine, the libraries' check of `Host` and `Origin`, which is for servers without authentication, is
-    off: no page can make a proof. Raises ConfigurationError.
+    expiry, and the token itself, which is not for others (pass none on): empty where a ticket opened a
+    stream. A session belongs to the client and user who opened it. What a single tool needs is for the tool
+    to check. Where `resource` is not on this machine, the libraries' check of `Host` and `Origin`, which is
+    for servers without authentication, is off: no page can make a proof. Raises ConfigurationError.
     """
     fits = isinstance(resource_server, ResourceServer)
     part("resource_server", resource_server, "a ResourceServer", fits=fits)
@@ -92,8 +92,10 @@ class _ForTools:
 
 def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
     verified = scope["dpop"].access_token
+    # A ticket, which came instead, is no token, and used up.
+    fields = ResourceRequest.from_scope(scope).authorization
     return AccessToken(
-        token=credentials(ResourceRequest.from_scope(scope).authorization).access_token,
+        token=credentials(fields).access_token if fields else "",
         client_id=verified.client_id,
         scopes=sorted(verified.scopes),
         expires_at=None if math.isinf(verified.expires_at) else int(verified.expires_at),

@@ -11,12 +11,11 @@ from dpop_middleware._configured import configured_verifier, published
 from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware._lazy import Deferred
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._runtime import aclose_parts, open_part, system_time
+from dpop_middleware._runtime import Deferred, aclose_parts, open_part, system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
@@ -24,8 +23,7 @@ from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.options import clock_skew_of
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
 
 if TYPE_CHECKING:
     from dpop_middleware import _metadata

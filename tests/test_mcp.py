@@ -29,6 +29,7 @@ from dpop_middleware import (
     MemoryReplayStore,
     ResourceMetadata,
     ResourceServer,
+    WebSocketTickets,
 )
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.errors import ConfigurationError
@@ -92,7 +93,11 @@ class Served:
 
 
 def serve(
-    make: Callable[[], Any] = server_of_tools, *, policy: DPoPPolicy = DPoPPolicy(), **options: Any
+    make: Callable[[], Any] = server_of_tools,
+    *,
+    policy: DPoPPolicy = DPoPPolicy(),
+    around: Callable[[ASGIApp, ResourceServer], ASGIApp] = lambda app, _: app,
+    **options: Any,
 ) -> Generator[Served]:
     found: list[Served] = []
 
@@ -115,7 +120,7 @@ def serve(
             nonces=None if policy.nonce == "off" else HMACNonceProvider(bytes(32)),
             metadata=ResourceMetadata(scopes_supported=["notes:read"]),
         )
-        return protect(make(), api, **options)
+        return around(protect(make(), api, **options), api)
 
     with serving("uvicorn-h11", app_at):
         yield found[0]
@@ -184,6 +189,37 @@ class TestTools:
         for served in serve(lambda: server_of_tools().streamable_http_app(stateless_http=True)):
             async with connected(served.url, KEY, token=served.token()) as caller:
                 assert json.loads(await caller.call("who"))["subject"] == "ann"
+
+    def test_a_stream_that_a_ticket_opens_knows_whose_it_is_and_no_token(self) -> None:
+        made: list[WebSocketTickets] = []
+
+        def make() -> MCPServer[Any]:
+            server = server_of_tools()
+
+            async def ticket(request: Request) -> Response:
+                return PlainTextResponse(made[0].issue(request, path="/events"))
+
+            async def events(request: Request) -> Response:
+                return PlainTextResponse(who(), media_type="text/event-stream")
+
+            server.custom_route("/ticket", methods=["POST"])(ticket)
+            server.custom_route("/events", methods=["GET"])(events)
+            return server
+
+        def around(app: ASGIApp, api: ResourceServer) -> ASGIApp:
+            made.append(WebSocketTickets(api, bytes(32), query_parameter="ticket"))
+            return made[0].middleware(app)
+
+        for served in serve(make, around=around):
+            origin, auth = served.url.removesuffix("/mcp"), DPoPAuth(KEY, served.token())
+            fields = {"Accept": "text/event-stream", "Sec-Fetch-Site": "same-origin"}
+            with httpx2.Client(base_url=origin, verify=NO_AUTHORITIES, trust_env=False) as client:
+                ticket = client.post("/ticket", auth=auth).text
+                answer = client.get("/events", params={"ticket": ticket}, headers=fields)
+            assert answer.status_code == 200
+            seen = json.loads(answer.text)
+            assert seen["subject"] == "ann"
+            assert seen["hash"] == hashlib.sha256(b"").hexdigest()
 
     def test_a_public_route_of_the_server_knows_nobody(self, served: Served) -> None:
         with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False) as client:

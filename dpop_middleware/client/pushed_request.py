@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, Unpack
 
-from dpop_middleware._lazy import Deferred
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import (
     NO_PARAMETERS,

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, TypedDict, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._lazy import Deferred
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.form_request import (

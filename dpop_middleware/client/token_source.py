@@ -8,8 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._lazy import Deferred
-from dpop_middleware._runtime import system_time
+from dpop_middleware._runtime import Deferred, system_time
 from dpop_middleware.client.token_request import (
     ClientCredentials,
     Grant,

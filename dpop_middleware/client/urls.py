@@ -6,10 +6,11 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any, Final
 
+from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import parse_base_url
 
-__all__ = ["OwnOrigins", "origin_of", "percent_encoded", "request_origin", "target_of"]
+__all__ = ["OwnOrigins", "named_urls", "origin_of", "percent_encoded", "request_origin", "target_of"]
 
 # A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
 _HTTP_SCHEME: Final = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})
@@ -53,6 +54,16 @@ def _split(url: str) -> tuple[str, str, str]:
     return _HTTP_SCHEME[scheme.lower()], authority, path or "/"
 
 
+def named_urls(name: str, value: object) -> tuple[str, ...]:
+    """Return an option that is None, a URL or several, as a tuple; what a URL is like isn't checked."""
+    if value is None or isinstance(value, str):
+        return () if value is None else (value,)
+    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else ()
+    if not listed or not all(isinstance(url, str) and url for url in listed):
+        raise _options.refused(name, "a URL, or several", value)
+    return listed
+
+
 class OwnOrigins:
     """The named origins, or else the one that claims to be the first; safe to share between threads.
 
@@ -60,7 +71,7 @@ class OwnOrigins:
     """
 
     def __init__(self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str]) -> None:
-        urls = (named,) if isinstance(named, str) else tuple(named or ())
+        urls = named_urls("origin", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._lock = Lock()
         self._origins = frozenset(origin_of(url) for url in urls)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote_plus
 
-from dpop_middleware._lazy import Deferred
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from dpop_middleware._lazy import Deferred
 from dpop_middleware._options import refused, strings
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.testing.issuer import TestIssuer
 

@@ -1,14 +1,19 @@
 """What DPoPAuth does that no particular client or server is needed for."""
 
+import copy
 import importlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import httpx2
 import pytest
 
-from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
+from dpop_middleware.client.auth import UncopiedHeaders
+from dpop_middleware.errors import ConfigurationError
 
 KEY = DPoPKey.generate()
 
@@ -19,6 +24,15 @@ KEY = DPoPKey.generate()
 def test_an_origin_is_an_http_url(origin: str) -> None:
     with pytest.raises(ValueError, match=r"absolute|port"):
         DPoPAuth(KEY, "token", origin=origin)
+
+
+@pytest.mark.parametrize("wrong", [5, 0, [5], [], b"https://h", [b"https://h"], [""]])
+def test_what_is_no_url_is_named_with_its_option(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^origin takes a URL, or several, not "):
+        DPoPAuth(KEY, "token", origin=wrong)
+    for option in ("origin", "token_endpoint"):
+        with pytest.raises(ConfigurationError, match=rf"^{option} takes a URL, or several, not "):
+            DPoPTransport(KEY, **{option: wrong})
 
 
 def test_the_default_port_and_case_make_no_other_origin() -> None:
@@ -91,3 +105,27 @@ def test_the_front_door_has_these_names() -> None:
     assert all(hasattr(module, name) for name in module.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = module.nothing
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_a_copy_has_neither_proof_nor_token_and_the_fields_themselves_have_both(module: Any) -> None:
+    fields = UncopiedHeaders(module.Headers({"Authorization": "DPoP t", "DPoP": "p", "Accept": "text/plain"}))
+    assert (fields["dpop"], fields["authorization"], len(fields)) == ("p", "DPoP t", 3)
+    assert sorted(fields) == ["accept", "authorization", "dpop"]
+    assert dict(module.Headers(fields)) == {"accept": "text/plain"}
+    assert (b"DPoP", b"p") in fields.raw
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_fields_can_be_set_and_removed(module: Any) -> None:
+    fields = UncopiedHeaders(module.Headers({"Authorization": "Basic eDp5"}))
+    fields["X-Request"] = "1"
+    del fields["authorization"]
+    assert dict(module.Headers(fields)) == {"x-request": "1"}
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_fields_can_be_shown_and_the_object_can_be_copied(module: Any) -> None:
+    fields = UncopiedHeaders(module.Headers({"Accept": "text/plain"}))
+    assert repr(fields) == repr(module.Headers({"Accept": "text/plain"}))
+    assert copy.copy(fields)["accept"] == "text/plain"

@@ -108,11 +108,13 @@ def lost_by(info: ServerInfo, known: Anchor | None, *, started: float, seen: flo
 class Sight:
     """One bucket: the anchor that was seen last, when that was, and a loss that others may not know.
 
-    `value` is the anchor's, `at` is of the event loop's clock, `untold` is a `since`.
+    `value` is the anchor's; it was `asked` for and received (`at`) by the event loop's clock, and read by the
+    server in between. `untold` is a `since`.
     """
 
     anchor: Anchor | None = None
     value: bytes = b""
+    asked: float = -math.inf
     at: float = -math.inf
     untold: float = -math.inf
 
@@ -165,9 +167,9 @@ class Sights:
     def doubt(self, bucket: int, learned_at: float) -> float:
         """The moment before which entries of `bucket` may be missing by a loss that we learned of.
 
-        Nothing was lost before we saw the bucket last. `learned_at` is of the event loop's clock.
+        Nothing was lost before we asked for the bucket last. `learned_at` is of the event loop's clock.
         """
-        if self.of(bucket).at >= learned_at:
+        if self.of(bucket).asked >= learned_at:
             return -math.inf
         return learned_at + (self.offset or 0.0) + WORKER_CLOCK_MARGIN
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
@@ -33,6 +32,7 @@ from dpop_middleware.replay.redis.writes import (
     PendingWrite,
     unavailable,
 )
+from dpop_middleware.replay.store import StoreExchange
 
 __all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 
@@ -79,8 +79,9 @@ class Batch:
         self._shortest: dict[str, float] = {}
         self._now = self._sent = 0.0
         self._with_get = with_get
-        self._look = self._touching = self._waiting = b""
+        self._look = self._waiting = b""
         self._opening: list[bytes] = []
+        self._touching: list[bytes] = []
         self._asking = [index for index, write in enumerate(writes) if write.asking]
         self._reading = AnchorReading(writes, fence)
         self._acknowledged = 0
@@ -114,7 +115,7 @@ class Batch:
         own = {write.namespace: write.retention for write in self._writes if write.retention}
         self._publishing = self._retentions.exchange(own, at=at, now=now)
         before = [*self._publishing, self._look, *self._opening]
-        after = [self._touching, self._waiting, *self._reading.commands()]
+        after = [*self._touching, self._waiting, *self._reading.commands()]
         around = [part for part in (*before, *after) if part]
         return b"".join((*before, *commands, *after)), len(commands) + len(around)
 
@@ -131,9 +132,7 @@ class Batch:
             self._read_look(replies.pop(0), now=now, at=at)
         self._reading.take(replies)
         if self._waiting:
-            self._read_waiting(replies.pop())
-        if self._touching:
-            replies.pop()
+            self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
         if self._opening:
             self._read_opening(replies[: len(self._opening)])
             del replies[: len(self._opening)]
@@ -197,19 +196,22 @@ class Batch:
     def _wait(self, timeout: float) -> None:
         # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
         # write nothing, so that there would be nothing to wait for.
-        if any(write.unknown for write in self._writes):
-            name = self._fence.sights.buckets.touched[self._writes[0].bucket]
-            self._touching = command(b"SET", name, b"1", b"PX", b"1000")
+        repeat = next((write for write in self._writes if write.unknown), None)
+        if repeat is not None:
+            touch = command(b"SET", self._fence.sights.buckets.touched[repeat.bucket], b"1", b"PX", b"1000")
+            self._touching = [ASKING, touch] if repeat.asking else [touch]
         milliseconds = max(SHORTEST_WAIT, timeout - WAIT_GRANULARITY) * 1000
         self._waiting = command(b"WAIT", b"%d" % self._settings.wait_replicas, b"%d" % int(milliseconds))
 
-    def _read_waiting(self, reply: object) -> None:
+    def _read_waiting(self, reply: object, touched: list[object]) -> None:
         if isinstance(reply, ServerError) and reply.code == FORBIDDEN:
             self._settings.notices.warn(
                 "wait_replicas is set but the user may not WAIT: every request is refused until +wait is "
                 "granted"
             )
-        self._acknowledged = reply if isinstance(reply, int) else 0
+        # Where the slot has moved nothing was written.
+        if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
+            self._acknowledged = reply
 
     def _settled(self, replies: list[object]) -> Again:
         """Resolve what is known; return the rest with what stood in its way."""

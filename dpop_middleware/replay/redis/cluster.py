@@ -229,7 +229,7 @@ class Cluster:
             self._refresh()
 
     def _refresh(self) -> None:
-        if self._refreshing is not None:
+        if self._refreshing is not None or self.closed:
             return
         if self._topology is not None and self._loop.time() < self._refreshed_at + SHORTEST_REFRESH:
             self._refresh_later()
@@ -289,9 +289,11 @@ class Cluster:
         for address in masters - self._writers.keys():
             # A replica that took over tells that it did, before anything comes from there.
             self._writer(address).open()
+        idle: list[Writer] = []
         for address, writer in list(self._writers.items()):
             if address in masters:
                 writer.own(self.buckets(address))
             elif writer.is_quiet:
-                del self._writers[address]
-                await writer.aclose()
+                idle.append(self._writers.pop(address))
+        for writer in idle:
+            await writer.aclose()

@@ -1,9 +1,9 @@
 """Notices that a server lost entries: by a restart, a flush, a promotion, slots that come without data.
 
-Beside each bucket's entries lies an anchor, a key without lifetime (`anchors`): the identity of the data to
-which it belongs, and the moment (`since`) before which entries may be missing. Each batch of writes ends with
-a read of the anchor of each bucket that it wrote to, unless the server would have told of a change since the
-last. What can't be judged is a proof that could have been accepted earlier: whose `not_before` precedes it.
+Beside each bucket's entries lies an anchor, a key without lifetime (`anchors`): whose data they are, and the
+moment (`since`) before which entries may be missing: a proof whose `not_before` precedes it can't be judged.
+Each batch of writes ends with a read of the anchor of each bucket that it wrote to, unless the server would
+have told of a change since the last.
 
     the anchor                                             | since
     -------------------------------------------------------+-------------------------------------------------
@@ -17,8 +17,8 @@ last. What can't be judged is a proof that could have been accepted earlier: who
     of this process, and ours was told before this one     | the server is asked again first
     whose data another master of this cluster still has    | its own: it was moved here from there
       (asked after the anchor was read here), of which     |   at least our learning of the last loss at any
-      this server was no replica; it was seen there since  |   server + margin, if we saw it before that
-      this server last lost its data                       |
+      this server was no replica; it was asked for there   |   server + margin, if we asked for it before
+      since this server last lost its data                 |   that
     with fewer moves than we knew, or as many but another  | now + margin: it came from there by a server that
       identity                                             |   has lost what it was
     of any other identity                                  | now + margin, or the start of the server + margin
@@ -111,13 +111,13 @@ class Fence:
             self._lose_all(at + offset)
         self._begin()
         writes = standing.writes(standing.due, self.vitals.info, with_script=self.with_script)
-        return writes, [*standing.due, *(standing.unread - standing.due.keys())]
+        unread, standing.unread = standing.unread, set()
+        return writes, [*standing.due, *(unread - standing.due.keys())]
 
     def surveyed(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
         """Take note of what was read after a survey: an error where the bucket is elsewhere."""
         offset = self.sights.offset
         for bucket, value in zip(buckets, values, strict=True):
-            self.standing.unread.discard(bucket)
             if value is not None and not isinstance(value, bytes):
                 self.standing.drop(bucket)
             elif offset is None:
@@ -130,7 +130,7 @@ class Fence:
         info, standing, sight = self.vitals.info, self.standing, self.sights.of(bucket)
         is_far = self.sights.since[bucket] > now + FARTHEST
         if value is not None and value == standing.agreed.get(bucket) == sight.value and not is_far:
-            sight.at = at
+            sight.asked, sight.at = self.vitals.sent_at, at
             return
         if info is None:
             return
@@ -147,7 +147,7 @@ class Fence:
             self._trust(bucket, anchor, value, now, at)
         elif self.vitals.may_be_behind(anchor.identity, at):
             raise ServerChanged("another worker knows the server's data by another id")
-        elif self.sights.buckets.spread and sight.at >= self.vitals.changed_at:
+        elif self.sights.buckets.spread and sight.asked >= self.vitals.changed_at:
             standing.drop(bucket)
             standing.foreign[bucket] = value
         else:
@@ -192,7 +192,7 @@ class Fence:
         anchor = Anchor.parse(value)
         if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             self.sights.meet(anchor)
-            sight.anchor, sight.value, sight.at = anchor, value or b"", at
+            sight.anchor, sight.value, sight.asked, sight.at = anchor, value or b"", self.vitals.sent_at, at
             standing.seen.add(bucket)
         else:
             standing.unread.add(bucket)
@@ -234,7 +234,7 @@ class Fence:
             doubt = now + WORKER_CLOCK_MARGIN
         if told < doubt or (told == -math.inf and learned > told):
             # Whoever wrote that knew less than we: the others are to know it too.
-            sight.anchor, sight.value, sight.at = anchor, value, at
+            sight.anchor, sight.value, sight.asked, sight.at = anchor, value, self.vitals.sent_at, at
             self._lose(bucket, max(learned, doubt), value, is_ours=True)
             return
         self._agree(bucket, anchor, value, learned, at)
@@ -245,7 +245,8 @@ class Fence:
         sights, sight = self.sights, self.sights.of(bucket)
         sights.meet(anchor)
         sights.since[bucket] = max(sights.since[bucket], since)
-        sight.anchor, sight.value, sight.at, sight.untold = anchor, value, at, -math.inf
+        sight.anchor, sight.value, sight.asked, sight.at = anchor, value, self.vitals.sent_at, at
+        sight.untold = -math.inf
         self.standing.agree(bucket, value)
 
     def _lose(self, bucket: int, since: float, found: bytes | None, *, is_ours: bool = False) -> None:
@@ -287,9 +288,8 @@ class Fence:
 
     def _is_first(self, bucket: int, info: ServerInfo) -> bool:
         """Whether nobody can have used the store on this server before."""
-        return (
-            self._new_server == "accept" and self.vitals.is_older and self.sights.may_be_first(bucket, info)
-        )
+        may_be_new = self._new_server == "accept" and self.vitals.is_older
+        return may_be_new and self.sights.may_be_first(bucket, info)
 
     def _begin(self) -> None:
         """Begin a new store. By now all servers of a cluster were met that can be."""

@@ -157,7 +157,7 @@ class Replies:
         self.pushes: list[object] = []
 
     def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
-        """Something was sent that gets `count` replies, at least one.
+        """Something was sent that gets `count` replies, or nothing is any more.
 
         The last of them are nearly always those in `usual`, which are then `usual_replies`.
         """
@@ -178,7 +178,8 @@ class Replies:
             return None
         except (ValueError, RecursionError) as error:
             raise InvalidResponse("the server's reply can't be read") from error
-        self._unread, self._wanted = data[end:], 0
+        self._unread = data[end:]
+        self.expect(0)
         self.pushes += pushes
         return replies
 

@@ -138,6 +138,9 @@ class Server:
         connection = await self.ready(deadline=deadline, offset=None)
         fence, at = self.fence, self._loop.time()
         look = fence.vitals.look(at)
+        if look:
+            # As before a batch.
+            fence.standing.watched.clear()
         writes, buckets = fence.survey(at)
         if not (look or buckets):
             return

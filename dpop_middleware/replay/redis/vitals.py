@@ -223,9 +223,8 @@ class VitalSigns:
 
     `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
     it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
-    `lost_at` when of a loss that leaves the anchors as they are.
-    `has_lost` becomes True when entries were lost in a way that leaves the anchors as they are; who deals
-    with that sets it back.
+    `lost_at` when of a loss that leaves the anchors as they are; `sent_at` is when we last sent it anything.
+    `has_lost` becomes True at such a loss; who deals with that sets it back.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:
@@ -234,16 +233,15 @@ class VitalSigns:
         self.info: ServerInfo | None = None
         self.identity = b""
         self.is_older = False
-        self.asked_at = self.changed_at = self.lost_at = -math.inf
-        self.is_evicting = False
-        self.has_lost = False
+        self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
+        self.is_evicting = self.has_lost = False
+        self._first_read: dict[bytes, float] = {}
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
         """A new connection stands; return whether the server may have other data than we knew of.
 
-        That is so where it had others at the end of the former connection, and where it took over those of a
-        server that we may have known. `lived` is for how many seconds the store has existed. `asked` is when
-        `info` was asked for and received, by the event loop's clock.
+        It had others at the end of the former connection, or took over those of a server that we may have
+        known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
         """
         self.info = None
         if info is None or not info.run_id or info.uptime is None:
@@ -251,7 +249,7 @@ class VitalSigns:
         former, self.identity = self.identity, identity_of(info)
         self._clock.connected(*asked)
         self._note(info, asked[1])
-        self.info, self.asked_at = info, asked[1]
+        self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
         self.is_older = info.uptime + 1 > lived
         if still_has(info, former) if former else not info.was_replica:
@@ -264,9 +262,10 @@ class VitalSigns:
         return self.info is None or self._clock.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
-        """Whether who wrote `identity`, which was read at `at`, may have asked this server after we did."""
-        info, asked = self.info, self._clock.answered_at
-        return info is not None and is_of_process(identity, info.run_id) and asked < at
+        """Whether who wrote `identity`, read at `at`, may have asked it after us, and we not since."""
+        info, clock = self.info, self._clock
+        is_later = info is not None and is_of_process(identity, info.run_id) and clock.answered_at < at
+        return is_later and clock.asked <= self._first_read.setdefault(identity, at)
 
     def hurry(self) -> None:
         """Ask with the next batch, however short ago that was done."""
@@ -278,6 +277,7 @@ class VitalSigns:
 
     def look(self, at: float) -> bytes:
         """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
+        self.sent_at = at
         return b"" if self.info is None else self._clock.look(at, self.info)
 
     def looked(self, info: ServerInfo, at: float) -> None:

@@ -33,13 +33,12 @@ from dpop_middleware.replay.redis.connection import Connect, Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.topology import Inquiry, Surroundings
-from dpop_middleware.replay.redis.vitals import ServerUnfit
+from dpop_middleware.replay.redis.vitals import ServerChanged, ServerUnfit
 from dpop_middleware.replay.redis.writes import CROWDED, PendingWrite, refuse, unavailable
 
 __all__ = ["State", "Writer"]
 
-MOST_TRIES = 2
-TURNS = 2
+MOST_TRIES, TURNS = 2, 2
 State = Literal["opening", "judging", "pausing", "closed"]
 
 
@@ -210,7 +209,9 @@ class Writer:
             self._inquiry.look()
         except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
             await self.server.put_away()
-            if not self._queue:
+            if isinstance(error, ServerChanged):
+                self.open()
+            elif not self._queue:
                 self._last_error = error
                 self._breaker.trip(self._loop.time())
 
@@ -279,8 +280,7 @@ class Writer:
         """The connection is in doubt, and so is what was sent on it."""
         await self.server.give_up(error)
         self._breaker.failed(self._loop.time())
-        self._last_error = error
-        writes, self._flying, self._batch = self._flying, [], None
+        writes, self._flying, self._batch, self._last_error = self._flying, [], None, error
         for write in reversed(writes):
             write.unknown = write.unknown or sent
             self._again(write, error)

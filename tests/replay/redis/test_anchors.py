@@ -125,8 +125,14 @@ def test_an_answer_about_what_has_changed_since_is_none() -> None:
     assert here.standing.foreign == {1: newer}
 
 
+# When an anchor was asked for and received, around a loss on another server that is learned at 5 s.
+# What was under way meanwhile may have been read before the loss.
+BEFORE, UNDER_WAY, AFTER = (3, 4), (4, 6), (6, 6.5)
+
+
 def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None:
-    for seen_at, since in ((NOW + 4, NOW + 7 + MARGIN), (NOW + 6, -math.inf)):
+    lost = NOW + 7 + MARGIN
+    for (asked, received), since in ((BEFORE, lost), (UNDER_WAY, lost), (AFTER, -math.inf)):
         worker, moved = Cluster(), anchor(A)
         there = worker.meet(A, {1: moved})
         here = Fence(worker.sights, "accept")
@@ -136,21 +142,24 @@ def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None
         assert here.has_to_tell
         # Who sees it elsewhere afterwards knows that it wasn't here.
         there.standing.read_again()
-        _, buckets = there.survey(seen_at)
-        there.surveyed(buckets, [moved], seen_at)
+        there.vitals.look(NOW + asked)
+        _, buckets = there.survey(NOW + asked)
+        there.surveyed(buckets, [moved], NOW + received)
         here.observe(1, moved, NOW + 7, NOW + 7)
         here.settle(dict(here.standing.foreign), frozenset({identity_of(A)}), NOW + 7)
         assert worker.sights.since[1] == since
 
 
 def test_what_may_have_come_through_a_server_that_lost_data_may_be_lost_with_them() -> None:
-    for seen_at, since in ((NOW + 4, NOW + 5 + MARGIN), (NOW + 6, -math.inf)):
+    lost = NOW + 5 + MARGIN
+    for (asked, received), since in ((BEFORE, lost), (UNDER_WAY, lost), (AFTER, -math.inf)):
         worker, moved = Cluster(), anchor(A)
         there, here = worker.meet(A, {1: moved}), worker.meet(B, {})
         between = Fence(worker.sights, "accept")
         between.connected(C, {3: anchor(C)}, lived=0, asked=(NOW, NOW))
         between.connected(server("c again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
-        there.observe(1, moved, seen_at, seen_at)
+        there.vitals.look(NOW + asked)
+        there.observe(1, moved, NOW + received, NOW + received)
         here.own([1])
         here.observe(1, moved, NOW + 60, NOW + 60)
         here.settle({1: moved}, frozenset({identity_of(A)}), NOW + 60)
@@ -158,6 +167,18 @@ def test_what_may_have_come_through_a_server_that_lost_data_may_be_lost_with_the
         (write,) = here.opening(NOW + 61, [1])
         # Others, who know the anchor, learn that and no more.
         assert (since_in(write), written(write).mark) == (since, known(moved).mark)
+
+
+def test_anchors_that_are_under_way_when_they_are_wanted_again_are_read_again() -> None:
+    kept = anchor(A)
+    there = Cluster().meet(A, {1: kept})
+    there.standing.read_again()
+    _, buckets = there.survey(NOW + 4)
+    # Another server has lost its data.
+    there.standing.read_again()
+    there.surveyed(buckets, [kept], NOW + 6)
+    assert there.has_to_write
+    assert there.survey(NOW + 7) == ([], [1])
 
 
 def test_a_replica_that_took_over_before_we_met_it_may_have_lost_what_came_through() -> None:

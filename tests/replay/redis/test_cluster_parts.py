@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
@@ -18,6 +17,7 @@ from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 from dpop_middleware.replay.redis.writes import PendingWrite
+from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 from tests.support.loop_clock import LoopClock
 from tests.support.replay import cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk
@@ -231,6 +231,20 @@ class Moving:
         return []
 
 
+async def test_what_a_server_tells_is_relied_on_for_a_second_whoever_looks(scripted: ScriptedServer) -> None:
+    around: Any = Moving()
+    known = Server("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), around)
+    await known.ready(deadline=math.inf, offset=None)
+    standing = known.fence.standing
+    standing.watched |= {1, 2}
+    standing.unread |= {2}
+    standing.watches = True
+    known.fence.vitals.hurry()
+    await known.survey(deadline=math.inf)
+    assert standing.watched == {2}
+    await known.aclose()
+
+
 async def test_retentions_follow_to_another_slot() -> None:
     moved: Any = Moving()
     connect = standalone(f"redis://{HOST}:1").connect
@@ -285,6 +299,42 @@ async def test_a_slot_or_a_host_that_can_not_be_moves_nothing(scripted: Scripted
     assert [made.tag((host, 1)) for host in (HOST, "a\x1b[2Jb")] == [None, None]
     assert len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors)
     await made.aclose()
+
+
+@pytest.mark.parametrize("told", ["MOVED 1 ?:1", f"MOVED 1 {HOST}:1", "READONLY"])
+async def test_a_cluster_that_is_closed_does_not_look_again(scripted: ScriptedServer, told: str) -> None:
+    """One of its masters may fail, or send a write elsewhere, while the others are closed."""
+    made = await opened(scripted)
+    await made.aclose()
+    before, running = asked(scripted, b"CLUSTER"), asyncio.all_tasks()
+    write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+    made.redirect(write, ServerError(told), by=(HOST, scripted.port))
+    made.look_again(ServerError(told), by=(HOST, scripted.port))
+    assert isinstance(await write.answer, Unavailable)
+    assert asyncio.all_tasks() <= running
+    await until(lambda: scripted.open == 0)
+    assert asked(scripted, b"CLUSTER") == before
+
+
+async def test_a_cluster_is_closed_while_it_closes_what_owns_nothing_any_more(
+    scripted: ScriptedServer, other: ScriptedServer
+) -> None:
+    async with ScriptedServer() as third:
+        made = await opened(scripted, other, third)
+        scripted.script = shared_by(scripted)
+        made.look_again(TimeoutError(), by=(HOST, scripted.port))
+
+        def running(name: object) -> list[asyncio.Task[object]]:
+            return [task for task in asyncio.all_tasks() if task.get_name() == f"dpop replay store {name}"]
+
+        async with asyncio.timeout(10):
+            while not (look := running("topology")) or running(f"{HOST}:{other.port}"):
+                await asyncio.sleep(0)
+        # Between the one and the other.
+        assert running(f"{HOST}:{third.port}")
+        await made.aclose()
+        await asyncio.gather(*look)
+        await until(lambda: third.open == 0)
 
 
 async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(scripted: ScriptedServer) -> None:

@@ -668,3 +668,19 @@ def test_an_id_that_another_worker_was_told_later_is_asked_for_before_it_is_judg
         memory.batch(late, NOW + 60.5)
     memory.batch(memory.connect(late, confirmed, at=NOW + 60.6), NOW + 60.6)
     assert late.change == (known if since is None else since)
+
+
+def test_an_id_is_asked_for_once() -> None:
+    memory = Memory()
+    worker = memory.worker(PROMOTED)
+    memory.batch(worker, NOW + 1)
+    for number, former in enumerate("pq"):
+        memory.keys[ANCHOR] = Anchor.new(
+            identity_of(like(PROMOTED, replication_id=former * 40)), -math.inf, server_time=None
+        ).value
+        with pytest.raises(ServerChanged):
+            memory.batch(worker, NOW + 10 + number)
+        # Of a bucket that isn't this server's (yet) nothing is read as the connection opens.
+        worker.connected(PROMOTED, {}, lived=0, asked=(NOW + 10.5 + number, NOW + 10.6 + number))
+        memory.batch(worker, NOW + 10.7 + number)
+        assert worker.change == NOW + 10.7 + number + MARGIN

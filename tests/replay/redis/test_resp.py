@@ -102,6 +102,17 @@ def test_a_push_may_come_alone_and_in_pieces() -> None:
     assert replies.pushes == [PUSHED, PUSHED]
 
 
+def test_what_was_usual_for_an_exchange_is_dirt_once_that_is_over() -> None:
+    value = b"$1\r\nv\r\n"
+    for stray in (value, PUSH + value):
+        replies = Replies()
+        replies.expect(2, value, [b"v"])
+        assert replies.feed(b"+OK\r\n" + value) == [b"OK", b"v"]
+        assert replies.feed(PUSH) == []
+        with pytest.raises(InvalidResponse):
+            replies.feed(stray)
+
+
 def test_no_reply_hides_behind_a_push() -> None:
     for data in (PUSH + b"+OK\r\n", PUSH + b"|1\r\n+a\r\n+b\r\n"):
         replies = Replies()

@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.writer import State, Writer
 from dpop_middleware.replay.redis.writes import PendingWrite
 from tests.support.loop_clock import LoopClock
 from tests.support.replay import entry, standalone
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, info
 
 BUCKETS = Buckets(b"dpop", spread=False)
 PATIENCE = 2.0
@@ -203,5 +203,20 @@ async def test_a_survey_that_fails_while_a_request_waits_leads_to_no_pause(stage
     await stage.until(lambda: bool(stage.attempts))
     assert stage.writer.state == "opening"
     stage.server.script = lambda words: None
+    await stage.attempt(succeeds=True)
+    assert await write.answer is True
+
+
+async def test_a_survey_that_finds_other_data_leads_to_no_pause(stage: Stage) -> None:
+    """The server is well, and what it has now is asked for at once on a new connection."""
+    for event in REACHED["judging"]:
+        await stage.happens(event)
+    stage.clock.now += 1.5
+    renamed = info().replace(b"b" * 40, b"c" * 40)
+    stage.server.script = lambda words: renamed if words[0] == b"INFO" else None
+    stage.writer.survey()
+    await stage.until(lambda: bool(stage.attempts))
+    assert stage.writer.state == "opening"
+    write = stage.ask()
     await stage.attempt(succeeds=True)
     assert await write.answer is True

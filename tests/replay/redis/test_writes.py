@@ -13,7 +13,7 @@ from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.batch import Batch
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import Buckets, ServerError
+from dpop_middleware.replay.redis.resp import ASKING, Buckets, ServerError, command
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
 from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
@@ -269,6 +269,32 @@ async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence
     watched.standing.owe(item.bucket, KNOWN, KNOWN)
     Landed(watched, [item], b"OK", b"OK", KNOWN)
     assert item.answer.result() is True
+
+
+async def test_a_repeat_that_gave_the_replicas_nothing_to_confirm_is_not_confirmed(quiet: Fence) -> None:
+    """Where its slot has moved, what is written beside it is refused: `WAIT` counts from an earlier write."""
+    settings = Settings(wait_replicas=1)
+    for beside, confirmed in ((b"OK", True), (MOVED, False)):
+        sent_on, stored = write(0), write(1)
+        sent_on.unknown = stored.unknown = True
+        replies = MOVED, stored.owner, beside, 1, MOVED, KNOWN
+        landed = Landed(quiet, [sent_on, stored], *replies, settings=settings)
+        assert landed.batch.outcome == [(sent_on, MOVED)]
+        outcome = stored.answer.result()
+        assert outcome is True if confirmed else isinstance(outcome, Unavailable)
+
+
+async def test_what_the_replicas_are_to_confirm_is_written_where_a_repeat_goes(quiet: Fence) -> None:
+    settings, retentions = Settings(wait_replicas=1), PublishedRetentions(b"dpop", LivingRetentions())
+    for asking in (False, True):
+        new, repeat = write(0), write(1, asking=asking)
+        repeat.unknown = True
+        data, _ = Batch([new, repeat], settings, quiet, retentions, True).compose(now=NOW, at=NOW, timeout=1)
+        before, touched, _ = data.partition(
+            command(b"SET", BUCKETS.touched[repeat.bucket], b"1", b"PX", b"1000")
+        )
+        assert touched
+        assert before.endswith(ASKING) is asking
 
 
 async def test_who_may_run_no_script_replaces_without_comparing(
