@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from dpop_middleware import errors, profiles
 from dpop_middleware._judge.verdicts import ErrorResponse, VerifiedRequest
-from dpop_middleware._lazy import importing
 from dpop_middleware._proof.proof import DPoPProof
 from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._runtime import importing
 from dpop_middleware.asgi import DPoPMiddleware
 from dpop_middleware.nonces import HMACNonceProvider, Nonce, NonceProvider
 from dpop_middleware.policy import DPoPPolicy

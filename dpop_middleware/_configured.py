@@ -4,17 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._options import names_or_one, part, provides, refused
 from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
-from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier, checked_clock_skew
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
-from dpop_middleware.tokens.options import (
-    TOKEN_CLOCK_SKEW,
-    checked_clock_skew,
-    warn_of_plain_http,
-)
 
 if TYPE_CHECKING:
     from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata

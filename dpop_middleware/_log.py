@@ -2,8 +2,9 @@
 
 import logging
 import math
+from collections.abc import Collection
 
-__all__ = ["LOG", "RateLimit", "escaped", "info_is_seen", "named", "plain"]
+__all__ = ["LOG", "RateLimit", "escaped", "info_is_seen", "named", "plain", "warn_of_plain_http"]
 
 LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
@@ -43,6 +44,12 @@ def info_is_seen() -> bool:
                 return True
         logger = logger.parent if logger.propagate else None
     return False
+
+
+def warn_of_plain_http(hosts: Collection[str]) -> None:
+    """Name in the log what the option `insecure_http_hosts` allows; nothing where it is empty."""
+    if hosts:
+        LOG.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))
 
 
 class RateLimit:

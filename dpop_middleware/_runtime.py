@@ -1,12 +1,15 @@
-"""What this process runs under: its clock, its event loop, and parts that are opened and closed."""
+"""What this process runs under: its clock, its event loop, parts that open and close, late imports."""
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from importlib import import_module
+from typing import Any
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["aclose_parts", "check_event_loop", "open_part", "system_time"]
+__all__ = ["aclose_parts", "check_event_loop", "importing", "open_part", "system_time"]
 
 
 def system_time() -> float:
@@ -40,3 +43,19 @@ async def aclose_parts(*parts: object) -> None:
             close = getattr(part, "aclose", None)
             if close is not None:
                 stack.push_async_callback(close)
+
+
+def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a `__getattr__` for `package` (PEP 562), which imports each name from its module in `modules`.
+
+    Modules are named from the package on, as in `{"RedisReplayStore": "replay.redis"}`. A name that isn't
+    there raises AttributeError. Type checkers are told of the names under TYPE_CHECKING.
+    """
+
+    def imported(name: str) -> Any:
+        module = modules.get(name)
+        if module is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{module}"), name)
+
+    return imported

@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dpop_middleware._adapter.acceptance import holding
 from dpop_middleware._adapter.answers import (
     adding_headers,
     error_response,
+    holding,
     send_metadata,
     send_refusal,
     send_startup_failed,

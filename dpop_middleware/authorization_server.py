@@ -12,6 +12,7 @@ from typing import Final, Literal, overload
 from starlette.requests import Request
 
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
+from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._options import namespace, part
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
@@ -32,7 +33,6 @@ from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.nonces import NonceProvider, nonces_for
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
-from dpop_middleware.tokens.options import warn_of_plain_http
 
 __all__ = [
     "CHECKS",

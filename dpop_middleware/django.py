@@ -8,8 +8,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.answers import error_response
+from dpop_middleware._adapter.answers import error_response, holding
 from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse

@@ -22,7 +22,7 @@ from dpop_middleware.errors import (
     Unavailable,
     UseDPoPNonce,
 )
-from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
+from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 
 __all__ = [
     "AuthenticationEvent",

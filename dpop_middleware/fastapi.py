@@ -10,8 +10,7 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
-from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.answers import can_deny, error_response, raw_headers, send_refusal
+from dpop_middleware._adapter.answers import can_deny, error_response, holding, raw_headers, send_refusal
 from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse

@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["HealthCheck", "PartHealth", "ServerHealth", "health_of"]
+__all__ = ["HealthCheck", "IssuerKeysHealth", "PartHealth", "ServerHealth", "health_of"]
 
 _PATIENCE = 2.0
 _GOOD_FOR = 1.0
@@ -40,6 +40,23 @@ class ServerHealth:
     ready: bool
     issuer_keys: PartHealth
     replay_store: PartHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerKeysHealth:
+    """An issuer's keys as of now: `ok` when there are some by which tokens are verified.
+
+    - `keys`: how many. `age`: seconds since they were fetched, None for keys that were given.
+    - `error`: why the last fetch failed, or that none came to an end yet; None where all is well. With `ok`,
+      older keys serve in the meantime.
+    - `warnings`: sentences for a person, about keys of the issuer that aren't used.
+    """
+
+    ok: bool
+    keys: int
+    age: float | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class _Latest(NamedTuple):

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from dpop_middleware import _options as options
 from dpop_middleware import tokens
-from dpop_middleware.tokens.claims import checked_required_claims
-from dpop_middleware.tokens.options import checked_token_types
+from dpop_middleware.tokens.claims import checked_required_claims, checked_token_types
 
 __all__ = [
     "AUTH0",

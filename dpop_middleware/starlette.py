@@ -15,8 +15,13 @@ from starlette.responses import Response
 from starlette.types import Scope, Send
 from starlette.websockets import WebSocket
 
-from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.answers import adding_headers, error_response, raw_headers, send_refusal
+from dpop_middleware._adapter.answers import (
+    adding_headers,
+    error_response,
+    holding,
+    raw_headers,
+    send_refusal,
+)
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
 from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed

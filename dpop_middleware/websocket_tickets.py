@@ -16,8 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import _options as options
-from dpop_middleware._adapter.acceptance import holding
-from dpop_middleware._adapter.answers import error_response, send_refusal
+from dpop_middleware._adapter.answers import error_response, holding, send_refusal
 from dpop_middleware._adapter.connection import AUTHENTICATED, Connection
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.ticket import (

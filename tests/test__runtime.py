@@ -1,15 +1,21 @@
-"""Patched clocks reach every default; parts are opened and closed, under asyncio only."""
+"""Patched clocks reach every default; parts are opened and closed, under asyncio only; late imports.
+
+What not everybody needs is imported at its first use.
+"""
 
 import asyncio
 import inspect
+import subprocess
+import sys
 import time
 
 import freezegun
 import pytest
 import time_machine
 
-from dpop_middleware import JWTAccessTokenVerifier, ResourceServer
-from dpop_middleware._runtime import aclose_parts, check_event_loop, open_part, system_time
+import dpop_middleware
+from dpop_middleware import JWTAccessTokenVerifier, ResourceServer, client, introspection, replay, tokens
+from dpop_middleware._runtime import aclose_parts, check_event_loop, importing, open_part, system_time
 from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.errors import ConfigurationError
@@ -66,3 +72,45 @@ def test_without_a_loop_of_asyncio_it_says_what_to_do() -> None:
 
 async def _checked() -> None:
     check_event_loop()
+
+
+LAZY = {
+    "JWTAccessTokenVerifier": "dpop_middleware.tokens.jwt",
+    "JWTOrOpaqueVerifier": "dpop_middleware.tokens.jwt_or_opaque",
+    "MultiIssuerVerifier": "dpop_middleware.tokens.multi_issuer",
+    "RedisReplayStore": "dpop_middleware.replay.redis",
+    "ResourceMetadata": "dpop_middleware._metadata",
+    "WebSocketTickets": "dpop_middleware.websocket_tickets",
+}
+
+
+def test_a_name_comes_from_its_module_and_no_other_name_is_there() -> None:
+    found = importing("dpop_middleware", {"Check": "checks"})
+    assert found("Check") is dpop_middleware.checks.Check
+    with pytest.raises(AttributeError, match="module 'dpop_middleware' has no attribute 'Checks'"):
+        found("Checks")
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_what_only_some_need_is_imported_at_its_first_use(name: str) -> None:
+    program = (
+        "import sys; from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer; "
+        f"assert {LAZY[name]!r} not in sys.modules; from dpop_middleware import {name}; "
+        f"assert {LAZY[name]!r} in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_redis_client_is_not_imported_without_its_store() -> None:
+    program = (
+        "import sys; from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer; "
+        "assert 'redis' not in sys.modules; from dpop_middleware import RedisReplayStore; "
+        "assert 'redis' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("package", [dpop_middleware, client, introspection, replay, tokens])
+def test_every_public_name_of_a_package_is_there_and_no_other_one(package: object) -> None:
+    assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
+    assert not hasattr(package, "Nothing")

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ReplayEntry, ResourceServer
-from dpop_middleware.health import PartHealth, ServerHealth
+from dpop_middleware.health import IssuerKeysHealth, PartHealth, ServerHealth
 from dpop_middleware.replay.memory import MemoryStoreHealth
 from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
 from dpop_middleware.testing.target import lifespan
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from tests.support.api import RESOURCE, Tokens
 from tests.support.issuer_server import IssuerServer, answer
 from tests.support.issuer_tokens import issuer_key, key_set

@@ -26,7 +26,7 @@ MOST_PASSED = 24
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
-    ("checks", "errors", "_lazy", "_options", "_runtime", "_log", "health"),
+    ("checks", "errors", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
     ("_metadata",),
@@ -59,7 +59,6 @@ PURE = (
     "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
     "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
     "_judge.verdicts",
-    "introspection._answer",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
 PURE_IMPORTS = {

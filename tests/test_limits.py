@@ -9,7 +9,7 @@ from dpop_middleware._request.request import ResourceRequest, credentials, one_p
 from dpop_middleware._request.uri import normalize, parse_base_url
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens import cache, jwks, resolved_issuers, waiting
+from dpop_middleware.tokens import admission, cache, jwks, resolved_issuers
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE
 from tests.support.api import Api
 
@@ -67,10 +67,10 @@ async def test_a_request_has_at_most_256_fields() -> None:
         (MAX_TOKEN_SIZE, 16_384),
         (jwks.MAX_KEYS, 128),
         (jwks.MAX_TRIES, 8),
-        (waiting.MAX_WAITING, 2_000),
-        (waiting.MAX_UNAVAILABLE, 100),
-        (waiting.UNAVAILABLE_PER_SECOND, 10),
-        (waiting.MAX_MISSING, 4_096),
+        (admission.MAX_WAITING, 2_000),
+        (admission.MAX_UNAVAILABLE, 100),
+        (admission.UNAVAILABLE_PER_SECOND, 10),
+        (admission.MAX_MISSING, 4_096),
         (cache.MAX_CACHED_TOKENS, 10_000),
         (cache.MAX_CACHED_BYTES, 67_108_864),
         (resolved_issuers.LOOKUPS, 100),

@@ -1,7 +1,7 @@
 """What the framework adapters share: a connection and what it remembers, and its end at the token's expiry.
 
 connection.py       one connection: its request, its verdicts, its answer
-answers.py          what is sent to a client: a refusal, the metadata, header fields
+answers.py          how a request is answered: refusal, metadata, header fields; when it is told
 expiry.py           connections that end with their access token
 layers.py           what can be seen inside an application
 question.py         a question of a gateway about a request

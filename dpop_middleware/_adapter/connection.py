@@ -5,7 +5,8 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 """
 
 import asyncio
-from typing import NamedTuple, Protocol
+import time
+from typing import Protocol
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.types import Scope
@@ -38,6 +39,7 @@ AUTHENTICATED = ("http", "websocket")
 _CONNECTION = "dpop_middleware.connection"
 _TICKET = "dpop_middleware.ticket"
 _Judged = tuple[RequestVerification, str]
+_Remembered = tuple[ResourceRequest, ResourceServer, Authentication | DPoPError]
 
 
 class DPoPUser(BaseUser):
@@ -74,12 +76,6 @@ class HeldAcceptances(Protocol):
         ...
 
 
-class _Remembered(NamedTuple):
-    request: ResourceRequest
-    judge: ResourceServer
-    outcome: Authentication | DPoPError
-
-
 class Connection:
     """What the framework adapters of one connection share: past verdicts, and header fields for its response.
 
@@ -111,8 +107,7 @@ class Connection:
 
     def evidence(self, resource_server: ResourceServer, verified: VerifiedRequest) -> Authentication | None:
         """Return what `verified` was authorized by at `resource_server` or a sibling, None for nothing."""
-        for (verification, _), remembered in self._outcomes.items():
-            outcome = remembered.outcome
+        for (verification, _), (_, _, outcome) in self._outcomes.items():
             if verification is not resource_server.verification or isinstance(outcome, DPoPError):
                 continue
             if outcome.access_token is verified.access_token:
@@ -122,9 +117,7 @@ class Connection:
     def remember(self, resource_server: ResourceServer, scope: Scope, evidence: Authentication) -> None:
         """Take `evidence`, which is of an earlier request, for that of the connection of `scope` too."""
         request = self.request(scope)
-        self._outcomes[resource_server.verification, scope["path"]] = _Remembered(
-            request, resource_server, evidence
-        )
+        self._outcomes[resource_server.verification, scope["path"]] = request, resource_server, evidence
         scope[_TICKET] = True
 
     def request(self, scope: Scope) -> ResourceRequest:
@@ -176,17 +169,17 @@ class Connection:
         outcome = self._recall(key, request, resource_server) if key in self._outcomes else None
         recalled = outcome is not None
         if outcome is None:
+            started, policy = time.perf_counter(), resource_server.policy
             self._turns[key] = None
             try:
-                outcome = await resource_server.verify(request)
-            except DPoPError as error:
-                # Its traceback holds this frame, and so the connection.
-                outcome = error.with_traceback(None)
+                outcome = await resource_server.verification.judge(request, policy, started=started)
             finally:
                 turn = self._turns.pop(key)
                 if turn is not None:
                     turn.set()
-            self._outcomes[key] = _Remembered(request, resource_server, outcome)
+            self._outcomes[key] = request, resource_server, outcome
+            if isinstance(outcome, DPoPError):
+                resource_server.report(outcome, request, started=started)
         if isinstance(outcome, DPoPError):
             return self._refused(outcome, resource_server)
         try:
@@ -227,15 +220,15 @@ class Connection:
         policy refused is verified under another, unless the replay store was asked: until then nothing was
         written, after that a second question would be a replay.
         """
-        remembered = self._outcomes[key]
-        if remembered.request._replace(fields=request.fields) != request:
+        earlier, judge, outcome = self._outcomes[key]
+        if earlier._replace(fields=request.fields) != request:
             return None
         if (
-            isinstance(remembered.outcome, Authentication)
-            or remembered.outcome.check is Check.JTI
-            or remembered.judge.policy == resource_server.policy
+            isinstance(outcome, Authentication)
+            or outcome.check is Check.JTI
+            or judge.policy == resource_server.policy
         ):
-            return remembered.outcome
+            return outcome
         return None
 
 

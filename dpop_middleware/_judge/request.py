@@ -32,10 +32,14 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
+from dpop_middleware.tokens.access_token import (
+    LONGEST_CLOCK_SKEW,
+    AccessToken,
+    AccessTokenVerifier,
+    token_hash,
+)
 from dpop_middleware.tokens.cache import LONGEST_KNOWN_HEADER
 from dpop_middleware.tokens.claims import speaks_for_nobody
-from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
 
 __all__ = ["RequestVerification"]
 

@@ -13,8 +13,7 @@ from typing import Any, Final
 from dpop_middleware._options import predicates, tokens, whole_number
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentication, InvalidToken
-from dpop_middleware.tokens.access_token import AccessToken, shown
-from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW
+from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, AccessToken, shown
 
 __all__ = [
     "NO_CLAIMS",

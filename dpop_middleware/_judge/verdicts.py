@@ -211,12 +211,12 @@ def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, n
         return Refusal(scheme=scheme, nonce=nonce, reason=error.refusal.reason)
     actor = token.actor
     return Refusal(
-        scheme=scheme,
-        jkt=token.jkt,
-        client_id=token.client_id,
-        nonce=nonce,
-        reason=error.refusal.reason,
-        issuer=token.issuer,
-        actor=None if actor is None else actor.identity,
-        subject=token.subject,
+        scheme,
+        token.jkt,
+        token.client_id,
+        nonce,
+        error.refusal.reason,
+        token.issuer,
+        None if actor is None else actor.identity,
+        token.subject,
     )

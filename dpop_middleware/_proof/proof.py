@@ -5,7 +5,7 @@ are made is the resource server's and the token endpoint's business; times are a
 """
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
@@ -127,8 +127,7 @@ def _bad_claim(name: str, fault: str = "missing or malformed", actual: object = 
     )
 
 
-def _time(claims: dict[str, Any], name: str) -> float:
-    value = claims.get(name)
+def _time(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _bad_claim(name)
     if not 0 <= value <= _LATEST_TIME:
@@ -143,7 +142,7 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
     except JOSEError as error:
         raise _malformed(error, "the payload of the DPoP proof is not a JSON object", Check.CLAIMS) from error
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
-    ath, nonce = claims.get("ath"), claims.get("nonce")
+    iat, ath, nonce = claims.get("iat"), claims.get("ath"), claims.get("nonce")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI_LENGTH:
         raise _bad_claim("jti")
     if not isinstance(htm, str) or not htm:
@@ -158,13 +157,13 @@ def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
         jti,
         htm,
         htu,
-        _time(claims, "iat"),
+        _time("iat", iat),
         ath,
         nonce,
         header.jkt,
         header.algorithm.name,
-        _time(claims, "exp") if "exp" in claims else None,
-        _time(claims, "nbf") if "nbf" in claims else None,
+        _time("exp", claims["exp"]) if "exp" in claims else None,
+        _time("nbf", claims["nbf"]) if "nbf" in claims else None,
     )
 
 

@@ -36,6 +36,7 @@ MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
+_SPACE = 0x20
 # Blanks are taken off one by one: of more, what is left is no value.
 _MOST_BLANKS = 64
 _LENGTHS = frozenset(map(len, (b"host", b"authorization", b"dpop")))
@@ -96,15 +97,14 @@ def _values(
     authorization: tuple[str, ...] = ()
     dpop: tuple[str, ...] = ()
     for name, value in fields:
-        if len(name) not in _LENGTHS:
-            continue
-        lowered = name.lower()
-        if lowered == b"host":
-            hosts += (_text(value),)
-        elif lowered == b"authorization":
-            authorization += (_text(value),)
-        elif lowered == b"dpop":
-            dpop += (_text(value),)
+        if len(name) in _LENGTHS:
+            lowered = name.lower()
+            if lowered == b"dpop":
+                dpop += (_text(value),)
+            elif lowered == b"authorization":
+                authorization += (_text(value),)
+            elif lowered == b"host":
+                hosts += (_text(value),)
     return hosts, authorization, dpop
 
 
@@ -121,9 +121,8 @@ class Credentials(NamedTuple):
 def _text(octets: bytes) -> str:
     """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
     value = octets.decode("latin-1")
-    if value[:1] in _OPTIONAL_WHITESPACE:
+    if octets and (octets[0] <= _SPACE or octets[-1] <= _SPACE):
         value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
-    if value[-1:] in _OPTIONAL_WHITESPACE:
         value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
     return value
 

@@ -11,12 +11,11 @@ from typing import Any, Final, NamedTuple
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._runtime import aclose_parts
 from dpop_middleware.checks import Check
+from dpop_middleware.cli.access_token import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
 from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time, read_captured
-from dpop_middleware.cli.opaque_token import add_opaque_arguments, opaque_judge
-from dpop_middleware.cli.token_options import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.nonces import Nonce
@@ -97,7 +96,6 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--now", metavar="TIME", help="when it was made, in seconds since the epoch or ISO 8601; default: now"
     )
     add_token_arguments(parser)
-    add_opaque_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
     policy.add_argument("--accept-bearer", action="store_true", help="it accepts Bearer tokens too")
     policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
@@ -121,7 +119,7 @@ def _run(args: Namespace, console: Console) -> int:
         iat_limit_with_nonce=args.iat_limit_with_nonce,
     )
     token = None if not request.authorization else request.authorization[0].partition(" ")[2]
-    judge = opaque_judge(args, inputs, token, now=now) or token_judge(args, inputs, token, now=now)
+    judge = token_judge(args, inputs, token, now=now)
     explanation = asyncio.run(
         _explain(
             judge,

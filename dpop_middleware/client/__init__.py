@@ -6,7 +6,7 @@ and the token requests need httpx2 or httpx (extra `client`), which are imported
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.client.authorization import PKCE, authorization_url, pkce_pair
 from dpop_middleware.client.key import DPoPKey
 

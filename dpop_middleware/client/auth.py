@@ -6,17 +6,26 @@ two base classes are installed. Redirects need care: a client that follows them 
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    ItemsView,
+    Iterable,
+    Iterator,
+    MutableMapping,
+)
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.libraries import UncopiedHeaders, installed
-from dpop_middleware.client.proofs import Proofs, can_repeat
+from dpop_middleware.client.proofs import Proofs, can_repeat, installed
 from dpop_middleware.client.urls import OwnOrigins
 
-__all__ = ["DPoPAuth", "TokenOption"]
+__all__ = ["DPoPAuth", "TokenOption", "UncopiedHeaders"]
 
 TokenOption: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]] | None
 
@@ -32,6 +41,49 @@ if TYPE_CHECKING:
         pass
 else:
     _Auth = type("_Auth", installed("Auth"), {})
+
+
+class UncopiedHeaders(MutableMapping[str, str]):
+    """The header fields of one request, whose copies have neither its proof nor its DPoP token.
+
+    A client that follows redirects makes the next request's fields with `Headers(request.headers)`. Of a
+    mapping that isn't its own class that takes the `items()`, and those leave out `DPoP` and an
+    `Authorization` of the scheme DPoP. All else is that of `headers`, which are httpx2's or httpx's.
+    """
+
+    def __init__(self, headers: Any) -> None:
+        self._headers = headers
+
+    def items(self) -> ItemsView[str, str]:
+        """Return the fields that a request to another URL may have."""
+        kept = dict(self._headers.items())
+        kept.pop("dpop", None)
+        if kept.get("authorization", "").lower().startswith("dpop "):
+            del kept["authorization"]
+        return kept.items()
+
+    def __getitem__(self, name: str) -> str:
+        return str(self._headers[name])
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._headers[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy or an unpickled one has no `_headers` yet
+            raise AttributeError(name)
+        return getattr(self._headers, name)
+
+    def __repr__(self) -> str:
+        return repr(self._headers)
 
 
 class DPoPAuth(_Auth):

@@ -2,22 +2,31 @@
 
 The one place where a request gets its proof and where a refusal is answered with another: `DPoPAuth` and
 `DPoPTransport` send what `exchange` yields, each in its own way. What a server says about the next proof is
-remembered per origin.
+remembered per origin. The requests are httpx2's or httpx's, which share interfaces but no classes.
 """
 
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from importlib import import_module
 from threading import Lock
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeGuard, TypeVar, get_args
 
 from dpop_middleware import _options
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.libraries import installed
 from dpop_middleware.client.urls import percent_encoded, request_origin
 
-__all__ = ["OriginMemory", "Proofs", "can_repeat", "is_refused_for", "is_token", "one_nonce"]
+__all__ = [
+    "OriginMemory",
+    "Proofs",
+    "can_repeat",
+    "installed",
+    "is_refused_for",
+    "is_token",
+    "library_of",
+    "one_nonce",
+]
 
 Learned = TypeVar("Learned")
 DPoPError: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
@@ -37,6 +46,38 @@ Lesson: TypeAlias = Literal["nonce", "clock"]
 _MAX_OFFSET: Final = 300
 # `Date` has whole seconds, and an answer takes a while.
 _LEAST_OFFSET: Final = 2
+
+
+def installed(*names: str) -> tuple[Any, ...]:
+    """Return the classes of these names, of each library that is installed.
+
+    Raises ModuleNotFoundError where there is none.
+    """
+    return tuple(getattr(library, name) for library in _libraries() for name in names)
+
+
+def library_of(request: object) -> Any:
+    """Return the library of which `request` is a request."""
+    return next(library for library in _libraries() if isinstance(request, library.Request))
+
+
+def _libraries() -> list[Any]:
+    found: list[Any] = []
+    for name in ("httpx2", "httpx"):
+        try:
+            found.append(import_module(name))
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+    if not found:
+        raise ModuleNotFoundError(
+            "the client's side needs httpx2 or httpx: "
+            "in a checkout of dpop_middleware, python -m pip install '.[client]'",
+            name="httpx2",
+        )
+    return found
+
+
 _BYTES: Final = installed("ByteStream")
 
 

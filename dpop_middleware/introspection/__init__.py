@@ -5,19 +5,16 @@ From the top down:
     verifier.py               IntrospectionVerifier: its options and the order of its steps
     client_authentication.py  who we are, towards the endpoint
     _questions.py             one question for many requests, and how many may be under way
-    _admission.py             how many questions made-up tokens can cause
     _verdicts.py              what was answered before
-    _answer.py                what an answer says, typed and judged
-    _signed_answer.py         an answer that is a signed JWT
+    _answer.py                what an answer says, as JSON or signed, typed and judged
     _endpoint.py              one question and its answer over HTTP, bounded
-    _transport.py             a pool of connections that reads no more than it should
 
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,

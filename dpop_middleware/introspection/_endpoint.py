@@ -1,19 +1,18 @@
 """One question to an introspection endpoint and its answer (RFC 7662 section 2), and where the endpoint is.
 
-The caller bounds the time as a whole; bytes, redirects and content codings are bounded here. For one event
-loop.
+The caller bounds the time as a whole; bytes, connections, redirects and content codings are bounded here,
+whoever reads an answer. For one event loop.
 """
 
 import asyncio
 import math
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
-from dpop_middleware.introspection._transport import AnswerError, BoundedTransport, httpx2
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -22,6 +21,17 @@ from dpop_middleware.introspection.client_authentication import (
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.fetch import FetchError
 from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
+
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    if error.name != "httpx2":
+        raise
+    raise ModuleNotFoundError(
+        "dpop_middleware.introspection needs httpx2: "
+        "in a checkout of dpop_middleware, python -m pip install '.[introspection]'",
+        name="httpx2",
+    ) from error
 
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth
@@ -35,6 +45,67 @@ _LONGEST_RETRY_AFTER: Final = 60
 # What says that nothing can be asked now, or that we may not ask. Any other status is about the one token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
+# Shorter than the servers' own, so that a connection is seldom closed while a question is on its way.
+_KEPT_OPEN: Final = 4.0
+
+
+class AnswerError(Exception):
+    """An answer that won't be read; the message is for logs."""
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+        self._stream = stream
+        self._left = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise AnswerError("the answer is larger than the limit")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
+
+    An answer with a content coding is refused: none is asked for, and a few bytes would become many. No
+    proxies from the environment.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
+        self._limit = limit
+        self._inner = httpx2.AsyncHTTPTransport(
+            verify=ssl_context,
+            trust_env=False,
+            limits=httpx2.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEPT_OPEN,
+            ),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request and return its answer, whose body is still to be read; raises AnswerError."""
+        answer = await self._inner.handle_async_request(request)
+        stream = answer.stream
+        if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            await answer.aclose()
+            raise AnswerError("the answer has a content coding, although none was asked for")
+        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
+        return httpx2.Response(
+            answer.status_code,
+            headers=answer.headers,
+            stream=_BoundedStream(stream, self._limit),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
 
 
 class EndpointError(Exception):

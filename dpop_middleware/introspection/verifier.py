@@ -14,26 +14,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dpop_middleware import _options as options
+from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
-from dpop_middleware.introspection._admission import Admission
-from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer, parse_answer
+from dpop_middleware.health import IssuerKeysHealth
+from dpop_middleware.introspection._answer import AnswerRules, SignedAnswers, judge_answer, read_answer
 from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
 from dpop_middleware.introspection._questions import NoAnswer, Outlook, Questions
-from dpop_middleware.introspection._signed_answer import MEDIA_TYPE, SignedAnswers
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, AccessToken
+from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
-from dpop_middleware.tokens.options import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, warn_of_plain_http
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]
@@ -186,7 +185,7 @@ class IntrospectionVerifier:
             issuer=issuer,
             url=endpoint,
             authentication=client_authentication,
-            accept=_JSON if self._signed is None else MEDIA_TYPE,
+            accept=_JSON if self._signed is None else self._signed.media_type,
             clock=clock,
             insecure_http_hosts=hosts,
             ssl_context=context or ssl.create_default_context(),
@@ -278,11 +277,9 @@ class IntrospectionVerifier:
         return questions
 
     async def _judge(self, answer: Answer) -> AccessToken:
-        if answer.media_type != self._endpoint.accept:
-            raise MalformedAnswer(
-                f"the answer's media type is not {self._endpoint.accept}: it is {answer.media_type[:100]!r}"
-            )
-        said = parse_answer(answer.body) if self._signed is None else await self._signed.read(answer.body)
+        said = await read_answer(
+            answer.media_type, answer.body, accept=self._endpoint.accept, signed=self._signed
+        )
         return judge_answer(said, rules=self._rules, now=self._clock())
 
     def _unknown(self, why: NoAnswer) -> Unavailable | InvalidToken:

@@ -88,7 +88,7 @@ _DECODERS: Final = {
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
-def _too_deep(value: object) -> bool:
+def _check_depth(value: object) -> None:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [
@@ -98,19 +98,12 @@ def _too_deep(value: object) -> bool:
             for child in (parent.values() if isinstance(parent, dict) else parent)
         ]
         if not level:
-            return False
-    return True
+            return
+    raise JOSEError("JSON is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
 
 
-def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
-    """Return the JSON object that `data` holds in UTF-8 (RFC 8259, RFC 7515 section 4).
-
-    Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
-    the top, a member name that stands twice in any object, NaN and Infinity, numbers beyond a float's range,
-    surrogates without their other half, and nesting deeper than `MAX_DEPTH`; without `fractions` also for a
-    number with a fraction or an exponent. What the members mean is not checked, nor is the size: cap it
-    before.
-    """
+def _object_in(data: bytes, *, fractions: bool) -> dict[str, Any]:
+    """Return the JSON object in `data`, however deep it is nested."""
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
         short = len(data) <= _MAX_INTEGER_LENGTH
@@ -129,8 +122,21 @@ def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
         raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON)
     if not isinstance(value, dict):
         raise JOSEError("a segment is not a JSON object", check=Check.FORMAT, reason=Reason.NOT_JSON)
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
-        raise JOSEError("JSON is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
+    return value
+
+
+def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
+    """Return the JSON object that `data` holds in UTF-8 (RFC 8259, RFC 7515 section 4).
+
+    Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
+    the top, a member name that stands twice in any object, NaN and Infinity, numbers beyond a float's range,
+    surrogates without their other half, and nesting deeper than `MAX_DEPTH`; without `fractions` also for a
+    number with a fraction or an exponent. What the members mean is not checked, nor is the size: cap it
+    before.
+    """
+    value = _object_in(data, fractions=fractions)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
     return value
 
 
@@ -151,4 +157,8 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
             check=Check.FORMAT,
             reason=Reason.NOT_JSON,
         )
-    return parse_object(data, fractions=bounds.fractions)
+    value = _object_in(data, fractions=bounds.fractions)
+    # What opens closes as well.
+    if structure > 2 * MAX_DEPTH:
+        _check_depth(value)
+    return value

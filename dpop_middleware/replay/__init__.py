@@ -20,7 +20,7 @@ The words in here:
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry, ReplayStore
 

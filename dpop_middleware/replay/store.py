@@ -1,12 +1,14 @@
-"""What a replay store is asked, and the one question it answers (RFC 9449 section 11.1)."""
+"""What a replay store is asked, the one question it answers (RFC 9449 section 11.1), and what it tells."""
 
 import hashlib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from dpop_middleware.jose import base64url
 
-__all__ = ["ReplayEntry", "ReplayKeyspace", "ReplayStore"]
+__all__ = ["ExchangeSink", "ReplayEntry", "ReplayKeyspace", "ReplayStore", "StoreExchange"]
 
 _KEY_SIZE = 16
 
@@ -75,3 +77,20 @@ class ReplayKeyspace:
         """Return the key of a proof, 22 characters: 128 bits of SHA-256 over namespace, `jkt` and `jti`."""
         named = self._namespace + f"{len(jkt)}:{jkt}{jti}".encode()
         return base64url.encode(hashlib.sha256(named).digest()[:_KEY_SIZE])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreExchange:
+    """One exchange with a server of the replay store.
+
+    - `entries`: how many travelled together. `seconds`: from sending them until the last reply was read; what
+      they waited before isn't counted.
+    - `answered`: False where the replies didn't come, or made no sense.
+    """
+
+    entries: int
+    seconds: float
+    answered: bool
+
+
+ExchangeSink = Callable[[StoreExchange], object]

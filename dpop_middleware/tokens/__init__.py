@@ -10,12 +10,10 @@ From the top down:
     signed_token.py       the form and the header of a token, and which key signed it
     claims.py             what a token says, typed and judged
     cache.py              tokens that were verified before, and the rule of eviction
-    options.py            what a verifier is configured with
-    issuer_keys.py        the key source that the option `jwks` asks for, by discovery for instance
-    key_source.py         the protocol of key sources; keys that are given once
+    issuer_keys.py        the keys that the option `jwks` gives, or their source, by discovery for instance
     remote_key_source.py  keys that are fetched and kept fresh
-    waiting.py            how many may wait for them, and what strangers can't make us do
-    jwks.py               a JWK Set and which of its keys fit (RFC 7517)
+    admission.py          what strangers can't make us do: who may wait, be asked about, be told 503
+    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and what gives the newest one
     fetching.py           the fetcher that a verifier's options ask for, or a function of the user's own
     fetch.py              one bounded HTTP GET
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy
@@ -23,7 +21,7 @@ From the top down:
 
 from typing import TYPE_CHECKING
 
-from dpop_middleware._lazy import importing
+from dpop_middleware._runtime import importing
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, Actor, AuthorizationDetail
 
 if TYPE_CHECKING:

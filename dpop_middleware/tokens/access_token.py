@@ -1,4 +1,4 @@
-"""A verified access token, what it says, its hash, and what verifies one.
+"""A verified access token, what it says, its hash, and what verifies one and tells of that.
 
 Authorization details (RFC 9396) and who acts for whom (RFC 8693) are read from verified claims when somebody
 looks. What an issuer wrote in another way is left out: less is allowed then, and nobody is shown as who they
@@ -6,24 +6,36 @@ are not.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from dpop_middleware._options import seconds
 from dpop_middleware.jose import base64url
 
 __all__ = [
+    "LONGEST_CLOCK_SKEW",
+    "TOKEN_CLOCK_SKEW",
     "AccessToken",
     "AccessTokenVerifier",
     "Actor",
     "AuthorizationDetail",
     "actor_in",
+    "audiences_of_all",
     "authorization_details_in",
+    "checked_clock_skew",
+    "clock_skew_of",
+    "key_ages_of_all",
     "shown",
     "token_hash",
 ]
+
+TOKEN_CLOCK_SKEW: Final = 15.0
+"""Seconds by which the clocks of issuer and verifier may differ, where nothing else is said."""
+
+LONGEST_CLOCK_SKEW: Final = 300.0
+"""The most that a verifier may allow; after that a resource server refuses the token by itself."""
 
 _MOST_ACTORS: Final = 8
 _SHOWN: Final = 100
@@ -198,10 +210,18 @@ class AccessToken(_WithMemo):
         return actor
 
 
-@lru_cache(maxsize=16)
+_hashed: tuple[str, str] = ("", "")
+
+
 def token_hash(token: str) -> str:
     """Return the hash of an ASCII token as `ath` has it (RFC 9449 section 4.2); once for each request."""
-    return base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
+    global _hashed  # noqa: PLW0603 - one pair, replaced as a whole: threads may share it
+    known, digest = _hashed
+    if token is known:
+        return digest
+    digest = base64url.encode(hashlib.sha256(token.encode("ascii")).digest())
+    _hashed = token, digest
+    return digest
 
 
 class AccessTokenVerifier(Protocol):
@@ -236,3 +256,29 @@ class AccessTokenVerifier(Protocol):
         be known now.
         """
         ...
+
+
+def checked_clock_skew(option: str, value: object) -> float:
+    """Return the seconds that an option for a clock skew gives, or raise ConfigurationError."""
+    return seconds(option, value, minimum=0, maximum=LONGEST_CLOCK_SKEW)
+
+
+def clock_skew_of(verifier: object) -> float:
+    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
+
+    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
+    seconds.
+    """
+    return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
+def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
+    """Return the audiences that each of `verifiers` accepts; of one that tells none, none."""
+    known = [frozenset(getattr(verifier, "audiences", ())) for verifier in verifiers]
+    return frozenset.intersection(*known) if known else frozenset()
+
+
+def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
+    """Return the issuers of `verifiers` that tell, and for how many seconds their keys have been held."""
+    tellers = [getattr(verifier, "key_ages", None) for verifier in verifiers]
+    return tuple(pair for tell in tellers if tell is not None for pair in tell())

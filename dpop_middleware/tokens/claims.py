@@ -6,17 +6,25 @@ that writes a claim in another way means something that we don't know.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dpop_middleware._options import names
+from dpop_middleware._options import names, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose.compact import media_type
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 
-__all__ = ["NEVER_DROPPED", "ClaimRules", "checked_required_claims", "judge_claims", "speaks_for_nobody"]
+__all__ = [
+    "NEVER_DROPPED",
+    "ClaimRules",
+    "checked_required_claims",
+    "checked_token_types",
+    "judge_claims",
+    "speaks_for_nobody",
+]
 
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims without which no token says whose it is, until when, and for whom."""
@@ -47,6 +55,19 @@ def checked_required_claims(claims: object) -> tuple[str, ...]:
     if not set(NEVER_DROPPED).issubset(named):
         raise ConfigurationError("required_claims must name iss, exp and aud: add them")
     return named
+
+
+def checked_token_types(types: object) -> tuple[str | None, ...]:
+    """Return the media types that the option `token_types` names, or raise ConfigurationError."""
+    if (
+        isinstance(types, str)
+        or not isinstance(types, Collection)
+        or not types
+        or not all(name is None or (isinstance(name, str) and name and name.isascii()) for name in types)
+    ):
+        takes = "the accepted values of typ, such as ('at+jwt', 'JWT', None), None for no typ"
+        raise refused("token_types", takes, types)
+    return tuple(dict.fromkeys(media_type(name) for name in types))
 
 
 def judge_claims(

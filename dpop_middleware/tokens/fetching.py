@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import TOO_LARGE, Deadline, FetchError, ProxyChoice, checked_proxy
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, FetchHeaders, checked_headers, checked_ssl_context
-from dpop_middleware.tokens.jwks import KeySet
-from dpop_middleware.tokens.key_source import IssuerKeysHealth, KeySource
+from dpop_middleware.tokens.jwks import KeySet, KeySource
 
 __all__ = ["AskingInItsLoop", "Fetch", "Fetching", "OwnFetcher", "checked_fetch"]
 

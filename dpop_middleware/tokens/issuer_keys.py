@@ -1,4 +1,4 @@
-"""Where an issuer's keys come from: what the option `jwks` says, or the issuer's metadata document.
+"""Where an issuer's keys come from: what the option `jwks` says or gives, or the issuer's metadata document.
 
 RFC 8414, OpenID Connect Discovery 1.0.
 """
@@ -10,15 +10,21 @@ from typing import Any
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
 from dpop_middleware._runtime import system_time
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
 from dpop_middleware.tokens.fetching import AskingInItsLoop, Fetching, OwnFetcher
-from dpop_middleware.tokens.jwks import KeySet, LeftOut, log_left_out, parse_key_set
-from dpop_middleware.tokens.key_source import KeySource, StaticKeySource
+from dpop_middleware.tokens.jwks import (
+    KeySet,
+    KeySource,
+    LeftOut,
+    log_left_out,
+    parse_key_set,
+)
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
-__all__ = ["discover", "endpoint_named", "issuer_keys", "jwks_endpoint", "metadata_urls"]
+__all__ = ["StaticKeySource", "discover", "endpoint_named", "issuer_keys", "jwks_endpoint", "metadata_urls"]
 
 _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
@@ -145,6 +151,41 @@ def issuer_keys(
 
     source = RemoteKeySource(fetch, lifetimes=lifetimes, clock=clock)
     return AskingInItsLoop(source, fetcher) if isinstance(fetcher, OwnFetcher) else source
+
+
+class StaticKeySource:
+    """Keys that were given once and never change."""
+
+    renewable = False
+
+    def __init__(self, keys: KeySet) -> None:
+        self._keys = keys
+
+    def current(self) -> KeySet:
+        """Return the keys."""
+        return self._keys
+
+    async def load(self) -> KeySet:
+        """Return the keys."""
+        return self._keys
+
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:  # noqa: ARG002
+        """Return the same keys: there are no newer ones."""
+        return keys
+
+    def age(self) -> float | None:
+        """Return None: they don't age."""
+        return None
+
+    def open(self) -> None:
+        """Do nothing."""
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how many keys there are."""
+        return IssuerKeysHealth(ok=True, keys=len(self._keys.keys), warnings=self._keys.warnings)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
 
 
 class _Once:

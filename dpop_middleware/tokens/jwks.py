@@ -1,9 +1,12 @@
-"""A JWK Set as a resource server uses it: which public keys may verify what (RFC 7517 section 5)."""
+"""A JWK Set as a resource server uses it: which public keys may verify what (RFC 7517 section 5).
+
+And the protocol of what gives a verifier the issuer's newest set.
+"""
 
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -11,11 +14,20 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dpop_middleware.checks import Check
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key
 
-__all__ = ["Candidates", "KeySet", "LeftOut", "VerificationKey", "log_left_out", "parse_key_set"]
+__all__ = [
+    "Candidates",
+    "KeySet",
+    "KeySource",
+    "LeftOut",
+    "VerificationKey",
+    "log_left_out",
+    "parse_key_set",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -225,3 +237,44 @@ def _check_order(key: Ed25519PublicKey) -> None:
         public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
     except JOSEError as error:
         raise _UnusableError("its x is an Ed25519 key of small order") from error
+
+
+class KeySource(Protocol):
+    """Where a verifier gets the issuer's keys. `renewable` says whether they can ever change."""
+
+    renewable: bool
+
+    def current(self) -> KeySet | None:
+        """Return the keys to use now, None if they must be waited for; never blocks."""
+        ...
+
+    async def load(self) -> KeySet:
+        """Return the keys to use now and wait for them if need be; raises `errors.Unavailable`."""
+        ...
+
+    async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
+        """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
+
+        - `keys`: the set that lacks what is wanted. `since`: when the request came, by the monotonic clock.
+        - `wanted`: a digest of what is looked for, the same for all who look for the same.
+
+        A newer set may lack it too: ask again. Raises `errors.Unavailable` when it can't be known whether the
+        issuer has such a key.
+        """
+        ...
+
+    def age(self) -> float | None:
+        """Return for how many seconds the keys have been held; None without any, and for given ones."""
+        ...
+
+    def open(self) -> None:
+        """Begin to get the keys, if there are none; never blocks."""
+        ...
+
+    async def health(self) -> IssuerKeysHealth:
+        """Return how the keys are; waits for them for a second at most."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release what is held; the source may be used again."""
+        ...

@@ -7,24 +7,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 from dpop_middleware import _options as options
+from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import AccessToken, shown, token_hash
+from dpop_middleware.tokens.access_token import (
+    LONGEST_CLOCK_SKEW,
+    TOKEN_CLOCK_SKEW,
+    AccessToken,
+    shown,
+    token_hash,
+)
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, TokenCache
-from dpop_middleware.tokens.claims import ClaimRules, checked_required_claims, judge_claims
+from dpop_middleware.tokens.claims import (
+    ClaimRules,
+    checked_required_claims,
+    checked_token_types,
+    judge_claims,
+)
 from dpop_middleware.tokens.fetching import Fetch, Fetching
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
-from dpop_middleware.tokens.options import (
-    LONGEST_CLOCK_SKEW,
-    TOKEN_CLOCK_SKEW,
-    checked_token_types,
-    warn_of_plain_http,
-)
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
     MAX_TOKEN_SIZE,

@@ -7,10 +7,14 @@ from typing import Final
 from dpop_middleware._options import part, provides
 from dpop_middleware._runtime import aclose_parts, open_part
 from dpop_middleware.health import PartHealth, health_of
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import (
+    AccessToken,
+    AccessTokenVerifier,
+    audiences_of_all,
+    clock_skew_of,
+    key_ages_of_all,
+)
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.key_source import key_ages_of_all
-from dpop_middleware.tokens.options import audiences_of_all, clock_skew_of
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
 

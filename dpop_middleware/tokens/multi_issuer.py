@@ -21,10 +21,16 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.jose import JOSEError, base64url, compact
-from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, shown
+from dpop_middleware.tokens.access_token import (
+    TOKEN_CLOCK_SKEW,
+    AccessToken,
+    AccessTokenVerifier,
+    audiences_of_all,
+    clock_skew_of,
+    key_ages_of_all,
+    shown,
+)
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.key_source import key_ages_of_all
-from dpop_middleware.tokens.options import TOKEN_CLOCK_SKEW, audiences_of_all, clock_skew_of
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
 

@@ -35,9 +35,9 @@ from typing import NamedTuple
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.health import IssuerKeysHealth
+from dpop_middleware.tokens.admission import MissingKeys, WaitingRoom
 from dpop_middleware.tokens.jwks import KeySet
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
-from dpop_middleware.tokens.waiting import MissingKeys, WaitingRoom
 
 __all__ = ["Lifetimes", "RemoteKeySource"]
 

@@ -20,8 +20,8 @@ from dpop_middleware._options import provides
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
+from dpop_middleware.tokens.admission import Bucket, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
-from dpop_middleware.tokens.waiting import WaitingRoom
 
 __all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
 
@@ -78,8 +78,7 @@ class ResolvedIssuers:
             tuple[asyncio.AbstractEventLoop, str], asyncio.Task[AccessTokenVerifier | _Failed | None]
         ] = {}
         self._room = WaitingRoom()
-        self._left = float(LOOKUPS)
-        self._counted = time.monotonic()
+        self._lookups = Bucket(size=LOOKUPS, per_second=LOOKUPS_PER_SECOND)
 
     async def verifier(self, issuer: str) -> AccessTokenVerifier | None:
         """Return the verifier for `issuer`, None where nobody trusts it.
@@ -94,7 +93,7 @@ class ResolvedIssuers:
             until = self._unknown.get(issuer)
             if until is not None and now < until:
                 return None
-            if not self._is_being_looked_up(issuer) and not self._may_look_up(now):
+            if not self._is_being_looked_up(issuer) and self._lookups.pause(now) > 0:
                 self._check_may_be_unavailable(None, now)
                 return None
         with self._room.place() as has_place:
@@ -109,12 +108,6 @@ class ResolvedIssuers:
 
     def _is_being_looked_up(self, issuer: str) -> bool:
         return (asyncio.get_running_loop(), issuer) in self._flights
-
-    def _may_look_up(self, now: float) -> bool:
-        left = min(self._left + max(now - self._counted, 0.0) * LOOKUPS_PER_SECOND, LOOKUPS)
-        self._counted = now
-        self._left = left - 1 if left >= 1 else left
-        return left >= 1
 
     def _check_may_be_unavailable(self, cause: Exception | None, now: float) -> None:
         """Raise Unavailable for an issuer that nobody knows, unless there were too many of these of late."""

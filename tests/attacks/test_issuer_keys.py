@@ -16,9 +16,9 @@ from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceS
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.jose import base64url
 from dpop_middleware.tokens import AccessToken
+from dpop_middleware.tokens.admission import MAX_UNAVAILABLE, MAX_WAITING, UNAVAILABLE_PER_SECOND
 from dpop_middleware.tokens.jwks import KeySet
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE, MAX_WAITING, UNAVAILABLE_PER_SECOND
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 

@@ -21,7 +21,7 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
 from dpop_middleware.testing.issuer import merged
 from dpop_middleware.tokens import resolved_issuers
-from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE
+from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
 from tests.support.api import request
 
 API = "https://api.example.com"

@@ -1,7 +1,14 @@
-"""Nonces are remembered per origin, bounded, and only when they are well-formed."""
+"""Nonces are remembered per origin, bounded, and only when they are well-formed; of either HTTP library."""
 
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import httpx2
 import pytest
 
+from dpop_middleware.client import proofs
 from dpop_middleware.client.proofs import OriginMemory, is_refused_for, one_nonce
 
 
@@ -81,3 +88,36 @@ def test_knows_the_demand_of_both_kinds_of_server(
 )
 def test_tells_a_refused_proof_from_a_demand(challenges: list[str], body: object, refused: bool) -> None:
     assert is_refused_for("invalid_dpop_proof", challenges, body) is refused
+
+
+def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(*names: str) -> Callable[[str], Any]:
+        def imported(name: str) -> Any:
+            if name not in names:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return importlib.import_module(name)
+
+        return imported
+
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setattr(proofs, "import_module", only(name))
+        assert proofs.installed("Auth") == (importlib.import_module(name).Auth,)
+    monkeypatch.setattr(proofs, "import_module", only())
+    with pytest.raises(ModuleNotFoundError) as caught:
+        proofs.installed("Auth")
+    assert str(caught.value) == (
+        "the client's side needs httpx2 or httpx: "
+        "in a checkout of dpop_middleware, python -m pip install '.[client]'"
+    )
+
+    def broken(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'httpcore'", name="httpcore")
+
+    monkeypatch.setattr(proofs, "import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="httpcore"):
+        proofs.installed("Auth")
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_a_request_tells_its_library(module: Any) -> None:
+    assert proofs.library_of(module.Request("GET", "https://api.example.com/")) is module

@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken, Unavailable
-from dpop_middleware.introspection import IntrospectionVerifier, _admission
+from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.introspection._questions import MAX_QUESTIONS
+from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 from tests.support.loop_clock import LoopClock
 
@@ -93,7 +94,7 @@ async def test_a_flood_makes_few_503s(issuer: IssuerOfOpaqueTokens, verifier: Ve
     opaque = verifier(max_unknown_per_second=20)
     await outcomes(opaque, [f"early-{number}" for number in range(20)])
     found = await outcomes(opaque, [f"made-up-{number}" for number in range(1500)])
-    assert 0 < found.count("Unavailable") <= _admission.MAX_UNAVAILABLE + 50
+    assert 0 < found.count("Unavailable") <= MAX_UNAVAILABLE + 50
     assert found.count("InvalidToken") > 1000
     assert [record.message for record in caplog.records if "answered 401" in record.message] != []
     assert "made-up-" not in caplog.text

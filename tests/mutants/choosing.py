@@ -1,4 +1,7 @@
-"""Which tests try a mutant, in which order: its module's own tests first, the quick before the slow."""
+"""Which tests try a mutant, in which order: its module's own tests first, then those of its neighbours.
+
+Of each the quick before the slow.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +22,15 @@ def stages(mutant: Mutant, recording: Recording) -> tuple[Sequence[str], Sequenc
     seconds = recording.seconds
     # Those that run the module's lines, and those that look at what its import left.
     own = sorted((seconds[test], test not in tests, test) for test in seconds if file_of(test) == mirrored)
-    others = [test for test in tests if file_of(test) != mirrored]
+    folder = PurePosixPath(mirrored).parent
+    near, far = set[str](), set[str]()
+    for test in tests:
+        if file_of(test) != mirrored:
+            (near if PurePosixPath(file_of(test)).parent == folder else far).add(test)
     ordered = [
         *(test for _, only_looks, test in own if not only_looks),
-        *_taking_turns(others, seconds),
+        *_taking_turns(near, seconds),
+        *_taking_turns(far, seconds),
         *(test for _, only_looks, test in own if only_looks),
     ]
     first = _within(ordered, FIRST, seconds)

@@ -60,6 +60,12 @@ def test_the_module_s_own_tests_are_first_and_then_each_file_has_its_turn() -> N
     assert not second
 
 
+def test_a_neighbour_s_tests_come_before_those_of_other_folders() -> None:
+    near = ["tests/jose/test_z.py::test_1", "tests/jose/test_z.py::test_2"]
+    first, _ = stages(mutant(5), recording(f"{OTHER}::test_1", *near))
+    assert first == [*near, f"{OTHER}::test_1"]
+
+
 def test_what_only_looks_at_the_module_comes_last() -> None:
     known = recording(f"{OTHER}::test_1")
     looking = Recording(lines=known.lines, seconds={**known.seconds, f"{OWN}::test_looks": 0.1})

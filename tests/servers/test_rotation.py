@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE, UNAVAILABLE_PER_SECOND
+from dpop_middleware.tokens.admission import MAX_UNAVAILABLE, UNAVAILABLE_PER_SECOND
 from tests.support.issuer_server import METADATA, IssuerServer, json_answer
 from tests.support.issuer_tokens import IssuerKey, issuer_key, key_set
 from tests.support.servers import serving

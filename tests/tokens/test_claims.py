@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import InvalidToken
+from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import VerifiedToken
-from dpop_middleware.tokens.claims import ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import ClaimRules, checked_token_types, judge_claims
 from tests.support.issuer_tokens import ISSUER, JKT, RESOURCE, good_claims
 
 NOW = 1_800_000_000
@@ -268,3 +268,14 @@ def test_any_other_confirmation_is_refused(cnf: Any) -> None:
     assert error.description == (
         "the access token is bound by a confirmation method that is not supported here"
     )
+
+
+def test_token_types() -> None:
+    assert checked_token_types(["AT+JWT", "JWT", None]) == ("at+jwt", "jwt", None)
+    assert checked_token_types(["application/at+jwt", "at+jwt", "x/y"]) == ("at+jwt", "x/y")
+
+
+@pytest.mark.parametrize("types", ["at+jwt", [], None, 5, [""], [5], ["\u212a"]])
+def test_what_token_types_are_not(types: Any) -> None:
+    with pytest.raises(ConfigurationError, match="token_types takes the accepted values of typ"):
+        checked_token_types(types)

@@ -1,4 +1,4 @@
-"""From an issuer to where its keys are."""
+"""From an issuer to where its keys are, and keys that are given once."""
 
 import json
 import logging
@@ -10,10 +10,17 @@ import pytest
 import trustme
 
 from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
 from dpop_middleware.tokens.fetching import Fetching
-from dpop_middleware.tokens.issuer_keys import discover, issuer_keys, jwks_endpoint, metadata_urls
-from dpop_middleware.tokens.key_source import KeySource
+from dpop_middleware.tokens.issuer_keys import (
+    StaticKeySource,
+    discover,
+    issuer_keys,
+    jwks_endpoint,
+    metadata_urls,
+)
+from dpop_middleware.tokens.jwks import KeySource, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -432,3 +439,24 @@ def test_urls_by_which_keys_must_not_travel(jwks: str) -> None:
 
 def test_a_named_http_host() -> None:
     assert source("http://keys/jwks", insecure_http_hosts=("keys",)).current() is None
+
+
+async def test_given_keys_never_change() -> None:
+    keys = parse_key_set(key_set(issuer_key()))
+    source = StaticKeySource(keys)
+    assert source.current() is keys
+    assert await source.load() is keys
+    assert await source.newer_than(keys, since=0, wanted="") is keys
+    source.open()
+    assert source.age() is None
+    assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
+    await source.aclose()
+    assert source.current() is keys
+
+
+async def test_given_keys_that_can_not_be_used_are_told() -> None:
+    keys = key_set(issuer_key())
+    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
+    health = await StaticKeySource(odd).health()
+    assert (health.keys, health.warnings) == (1, odd.warnings)
+    assert health.warnings

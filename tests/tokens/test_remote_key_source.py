@@ -15,10 +15,10 @@ import pytest
 
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.health import IssuerKeysHealth
+from dpop_middleware.tokens.admission import MAX_WAITING
 from dpop_middleware.tokens.jwks import KeySet, parse_key_set
-from dpop_middleware.tokens.key_source import IssuerKeysHealth
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from dpop_middleware.tokens.waiting import MAX_WAITING
 from tests.support.issuer_tokens import issuer_key, key_set
 from tests.support.loop_clock import LoopClock
 

@@ -10,8 +10,8 @@ from dpop_middleware import AccessToken, AccessTokenVerifier
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens import resolved_issuers
+from dpop_middleware.tokens.admission import MAX_UNAVAILABLE, MAX_WAITING
 from dpop_middleware.tokens.resolved_issuers import Limits, ResolvedIssuers
-from dpop_middleware.tokens.waiting import MAX_UNAVAILABLE, MAX_WAITING
 
 
 class Verifier:

@@ -12,7 +12,6 @@ from typing import Final
 
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
@@ -33,6 +32,7 @@ from dpop_middleware.replay.redis.writes import (
     PendingWrite,
     unavailable,
 )
+from dpop_middleware.replay.store import StoreExchange
 
 __all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 

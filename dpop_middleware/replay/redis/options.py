@@ -18,10 +18,10 @@ from redis.asyncio.connection import AbstractConnection, SSLConnection
 from dpop_middleware._options import choice, flag, listener
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
 from dpop_middleware.replay.redis.fence import NewServer
 from dpop_middleware.replay.redis.retention import LivingRetentions
+from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 
 __all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings", "check_transport"]
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from dpop_middleware.errors import Unavailable
-from dpop_middleware.replay.exchange import ExchangeSink, StoreExchange
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.cluster import Cluster
 from dpop_middleware.replay.redis.options import Settings
@@ -18,6 +17,7 @@ from dpop_middleware.replay.redis.resp import Buckets, ServerError
 from dpop_middleware.replay.redis.server import Server
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 from dpop_middleware.replay.redis.writes import PendingWrite
+from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 from tests.support.loop_clock import LoopClock
 from tests.support.replay import cluster_nodes, entry, standalone
 from tests.support.scripted import ScriptedServer, bulk

@@ -10,8 +10,8 @@ import redis.asyncio
 
 from dpop_middleware import RedisReplayStore
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.replay.exchange import StoreExchange
 from dpop_middleware.replay.redis.options import Notices, Settings
+from dpop_middleware.replay.store import StoreExchange
 from tests.support.clock import Clock
 
 

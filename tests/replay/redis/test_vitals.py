@@ -70,6 +70,15 @@ def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["cluster|reset", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof", "swapdb"],
+)
+def test_a_command_after_which_entries_may_be_gone_is_told(name: str) -> None:
+    counted = f"cmdstat_{name}:calls=1,usec=2\r\n".encode()
+    assert parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n").rewriting_commands == {name}
+
+
 def test_a_promoted_replica_is_told_from_a_born_master() -> None:
     assert parse_info(b"master_replid2:" + b"a" * 40).was_replica
 
@@ -101,10 +110,15 @@ def test_a_real_server_tells_all_of_it(server: Server) -> None:
     assert info.maxmemory_policy == "noeviction"
     assert not info.was_replica
     assert not info.rewriting_commands
-    for words in (("FLUSHDB",), ("FLUSHALL",), ("SWAPDB", 0, 1), ("CONFIG", "RESETSTAT")):
+    for name, words in (
+        ("flushdb", ("FLUSHDB",)),
+        ("flushall", ("FLUSHALL",)),
+        ("swapdb", ("SWAPDB", 0, 1)),
+        ("config|resetstat", ("CONFIG", "RESETSTAT")),
+    ):
         server.raw("CONFIG", "RESETSTAT")
         server.raw(*words)
-        assert parse_info(_raw_info(server)).rewriting_commands
+        assert name in parse_info(_raw_info(server)).rewriting_commands
 
 
 def _raw_info(server: Server) -> bytes:

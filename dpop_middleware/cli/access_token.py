@@ -1,11 +1,13 @@
-"""The access token of `explain`, a signed JWT: its verifier, and the checks that can't be made.
+"""The access token of `explain`: its verifier, and the checks that can't be made without keys or names.
 
-Without keys or names, that is; `opaque_token` has what is for tokens that only their issuer can read.
+A signed JWT is verified here. Of an opaque token its issuer says what it stands for, asked now or saved
+before.
 """
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -13,22 +15,25 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
-from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.errors import ConfigurationError, Unavailable
+from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
+from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
 from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
-from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
+from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.options import checked_token_types
 from dpop_middleware.tokens.signed_token import parse_signed_token
 
-__all__ = ["DEFAULTS", "PLACEHOLDER", "TokenJudge", "add_token_arguments", "token_judge", "unnamed"]
+__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
-PLACEHOLDER = "https://issuer.invalid"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
+_PLACEHOLDER = "https://issuer.invalid"
+_DOTS_OF_A_JWT = 2
+_REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
+_DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--token-clock-skew",
         type=float,
-        default=DEFAULTS["clock_skew"],
+        default=_DEFAULTS["clock_skew"],
         metavar="SECONDS",
         help="how far the issuer's clock may differ (default: %(default)g)",
     )
@@ -86,6 +91,20 @@ def add_token_arguments(parser: ArgumentParser) -> None:
         metavar="HOST",
         help="a host to reach by plain http",
     )
+    _add_opaque_arguments(parser)
+
+
+def _add_opaque_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("an opaque access token")
+    group.add_argument(
+        "--introspection",
+        metavar="FILE|URL|issuer",
+        help="what the issuer says of it: a saved answer, - for standard input, or the https URL of the "
+        "endpoint to ask, or the word issuer to find that by the metadata of --issuer",
+    )
+    group.add_argument("--client-id", metavar="ID", help="who asks the endpoint")
+    group.add_argument("--client-secret", metavar="-|@FILE", help="and by which secret")
+    group.add_argument("--client-secret-post", action="store_true", help="send it in the form")
 
 
 def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge:
@@ -94,8 +113,12 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     Without a named issuer or audience, the token's own is used and not checked. Raises
     CommandError and ConfigurationError.
     """
+    return _opaque_judge(args, inputs, token, now=now) or _jwt_judge(args, inputs, token, now=now)
+
+
+def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge:
     claims = _unverified_claims(token)
-    unknown = unnamed(args)
+    unknown = _unnamed(args)
     hosts = checked_hosts(args.insecure_http_host or ())
     issuer = args.issuer or _own_issuer(claims, hosts)
     audiences = args.audience or _own_audiences(claims)
@@ -128,7 +151,7 @@ def token_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: floa
     return TokenJudge(verifier, unknown, rules)
 
 
-def unnamed(args: Namespace) -> dict[Check, str]:
+def _unnamed(args: Namespace) -> dict[Check, str]:
     """Return the checks that can't be made where the server's issuer or audience isn't named, and why."""
     unknown: dict[Check, str] = {}
     if args.issuer is None:
@@ -173,7 +196,7 @@ def _unverified_claims(token: str | None) -> dict[str, Any]:
 
 
 def _own_issuer(claims: Mapping[str, Any], hosts: Collection[str]) -> str:
-    issuer = claims.get("iss", PLACEHOLDER)
+    issuer = claims.get("iss", _PLACEHOLDER)
     try:
         checked_url("iss", issuer, insecure_http_hosts=hosts)
     except ConfigurationError as error:
@@ -185,4 +208,79 @@ def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
     value = claims.get("aud")
     audiences = value if isinstance(value, list) else [value]
     # The others are malformed, which the verifier reports.
-    return [audience for audience in audiences if isinstance(audience, str) and audience] or [PLACEHOLDER]
+    return [audience for audience in audiences if isinstance(audience, str) and audience] or [_PLACEHOLDER]
+
+
+def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge | None:
+    """Return the verifier for an opaque token, None for a JWT and where nothing says what one stands for."""
+    if token is None or args.introspection is None or token.count(".") == _DOTS_OF_A_JWT:
+        return None
+    claims: dict[str, Any] = {
+        "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
+        "client_id_claims": (*_DEFAULTS["client_id_claims"], *(args.client_id_claim or ())),
+        "clock_skew": args.token_clock_skew,
+    }
+    required = _REQUIRED_OF_AN_ANSWER if args.required_claim is None else tuple(args.required_claim)
+    where = args.introspection
+    if where == "issuer" or where.startswith(("https://", "http://")):
+        return TokenJudge(_asking(args, inputs, required, now, claims), {}, asks=True)
+    said = inputs.json_object("--introspection", where.removeprefix("@"))
+    rules = ClaimRules(
+        issuer=args.issuer or _text(said, "iss"),
+        audiences=frozenset(args.audience or _own_audiences(said)),
+        required=("iss", "aud", *required),
+        **claims,
+    )
+    answer = AnswerRules(claims=rules, accept_missing_audience=args.audience is None)
+    return TokenJudge(_Saved(answer, said, now, (rules.issuer,)), _unnamed(args))
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """Judges a token by an answer that was saved: for `explain` only."""
+
+    rules: AnswerRules
+    said: Mapping[str, Any] = field(repr=False)
+    now: float
+    issuers: tuple[str, ...]
+    remote = True
+
+    async def verify(self, token: str) -> AccessToken:  # noqa: ARG002 - the answer is about this one token
+        try:
+            return judge_answer(self.said, rules=self.rules, now=self.now)
+        except MalformedAnswer as error:
+            raise Unavailable(
+                "the saved answer is of no use", check=Check.TOKEN_ACTIVE, actual=str(error)
+            ) from error
+
+
+def _asking(
+    args: Namespace, inputs: Inputs, required: tuple[str, ...], now: float, claims: Mapping[str, Any]
+) -> Any:
+    if args.issuer is None or args.audience is None or args.client_id is None:
+        raise CommandError("to ask the endpoint, name --issuer, --audience, --client-id and --client-secret")
+    secret = inputs.secret("--client-secret", args.client_secret)
+    if secret is None:
+        raise CommandError("--client-secret takes - for standard input or @FILE")
+    kind = ClientSecretPost if args.client_secret_post else ClientSecretBasic
+    us: ClientAuthentication = kind(client_id=args.client_id, client_secret=secret)
+    try:
+        verifier = import_module("dpop_middleware.introspection.verifier").IntrospectionVerifier
+    except ModuleNotFoundError as error:
+        raise CommandError(str(error)) from error
+    return verifier(
+        issuer=args.issuer,
+        audience=args.audience,
+        client_authentication=us,
+        endpoint=None if args.introspection == "issuer" else args.introspection,
+        required_claims=required,
+        clock=lambda: now,
+        insecure_http_hosts=checked_hosts(args.insecure_http_host or ()),
+        **claims,
+    )
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name)
+    # What is malformed is reported by whoever judges the answer.
+    return value if isinstance(value, str) and value else _PLACEHOLDER

@@ -12,7 +12,7 @@ import pytest
 
 import dpop_middleware
 from dpop_middleware import MemoryReplayStore
-from dpop_middleware.replay.other_workers import configured_workers, sign_here, sign_of_other_workers
+from dpop_middleware.replay.memory import configured_workers, sign_here, sign_of_other_workers
 from tests.support.replay import entry
 
 

@@ -1,39 +1,16 @@
-"""Keys that are given once, and how old the keys of issuers are."""
+"""How old the keys of issuers are, by the verifiers' own account."""
 
 from typing import Any
 
 import httpx2
 
 from dpop_middleware import JWTAccessTokenVerifier, JWTOrOpaqueVerifier, MultiIssuerVerifier
-from dpop_middleware.tokens.jwks import parse_key_set
-from dpop_middleware.tokens.key_source import IssuerKeysHealth, StaticKeySource
 from tests.support.api import Tokens
 from tests.support.clock import Clock
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
 RESOURCE = "https://api.example.com"
-
-
-async def test_given_keys_never_change() -> None:
-    keys = parse_key_set(key_set(issuer_key()))
-    source = StaticKeySource(keys)
-    assert source.current() is keys
-    assert await source.load() is keys
-    assert await source.newer_than(keys, since=0, wanted="") is keys
-    source.open()
-    assert source.age() is None
-    assert await source.health() == IssuerKeysHealth(ok=True, keys=1)
-    await source.aclose()
-    assert source.current() is keys
-
-
-async def test_given_keys_that_can_not_be_used_are_told() -> None:
-    keys = key_set(issuer_key())
-    odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
-    health = await StaticKeySource(odd).health()
-    assert (health.keys, health.warnings) == (1, odd.warnings)
-    assert health.warnings
 
 
 def verifier(issuer: str, **options: Any) -> JWTAccessTokenVerifier:

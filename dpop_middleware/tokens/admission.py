@@ -1,0 +1,162 @@
+"""What strangers can make us do: how often we ask for their sake, who waits for that, and who is told what.
+
+Anybody can send a token that nobody issued: one that names a key or an issuer that may or may not exist, or
+one that only its issuer can read. Until somebody was asked, nobody knows. So a request may wait for that, and
+is answered 503 where it doesn't tell either. Both are bounded here, and so is what is remembered; the excess
+is answered 401, as if there were no such key, issuer or token.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from dpop_middleware.tokens.jwks import KeySet
+
+__all__ = ["Admission", "Bucket", "MissingKeys", "WaitingRoom"]
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 2000
+# 503 for what we don't know: so many at once, and so many a second in the long run.
+MAX_UNAVAILABLE: Final = 100
+UNAVAILABLE_PER_SECOND: Final = 10
+MAX_MISSING: Final = 4096
+_SECONDS_BETWEEN_WARNINGS: Final = 60.0
+# How much one answer counts in the share of tokens that are made up.
+_WEIGHT: Final = 0.05
+_MANY: Final = 0.5
+
+
+class Bucket:
+    """So many at once, and so many a second in the long run; times are monotonic, in seconds."""
+
+    def __init__(self, *, size: int, per_second: int) -> None:
+        self._size = float(size)
+        self._per_second = per_second
+        self._left = self._size
+        self._counted = -math.inf
+
+    def pause(self, now: float) -> float:
+        """Take one and return 0.0, or return the seconds until there is one again."""
+        refilled = max(now - self._counted, 0.0) * self._per_second
+        self._left = min(self._left + refilled, self._size)
+        self._counted = now
+        if self._left < 1:
+            return (1 - self._left) / self._per_second
+        self._left -= 1
+        return 0.0
+
+    def give_back(self) -> None:
+        """Put back one that was taken."""
+        self._left = min(self._left + 1, self._size)
+
+
+class _Unavailable:
+    """How many are told 503, and once a minute the log that those beyond aren't."""
+
+    def __init__(self, warning: str) -> None:
+        self._bucket = Bucket(size=MAX_UNAVAILABLE, per_second=UNAVAILABLE_PER_SECOND)
+        self._warning = warning
+        self._warned = -math.inf
+
+    def may_be_told(self, now: float) -> bool:
+        """Count one more; False where there were too many of late."""
+        if self._bucket.pause(now) == 0.0:
+            return True
+        if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
+            self._warned = now
+            logger.warning(
+                "%s: those beyond %d, and %d a second, are answered 401 instead of 503",
+                self._warning,
+                MAX_UNAVAILABLE,
+                UNAVAILABLE_PER_SECOND,
+            )
+        return False
+
+
+class WaitingRoom:
+    """Bounds how many requests of a process wait for keys, and how many are told that keys can't be known.
+
+    `now` is monotonic, in seconds. Threads that meet here may count one request too many, never lose a place.
+    """
+
+    def __init__(self) -> None:
+        # By process: those who waited when a process forked never leave in the child.
+        self._waiting: dict[int, set[object]] = {}
+        self._unavailable = _Unavailable(
+            "too many access tokens name keys or issuers that can't be looked up now"
+        )
+
+    @contextmanager
+    def place(self) -> Generator[bool]:
+        """Hold a place while the block runs; yields False where there is none left."""
+        waiting = self._waiting.setdefault(os.getpid(), set())
+        if len(waiting) >= MAX_WAITING:
+            yield False
+            return
+        place = object()
+        waiting.add(place)
+        try:
+            yield True
+        finally:
+            waiting.discard(place)
+
+    def may_be_unavailable(self, now: float) -> bool:
+        """Count one more 503; False where there were too many of late."""
+        return self._unavailable.may_be_told(now)
+
+
+class MissingKeys:
+    """What was looked for in the newest set: asked for once more, it can't be there."""
+
+    def __init__(self) -> None:
+        # One value, so that threads never see what was looked for in another set.
+        self._looked: tuple[KeySet | None, set[str]] = (None, set())
+
+    def add(self, wanted: str, keys: KeySet) -> None:
+        """Remember that `wanted` is looked for in `keys`; forget what was looked for in an older set."""
+        newest, looked_for = self._looked
+        if newest is not keys:
+            looked_for = set()
+            self._looked = (keys, looked_for)
+        if len(looked_for) < MAX_MISSING:
+            looked_for.add(wanted)
+
+    def has(self, wanted: str, keys: KeySet | None) -> bool:
+        """Whether `wanted` was looked for in `keys`."""
+        newest, looked_for = self._looked
+        return newest is keys and wanted in looked_for
+
+
+class Admission:
+    """Counts the questions about unknown tokens, for all event loops of a process.
+
+    `now` is monotonic, in seconds. Questions are bounded in number and a second; those about tokens that turn
+    out to be active are given back, so that honest clients who come all at once, after a deploy, aren't held
+    up. Where most unknown tokens turn out to be made up, those who can't be served are answered 503 so often,
+    and then 401.
+    """
+
+    def __init__(self, *, per_second: int) -> None:
+        self._questions = Bucket(size=per_second, per_second=per_second)
+        self._unavailable = _Unavailable(
+            "too many unknown access tokens wait to be asked about, and most that came were not active"
+        )
+        self._made_up = 0.0
+
+    def pause(self, now: float) -> float:
+        """Count one more question and return 0.0, or return for how many seconds it must wait."""
+        return self._questions.pause(now)
+
+    def answered(self, *, active: bool) -> None:
+        """A question about an unknown token was answered."""
+        if active:
+            self._questions.give_back()
+        self._made_up += ((not active) - self._made_up) * _WEIGHT
+
+    def may_be_unavailable(self, now: float) -> bool:
+        """Whether one who can't be served is told so; False where made-up tokens bring it about too often."""
+        return self._made_up < _MANY or self._unavailable.may_be_told(now)
