@@ -6,7 +6,7 @@ What httpx2 and httpx read by themselves, of each answer that isn't streamed, is
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from dpop_middleware.client.libraries import installed
+from dpop_middleware.client.proofs import installed
 
 __all__ = ["aread_a_little", "aread_or_drop", "read_a_little", "read_or_drop"]
 
