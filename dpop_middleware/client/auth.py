@@ -20,6 +20,7 @@ from collections.abc import (
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from dpop_middleware._runtime import system_time
+from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import Proofs, can_repeat, installed
 from dpop_middleware.client.urls import OwnOrigins
@@ -147,11 +148,12 @@ class DPoPAuth(_Auth):
         while True:
             response = yield outgoing
             if self._proofs.needs_body(response):
-                response.read()
+                read_a_little(response)
             try:
                 outgoing = flow.send(response)
             except StopIteration:
                 return
+            read_or_drop(response)
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Authenticate one request of an async client; called by httpx2 and httpx."""
@@ -165,11 +167,12 @@ class DPoPAuth(_Auth):
         while True:
             response = yield outgoing
             if self._proofs.needs_body(response):
-                await response.aread()
+                await aread_a_little(response)
             try:
                 outgoing = flow.send(response)
             except StopIteration:
                 return
+            await aread_or_drop(response)
 
     def _flow(self, request: Any, token: str | None) -> Generator[Any, Any, None]:
         """Yield what to send, receive each response: the same for sync and async clients."""

@@ -235,6 +235,9 @@ def _percent_encoded(url: Any) -> Any:
 
 
 def _json(response: Any) -> object:
+    if not response.is_stream_consumed:
+        # Too long for an error.
+        return None
     try:
         return response.json()
     except (ValueError, RecursionError):  # not JSON, or nested too deep for Python

@@ -14,6 +14,7 @@ from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware._runtime import system_time
+from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import Proofs, can_repeat, installed, library_of
 from dpop_middleware.client.token_request import TokenRequestError
@@ -95,12 +96,14 @@ class DPoPTransport(_Transport):
         while True:
             response = inner.handle_request(outgoing)
             try:
-                if self._is_to_be_read(outgoing, response):
+                if outgoing in self._endpoints:
                     response.read()
+                    response = _in_memory(response, response.content)
+                elif self._for_apis.needs_body(response) and read_a_little(response):
                     response = _in_memory(response, response.content)
                 response.request = outgoing
                 outgoing = flow.send(response)
-                response.read()
+                read_or_drop(response)
             except StopIteration as end:
                 return end.value
             except BaseException:
@@ -115,12 +118,14 @@ class DPoPTransport(_Transport):
         while True:
             response = await inner.handle_async_request(outgoing)
             try:
-                if self._is_to_be_read(outgoing, response):
+                if outgoing in self._endpoints:
                     await response.aread()
+                    response = _in_memory(response, response.content)
+                elif self._for_apis.needs_body(response) and await aread_a_little(response):
                     response = _in_memory(response, response.content)
                 response.request = outgoing
                 outgoing = flow.send(response)
-                await response.aread()
+                await aread_or_drop(response)
             except StopIteration as end:
                 return end.value
             except BaseException:
@@ -142,9 +147,6 @@ class DPoPTransport(_Transport):
             if self._inner is None:
                 self._inner = getattr(library_of(request), default)()
             return self._inner
-
-    def _is_to_be_read(self, request: Any, response: Any) -> bool:
-        return request in self._endpoints or self._for_apis.needs_body(response)
 
     def _flow(self, request: Any) -> Generator[Any, Any, Any]:
         """Yield what to send, receive each response, return what the client gets."""

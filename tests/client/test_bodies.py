@@ -1,0 +1,144 @@
+"""Of a refusal no more is read than an error has: all four kinds of client against a real server."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
+from tests.support.clients import CHALLENGE, CLIENTS, JSON, Answer, Answering, Caller, Seen, caller, running
+
+KEY = DPoPKey.generate()
+PART = bytes(range(256)) * 64
+# Far more than all buffers on the way hold.
+PARTS = 4096
+
+pytestmark = pytest.mark.parametrize("kind", CLIENTS)
+
+
+class Endless:
+    """A server that refuses each request without nonce, by an answer that has (nearly) no end."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.most = 0
+        self.origin = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] == "/good":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"good"})
+            return
+        left = asyncio.ensure_future(receive())
+        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        for parts in range(PARTS):
+            if left.done():
+                break
+            await send({"type": "http.response.body", "body": PART, "more_body": True})
+            self.most = max(self.most, parts + 1)
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body"})
+        left.cancel()
+
+
+@pytest.fixture(scope="module")
+def served() -> Generator[Endless]:
+    server = Endless()
+    with running(server) as server.origin:
+        yield server
+
+
+@pytest.fixture
+def endless(served: Endless) -> Endless:
+    served.most = 0
+    return served
+
+
+@asynccontextmanager
+async def client_of(kind: str, way: str, origin: str) -> AsyncGenerator[Caller]:
+    """A client that uses a token at `origin`, by one of our two ways."""
+    if way == "auth":
+        async with caller(kind, auth=DPoPAuth(KEY, "token", origin=origin)) as client:
+            yield client
+    else:
+        headers = {"Authorization": "Bearer token"}
+        transport = DPoPTransport(KEY, origin=origin)
+        async with caller(kind, transport=transport, headers=headers) as client:
+            yield client
+
+
+async def beginning(client: Caller, answer: Any) -> bytes:
+    """The first of a streamed answer, which is closed then."""
+    if client.is_async:
+        async for part in answer.aiter_raw(100_000):
+            await answer.aclose()
+            return bytes(part)
+    for part in answer.iter_raw(100_000):
+        answer.close()
+        return bytes(part)
+    return b""
+
+
+@pytest.mark.parametrize("way", ["auth", "transport"])
+class TestOfAnEndlessRefusal:
+    async def test_what_comes_is_streamed_from_its_beginning(
+        self, kind: str, way: str, endless: Endless
+    ) -> None:
+        endless.headers = JSON | {"dpop-nonce": "n"}
+        async with client_of(kind, way, endless.origin) as client:
+            answer = await client.send(client.client.build_request("GET", endless.origin), stream=True)
+            assert (answer.status_code, answer.is_stream_consumed) == (401, False)
+            assert await beginning(client, answer) == (PART * 7)[:100_000]
+            assert answer.elapsed.total_seconds() > 0
+            assert (await client.request("GET", f"{endless.origin}/good")).content == b"good"
+        assert endless.most < PARTS
+
+    async def test_nothing_is_waited_for_where_the_request_goes_out_again(
+        self, kind: str, way: str, endless: Endless
+    ) -> None:
+        endless.headers = CHALLENGE | {"dpop-nonce": "n"}
+        async with client_of(kind, way, endless.origin) as client:
+            request = client.client.build_request("GET", endless.origin)
+            answer = await client.send(request, stream=True)
+            assert answer.status_code == 401
+            # The second refusal is the caller's.
+            assert await beginning(client, answer) == (PART * 7)[:100_000]
+        assert endless.most < PARTS
+
+
+@pytest.mark.parametrize("way", ["auth", "transport"])
+async def test_a_compressed_error_is_understood(kind: str, way: str, answering: Answering) -> None:
+    error = gzip.compress(b'{"error": "use_dpop_nonce"}')
+
+    def handler(seen: Seen) -> Answer:
+        if "nonce" in seen.proof:
+            return Answer()
+        return Answer(401, JSON | {"dpop-nonce": "n", "content-encoding": "gzip"}, error)
+
+    with answering(handler) as server:
+        async with client_of(kind, way, server.origin) as client:
+            answer = await client.request("GET", server.origin)
+    assert answer.status_code == 200
+    assert len(server.seen) == 2
+
+
+async def test_a_refusal_that_was_in_memory_from_the_beginning_stays_there(kind: str) -> None:
+    module: Any = httpx2 if kind.startswith("httpx2") else httpx
+    nonces: list[bool] = []
+
+    def answer(request: Any) -> Any:
+        nonces.append(bool(nonces))
+        headers = JSON | {"dpop-nonce": "n"}
+        return module.Response(200 if nonces[-1] else 401, headers=headers, json={"error": "use_dpop_nonce"})
+
+    transport = module.MockTransport(answer)
+    async with caller(kind, transport=transport, auth=DPoPAuth(KEY, "token")) as client:
+        answered = await client.request("GET", "https://api.example.com/")
+    assert (answered.status_code, nonces) == (200, [False, True])
