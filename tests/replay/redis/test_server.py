@@ -1,16 +1,21 @@
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.server import Server as WatchedServer
 from dpop_middleware.replay.redis.writer import Writer
+from tests.support.loop_clock import LoopClock
+from tests.support.proxy import Proxy
 from tests.support.replay import after_a_loss, answer, entry, standalone
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST, Cluster, Server, free_port
@@ -212,6 +217,92 @@ async def test_who_waits_for_an_opening_does_so_until_its_deadline(scripted: Scr
     with pytest.raises(TimeoutError, match="the connection is not yet open"):
         await server.ready(deadline=asyncio.get_running_loop().time() + 0.01, offset=None)
     await server.aclose()
+
+
+class Instant:
+    """A connection that answers at once, without any server."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.heed: object = None
+        self.has_ended = False
+
+    async def ask(self, data: bytes) -> bytes:
+        return b"redis_version:7.2.0\r\n"
+
+    async def put_away(self) -> None:
+        self.is_open = False
+
+
+async def test_an_opening_that_comes_to_no_end_has_a_second_beside_it(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, limits, given_up = LoopClock(monkeypatch), list[float](), list[float]()
+    connect = standalone(scripted.url).connect
+
+    async def as_if_away_at_first(timeout: float) -> Connection:
+        limits.append(timeout)
+        if len(limits) > 1:
+            return await connect(60.0)
+        try:
+            return await asyncio.Future()
+        finally:
+            given_up.append(timeout)
+
+    server = WatchedServer("here", as_if_away_at_first, Settings(), Sights(BUCKETS), None)
+    waiting = asyncio.ensure_future(server.ready(deadline=math.inf, offset=None))
+    await clock.until(lambda: limits == [1.0])
+    await clock.until_after(0.5, lambda: limits == [1.0, 0.5])
+    assert await waiting is server.connection
+    assert given_up == [1.0]
+    assert scripted.opened == 1
+    await server.aclose()
+
+
+async def test_of_two_openings_that_succeed_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made, second = LoopClock(monkeypatch), list[Any](), asyncio.Event()
+
+    async def both_at_once(timeout: float) -> Any:
+        made.append(Instant())
+        mine = made[-1]
+        if len(made) > 1:
+            second.set()
+        await second.wait()
+        return mine
+
+    server = WatchedServer("here", both_at_once, Settings(), Sights(BUCKETS), None)
+    waiting = asyncio.ensure_future(server.ready(deadline=math.inf, offset=None))
+    await clock.until(lambda: len(made) == 1)
+    clock.now += 0.6
+    assert await waiting is made[0]
+    assert [one.is_open for one in made] == [True, False]
+    await server.aclose()
+
+
+async def test_an_opening_ends_in_its_time_whatever_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, begun = LoopClock(monkeypatch), list[float]()
+
+    async def never(timeout: float) -> Connection:
+        begun.append(timeout)
+        return await asyncio.Future()
+
+    server = WatchedServer("here", never, Settings(), Sights(BUCKETS), None)
+    waiting = asyncio.ensure_future(server.ready(deadline=math.inf, offset=None))
+    await clock.until(lambda: len(begun) == 1)
+    await clock.until_after(0.5, lambda: len(begun) == 2)
+    await clock.until_after(0.5, waiting.done)
+    assert isinstance(waiting.exception(), TimeoutError)
+    await server.aclose()
+
+
+async def test_a_server_far_away_is_reached(server: Server) -> None:
+    async with Proxy(server.port) as far:
+        far.reply_delay = 0.15
+        store = RedisReplayStore.from_url(far.url, timeout=0.5)
+        async with asyncio.timeout(20):
+            while await answer(store, entry()) is not True:
+                await asyncio.sleep(0.01)
+        await store.aclose()
 
 
 async def test_closing_gives_up_opening() -> None:
