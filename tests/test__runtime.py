@@ -5,9 +5,14 @@ What not everybody needs is imported at its first use.
 
 import asyncio
 import inspect
+import pkgutil
 import subprocess
 import sys
 import time
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 
 import freezegun
 import pytest
@@ -15,7 +20,14 @@ import time_machine
 
 import dpop_middleware
 from dpop_middleware import JWTAccessTokenVerifier, ResourceServer, client, introspection, replay, tokens
-from dpop_middleware._runtime import aclose_parts, check_event_loop, importing, open_part, system_time
+from dpop_middleware._runtime import (
+    Deferred,
+    aclose_parts,
+    check_event_loop,
+    importing,
+    open_part,
+    system_time,
+)
 from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.errors import ConfigurationError
@@ -114,3 +126,51 @@ def test_the_redis_client_is_not_imported_without_its_store() -> None:
 def test_every_public_name_of_a_package_is_there_and_no_other_one(package: object) -> None:
     assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
     assert not hasattr(package, "Nothing")
+
+
+PUBLIC_MODULES = sorted(
+    module.name
+    for module in pkgutil.iter_modules(dpop_middleware.__path__)
+    if not module.name.startswith("_")
+)
+
+
+def annotated(thing: object) -> Iterator[object]:
+    """What of a public thing has annotations: a function, a class, and its methods and properties."""
+    if inspect.isfunction(thing):
+        yield thing
+    if not inspect.isclass(thing):
+        return
+    yield thing
+    for name, own in vars(thing).items():
+        if not name.startswith("_") or name in ("__init__", "__call__"):
+            function = own.fget if isinstance(own, property) else getattr(own, "__func__", own)
+            if inspect.isfunction(function):
+                yield function
+
+
+@pytest.mark.parametrize("module", ["", "testing.conformance", "testing.fixtures", *PUBLIC_MODULES])
+def test_frameworks_and_documentation_tools_can_resolve_every_public_type_hint(module: str) -> None:
+    found = import_module(f"dpop_middleware.{module}".rstrip("."))
+    things = [getattr(found, name) for name in found.__all__]
+    assert things
+    for thing in things:
+        for each in annotated(thing):
+            typing.get_type_hints(each)
+
+
+def test_a_deferred_module_is_imported_when_it_is_asked_for_a_class() -> None:
+    assert Deferred("dpop_middleware.checks").Check is dpop_middleware.checks.Check
+
+
+def test_nobody_has_an_instance_of_a_class_whose_library_is_missing() -> None:
+    missing = Deferred("no_such_library")
+    assert missing.Client is typing.Never
+    assert not hasattr(missing, "__wrapped__")
+
+
+def test_what_a_library_of_others_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "library_with_a_hole.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        Deferred("library_with_a_hole").Client  # noqa: B018 - the look-up is what is tested

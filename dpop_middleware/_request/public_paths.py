@@ -12,9 +12,9 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = ["PublicPaths"]
 
 # What a router, a proxy or a file system could read in another way than the comparison below does: a dot
-# segment, an empty segment, a backslash, a control character, a percent sign that is left after decoding,
-# half of a surrogate pair.
-_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
+# segment, also with parameters (RFC 3986 section 3.3), which some take off first, an empty segment, a
+# backslash, a control character, a percent sign that is left after decoding, half of a surrogate pair.
+_AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:[/;]|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
 # The same before decoding: an encoded dot, slash, percent sign or backslash; what some cut off as a fragment.
 _AMBIGUOUS_RAW = re.compile(rb"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\#]|%2e|%2f|%25|%5c", re.IGNORECASE)
 # A root path that looks the same decoded and percent-encoded, and that every router takes off alike.

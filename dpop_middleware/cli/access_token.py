@@ -33,6 +33,8 @@ _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
 _DOTS_OF_A_JWT = 2
 _REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
+# Seconds; a person waits longer than a request.
+_PATIENCE = 10.0
 _DEFAULTS: Mapping[str, Any] = MappingProxyType(JWTAccessTokenVerifier.__init__.__kwdefaults__ or {})
 
 
@@ -275,6 +277,8 @@ def _asking(
         endpoint=None if args.introspection == "issuer" else args.introspection,
         required_claims=required,
         clock=lambda: now,
+        timeout=_PATIENCE,
+        patience=_PATIENCE,
         insecure_http_hosts=checked_hosts(args.insecure_http_host or ()),
         **claims,
     )

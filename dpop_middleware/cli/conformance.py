@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
+from dpop_middleware._options import seconds
 from dpop_middleware._runtime import system_time
 from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console
 from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
@@ -34,6 +35,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ca", metavar="FILE", help="trust these CAs too, PEM; SSL_CERT_FILE and SSL_CERT_DIR are honoured"
     )
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for one case, 0.1 to 600; default: 60"
+    )
     parser.add_argument("--insecure-http", action="store_true", help=INSECURE_HTTP)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -59,7 +63,8 @@ def _run(args: Namespace, console: Console) -> int:
         transport=None if trusted is None else lambda: _transport(trusted),
     )
     check_destination(args.url, insecure_http=args.insecure_http)
-    return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json))
+    patience = seconds("--timeout", args.timeout, minimum=0.1, maximum=600)
+    return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json, patience=patience))
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext | None:

@@ -15,21 +15,23 @@ from dpop_middleware.testing.target import Target
 __all__ = ["drive"]
 
 _FIRST: Final = "honest"
-# Seconds for one case, so that a server whose answers never end is one that gives none.
-_PATIENCE: Final = 60.0
 _MARKS: Final = MappingProxyType(
     {"passed": FindingState.PASSED, "failed": FindingState.FAILED, "skipped": FindingState.NOT_JUDGED}
 )
 
 
-async def drive(target: Target, console: Console, *, only: Collection[str], in_json: bool) -> int:
+async def drive(
+    target: Target, console: Console, *, only: Collection[str], in_json: bool, patience: float
+) -> int:
     """Run the cases that `only` names, by default all, the honest one first; return the exit status.
+
+    `patience` are the seconds for one case, so that a server whose answers never end is one that gives none.
 
     Raises CommandError for a case that doesn't exist, and where `target` gives no answer.
     """
     cases = _chosen(only, leave_out=target.leave_out)
     try:
-        outcomes = await _run_cases(cases, target, console, quiet=in_json)
+        outcomes = await _run_cases(cases, target, console, quiet=in_json, patience=patience)
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         reason = str(error) or type(error).__name__
         raise CommandError(f"{target.url} gives no answer: {reason}", status=3) from error
@@ -45,13 +47,13 @@ def _chosen(only: Collection[str], *, leave_out: Collection[str]) -> list[Case]:
 
 
 async def _run_cases(
-    cases: Sequence[Case], target: Target, console: Console, *, quiet: bool
+    cases: Sequence[Case], target: Target, console: Console, *, quiet: bool, patience: float
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for number, case in enumerate(cases, start=1):
         console.progress(f"{number} of {len(cases)}: {case.name}")
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 outcome = await run_case(case, target)
         finally:
             console.progress("")

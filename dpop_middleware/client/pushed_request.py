@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict, Unpack
 
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import (
     NO_PARAMETERS,
@@ -23,6 +24,8 @@ from dpop_middleware.client.key import DPoPKey
 if TYPE_CHECKING:
     import httpx
     import httpx2
+else:
+    httpx, httpx2 = Deferred("httpx"), Deferred("httpx2")
 
 __all__ = [
     "PushedAuthorizationRequest",

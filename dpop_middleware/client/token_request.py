@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, TypedDict, Unpack
 
 from dpop_middleware import _options
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.form_request import (
@@ -22,6 +23,8 @@ from dpop_middleware.client.proofs import is_token
 if TYPE_CHECKING:
     import httpx
     import httpx2
+else:
+    httpx, httpx2 = Deferred("httpx"), Deferred("httpx2")
 
 __all__ = [
     "AuthorizationCode",

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import system_time
+from dpop_middleware._runtime import Deferred, system_time
 from dpop_middleware.client.token_request import (
     ClientCredentials,
     Grant,
@@ -23,6 +23,8 @@ from dpop_middleware.client.token_request import (
 if TYPE_CHECKING:
     import httpx
     import httpx2
+else:
+    httpx, httpx2 = Deferred("httpx"), Deferred("httpx2")
 
 __all__ = ["TokenSource"]
 

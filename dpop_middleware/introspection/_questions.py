@@ -29,8 +29,7 @@ __all__ = ["NoAnswer", "Outlook", "Questions"]
 
 logger = logging.getLogger(__name__)
 
-# For how long a request waits, as for keys; and a question about an unknown token for its turn.
-PATIENCE: Final = 1.0
+# For how many seconds a question about an unknown token waits for its turn.
 TURN: Final = 1.0
 # So many questions of one kind may be under way or wait.
 MAX_QUESTIONS: Final = 1000
@@ -70,7 +69,7 @@ class Questions:
     """Asks one endpoint on behalf of requests; `judge` turns an answer into a token or raises.
 
     `places` is how many questions about unknown tokens may be on their way at once, `timeout` the seconds in
-    which one must be over.
+    which one must be over, `patience` the seconds for which a request waits for it.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class Questions:
         outlook: Outlook,
         places: int,
         timeout: float,
+        patience: float,
     ) -> None:
         self._endpoint = endpoint
         self._judge = judge
@@ -90,6 +90,7 @@ class Questions:
         self._admission = admission
         self._outlook = outlook
         self._timeout = timeout
+        self._patience = patience
         self._places = asyncio.Semaphore(places)
         self._tasks: dict[bytes, asyncio.Task[Verdict | NoAnswer]] = {}
         self._waiting: set[bytes] = set()
@@ -106,7 +107,7 @@ class Questions:
             self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
 
     async def ask(self, token: str, digest: bytes) -> Verdict | NoAnswer:
-        """Return the verdict on `token`, whose SHA-256 is `digest`; waits for a second at most."""
+        """Return the verdict on `token`, whose SHA-256 is `digest`."""
         task = self._tasks.get(digest)
         if task is None:
             known = self._verdicts.is_known(digest)
@@ -116,15 +117,17 @@ class Questions:
             task = asyncio.create_task(self._question(token, digest, known), name="dpop introspection")
             self._tasks[digest] = task
             task.add_done_callback(lambda _: self._tasks.pop(digest, None))
-        await asyncio.wait({task}, timeout=PATIENCE)
+        await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
-            return NoAnswer(reason="no answer within a second", of_made_up=digest in self._waiting)
+            return NoAnswer(
+                reason=f"no answer within {self._patience:g} s", of_made_up=digest in self._waiting
+            )
         return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
 
     async def probe(self, token: str) -> str | None:
         """Ask about a token that nobody issued; returns what is wrong, None where the endpoint is well."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._judge(await self._endpoint.ask(token))
         except InvalidToken:
             self._outlook.succeeded()

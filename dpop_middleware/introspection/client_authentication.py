@@ -10,12 +10,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import quote_plus
 
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 
 if TYPE_CHECKING:
-    from dpop_middleware.client.auth import TokenOption
+    from dpop_middleware.client import auth
+else:
+    auth = Deferred("dpop_middleware.client.auth")
 
 __all__ = [
     "BoundToken",
@@ -103,7 +106,7 @@ class BoundToken:
     """
 
     key: DPoPKey
-    token: "TokenOption" = field(repr=False)
+    token: "auth.TokenOption" = field(repr=False)
 
     def __post_init__(self) -> None:
         _require_key(self.key)

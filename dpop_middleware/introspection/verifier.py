@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from dpop_middleware import _options as options
@@ -81,7 +82,7 @@ class IntrospectionVerifier:
       the epoch.
     - `active_lifetime`: seconds for which an answer "active" counts, until `exp` at most: so long is a
       revoked token still accepted. `inactive_lifetime`: seconds for which "not active" counts.
-    - `timeout`: seconds in which one question must be answered. No request waits longer than one second.
+    - `timeout`: seconds in which one question must be answered; `patience`: for how many a request waits.
     - `max_connections`: how many connections each event loop keeps, at least 2; unknown tokens have half.
     - `max_unknown_per_second`: how many questions a second may be about tokens that turn out to be made up.
     - `max_cached_tokens`, `max_cached_bytes`: how many active tokens are remembered.
@@ -113,6 +114,7 @@ class IntrospectionVerifier:
         active_lifetime: float = 30,
         inactive_lifetime: float = 5,
         timeout: float = 2,
+        patience: float = 1,
         max_connections: int = 20,
         max_unknown_per_second: int = 50,
         max_cached_tokens: int = 10_000,
@@ -142,6 +144,8 @@ class IntrospectionVerifier:
             ),
             accept_missing_audience=options.flag("accept_missing_audience", accept_missing_audience),
         )
+        self._timeout = options.seconds("timeout", timeout, minimum=0.1, maximum=60)
+        self._patience = options.seconds("patience", patience, minimum=0.1, maximum=60)
         context = checked_ssl_context(ssl_context)
         self._signed: SignedAnswers | None = None
         if options.flag("signed_answers", signed_answers):
@@ -152,7 +156,7 @@ class IntrospectionVerifier:
                 keys=issuer_keys(
                     jwks,
                     issuer=issuer,
-                    lifetimes=Lifetimes(),
+                    lifetimes=Lifetimes(patience=self._patience),
                     clock=clock,
                     insecure_http_hosts=hosts,
                     fetching=Fetching(ssl_context=context),
@@ -165,13 +169,10 @@ class IntrospectionVerifier:
             )
         elif jwks is not None:
             raise ConfigurationError("jwks is for answers that are signed: set signed_answers=True too")
+        lifetime = partial(options.seconds, minimum=0, maximum=_LONGEST_LIFETIME)
         self._verdicts = Verdicts(
-            active_lifetime=options.seconds(
-                "active_lifetime", active_lifetime, minimum=0, maximum=_LONGEST_LIFETIME
-            ),
-            inactive_lifetime=options.seconds(
-                "inactive_lifetime", inactive_lifetime, minimum=0, maximum=_LONGEST_LIFETIME
-            ),
+            active_lifetime=lifetime("active_lifetime", active_lifetime),
+            inactive_lifetime=lifetime("inactive_lifetime", inactive_lifetime),
             max_tokens=options.whole_number("max_cached_tokens", max_cached_tokens),
             max_bytes=options.whole_number("max_cached_bytes", max_cached_bytes),
             clock=clock,
@@ -180,7 +181,6 @@ class IntrospectionVerifier:
             per_second=options.whole_number("max_unknown_per_second", max_unknown_per_second, minimum=1)
         )
         self._outlook = Outlook()
-        self._timeout = options.seconds("timeout", timeout, minimum=0.1, maximum=60)
         self._endpoint = EndpointOptions(
             issuer=issuer,
             url=endpoint,
@@ -191,9 +191,7 @@ class IntrospectionVerifier:
             ssl_context=context or ssl.create_default_context(),
             max_connections=options.whole_number("max_connections", max_connections, minimum=2),
         )
-        self._questions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Questions] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._questions = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Questions]()
         warn_of_plain_http(hosts)
 
     @property
@@ -215,7 +213,7 @@ class IntrospectionVerifier:
         """Return what a token stands for, from an answer that is recent enough or from a new one.
 
         Raises `errors.InvalidToken` when it isn't active or isn't for us, and `errors.Unavailable` when that
-        can't be known now, for which it waits a second at most. Who presents the token is not checked:
+        can't be known now, for which it waits `patience` at most. Who presents the token is not checked:
         compare `jkt` with the key of the proof.
         """
         if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
@@ -235,7 +233,7 @@ class IntrospectionVerifier:
         self._asking().open()
 
     async def health(self) -> IntrospectionHealth:
-        """Return how the endpoint is, for readiness probes; it waits for a second or two at most.
+        """Return how the endpoint is, for readiness probes; it waits for `patience` at most.
 
         Where it gave no usable answer in the last ten seconds it is asked about a token that nobody issued.
         """
@@ -273,6 +271,7 @@ class IntrospectionVerifier:
                 outlook=self._outlook,
                 places=self._endpoint.max_connections // 2,
                 timeout=self._timeout,
+                patience=self._patience,
             )
         return questions
 

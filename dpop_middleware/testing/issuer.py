@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from dpop_middleware import _options, client
 from dpop_middleware._runtime import system_time
@@ -25,8 +25,6 @@ from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
 __all__ = ["ABSENT", "Absent", "TestIssuer", "encode_jws", "merged"]
 
-if TYPE_CHECKING:
-    from dpop_middleware.client.auth import DPoPAuth
 
 _ISSUER = "https://auth.example.test"
 
@@ -204,7 +202,7 @@ class TestIssuer:
         origin: str | Iterable[str] | None = None,
         follow_redirects: bool = False,
         **token: Any,
-    ) -> "DPoPAuth":
+    ) -> "client.DPoPAuth":
         """Return the `auth=` of a client with a token of this issuer, bound to `key` or a new key.
 
         It works with Starlette's TestClient and the clients of httpx2 and httpx. `token` are further

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from dpop_middleware._options import refused, strings
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.testing.issuer import TestIssuer
 
 __all__ = ["ASGIApp", "Target", "lifespan"]
 
 if TYPE_CHECKING:
-    # The command imports this module, with or without httpx2.
     import httpx2
+else:
+    httpx2 = Deferred("httpx2")  # the command imports this module, with or without httpx2
+
 Message: TypeAlias = MutableMapping[str, Any]
 ASGIApp: TypeAlias = Callable[..., Awaitable[None]]
 

@@ -13,7 +13,7 @@ begin half a `cooldown` apart, so that half of what a request may wait is left f
 looked for in a set in vain is known to be missing for as long, and no longer: a stranger may name a key
 before the issuer has it.
 
-No request waits longer than a second; the fetch goes on without it.
+No request waits longer than `patience`, a second; the fetch goes on without it.
 
 Each fetch that succeeds replaces the whole set, so a key that left it stops being trusted. After a failure
 the next attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it
@@ -46,8 +46,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_DELAY = 60.0
 # Where requests can't be judged before the issuer answers again.
 _LONGEST_DELAY_WHEN_WANTED = 5.0
-# For how long a request waits, and what must be left of that when a fetch begins.
-_PATIENCE = 1.0
+# What must be left of a request's patience when a fetch begins.
 _FOR_THE_FETCH = 0.25
 _CLOSING_TIME = 1.0
 
@@ -60,12 +59,14 @@ class Lifetimes(NamedTuple):
     - `cooldown`: in which at most two fetches are made for keys that tokens name and the set lacks; such a
       key is remembered as missing for half of it.
     - `timeout`: in which one fetch, discovery included, must be over.
+    - `patience`: for which a request waits for one.
     """
 
     lifetime: float = 300.0
     max_age: float = 86400.0
     cooldown: float = 1.0
     timeout: float = 5.0
+    patience: float = 1.0
 
 
 class _Moment(NamedTuple):
@@ -145,7 +146,7 @@ class RemoteKeySource:
         return None if idle or age >= self._lifetimes.max_age else state.keys
 
     async def load(self) -> KeySet:
-        """Return the keys to use now and wait for a fetch if need be, for a second at most.
+        """Return the keys to use now and wait for a fetch if need be.
 
         Raises Unavailable when there are none and the issuer gives none.
         """
@@ -157,7 +158,7 @@ class RemoteKeySource:
             flight = self._start(state)
             with self._room.place() as admitted:
                 if admitted:
-                    await self._landing(flight, patience=_PATIENCE)
+                    await self._landing(flight, patience=self._lifetimes.patience)
         state = self._state
         if state.keys is None or self._age(state.fetched) >= self._lifetimes.max_age:
             raise self._unavailable(state)
@@ -168,7 +169,7 @@ class RemoteKeySource:
 
         Known is what was fetched after `since`, which is when the request came, and what was looked for in
         `keys` a moment ago. `keys` are returned too where too many wait, or too many were told that it can't
-        be known. Raises Unavailable when the issuer doesn't answer within a second: it may have the key.
+        be known. Raises Unavailable when the issuer doesn't answer in time: it may have the key.
         """
         state = self._state
         if state.keys is not keys and state.keys is not None:
@@ -180,14 +181,14 @@ class RemoteKeySource:
             return keys
         with self._room.place() as admitted:
             if admitted:
-                await self._change_of(keys, patience=_PATIENCE - (self._monotonic() - since))
+                await self._change_of(keys, patience=since + self._lifetimes.patience - self._monotonic())
         state = self._state
         if state.keys is keys and self._room.may_be_unavailable(self._monotonic()):
             raise self._unavailable(state)
         return state.keys or keys
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the keys are; waits for a fetch for a second at most where there are none to use."""
+        """Return how the keys are; waits for a fetch where there are none to use."""
         with contextlib.suppress(Unavailable):
             await self.load()
         state = self._state
@@ -291,7 +292,7 @@ class RemoteKeySource:
     def _hangs(self) -> bool:
         """Whether a fetch is under way for which requests have waited already."""
         flight = self._flights.get(os.getpid())
-        return flight is not None and self._monotonic() - flight.started >= _PATIENCE
+        return flight is not None and self._monotonic() - flight.started >= self._lifetimes.patience
 
     async def _landing(self, flight: _Flight, *, patience: float) -> None:
         with contextlib.suppress(TimeoutError):

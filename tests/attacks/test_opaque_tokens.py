@@ -22,16 +22,11 @@ from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from dpop_middleware.testing import TestIssuer
 from tests.support.clients import NO_AUTHORITIES
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, be_patient, issuing
+from tests.support.introspection_server import API, PATIENT, IssuerOfOpaqueTokens, Question, issuing
 from tests.support.reader import readers_app
 
 KEY, THIEF = DPoPKey.generate(), DPoPKey.generate()
 URL = f"{API}/notes"
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_patient(monkeypatch)
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ class Api:
 
     def __init__(self, issuer: IssuerOfOpaqueTokens, **options: Any) -> None:
         self.jwts = TestIssuer(audience=API)
-        more: dict[str, Any] = {"timeout": 60, "ssl_context": NO_AUTHORITIES, **options}
+        more: dict[str, Any] = {**PATIENT, "ssl_context": NO_AUTHORITIES, **options}
         self.verifier = IntrospectionVerifier(
             issuer=issuer.origin,
             audience=API,

@@ -1,5 +1,6 @@
 """`explain` judges a request with an opaque token, by a saved answer or by the endpoint's own."""
 
+import asyncio
 import json
 import sys
 import time
@@ -13,15 +14,14 @@ from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.command import Ran, run
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, be_patient, issuing
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, issuing
 
 URL = f"{API}/notes"
 KEY = DPoPKey.generate()
 
 
 @pytest.fixture
-def issuer(monkeypatch: pytest.MonkeyPatch) -> Iterator[IssuerOfOpaqueTokens]:
-    be_patient(monkeypatch)
+def issuer() -> Iterator[IssuerOfOpaqueTokens]:
     with issuing() as issuer:
         yield issuer
 
@@ -147,6 +147,17 @@ def test_the_endpoint_is_asked(
     (question,) = issuer.asked
     assert ("client_secret" in question.form) is bool(post)
     assert failed(explained("made-up", *where, *secret, *post)) == "token_active"
+
+
+def test_a_person_waits_longer_for_the_endpoint_than_a_request_would(
+    issuer: IssuerOfOpaqueTokens, secret: tuple[str, ...]
+) -> None:
+    async def slow(_: Question) -> None:
+        await asyncio.sleep(2.5)
+
+    issuer.behaves = slow
+    where = ("--issuer", issuer.origin, "--introspection", issuer.endpoint)
+    assert outcomes(explained(issuer.issue(KEY.jkt), *where, *secret))["token_active"] == "passed"
 
 
 def test_an_endpoint_that_can_not_be_asked(issuer: IssuerOfOpaqueTokens, secret: tuple[str, ...]) -> None:

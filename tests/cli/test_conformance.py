@@ -149,11 +149,10 @@ def test_a_server_without_an_answer_is_status_3(key_file: str, unused_port: int)
     assert ran.err.count("\n") == 1
 
 
-def test_an_answer_without_an_end_is_none(key_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpop_middleware.cli.drive._PATIENCE", 0.2)
+def test_an_answer_without_an_end_is_none(key_file: str) -> None:
     with IssuerServer() as server:
         server.handlers["/notes"] = lambda _: drip(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 10_000, pause=0.05)
-        ran = driven(f"{server.origin}/notes", key_file)
+        ran = driven(f"{server.origin}/notes", key_file, "--timeout", "0.2")
     assert (ran.status, ran.out) == (3, "")
     assert "/notes gives no answer: TimeoutError" in ran.err
 
@@ -177,6 +176,11 @@ def unused_port() -> int:
         ("http://api.example.test/notes", (), "the token would be sent unencrypted: use https"),
         ("https://api.example.test/", ("--method", "G T"), "the method is not an HTTP method name"),
         ("https://api.example.test/", ("--only", "nothing"), "there is no case nothing: choose from "),
+        (
+            "https://api.example.test/",
+            ("--timeout", "0"),
+            "--timeout takes a finite number of seconds, from 0.1",
+        ),
         ("https://api.example.test/", ("--leave-out", "\x1b"), "there is no case \\x1b: choose from "),
         ("https://api.example.test/", ("--token", "a b"), "--token is no access token"),
         ("https://api.example.test/", ("--key", "/nowhere"), "--key can't read /nowhere"),

@@ -8,12 +8,7 @@ import pytest
 
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from tests.support.clients import NO_AUTHORITIES
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, be_patient, issuing
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_patient(monkeypatch)
+from tests.support.introspection_server import API, PATIENT, IssuerOfOpaqueTokens, issuing
 
 
 @pytest.fixture
@@ -32,8 +27,8 @@ async def verifier(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[Callable[..., 
                 "audience": API,
                 "client_authentication": ClientSecretBasic(client_id="api", client_secret="s3cret:/+"),
                 "endpoint": issuer.endpoint,
-                "timeout": 60,
                 "ssl_context": NO_AUTHORITIES,
+                **PATIENT,
             }
             made = IntrospectionVerifier(**(usual | options))
             stack.push_async_callback(made.aclose)

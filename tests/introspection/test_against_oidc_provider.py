@@ -27,6 +27,7 @@ from dpop_middleware.client import (
     pkce_pair,
 )
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier, PrivateKeyJWT
+from tests.support.introspection_server import PATIENT
 from tests.support.node import OIDCProvider, oidc_provider, signing_key
 from tests.support.oidc_login import code_from
 from tests.support.reader import readers_app
@@ -50,7 +51,7 @@ def protected(provider: OIDCProvider, **options: Any) -> ResourceServer:
         "issuer": provider.issuer,
         "audience": RESOURCE,
         "client_authentication": US,
-        "timeout": 60,
+        **PATIENT,
     }
     return ResourceServer(
         verifier=JWTOrOpaqueVerifier(

@@ -40,6 +40,7 @@ def anybody() -> ssl.SSLContext:
         ({"active_lifetime": -1}, "active_lifetime takes a finite number of seconds, from 0 to 3600"),
         ({"inactive_lifetime": 4000}, "inactive_lifetime takes a finite number"),
         ({"timeout": 0}, "timeout takes a finite number of seconds, from 0.1 to 60"),
+        ({"patience": 61}, "patience takes a finite number of seconds, from 0.1 to 60"),
         ({"clock_skew": 301}, "clock_skew takes"),
         ({"clock": 7}, "clock takes a function"),
         ({"max_connections": 1}, "max_connections takes a whole number of at least 2"),

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import time
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import pytest
@@ -21,7 +22,7 @@ from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.jose import base64url
 from tests.support.servers import serving
 
-__all__ = ["API", "IssuerOfOpaqueTokens", "Question", "be_patient", "issuing", "refusal", "signed_jwt"]
+__all__ = ["API", "PATIENT", "IssuerOfOpaqueTokens", "Question", "issuing", "refusal", "signed_jwt"]
 
 API = "https://api.example.test"
 
@@ -116,11 +117,8 @@ class IssuerOfOpaqueTokens:
         )
 
 
-def be_patient(patch: pytest.MonkeyPatch) -> None:
-    """Let requests wait for answers as long as a busy machine takes; a test of the waiting says otherwise."""
-    patch.setattr("dpop_middleware.introspection._questions.PATIENCE", 60.0)
-    patch.setitem(IntrospectionVerifier.__init__.__kwdefaults__ or {}, "timeout", 60.0)
-    patch.setattr("dpop_middleware.tokens.remote_key_source._PATIENCE", 60.0)
+# Requests wait for answers as long as a busy machine takes; a test of the waiting says otherwise.
+PATIENT: Final = MappingProxyType({"timeout": 60.0, "patience": 60.0})
 
 
 @contextmanager

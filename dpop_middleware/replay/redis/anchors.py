@@ -18,7 +18,7 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, is_of_da
 __all__ = ["Anchor", "Sight", "Sights", "Standing", "is_moved", "lost_by", "new_anchor"]
 
 # Workers that start together on a new cluster find what the first of them has written so far.
-FIRST_START_TAKES = 10.0
+_FIRST_START_TAKES = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class Sights:
             return False
         if self._first_begun == math.inf:
             return True
-        return info.time is not None and info.time - self._first_begun < FIRST_START_TAKES
+        return info.time is not None and info.time - self._first_begun < _FIRST_START_TAKES
 
     def doubt(self, bucket: int, learned_at: float) -> float:
         """The moment before which entries of `bucket` may be missing by a loss that we learned of.
