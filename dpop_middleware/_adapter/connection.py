@@ -170,15 +170,21 @@ class Connection:
         recalled = outcome is not None
         if outcome is None:
             started, policy = time.perf_counter(), resource_server.policy
+            # To raise a refusal costs more than to return it; but a `verify` of one's own may check more.
+            is_usual = type(resource_server).verify is ResourceServer.verify
             self._turns[key] = None
             try:
-                outcome = await resource_server.verification.judge(request, policy, started=started)
+                outcome = await (
+                    resource_server.verification.judge(request, policy, started=started)
+                    if is_usual
+                    else _verdict_of(resource_server, request)
+                )
             finally:
                 turn = self._turns.pop(key)
                 if turn is not None:
                     turn.set()
             self._outcomes[key] = request, resource_server, outcome
-            if isinstance(outcome, DPoPError):
+            if is_usual and isinstance(outcome, DPoPError):
                 resource_server.report(outcome, request, started=started)
         if isinstance(outcome, DPoPError):
             return self._refused(outcome, resource_server)
@@ -230,6 +236,16 @@ class Connection:
         ):
             return outcome
         return None
+
+
+async def _verdict_of(
+    resource_server: ResourceServer, request: ResourceRequest
+) -> Authentication | DPoPError:
+    try:
+        return await resource_server.verify(request)
+    except DPoPError as error:
+        # Its traceback holds this frame.
+        return error.with_traceback(None)
 
 
 def check_scope_type(scope: Scope) -> None:
