@@ -62,7 +62,7 @@ def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class Deferred:
-    """A module of which annotations in quotes speak, imported when somebody resolves them.
+    """A module that is imported when somebody looks at it: code that only some run, or annotations in quotes.
 
     So `typing.get_type_hints`, and the tools that call it, know what type checkers know. Of a library that
     isn't installed every class is `Never`: nobody has an instance.
