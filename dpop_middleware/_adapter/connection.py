@@ -5,7 +5,6 @@ What every framework adapter does alike is here, and nothing is decided: a conne
 """
 
 import asyncio
-import time
 from typing import Protocol
 
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
@@ -169,23 +168,18 @@ class Connection:
         outcome = self._recall(key, request, resource_server) if key in self._outcomes else None
         recalled = outcome is not None
         if outcome is None:
-            started, policy = time.perf_counter(), resource_server.policy
-            # To raise a refusal costs more than to return it; but a `verify` of one's own may check more.
-            is_usual = type(resource_server).verify is ResourceServer.verify
             self._turns[key] = None
             try:
-                outcome = await (
-                    resource_server.verification.judge(request, policy, started=started)
-                    if is_usual
-                    else _verdict_of(resource_server, request)
-                )
+                # Not past it: a server of one's own may check more there.
+                outcome = await resource_server.verify(request)
+            except DPoPError as error:
+                # Its traceback holds this frame, and so the connection.
+                outcome = error.with_traceback(None)
             finally:
                 turn = self._turns.pop(key)
                 if turn is not None:
                     turn.set()
             self._outcomes[key] = request, resource_server, outcome
-            if is_usual and isinstance(outcome, DPoPError):
-                resource_server.report(outcome, request, started=started)
         if isinstance(outcome, DPoPError):
             return self._refused(outcome, resource_server)
         try:
@@ -236,16 +230,6 @@ class Connection:
         ):
             return outcome
         return None
-
-
-async def _verdict_of(
-    resource_server: ResourceServer, request: ResourceRequest
-) -> Authentication | DPoPError:
-    try:
-        return await resource_server.verify(request)
-    except DPoPError as error:
-        # Its traceback holds this frame.
-        return error.with_traceback(None)
 
 
 def check_scope_type(scope: Scope) -> None:

@@ -144,6 +144,8 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
         issuer=issuer,
         audience=audiences,
         jwks=_jwks(args.jwks, inputs),
+        jwks_timeout=_PATIENCE,
+        jwks_patience=_PATIENCE,
         token_types=types,
         required_claims=required,
         clock=lambda: now,

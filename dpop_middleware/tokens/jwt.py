@@ -75,7 +75,8 @@ class JWTAccessTokenVerifier:
     - `jwks_cooldown`: seconds, at least 1, in which at most two fetches are made for keys that tokens name
       and the set lacks; such a key is remembered as missing for half of it. With more than 1.5, some requests
       are answered 503 while keys rotate.
-    - `jwks_timeout`: seconds in which one fetch, discovery included, must be over.
+    - `jwks_timeout`: seconds in which one fetch, discovery included, must be over. `jwks_patience`: for how
+      many a request waits for it.
     - `ssl_context`: for private CAs; it must check certificates and host names.
     - `jwks_proxy`: the http URL of an egress proxy for https URLs, or `"environment"` for `HTTPS_PROXY` and
       `NO_PROXY`; None uses none, whatever the environment says.
@@ -109,6 +110,7 @@ class JWTAccessTokenVerifier:
         jwks_max_age: float = _DAY,
         jwks_cooldown: float = 1,
         jwks_timeout: float = 5,
+        jwks_patience: float = 1,
         ssl_context: ssl.SSLContext | None = None,
         jwks_proxy: str | None = None,
         jwks_headers: Mapping[str, str] | None = None,
@@ -138,6 +140,7 @@ class JWTAccessTokenVerifier:
             max_age=options.seconds("jwks_max_age", jwks_max_age, minimum=lifetime, maximum=_DAY),
             cooldown=options.seconds("jwks_cooldown", jwks_cooldown, minimum=1, maximum=_DAY),
             timeout=options.seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
+            patience=options.seconds("jwks_patience", jwks_patience, minimum=0.1, maximum=60),
         )
         self._signing_keys = SigningKeys()
         self._source = issuer_keys(
@@ -194,8 +197,8 @@ class JWTAccessTokenVerifier:
         A token that was verified before costs a lookup; its times and its key are judged again.
 
         Raises `errors.InvalidToken` when it isn't valid here and `errors.Unavailable` when the issuer's keys
-        can't be fetched now, for which it waits a second at most. Who presents the token is not checked:
-        compare `jkt` with the key of the proof.
+        can't be fetched now, for which it waits `jwks_patience` at most. Who presents the token is not
+        checked: compare `jkt` with the key of the proof.
         """
         if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
@@ -229,7 +232,7 @@ class JWTAccessTokenVerifier:
         self._source.open()
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the issuer's keys are, for readiness probes; it waits for a second at most."""
+        """Return how the issuer's keys are, for readiness probes; it waits for `jwks_patience` at most."""
         return await self._source.health()
 
     async def aclose(self) -> None:

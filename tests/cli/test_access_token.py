@@ -96,6 +96,17 @@ def test_keys_are_found_by_the_issuers_metadata() -> None:
     assert shown["token_iss"] == shown["token_signature"] == "passed"
 
 
+def test_a_person_waits_longer_for_the_issuers_keys_than_a_request_would() -> None:
+    with IssuerServer() as server:
+        issuer = TestIssuer(server.origin, clock=lambda: NOW)
+        server.publish(issuer.jwks())
+        keys = server.handlers["/jwks"]
+        # Long after a request would have been answered 503.
+        server.handlers["/jwks"] = lambda asked: [1.5, *keys(asked)]
+        ran = explained(issuer.token(jkt=KEY.jkt), "--issuer", server.origin, "--json")
+    assert outcomes(ran)["token_signature"] == "passed"
+
+
 def test_a_plain_http_host_must_be_named() -> None:
     token = ISSUER.token(jkt=KEY.jkt, iss="http://auth.internal")
     ran = explained(token)

@@ -530,6 +530,7 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
         ({"jwks_max_age": 299}, "jwks_max_age takes a finite number of seconds, from 300 to 86400"),
         ({"jwks_cooldown": 0}, "jwks_cooldown takes a finite number of seconds, from 1"),
         ({"jwks_timeout": 0}, r"jwks_timeout takes a finite number of seconds, from 0\.1 to 60"),
+        ({"jwks_patience": 0}, r"jwks_patience takes a finite number of seconds, from 0\.1 to 60"),
         ({"jwks": None, "ssl_context": "yes"}, "ssl_context takes"),
         ({"ssl_context": "yes"}, "ssl_context takes"),
     ],
