@@ -9,7 +9,7 @@ from typing import Any, Final, Never
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["Deferred", "aclose_parts", "check_event_loop", "importing", "open_part", "system_time"]
+__all__ = ["Deferred", "aclose_parts", "check_event_loop", "importing", "open_parts", "system_time"]
 
 
 def system_time() -> float:
@@ -28,12 +28,20 @@ def check_event_loop() -> None:
         ) from None
 
 
-async def open_part(part: object) -> None:
-    """Await `part.open()`, if it has that: it then begins to connect, and doesn't wait for it."""
+async def open_parts(*parts: object) -> None:
+    """Await `part.open()` of each part that has it: it then begins to connect, and doesn't wait for it.
+
+    Where one can't be opened, those before it are closed.
+    """
     check_event_loop()
-    start = getattr(part, "open", None)
-    if start is not None:
-        await start()
+    for number, part in enumerate(parts):
+        start = getattr(part, "open", None)
+        try:
+            if start is not None:
+                await start()
+        except BaseException:
+            await aclose_parts(*parts[:number])
+            raise
 
 
 async def aclose_parts(*parts: object) -> None:
@@ -62,7 +70,7 @@ def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class Deferred:
-    """A module of which annotations in quotes speak, imported when somebody resolves them.
+    """A module that is imported when somebody looks at it: code that only some run, or annotations in quotes.
 
     So `typing.get_type_hints`, and the tools that call it, know what type checkers know. Of a library that
     isn't installed every class is `Never`: nobody has an instance.

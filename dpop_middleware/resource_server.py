@@ -15,7 +15,7 @@ from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware._runtime import Deferred, aclose_parts, open_part, system_time
+from dpop_middleware._runtime import Deferred, aclose_parts, open_parts, system_time
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
@@ -279,8 +279,7 @@ class ResourceServer:
         What is wrong is logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
         self.verification.check_nonces_are_delivered()
-        await open_part(self.verification.verifier)
-        await open_part(self.verification.proofs.store)
+        await open_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:
         """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""

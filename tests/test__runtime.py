@@ -25,7 +25,7 @@ from dpop_middleware._runtime import (
     aclose_parts,
     check_event_loop,
     importing,
-    open_part,
+    open_parts,
     system_time,
 )
 from dpop_middleware.authorization_server import TokenEndpoint
@@ -55,6 +55,8 @@ class Part:
 
     async def open(self) -> None:
         self.calls.append(f"open {self.name}")
+        if self.name == "locked":
+            raise OSError(self.name)
 
     async def aclose(self) -> None:
         self.calls.append(f"close {self.name}")
@@ -64,9 +66,15 @@ class Part:
 
 async def test_what_can_be_opened_is_opened() -> None:
     calls: list[str] = []
-    await open_part(Part(calls, "a"))
-    await open_part(object())
-    assert calls == ["open a"]
+    await open_parts(Part(calls, "a"), object(), Part(calls, "b"))
+    assert calls == ["open a", "open b"]
+
+
+async def test_where_one_can_not_be_opened_those_before_it_are_closed() -> None:
+    calls: list[str] = []
+    with pytest.raises(OSError, match="locked"):
+        await open_parts(Part(calls, "a"), object(), Part(calls, "locked"), Part(calls, "b"))
+    assert calls == ["open a", "open locked", "close a"]
 
 
 async def test_all_are_closed_even_if_one_fails() -> None:

@@ -4,19 +4,32 @@ import asyncio
 import os
 import ssl
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Coroutine
+from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from dpop_middleware._options import seconds
-from dpop_middleware._runtime import system_time
-from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console
+from dpop_middleware._runtime import Deferred, system_time
+from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, plain
+from dpop_middleware.cli.findings import FindingState
 from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
 from dpop_middleware.testing.target import Target
 
+if TYPE_CHECKING:
+    import httpx2
+
+    from dpop_middleware.testing import suite
+else:
+    # Only this command needs httpx2, as the suite does.
+    httpx2, suite = Deferred("httpx2"), Deferred("dpop_middleware.testing.suite")
+
 __all__ = ["COMMAND"]
 
-Drive = Callable[..., Coroutine[Any, Any, int]]
+_FIRST: Final = "honest"
+_MARKS: Final = MappingProxyType(
+    {"passed": FindingState.PASSED, "failed": FindingState.FAILED, "skipped": FindingState.NOT_JUDGED}
+)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -44,8 +57,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(args: Namespace, console: Console) -> int:
     try:
-        # Only this command needs httpx2.
-        drive: Drive = import_module("dpop_middleware.cli.drive").drive
+        import_module("httpx2")
     except ModuleNotFoundError as error:
         raise CommandError(
             "this command needs httpx2: in a checkout of dpop_middleware, python -m pip install '.[client]'"
@@ -64,7 +76,7 @@ def _run(args: Namespace, console: Console) -> int:
     )
     check_destination(args.url, insecure_http=args.insecure_http)
     patience = seconds("--timeout", args.timeout, minimum=0.1, maximum=600)
-    return asyncio.run(drive(target, console, only=args.only or (), in_json=args.json, patience=patience))
+    return asyncio.run(_drive(target, console, only=args.only or (), in_json=args.json, patience=patience))
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext | None:
@@ -83,8 +95,84 @@ def _trusted(ca: str | None) -> ssl.SSLContext | None:
     return context
 
 
-def _transport(trusted: ssl.SSLContext) -> Any:
-    return import_module("httpx2").AsyncHTTPTransport(verify=trusted, trust_env=False)
+def _transport(trusted: ssl.SSLContext) -> "httpx2.AsyncHTTPTransport":
+    return httpx2.AsyncHTTPTransport(verify=trusted, trust_env=False)
+
+
+async def _drive(
+    target: Target, console: Console, *, only: Collection[str], in_json: bool, patience: float
+) -> int:
+    """Run the cases that `only` names, by default all, the honest one first; return the exit status.
+
+    `patience` are the seconds for one case, so that a server whose answers never end is one that gives none.
+
+    Raises CommandError for a case that doesn't exist, and where `target` gives no answer.
+    """
+    cases = _chosen(only, leave_out=target.leave_out)
+    try:
+        outcomes = await _run_cases(cases, target, console, quiet=in_json, patience=patience)
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise CommandError(f"{target.url} gives no answer: {reason}", status=3) from error
+    return _conclude(outcomes, console, in_json=in_json)
+
+
+def _chosen(only: Collection[str], *, leave_out: Collection[str]) -> "list[suite.Case]":
+    names = {case.name for case in suite.CASES}
+    for name in (*only, *leave_out):
+        if name not in names:
+            raise CommandError(f"there is no case {name}: choose from {', '.join(sorted(names))}")
+    return [case for case in suite.CASES if not only or case.name in (_FIRST, *only)]
+
+
+async def _run_cases(
+    cases: "Sequence[suite.Case]", target: Target, console: Console, *, quiet: bool, patience: float
+) -> "list[suite.Outcome]":
+    outcomes: list[suite.Outcome] = []
+    for number, case in enumerate(cases, start=1):
+        console.progress(f"{number} of {len(cases)}: {case.name}")
+        try:
+            async with asyncio.timeout(patience):
+                outcome = await suite.run_case(case, target)
+        finally:
+            console.progress("")
+        outcomes.append(outcome)
+        if not quiet:
+            _print(outcome, console)
+            console.flush()
+        if case.name == _FIRST and outcome.verdict == "failed":
+            console.note(
+                "the honest request was refused, so the other cases say nothing: "
+                "is the token bound to this key, valid, and for this resource?"
+            )
+            break
+    return outcomes
+
+
+def _print(outcome: "suite.Outcome", console: Console) -> None:
+    skipped = f"  skipped: {plain(outcome.actual)}" if outcome.verdict == "skipped" else ""
+    console.line(f"{console.mark(_MARKS[outcome.verdict])} {outcome.name}{console.styled(skipped, 'dim')}")
+    if outcome.verdict == "failed":
+        console.line(f"     {console.styled('expected ', 'bold')} {plain(outcome.expected)}")
+        console.line(f"     {console.styled('actual   ', 'bold')} {plain(outcome.actual)}")
+
+
+def _conclude(outcomes: "Sequence[suite.Outcome]", console: Console, *, in_json: bool) -> int:
+    counts = {
+        verdict: sum(outcome.verdict == verdict for outcome in outcomes)
+        for verdict in ("passed", "failed", "skipped")
+    }
+    if in_json:
+        cases = [
+            {"case": one.name, "verdict": one.verdict, "expected": one.expected, "actual": one.actual}
+            for one in outcomes
+        ]
+        console.json({**counts, "cases": cases})
+    else:
+        console.line()
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        console.line(summary, style="red" if counts["failed"] else "green")
+    return 1 if counts["failed"] else 0
 
 
 COMMAND = Command(

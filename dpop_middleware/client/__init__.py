@@ -7,16 +7,18 @@ and the token requests need httpx2 or httpx (extra `client`), which are imported
 from typing import TYPE_CHECKING
 
 from dpop_middleware._runtime import importing
-from dpop_middleware.client.authorization import PKCE, authorization_url, pkce_pair
+from dpop_middleware.client.authorization import (
+    PKCE,
+    PushedAuthorizationRequest,
+    authorization_url,
+    pkce_pair,
+    push_authorization_request,
+    push_authorization_request_async,
+)
 from dpop_middleware.client.key import DPoPKey
 
 if TYPE_CHECKING:
     from dpop_middleware.client.auth import DPoPAuth
-    from dpop_middleware.client.pushed_request import (
-        PushedAuthorizationRequest,
-        push_authorization_request,
-        push_authorization_request_async,
-    )
     from dpop_middleware.client.token_request import (
         AuthorizationCode,
         ClientCredentials,
@@ -56,14 +58,11 @@ __getattr__ = importing(
         "ClientCredentials": "token_request",
         "DPoPAuth": "auth",
         "DPoPTransport": "transport",
-        "PushedAuthorizationRequest": "pushed_request",
         "RefreshToken": "token_request",
         "TokenRequestError": "token_request",
         "TokenResponse": "token_request",
         "TokenSource": "token_source",
         "fetch_token": "token_request",
         "fetch_token_async": "token_request",
-        "push_authorization_request": "pushed_request",
-        "push_authorization_request_async": "pushed_request",
     },
 )

@@ -34,9 +34,10 @@ class _Begun(_Stream):
         self._left -= len(part) + 1
         return self._left > 0
 
-    def __getattr__(self, name: str) -> Any:
-        # How long everything took is asked of it by httpx2.
-        return getattr(self._stream, name)
+    @property
+    def elapsed(self) -> Any:
+        """How long everything took, which httpx2 asks of a body."""
+        return getattr(self._stream, "elapsed", None)
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._parts

@@ -4,19 +4,27 @@ import base64
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote_plus
 
 from dpop_middleware._request.secure_url import checked_url
-from dpop_middleware.client.auth import DPoPAuth
+from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.jose import JOSEError, strict_json
 
+if TYPE_CHECKING:
+    from dpop_middleware.client import auth
+else:
+    auth = Deferred("dpop_middleware.client.auth")
+
 __all__ = [
+    "NO_PARAMETERS",
     "ClientAuthentication",
     "TokenRequestError",
     "form_request",
+    "optional_parameters",
     "seconds_in",
     "text_in",
     "what_it_granted",
@@ -24,6 +32,7 @@ __all__ = [
 
 ClientAuthentication = Literal["basic", "post"]
 
+NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_ANSWER: Final = 64 * 1024
 # RFC 6749 section 5.2; a line break would forge a line of a log.
 _READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
@@ -43,13 +52,18 @@ class TokenRequestError(Exception):
         self.error = error
 
 
+def optional_parameters(**parameters: str | None) -> dict[str, str]:
+    """Return the parameters that have a value."""
+    return {name: value for name, value in parameters.items() if value}
+
+
 def form_request(
     client: Any,
     url: str,
     data: Mapping[str, str],
     *,
     option: str,
-    key: DPoPKey | DPoPAuth,
+    key: "DPoPKey | auth.DPoPAuth",
     client_id: str,
     client_secret: str | None,
     client_authentication: ClientAuthentication,
@@ -82,9 +96,9 @@ def form_request(
     }
 
 
-def _proofs_only(key: DPoPKey | DPoPAuth, insecure_http_hosts: Collection[str]) -> DPoPAuth:
+def _proofs_only(key: "DPoPKey | auth.DPoPAuth", insecure_http_hosts: Collection[str]) -> "auth.DPoPAuth":
     if isinstance(key, DPoPKey):
-        return DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
+        return auth.DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
     if key.has_token:
         raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
     if key.follow_redirects:

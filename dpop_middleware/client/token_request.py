@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.auth import DPoPAuth
-from dpop_middleware.client.authorization import NO_PARAMETERS, optional_parameters
 from dpop_middleware.client.form_request import (
+    NO_PARAMETERS,
     ClientAuthentication,
     TokenRequestError,
     form_request,
+    optional_parameters,
     seconds_in,
     text_in,
     what_it_granted,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dpop_middleware._options import part, provides
-from dpop_middleware._runtime import aclose_parts, open_part
+from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import (
     AccessToken,
@@ -90,8 +90,7 @@ class JWTOrOpaqueVerifier:
 
     async def open(self) -> None:
         """Open both."""
-        for verifier in (self._jwt, self._opaque):
-            await open_part(verifier)
+        await open_parts(self._jwt, self._opaque)
 
     async def health(self) -> BothHealth:
         """Return how both are, within 1.5 seconds."""

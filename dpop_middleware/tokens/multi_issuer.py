@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dpop_middleware import _options as options
-from dpop_middleware._runtime import aclose_parts, open_part
+from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.health import PartHealth, health_of
@@ -176,8 +176,7 @@ class MultiIssuerVerifier:
 
     async def open(self) -> None:
         """Open every verifier that was given: those for JWTs begin to fetch their keys."""
-        for verifier in self._verifiers:
-            await open_part(verifier)
+        await open_parts(*self._verifiers)
 
     async def health(self) -> IssuersHealth:
         """Return how the verifiers that were given are, within 1.5 seconds."""

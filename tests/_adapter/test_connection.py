@@ -7,7 +7,11 @@ import pytest
 
 from dpop_middleware._adapter.connection import Connection, has_credentials
 from dpop_middleware._judge.requirements import Requirements
-from dpop_middleware.errors import InvalidDPoPProof
+from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest
+from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.checks import Check
+from dpop_middleware.errors import InvalidDPoPProof, InvalidToken
+from dpop_middleware.resource_server import ResourceServer
 from tests.support.adapters import World, scope_of
 
 
@@ -38,6 +42,28 @@ async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
     with pytest.raises(InvalidDPoPProof, match="used before"):
         await connection.authenticate(server, {**scope, "path": "/b"}, Requirements())
     assert await connection.authenticate(server, scope, Requirements()) == first
+
+
+class Stricter(ResourceServer):
+    """A user's own, which knows more of some clients."""
+
+    async def verify(self, request: ResourceRequest) -> Authentication:
+        evidence = await super().verify(request)
+        if evidence.access_token.subject == "stolen":
+            raise InvalidToken("reported as stolen", check=Check.TOKEN_CLAIMS)
+        return evidence
+
+
+async def test_what_a_server_of_ones_own_verifies_more_is_asked_by_every_adapter() -> None:
+    world = World()
+    server = world.server(Stricter)
+    for subject, passes in (("ann", True), ("stolen", False)):
+        scope = scope_of("/a", world.fields("/a", sub=subject))
+        connection = Connection.of(scope)
+        for _ in range(2):
+            verdict = await connection.judge(server, scope, Requirements())
+            assert isinstance(verdict, VerifiedRequest) is passes
+            assert ("dpop" in scope) is passes
 
 
 def connections() -> int:

@@ -205,7 +205,6 @@ def test_without_httpx2_the_command_says_how_to_install_it(
     key_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    monkeypatch.delitem(sys.modules, "dpop_middleware.cli.drive", raising=False)
     ran = driven("https://api.example.test/", key_file)
     assert ran.status == 2
     assert ran.err == (

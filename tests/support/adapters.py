@@ -50,7 +50,7 @@ class World:
         self.issuer = TestIssuer(clock=self.clock)
         self.key = DPoPKey.generate()
 
-    def server(self, **options: Any) -> ResourceServer:
+    def server(self, made: type[ResourceServer] = ResourceServer, **options: Any) -> ResourceServer:
         arguments: dict[str, Any] = {
             "issuer": self.issuer.issuer,
             "resource": ORIGIN,
@@ -58,7 +58,7 @@ class World:
             "replay_store": self.store,
             "clock": self.clock,
         }
-        return ResourceServer(**{**arguments, **options})
+        return made(**{**arguments, **options})
 
     def nonces(self) -> HMACNonceProvider:
         return HMACNonceProvider(SECRET)

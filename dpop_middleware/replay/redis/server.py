@@ -21,7 +21,7 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ServerError, track
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.topology import Surroundings
-from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
+from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, parse_info, still_has
 
 __all__ = ["Opening", "Server"]
 
@@ -41,6 +41,15 @@ class Opened:
     asked: tuple[float, float]
     anchors: Mapping[int, bytes | None]
     watches: bool
+
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether another worker may have been told a newer id, and written it down before we read."""
+        info = self.info
+        identities = {value.partition(b"|")[0] for value in self.anchors.values() if value is not None}
+        return info is not None and any(
+            is_of_process(one, info.run_id) and not still_has(info, one) for one in identities
+        )
 
 
 Opening = asyncio.Task[Opened]
@@ -234,17 +243,22 @@ class Server:
     async def _attempt(self, offset: float | None, limit: float) -> Opened:
         connection = await self._connect(limit)
         try:
-            sent = self._loop.time()
-            info = await inspect(connection)
-            asked = sent, self._loop.time()
-            health = examine(self._name, info, None if offset is None else self._loop.time() + offset)
-            for sentence in health.warnings:
-                self._settings.notices.warn(sentence)
-            require_fit(health, self._settings)
-            anchors, watches = await self._anchors(connection, info)
+            opened = await self._meet(connection, offset)
+            # Told once more, the server has either the newer id or none of that data.
+            return await self._meet(connection, offset) if opened.may_be_behind else opened
         except BaseException:
             await connection.put_away()
             raise
+
+    async def _meet(self, connection: Connection, offset: float | None) -> Opened:
+        sent = self._loop.time()
+        info = await inspect(connection)
+        asked = sent, self._loop.time()
+        health = examine(self._name, info, None if offset is None else self._loop.time() + offset)
+        for sentence in health.warnings:
+            self._settings.notices.warn(sentence)
+        require_fit(health, self._settings)
+        anchors, watches = await self._anchors(connection, info)
         return Opened(connection, info, asked, anchors, watches)
 
     async def _anchors(

@@ -8,16 +8,17 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.connection import Connection
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.server import Server as WatchedServer
+from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 from dpop_middleware.replay.redis.writer import Writer
 from tests.support.loop_clock import LoopClock
 from tests.support.proxy import Proxy
 from tests.support.replay import after_a_loss, answer, entry, standalone
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, bulk, info
 from tests.support.valkey import HOST, Cluster, Server, free_port
 
 BUCKETS = Buckets(b"dpop", spread=False)
@@ -334,3 +335,33 @@ async def test_closing_at_once_leaves_nothing_open(scripted: ScriptedServer) -> 
     await writer.aclose()
     await asyncio.sleep(0.05)
     assert scripted.open == 0
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_an_id_that_changes_while_a_connection_opens_is_asked_for_before_it_is_judged(
+    scripted: ScriptedServer, is_new: bool
+) -> None:
+    """Another worker, who was told the new one, may have written it down before we read what is there."""
+
+    def told(name: bytes) -> bytes:
+        former = b"master_replid2:" + b"d" * 40
+        text = info().partition(b"\r\n")[2].removesuffix(b"\r\n").replace(b"b" * 40, name * 40) + former
+        return bulk(text)
+
+    def known_as(name: str) -> bytes:
+        return identity_of(ServerInfo(run_id="a" * 40, replication_id=name * 40))
+
+    written = Anchor.new(known_as("b"), -math.inf, server_time=None)
+    ids = [b"b", b"b", b"c" if is_new else b"b"]
+    scripted.keys[b"dpop::anchor"] = written.value
+    scripted.script = lambda words: (
+        told(ids.pop(0) if len(ids) > 1 else ids[0]) if words[0] == b"INFO" else None
+    )
+    store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
+    assert await store.add(entry()) is True
+    scripted.keys[b"dpop::anchor"] = written.under(known_as("c")).value
+    scripted.cut()
+    outcome = await answer(store, entry())
+    assert outcome is True if is_new else isinstance(outcome, Unavailable)
+    assert (scripted.opened, len(ids)) == (2, 1)
+    await store.aclose()
