@@ -50,7 +50,7 @@ class World:
         self.issuer = TestIssuer(clock=self.clock)
         self.key = DPoPKey.generate()
 
-    def server(self, made: type[ResourceServer] = ResourceServer, **options: Any) -> ResourceServer:
+    def server(self, made: type[ResourceServer] = ResourceServer, /, **options: Any) -> ResourceServer:
         arguments: dict[str, Any] = {
             "issuer": self.issuer.issuer,
             "resource": ORIGIN,
