@@ -25,7 +25,8 @@ from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, parse
 
 __all__ = ["Opening", "Server"]
 
-# Opening a connection may take longer than one request's patience: over TLS it is half a dozen round trips.
+# Opening a connection takes up to eight round trips, over TLS for instance, and a request should have two.
+_OPENING_TAKES = 4
 SHORTEST_OPENING = 1.0
 
 
@@ -221,13 +222,16 @@ class Server:
 
         What was begun while the server was away may never come to an end, and one far away needs its time.
         """
-        limit = max(self._settings.timeout, SHORTEST_OPENING)
+        timeout = self._settings.timeout
+        limit = max(timeout * _OPENING_TAKES, SHORTEST_OPENING)
+        alone = max(timeout, SHORTEST_OPENING) / 2
+        left = limit - alone
         attempts = [self._loop.create_task(self._attempt(offset, limit))]
         try:
-            await asyncio.wait(attempts, timeout=limit / 2)
+            await asyncio.wait(attempts, timeout=alone)
             if not attempts[0].done():
-                attempts.append(self._loop.create_task(self._attempt(offset, limit / 2)))
-            done, _ = await asyncio.wait(attempts, timeout=limit / 2, return_when=asyncio.FIRST_COMPLETED)
+                attempts.append(self._loop.create_task(self._attempt(offset, left)))
+            done, _ = await asyncio.wait(attempts, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             first = next((attempt for attempt in attempts if attempt in done), None)
             if first is None:
                 raise TimeoutError("the connection could not be opened in time")

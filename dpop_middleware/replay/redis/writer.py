@@ -128,8 +128,7 @@ class Writer:
 
     def _begin(self, write: PendingWrite) -> bool:
         """Send `write` without waiting for the task, if that can be done; return whether it was."""
-        connection = self.server.connection
-        if connection is None:
+        if (connection := self.server.connection) is None:
             return False
         try:
             self._send(connection, [write])
@@ -142,17 +141,19 @@ class Writer:
             while True:
                 if self._batch is None:
                     await self._turn()
-                elif self._batch.outcome is None:
+                elif (outcome := self._batch.outcome) is None:
                     await self._sleep()
+                elif isinstance(outcome, Exception):
+                    await self._failed(outcome, sent=True)
                 else:
-                    await self._deal_with(self._batch, self._batch.outcome)
+                    await self._deal_with(self._batch, outcome)
         finally:
             await self._end()
 
     async def _end(self) -> None:
         self.closed = True
-        self._refuse(self._flying)
-        self._refuse_queue()
+        self._refuse([*self._flying, *self._queue])
+        self._queue.clear()
         await self._inquiry.aclose()
         await self.server.aclose()
 
@@ -175,9 +176,9 @@ class Writer:
             await (self._survey() if self._has_to_survey else self._sleep())
         else:
             try:
-                first, last = self._flying[0], self._flying[-1]
-                connection = await self.server.ready(deadline=first.deadline, offset=last.offset)
-                self._send(connection, self._flying)
+                writes = self._flying
+                connection = await self.server.ready(deadline=writes[0].deadline, offset=writes[-1].offset)
+                self._send(connection, writes)
             except Exception as error:  # noqa: BLE001 - whatever TLS or a credential provider raises
                 await self._failed(error, sent=False)
 
@@ -216,18 +217,20 @@ class Writer:
                 self._breaker.trip(self._loop.time())
 
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
-        self._may_begin = False
-        self._flying, server = writes, self.server
-        # Half of a request's time for one try leaves the other half for the second.
+        self._may_begin, self._flying, server = False, writes, self.server
         now, offset = self._loop.time(), writes[-1].offset
-        deadline = min(writes[0].deadline, now + self._settings.timeout / 2)
+        # Half of a request's time for one try leaves the other half for the second. Where less is left, the
+        # connection has it all the same: one to a server far away would never be there for the next request.
+        end = now + self._settings.timeout / 2
         server.fence.sights.offset = offset
         batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
-        data, replies = batch.compose(now=now + offset, at=now, timeout=deadline - now)
-        connection.exchange(data, replies, partial(self._land, batch), deadline=deadline, usual=batch.usual)
+        data, replies = batch.compose(now=now + offset, at=now, timeout=min(writes[0].deadline, end) - now)
+        connection.exchange(data, replies, partial(self._land, batch), deadline=end, usual=batch.usual)
         self._batch = batch
         for write in writes:
             write.tries += 1
+            if write.deadline < end:
+                self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
 
     def _land(self, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer those who wait; the task is woken only where there is more to do than that."""
@@ -261,11 +264,8 @@ class Writer:
         self._inquiry.look()
         self.server.tell()
 
-    async def _deal_with(self, batch: Batch, outcome: Again | Exception) -> None:
-        """Some writes of `batch` need another try, or all of them do."""
-        if isinstance(outcome, Exception):
-            await self._failed(outcome, sent=True)
-            return
+    async def _deal_with(self, batch: Batch, outcome: Again) -> None:
+        """Some writes of `batch` need another try."""
         self.server.with_get &= not batch.get_is_unknown
         if batch.wrong_server:
             await self.server.put_away()
