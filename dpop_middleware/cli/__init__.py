@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Python has no stream for a descriptor that was closed, as by `>&-`.
     console = Console(sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), environ=os.environ)
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse_args(_with_tokens_joined(sys.argv[1:] if argv is None else argv))
         status: int = args.run(args, console)
         console.flush()
     except CommandError as error:
@@ -116,6 +116,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
         return _failed(console, f"internal error, please report it: {where}", _INTERNAL)
     return status
+
+
+def _with_tokens_joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments; a token that begins with a hyphen, as one in 64 opaque ones, isn't an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined[-1:] == ["--token"] and word[:1] == "-" and word[1:2] not in ("", "-"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _failed(console: Console, message: str, status: int) -> int:

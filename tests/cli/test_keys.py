@@ -310,3 +310,14 @@ def test_a_key_type_that_the_system_lacks_is_a_usage_error(monkeypatch: pytest.M
     ran = run("thumbprint", "-", stdin=public_pem(DPoPKey.generate()))
     assert ran.status == 2
     assert "its type is not supported" in ran.err
+
+
+@pytest.mark.parametrize("token", ["-jxY_Fy", "-h"])
+def test_a_token_may_begin_with_a_hyphen(key_file: str, token: str) -> None:
+    ran = run("proof", "GET", "https://api.example.com/x", "--key", key_file, "--token", token, "--curl")
+    assert f"Authorization: DPoP {token}" in ran.out
+
+
+def test_an_option_in_the_place_of_a_token_is_none(key_file: str) -> None:
+    ran = run("proof", "GET", "https://api.example.com/x", "--key", key_file, "--token", "--curl")
+    assert (ran.status, "--token: expected one argument" in ran.err) == (2, True)
