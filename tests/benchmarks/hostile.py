@@ -3,7 +3,8 @@
     python -m tests.benchmarks.hostile [--rounds 15] [--size 40]
 
 Without a valid token, in verifications by the issuer's algorithm (ES256 unless a row names another) of the
-same run; with one, as a multiple of the acceptance of a known client whose proofs are of the same algorithm.
+same run: of a usual message, or of one as long as the forged token, all of which a signature covers. With
+one, as a multiple of the acceptance of a known client whose proofs are of the same algorithm.
 Each by the judge alone, then through the whole middleware with logging at its defaults.
 """
 
@@ -24,6 +25,7 @@ from tests.benchmarks.driving import Running, accepted, refused, stopped_by_midd
 from tests.benchmarks.rounds import Samples, Yardstick, measure
 from tests.benchmarks.workload import KNOWN_CLIENTS, RESOURCE, Client, Scope, StubStore, Workload
 
+_FORGED = "forged token"
 STRANGER_BAR = 2.0
 CLIENT_BAR = 1.5
 FLOOD = 5
@@ -73,6 +75,12 @@ def _segment(text: str) -> str:
 def _changed(scope: Scope, name: bytes, value: str) -> Scope:
     kept = [field for field in scope["headers"] if field[0] != name]
     return scope | {"headers": [*kept, (name, value.encode("latin-1"))]}
+
+
+def _ruler(scope: Scope) -> Yardstick:
+    """What a bare verification of the very token in `scope` takes."""
+    _, _, token = dict(scope["headers"])[b"authorization"].partition(b" ")
+    return Yardstick(octets=len(token.rpartition(b".")[0]))
 
 
 def _at(scope: Scope, path: str) -> Scope:
@@ -158,6 +166,7 @@ async def figures(*, rounds: int, size: int, running: Running, letting_in: Runni
     rows = [
         {name: (scope, Samples()) for name, scope in kind(client).items()} for kind in (strangers, clients)
     ]
+    rulers = {name: _ruler(scope) for name, (scope, _) in rows[0].items() if name.startswith(_FORGED)}
     by_kid = {
         f"a flood without kid, {keys} keys of {algorithm}": (without_kid(algorithm, keys), ruler, Samples())
         for algorithm, keys, ruler in (
@@ -172,8 +181,9 @@ async def figures(*, rounds: int, size: int, running: Running, letting_in: Runni
     for _ in range(rounds):
         await measure(acceptance, yardstick, partial(letting_in, api, workload.known(size)), size=size)
         for row in rows:
-            for scope, samples in row.values():
-                await measure(samples, yardstick, partial(running, api, [scope] * size), size=size)
+            for name, (scope, samples) in row.items():
+                ruler = rulers.get(name, yardstick)
+                await measure(samples, ruler, partial(running, api, [scope] * size), size=size)
         for (one_api, scope), ruler, samples in by_kid.values():
             # Ten a second are tried twice: a batch is as long as a flood feels.
             flood = [scope] * (FLOOD * size)

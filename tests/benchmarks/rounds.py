@@ -16,27 +16,35 @@ from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 Batch = Callable[[], Awaitable[None]]
 
 # The signing input of a usual proof has about this many bytes.
-_MESSAGE = b"." * 430
+_USUAL = 430
 
 
 class Yardstick:
     """One bare verification with a key that is loaded and a signature that is in DER already.
 
-    It is by ES256 unless another curve and digest are named.
+    It is by ES256 unless another curve and digest are named, and of a message of so many octets.
     """
 
-    def __init__(self, curve: ec.EllipticCurve | None = None, digest: HashAlgorithm | None = None) -> None:
+    def __init__(
+        self,
+        curve: ec.EllipticCurve | None = None,
+        digest: HashAlgorithm | None = None,
+        *,
+        octets: int = _USUAL,
+    ) -> None:
         private_key = ec.generate_private_key(curve or ec.SECP256R1())
         self._digest = digest or SHA256()
+        self._message = b"." * octets
         self._key = private_key.public_key()
-        self._signature = private_key.sign(_MESSAGE, ec.ECDSA(self._digest))
+        self._signature = private_key.sign(self._message, ec.ECDSA(self._digest))
 
     def seconds(self, repetitions: int) -> float:
         """Return the seconds that one verification took on average."""
-        public_key, der_signature, digest = self._key, self._signature, self._digest
+        public_key, der_signature, message = self._key, self._signature, self._message
+        digest = self._digest
         started = time.perf_counter()
         for _ in range(repetitions):
-            public_key.verify(der_signature, _MESSAGE, ec.ECDSA(digest))
+            public_key.verify(der_signature, message, ec.ECDSA(digest))
         return (time.perf_counter() - started) / repetitions
 
 
