@@ -61,8 +61,9 @@ def tests_to_record() -> list[str]:
 def record(checkout: Path, *, kept: Path, workers: int) -> Recording:
     """Run the tests of a copy of the checkout with coverage; use what was kept of the same files.
 
-    Raises RecordingError if a test fails.
+    The directory `kept` is made if it isn't there. Raises RecordingError if a test fails.
     """
+    kept.mkdir(parents=True, exist_ok=True)
     file = kept / f"recording-{_digest(checkout)}.json"
     if not file.is_file():
         file.write_text(json.dumps(_recorded(checkout, workers=workers)), encoding="utf-8")
