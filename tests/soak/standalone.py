@@ -1,10 +1,8 @@
 """One server, reached through a proxy, that can also take over other data and have its clock stepped."""
 
 import asyncio
-import os
 import random
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,38 +13,12 @@ from typing import Any, Self
 from tests.soak.faults import ACL, PASSWORD, USER, Fault, Faults, eventually
 from tests.soak.journal import Happening
 from tests.support.proxy import Proxy
+from tests.support.server_clock import ServerClock
 from tests.support.valkey import HOST, Server, implementations
 
-__all__ = ["Standalone", "libfaketime"]
+__all__ = ["Standalone"]
 
 OPTIONS: dict[str, object] = {"repl-diskless-sync-delay": 0, "user": ACL}
-_PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
-_LIBRARY = "faketime/libfaketime.so.1"
-_STARTS_WITHIN = 5.0
-
-
-def libfaketime() -> Path | None:
-    """The library that gives a server another clock, by `LIBFAKETIME` or where distributions put it."""
-    named = os.environ.get("LIBFAKETIME")
-    if named:
-        return Path(named)
-    found = [library for place in _PLACES for library in Path(place).glob(f"**/{_LIBRARY}")]
-    return found[0] if found else None
-
-
-def starts(binary: Path, environment: Mapping[str, str]) -> bool:
-    """Whether the server starts with that clock at all: some memory allocators don't go with the library."""
-    try:
-        done = subprocess.run(
-            [binary, "--version"],
-            env={**os.environ, **environment},
-            capture_output=True,
-            timeout=_STARTS_WITHIN,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0 and not done.stderr
 
 
 class Standalone(Faults):
@@ -55,14 +27,11 @@ class Standalone(Faults):
     def __init__(self, chance: random.Random, implementation: str) -> None:
         super().__init__(chance)
         self._directory = Path(tempfile.mkdtemp(prefix="dpop-soak-clock-"))
-        self._clock = self._directory / "offset"
-        self._set_clock(0)
-        environment = self._environment()
-        self._has_clock = bool(environment) and starts(implementations()[implementation], environment)
+        self._clock = ServerClock(self._directory / "offset")
+        self._has_clock = self._clock.goes_with(implementations()[implementation])
         self.left_out = () if self._has_clock else ("server clock steps (no libfaketime that serves here)",)
-        self.server = Server(
-            OPTIONS, implementation=implementation, environment=environment if self._has_clock else None
-        )
+        environment = self._clock.environment if self._has_clock else None
+        self.server = Server(OPTIONS, implementation=implementation, environment=environment)
         self.other = Server(OPTIONS, implementation=implementation)
         self._stack = AsyncExitStack()
 
@@ -150,27 +119,6 @@ class Standalone(Faults):
 
     async def _step(self, happening: Happening, seconds: int) -> None:
         happening.detail = f"{seconds:+d} s"
-        begin = time.monotonic()
-        self._set_clock(self._offset + seconds)
-        expected = time.time() + self._offset
+        self._clock.set(self._clock.ahead + seconds)
+        expected = time.time() + self._clock.ahead
         await eventually(lambda: abs(int(self.server.run("TIME")[0]) - expected) < 5)
-        if seconds > 0:
-            happening.hides(begin, time.monotonic())
-
-    def _set_clock(self, offset: int) -> None:
-        self._offset = offset
-        # In one piece: the server reads it all the time.
-        new = self._clock.with_suffix(".new")
-        new.write_text(f"{offset:+d}\n")
-        new.replace(self._clock)
-
-    def _environment(self) -> dict[str, str]:
-        library = libfaketime()
-        if library is None:
-            return {}
-        return {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 
-__all__ = ["LIFETIME", "MARGIN", "NOW", "SKEW", "Proof", "Proofs"]
+__all__ = ["LIFETIME", "MARGIN", "NOW", "SKEW", "Proof", "Proofs", "told_time"]
 
 SKEW, LIFETIME = 15.0, 60.0
 MARGIN = WORKER_CLOCK_MARGIN
 NOW = 1_800_000_000.0
+
+
+def told_time(moment: float) -> list[bytes]:
+    """What a server answers to TIME whose clock shows `moment`."""
+    seconds, microseconds = divmod(int(moment * 1e6), 1_000_000)
+    return [b"%d" % seconds, b"%d" % microseconds]
 
 
 @dataclass(slots=True, eq=False)

@@ -1,13 +1,15 @@
 """A server that says what a test wants to hear: old versions, narrow permissions, odd replies."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tests.support.model import told_time
 from tests.support.valkey import HOST
 
-__all__ = ["ScriptedServer", "bulk", "info"]
+__all__ = ["ScriptedServer", "Words", "bulk", "info", "shown"]
 
 Words = tuple[bytes, ...]
 Reply = bytes | None
@@ -24,6 +26,11 @@ def info(version: str = "7.2.0") -> bytes:
     return bulk(
         f"redis_version:{version}\r\n{identity}\r\nuptime_in_seconds:9999\r\nrole:master\r\n".encode()
     )
+
+
+def shown(moment: float) -> bytes:
+    """What a server says to TIME whose clock shows `moment`."""
+    return b"*2\r\n" + b"".join(map(bulk, told_time(moment)))
 
 
 class ScriptedServer:
@@ -113,6 +120,8 @@ class ScriptedServer:
         match words:
             case b"INFO", *_:
                 return info()
+            case (b"TIME",):
+                return shown(time.time())
             case b"GET", name:
                 return bulk(self.keys[name]) if name in self.keys else b"$-1\r\n"
             case b"SET", name, value, b"NX", b"GET", *_:

@@ -4,7 +4,6 @@ The replies are judged only when all of them are there, the fence's read include
 before the connection broke is tried again like the others, and recognised by its owner token.
 """
 
-import logging
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Final
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.health import say_what_is_wrong
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
 from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
@@ -79,12 +79,12 @@ class Batch:
         self._shortest: dict[str, float] = {}
         self._now = self._sent = 0.0
         self._with_get = with_get
-        self._look = self._waiting = b""
+        self._look = self._waiting = self._time = b""
         self._opening: list[bytes] = []
         self._touching: list[bytes] = []
         self._asking = [index for index, write in enumerate(writes) if write.asking]
         self._reading = AnchorReading(writes, fence)
-        self._acknowledged = 0
+        self._acknowledged = self._after_time = 0
         self.held: list[PendingWrite] = []
         self.get_is_unknown = False
         self.wrong_server = False
@@ -114,8 +114,10 @@ class Batch:
             commands.insert(index, ASKING)
         own = {write.namespace: write.retention for write in self._writes if write.retention}
         self._publishing = self._retentions.exchange(own, at=at, now=now)
+        anchors, self._time = self._reading.commands(), self._fence.vitals.time()
+        self._after_time = len(anchors)
         before = [*self._publishing, self._look, *self._opening]
-        after = [*self._touching, self._waiting, *self._reading.commands()]
+        after = [*self._touching, self._waiting, self._time, *anchors]
         around = [part for part in (*before, *after) if part]
         return b"".join((*before, *commands, *after)), len(commands) + len(around)
 
@@ -128,8 +130,11 @@ class Batch:
         self._now = now
         if self._publishing:
             self._read_retentions(replies.pop(0), replies.pop(0), now)
-        if self._look:
-            self._read_look(replies.pop(0), now=now, at=at)
+        if self._look and isinstance(look := replies.pop(0), bytes):
+            self._fence.vitals.looked(parse_info(look), at)
+        if self._time:
+            self._read_time(replies.pop(-1 - self._after_time), at)
+        self._fence.heed(at=at, now=now)
         self._reading.take(replies)
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
@@ -148,7 +153,7 @@ class Batch:
             )
         if self._fence.active:
             self._reading.judge(replies, now=now, at=at)
-            self._say_what_is_wrong(now)
+            say_what_is_wrong(self._fence, self._settings.notices, now)
         self.outcome = self._settled(replies)
 
     def tell(self, at: float) -> None:
@@ -164,9 +169,14 @@ class Batch:
                 "replay store, a proof may pass twice; grant +zadd and +zrangebyscore"
             )
 
-    def _read_look(self, reply: object, *, now: float, at: float) -> None:
-        if isinstance(reply, bytes):
-            self._fence.looked(parse_info(reply), at=at, now=now)
+    def _read_time(self, reply: object, at: float) -> None:
+        try:
+            self._fence.vitals.timed(reply, sent=self._sent, at=at)
+        except ServerError:
+            self._settings.notices.warn(
+                "the user may not TIME: if the server's clock is set forward, so that entries expire early, "
+                "that is noticed up to a second late; grant +time"
+            )
 
     def _read_opening(self, replies: list[object]) -> None:
         if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
@@ -174,23 +184,6 @@ class Batch:
             self._settings.notices.warn(
                 "the user may not EVAL: what is known of lost entries is written down without a look at what "
                 "another worker wrote in the same moment; grant +eval"
-            )
-
-    def _say_what_is_wrong(self, now: float) -> None:
-        warn = self._settings.notices.warn
-        if self._fence.vitals.is_evicting:
-            warn(
-                "the replay store's server evicts keys, and with them used proofs: requests are refused "
-                "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
-                "lets used proofs pass again instead)",
-                again_after=60,
-            )
-        if self._fence.too_far_ahead is not None:
-            warn(
-                f"another worker dated a loss of entries {self._fence.too_far_ahead:.0f} s ahead of this "
-                f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
-                again_after=60,
-                level=logging.ERROR,
             )
 
     def _wait(self, timeout: float) -> None:

@@ -29,7 +29,7 @@ nothing else can have happened; in a cluster a slot may have come from elsewhere
 
 Whoever finds that an anchor is missing or wrong writes it anew, where it is still what was read. One that
 tells less than a loss that we noticed is raised.
-Not seen: a loss that leaves the anchors, for a second (`vitals`), what a proxy hides, a partitioned master.
+Not seen: evictions and two changes of role within a second, what a proxy hides, a partitioned master.
 """
 
 import math
@@ -170,9 +170,8 @@ class Fence:
             else:
                 self._lose(bucket, now + WORKER_CLOCK_MARGIN, value)
 
-    def looked(self, info: ServerInfo, *, at: float, now: float) -> None:
-        """Take note of what the server said of itself before a batch; raises as `VitalSigns.looked`."""
-        self.vitals.looked(info, at)
+    def heed(self, *, at: float, now: float) -> None:
+        """Deal with a loss that leaves the anchors as they are, if the vital signs show one."""
         if self.vitals.has_lost:
             self._changed(at)
             self._lose_all(now)

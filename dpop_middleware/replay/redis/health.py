@@ -1,15 +1,17 @@
-"""What is to be said about a server before trusting it with entries."""
+"""What is to be said about a server: before it is trusted with entries, and after a batch of them."""
 
+import logging
 import secrets
 from dataclasses import dataclass, replace
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.connection import Connection
-from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command, probe_name
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Notices, Settings
+from dpop_middleware.replay.redis.resp import FORBIDDEN, TIME, ServerError, command, probe_name
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 
-__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out"]
+__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "say_what_is_wrong", "try_out"]
 
 OLDEST_WITH_GET = "7.0"
 
@@ -95,6 +97,24 @@ def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHea
     )
 
 
+def say_what_is_wrong(fence: Fence, notices: Notices, now: float) -> None:
+    """Warn of what a batch has shown: the server evicts entries, or another worker's clock is wrong."""
+    if fence.vitals.is_evicting:
+        notices.warn(
+            "the replay store's server evicts keys, and with them used proofs: requests are refused "
+            "until it stops; give it more memory and maxmemory-policy noeviction (on_evictions='accept' "
+            "lets used proofs pass again instead)",
+            again_after=60,
+        )
+    if fence.too_far_ahead is not None:
+        notices.warn(
+            f"another worker dated a loss of entries {fence.too_far_ahead:.0f} s ahead of this "
+            f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
+            again_after=60,
+            level=logging.ERROR,
+        )
+
+
 def cause(error: BaseException) -> str:
     """What kept us from a server, in a few words of which none is its own but for an error code."""
     if isinstance(error, ServerUnfit):
@@ -126,14 +146,20 @@ async def try_out(connection: Connection, health: NodeHealth, settings: Settings
         )
         if not isinstance(confirmed, int) or confirmed < settings.wait_replicas:
             raise ServerUnfit("too few replicas confirm what is written")
-    if health.fenced:
-        try:
-            await connection.ask(command(b"GET", name))
-        except ServerError as error:
-            if error.code != FORBIDDEN:
-                raise
-            return _unwatched(health)
+    for question, without in ((command(b"GET", name), _unwatched), (TIME, _without_time)):
+        if health.fenced and await _may_not_ask(connection, question):
+            health = without(health)
     return health
+
+
+async def _may_not_ask(connection: Connection, question: bytes) -> bool:
+    try:
+        await connection.ask(question)
+    except ServerError as error:
+        if error.code != FORBIDDEN:
+            raise
+        return True
+    return False
 
 
 def _unwatched(health: NodeHealth) -> NodeHealth:
@@ -142,3 +168,11 @@ def _unwatched(health: NodeHealth) -> NodeHealth:
         "unnoticed; grant +get"
     )
     return replace(health, fenced=False, warnings=(*health.warnings, sentence))
+
+
+def _without_time(health: NodeHealth) -> NodeHealth:
+    sentence = (
+        f"{health.address}: the user may not TIME, so it is noticed up to a second late if the server's "
+        "clock is set forward; grant +time"
+    )
+    return replace(health, warnings=(*health.warnings, sentence))

@@ -17,6 +17,7 @@ __all__ = [
     "ASKING",
     "BUCKETS",
     "FORBIDDEN",
+    "TIME",
     "Buckets",
     "Replies",
     "ServerError",
@@ -32,6 +33,7 @@ __all__ = [
 
 BUCKETS: Final = 1024
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
+TIME = b"*1\r\n$4\r\nTIME\r\n"
 SHORTEST_LIFETIME_MS = 1000
 COMPARE_AND_SET = (
     b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end "
@@ -188,8 +190,6 @@ class Replies:
             return _parse_all(data, self._wanted)
         before = self._wanted - len(self._usual_replies)
         rest = data[: len(data) - len(self._usual)]
-        if rest == OK * before:
-            return [*[b"OK"] * before, *self._usual_replies], len(data), []
         with contextlib.suppress(Incomplete, InvalidResponse, ValueError):
             replies, end, pushes = _parse_all(rest, before)
             if end == len(rest):

@@ -1,4 +1,4 @@
-"""What a server says of itself: at the opening of a connection, and once a second before a batch is judged.
+"""What a server says of itself: when a connection opens, once a second, and its clock with every batch.
 
 Its identity may have changed on a connection that survived, its clock may have stepped forward, so that every
 entry has expired, and it may have evicted keys.
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 
-from dpop_middleware.replay.redis.resp import command
+from dpop_middleware.replay.redis.looks import Looks
+from dpop_middleware.replay.redis.resp import TIME, ServerError
 
 __all__ = [
     "ServerChanged",
-    "ServerClock",
     "ServerInfo",
     "ServerUnfit",
     "VitalSigns",
@@ -37,11 +37,6 @@ REWRITING_COMMANDS = frozenset({
     "cluster|reset", "config", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof",
     "swapdb",
 })  # fmt: skip
-_LOOK_EVERY = 1.0
-_LARGEST_STEP = 1.0
-# By how much two clocks that nobody sets may run apart.
-_DRIFT = 0.001
-_SECTIONS = (b"server", b"replication", b"stats")
 _DIGEST_SIZE: Final = 6
 # Of a number that any server tells: with more of them no time can be reckoned.
 _MOST_DIGITS: Final = 18
@@ -141,6 +136,15 @@ def _integer(fields: Mapping[str, str], name: str) -> int | None:
     return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
+def _moment(reply: object) -> float:
+    """What `TIME` answers, in seconds since the epoch."""
+    match reply:
+        case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
+            return float(seconds) + float(microseconds) / 1e6
+        case _:
+            raise InvalidResponse("the server answered TIME with something else")
+
+
 def _digest(text: str) -> bytes:
     return blake2s(text.encode(), digest_size=_DIGEST_SIZE).hexdigest().encode()
 
@@ -169,55 +173,6 @@ def still_has(info: ServerInfo, identity: bytes) -> bool:
     return is_renamed or identity == identity_of(info)
 
 
-class ServerClock:
-    """The last look at one server: `asked` and `answered_at` are of the last question that it answered.
-
-    Times given are of the event loop's clock.
-    Between two looks no more time can pass at the server than from sending the first question to receiving
-    the second answer: what exceeds that is a step, and an event loop that was blocked is none.
-    """
-
-    def __init__(self) -> None:
-        self._sent = self._due = -math.inf
-        self.asked = self.answered_at = -math.inf
-        self._last: tuple[str, float, float] | None = None
-        self._evicted: tuple[str, int] | None = None
-
-    def look(self, at: float, info: ServerInfo) -> bytes:
-        """The question, where it is time for one; `info` is what the server said when we connected."""
-        if at < self._due:
-            return b""
-        self._sent = at
-        # Before version 7.0 a server takes one section only.
-        return command(b"INFO", *_SECTIONS) if info.answers_set_with_get else command(b"INFO")
-
-    def hurry(self) -> None:
-        """It is time for the question, however short ago the last one was."""
-        self._due = -math.inf
-
-    def connected(self, sent: float, answered: float) -> None:
-        """A connection was opened, and with it the question was asked and answered."""
-        self._sent = sent
-        self.answered(answered)
-
-    def answered(self, at: float) -> None:
-        """The answer to the last question was received."""
-        self.answered_at, self.asked = at, self._sent
-        self._due = at + _LOOK_EVERY
-
-    def note(self, info: ServerInfo) -> tuple[bool, bool]:
-        """Whether the server has evicted keys since the last look, and whether its clock stepped forward."""
-        evicted, self._evicted = self._evicted, (info.run_id, info.evicted_keys)
-        # One that has evicted before we met it may have done so since we wrote to the one that it replaces.
-        evicts = evicted is not None and info.evicted_keys > (evicted[1] if evicted[0] == info.run_id else 0)
-        last = self._last
-        self._last = None if info.time is None else (info.run_id, info.time, self._sent)
-        if last is None or info.time is None or last[0] != info.run_id:
-            return evicts, False
-        passed = self.answered_at - last[2]
-        return evicts, info.time - last[1] - passed > _LARGEST_STEP + passed * _DRIFT
-
-
 class VitalSigns:
     """One server's, as far as it lets us watch it: `info` is None where it doesn't.
 
@@ -229,7 +184,8 @@ class VitalSigns:
 
     def __init__(self, *, heeds_evictions: bool) -> None:
         self._heeds_evictions = heeds_evictions
-        self._clock = ServerClock()
+        self._looks = Looks()
+        self._tells_time = True
         self.info: ServerInfo | None = None
         self.identity = b""
         self.is_older = False
@@ -247,7 +203,8 @@ class VitalSigns:
         if info is None or not info.run_id or info.uptime is None:
             return False
         former, self.identity = self.identity, identity_of(info)
-        self._clock.connected(*asked)
+        self._looks.connected(*asked)
+        self._tells_time = True
         self._note(info, asked[1])
         self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
@@ -259,17 +216,17 @@ class VitalSigns:
 
     def has_told_since(self, at: float) -> bool:
         """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
-        return self.info is None or self._clock.asked >= at
+        return self.info is None or self._looks.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
         """Whether who wrote `identity`, read at `at`, may have asked it after us, and we not since."""
-        info, clock = self.info, self._clock
-        is_later = info is not None and is_of_process(identity, info.run_id) and clock.answered_at < at
-        return is_later and clock.asked <= self._first_read.setdefault(identity, at)
+        info, looks = self.info, self._looks
+        is_later = info is not None and is_of_process(identity, info.run_id) and looks.answered_at < at
+        return is_later and looks.asked <= self._first_read.setdefault(identity, at)
 
     def hurry(self) -> None:
         """Ask with the next batch, however short ago that was done."""
-        self._clock.hurry()
+        self._looks.hurry()
 
     def still_has(self, identity: bytes) -> bool:
         """Whether the server is a master that has the data of `identity`."""
@@ -278,7 +235,11 @@ class VitalSigns:
     def look(self, at: float) -> bytes:
         """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
         self.sent_at = at
-        return b"" if self.info is None else self._clock.look(at, self.info)
+        return b"" if self.info is None else self._looks.question(at, self.info)
+
+    def time(self) -> bytes:
+        """The command to put after the entries of a batch; nothing where the server doesn't tell its time."""
+        return TIME if self.info is not None and self._tells_time else b""
 
     def looked(self, info: ServerInfo, at: float) -> None:
         """Take note of what the server said of itself before a batch.
@@ -289,11 +250,23 @@ class VitalSigns:
             return
         if identity_of(info) != self.identity or info.role != self.info.role:
             raise ServerChanged("the server took over other data, or another role")
-        self._clock.answered(at)
+        self._looks.answered(at)
         self._note(info, at)
 
+    def timed(self, reply: object, *, sent: float, at: float) -> None:
+        """Take note of the `reply` to `time`, which was sent at `sent` and answered at `at`.
+
+        Raises the server's refusal, after which it isn't asked on this connection any more.
+        """
+        if isinstance(reply, ServerError):
+            self._tells_time = False
+            raise reply
+        shown = _moment(reply)
+        if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
+            self.has_lost, self.lost_at = True, at
+
     def _note(self, info: ServerInfo, at: float) -> None:
-        evicts, steps = self._clock.note(info)
+        evicts, steps = self._looks.note(info)
         self.is_evicting = evicts and self._heeds_evictions
         if steps or self.is_evicting:
             self.has_lost, self.lost_at = True, at

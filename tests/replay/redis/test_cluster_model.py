@@ -21,7 +21,7 @@ from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo, still_has
-from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs
+from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
 
 SEEDS = 1000
 STEPS = 90
@@ -70,6 +70,10 @@ class Model:
             evicted_keys=node.evicted,
             rewriting_commands=node.rewriting,
         )
+
+    def clock(self, node: Node) -> list[bytes]:
+        """What `node` answers to TIME."""
+        return told_time(NOW + self.time + node.offset)
 
     def get(self, node: Node, bucket: int, name: bytes) -> bytes | None:
         value, end = node.data[bucket].get(name, (b"", -math.inf))
@@ -147,7 +151,8 @@ class Worker:
         if fence.vitals.look(model.time):
             self.looked(self, fence.standing.owned, node)
             try:
-                fence.looked(model.info(node), at=model.time, now=now)
+                fence.vitals.looked(model.info(node), model.time)
+                fence.heed(at=model.time, now=now)
             except ServerChanged:
                 self.generations[node.name] = -1
                 return self.connected(node)
@@ -235,6 +240,8 @@ class Worker:
         if there is None:
             end = proof.iat + LIFETIME + SKEW + MARGIN
             model.put(node, bucket, proof.name, owner, max(1.0, end - now))
+        fence.vitals.timed(model.clock(node), sent=model.time, at=model.time)
+        fence.heed(at=model.time, now=now)
         if value is None:
             self.note(node, fence, [bucket])
             fence.observe(bucket, model.anchor(node, bucket), now, model.time)
@@ -354,7 +361,8 @@ class Run:
             # Who hasn't looked at this server before can't tell that its clock was another.
             self.all_ask()
             node.offset += self.random.uniform(30, 200)
-        elif fault == "other data":
+            return
+        if fault == "other data":
             node.data = self.model.older(node) if self.random.random() < 0.5 else Node("").data
             node.former, node.data_id = self.model.new(), self.model.new()
         else:

@@ -493,7 +493,8 @@ def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> Non
     assert fence.opening(NOW, [0]) == []
     assert fence.survey(0) == ([], [])
     assert fence.vitals.look(0) == b""
-    fence.looked(OLD_SERVER, at=0, now=NOW)
+    fence.vitals.looked(OLD_SERVER, 0)
+    fence.heed(at=0, now=NOW)
     fence.observe(0, None, NOW, 0)
     fence.settle({0: b"i|1.0|00000000"}, frozenset({b"i"}), 0)
     assert not fence.own([0])

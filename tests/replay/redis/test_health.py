@@ -61,8 +61,15 @@ async def test_a_server_that_can_not_be_read_is_not_well() -> None:
 
 
 async def test_the_readmes_user_is_well(server: Server) -> None:
-    node = await health(user(server, "~dpop:*", "+set", "+get", "+info"))
+    node = await health(user(server, "~dpop:*", "+set", "+get", "+info", "+time"))
     assert (node.error, node.fenced, node.warnings) == (None, True, ())
+
+
+async def test_who_may_not_time_is_told_what_goes_unnoticed(server: Server) -> None:
+    node = await health(user(server, "~dpop:*", "+set", "+get", "+info"))
+    assert (node.error, node.fenced) == (None, True)
+    (warning,) = node.warnings
+    assert "grant +time" in warning
 
 
 async def test_replicas_that_are_waited_for_must_be_there(server: Server) -> None:

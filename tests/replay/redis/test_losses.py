@@ -1,20 +1,20 @@
 """What a server can lose while the connection to it survives, and what only looks like a loss."""
 
 import asyncio
-import dataclasses
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
-from dpop_middleware.replay.redis.vitals import ServerClock, ServerInfo
 from dpop_middleware.replay.redis.writes import EVICTED, FENCED
 from tests.support.replay import after_a_loss, answer, answers, entry
-from tests.support.scripted import ScriptedServer, bulk
-from tests.support.valkey import HOST, Server, until
+from tests.support.scripted import ScriptedServer, Words, bulk, shown
+from tests.support.server_clock import ServerClock, missing
+from tests.support.valkey import HOST, Server, implementations, until
 
 # Later than the next look at a server.
 LOOK = 1.1
@@ -147,19 +147,31 @@ async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implemen
 
 
 class Stepping:
-    """What a server says of itself whose clock steps when it is told to."""
+    """What a server says of itself whose clock steps when it is told to; it refuses the commands `hides`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *hides: bytes) -> None:
         self.step = 0.0
+        self._hides = hides
 
-    def __call__(self, words: tuple[bytes, ...]) -> bytes | None:
+    def __call__(self, words: Words) -> bytes | None:
+        now = time.time() + self.step
+        if words[0] in self._hides:
+            return b"-NOPERM this user has no permissions to run it\r\n"
+        if words[0] == b"TIME":
+            return shown(now)
         if words[0] != b"INFO":
             return None
-        microseconds = int((time.time() + self.step) * 1e6)
         return bulk(
             f"redis_version:7.2.0\r\nrun_id:{'a' * 40}\r\nmaster_replid:{'b' * 40}\r\nrole:master\r\n"
-            f"uptime_in_seconds:9999\r\nserver_time_usec:{microseconds}\r\n".encode()
+            f"uptime_in_seconds:9999\r\nserver_time_usec:{int(now * 1e6)}\r\n".encode()
         )
+
+
+def expire(server: ScriptedServer) -> None:
+    """What a step of 100 s lets expire: all but the anchors, which have no lifetime."""
+    anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
+    server.keys.clear()
+    server.keys.update(anchors)
 
 
 async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> None:
@@ -168,13 +180,10 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         used, others = ([entry() for _ in range(30)] for _ in "ab")
         assert await answers(store, [*used, *others]) == {True: 60}
-        await asyncio.sleep(LOOK)
         assert await answers(store, [entry(age=60)]) == {True: 1}
         stepping.step = 100.0
-        anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
-        server.keys.clear()
-        server.keys.update(anchors)
-        await asyncio.sleep(LOOK)
+        expire(server)
+        # At once, however short ago the last look at the server was.
         assert await answers(store, again(used)) == {503: 30}
         # Others learn of it from the anchor.
         other = RedisReplayStore.from_url(server.url, timeout=2.0)
@@ -182,49 +191,57 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         assert await answers(other, again(others)) == {503: 30}
         # A step back lets entries live longer, which harms nobody.
         stepping.step = 0.0
-        await asyncio.sleep(LOOK)
         assert await store.add(entry(age=-30)) is True
         await store.aclose()
         await other.aclose()
 
 
-def look(
-    clock: ServerClock, sent: float, answered: float, told: float, evicted: int = 0
-) -> tuple[bool, bool]:
-    info = ServerInfo(run_id="a", time=told, evicted_keys=evicted)
-    clock.look(sent, info)
-    clock.answered(answered)
-    return clock.note(info)
+async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stepping = Stepping(b"TIME")
+    async with ScriptedServer(stepping) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(30)]
+        with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+            assert await answers(store, used) == {True: 30}
+            assert await store.add(entry(age=60)) is True
+        assert [record.getMessage() for record in caplog.records if "+time" in record.getMessage()] != []
+        assert [words for words in server.commands if words[0] == b"TIME"] == [(b"TIME",)]
+        await asyncio.sleep(LOOK)
+        stepping.step = 100.0
+        expire(server)
+        assert await answers(store, again(used)) == {503: 30}
+        await store.aclose()
 
 
-def test_an_event_loop_that_was_blocked_is_no_step() -> None:
-    clock = ServerClock()
-    assert look(clock, 0, 0.1, 1000.0) == (False, False)
-    assert look(clock, 10, 13.0, 1012.9) == (False, False)
-    assert look(clock, 20, 20.1, 1020.0) == (False, False)
+@pytest.mark.parametrize(
+    "told", [b"+OK\r\n", b"*1\r\n$1\r\n1\r\n", b"*2\r\n$1\r\n1\r\n$1\r\nx\r\n", b"*2\r\n:1\r\n:1\r\n"]
+)
+async def test_a_server_that_says_something_else_than_its_time_is_not_believed(told: bytes) -> None:
+    async with ScriptedServer(lambda words: told if words[0] == b"TIME" else None) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert isinstance(await answer(store, entry()), Unavailable)
+        await store.aclose()
 
 
-@pytest.mark.parametrize(("told", "steps"), [(1011.0, False), (1011.2, True), (1110.0, True), (900.0, False)])
-def test_a_step_is_what_exceeds_the_time_that_passed(told: float, steps: bool) -> None:
-    clock = ServerClock()
-    look(clock, 0, 0.1, 1000.0)
-    assert look(clock, 10, 10.1, told) == (False, steps)
-
-
-def test_another_server_has_another_clock_and_counts_anew() -> None:
-    clock = ServerClock()
-    look(clock, 0, 0.1, 1000.0, evicted=5)
-    other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
-    clock.connected(1, 1.1)
-    assert clock.note(other) == (True, False)
-    assert clock.note(other) == (False, False)
-    assert clock.note(dataclasses.replace(other, evicted_keys=10, time=None)) == (True, False)
-    assert clock.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, False)
-
-
-def test_it_looks_once_a_second_and_asks_old_servers_what_they_know() -> None:
-    clock = ServerClock()
-    assert clock.look(10, ServerInfo(version="7.0")).count(b"$") == 4
-    clock.answered(10.1)
-    assert clock.look(11, ServerInfo(version="7.0")) == b""
-    assert clock.look(11.2, ServerInfo(version="6.2")) == b"*1\r\n$4\r\nINFO\r\n"
+@pytest.mark.slow
+async def test_a_real_servers_clock_is_set_forward_and_back(tmp_path: Path) -> None:
+    clock = ServerClock(tmp_path / "offset")
+    if not clock.goes_with(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", environment=clock.environment) as server:
+        stores = [RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab"]
+        used, others = ([entry() for _ in range(30)] for _ in "ab")
+        assert await answers(stores[0], used) == {True: 30}
+        assert await answers(stores[1], others) == {True: 30}
+        clock.set(100)
+        # At once, however short ago the last look at the server was.
+        assert await answers(stores[0], again(used)) == {503: 30}
+        assert await answers(stores[1], again(others)) == {503: 30}
+        newer = after_a_loss()
+        assert await stores[0].add(newer) is True
+        clock.set(0)
+        assert await stores[1].add(newer._replace(now=time.time())) is False
+        for store in stores:
+            await store.aclose()

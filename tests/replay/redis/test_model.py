@@ -17,7 +17,7 @@ from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
 from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
-from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs
+from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
 
 SEEDS = 1500
 STEPS = 120
@@ -56,6 +56,10 @@ class Model:
             former_replication_id="f" if self.was_replica else "",
             rewriting_commands=self.rewriting,
         )
+
+    def clock(self) -> list[bytes]:
+        """What the server answers to TIME."""
+        return told_time(NOW + self.time + self.offset)
 
     def get(self, name: bytes) -> bytes | None:
         value, end = self.keys.get(name, (b"", -math.inf))
@@ -108,13 +112,16 @@ class Worker:
         look, opening = fence.vitals.look(model.time), fence.opening(now, [0])
         if look:
             try:
-                fence.looked(model.info(), at=model.time, now=now)
+                fence.vitals.looked(model.info(), model.time)
+                fence.heed(at=model.time, now=now)
             except ServerChanged:
                 self.connect(model)
                 opening = fence.opening(now, [0])
         model.obey(*opening)
         end = proof.iat + LIFETIME + SKEW + MARGIN
         first = model.put(proof.name, b"1", lifetime=max(1.0, end - now))
+        fence.vitals.timed(model.clock(), sent=model.time, at=model.time)
+        fence.heed(at=model.time, now=now)
         fence.observe(0, model.get(ANCHOR), now, model.time)
         if fence.has_to_write:
             # The writer doesn't leave that to the next entry.
@@ -131,6 +138,8 @@ def lose(model: Model, fault: str) -> None:
     if fault == "flush":
         model.keys = {}
         model.rewriting |= {"flushall"}
+    elif fault == "step":
+        model.offset += model.random.uniform(30, 200)
     elif fault in {"restart", "old snapshot"}:
         model.keys = {} if fault == "restart" else model.older()
         model.run_id, model.replication_id = model.new_name(), model.new_name()
@@ -148,8 +157,6 @@ def lose(model: Model, fault: str) -> None:
             model.keys = model.older() if model.random.random() < 0.5 else {}
             model.replication_id, model.was_replica = model.new_name(), True
             model.rewriting |= {"replicaof"}
-        elif fault == "step":
-            model.offset += model.random.uniform(30, 200)
         elif fault == "evictions":
             for name in list(model.keys):
                 if b"::" not in name and model.random.random() < 0.6:

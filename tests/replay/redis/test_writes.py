@@ -13,7 +13,7 @@ from dpop_middleware.replay.redis.anchors import Anchor, Sights
 from dpop_middleware.replay.redis.batch import Batch
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import ASKING, Buckets, ServerError, command
+from dpop_middleware.replay.redis.resp import ASKING, TIME, Buckets, ServerError, command
 from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
 from dpop_middleware.replay.redis.topology import MOST_HELD, Inquiry
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
@@ -48,6 +48,8 @@ def write(number: int, *, asking: bool = False) -> PendingWrite:
 
 
 KNOWN = anchor()
+# What a server's clock shows.
+SHOWN = [b"%d" % NOW, b"0"]
 
 
 class Landed:
@@ -64,9 +66,14 @@ class Landed:
         settings = settings or Settings()
         retentions = PublishedRetentions(b"dpop", LivingRetentions())
         self.batch = Batch(writes, settings, fence, retentions, with_get=True)
-        _, self.count = self.batch.compose(now=NOW, at=at, timeout=1.0)
-        assert self.count == len(replies)
-        self.batch.land([*replies], now=NOW, at=at)
+        data, self.count = self.batch.compose(now=NOW, at=at, timeout=1.0)
+        told = list(replies)
+        if fence.vitals.time():
+            # Behind the writes, before the reads of the anchors.
+            _, _, reads = data.rpartition(TIME)
+            told.insert(len(told) - reads.count(b"*"), SHOWN)
+        assert self.count == len(told)
+        self.batch.land(told, now=NOW, at=at)
 
 
 @pytest.fixture
@@ -222,9 +229,9 @@ async def test_with_each_look_the_anchors_are_read_again(watched: Fence) -> None
 async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:
     new, used = write(0), write(0)
     batch = Batch([new, used], Settings(), watched, PublishedRetentions(b"dpop", LivingRetentions()), True)
-    assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 2
+    assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 3
     told(watched, new)
-    batch.land([b"OK", None], now=NOW, at=NOW)
+    batch.land([b"OK", None, SHOWN], now=NOW, at=NOW)
     assert batch.outcome == [(new, CHANGED)]
     assert new.unknown
     assert new.tries == -1

@@ -1,0 +1,74 @@
+"""What two looks at a server tell, and when the next one is due."""
+
+import dataclasses
+
+import pytest
+
+from dpop_middleware.replay.redis.looks import Looks
+from dpop_middleware.replay.redis.vitals import ServerInfo
+
+
+def look(
+    looks: Looks, sent: float, answered: float, told: float | None, evicted: int = 0
+) -> tuple[bool, bool]:
+    info = ServerInfo(run_id="a", time=told, evicted_keys=evicted)
+    looks.question(sent, info)
+    looks.answered(answered)
+    return looks.note(info)
+
+
+def test_an_event_loop_that_was_blocked_is_no_step() -> None:
+    looks = Looks()
+    assert look(looks, 0, 0.1, 1000.0) == (False, False)
+    assert look(looks, 10, 13.0, 1012.9) == (False, False)
+    assert look(looks, 20, 20.1, 1020.0) == (False, False)
+
+
+@pytest.mark.parametrize(("told", "steps"), [(1011.0, False), (1011.2, True), (1110.0, True), (900.0, False)])
+def test_a_step_is_what_exceeds_the_time_that_passed(told: float, steps: bool) -> None:
+    looks = Looks()
+    look(looks, 0, 0.1, 1000.0)
+    assert look(looks, 10, 10.1, told) == (False, steps)
+
+
+def test_each_step_is_told_once() -> None:
+    looks = Looks()
+    look(looks, 0, 0.1, 1000.0)
+    assert looks.steps("a", 1100.0, sent=0.2, received=0.3)
+    assert not looks.steps("a", 1100.1, sent=0.3, received=0.4)
+    assert looks.steps("a", 1200.0, sent=0.4, received=0.5)
+
+
+def test_small_steps_within_a_second_add_up() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    assert not looks.steps("a", 1000.8, sent=0.2, received=0.2)
+    assert looks.steps("a", 1001.6, sent=0.4, received=0.4)
+
+
+def test_after_a_second_without_a_step_the_time_counts_anew() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    for second in range(1, 100):
+        # It runs ahead, by less than a second each time.
+        assert not looks.steps("a", 1000.0 + second * 1.9, sent=second, received=second)
+
+
+def test_another_server_has_another_clock_and_counts_anew() -> None:
+    looks = Looks()
+    look(looks, 0, 0.1, 1000.0, evicted=5)
+    other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
+    looks.connected(1, 1.1)
+    assert looks.note(other) == (True, False)
+    assert looks.note(other) == (False, False)
+    # One that once keeps its time to itself is compared with what it told before.
+    assert looks.note(dataclasses.replace(other, evicted_keys=10, time=None)) == (True, False)
+    assert looks.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, True)
+
+
+def test_it_looks_once_a_second_and_asks_old_servers_what_they_know() -> None:
+    looks = Looks()
+    assert looks.question(10, ServerInfo(version="7.0")).count(b"$") == 4
+    looks.answered(10.1)
+    assert looks.question(11, ServerInfo(version="7.0")) == b""
+    assert looks.question(11.2, ServerInfo(version="6.2")) == b"*1\r\n$4\r\nINFO\r\n"
