@@ -66,8 +66,8 @@ class RedisReplayStore:
       stands between this process and the server can say that no proof was used before, and read the password.
 
     Raises `ConfigurationError` for what can't work. Not checked: a master that a partition has cut off from
-    its replicas (see the README). Evicted keys, and what else is lost while a connection survives, are
-    noticed within a second.
+    its replicas (see the README). Evicted keys, and data that went and came back while a connection survived,
+    are noticed within a second.
     """
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:
