@@ -112,7 +112,7 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        own = {write.namespace: write.retention for write in self._writes if write.retention}
+        own = {write.namespace: write.kept for write in self._writes if write.retention}
         self._publishing = self._retentions.exchange(own, at=at, now=now)
         anchors, self._time = self._reading.commands(), self._fence.vitals.time()
         self._after_time = len(anchors)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypedDict, get_args
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
-from dpop_middleware._options import choice, flag, listener
+from dpop_middleware._options import choice, flag, listener, seconds
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
@@ -66,6 +66,10 @@ class Options(TypedDict, total=False):
     unverified_tls: bool
     on_evictions: OnEvictions
     on_exchange: ExchangeSink | None
+    retention: float
+
+
+_LONGEST_RETENTION = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,7 @@ class Settings:
     unverified_tls: bool = False
     on_evictions: OnEvictions = "refuse"
     on_exchange: ExchangeSink | None = None
+    retention: float = 0.0
     notices: Notices = field(init=False, default_factory=Notices)
     living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
     made: float = field(init=False, default_factory=time.monotonic)
@@ -116,6 +121,7 @@ class Settings:
             raise ConfigurationError('on_unavailable must be "refuse" or "local"')
         choice("on_evictions", self.on_evictions, get_args(OnEvictions))
         listener("on_exchange", self.on_exchange)
+        seconds("retention", self.retention, minimum=0, maximum=_LONGEST_RETENTION)
 
     def tell(self, exchange: StoreExchange) -> None:
         """Tell whoever listens; what the listener raises is logged and changes nothing."""

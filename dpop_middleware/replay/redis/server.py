@@ -28,6 +28,8 @@ __all__ = ["Opening", "Server"]
 # Opening a connection takes up to eight round trips, over TLS for instance, and a request should have two.
 _OPENING_TAKES = 4
 SHORTEST_OPENING = 1.0
+# What a request's time should have room for.
+_ROUND_TRIPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Server:
         self._opening: Opening | None = None
         self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
         self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
-        self.with_get = True
+        self.with_get, self._has_said_how_far = True, False
         # The server told something, or the connection was thrown away.
         self._happened = asyncio.Event()
 
@@ -263,7 +265,17 @@ class Server:
             self._settings.notices.warn(sentence)
         require_fit(health, self._settings)
         anchors, watches = await self._anchors(connection, info)
+        self._say_how_far(min(asked[1] - sent, self._loop.time() - asked[1]) if anchors else asked[1] - sent)
         return Opened(connection, info, asked, anchors, watches)
+
+    def _say_how_far(self, seconds: float) -> None:
+        if seconds > self._settings.timeout / _ROUND_TRIPS and not self._has_said_how_far:
+            self._has_said_how_far = True
+            self._settings.notices.warn(
+                f"{self._name}: a reply takes {seconds * 1000:.0f} ms, more than a fifth of the timeout of "
+                f"{self._settings.timeout:g} s, so that a slower one is answered 503: set "
+                f"timeout={math.ceil(seconds * _ROUND_TRIPS * 10) / 10:g} or more"
+            )
 
     async def _anchors(
         self, connection: Connection, info: ServerInfo | None

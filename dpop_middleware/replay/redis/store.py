@@ -61,6 +61,9 @@ class RedisReplayStore:
       by this process's own memory instead: the same proof is then accepted once by each process.
     - `on_evictions`: `"refuse"`, the default, takes keys that the server evicts for lost entries: requests
       are answered 503 while that goes on. `"accept"` goes on, and proofs that were evicted pass again.
+    - `retention`: seconds for which each entry is kept at least, where policies need less; a day at most.
+      Before a change that makes them need more, give all workers the longer one: nothing is refused then
+      while the change is rolled out. What it costs: memory at the server. Default 0.
     - `on_exchange`: is called, synchronously, with an `events.StoreExchange` for each exchange with a server.
     - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
       stands between this process and the server can say that no proof was used before, and read the password.
@@ -78,7 +81,6 @@ class RedisReplayStore:
         check_transport(self._endpoint, settings)
         is_cluster = isinstance(self._endpoint, ClusterNodes)
         self._buckets = Buckets(settings.prefix.encode(), spread=is_cluster)
-        self._timeout = settings.timeout
         self._local = MemoryReplayStore() if settings.on_unavailable == "local" else None
         self._local_answers = 0
         self._unavailable_answers = 0
@@ -116,7 +118,7 @@ class RedisReplayStore:
         For readiness probes: on connections of their own, within twice the `timeout`.
         """
         try:
-            async with asyncio.timeout(self._timeout * 2):
+            async with asyncio.timeout(self._settings.timeout * 2):
                 nodes = await asyncio.gather(*(self._node(*server) for server in await self._servers()))
         except Exception as error:  # noqa: BLE001 - as in `_node`
             nodes = [NodeHealth(address=self._endpoint.name, error=cause(error))]
@@ -164,7 +166,7 @@ class RedisReplayStore:
 
     async def _ask(self, entry: ReplayEntry) -> Outcome:
         loop = asyncio.get_running_loop()
-        write = PendingWrite(entry, self._buckets, self._timeout, loop)
+        write = PendingWrite(entry, self._buckets, self._settings, loop)
         self._session(loop).writer.submit(write)
         return await write.answer
 
@@ -227,7 +229,7 @@ class RedisReplayStore:
     async def _node(self, name: str, connect: Connect, tag: bytes) -> NodeHealth:
         health = NodeHealth(address=name)
         try:
-            connection = await connect(self._timeout)
+            connection = await connect(self._settings.timeout)
             try:
                 # The only clock that is read here: nobody hands in the time of a health check.
                 health = examine(name, await inspect(connection), time.time())

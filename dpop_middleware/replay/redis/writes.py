@@ -12,6 +12,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import (
     ASKING,
     FORBIDDEN,
@@ -85,6 +86,7 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered for it; times of the event loop's clock unless said.
 
+    It must be remembered for `retention` seconds, and is `kept` for so many.
     A try is `SET … NX`. One that comes after another which may have been applied (`unknown`) is a repeat, and
     has a `GET` too: `owner` is 128 random bits that this call alone knows, and found under the entry's name
     they say that an earlier try of the same call was applied. `answer` resolves to the outcome, an error
@@ -98,6 +100,7 @@ class PendingWrite:
         "deadline",
         "held",
         "is_repeat",
+        "kept",
         "made_at",
         "milliseconds",
         "name",
@@ -114,24 +117,21 @@ class PendingWrite:
     )
 
     def __init__(
-        self, entry: ReplayEntry, buckets: Buckets, timeout: float, loop: asyncio.AbstractEventLoop
+        self, entry: ReplayEntry, buckets: Buckets, settings: Settings, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.bucket, self.name = buckets.locate(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
-        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + entry.retention))
-        self.namespace = entry.namespace
-        self.made_at = entry.made_at
-        self.retention = entry.retention
+        self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + self.kept))
+        self.namespace, self.made_at = entry.namespace, entry.made_at
         self.now = entry.now
         self.not_before = entry.not_before
         self.started = loop.time()
-        self.deadline = self.started + timeout
+        self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
-        self.tries = 0
-        self.redirects = 0
+        self.tries = self.redirects = 0
         # How often it waited until another master was asked for its data.
-        self.held = 0
-        self.asking = False
+        self.held, self.asking = 0, False
         # While its slot moves: the node from which it comes still had the anchor.
         self.vouched = False
         # An earlier try may have been applied: its reply never came, or couldn't be judged.

@@ -114,7 +114,7 @@ async def test_who_asks_again_just_after_an_answer_travels_with_those_who_waited
     made, loop = await opened(scripted, on_exchange=exchanges.append), asyncio.get_running_loop()
 
     def ask() -> PendingWrite:
-        write = PendingWrite(entry(), BUCKETS, 20.0, loop)
+        write = PendingWrite(entry(), BUCKETS, Settings(timeout=20.0), loop)
         made.submit(write)
         return write
 
@@ -307,7 +307,7 @@ async def test_a_cluster_that_is_closed_does_not_look_again(scripted: ScriptedSe
     made = await opened(scripted)
     await made.aclose()
     before, running = asked(scripted, b"CLUSTER"), asyncio.all_tasks()
-    write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+    write = PendingWrite(entry(), BUCKETS, Settings(timeout=20.0), asyncio.get_running_loop())
     made.redirect(write, ServerError(told), by=(HOST, scripted.port))
     made.look_again(ServerError(told), by=(HOST, scripted.port))
     assert isinstance(await write.answer, Unavailable)
@@ -344,7 +344,7 @@ async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(script
     made = Cluster(nodes, Settings(timeout=20.0), BUCKETS)
     made.open()
     await until(lambda: made.tag((HOST, scripted.port)) is not None)
-    write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+    write = PendingWrite(entry(), BUCKETS, Settings(timeout=20.0), asyncio.get_running_loop())
     made.redirect(write, ServerError("ASK 1 elsewhere:1"), by=(HOST, scripted.port))
     outcome = await write.answer
     assert isinstance(outcome, Unavailable)
@@ -360,9 +360,9 @@ async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
     clock = LoopClock(monkeypatch)
 
     async def refused() -> None:
-        write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+        write = PendingWrite(entry(), BUCKETS, Settings(timeout=20.0), asyncio.get_running_loop())
         while write.bucket not in made.buckets((HOST, away.port)):
-            write = PendingWrite(entry(), BUCKETS, 20.0, asyncio.get_running_loop())
+            write = PendingWrite(entry(), BUCKETS, Settings(timeout=20.0), asyncio.get_running_loop())
         made.submit(write)
         assert isinstance(await write.answer, Unavailable)
 

@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from dpop_middleware import DPoPPolicy, HMACNonceProvider, RedisReplayStore, ResourceServer
+from dpop_middleware import (
+    DPoPPolicy,
+    HMACNonceProvider,
+    RedisReplayStore,
+    ResourceRequest,
+    ResourceServer,
+)
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import DPoPError, Unavailable, UseDPoPNonce
 from dpop_middleware.replay.redis.resp import ServerError
@@ -22,12 +28,14 @@ from tests.support.valkey import Server
 NOW = 1_800_000_000.0
 
 
-def worker(server: Server, issuer: TestIssuer, clock: Clock, policy: DPoPPolicy) -> ResourceServer:
+def worker(
+    server: Server, issuer: TestIssuer, clock: Clock, policy: DPoPPolicy, *, retention: float = 0
+) -> ResourceServer:
     return ResourceServer(
         issuer=issuer.issuer,
         resource=RESOURCE,
         jwks=issuer.jwks(),
-        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0),
+        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0, retention=retention),
         nonces=HMACNonceProvider(bytes(32)),
         policy=policy,
         clock=clock,
@@ -80,6 +88,27 @@ async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts
     await narrow.authenticate(asked())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await narrow.aclose()
     await other.aclose()
+
+
+async def test_a_longer_retention_first_lets_a_wider_policy_refuse_nothing(server: Server) -> None:
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    wide = DPoPPolicy(proof_lifetime=300)
+    narrow = worker(server, issuer, clock, NARROW, retention=400)
+    other = worker(server, issuer, clock, wide)
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    def asked(now: float) -> ResourceRequest:
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=now))
+
+    used, fresh = asked(clock.now), asked(clock.now)
+    await narrow.authenticate(used)
+    # The narrow one has it for as long as the wide one may ask.
+    assert server.run("PTTL", *server.run("KEYS", "dpop:??????????????????????")) > 390_000
+    clock.now += 200
+    with pytest.raises(DPoPError, match="used before"):
+        await other.authenticate(used)
+    await other.authenticate(fresh)
 
 
 async def test_an_entry_outlives_what_its_own_worker_could_accept(server: Server) -> None:

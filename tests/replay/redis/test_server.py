@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -306,6 +307,30 @@ async def test_a_server_far_away_is_reached(server: Server, protocol: int) -> No
             while await answer(store, entry()) is not True:
                 await asyncio.sleep(0.01)
         await store.aclose()
+
+
+async def test_a_server_too_far_away_for_the_timeout_is_told_once_with_one_to_set(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Proxy(server.port) as far:
+        far.reply_delay = 0.15
+        store = RedisReplayStore.from_url(far.url, timeout=0.6)
+        with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+            for _ in "ab":
+                async with asyncio.timeout(20):
+                    while await answer(store, entry()) is not True:
+                        await asyncio.sleep(0.01)
+                far.reset()
+        (told,) = [record.getMessage() for record in caplog.records if "set timeout=" in record.getMessage()]
+        suggested = float(told.partition("set timeout=")[2].split()[0])
+        assert suggested >= 5 * far.reply_delay
+        caplog.clear()
+        near = RedisReplayStore.from_url(server.url, timeout=20.0)
+        with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+            assert await answer(near, entry(age=60)) is True
+        assert "set timeout=" not in caplog.text
+        await store.aclose()
+        await near.aclose()
 
 
 async def test_closing_gives_up_opening() -> None:

@@ -23,7 +23,9 @@ BUCKETS = Buckets(b"dpop", spread=False)
 
 
 def pending(timeout: float = 2.0) -> PendingWrite:
-    return PendingWrite(entry(), BUCKETS, timeout, asyncio.get_running_loop())
+    made = PendingWrite(entry(), BUCKETS, Settings(), asyncio.get_running_loop())
+    made.deadline = made.started + timeout
+    return made
 
 
 def writer() -> Writer:

@@ -43,7 +43,7 @@ class Stage:
         return await standalone(self.server.url).connect(timeout)
 
     def ask(self) -> PendingWrite:
-        write = PendingWrite(entry(), BUCKETS, PATIENCE, self.loop)
+        write = PendingWrite(entry(), BUCKETS, Settings(timeout=PATIENCE), self.loop)
         self.writer.submit(write)
         return write
 

@@ -42,7 +42,7 @@ def fence() -> Fence:
 
 
 def write(number: int, *, asking: bool = False) -> PendingWrite:
-    made = PendingWrite(entry_in(SLOTS[number]), BUCKETS, 5.0, asyncio.get_running_loop())
+    made = PendingWrite(entry_in(SLOTS[number]), BUCKETS, Settings(timeout=5.0), asyncio.get_running_loop())
     made.asking, made.not_before = asking, NOW
     return made
 
