@@ -131,6 +131,7 @@ class TestTokenRequests:
             ("POST", {"json": GRANT}),
             ("POST", {"data": {"my_grant_type": "grant_type"}}),
             ("POST", {"files": {"grant_type": b"x"}}),
+            ("POST", {"content": b"grant_type=x", "headers": {"content-type": "text/plain"}}),
             ("POST", {}),
         ]
         with answering(issuing()) as server:
@@ -141,7 +142,7 @@ class TestTokenRequests:
                 form = {"content-type": "Application/X-WWW-Form-URLencoded; charset=utf-8"}
                 content = b"a=b&grant_type=x"
                 answer = await client.request("POST", server.origin, headers=form, content=content)
-        assert [seen.bare for seen in server.seen] == [True] * 5 + [False]
+        assert [seen.bare for seen in server.seen] == [True] * 6 + [False]
         assert answer.json()["token_type"] == "Bearer"
 
     async def test_a_named_endpoint_is_the_only_one(self, kind: str, answering: Answering) -> None:

@@ -291,6 +291,16 @@ async def test_a_repeat_that_gave_the_replicas_nothing_to_confirm_is_not_confirm
         assert outcome is True if confirmed else isinstance(outcome, Unavailable)
 
 
+async def test_a_repeat_where_its_slot_goes_is_confirmed_by_what_was_written_there(quiet: Fence) -> None:
+    for beside, confirmed in ((b"OK", True), (MOVED, False)):
+        repeat = write(0, asking=True)
+        repeat.unknown = True
+        replies = b"OK", None, b"OK", beside, 1, b"OK", KNOWN
+        Landed(quiet, [repeat], *replies, settings=Settings(wait_replicas=1))
+        outcome = repeat.answer.result()
+        assert outcome is True if confirmed else isinstance(outcome, Unavailable)
+
+
 async def test_what_the_replicas_are_to_confirm_is_written_where_a_repeat_goes(quiet: Fence) -> None:
     settings, retentions = Settings(wait_replicas=1), PublishedRetentions(b"dpop", LivingRetentions())
     for asking in (False, True):
