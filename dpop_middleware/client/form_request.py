@@ -113,7 +113,8 @@ def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str
     TokenRequestError where the server refused.
     """
     answer = _answer(content)
-    if status != expected or "error" in answer:
+    # Some servers write every member that they know: null and "" say that there is no error.
+    if status != expected or answer.get("error"):
         code = _readable(answer.get("error"))
         description = _readable(answer.get("error_description"))
         message = f"{endpoint} refused: {code or 'no OAuth error'} (HTTP {status})"
