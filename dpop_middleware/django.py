@@ -88,7 +88,7 @@ def dpop_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpReque
         MIDDLEWARE = [..., "dpop_middleware.django.dpop_user"]
 
     It goes after `AuthenticationMiddleware` and whatever else sets a user. That user stays where a request
-    has no credentials.
+    has no credentials. What was authenticated needs no CSRF token: no browser sends a proof by itself.
     """
     if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
 
@@ -188,6 +188,8 @@ def _show(request: Any) -> None:
 
     request.user = user
     request.auser = auser
+    # Django's own mark of a request that needs no further look, Django REST framework's too.
+    request.csrf_processing_done = True
 
 
 def _refusal(response: ErrorResponse) -> HttpResponse:

@@ -16,6 +16,7 @@ from django.test import RequestFactory
 from django.urls import path
 from django.utils.decorators import async_only_middleware
 from django.views import View
+from django.views.decorators.csrf import csrf_protect
 
 from dpop_middleware import DPoPMiddleware
 from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
@@ -26,6 +27,7 @@ from tests.support.asgi import Answer, call
 from tests.support.django import configure, serving_by_django
 
 US = "dpop_middleware.django.dpop_user"
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 SESSION_USER = f"{__name__}.session_user"
 ASYNC_SESSION_USER = f"{__name__}.async_session_user"
 
@@ -188,12 +190,22 @@ async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) 
 
 
 async def test_a_post_needs_no_csrf_token(world: World, serve: Serve) -> None:
-    csrf = "django.middleware.csrf.CsrfViewMiddleware"
-    protected = serve(requires_dpop(world.server())(whoami), SESSION_USER, csrf)
+    protected = serve(requires_dpop(world.server())(whoami), SESSION_USER, CSRF)
     fields = world.fields("/notes", method="POST")
     assert (await ask(protected, fields, method="POST")).body == b"user123"
-    optional = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER, csrf)
+    optional = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER, CSRF)
     assert (await ask(optional, method="POST")).status == 403, "the session may be another page's to use"
+
+
+@pytest.mark.parametrize("middleware", [(CSRF, US), (US, CSRF)])
+@pytest.mark.parametrize("view", [whoami, async_whoami, csrf_protect(whoami)])
+async def test_behind_the_middleware_a_post_with_a_proof_needs_no_csrf_token(
+    world: World, serve: Serve, view: Any, middleware: tuple[str, str]
+) -> None:
+    app = DPoPMiddleware(serve(view, SESSION_USER, *middleware), world.server(), required=False)
+    proved = await ask(app, world.fields("/notes", method="POST"), method="POST")
+    assert (proved.status, proved.body) == (200, b"user123")
+    assert (await ask(app, method="POST")).status == 403, "the session may be another page's to use"
 
 
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
