@@ -118,8 +118,8 @@ def requires_dpop(
 
     Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
-    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself; not so
-    with `required=False`.
+    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself, and from
+    `LoginRequiredMiddleware`, as it looks who calls; not so with `required=False`.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it has.
@@ -155,6 +155,7 @@ def requires_dpop(
         functools.update_wrapper(protected, view)
         exempt: Any = protected
         exempt.csrf_exempt = required or getattr(view, "csrf_exempt", False)
+        exempt.login_required = not required and getattr(view, "login_required", True)
         return markcoroutinefunction(protected)
 
     return decorate

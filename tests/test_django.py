@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.context_processors import PermWrapper
-from django.contrib.auth.decorators import permission_required
+from django.contrib.auth.decorators import login_not_required, login_required, permission_required
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
@@ -28,6 +28,8 @@ from tests.support.django import configure, serving_by_django
 
 US = "dpop_middleware.django.dpop_user"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+ANONYMOUS = f"{__name__}.anonymous"
 SESSION_USER = f"{__name__}.session_user"
 ASYNC_SESSION_USER = f"{__name__}.async_session_user"
 
@@ -42,6 +44,18 @@ def session_user(get_response: Any) -> Any:
 
     def middleware(request: Any) -> Any:
         request.user = "session"
+        return get_response(request)
+
+    return middleware
+
+
+def anonymous(get_response: Any) -> Any:
+    """Stands for what finds no session."""
+    # Django's models want its settings first.
+    from django.contrib.auth.models import AnonymousUser
+
+    def middleware(request: Any) -> Any:
+        request.user = AnonymousUser()
         return get_response(request)
 
     return middleware
@@ -62,6 +76,11 @@ def whoami(request: Any, **_more: Any) -> HttpResponse:
 
 async def async_whoami(request: Any, **_more: Any) -> HttpResponse:
     return HttpResponse(str(await request.auser() if hasattr(request, "auser") else request.user).encode())
+
+
+@login_not_required
+def open_to_all(request: Any) -> HttpResponse:
+    return whoami(request)
 
 
 Serve = Callable[..., Any]
@@ -206,6 +225,28 @@ async def test_behind_the_middleware_a_post_with_a_proof_needs_no_csrf_token(
     proved = await ask(app, world.fields("/notes", method="POST"), method="POST")
     assert (proved.status, proved.body) == (200, b"user123")
     assert (await ask(app, method="POST")).status == 403, "the session may be another page's to use"
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami, open_to_all])
+async def test_a_decorated_view_needs_no_login(world: World, serve: Serve, view: Any) -> None:
+    app = serve(requires_dpop(world.server())(view), ANONYMOUS, LOGIN_REQUIRED)
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("view", "status"), [(whoami, 302), (open_to_all, 200), (login_required(whoami), 302)]
+)
+async def test_without_required_a_view_needs_the_login_that_it_needs_without_us(
+    world: World, serve: Serve, view: Any, status: int
+) -> None:
+    app = serve(requires_dpop(world.server(), required=False)(view), ANONYMOUS, LOGIN_REQUIRED)
+    assert (await ask(app)).status == status
+
+
+async def test_behind_the_middleware_a_proof_is_a_login(world: World, serve: Serve) -> None:
+    app = DPoPMiddleware(serve(whoami, ANONYMOUS, US, LOGIN_REQUIRED), world.server())
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
 
 
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
