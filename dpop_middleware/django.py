@@ -36,7 +36,7 @@ class TokenUser(DPoPUser):
     """The user whom a verified access token speaks for, with what Django asks of every user.
 
     It is none of your database: `pk` is None, and it has no permissions, groups and staff rights. Look your
-    own user up by `identity`, and the scopes in `access_token.scopes`.
+    own user up by `identity`, and the scopes in `access_token.scopes`. Count requests by `identity` too.
     """
 
     pk = id = None
