@@ -14,7 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
-from dpop_middleware.introspection._errors import AnswerError, ConnectionLostError, EndpointError
+from dpop_middleware.introspection._errors import (
+    AnswerError,
+    ConnectionLostError,
+    EndpointError,
+    NotNamedError,
+)
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -191,8 +196,8 @@ class Endpoint:
                 place = self._place = self._at(await self._discover(), until=now + _PLACE_LIFETIME)
             elif now >= place.until:
                 # Also where nothing comes of the look: the next questions go where it was.
-                place = self._place = replace(place, until=now + _BETWEEN_LOOKS)
-                place = self._place = await self._looked_up(place, until=now + _PLACE_LIFETIME)
+                self._place = replace(place, until=now + _BETWEEN_LOOKS)
+                place = self._place = await self._looked_up(self._place, until=now + _PLACE_LIFETIME)
             return place
 
     async def _looked_up(self, known: _Place, *, until: float) -> _Place:
@@ -200,6 +205,9 @@ class Endpoint:
         try:
             async with asyncio.timeout(_LOOK):
                 url = await self._discover()
+        except NotNamedError:
+            self._place = None
+            raise
         except (EndpointError, TimeoutError) as error:
             reason = str(error) or f"no metadata within {_LOOK:g} s"
             logger.warning("the introspection endpoint is asked where it was: %s", reason)
@@ -222,6 +230,7 @@ class Endpoint:
     async def _discover(self) -> str:
         issuer, hosts = self._options.issuer, self._options.insecure_http_hosts
         reasons: list[str] = []
+        kind = EndpointError
         for url in metadata_urls(issuer, insecure_http_hosts=hosts):
             try:
                 metadata = await self._document(url)
@@ -230,7 +239,8 @@ class Endpoint:
                 ).url
             except (EndpointError, FetchError) as error:
                 reasons.append(str(error) if url in str(error) else f"{url}: {error}")
-        raise EndpointError("; ".join(reasons))
+                kind = NotNamedError if isinstance(error, FetchError) else kind
+        raise kind("; ".join(reasons))
 
     async def _document(self, url: str) -> dict[str, Any]:
         answer = await self._exchange("GET", url, headers={"Accept": "application/json"})

@@ -1,6 +1,6 @@
 """Why an introspection endpoint gave no answer; the messages are for logs."""
 
-__all__ = ["AnswerError", "ConnectionLostError", "EndpointError"]
+__all__ = ["AnswerError", "ConnectionLostError", "EndpointError", "NotNamedError"]
 
 
 class AnswerError(Exception):
@@ -30,3 +30,7 @@ class EndpointError(Exception):
 
 class ConnectionLostError(EndpointError):
     """The connection ended before the answer did."""
+
+
+class NotNamedError(EndpointError):
+    """The issuer's metadata were read, and name no acceptable endpoint, or are another issuer's."""

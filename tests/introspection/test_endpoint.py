@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -32,7 +32,6 @@ async def test_the_endpoint_is_found_by_the_issuers_metadata(
 
 
 METADATA = "/.well-known/oauth-authorization-server"
-NOT_OURS = {"issuer": "https://other.example"}
 DISCOVERED = "introspection_endpoint"
 
 
@@ -76,27 +75,39 @@ async def test_an_hour_later_the_metadata_are_read_again(
     assert endpoint.url == f"{issuer.origin}/moved"
 
 
-async def never() -> None:
+async def never() -> Response:
     await asyncio.Event().wait()
+    return Response()
 
 
-@pytest.mark.parametrize("hangs", [False, True])
+async def fails() -> Response:
+    return Response(status_code=503)
+
+
+async def is_a_page() -> Response:
+    return Response("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("describes", "reason"),
+    [(fails, "the status is 503"), (is_a_page, "not a JSON object"), (never, "no metadata within 0.5 s")],
+)
 async def test_where_the_metadata_cannot_be_read_the_endpoint_is_asked_where_it_was(
     issuer: IssuerOfOpaqueTokens,
     located: tuple[Endpoint, list[float]],
     caplog: pytest.LogCaptureFixture,
-    hangs: bool,
+    describes: Callable[[], Awaitable[Response]],
+    reason: str,
 ) -> None:
     endpoint, now = located
-    issuer.metadata = NOT_OURS
-    issuer.describes = never if hangs else None
+    issuer.describes = describes
     now[0] += 3600
     for _ in range(2):
         assert b"active" in (await endpoint.ask("any")).body
     assert issuer.requests == [METADATA], "the next look is a minute later"
     (said,) = caplog.messages
     assert said.startswith("the introspection endpoint is asked where it was: ")
-    assert ("no metadata within 0.5 s" in said) is hangs
+    assert reason in said
     issuer.metadata, issuer.describes = {DISCOVERED: f"{issuer.origin}/moved"}, None
     now[0] += 60
     await endpoint.ask("any")
@@ -107,7 +118,7 @@ async def test_an_endpoint_that_failed_is_asked_where_it_was_too(
     issuer: IssuerOfOpaqueTokens, located: tuple[Endpoint, list[float]]
 ) -> None:
     endpoint, _ = located
-    issuer.metadata, issuer.behaves = NOT_OURS, answers(502)
+    issuer.describes, issuer.behaves = fails, answers(502)
     for looks in (0, 1):
         with pytest.raises(EndpointError, match="the status is 502"):
             await endpoint.ask("any")
@@ -116,6 +127,29 @@ async def test_an_endpoint_that_failed_is_asked_where_it_was_too(
     for _ in range(2):
         assert b"active" in (await endpoint.ask("any")).body
     assert issuer.requests == [METADATA] * 2
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [({"issuer": "https://other.example"}, "another issuer's"), ({DISCOVERED: None}, "takes an https URL")],
+)
+async def test_an_endpoint_that_the_metadata_name_no_more_is_asked_no_more(
+    issuer: IssuerOfOpaqueTokens,
+    located: tuple[Endpoint, list[float]],
+    metadata: dict[str, Any],
+    says: str,
+) -> None:
+    endpoint, now = located
+    issuer.metadata = metadata
+    now[0] += 3600
+    for _ in range(2):
+        with pytest.raises(EndpointError, match=says):
+            await endpoint.ask("any")
+        assert endpoint.url is None
+    assert len(issuer.asked) == 1
+    issuer.metadata = {}
+    await endpoint.ask("any")
+    assert endpoint.url == issuer.endpoint
 
 
 def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[[Question], Any]:

@@ -48,7 +48,7 @@ def signed_jwt(key: DPoPKey, claims: Mapping[str, Any], *, kid: str | None = "1"
 class IssuerOfOpaqueTokens:
     """What the server knows, and how it behaves.
 
-    `behaves` may answer a question in another way, or not; `describes` is awaited before metadata are told.
+    `behaves` may answer a question in another way, or not; `describes` answers instead of the metadata.
     """
 
     origin: str
@@ -57,7 +57,7 @@ class IssuerOfOpaqueTokens:
     requests: list[str] = field(default_factory=list)
     behaves: Behaviour | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    describes: Callable[[], Awaitable[object]] | None = None
+    describes: Callable[[], Awaitable[Response]] | None = None
     key: DPoPKey = field(default_factory=DPoPKey.generate)
     kid: str = "1"
 
@@ -100,7 +100,7 @@ class IssuerOfOpaqueTokens:
     async def _describe(self, request: Request) -> Response:
         self.requests.append(request.url.path)
         if self.describes is not None:
-            await self.describes()
+            return await self.describes()
         said = {
             "issuer": self.origin,
             "introspection_endpoint": self.endpoint,
