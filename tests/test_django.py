@@ -78,7 +78,7 @@ async def async_whoami(request: Any, **_more: Any) -> HttpResponse:
     return HttpResponse(str(await request.auser() if hasattr(request, "auser") else request.user).encode())
 
 
-@login_not_required
+@login_not_required  # type: ignore[untyped-decorator]
 def open_to_all(request: Any) -> HttpResponse:
     return whoami(request)
 
