@@ -36,7 +36,7 @@ class TokenUser(DPoPUser):
     """The user whom a verified access token speaks for, with what Django asks of every user.
 
     It is none of your database: `pk` is None, and it has no permissions, groups and staff rights. Look your
-    own user up by `identity`, and the scopes in `access_token.scopes`.
+    own user up by `identity`, and the scopes in `access_token.scopes`. Count requests by `identity` too.
     """
 
     pk = id = None
@@ -88,7 +88,7 @@ def dpop_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpReque
         MIDDLEWARE = [..., "dpop_middleware.django.dpop_user"]
 
     It goes after `AuthenticationMiddleware` and whatever else sets a user. That user stays where a request
-    has no credentials.
+    has no credentials. What was authenticated needs no CSRF token: no browser sends a proof by itself.
     """
     if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
 
@@ -118,8 +118,8 @@ def requires_dpop(
 
     Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
-    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself; not so
-    with `required=False`.
+    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself, and from
+    `LoginRequiredMiddleware`, as it looks who calls; not so with `required=False`.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it has.
@@ -155,6 +155,7 @@ def requires_dpop(
         functools.update_wrapper(protected, view)
         exempt: Any = protected
         exempt.csrf_exempt = required or getattr(view, "csrf_exempt", False)
+        exempt.login_required = not required and getattr(view, "login_required", True)
         return markcoroutinefunction(protected)
 
     return decorate
@@ -188,6 +189,8 @@ def _show(request: Any) -> None:
 
     request.user = user
     request.auser = auser
+    # Django's own mark of a request that needs no further look, Django REST framework's too.
+    request.csrf_processing_done = True
 
 
 def _refusal(response: ErrorResponse) -> HttpResponse:

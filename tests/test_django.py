@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.context_processors import PermWrapper
-from django.contrib.auth.decorators import permission_required
+from django.contrib.auth.decorators import login_not_required, login_required, permission_required
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
 from django.utils.decorators import async_only_middleware
 from django.views import View
+from django.views.decorators.csrf import csrf_protect
 
 from dpop_middleware import DPoPMiddleware
 from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
@@ -26,6 +27,9 @@ from tests.support.asgi import Answer, call
 from tests.support.django import configure, serving_by_django
 
 US = "dpop_middleware.django.dpop_user"
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+ANONYMOUS = f"{__name__}.anonymous"
 SESSION_USER = f"{__name__}.session_user"
 ASYNC_SESSION_USER = f"{__name__}.async_session_user"
 
@@ -40,6 +44,18 @@ def session_user(get_response: Any) -> Any:
 
     def middleware(request: Any) -> Any:
         request.user = "session"
+        return get_response(request)
+
+    return middleware
+
+
+def anonymous(get_response: Any) -> Any:
+    """Stands for what finds no session."""
+    # Django's models want its settings first.
+    from django.contrib.auth.models import AnonymousUser
+
+    def middleware(request: Any) -> Any:
+        request.user = AnonymousUser()
         return get_response(request)
 
     return middleware
@@ -60,6 +76,11 @@ def whoami(request: Any, **_more: Any) -> HttpResponse:
 
 async def async_whoami(request: Any, **_more: Any) -> HttpResponse:
     return HttpResponse(str(await request.auser() if hasattr(request, "auser") else request.user).encode())
+
+
+@login_not_required  # type: ignore[untyped-decorator]
+def open_to_all(request: Any) -> HttpResponse:
+    return whoami(request)
 
 
 Serve = Callable[..., Any]
@@ -188,12 +209,44 @@ async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) 
 
 
 async def test_a_post_needs_no_csrf_token(world: World, serve: Serve) -> None:
-    csrf = "django.middleware.csrf.CsrfViewMiddleware"
-    protected = serve(requires_dpop(world.server())(whoami), SESSION_USER, csrf)
+    protected = serve(requires_dpop(world.server())(whoami), SESSION_USER, CSRF)
     fields = world.fields("/notes", method="POST")
     assert (await ask(protected, fields, method="POST")).body == b"user123"
-    optional = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER, csrf)
+    optional = serve(requires_dpop(world.server(), required=False)(whoami), SESSION_USER, CSRF)
     assert (await ask(optional, method="POST")).status == 403, "the session may be another page's to use"
+
+
+@pytest.mark.parametrize("middleware", [(CSRF, US), (US, CSRF)])
+@pytest.mark.parametrize("view", [whoami, async_whoami, csrf_protect(whoami)])
+async def test_behind_the_middleware_a_post_with_a_proof_needs_no_csrf_token(
+    world: World, serve: Serve, view: Any, middleware: tuple[str, str]
+) -> None:
+    app = DPoPMiddleware(serve(view, SESSION_USER, *middleware), world.server(), required=False)
+    proved = await ask(app, world.fields("/notes", method="POST"), method="POST")
+    assert (proved.status, proved.body) == (200, b"user123")
+    assert (await ask(app, method="POST")).status == 403, "the session may be another page's to use"
+
+
+@pytest.mark.parametrize("view", [whoami, async_whoami, open_to_all])
+async def test_a_decorated_view_needs_no_login(world: World, serve: Serve, view: Any) -> None:
+    app = serve(requires_dpop(world.server())(view), ANONYMOUS, LOGIN_REQUIRED)
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("view", "status"), [(whoami, 302), (open_to_all, 200), (login_required(whoami), 302)]
+)
+async def test_without_required_a_view_needs_the_login_that_it_needs_without_us(
+    world: World, serve: Serve, view: Any, status: int
+) -> None:
+    app = serve(requires_dpop(world.server(), required=False)(view), ANONYMOUS, LOGIN_REQUIRED)
+    assert (await ask(app)).status == status
+
+
+async def test_behind_the_middleware_a_proof_is_a_login(world: World, serve: Serve) -> None:
+    app = DPoPMiddleware(serve(whoami, ANONYMOUS, US, LOGIN_REQUIRED), world.server())
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
 
 
 def test_under_wsgi_the_middleware_changes_nothing() -> None:

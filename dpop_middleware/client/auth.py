@@ -136,6 +136,10 @@ class DPoPAuth(_Auth):
         """Whether an access token goes with the proofs."""
         return self._token is not None
 
+    def covers(self, request: Any) -> bool:
+        """Whether a request of httpx2 or httpx gets a proof; if no origin is named, the first one's is it."""
+        return self._origins.claim(request)
+
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Authenticate one request of a sync client; called by httpx2 and httpx."""
         if not self._origins.claim(request):

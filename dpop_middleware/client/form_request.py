@@ -75,8 +75,8 @@ def form_request(
     `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
     """
     # A client with a base_url makes of a path what is then called.
-    endpoint = str(client.build_request("POST", url).url)
-    checked_url(option, origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
+    request = client.build_request("POST", url)
+    checked_url(option, origin_of(str(request.url)), insecure_http_hosts=insecure_http_hosts)
     headers = {"Accept": "application/json"}
     authentication: dict[str, str] = {}
     if client_secret is None:
@@ -91,18 +91,22 @@ def form_request(
         "url": url,
         "data": authentication | dict(data),
         "headers": headers,
-        "auth": _proofs_only(key, insecure_http_hosts),
+        "auth": _proofs_only(key, request, insecure_http_hosts),
         "follow_redirects": False,
     }
 
 
-def _proofs_only(key: "DPoPKey | auth.DPoPAuth", insecure_http_hosts: Collection[str]) -> "auth.DPoPAuth":
+def _proofs_only(
+    key: "DPoPKey | auth.DPoPAuth", request: Any, insecure_http_hosts: Collection[str]
+) -> "auth.DPoPAuth":
     if isinstance(key, DPoPKey):
         return auth.DPoPAuth(key, insecure_http_hosts=insecure_http_hosts)
     if key.has_token:
         raise ValueError("a token endpoint gets proofs without a token: use DPoPAuth(key)")
     if key.follow_redirects:
         raise ValueError("a token request follows no redirect: use DPoPAuth(key) without follow_redirects")
+    if not key.covers(request):
+        raise ValueError("the DPoPAuth makes no proof for this origin: name all of the server's by origin=")
     return key
 
 
@@ -113,7 +117,8 @@ def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str
     TokenRequestError where the server refused.
     """
     answer = _answer(content)
-    if status != expected or "error" in answer:
+    # Some servers write every member that they know: null and "" say that there is no error.
+    if status != expected or answer.get("error"):
         code = _readable(answer.get("error"))
         description = _readable(answer.get("error_description"))
         message = f"{endpoint} refused: {code or 'no OAuth error'} (HTTP {status})"

@@ -138,8 +138,8 @@ def fetch_token(
 
     Raises TokenRequestError when the server refuses or its answer is not a DPoP token; ConfigurationError (a
     ValueError), before anything is sent, for a plain http endpoint that isn't named; ValueError for a
-    `DPoPAuth` with a token or with `follow_redirects`; and what the client raises when the server can't be
-    reached.
+    `DPoPAuth` with a token, with `follow_redirects` or of another origin; and what the client raises when the
+    server can't be reached.
     """
     response = client.post(**_request(client, token_endpoint, grant, **options))
     return _token_response(response.status_code, response.content)

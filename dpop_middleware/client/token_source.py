@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred, system_time
+from dpop_middleware.client.proofs import installed
 from dpop_middleware.client.token_request import (
     ClientCredentials,
     Grant,
@@ -31,12 +32,18 @@ __all__ = ["TokenSource"]
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    access_token: str | None = field(repr=False)
-    refresh_token: str | None = field(repr=False)
-    renew_at: float | None
+    """`expires_at` is None where there is no access token, and where its life isn't known."""
+
+    access_token: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+    renew_at: float | None = None
+    expires_at: float | None = None
 
 
-_NOTHING: Final = _Held(None, None, None)
+_NOTHING: Final = _Held()
+# What says that there is no new token: the server, or a client that can't reach it.
+_NO_TOKEN: Final = (TokenRequestError, *installed("HTTPError"))
+_SHORTEST_PAUSE: Final = 1.0
 
 
 class TokenSource:
@@ -54,8 +61,9 @@ class TokenSource:
 
     The other arguments are those of `fetch_token`. Of callers that come at the same time one asks, and the
     others get what it gets, its error too: a refresh token is sent once. A refresh token that the server
-    calls an invalid grant is followed by `grant`, if that is `ClientCredentials`. A token whose life the
-    server doesn't tell is used until `discard`.
+    calls an invalid grant is followed by `grant`, if that is `ClientCredentials`. Where no token can be got,
+    the one that is held serves until it expires, and half of what is left of its life passes before the next
+    attempt. A token whose life the server doesn't tell is used until `discard`.
 
     Raises what `fetch_token` raises, and TokenRequestError with status 0 where a token expired that no grant
     can follow. Not checked: whether the API accepts the token.
@@ -119,7 +127,7 @@ class TokenSource:
         """Renew the token at the next call, if it still is this one: after the API's `invalid_token`."""
         with self._lock:
             if self._held.access_token == access_token:
-                self._held = _Held(None, self._held.refresh_token, None)
+                self._held = _Held(refresh_token=self._held.refresh_token)
 
     def _current(self) -> str | None:
         held = self._held
@@ -128,25 +136,31 @@ class TokenSource:
 
     def _renewed(self) -> str:
         while True:
-            grant, asked_at = self._next_grant(), self._clock()
+            asked_at = self._clock()
             try:
+                grant = self._next_grant()
                 response = fetch_token(self._client, self._endpoint, grant, **self._options)
-            except TokenRequestError as error:
-                if not self._goes_on_after(error):
+            except _NO_TOKEN as error:
+                if self._goes_on_after(error):
+                    continue
+                if (alive := self._still_alive()) is None:
                     raise
-            else:
-                return self._kept(response, asked_at)
+                return alive
+            return self._kept(response, asked_at)
 
     async def _renewed_async(self) -> str:
         while True:
-            grant, asked_at = self._next_grant(), self._clock()
+            asked_at = self._clock()
             try:
+                grant = self._next_grant()
                 response = await fetch_token_async(self._client, self._endpoint, grant, **self._options)
-            except TokenRequestError as error:
-                if not self._goes_on_after(error):
+            except _NO_TOKEN as error:
+                if self._goes_on_after(error):
+                    continue
+                if (alive := self._still_alive()) is None:
                     raise
-            else:
-                return self._kept(response, asked_at)
+                return alive
+            return self._kept(response, asked_at)
 
     def _next_grant(self) -> Grant:
         if self._held.refresh_token is not None:
@@ -155,21 +169,30 @@ class TokenSource:
             return self._grant
         raise TokenRequestError("the access token expired and there is no refresh token", status=0)
 
-    def _goes_on_after(self, error: TokenRequestError) -> bool:
-        refused = error.error == "invalid_grant" and self._held.refresh_token is not None
-        if refused and isinstance(self._grant, ClientCredentials):
-            self._held = _Held(None, None, None)
+    def _goes_on_after(self, error: Exception) -> bool:
+        refused = isinstance(error, TokenRequestError) and error.error == "invalid_grant"
+        if refused and self._held.refresh_token is not None and isinstance(self._grant, ClientCredentials):
+            self._held = replace(self._held, refresh_token=None)
             return True
         return False
 
+    def _still_alive(self) -> str | None:
+        """Return the token that none can follow now, if it lives; the next attempt comes after a pause."""
+        now, expires_at = self._clock(), self._held.expires_at
+        if expires_at is None or now >= expires_at:
+            return None
+        pause = max((expires_at - now) / 2, _SHORTEST_PAUSE)
+        self._held = replace(self._held, renew_at=min(now + pause, expires_at))
+        return self._held.access_token
+
     def _kept(self, response: TokenResponse, asked_at: float) -> str:
         sent = self._grant.refresh_token if isinstance(self._grant, RefreshToken) else None
-        renew_at = None
+        renew_at = expires_at = None
         if response.expires_in is not None:
-            renew_at = asked_at + response.expires_in - min(self._leeway, response.expires_in / 2)
-        self._held = _Held(
-            response.access_token, response.refresh_token or self._held.refresh_token or sent, renew_at
-        )
+            expires_at = asked_at + response.expires_in
+            renew_at = expires_at - min(self._leeway, response.expires_in / 2)
+        refresh_token = response.refresh_token or self._held.refresh_token or sent
+        self._held = _Held(response.access_token, refresh_token, renew_at, expires_at)
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token

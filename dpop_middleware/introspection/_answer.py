@@ -23,6 +23,7 @@ from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_
 __all__ = ["AnswerRules", "MalformedAnswer", "SignedAnswers", "judge_answer", "read_answer"]
 
 _TYP: Final = "token-introspection+jwt"
+_UNSET: Final[tuple[tuple[str, object], ...]] = (("sub", ""), ("aud", []))
 # An answer is made for us, now: an older one was recorded.
 _LONGEST_AGE: Final = 60.0
 
@@ -58,8 +59,9 @@ def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -
         raise MalformedAnswer("the answer doesn't say whether the token is active")
     if not active:
         raise InvalidToken("the access token is not active", check=Check.TOKEN_ACTIVE)
-    filled = {"iss": rules.claims.issuer, **answer}
-    if "aud" not in answer:
+    said = _said(answer)
+    filled = {"iss": rules.claims.issuer, **said}
+    if "aud" not in said:
         if not rules.accept_missing_audience:
             raise InvalidToken(
                 "the access token names no audience",
@@ -70,9 +72,19 @@ def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -
         filled["aud"] = sorted(rules.claims.audiences)
     payload = json.dumps(filled).encode()
     token = judge_claims(payload, rules=rules.claims, now=now, key_identity="").access_token
-    _judge_token_type(answer)
+    _judge_token_type(said)
     # The application sees what the issuer said, not what was filled in.
-    return replace(token, claims=read_only_claims(json.dumps(dict(answer)).encode()))
+    return replace(token, claims=read_only_claims(json.dumps(said).encode()))
+
+
+def _said(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an answer says: some serializers write every member that they know.
+
+    Null says that a member isn't set, and so do a `sub` without a character and an `aud` that names nobody.
+    """
+    return {
+        name: value for name, value in answer.items() if value is not None and (name, value) not in _UNSET
+    }
 
 
 def _judge_token_type(answer: Mapping[str, Any]) -> None:

@@ -5,14 +5,21 @@ whoever reads an answer. For one event loop.
 """
 
 import asyncio
+import logging
 import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
+from dpop_middleware.introspection._errors import (
+    AnswerError,
+    ConnectionLostError,
+    EndpointError,
+    NotNamedError,
+)
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -36,21 +43,22 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth
 
-__all__ = ["Answer", "Endpoint", "EndpointError", "EndpointOptions"]
+__all__ = ["Answer", "Endpoint", "EndpointOptions"]
+
+logger = logging.getLogger(__name__)
 
 _OK: Final = 200
 _LIMIT: Final = 128 * 1024
 _PLACE_LIFETIME: Final = 3600.0
+# For how many seconds one question looks whether a place that is known has changed, and how soon another may.
+_LOOK: Final = 0.5
+_BETWEEN_LOOKS: Final = 60.0
 _LONGEST_RETRY_AFTER: Final = 60
 # What says that nothing can be asked now, or that we may not ask. Any other status is about the one token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
 # Shorter than the servers' own, so that a connection is seldom closed while a question is on its way.
 _KEPT_OPEN: Final = 4.0
-
-
-class AnswerError(Exception):
-    """An answer that won't be read; the message is for logs."""
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
@@ -108,31 +116,6 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class EndpointError(Exception):
-    """There is no answer; the message is for logs.
-
-    `of_token` says that the server is there, and couldn't or wouldn't judge this one token; `declined` that
-    it would judge others. `retry_after` is in seconds, None where the server doesn't say.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        of_token: bool = False,
-        declined: bool = False,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.of_token = of_token
-        self.declined = declined
-        self.retry_after = retry_after
-
-
-class _ConnectionLostError(EndpointError):
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The body of an answer with status 200, and its media type in lower case."""
@@ -143,7 +126,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How to ask. `url` is None where the issuer's metadata say it; `accept` is the media type to ask for."""
+    """How to ask. `url` is None where the issuer's metadata say it; `accept` is the media type to ask for.
+
+    `monotonic` returns seconds.
+    """
 
     issuer: str
     url: str | None
@@ -153,13 +139,16 @@ class EndpointOptions:
     insecure_http_hosts: frozenset[str]
     ssl_context: ssl.SSLContext
     max_connections: int
+    monotonic: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
+    """Where the endpoint is; `until` is when to look again."""
+
     url: str
     auth: "DPoPAuth | None"
-    found: float
+    until: float
 
 
 class Endpoint:
@@ -174,7 +163,7 @@ class Endpoint:
             transport=transport, timeout=None, trust_env=False, headers=_HEADERS
         )
         self._discovering = asyncio.Lock()
-        self._place = None if options.url is None else self._at(options.url, found=math.inf)
+        self._place = None if options.url is None else self._at(options.url, until=math.inf)
 
     @property
     def url(self) -> str | None:
@@ -187,9 +176,9 @@ class Endpoint:
         try:
             return await self._asked(place, token)
         except EndpointError as error:
-            if not error.of_token and self._options.url is None:
+            if not error.of_token and self._options.url is None and self._place is place:
                 # It may have moved: the metadata are read again before the next question.
-                self._place = None
+                self._place = replace(place, until=-math.inf)
             raise
 
     async def locate(self) -> None:
@@ -202,12 +191,30 @@ class Endpoint:
 
     async def _located(self) -> _Place:
         async with self._discovering:
-            place = self._place
-            if place is None or time.monotonic() - place.found >= _PLACE_LIFETIME:
-                place = self._place = self._at(await self._discover(), found=time.monotonic())
+            place, now = self._place, self._options.monotonic()
+            if place is None:
+                place = self._place = self._at(await self._discover(), until=now + _PLACE_LIFETIME)
+            elif now >= place.until:
+                # Also where nothing comes of the look: the next questions go where it was.
+                self._place = replace(place, until=now + _BETWEEN_LOOKS)
+                place = self._place = await self._looked_up(self._place, until=now + _PLACE_LIFETIME)
             return place
 
-    def _at(self, url: str, *, found: float) -> _Place:
+    async def _looked_up(self, known: _Place, *, until: float) -> _Place:
+        """Return where the endpoint is now; `known` where the metadata can't be read."""
+        try:
+            async with asyncio.timeout(_LOOK):
+                url = await self._discover()
+        except NotNamedError:
+            self._place = None
+            raise
+        except (EndpointError, TimeoutError) as error:
+            reason = str(error) or f"no metadata within {_LOOK:g} s"
+            logger.warning("the introspection endpoint is asked where it was: %s", reason)
+            return known
+        return replace(known, until=until) if url == known.url else self._at(url, until=until)
+
+    def _at(self, url: str, *, until: float) -> _Place:
         authentication = self._options.authentication
         auth = None
         if isinstance(authentication, BoundToken):
@@ -218,11 +225,12 @@ class Endpoint:
                 clock=self._options.clock,
                 insecure_http_hosts=self._options.insecure_http_hosts,
             )
-        return _Place(url, auth, found)
+        return _Place(url, auth, until)
 
     async def _discover(self) -> str:
         issuer, hosts = self._options.issuer, self._options.insecure_http_hosts
         reasons: list[str] = []
+        kind = EndpointError
         for url in metadata_urls(issuer, insecure_http_hosts=hosts):
             try:
                 metadata = await self._document(url)
@@ -231,7 +239,8 @@ class Endpoint:
                 ).url
             except (EndpointError, FetchError) as error:
                 reasons.append(str(error) if url in str(error) else f"{url}: {error}")
-        raise EndpointError("; ".join(reasons))
+                kind = NotNamedError if isinstance(error, FetchError) else kind
+        raise kind("; ".join(reasons))
 
     async def _document(self, url: str) -> dict[str, Any]:
         answer = await self._exchange("GET", url, headers={"Accept": "application/json"})
@@ -245,7 +254,7 @@ class Endpoint:
     async def _asked(self, place: _Place, token: str) -> Answer:
         try:
             answer = await self._post(place, token)
-        except _ConnectionLostError:
+        except ConnectionLostError:
             # The server closed a connection that was kept open, just as the question went out.
             answer = await self._post(place, token)
         if answer.status_code == _OK:
@@ -273,9 +282,7 @@ class Endpoint:
         try:
             return await self._client.request(method, url, follow_redirects=False, **what)
         except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError) as error:
-            raise _ConnectionLostError(
-                f"{url}: {type(error).__name__}: {error}".removesuffix(": ")
-            ) from error
+            raise ConnectionLostError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except httpx2.HTTPError as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except AnswerError as error:

@@ -102,7 +102,7 @@ def _error_in_body(response: httpx2.Response) -> object:
     """The error code that the body names; None without one: frameworks may write their own bodies."""
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):  # not JSON, or nested too deep for Python
         return None
     return body.get("error") if isinstance(body, dict) else None
 
@@ -110,7 +110,9 @@ def _error_in_body(response: httpx2.Response) -> object:
 def _described(response: httpx2.Response) -> str:
     challenges = "; ".join(response.headers.get_list("WWW-Authenticate")) or "no challenge"
     stored = response.headers.get("Cache-Control", "no Cache-Control")
-    return f"{response.status_code}, {challenges}, {stored}, {response.text[:200]}"
+    # As UTF-8, whatever charset the answer names: some are codecs of Python's that are no charset.
+    text = response.content.decode("utf-8", "replace")[:200]
+    return f"{response.status_code}, {challenges}, {stored}, {text}"
 
 
 def _judged(case: Case, expected: str, actual: str, *, passed: bool) -> Outcome:

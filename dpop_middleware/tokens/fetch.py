@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 _USUAL: Final = {
-    "Accept": "application/json",
+    # A key set's own type (RFC 7517 section 8.5.1), without which some servers answer 406.
+    "Accept": "application/json, application/jwk-set+json",
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": "dpop_middleware",

@@ -72,6 +72,19 @@ def test_an_auth_of_ones_own_remembers_nonces_and_holds_no_token() -> None:
         made(key=DPoPAuth(KEY, follow_redirects=True))
 
 
+def test_an_auth_of_ones_own_makes_a_proof_for_the_endpoint_or_nothing_is_sent() -> None:
+    auth = DPoPAuth(KEY)
+    made(key=auth)
+    made("https://AUTH.example:443/token", key=auth)
+    with pytest.raises(
+        ValueError, match="makes no proof for this origin: name all of the server's by origin="
+    ):
+        made("https://token.auth.example/token", key=auth)
+    both = DPoPAuth(KEY, origin=["https://auth.example", "https://token.auth.example"])
+    for url in (ENDPOINT, "https://token.auth.example/token"):
+        assert made(url, key=both)["auth"] is both
+
+
 @pytest.mark.parametrize(
     ("status", "content", "message", "error"),
     [

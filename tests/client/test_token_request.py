@@ -106,6 +106,15 @@ class TestEveryGrantAndClient:
         assert all(form(seen).items() >= parameters.items() for seen in server.seen)
 
 
+@pytest.mark.parametrize("none", [None, ""])
+async def test_an_error_that_is_none_is_no_refusal(none: object, answering: Answering) -> None:
+    handler = granting(error=none, error_description=none, error_uri=none, scope=None, refresh_token=None)
+    with answering(handler) as server:
+        async with caller(CLIENTS[0]) as client:
+            token = await fetch(client, server.origin, ClientCredentials())
+    assert (token.access_token, token.scope, token.refresh_token) == ("token", None, None)
+
+
 @pytest.fixture
 def kind() -> str:
     return "httpx2-async"

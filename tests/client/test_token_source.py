@@ -37,6 +37,7 @@ class Server:
         self.refresh = refresh
         self.asked: list[dict[str, str]] = []
         self.error: str | None = None
+        self.is_down = False
         self.now = 1700000000.0
         self.arrived = threading.Event()
         self.may_answer = threading.Event()
@@ -56,6 +57,8 @@ class Server:
         return self.answer()
 
     def answer(self) -> httpx2.Response:
+        if self.is_down:
+            raise httpx2.ConnectError("no route to the host")
         if self.error is not None:
             error, self.error = self.error, None
             return httpx2.Response(400, json={"error": error})
@@ -175,6 +178,72 @@ def test_another_refusal_is_the_callers_and_the_next_call_tries_again(asking: As
         token()
     assert token() == "token-3"
     assert server.grants == ["authorization_code", "refresh 1", "refresh 1"]
+
+
+def test_a_token_serves_to_its_end_where_the_server_is_down(asking: Asking) -> None:
+    server = Server()
+    token = asking(server, MACHINE, {})
+    token()
+    server.is_down = True
+    server.now += 570
+    for seconds, attempts in ((0, 2), (14, 2), (1, 3), (7, 3), (1, 4), (6, 5), (0.5, 5)):
+        server.now += seconds
+        assert (token(), len(server.asked)) == ("token-1", attempts)
+    server.now += 0.5
+    with pytest.raises(httpx2.ConnectError):
+        token()
+    server.is_down = False
+    assert token() == "token-7"
+
+
+def test_a_token_serves_to_its_end_where_the_next_one_is_refused(asking: Asking) -> None:
+    server = Server(refresh=True)
+    token = asking(server, CODE, {})
+    token()
+    server.now += 599
+    server.error = "invalid_grant"
+    assert [token(), token()] == ["token-1", "token-1"]
+    server.now += 1
+    server.error = "invalid_grant"
+    with pytest.raises(TokenRequestError, match="invalid_grant"):
+        token()
+    assert server.grants == ["authorization_code", "refresh 1", "refresh 1"]
+
+
+def test_a_token_that_nothing_can_follow_serves_to_its_end(asking: Asking) -> None:
+    server = Server()
+    token = asking(server, CODE, {})
+    for seconds in (0, 570, 29):
+        server.now += seconds
+        assert token() == "token-1"
+    server.now += 1
+    with pytest.raises(TokenRequestError, match="no refresh token"):
+        token()
+
+
+def test_a_token_outlives_a_dead_refresh_token_and_a_server_that_is_down() -> None:
+    server = Server(refresh=True)
+    client = httpx2.Client(transport=httpx2.MockTransport(server))
+    source = server.source_of(client, MACHINE)
+    source.token()
+    server.now += 580
+    server.error = "invalid_grant"
+
+    def goes_down(_: httpx2.Response) -> None:
+        server.is_down = True
+
+    client.event_hooks = {"response": [goes_down]}
+    assert source.token() == "token-1"
+    assert server.grants == ["client_credentials", "refresh 1", "client_credentials"]
+
+
+def test_a_token_that_was_discarded_serves_no_more_where_the_server_is_down() -> None:
+    server = Server()
+    source = server.source()
+    source.discard(source.token())
+    server.is_down = True
+    with pytest.raises(httpx2.ConnectError):
+        source.token()
 
 
 def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:

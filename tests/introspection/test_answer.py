@@ -91,6 +91,66 @@ async def test_an_unbound_token_says_that_it_is_a_bearer_token(
     assert (await refusal(verifier(), issuer.issue(token_type="DPoP"))).check is Check.BINDING
 
 
+# As Jackson writes every member that a class has.
+NULLS = dict.fromkeys(("nbf", "iat", "acr", "auth_time", "authorization_details", "jti", "username", "iss"))
+
+
+async def test_a_member_that_is_null_is_not_set(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+    token = issuer.issue(JKT)
+    issuer.tokens[token] |= NULLS
+    verified = await verifier().verify(token)
+    assert verified.jkt == JKT
+    assert NULLS.keys().isdisjoint(verified.claims), "the application sees none either"
+
+
+async def test_a_token_of_a_client_may_have_a_subject_without_a_character(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    verified = await verifier().verify(issuer.issue(JKT, sub=""))
+    assert (verified.subject, verified.identity) == (None, "client:app")
+
+
+async def test_a_token_whose_confirmation_is_null_is_bound_to_nothing(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    token = issuer.issue()
+    issuer.tokens[token]["cnf"] = None
+    verified = await verifier().verify(token)
+    assert verified.jkt is None
+    assert "cnf" not in verified.claims
+    issuer.tokens[token]["token_type"] = "DPoP"
+    assert (await refusal(verifier(), token)).check is Check.BINDING
+
+
+@pytest.mark.parametrize("nobody", [None, []])
+async def test_an_audience_that_names_nobody_is_missing(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, nobody: object
+) -> None:
+    token = issuer.issue(JKT)
+    issuer.tokens[token]["aud"] = nobody
+    assert (await refusal(verifier(), token)).check is Check.TOKEN_AUD
+    verified = await verifier(accept_missing_audience=True).verify(token)
+    assert "aud" not in verified.claims
+
+
+@pytest.mark.parametrize("claim", ["exp", "token_type"])
+async def test_a_required_member_that_is_null_is_missing(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, claim: str
+) -> None:
+    token = issuer.issue(JKT)
+    issuer.tokens[token][claim] = None
+    error = await refusal(verifier(), token)
+    assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, claim)
+
+
+async def test_a_token_that_names_nobody_is_refused_whatever_says_so(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    token = issuer.issue(JKT, sub="")
+    issuer.tokens[token]["client_id"] = None
+    assert (await refusal(verifier(), token)).check is Check.TOKEN_CLAIMS
+
+
 MEDIA_TYPE = "application/token-introspection+jwt"
 
 

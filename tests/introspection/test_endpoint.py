@@ -1,7 +1,8 @@
 """The introspection endpoint: where it is, and what it says that is no answer (RFC 7662 section 2)."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
+from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
+from dpop_middleware.introspection._errors import EndpointError
+from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
 
 JKT = DPoPKey.generate().jkt
@@ -25,6 +29,127 @@ async def test_the_endpoint_is_found_by_the_issuers_metadata(
     tokens = [issuer.issue(JKT) for _ in range(3)]
     await asyncio.gather(*map(opaque.verify, tokens))
     assert issuer.requests == ["/.well-known/oauth-authorization-server"]
+
+
+METADATA = "/.well-known/oauth-authorization-server"
+DISCOVERED = "introspection_endpoint"
+
+
+@pytest.fixture
+async def located(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[tuple[Endpoint, list[float]]]:
+    """An endpoint that was found by the metadata, and the time, which is the test's to move."""
+    now = [1000.0]
+    options = EndpointOptions(
+        issuer=issuer.origin,
+        url=None,
+        authentication=US,
+        accept="application/json",
+        clock=time.time,
+        insecure_http_hosts=frozenset(),
+        ssl_context=NO_AUTHORITIES,
+        max_connections=4,
+        monotonic=lambda: now[0],
+    )
+    endpoint = Endpoint(options)
+    await endpoint.ask("any")
+    assert endpoint.url == issuer.endpoint
+    issuer.requests.clear()
+    yield endpoint, now
+    await endpoint.aclose()
+
+
+async def test_an_hour_later_the_metadata_are_read_again(
+    issuer: IssuerOfOpaqueTokens, located: tuple[Endpoint, list[float]]
+) -> None:
+    endpoint, now = located
+    now[0] += 3599
+    await endpoint.ask("any")
+    assert issuer.requests == []
+    now[0] += 1
+    for _ in range(2):
+        await endpoint.ask("any")
+        assert (endpoint.url, issuer.requests) == (issuer.endpoint, [METADATA])
+    issuer.metadata = {DISCOVERED: f"{issuer.origin}/moved"}
+    now[0] += 3600
+    await endpoint.ask("any")
+    assert endpoint.url == f"{issuer.origin}/moved"
+
+
+async def never() -> Response:
+    await asyncio.Event().wait()
+    return Response()
+
+
+async def fails() -> Response:
+    return Response(status_code=503)
+
+
+async def is_a_page() -> Response:
+    return Response("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("describes", "reason"),
+    [(fails, "the status is 503"), (is_a_page, "not a JSON object"), (never, "no metadata within 0.5 s")],
+)
+async def test_where_the_metadata_cannot_be_read_the_endpoint_is_asked_where_it_was(
+    issuer: IssuerOfOpaqueTokens,
+    located: tuple[Endpoint, list[float]],
+    caplog: pytest.LogCaptureFixture,
+    describes: Callable[[], Awaitable[Response]],
+    reason: str,
+) -> None:
+    endpoint, now = located
+    issuer.describes = describes
+    now[0] += 3600
+    for _ in range(2):
+        assert b"active" in (await endpoint.ask("any")).body
+    assert issuer.requests == [METADATA], "the next look is a minute later"
+    (said,) = caplog.messages
+    assert said.startswith("the introspection endpoint is asked where it was: ")
+    assert reason in said
+    issuer.metadata, issuer.describes = {DISCOVERED: f"{issuer.origin}/moved"}, None
+    now[0] += 60
+    await endpoint.ask("any")
+    assert endpoint.url == f"{issuer.origin}/moved"
+
+
+async def test_an_endpoint_that_failed_is_asked_where_it_was_too(
+    issuer: IssuerOfOpaqueTokens, located: tuple[Endpoint, list[float]]
+) -> None:
+    endpoint, _ = located
+    issuer.describes, issuer.behaves = fails, answers(502)
+    for looks in (0, 1):
+        with pytest.raises(EndpointError, match="the status is 502"):
+            await endpoint.ask("any")
+        assert issuer.requests == [METADATA] * looks
+    issuer.behaves = None
+    for _ in range(2):
+        assert b"active" in (await endpoint.ask("any")).body
+    assert issuer.requests == [METADATA] * 2
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [({"issuer": "https://other.example"}, "another issuer's"), ({DISCOVERED: None}, "takes an https URL")],
+)
+async def test_an_endpoint_that_the_metadata_name_no_more_is_asked_no_more(
+    issuer: IssuerOfOpaqueTokens,
+    located: tuple[Endpoint, list[float]],
+    metadata: dict[str, Any],
+    says: str,
+) -> None:
+    endpoint, now = located
+    issuer.metadata = metadata
+    now[0] += 3600
+    for _ in range(2):
+        with pytest.raises(EndpointError, match=says):
+            await endpoint.ask("any")
+        assert endpoint.url is None
+    assert len(issuer.asked) == 1
+    issuer.metadata = {}
+    await endpoint.ask("any")
+    assert endpoint.url == issuer.endpoint
 
 
 def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[[Question], Any]:

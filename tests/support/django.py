@@ -15,7 +15,8 @@ __all__ = ["configure", "serving_by_django"]
 def configure() -> None:
     """Let Django be used in this process."""
     if not settings.configured:
-        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-", ROOT_URLCONF=())
+        apps = ["django.contrib.contenttypes", "django.contrib.auth"]
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-", ROOT_URLCONF=(), INSTALLED_APPS=apps)
         django.setup()
 
 

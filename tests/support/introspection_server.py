@@ -46,7 +46,10 @@ def signed_jwt(key: DPoPKey, claims: Mapping[str, Any], *, kid: str | None = "1"
 
 @dataclass
 class IssuerOfOpaqueTokens:
-    """What the server knows, and how it behaves: `behaves` may answer a question in another way, or not."""
+    """What the server knows, and how it behaves.
+
+    `behaves` may answer a question in another way, or not; `describes` answers instead of the metadata.
+    """
 
     origin: str
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class IssuerOfOpaqueTokens:
     requests: list[str] = field(default_factory=list)
     behaves: Behaviour | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    describes: Callable[[], Awaitable[Response]] | None = None
     key: DPoPKey = field(default_factory=DPoPKey.generate)
     kid: str = "1"
 
@@ -95,6 +99,8 @@ class IssuerOfOpaqueTokens:
 
     async def _describe(self, request: Request) -> Response:
         self.requests.append(request.url.path)
+        if self.describes is not None:
+            return await self.describes()
         said = {
             "issuer": self.origin,
             "introspection_endpoint": self.endpoint,
@@ -110,6 +116,7 @@ class IssuerOfOpaqueTokens:
         return Starlette(
             routes=[
                 Route("/introspect", self._introspect, methods=["POST"]),
+                Route("/moved", self._introspect, methods=["POST"]),
                 Route("/.well-known/oauth-authorization-server", self._describe),
                 Route("/jwks", self._keys),
                 Route("/.well-known/oauth-authorization-server/text", lambda _: Response("not JSON")),

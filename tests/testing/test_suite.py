@@ -105,9 +105,18 @@ async def test_a_sloppy_refusal_fails(app: Any) -> None:
     assert (await run_case(NAMED["bad_signature"], target(app))).verdict == "failed"
 
 
-@pytest.mark.parametrize("body", [{}, [], {"detail": "refused"}, b"", b"<html>", b"\xff"])
+@pytest.mark.parametrize(
+    "body", [{}, [], {"detail": "refused"}, b"", b"<html>", b"\xff", b"[" * 100_000, b"9" * 10_000]
+)
 async def test_a_body_of_the_frameworks_own_passes(body: object) -> None:
     assert (await run_case(NAMED["bad_signature"], target(refusal(body=body)))).verdict == "passed"
+
+
+@pytest.mark.parametrize("charset", ["hex", "zlib", "rot13", "undefined", "idna", "utf-16", "none-such"])
+async def test_an_answer_is_described_whatever_charset_it_names(charset: str) -> None:
+    headers = {"content-type": f"text/plain; charset={charset}"}
+    outcome = await run_case(NAMED["honest"], target(answering(500, headers, b"not \xff found")))
+    assert outcome.actual == "500, no challenge, no Cache-Control, not \ufffd found"
 
 
 async def test_a_refusal_without_credentials_has_no_error_code() -> None:

@@ -26,7 +26,7 @@ from tests.support.running import running
 LIMIT = 4096
 ISSUER = (True, "auth.example.com", 443)
 USUAL = {
-    "Accept": "application/json",
+    "Accept": "application/json, application/jwk-set+json",
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": "dpop_middleware",
@@ -72,12 +72,24 @@ def test_a_document(server: IssuerServer) -> None:
         "/jwks/?p=a%20b&q",
         {
             "host": f"127.0.0.1:{server.port}",
-            "accept": "application/json",
+            "accept": "application/json, application/jwk-set+json",
             "accept-encoding": "identity",
             "connection": "close",
             "user-agent": "dpop_middleware",
         },
     )
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/jwk-set+json"])
+def test_a_server_that_has_one_media_type_only_is_asked_for_that(
+    server: IssuerServer, media_type: str
+) -> None:
+    def negotiated(asked: Asked) -> Script:
+        accepted = [one.strip() for one in asked.headers["accept"].split(",")]
+        return json_answer({"keys": []}) if media_type in accepted else answer(b"", status=406)
+
+    server.handlers["/jwks"] = negotiated
+    assert get(f"{server.origin}/jwks") == {"keys": []}
 
 
 def test_a_chunked_answer(server: IssuerServer) -> None:
