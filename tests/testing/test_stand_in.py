@@ -1,5 +1,8 @@
 """A server that stands in for the production one: its configuration, and nothing else of it."""
 
+from dataclasses import FrozenInstanceError
+from typing import Any
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -18,7 +21,12 @@ from dpop_middleware import (
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
+from dpop_middleware.profiles import KNOWN, Profile
 from dpop_middleware.testing import ABSENT, TestIssuer
+from dpop_middleware.testing.stand_in import Trusted, audiences_of, origin_of, profile_of, stand_in
+from tests.support.adapters import ORIGIN, World
+from tests.support.api import request
+from tests.support.clock import Clock
 from tests.support.production import RESOURCE, NeverAsked, production, protected
 
 
@@ -157,3 +165,163 @@ def test_an_issuer_of_any_name_is_trusted_even_by_http() -> None:
 def test_the_argument_must_be_a_resource_server() -> None:
     with pytest.raises(errors.ConfigurationError, match="production ResourceServer"):
         TestIssuer().resource_server("api")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+A, B = "https://a.example.com", "https://b.example.com"
+
+
+def server(verifier: AccessTokenVerifier, **options: Any) -> ResourceServer:
+    return ResourceServer(verifier=verifier, resource=RESOURCE, replay_store=NeverAsked(), **options)
+
+
+def of_two() -> ResourceServer:
+    """A production server of two issuers whose tokens differ in everything."""
+    a = JWTAccessTokenVerifier(issuer=A, audience=["z of a", "a of a"])
+    return server(MultiIssuerVerifier([a, profiles.OKTA.verifier(issuer=B, audience="of b")]))
+
+
+def test_the_audiences_are_those_that_a_token_of_the_issuer_may_name() -> None:
+    api = of_two()
+    assert audiences_of(api) == audiences_of(api, A) == ("a of a", "z of a")
+    assert audiences_of(api, B) == ("of b",)
+    assert audiences_of(api, "https://nobody.example.com") == ("a of a", "z of a")
+
+
+def test_the_profile_is_that_of_the_issuer() -> None:
+    api = of_two()
+    assert profile_of(api) is profile_of(api, A) is profiles.RFC9068
+    assert profile_of(api, B) is profiles.OKTA
+    assert profile_of(api, "https://nobody.example.com") is profiles.RFC9068
+
+
+@pytest.mark.parametrize(
+    "verifier", [NeverAsked(), JWTOrOpaqueVerifier(jwt=NeverAsked(), opaque=NeverAsked())]
+)
+def test_where_the_verifier_does_not_tell_the_resource_and_rfc_9068_are_taken(
+    verifier: AccessTokenVerifier,
+) -> None:
+    api = server(verifier)
+    assert audiences_of(api) == (RESOURCE,)
+    assert profile_of(api) is profiles.RFC9068
+
+
+@pytest.mark.parametrize("profile", KNOWN, ids=lambda profile: profile.name)
+def test_a_profile_that_is_known_is_found_by_its_options(profile: Profile) -> None:
+    assert profile_of(server(profile.verifier(issuer=A, audience=RESOURCE))) is profile
+
+
+def test_a_shape_that_nobody_named_is_that_of_the_verifier() -> None:
+    verifier = profiles.KEYCLOAK.verifier(issuer=A, audience=RESOURCE, scope_claims=("roles", "scope"))
+    shape = profile_of(server(verifier))
+    assert shape.options == {**profiles.KEYCLOAK.options, "scope_claims": ("roles", "scope")}
+    assert shape not in KNOWN
+
+
+def test_the_origin_is_that_of_the_first_public_url() -> None:
+    assert origin_of(production()) == "https://gateway.example.com"
+    several = ["https://API.example.com:443/v1", "https://gateway.example.com"]
+    assert origin_of(production(public_url=several)) == "https://api.example.com"
+    assert origin_of(production(public_url=None)) == RESOURCE
+
+
+def standing_in(world: World, *trusted: TestIssuer, **options: Any) -> ResourceServer:
+    """The stand-in for a server of `world`, which trusts these issuers in place of the world's own."""
+    named = [Trusted(one.issuer, one.jwks()) for one in trusted]
+    return stand_in(world.server(**options), trusted=named, clock=world.clock, on_event=None)
+
+
+async def judged(api: ResourceServer, world: World, issuer: TestIssuer, **claims: Any) -> str:
+    """What `api` says to a request with a token of `issuer`: OK, or the code of its refusal."""
+    token = issuer.token(jkt=world.key.jkt, audience=ORIGIN, **claims)
+    proof = world.key.proof("GET", f"{ORIGIN}/notes", access_token=token, now=world.clock())
+    try:
+        await api.authenticate(request(token, proof))
+    except errors.DPoPError as error:
+        return str(error.code)
+    return "OK"
+
+
+async def test_the_keys_of_the_production_issuer_open_nothing() -> None:
+    world = World()
+    impostor = TestIssuer(world.issuer.issuer, clock=world.clock)
+    api = standing_in(world, impostor)
+    assert await judged(api, world, impostor) == "OK"
+    assert await judged(api, world, world.issuer) == "invalid_token"
+    assert await judged(world.server(), world, world.issuer) == "OK"
+    assert await judged(world.server(), world, impostor) == "invalid_token"
+
+
+async def test_each_of_several_trusted_issuers_is_trusted_by_its_own_keys() -> None:
+    world = World()
+    one, other = (TestIssuer(name, clock=world.clock) for name in (A, B))
+    api = standing_in(world, one, other)
+    assert set(api.issuers) == {A, B}
+    assert [await judged(api, world, issuer) for issuer in (one, other)] == ["OK", "OK"]
+    assert await judged(api, world, one, iss=B) == "invalid_token"
+
+
+async def test_what_a_stand_in_remembers_is_its_own() -> None:
+    world = World()
+    api = production(
+        issuer=world.issuer.issuer,
+        jwks=world.issuer.jwks(),
+        clock=world.clock,
+        audience=ORIGIN,
+        public_url=ORIGIN,
+    )
+    trusted = [Trusted(world.issuer.issuer, world.issuer.jwks())]
+    first, second = (stand_in(api, trusted=trusted, clock=world.clock, on_event=None) for _ in range(2))
+    token = world.token(audience=ORIGIN)
+    asked = request(token, world.key.proof("GET", f"{ORIGIN}/notes", access_token=token, now=world.clock()))
+    await first.authenticate(asked)
+    with pytest.raises(errors.InvalidDPoPProof, match="used before"):
+        await first.authenticate(asked)
+    await second.authenticate(asked)
+
+
+@pytest.mark.parametrize("skew", [0.0, 200.0])
+async def test_the_clock_skew_for_tokens_is_that_of_production(skew: float) -> None:
+    world = World()
+    api = standing_in(world, world.issuer, token_clock_skew=skew)
+    for late, answer in ((skew - 1, "OK"), (skew + 1, "invalid_token")):
+        assert await judged(api, world, world.issuer, expires_in=-late) == answer
+    token = world.issuer.access_token(audience=ORIGIN, expires_in=10)
+    assert api.seconds_left(token) == 10
+    world.clock.now += 11
+    assert api.seconds_left(token) == max(0.0, skew - 1)
+
+
+async def test_the_algorithms_for_tokens_are_those_of_production() -> None:
+    world = World()
+    only = JWTAccessTokenVerifier(
+        issuer=A, audience=ORIGIN, jwks=world.issuer.jwks(), algorithms=("EdDSA",), clock=world.clock
+    )
+    for algorithm, answer in (("EdDSA", "OK"), ("ES256", "invalid_token")):
+        issuer = TestIssuer(A, algorithm=algorithm, clock=world.clock)
+        api = standing_in(world, issuer, verifier=only, issuer=None, jwks=None)
+        assert await judged(api, world, issuer) == answer
+
+
+async def test_a_stand_in_has_a_clock_of_its_own() -> None:
+    world = World()
+    later = Clock(world.clock() + 10**6)
+    issuer = TestIssuer(A, clock=later)
+    trusted = [Trusted(issuer.issuer, issuer.jwks())]
+    api = stand_in(world.server(), trusted=trusted, clock=later, on_event=None)
+    assert await judged(api, world, issuer) == "invalid_dpop_proof"
+    world.clock.now = later()
+    assert await judged(api, world, issuer) == "OK"
+
+
+def test_a_trusted_issuer_does_not_change() -> None:
+    trusted: Any = Trusted(A, {"keys": []})
+    with pytest.raises(FrozenInstanceError):
+        trusted.issuer = B
+
+
+@pytest.mark.parametrize("wrong", [None, "api", ResourceServer, DPoPMiddleware])
+def test_only_a_resource_server_has_a_stand_in(wrong: Any) -> None:
+    with pytest.raises(
+        errors.ConfigurationError, match="resource_server takes the production ResourceServer"
+    ):
+        stand_in(wrong, trusted=[Trusted(A, {"keys": []})], clock=Clock(), on_event=None)
