@@ -17,6 +17,7 @@ import pytest
 import dpop_middleware
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore
 from tests.benchmarks.workload import KNOWN_CLIENTS, Workload
+from tests.support.mirror import mirror_of
 
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "dpop_middleware"
@@ -206,6 +207,35 @@ def test_pure_modules_neither_wait_nor_print() -> None:
 def test_a_module_has_one_reason_to_exist() -> None:
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert {path: lines for path, lines in lengths.items() if lines > 300} == {}
+
+
+def test_each_module_has_tests_of_its_own() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__")]
+    mirrors = [HOUSE / mirror_of(path.relative_to(HOUSE).as_posix()) for path in modules]
+    without = [
+        path.relative_to(HOUSE).as_posix()
+        for path in mirrors
+        if not path.is_file() or "test_" not in path.read_text(encoding="utf-8")
+    ]
+    assert len(set(mirrors)) == len(modules) > 80
+    assert without == [], "what a module promises is tested in the file of its name"
+
+
+@pytest.mark.parametrize(
+    ("path", "mirror"),
+    [
+        ("dpop_middleware/jose/jwk.py", "tests/jose/test_jwk.py"),
+        ("dpop_middleware/asgi.py", "tests/test_asgi.py"),
+        ("dpop_middleware/tokens/__init__.py", "tests/test_tokens.py"),
+        ("dpop_middleware/_swagger_ui/__init__.py", "tests/test_swagger_ui.py"),
+        ("dpop_middleware/introspection/_verdicts.py", "tests/introspection/test_verdicts.py"),
+        ("dpop_middleware/_judge/verdicts.py", "tests/_judge/test_verdicts.py"),
+        ("dpop_middleware/_metadata.py", "tests/test__metadata.py"),
+        ("dpop_middleware/metadata.py", "tests/test_metadata.py"),
+    ],
+)
+def test_the_tests_of_a_module_have_its_name(path: str, mirror: str) -> None:
+    assert mirror_of(path) == mirror
 
 
 def test_the_public_names_are_pinned() -> None:

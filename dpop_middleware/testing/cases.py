@@ -119,6 +119,12 @@ def _two_authorizations(run: CaseRun) -> Headers:
     return [honest[0], *honest]
 
 
+def _altered_token(run: CaseRun) -> Headers:
+    # The proof fits it: many servers judge the proof before they ask somebody about the token.
+    altered = f"{run.target.access_token[:-8]}AAAAAAAA"
+    return run.credentials(run.honest(access_token=altered).encode(), access_token=altered)
+
+
 def _token(scheme: str = "DPoP", *, bound: bool = True, **changes: Any) -> Request:
     """Return a request with a changed token, and a proof that fits it."""
 
@@ -177,14 +183,7 @@ _REFUSED: Final[tuple[tuple[str, Request, int, str | None], ...]] = (
         401,
         "invalid_token",
     ),
-    (
-        "altered_token",
-        lambda run: run.credentials(
-            run.honest().encode(), access_token=f"{run.target.access_token[:-8]}AAAAAAAA"
-        ),
-        401,
-        "invalid_token",
-    ),
+    ("altered_token", _altered_token, 401, "invalid_token"),
     ("unbound_token", _token(bound=False), 401, "invalid_token"),
     ("expired_token", _token(expires_in=-3600), 401, "invalid_token"),
     ("token_for_another_audience", _token(audience="https://another.example"), 401, "invalid_token"),

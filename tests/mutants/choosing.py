@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from tests.mutants.mutations import Mutant
 from tests.mutants.recording import Recording
+from tests.support.mirror import mirror_of
 
 # Seconds and numbers of tests of the two parts of a trial: most mutants end in the first.
 FIRST = (6.0, 150)
@@ -49,14 +50,6 @@ def candidates(mutant: Mutant, recording: Recording) -> set[str]:
         chosen.update(*lines.values(), (test for test in recording.seconds if file_of(test) == mirrored))
     # A module that only holds values, and has no tests of its own: whoever uses it would see its change.
     return chosen or set(recording.seconds)
-
-
-def mirror_of(path: str) -> str:
-    """`dpop_middleware/jose/jwk.py` is tested by `tests/jose/test_jwk.py`."""
-    inside = PurePosixPath(path).relative_to("dpop_middleware")
-    name = inside.parent.name if inside.name == "__init__.py" else inside.stem
-    folder = inside.parent.parent if inside.name == "__init__.py" else inside.parent
-    return (PurePosixPath("tests") / folder / f"test_{name}.py").as_posix()
 
 
 def file_of(test: str) -> str:

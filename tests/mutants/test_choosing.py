@@ -1,8 +1,6 @@
 """Tests that run a mutant's line try it: its module's own first, then each file in turn."""
 
-import pytest
-
-from tests.mutants.choosing import FIRST, candidates, mirror_of, stages
+from tests.mutants.choosing import FIRST, candidates, stages
 from tests.mutants.mutations import Mutant, mutants_of
 from tests.mutants.recording import Recording
 
@@ -19,18 +17,6 @@ def recording(*tests: str, line: int = 5, seconds: float = 0.1) -> Recording:
         "tests/test_c.py::test_x": 0.1
     }
     return Recording(lines={"dpop_middleware/jose/jwk.py": {line: frozenset(tests)}}, seconds=taken)
-
-
-@pytest.mark.parametrize(
-    ("path", "mirror"),
-    [
-        ("dpop_middleware/jose/jwk.py", "tests/jose/test_jwk.py"),
-        ("dpop_middleware/asgi.py", "tests/test_asgi.py"),
-        ("dpop_middleware/tokens/__init__.py", "tests/test_tokens.py"),
-    ],
-)
-def test_each_module_has_its_own_tests(path: str, mirror: str) -> None:
-    assert mirror_of(path) == mirror
 
 
 def test_a_line_of_a_function_is_tried_by_the_tests_that_run_it() -> None:

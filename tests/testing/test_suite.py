@@ -16,7 +16,7 @@ from dpop_middleware import (
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError
-from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
+from dpop_middleware.testing import TestIssuer
 from dpop_middleware.testing.conformance import test_dpop_conformance as conformance
 from dpop_middleware.testing.suite import CASES, Case, run_case
 from dpop_middleware.testing.target import Target
@@ -61,11 +61,6 @@ def refusal(
     content = {"error": "invalid_dpop_proof"} if body is None else body
     headers = {"www-authenticate": challenge, "cache-control": cache}
     return answering(status, headers, content if isinstance(content, bytes) else json.dumps(content).encode())
-
-
-def test_the_suite_has_a_case_for_every_defect() -> None:
-    assert set(BROKEN_PROOFS) <= set(NAMED)
-    assert len(NAMED) == len(CASES) >= 50
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=[case.name for case in REFUSED])
