@@ -17,7 +17,7 @@ US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_an_active_token(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_an_active_token_is_accepted(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     token = issuer.issue(JKT, extra=[1])
     verified = await verifier().verify(token)
     assert (verified.issuer, verified.subject, verified.client_id) == (issuer.origin, "ann", "app")
@@ -30,7 +30,7 @@ async def test_an_active_token(issuer: IssuerOfOpaqueTokens, verifier: Verifier)
 
 
 @pytest.mark.parametrize("token", ["x" * 16_385, "tökén"])
-async def test_what_can_be_no_token_is_not_asked_about(
+async def test_a_string_that_can_not_be_a_token_causes_no_question(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, token: str
 ) -> None:
     assert (await refusal(verifier(), token)).check is Check.TOKEN_FORMAT
@@ -55,7 +55,7 @@ async def test_an_answer_counts_for_a_while_and_until_the_token_expires(
         assert issuer.asked_about(short) >= times_of_short, moment
 
 
-def test_a_clock_that_is_set_back_makes_no_answer_last_longer() -> None:
+def test_no_answer_lasts_longer_when_the_clock_is_set_back() -> None:
     now, passed = [1_800_000_000.0], [0.0]
     verdicts = Verdicts(
         active_lifetime=30,
@@ -83,18 +83,18 @@ async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
     assert isinstance(await refusal(opaque, token), InvalidToken)
 
 
-async def test_many_requests_with_one_token_are_one_question(
+async def test_many_requests_with_one_token_cause_one_question(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque, token = verifier(active_lifetime=0), issuer.issue(JKT)
     waiting = [asyncio.create_task(opaque.verify(token)) for _ in range(100)]
-    waiting[0].cancel("whoever came first may go")
+    waiting[0].cancel("the first request may be cancelled")
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["CancelledError", *["AccessToken"] * 99]
     assert issuer.asked_about(token) == 1
 
 
-def test_its_audiences_are_told(verifier: Verifier) -> None:
+def test_the_verifier_reports_its_audiences(verifier: Verifier) -> None:
     assert verifier(audience=["https://a.test", "https://b.test"]).audiences == {
         "https://a.test",
         "https://b.test",
