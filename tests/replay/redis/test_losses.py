@@ -1,4 +1,4 @@
-"""What a server can lose while the connection to it survives, and what only looks like a loss."""
+"""Losses of a server while the connection to it survives, and events that only look like a loss."""
 
 import asyncio
 import dataclasses
@@ -25,22 +25,22 @@ def again(items: list[ReplayEntry]) -> list[ReplayEntry]:
     return [item._replace(now=time.time()) for item in items]
 
 
-async def test_a_flush_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
+async def test_a_flush_is_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
     ahead, behind = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     now = time.time()
-    # Proofs of clients whose clocks are ahead, too: acceptable since this moment only.
+    # Including proofs of clients whose clocks are ahead: acceptable only since this moment.
     used = [entry(now=now + 4, age=age)._replace(expires_at=now + 100) for age in (0.0, 0.5, 1.0, 2.0, 3.9)]
     assert await answers(ahead, used) == {True: 5}
     assert await behind.add(entry(now=now, age=3.0)) is True
     server.run("FLUSHALL")
     assert await answers(behind, again(used)) == {503: 5}
-    # What was refused is remembered all the same.
+    # Refused proofs are remembered all the same.
     assert await answers(ahead, [item._replace(now=time.time() + 4) for item in used]) == {False: 5}
     await ahead.aclose()
     await behind.aclose()
 
 
-async def test_a_server_that_takes_over_other_data_and_comes_back(implementation: str) -> None:
+async def test_a_server_that_takes_over_other_data_and_returns_lost_entries(implementation: str) -> None:
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as other,
@@ -59,8 +59,10 @@ async def test_a_server_that_takes_over_other_data_and_comes_back(implementation
         await store.aclose()
 
 
-async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(implementation: str) -> None:
-    """The old anchor came along to the replica and back, so only the identity tells."""
+async def test_a_lagging_replica_that_takes_over_on_a_surviving_connection_is_noticed(
+    implementation: str,
+) -> None:
+    """The old anchor went to the replica and back, so only the identity shows the loss."""
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server(
@@ -83,7 +85,9 @@ async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(i
 
 
 @pytest.mark.parametrize("policy", ["volatile-ttl", "allkeys-random"])
-async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_evictions_are_losses_unless_they_are_accepted(
+    server: Server, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store, careless = (
         RedisReplayStore.from_url(server.url, timeout=2.0, on_evictions=how) for how in ("refuse", "accept")
     )
@@ -117,12 +121,12 @@ async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureF
     await careless.aclose()
 
 
-async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implementation: str) -> None:
+async def test_the_first_replica_and_the_end_of_the_last_one_are_no_loss(implementation: str) -> None:
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as replica,
     ):
-        # What was done to the server before doesn't matter either.
+        # Earlier commands don't matter either.
         server.run("CONFIG", "SET", "repl-backlog-ttl", 1)
         busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
         first = server.run("INFO", "replication")["master_replid"]
@@ -147,7 +151,7 @@ async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implemen
 
 
 class Stepping:
-    """What a server says of itself whose clock steps when it is told to."""
+    """The report of a server whose clock steps by `step`."""
 
     def __init__(self) -> None:
         self.step = 0.0
@@ -180,7 +184,7 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         other = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await store.add(after_a_loss()) is True
         assert await answers(other, again(others)) == {503: 30}
-        # A step back lets entries live longer, which harms nobody.
+        # A step back lets entries live longer, which is harmless.
         stepping.step = 0.0
         await asyncio.sleep(LOOK)
         assert await store.add(entry(age=-30)) is True
@@ -205,13 +209,13 @@ def test_an_event_loop_that_was_blocked_is_no_step() -> None:
 
 
 @pytest.mark.parametrize(("told", "steps"), [(1011.0, False), (1011.2, True), (1110.0, True), (900.0, False)])
-def test_a_step_is_what_exceeds_the_time_that_passed(told: float, steps: bool) -> None:
+def test_a_clock_step_is_the_excess_over_the_time_that_passed(told: float, steps: bool) -> None:
     clock = ServerClock()
     look(clock, 0, 0.1, 1000.0)
     assert look(clock, 10, 10.1, told) == (False, steps)
 
 
-def test_another_server_has_another_clock_and_counts_anew() -> None:
+def test_another_server_has_another_clock_and_count_of_evictions() -> None:
     clock = ServerClock()
     look(clock, 0, 0.1, 1000.0, evicted=5)
     other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
@@ -222,7 +226,7 @@ def test_another_server_has_another_clock_and_counts_anew() -> None:
     assert clock.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, False)
 
 
-def test_it_looks_once_a_second_and_asks_old_servers_what_they_know() -> None:
+def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> None:
     clock = ServerClock()
     assert clock.look(10, ServerInfo(version="7.0")).count(b"$") == 4
     clock.answered(10.1)
