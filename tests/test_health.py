@@ -113,7 +113,7 @@ async def test_an_open_server_has_looked_at_its_issuer(
         async with lifespan(DPoPMiddleware(lifespan_only, server_of(issuer))):
             pass
     (message,) = caplog.messages
-    assert f"it says '{issuer.origin}/', and we were told '{issuer.origin}'" in message
+    assert f"it says '{issuer.origin}/', not the configured '{issuer.origin}'" in message
     assert "only a trailing slash differs" in message
 
 

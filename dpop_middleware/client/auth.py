@@ -1,7 +1,7 @@
 """DPoP as an `auth=` of httpx2 and of httpx, for their sync and their async clients (RFC 9449 section 7).
 
 The two libraries share the interface of `Auth` but not the class, so one class derives from whichever of the
-two base classes are installed. Redirects need care: a client that follows them by itself does so below
+two base classes are installed. Redirects need care: where the client itself follows them, it does so below
 `Auth`, with a copy of the headers, and the copied proof is for another URL.
 """
 
@@ -46,9 +46,9 @@ else:
 class UncopiedHeaders(MutableMapping[str, str]):
     """The header fields of one request, whose copies have neither its proof nor its DPoP token.
 
-    A client that follows redirects makes the next request's fields with `Headers(request.headers)`. Of a
-    mapping that isn't its own class that takes the `items()`, and those leave out `DPoP` and an
-    `Authorization` of the scheme DPoP. All else is that of `headers`, which are httpx2's or httpx's.
+    A client that follows redirects makes the next request's fields with `Headers(request.headers)`. From a
+    mapping of any other class, `Headers` takes the `items()`, and here they leave out `DPoP` and an
+    `Authorization` of the scheme DPoP. Everything else comes from `headers`, which are httpx2's or httpx's.
     """
 
     def __init__(self, headers: Any) -> None:
@@ -78,7 +78,7 @@ class UncopiedHeaders(MutableMapping[str, str]):
         return len(self._headers)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # a copy or an unpickled one has no `_headers` yet
+        if name.startswith("_"):  # a copied or unpickled object has no `_headers` yet
             raise AttributeError(name)
         return getattr(self._headers, name)
 
@@ -91,27 +91,29 @@ class DPoPAuth(_Auth):
 
     - `key`: signs the proofs; the one that the token is bound to.
     - `token`: the access token, or a callable that returns it (awaitable for async clients), called once
-      for each request. None sends proofs only, as a token endpoint wants them.
+      for each request. None sends proofs only, as a token endpoint requires.
     - `origin`: where the token may go: an http or https URL, or several, of which scheme, host and port
       count. By default the origin of the first request made with this object. Requests to other origins
       are sent without token and proof.
     - `follow_redirects`: follow redirects here, each with a fresh proof; leave the client's own setting
-      off. A chain that leaves the token's origin goes on without token and proof, also when it comes back.
+      off. A chain of redirects that leaves the token's origin continues without token and proof, even if it
+      returns there.
     - `clock`: seconds since the epoch, for the proofs' `iat`.
-    - `correct_clock`: learn from the `Date` of a refused proof's answer how far off this clock is for that
-      origin, and send the request once more: over https only, by at most 5 minutes.
+    - `correct_clock`: when a proof is refused, learn from the response's `Date` how far off this clock is for
+      that origin, and send the request once more: over https only, by at most 5 minutes.
     - `insecure_http_hosts`: hosts that token and proof may go to by plain http, besides loopback ones.
 
     Nonces are taken from every response and remembered per origin. A request that is refused with
-    `use_dpop_nonce` is sent once more. A client that follows redirects by itself sends them without token
-    and proof; if that is refused by the token's origin with 401, the request goes out again with its own. A
-    streamed body can't be sent twice, so its refusal is returned; set `requires_request_body = True` on this
-    object to read such bodies into memory first. Characters that a path can't have are percent-encoded.
+    `use_dpop_nonce` is sent once more. A client that follows redirects itself sends those requests without
+    token and proof; if the token's origin refuses one with 401, it is sent again with a token and a proof of
+    its own. A streamed body can't be sent twice, so its refusal is returned; to read such bodies into memory
+    first, set `requires_request_body = True` on this object. Characters that a path can't contain are
+    percent-encoded.
 
     Raises ValueError for an origin that is not an http or https URL, ConfigurationError (a ValueError) for
     one by plain http that isn't named, also at the first request, and at a request ValueError for a token
-    that no header field can hold, and TypeError where a sync client meets an async `token` (RFC 9449 sections
-    4, 7.1, 8 and 9).
+    that no header field can hold, and TypeError where a sync client is used with an async `token` (RFC 9449
+    sections 4, 7.1, 8 and 9).
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class DPoPAuth(_Auth):
             await aread_or_drop(response)
 
     def _flow(self, request: Any, token: str | None) -> Generator[Any, Any, None]:
-        """Yield what to send, receive each response: the same for sync and async clients."""
+        """Yield each request to send and receive its response: the same for sync and async clients."""
         for _ in range(_MAX_REDIRECTS):
             if not isinstance(request.headers, UncopiedHeaders):
                 request.headers = UncopiedHeaders(request.headers)

@@ -1,6 +1,6 @@
-"""Asking for an authorization code that is bound to our key (RFC 7636, RFC 9449 section 10).
+"""Requests for an authorization code that is bound to the client's key (RFC 7636, RFC 9449 section 10).
 
-By a URL for the browser, or by one that names a request which was pushed before (RFC 9126).
+Either by a URL for the browser, or by a URL that names a request which was pushed before (RFC 9126).
 """
 
 import hashlib
@@ -81,12 +81,12 @@ def authorization_url(
     """Return the URL at which a user's browser asks for an authorization code.
 
     The code will be bound to `key` by `dpop_jkt` (RFC 9449 section 10). `resource` names the API (RFC 8707),
-    `parameters` adds others, such as `nonce`. `insecure_http_hosts` are hosts that the browser may ask by
-    plain http, besides loopback ones. Nothing is sent, and `state` is for the caller to compare.
+    `parameters` adds others, such as `nonce`. `insecure_http_hosts` are hosts that the browser may open by
+    plain http, besides loopback ones. Nothing is sent, and the caller must compare `state`.
 
     Raises ConfigurationError (a ValueError) for a plain http endpoint that isn't named: the user logs in
-    there, and on the way `dpop_jkt` could be exchanged for that of another key (RFC 6749 section 3.1). Other
-    schemes than http aren't looked at.
+    there, and on the way somebody could replace `dpop_jkt` with that of another key (RFC 6749 section 3.1).
+    Schemes other than http aren't checked.
     """
     _check_endpoint(endpoint, insecure_http_hosts)
     query = _code_request_parameters(
@@ -104,7 +104,7 @@ def authorization_url(
 def _pushed_authorization_url(
     endpoint: str, *, client_id: str, request_uri: str, insecure_http_hosts: Collection[str] = ()
 ) -> str:
-    """Return the URL at which a user's browser asks for what was pushed before (RFC 9126 section 4).
+    """Return the URL at which a user's browser continues a pushed request (RFC 9126 section 4).
 
     Raises ConfigurationError as `authorization_url` does.
     """
@@ -146,10 +146,10 @@ def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushedAuthorizationRequest:
-    """What the server made of a pushed request (RFC 9126 section 2.2).
+    """The server's answer to a pushed request (RFC 9126 section 2.2).
 
-    `request_uri` names it, once, for `expires_in` seconds from the answer; None where the server didn't say.
-    `client_id` is the client that pushed it.
+    `request_uri` names the request: for one use, within `expires_in` seconds of the answer. `expires_in` is
+    None where the server didn't say. `client_id` is the client that pushed it.
     """
 
     client_id: str
@@ -171,7 +171,7 @@ class PushedAuthorizationRequest:
 
 
 class PushedRequestOptions(TypedDict):
-    """The keyword arguments of `push_authorization_request`, where each is described."""
+    """The keyword arguments of `push_authorization_request`, which describes each of them."""
 
     key: "DPoPKey | auth.DPoPAuth"
     client_id: str
@@ -196,10 +196,10 @@ def push_authorization_request(
 
     Of the keyword arguments `key`, `client_id`, `redirect_uri` and `code_challenge` are required:
 
-    - `redirect_uri`, `code_challenge`, `state`, `scopes`, `resource`, `parameters`: as of
-      `authorization_url`. `state` is for the caller to compare.
-    - `key`, `client_id`, `client_secret`, `client_authentication`, `insecure_http_hosts`: as of
-      `fetch_token`, to which the code goes with the same key.
+    - `redirect_uri`, `code_challenge`, `state`, `scopes`, `resource`, `parameters`: as for
+      `authorization_url`. The caller must compare `state`.
+    - `key`, `client_id`, `client_secret`, `client_authentication`, `insecure_http_hosts`: as for
+      `fetch_token`, to which the code must be given with the same key.
 
     One nonce challenge is answered. Redirects are not followed. Raises what `fetch_token` raises.
     """

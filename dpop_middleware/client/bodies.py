@@ -1,6 +1,6 @@
-"""The body of a refused request, of which no more is read than an error has: a hostile server never ends it.
+"""The body of a refusal, of which only as much is read as an error has: a hostile server may never end it.
 
-What httpx2 and httpx read by themselves, of each answer that isn't streamed, is theirs to bound.
+What httpx2 and httpx themselves read, of each response that isn't streamed, is not bounded here.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ from dpop_middleware.client.proofs import installed
 
 __all__ = ["aread_a_little", "aread_or_drop", "read_a_little", "read_or_drop"]
 
-# Much more than any error has; as much as of a token endpoint's answer.
+# Much more than any error has; the same limit as for a token endpoint's answer.
 _MOST: Final = 64 * 1024
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ else:
 
 
 class _Begun(_Stream):
-    """A response's body, as much of it as `takes` was given, and then `rest`."""
+    """A response's body: the parts that `takes` was given, and then `rest`."""
 
     def __init__(self, stream: Any, rest: Any) -> None:
         self.rest = rest
@@ -29,14 +29,14 @@ class _Begun(_Stream):
         self._left = _MOST
 
     def takes(self, part: bytes) -> bool:
-        """Keep what was read next; return whether more may be."""
+        """Keep the part that was read next; return whether more may be read."""
         self._parts.append(part)
         self._left -= len(part) + 1
         return self._left > 0
 
     @property
     def elapsed(self) -> Any:
-        """How long everything took, which httpx2 asks of a body."""
+        """How long everything took; httpx2 asks the body for it."""
         return getattr(self._stream, "elapsed", None)
 
     def __iter__(self) -> Iterator[bytes]:

@@ -34,15 +34,15 @@ ClientAuthentication = Literal["basic", "post"]
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_ANSWER: Final = 64 * 1024
-# RFC 6749 section 5.2; a line break would forge a line of a log.
+# RFC 6749 section 5.2; a line break would let a server forge a line of the log.
 _READABLE: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,512}", re.ASCII)
 
 
 class TokenRequestError(Exception):
-    """The authorization server refused a token request or a pushed one, or its answer can't be used.
+    """The authorization server refused a token request or a pushed request, or its answer can't be used.
 
     `error` is the server's OAuth error code (RFC 6749 section 5.2), None where there was none; `status` is
-    the HTTP status code, 0 where nothing was asked. The message quotes the server's `error_description`:
+    the HTTP status code, 0 where no request was sent. The message quotes the server's `error_description`:
     don't show it as HTML.
     """
 
@@ -71,10 +71,10 @@ def form_request(
 ) -> dict[str, Any]:
     """Return the arguments of the `post` of an httpx2 or httpx `client`; redirects are not followed.
 
-    `data` is the form without the client's authentication, and wins over it; `option` is what the user calls
-    `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
+    `data` is the form without the client's authentication, and takes precedence over it; `option` is what the
+    user calls `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
     """
-    # A client with a base_url makes of a path what is then called.
+    # A client with a base_url turns a path into the URL that is then called.
     request = client.build_request("POST", url)
     checked_url(option, origin_of(str(request.url)), insecure_http_hosts=insecure_http_hosts)
     headers = {"Accept": "application/json"}
@@ -111,9 +111,9 @@ def _proofs_only(
 
 
 def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str) -> dict[str, Any]:
-    """Return the JSON object of a successful answer, empty where it is none.
+    """Return the JSON object of a successful answer, or an empty one where the answer is no JSON object.
 
-    `expected` is the status of success, `endpoint` is whose answer it is, for errors. Raises
+    `expected` is the status of success; `endpoint` names the server in errors. Raises
     TokenRequestError where the server refused.
     """
     answer = _answer(content)

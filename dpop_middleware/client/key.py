@@ -58,8 +58,8 @@ _PUBLIC_MEMBERS = MappingProxyType(
 class DPoPKey:
     """A private key and the one JWS algorithm that it signs with.
 
-    Make one with `generate`, `from_jwk`, `from_pem` or `load`. The private half shows in no `repr`,
-    can't be pickled, and leaves by `private_jwk`, `to_pem` and `save` only.
+    Make one with `generate`, `from_jwk`, `from_pem` or `load`. The private half is in no `repr` and can't be
+    pickled; only `private_jwk`, `to_pem` and `save` export it.
     """
 
     __slots__ = ("_algorithm", "_header", "_jkt", "_private_key", "_public_jwk")
@@ -108,11 +108,11 @@ class DPoPKey:
         usual = _usual_algorithm(jwk)
         private = "priv" if jwk["kty"] == KTY else "d"
         if not isinstance(jwk.get(private), str):
-            raise ValueError(f"the JWK has no private part: its member {private} is missing or no string")
+            raise ValueError(f"the JWK has no private part: its member {private} is missing or not a string")
         chosen = algorithm or jwk.get("alg") or usual
         _require_supported(chosen)
         public = _public_part(jwk)
-        # The strict reader first: it refuses key sizes that take PyJWT seconds.
+        # The strict reader comes first: it refuses key sizes for which PyJWT would need seconds.
         public_key(public, ALGORITHMS[chosen])
         try:
             key = cls(_read_private(jwk, usual), algorithm=chosen)
@@ -164,7 +164,7 @@ class DPoPKey:
             data = json.dumps(self.private_jwk(), indent=2).encode() + b"\n"
         else:
             raise ValueError("a JWK file is not encrypted: give the file a name that ends in .pem")
-        # What is there is replaced by a whole file, or not at all.
+        # An existing file is replaced by a complete one, or not at all.
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}") if overwrite else target
         _write_private(beside, data, renamed=target)
 
@@ -184,7 +184,7 @@ class DPoPKey:
         return dict(self._public_jwk)
 
     def private_jwk(self) -> dict[str, Any]:
-        """Return the private key as a JWK: whoever reads it can use every token bound to the key."""
+        """Return the private key as a JWK: anybody who reads it can use every token bound to the key."""
         private = {name: value for name, value in _exported(self._private_key).items() if name != "key_ops"}
         return private | {"alg": self._algorithm}
 
@@ -219,8 +219,8 @@ class DPoPKey:
         or an httpx URL); its query, fragment and user information are left out of `htu`, and ws and wss
         become http and https. `access_token` goes with a request to a protected resource and is bound
         by `ath`. `nonce` is the server's last `DPoP-Nonce`. `now` is in seconds since the epoch, by
-        default this machine's clock; `jti` is by default 128 random bits. Raises ValueError for a URL
-        that isn't absolute or not in the form that travels.
+        default this machine's clock; `jti` is by default 128 random bits. Raises ValueError for a URL that
+        isn't absolute, or isn't in the form in which it is sent.
         """
         claims: dict[str, Any] = {
             "jti": secrets.token_urlsafe(16) if jti is None else jti,
@@ -239,7 +239,7 @@ class DPoPKey:
         return f"<DPoPKey {self._algorithm} jkt={self._jkt}>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a DPoPKey is not pickled: its private key would travel unseen; use save or to_pem")
+        raise TypeError("a DPoPKey can't be pickled, to protect its private key; use save or to_pem")
 
 
 def _require_supported(algorithm: object) -> None:
@@ -288,8 +288,8 @@ def _segment(members: Mapping[str, Any]) -> str:
 
 
 def _write_private(path: Path, data: bytes, *, renamed: Path) -> None:
-    """Write a new file that its owner alone may read, and name it `renamed`; what fails leaves none."""
-    # O_EXCL also refuses a symbolic link that somebody put there.
+    """Write a new file that only its owner may read, and name it `renamed`; a failure leaves no file."""
+    # O_EXCL also refuses a symbolic link that somebody created there.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

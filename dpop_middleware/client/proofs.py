@@ -1,6 +1,6 @@
-"""Proofs that heed what servers said: their nonces and, by option, their clocks (RFC 9449 sections 8 and 9).
+"""Proofs that follow what servers said: their nonces and, by option, their clocks (RFC 9449 sections 8, 9).
 
-The one place where a request gets its proof and where a refusal is answered with another: `DPoPAuth` and
+The one place where a request gets its proof and where a refusal is answered with a new proof: `DPoPAuth` and
 `DPoPTransport` send what `exchange` yields, each in its own way. What a server says about the next proof is
 remembered per origin. The requests are httpx2's or httpx's, which share interfaces but no classes.
 """
@@ -31,11 +31,11 @@ __all__ = [
 Learned = TypeVar("Learned")
 DPoPError: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
 
-# NQCHAR of RFC 6749 appendix A; the length keeps the proof far below what servers refuse.
+# NQCHAR of RFC 6749 appendix A; the length keeps the proof far below the size that servers refuse.
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
-# Without the blanks that RFC 6749 appendix A.12 allows: no field has them (RFC 6750 section 2.1).
+# Without the spaces that RFC 6749 appendix A.12 allows: no field has them (RFC 6750 section 2.1).
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
-# Two searches: one with `.*` between takes quadratic time on a hostile challenge.
+# Two searches: a single one with `.*` in between takes quadratic time on a hostile challenge.
 _SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
 _ERROR: Final[Mapping[DPoPError, re.Pattern[str]]] = {
     error: re.compile(rf'\berror\s*=\s*"?{error}\b', re.ASCII | re.IGNORECASE)
@@ -44,12 +44,12 @@ _ERROR: Final[Mapping[DPoPError, re.Pattern[str]]] = {
 Lesson: TypeAlias = Literal["nonce", "clock"]
 
 _MAX_OFFSET: Final = 300
-# `Date` has whole seconds, and an answer takes a while.
+# `Date` has whole seconds, and a response takes a while.
 _LEAST_OFFSET: Final = 2
 
 
 def installed(*names: str) -> tuple[Any, ...]:
-    """Return the classes of these names, of each library that is installed.
+    """Return the classes with these names from each library that is installed.
 
     Raises ModuleNotFoundError where there is none.
     """
@@ -57,7 +57,7 @@ def installed(*names: str) -> tuple[Any, ...]:
 
 
 def library_of(request: object) -> Any:
-    """Return the library of which `request` is a request."""
+    """Return the library to which `request` belongs."""
     return next(library for library in _libraries() if isinstance(request, library.Request))
 
 
@@ -82,7 +82,7 @@ _BYTES: Final = installed("ByteStream")
 
 
 class OriginMemory(Generic[Learned]):
-    """What each origin said last, for the `limit` origins heard of last; safe to share between threads."""
+    """What each origin said last, for the `limit` most recent origins; safe to share between threads."""
 
     def __init__(self, limit: int = 100) -> None:
         self._limit = limit
@@ -90,7 +90,7 @@ class OriginMemory(Generic[Learned]):
         self._lock = Lock()
 
     def get(self, origin: str) -> Learned | None:
-        """Return what to use at `origin`, None where it said nothing."""
+        """Return what to use at `origin`, None where nothing is remembered."""
         with self._lock:
             return self._learned.get(origin)
 
@@ -131,11 +131,11 @@ def is_refused_for(error: DPoPError, challenges: Iterable[str], body: object) ->
 
 
 class Proofs:
-    """Makes the proofs of one key, each with what its origin said last.
+    """Makes the proofs of one key, each by what its origin said last.
 
-    - `heeded`: whose answers are heeded, by their requests.
-    - `correct_clock`: whether a refused proof's answer may correct this machine's clock for its origin: by
-      `Date`, over https only, by at most 5 minutes.
+    - `heeded`: the requests whose responses are used.
+    - `correct_clock`: whether the response to a refused proof may correct this machine's clock for its
+      origin: by `Date`, over https only, by at most 5 minutes.
     """
 
     def __init__(
@@ -149,10 +149,11 @@ class Proofs:
         self._offsets: OriginMemory[float] = OriginMemory()
 
     def exchange(self, request: Any, token: str | None) -> Generator[Any, Any, Any]:
-        """Yield what to send, receive each response, and return the last one.
+        """Yield each request to send, receive its response, and return the last response.
 
-        After a refusal that teaches something, the request is yielded once more, unless its body was a
-        stream or the response is to another request: a client that follows redirects went on by itself.
+        After a refusal from which a nonce or the time was learned, the request is yielded once more, unless
+        its body was a stream, or the response belongs to another request because the client itself followed a
+        redirect.
         """
         unused: set[Lesson | None] = {"nonce", "clock"}
         repeatable = can_repeat(request)
@@ -164,7 +165,7 @@ class Proofs:
             unused.remove(lesson)
 
     def needs_body(self, response: Any) -> bool:
-        """Whether what a refusal teaches stands in its body, which must be read first."""
+        """Whether the reason of a refusal is in its body, which must be read first."""
         headers = response.headers
         return (
             response.status_code in (400, 401)
@@ -174,7 +175,7 @@ class Proofs:
         )
 
     def learn(self, response: Any) -> Lesson | None:
-        """Remember what a response and those before it say, and return what was wrong with the last proof."""
+        """Remember what a response and those before it say; return what was wrong with the last proof."""
         nonce: str | None = None
         for answer in (*response.history, response):
             nonce = one_nonce(answer.headers.get_list("DPoP-Nonce"))
@@ -203,7 +204,7 @@ class Proofs:
 
     def _signed(self, request: Any, token: str | None) -> Any:
         if token is not None and not is_token(token):
-            # What sends would quote it in its error.
+            # The library that sends it would quote it in its error.
             raise ValueError("the access token is not visible ASCII: does it end in a line break?")
         request.url = _percent_encoded(request.url)
         origin = request_origin(request)
@@ -224,7 +225,7 @@ class Proofs:
 
 
 def can_repeat(request: Any) -> bool:
-    """Whether a request can be sent again: its body is not a stream, which its first use may consume."""
+    """Whether a request can be sent again: its body is not a stream, which the first attempt may consume."""
     return isinstance(request.stream, _BYTES)
 
 

@@ -1,4 +1,4 @@
-"""Asking an authorization server for a token that is bound to our key (RFC 9449 section 5)."""
+"""Requests to an authorization server for a token that is bound to the client's key (RFC 9449 section 5)."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class AuthorizationCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCredentials:
-    """The client credentials grant: the client acts for itself (RFC 6749 section 4.4)."""
+    """The client credentials grant: the client acts on its own behalf (RFC 6749 section 4.4)."""
 
     grant_type: ClassVar = "client_credentials"
 
@@ -99,7 +99,7 @@ class TokenResponse:
 
 
 class TokenRequestOptions(TypedDict):
-    """The keyword arguments of `fetch_token`, where each is described."""
+    """The keyword arguments of `fetch_token`, which describes each of them."""
 
     key: DPoPKey | DPoPAuth
     client_id: str
@@ -132,9 +132,9 @@ def fetch_token(
     - `scopes`: what to ask for; without any, what the server grants by default.
     - `resource`: the API that the token is for (RFC 8707).
     - `parameters`: more form parameters, such as `client_assertion`.
-    - `insecure_http_hosts`: hosts that may be asked by plain http, besides loopback ones.
+    - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
 
-    Redirects are not followed. The token itself is not looked into: that is the API's part.
+    Redirects are not followed. The content of the token is not checked: that is the task of the API.
 
     Raises TokenRequestError when the server refuses or its answer is not a DPoP token; ConfigurationError (a
     ValueError), before anything is sent, for a plain http endpoint that isn't named; ValueError for a

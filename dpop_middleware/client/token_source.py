@@ -47,26 +47,26 @@ _SHORTEST_PAUSE: Final = 1.0
 
 
 class TokenSource:
-    """Gets an access token when it is first asked for one, and the next one before that expires.
+    """Gets an access token at the first call, and the next one before that token expires.
 
         source = TokenSource(client, token_endpoint, ClientCredentials(), key=key, client_id="my_client")
         auth = DPoPAuth(key, source.token)  # or source.token_async, with an AsyncClient
 
-    - `client`: the httpx2 or httpx client that asks, sync for `token`, async for `token_async`, without
-      `auth` of its own. Its time-outs bound how long a caller waits.
-    - `grant`: how the first token is got. A code is used once: later tokens need a refresh token.
-    - `leeway`: seconds before its expiry at which a token is renewed, at most half of its life.
-    - `on_response`: called with each `TokenResponse`, to keep a new refresh token elsewhere.
+    - `client`: the httpx2 or httpx client that sends the requests, sync for `token`, async for `token_async`,
+      without `auth` of its own. Its time-outs bound how long a caller waits.
+    - `grant`: how the first token is requested. A code is used once: later tokens need a refresh token.
+    - `leeway`: seconds before its expiry at which a token is renewed, at most half of its lifetime.
+    - `on_response`: called with each `TokenResponse`, for example to store a new refresh token.
     - `clock`: seconds since the epoch.
 
-    The other arguments are those of `fetch_token`. Of callers that come at the same time one asks, and the
-    others get what it gets, its error too: a refresh token is sent once. A refresh token that the server
-    calls an invalid grant is followed by `grant`, if that is `ClientCredentials`. Where no token can be got,
-    the one that is held serves until it expires, and half of what is left of its life passes before the next
-    attempt. A token whose life the server doesn't tell is used until `discard`.
+    The other arguments are those of `fetch_token`. Of several callers at the same time one sends the request,
+    and the others get its token or its error: a refresh token is sent once. If the server refuses a refresh
+    token as an invalid grant, `grant` is used again where that is `ClientCredentials`. If no new token can be
+    got, the current one is used until it expires, and half of its remaining lifetime passes before the next
+    attempt. A token whose lifetime the server doesn't state is used until `discard`.
 
-    Raises what `fetch_token` raises, and TokenRequestError with status 0 where a token expired that no grant
-    can follow. Not checked: whether the API accepts the token.
+    Raises what `fetch_token` raises, and TokenRequestError with status 0 where a token expired and no grant
+    can get another one. Not checked: whether the API accepts the token.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TokenSource:
         self._failure: BaseException | None = None
 
     def token(self) -> str:
-        """Return an access token that is valid for a while, and get it first where there is none."""
+        """Return an access token that is valid for a while; request it first where there is none."""
         failures, current = self._failures, self._current()
         if current is not None:
             return current
@@ -112,19 +112,19 @@ class TokenSource:
     async def token_async(self) -> str:
         """Do as `token` does, with an async client, under asyncio.
 
-        A caller that is cancelled doesn't end the request for which others wait.
+        Cancelling a caller doesn't end the request for which others wait.
         """
         current = self._current()
         if current is not None:
             return current
         if self._flight is None or self._flight.done():
             self._flight = asyncio.create_task(self._renewed_async())
-            # Where every caller was cancelled, nobody else asks for its error.
+            # Where every caller was cancelled, nothing else retrieves its error.
             self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._flight)
 
     def discard(self, access_token: str) -> None:
-        """Renew the token at the next call, if it still is this one: after the API's `invalid_token`."""
+        """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
         with self._lock:
             if self._held.access_token == access_token:
                 self._held = _Held(refresh_token=self._held.refresh_token)

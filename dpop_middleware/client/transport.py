@@ -1,7 +1,7 @@
-"""DPoP below somebody else's OAuth client, as a transport of httpx2 and httpx (RFC 9449 sections 5 and 7).
+"""DPoP below another library's OAuth client, as a transport of httpx2 and httpx (RFC 9449 sections 5 and 7).
 
-The client asks for tokens and sends them as Bearer, as it always did. What goes over the network is a copy of
-each request, with a proof: what the client sees has none, so nothing of it can travel on in a redirect.
+The client requests tokens and sends them as Bearer, as before. The network gets a copy of each request, with
+a proof: the client's own request has none, so that it can't be copied into a redirected request.
 """
 
 import json
@@ -25,7 +25,7 @@ __all__ = ["DPoPTransport"]
 _ACCESS_TOKEN: Final = re.compile(r"(?:Bearer|DPoP) +([\x21-\x7e]+)", re.ASCII | re.IGNORECASE)
 _SCHEME: Final = re.compile(r"\s*(?:Bearer|DPoP)(?:\s|$)", re.ASCII | re.IGNORECASE)
 _GRANT: Final = re.compile(rb"(?:\A|&)grant_type=")
-# Both libraries build a body that is in memory of these anew.
+# Fields that both libraries rebuild for a body in memory.
 _OF_THE_BODY: Final = frozenset((b"content-length", b"content-encoding", b"transfer-encoding"))
 
 if TYPE_CHECKING:
@@ -43,29 +43,31 @@ class DPoPTransport(_Transport):
     """Makes the token requests and the API's requests of an httpx2 or httpx client DPoP-bound.
 
     - `key`: signs the proofs; the one that the tokens will be bound to.
-    - `transport`: what sends, sync or async as the client is; by default the library's own `HTTPTransport`
-      or `AsyncHTTPTransport`, with its defaults. Give your own for HTTP/2, other trust, or a proxy.
+    - `transport`: the transport below, sync or async as the client is; by default the library's own
+      `HTTPTransport` or `AsyncHTTPTransport`, with its defaults. Give your own for HTTP/2, other trust, or a
+      proxy.
     - `origin`: where an access token may go: an http or https URL, or several, of which scheme, host and
-      port count. By default the origin of the first request that carries one. From requests to other
-      origins, an access token is removed.
-    - `token_endpoint`: the URL, or several, at which tokens are asked for. By default each POST of a form
+      port count. By default the origin of the first request that carries one. An access token is removed from
+      requests to other origins.
+    - `token_endpoint`: the URL, or several, at which tokens are requested. By default each POST of a form
       with a `grant_type` is a token request (RFC 6749).
     - `translate_token_type`: whether the client sees `token_type` "Bearer" where the token endpoint said
-      "DPoP", since most libraries insist on it.
+      "DPoP", since most libraries require it.
     - `clock`: seconds since the epoch, for the proofs' `iat`.
-    - `correct_clock`: learn from the `Date` of a refused proof's answer how far off this clock is for that
-      origin, and send the request once more: over https only, by at most 5 minutes.
+    - `correct_clock`: when a proof is refused, learn from the response's `Date` how far off this clock is for
+      that origin, and send the request once more: over https only, by at most 5 minutes.
     - `insecure_http_hosts`: hosts that tokens and proofs may go to by plain http, besides loopback ones.
 
-    A request to `origin` with an access token, as Bearer or as DPoP, is sent as DPoP with a fresh proof, a
-    token request with a proof and without access token; one that has a proof already, and any other, as it
-    is. Nonces are remembered per origin, those of token endpoints apart; a request that is refused with
-    `use_dpop_nonce` is sent once more, unless its body is a stream. The token itself is not looked into.
+    A request to `origin` with an access token, as Bearer or as DPoP, is sent as DPoP with a fresh proof. A
+    token request is sent with a proof and without access token. A request that already has a proof, and any
+    other request, is sent unchanged. Nonces are remembered per origin, those of token endpoints separately. A
+    request that is refused with `use_dpop_nonce` is sent once more, unless its body is a stream. The content
+    of the token is not checked.
 
     Raises ValueError for an origin or endpoint that is not an http or https URL, ConfigurationError (a
     ValueError) for one by plain http that isn't named, also at a request; and at a token request
     TokenRequestError where the answer is a token that is not bound to the key, or a redirect to another
-    origin or past the named endpoints, which would take the code or the refresh token along.
+    origin or to an endpoint that isn't named, which would receive the code or the refresh token.
     """
 
     def __init__(
@@ -133,12 +135,12 @@ class DPoPTransport(_Transport):
                 raise
 
     def close(self) -> None:
-        """Close what sends; called by a sync client."""
+        """Close the transport below; called by a sync client."""
         if self._inner is not None:
             self._inner.close()
 
     async def aclose(self) -> None:
-        """Close what sends; called by an async client."""
+        """Close the transport below; called by an async client."""
         if self._inner is not None:
             await self._inner.aclose()
 
@@ -149,7 +151,7 @@ class DPoPTransport(_Transport):
             return self._inner
 
     def _flow(self, request: Any) -> Generator[Any, Any, Any]:
-        """Yield what to send, receive each response, return what the client gets."""
+        """Yield each request to send, receive its response, and return the response for the client."""
         if "DPoP" in request.headers:
             return (yield request)
         if request in self._endpoints:
@@ -172,7 +174,7 @@ def _access_token(request: Any) -> str | None:
 
 
 def _copy(request: Any) -> Any:
-    """Return a request that can be altered; the body is the same object."""
+    """Return a copy that can be changed; the body is the same object."""
     return type(request)(
         request.method,
         request.url,
@@ -195,9 +197,9 @@ def _in_memory(response: Any, body: bytes) -> Any:
 
 
 class _TokenEndpoints:
-    """The token endpoints that are named, or else wherever a POST of a form has a `grant_type`.
+    """The named token endpoints; where none is named, every POST of a form with a `grant_type` goes to one.
 
-    `translate` says whether a client is told that a DPoP token is of the type Bearer.
+    `translate` says whether the client sees the type Bearer for a DPoP token.
     """
 
     def __init__(
@@ -225,10 +227,10 @@ class _TokenEndpoints:
         checked_url("the token endpoint", request_origin(request), insecure_http_hosts=self._hosts)
 
     def for_the_client(self, response: Any) -> bytes | None:
-        """Return the body that the client gets instead of an answer's own, None where it gets that.
+        """Return the body to give to the client in place of the response's own, None to keep that.
 
-        Raises TokenRequestError for a token that is not bound, and for a redirect to another origin or to
-        what is none of the named endpoints.
+        Raises TokenRequestError for a token that is not bound, and for a redirect to another origin or to an
+        endpoint that isn't named.
         """
         status = response.status_code
         if response.has_redirect_location:
@@ -257,11 +259,11 @@ def _target(request: Any) -> str | None:
 
 
 def _redirected_to(response: Any) -> str | None:
-    """Return the target of a redirect in normal form, None for one that leaves the origin."""
+    """Return the target of a redirect in normal form, None for one to another origin."""
     try:
-        # As the client itself reads it: another reader could disagree about where it leads.
+        # Parsed as the client parses it: another parser could find another target.
         location = type(response.request.url)(response.headers["Location"])
-        if location.scheme and not location.host:  # of which a client makes the same host at another port
+        if location.scheme and not location.host:  # the client resolves this to the same host at another port
             return None
         url = str(response.request.url.join(location))
         return normalize(target_of(url)) if origin_of(url) == request_origin(response.request) else None

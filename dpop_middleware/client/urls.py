@@ -1,4 +1,4 @@
-"""URLs as a client sees them: what a proof says of one, its origin, and whether a token may go there."""
+"""URLs on the client's side: the `htu` of a proof, the origin, and whether a token may be sent there."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -18,20 +18,20 @@ _URL: Final = re.compile(
     r"(https?|wss?)://(?:[^/?#@]*@)?([^/?#@]+)(/[^?#]*)?(?:[?#].*)?", re.ASCII | re.IGNORECASE
 )
 _ON_THE_WIRE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
-# What no path may have unencoded (RFC 3986 section 3.3) and clients send as it is: \\ ^ | and others.
+# Characters that a path may not contain unencoded (RFC 3986 section 3.3) but clients send: \\ ^ | and others.
 _NOT_IN_A_PATH: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
 
 
 def percent_encoded(path: str) -> str:
-    """Return `path`, one character for each octet, with all percent-encoded that a path can't have."""
+    """Return `path`, one character per octet, with all percent-encoded that a path can't contain."""
     return _NOT_IN_A_PATH.sub(lambda found: f"%{ord(found[0]):02X}", path)
 
 
 def target_of(url: str) -> str:
     """Return the value of `htu`: `url` without query, fragment and user information.
 
-    What a path can't have is percent-encoded, as `DPoPAuth` sends it and browsers do. Raises ValueError for a
-    URL that isn't absolute, http or https (ws, wss), and visible ASCII.
+    Characters that a path can't contain are percent-encoded, as `DPoPAuth` and browsers send them. Raises
+    ValueError for a URL that isn't absolute, http or https (ws, wss), and visible ASCII.
     """
     scheme, authority, path = _split(url)
     return f"{scheme}://{authority}{percent_encoded(path)}"
@@ -55,7 +55,7 @@ def _split(url: str) -> tuple[str, str, str]:
 
 
 def named_urls(name: str, value: object) -> tuple[str, ...]:
-    """Return an option that is None, a URL or several, as a tuple; what a URL is like isn't checked."""
+    """Return an option that is None, a URL or several, as a tuple; the URLs themselves aren't checked."""
     if value is None or isinstance(value, str):
         return () if value is None else (value,)
     listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else ()
@@ -65,9 +65,9 @@ def named_urls(name: str, value: object) -> tuple[str, ...]:
 
 
 class OwnOrigins:
-    """The named origins, or else the one that claims to be the first; safe to share between threads.
+    """The named origins, or else that of the first request; safe to share between threads.
 
-    An origin by plain http is one of loopback or in `insecure_http_hosts`; others raise ConfigurationError.
+    An origin with plain http must be loopback or in `insecure_http_hosts`; others raise ConfigurationError.
     """
 
     def __init__(self, named: str | Iterable[str] | None, insecure_http_hosts: Collection[str]) -> None:
@@ -79,8 +79,8 @@ class OwnOrigins:
             checked_url("origin", origin, insecure_http_hosts=self._hosts)
 
     def claim(self, request: Any) -> bool:
-        """Whether `request` goes to one of the origins; where none is named, the first one's is it."""
-        with self._lock:  # two threads may come first
+        """Whether `request` goes to one of the origins; where none is named, the first request sets it."""
+        with self._lock:  # two threads may send the first request at the same time
             if not self._origins:
                 self.require_secure(request)
                 self._origins = frozenset((request_origin(request),))
@@ -90,7 +90,7 @@ class OwnOrigins:
         try:
             return request_origin(request) in self._origins
         except ValueError:
-            # A redirect may name what is no http URL; the client then says what it thinks of it.
+            # A redirect may name a URL that isn't http; the client itself then reports the error.
             return False
 
     def require_secure(self, request: Any) -> None:
@@ -99,5 +99,5 @@ class OwnOrigins:
 
 
 def request_origin(request: Any) -> str:
-    """Return the origin of a request of httpx2 or httpx; raises ValueError where its URL is no http URL."""
+    """Return the origin of a request of httpx2 or httpx; raises ValueError for a URL that isn't http."""
     return origin_of(str(request.url))

@@ -3,10 +3,10 @@
 From the top down:
 
     verifier.py               IntrospectionVerifier: its options and the order of its steps
-    client_authentication.py  who we are, towards the endpoint
+    client_authentication.py  how this server authenticates to the endpoint
     _questions.py             one question for many requests, and how many may be under way
-    _verdicts.py              what was answered before
-    _answer.py                what an answer says, as JSON or signed, typed and judged
+    _verdicts.py              a cache of earlier answers
+    _answer.py                the content of an answer, as JSON or signed, parsed and judged
     _endpoint.py              one question and its answer over HTTP, bounded
 
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.

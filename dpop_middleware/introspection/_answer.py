@@ -1,8 +1,8 @@
-"""What an introspection answer says of a token, judged; as JSON, and as a JWT that the issuer signed for us.
+"""The content of an introspection answer, judged: as JSON, or as a JWT signed by the issuer.
 
-RFC 7662 section 2.2, RFC 9449 section 6.2, RFC 9701 sections 5 and 8.1. The claims are judged as those of a
-signed token are. What an answer may leave out, since the endpoint speaks for its issuer, is filled in for
-that.
+RFC 7662 section 2.2, RFC 9449 section 6.2, RFC 9701 sections 5 and 8.1. The claims are judged by the same
+rules as those of a signed token. For that, the claims that an answer may leave out, since the endpoint speaks
+for its issuer, are filled in.
 """
 
 import json
@@ -24,24 +24,24 @@ __all__ = ["AnswerRules", "MalformedAnswer", "SignedAnswers", "judge_answer", "r
 
 _TYP: Final = "token-introspection+jwt"
 _UNSET: Final[tuple[tuple[str, object], ...]] = (("sub", ""), ("aud", []))
-# An answer is made for us, now: an older one was recorded.
+# An answer is made for one request: an older one may be a replay.
 _LONGEST_AGE: Final = 60.0
 
 
 class MalformedAnswer(Exception):
-    """An answer that isn't one by RFC 7662 or RFC 9701; the message is for logs."""
+    """An answer that doesn't follow RFC 7662 or RFC 9701; the message is for logs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRules:
-    """What an active token must say. `accept_missing_audience`: it may say no `aud`."""
+    """What an active token must say. With `accept_missing_audience` it may have no `aud`."""
 
     claims: ClaimRules
     accept_missing_audience: bool
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
-    """Return the answer that is a JSON object; raises MalformedAnswer."""
+    """Return the answer's JSON object; raises MalformedAnswer."""
     try:
         return strict_json.parse_object(body)
     except JOSEError as error:
@@ -51,8 +51,8 @@ def _parsed(body: bytes) -> dict[str, Any]:
 def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -> AccessToken:
     """Return the token that an answer describes; `now` is in seconds since the epoch.
 
-    Raises InvalidToken for a token that isn't active or isn't for us, and MalformedAnswer where the answer
-    doesn't say whether it is active.
+    Raises InvalidToken for a token that isn't active or isn't for this server, and MalformedAnswer where the
+    answer doesn't say whether it is active.
     """
     active = answer.get("active")
     if not isinstance(active, bool):
@@ -88,9 +88,9 @@ def _said(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _judge_token_type(answer: Mapping[str, Any]) -> None:
-    """A bound token's type is DPoP, if it is told (RFC 9449 section 6.2), and an unbound one's is Bearer.
+    """If an answer names the type, it is DPoP for a bound token (RFC 9449 section 6.2), Bearer for another.
 
-    An endpoint may call other tokens active too: else a refresh token would pass for an access token.
+    An endpoint may call other tokens active too: without this, a refresh token would pass as an access token.
     """
     token_type = answer.get("token_type")
     expected = "DPoP" if "cnf" in answer else "Bearer"
@@ -105,7 +105,7 @@ def _judge_token_type(answer: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedAnswers:
-    """Reads signed answers of one issuer; `audiences` are the names by which it may know us.
+    """Reads signed answers of one issuer; `audiences` are the names by which it may know this server.
 
     `clock_skew` is in seconds, `clock` returns seconds since the epoch.
     """
@@ -122,8 +122,8 @@ class SignedAnswers:
     async def read(self, body: bytes) -> dict[str, Any]:
         """Return what a signed answer says of the token (its `token_introspection`).
 
-        Raises MalformedAnswer for anything but an answer that the issuer signed for us within the last
-        minute, and `errors.Unavailable` when the issuer's keys can't be fetched.
+        Raises MalformedAnswer for anything but an answer that the issuer signed for this server within the
+        last minute, and `errors.Unavailable` when the issuer's keys can't be fetched.
         """
         since = time.monotonic()
         try:
@@ -142,7 +142,7 @@ class SignedAnswers:
         if claims.get("iss") != self.issuer:
             raise MalformedAnswer(f"the signed answer is from another issuer: {shown(claims.get('iss'))}")
         self._check_age(claims.get("iat"))
-        # What is not active is refused, for whomever the answer was made.
+        # A token that isn't active is refused, whatever audience the answer was made for.
         if answer.get("active") is not False:
             self._check_audience(claims.get("aud"))
         return answer
@@ -168,7 +168,7 @@ class SignedAnswers:
             or not isinstance(iat, (int, float))
             or not now - _LONGEST_AGE - self.clock_skew <= iat <= now + self.clock_skew
         ):
-            raise MalformedAnswer(f"the signed answer is not of this minute: its iat is {shown(iat)}")
+            raise MalformedAnswer(f"the signed answer is not from the last minute: its iat is {shown(iat)}")
 
     def _check_audience(self, aud: object) -> None:
         audiences = [aud] if isinstance(aud, str) else aud
@@ -181,7 +181,7 @@ class SignedAnswers:
 async def read_answer(
     media_type: str, body: bytes, *, accept: str, signed: SignedAnswers | None
 ) -> dict[str, Any]:
-    """Return what an answer says of the token, which `signed` reads where answers must be signed.
+    """Return what an answer says of the token; where answers must be signed, `signed` reads it.
 
     `accept` is the media type that was asked for. Raises MalformedAnswer for another one, and as
     `SignedAnswers.read` does.

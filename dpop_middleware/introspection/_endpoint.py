@@ -1,7 +1,7 @@
-"""One question to an introspection endpoint and its answer (RFC 7662 section 2), and where the endpoint is.
+"""One question to an introspection endpoint and its answer (RFC 7662 section 2), and how its URL is found.
 
-The caller bounds the time as a whole; bytes, connections, redirects and content codings are bounded here,
-whoever reads an answer. For one event loop.
+The caller bounds the total time; bytes, connections, redirects and content codings are bounded here, for
+every answer. For one event loop.
 """
 
 import asyncio
@@ -54,10 +54,11 @@ _PLACE_LIFETIME: Final = 3600.0
 _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
 _LONGEST_RETRY_AFTER: Final = 60
-# What says that nothing can be asked now, or that we may not ask. Any other status is about the one token.
+# These say that nothing can be asked now, or that this server may not ask. Any other status is about one
+# token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
-# Shorter than the servers' own, so that a connection is seldom closed while a question is on its way.
+# Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
 _KEPT_OPEN: Final = 4.0
 
 
@@ -80,8 +81,8 @@ class _BoundedStream(httpx2.AsyncByteStream):
 class BoundedTransport(httpx2.AsyncBaseTransport):
     """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
 
-    An answer with a content coding is refused: none is asked for, and a few bytes would become many. No
-    proxies from the environment.
+    An answer with a content coding is refused: none is requested, and a few bytes could become many. Proxies
+    from the environment aren't used.
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
@@ -126,7 +127,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How to ask. `url` is None where the issuer's metadata say it; `accept` is the media type to ask for.
+    """How to ask. `url` is None where the issuer's metadata name it; `accept` is the media type asked for.
 
     `monotonic` returns seconds.
     """
@@ -171,7 +172,7 @@ class Endpoint:
         return None if self._place is None else self._place.url
 
     async def ask(self, token: str) -> Answer:
-        """Ask about `token`; raises EndpointError. The time is the caller's to bound."""
+        """Ask about `token`; raises EndpointError. The caller must bound the time."""
         place = await self._located()
         try:
             return await self._asked(place, token)
@@ -182,7 +183,7 @@ class Endpoint:
             raise
 
     async def locate(self) -> None:
-        """Find out where the endpoint is, unless that is known; raises EndpointError."""
+        """Find the endpoint's URL, unless it is known; raises EndpointError."""
         await self._located()
 
     async def aclose(self) -> None:
@@ -255,7 +256,7 @@ class Endpoint:
         try:
             answer = await self._post(place, token)
         except ConnectionLostError:
-            # The server closed a connection that was kept open, just as the question went out.
+            # The server closed an idle connection just as the question was sent.
             answer = await self._post(place, token)
         if answer.status_code == _OK:
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -288,12 +289,12 @@ class Endpoint:
         except AnswerError as error:
             raise EndpointError(f"{url}: {error}") from error
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
-            # What it says may quote a token.
+            # Its message may quote a token.
             raise EndpointError(f"{url}: {type(error).__name__}") from None
 
 
 def _retry_after(value: str) -> int | None:
-    """Return what the server asks for, within bounds; None for a date and for anything else."""
+    """Return the seconds that the server asks for, within bounds; None for a date and for anything else."""
     if not value.isascii() or not value.isdecimal() or len(value) > 9:
         return None
     return min(max(int(value), 1), _LONGEST_RETRY_AFTER)

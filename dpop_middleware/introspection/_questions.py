@@ -1,11 +1,11 @@
-"""One question for many requests, and how many questions may be under way, in one event loop.
+"""One question for many requests, and a bound on the questions under way, in one event loop.
 
-Tokens that were active before and tokens that are unknown go separate ways: anybody can make up unknown ones,
-fill the places that these have and let the endpoint fail on them, and known tokens notice nothing.
+Tokens that were active before and unknown tokens have separate places and breakers. Anybody can make up
+unknown tokens, fill the places for these and make the endpoint fail on them; known tokens aren't affected.
 
     a question -> the breaker of its kind -> unknown ones: a place and a share of the second -> the endpoint
 
-A question that a request began goes on without it, and what it finds out is remembered.
+A question continues when the request that began it ends, and its result is remembered.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 # For how many seconds a question about an unknown token waits for its turn.
 TURN: Final = 1.0
-# So many questions of one kind may be under way or wait.
+# The number of questions of one kind that may be under way or wait.
 MAX_QUESTIONS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoAnswer:
-    """Why it isn't known what a token stands for; `of_made_up`: made-up tokens may be the cause."""
+    """Why a token couldn't be judged; `of_made_up`: made-up tokens may be the cause."""
 
     reason: str
     retry_after: int = 1
@@ -54,7 +54,7 @@ def _breaker() -> CircuitBreaker:
 
 @dataclass(slots=True)
 class Outlook:
-    """What all event loops of a process know of the endpoint: of no kind of token does the other know."""
+    """What all event loops of a process know of the endpoint, separately for each kind of token."""
 
     known: CircuitBreaker = field(default_factory=_breaker)
     unknown: CircuitBreaker = field(default_factory=_breaker)
@@ -69,8 +69,8 @@ class Outlook:
 class Questions:
     """Asks one endpoint on behalf of requests; `judge` turns an answer into a token or raises.
 
-    `places` is how many questions about unknown tokens may be on their way at once, `timeout` the seconds in
-    which one must be over, `patience` the seconds for which a request waits for it.
+    `places` is how many questions about unknown tokens may be under way at once, `timeout` the seconds within
+    which one must end, `patience` the seconds for which a request waits for it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Questions:
         return self._endpoint.url
 
     def open(self) -> None:
-        """Find out where the endpoint is, in the background; what is wrong there is logged."""
+        """Find the endpoint's URL, in the background; errors are logged."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
 
@@ -126,7 +126,7 @@ class Questions:
         return NoAnswer(reason="the verifier was closed") if task.cancelled() else task.result()
 
     async def probe(self, token: str) -> str | None:
-        """Ask about a token that nobody issued; returns what is wrong, None where the endpoint is well."""
+        """Ask about a token that nobody issued; return what is wrong, None where the endpoint works."""
         try:
             async with asyncio.timeout(self._patience):
                 await self._judge(await self._endpoint.ask(token))
@@ -134,12 +134,12 @@ class Questions:
             self._outlook.succeeded()
             return None
         except (TimeoutError, EndpointError, MalformedAnswer, Unavailable) as error:
-            # A server that takes a made-up token for malformed may be well.
+            # A server that calls a made-up token malformed may work all the same.
             return None if isinstance(error, EndpointError) and error.declined else _reason(error)
         return "the endpoint calls a made-up token active"
 
     async def aclose(self) -> None:
-        """Give up what is under way and close the connections."""
+        """Cancel the questions under way and close the connections."""
         tasks = {*self._tasks.values(), *(() if self._opening is None else (self._opening,))}
         self._opening = None
         for task in tasks:
@@ -173,7 +173,7 @@ class Questions:
                 admitted = known or await self._admitted(stack, digest)
                 return await self._answered(token, digest, known) if admitted else _TOO_MANY
         finally:
-            # A probe that came to no end makes room for the next one; after an end this changes nothing.
+            # A probe without a result makes room for the next one; after a result this changes nothing.
             self._breaker(known).abandoned()
 
     async def _admitted(self, stack: AsyncExitStack, digest: bytes) -> bool:

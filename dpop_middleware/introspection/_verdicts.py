@@ -1,7 +1,7 @@
-"""What the endpoint answered before, by the SHA-256 of the token, bounded in entries and bytes.
+"""The endpoint's earlier answers, by the SHA-256 of the token, bounded in entries and bytes.
 
-An active token is kept after its answer has become too old to count, as one that is known: made-up tokens
-can't push it out, nor stand in its way.
+An active token is kept as a known one after its answer has become too old to count: made-up tokens can
+neither evict it nor delay a question about it.
 """
 
 import math
@@ -24,7 +24,7 @@ _MAX_REFUSED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A moment by both clocks, in seconds: a wall clock set back makes no answer last longer."""
+    """A moment by both clocks, in seconds: no answer lasts longer when the wall clock is set back."""
 
     wall: float
     monotonic: float
@@ -32,21 +32,21 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one answer came to, `size` in bytes about; `asked` is when the question went out."""
+    """The result of one answer, `size` in bytes, roughly; `asked` is when the question was sent."""
 
     outcome: AccessToken | InvalidToken
     asked: Moment
     size: int = 0
 
     def access_token(self) -> AccessToken:
-        """Return the token, or raise InvalidToken anew: an error that is kept must hold no traceback."""
+        """Return the token, or raise a new InvalidToken: a cached error must hold no traceback."""
         if isinstance(self.outcome, InvalidToken):
             raise self.outcome.restated()
         return self.outcome
 
 
 class Verdicts:
-    """What is known of active tokens and of all others; each kind has its own lifetime, in seconds."""
+    """The verdicts on active tokens and on all others; each kind has its own lifetime, in seconds."""
 
     def __init__(
         self,

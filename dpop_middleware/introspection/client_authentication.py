@@ -1,4 +1,4 @@
-"""Who we are, towards an introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3, RFC 7523)."""
+"""Authentication to an introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3, RFC 7523)."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _require_text(name: str, value: object) -> None:
-    # The value may be a secret: it isn't shown.
+    # The value isn't shown: it may be a secret.
     if not isinstance(value, str) or not value:
         shown = "an empty one" if value == "" else f"a {type(value).__name__}"
         raise ConfigurationError(f"{name} takes a non-empty string, not {shown}")
@@ -68,16 +68,16 @@ class ClientSecretBasic(_ClientSecret):
 
 
 class ClientSecretPost(_ClientSecret):
-    """An identifier and a secret in the form (RFC 6749 section 2.3.1), for servers that want it so."""
+    """An identifier and a secret in the form (RFC 6749 section 2.3.1), for servers that require it there."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateKeyJWT:
-    """A short JWT that our own key signs, a new one for each question (RFC 7523 section 2.2).
+    """A short-lived JWT that this server's own key signs, a new one for each question (RFC 7523 section 2.2).
 
-    - `key`: the private key, whose public half the issuer knows; not one that signs proofs.
+    - `key`: the private key, whose public half the issuer knows; don't use one that signs proofs.
     - `kid`: the name under which the issuer knows it, if it has one.
     - `audience`: the assertion's `aud`; the issuer identifier by default.
     """
@@ -97,7 +97,7 @@ class PrivateKeyJWT:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundToken:
-    """A DPoP-bound access token of our own, with a new proof for each question (RFC 9449 section 7).
+    """A DPoP-bound access token of this server, with a new proof for each question (RFC 9449 section 7).
 
     - `key`: the key that the token is bound to.
     - `token`: the token, or a callable, sync or async, that returns it at each question.
@@ -123,14 +123,14 @@ ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | Private
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What goes into one request: header fields and form parameters."""
+    """The header fields and form parameters to add to one request."""
 
     headers: Mapping[str, str] = field(repr=False)
     form: Mapping[str, str] = field(repr=False)
 
 
 def credentials(authentication: ClientAuthentication, *, issuer: str, now: float) -> Credentials:
-    """Return what authenticates one request at `now`, in seconds since the epoch; nothing for a token."""
+    """Return the credentials of one request at `now`, in seconds since the epoch; none for a BoundToken."""
     if isinstance(authentication, ClientSecretBasic):
         # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
         pair = f"{quote_plus(authentication.client_id)}:{quote_plus(authentication.client_secret)}"

@@ -41,14 +41,14 @@ __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]
 _JSON: Final = "application/json"
 _MAX_TOKEN_SIZE: Final = 16 * 1024
 _LONGEST_LIFETIME: Final = 3600.0
-# An answer that came so many seconds ago says that the endpoint is well.
+# For this many seconds after an answer the endpoint counts as working.
 _RECENT: Final = 10.0
 _CANNOT_BE_KNOWN: Final = "the access token can't be looked up now"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectionHealth:
-    """An introspection endpoint as of now: `ok` when it gives answers that can be used.
+    """The present state of an introspection endpoint: `ok` when it gives usable answers.
 
     - `endpoint`: its URL, None where the issuer's metadata weren't read yet.
     - `age`: seconds since its last usable answer, None where there was none. `error`: what is wrong.
@@ -67,26 +67,27 @@ class IntrospectionVerifier:
 
     - `issuer`: the issuer identifier, an https URL. An answer's `iss`, if it has one, must equal it.
     - `audience`: one or several identifiers of this resource server; `aud` must hold one of them.
-    - `client_authentication`: who we are: `ClientSecretBasic`, `ClientSecretPost`, `PrivateKeyJWT` or
-      `BoundToken`.
+    - `client_authentication`: how this server authenticates: `ClientSecretBasic`, `ClientSecretPost`,
+      `PrivateKeyJWT` or `BoundToken`.
     - `endpoint`: the introspection endpoint's https URL; None takes it from the issuer's metadata (RFC 8414).
-    - `accept_missing_audience`: accept a token without `aud`, where the endpoint calls active only what is
-      for this client. An `aud` that is there must fit all the same.
-    - `required_claims`: what an answer must say besides. Without `token_type`, some servers' refresh tokens
-      pass for access tokens; without `exp`, a token ends when the endpoint says so.
+    - `accept_missing_audience`: accept a token without `aud`, for an endpoint that calls only tokens for this
+      client active. An `aud` that is present must still fit.
+    - `required_claims`: what else an answer must say. Without `token_type`, some servers' refresh tokens pass
+      as access tokens; without `exp`, a token ends when the endpoint says so.
     - `scope_claims`, `client_id_claims`: as for `JWTAccessTokenVerifier`.
-    - `signed_answers`: accept only answers that the issuer signed for us (RFC 9701), by a key of `jwks` (a
-      JWK Set, its https URL, or None for discovery) and one of `algorithms`. Encrypted answers aren't
-      supported.
-    - `clock_skew`: seconds by which the issuer's clock may differ from ours. `clock`: returns seconds since
-      the epoch.
-    - `active_lifetime`: seconds for which an answer "active" counts, until `exp` at most: so long is a
-      revoked token still accepted. `inactive_lifetime`: seconds for which "not active" counts.
-    - `timeout`: seconds in which one question must be answered; `patience`: for how many a request waits.
+    - `signed_answers`: accept only answers that the issuer signed for this server (RFC 9701), by a key of
+      `jwks` (a JWK Set, its https URL, or None for discovery) and one of `algorithms`. Encrypted answers
+      aren't supported.
+    - `clock_skew`: seconds by which the issuer's clock may differ from this server's. `clock`: returns
+      seconds since the epoch.
+    - `active_lifetime`: seconds for which an answer "active" counts, until `exp` at most: a revoked token is
+      still accepted that long. `inactive_lifetime`: seconds for which "not active" counts.
+    - `timeout`: seconds within which one question must be answered; `patience`: seconds for which a request
+      waits.
     - `max_connections`: how many connections each event loop keeps, at least 2; unknown tokens have half.
-    - `max_unknown_per_second`: how many questions a second may be about tokens that turn out to be made up.
+    - `max_unknown_per_second`: how many questions per second may be about tokens that turn out to be made up.
     - `max_cached_tokens`, `max_cached_bytes`: how many active tokens are remembered.
-    - `insecure_http_hosts`: hosts that may be asked by plain http besides loopback ones.
+    - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
     - `ssl_context`: for private CAs or a client certificate; it must check certificates and host names.
 
     Redirects aren't followed, and proxies from the environment aren't used. Raises ConfigurationError.
@@ -212,9 +213,9 @@ class IntrospectionVerifier:
     async def verify(self, token: str) -> AccessToken:
         """Return what a token stands for, from an answer that is recent enough or from a new one.
 
-        Raises `errors.InvalidToken` when it isn't active or isn't for us, and `errors.Unavailable` when that
-        can't be known now, for which it waits `patience` at most. Who presents the token is not checked:
-        compare `jkt` with the key of the proof.
+        Raises `errors.InvalidToken` when it isn't active or isn't for this server, and `errors.Unavailable`
+        when that can't be known now, after at most `patience` seconds. It isn't checked who presents the
+        token: compare `jkt` with the key of the proof.
         """
         if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
             raise InvalidToken("the access token is too long, or isn't ASCII", check=Check.TOKEN_FORMAT)
@@ -227,15 +228,15 @@ class IntrospectionVerifier:
         return verdict.access_token()
 
     async def open(self) -> None:
-        """Begin to find the endpoint, and to fetch keys for signed answers; what is wrong is logged."""
+        """Begin to find the endpoint, and to fetch keys for signed answers; errors are logged."""
         if self._signed is not None:
             self._signed.keys.open()
         self._asking().open()
 
     async def health(self) -> IntrospectionHealth:
-        """Return how the endpoint is, for readiness probes; it waits for `patience` at most.
+        """Return the endpoint's state, for readiness probes; it waits for `patience` at most.
 
-        Where it gave no usable answer in the last ten seconds it is asked about a token that nobody issued.
+        If it gave no usable answer in the last ten seconds, it is asked about a token that nobody issued.
         """
         questions = self._asking()
         error: str | None = None
@@ -252,7 +253,7 @@ class IntrospectionVerifier:
         )
 
     async def aclose(self) -> None:
-        """Give up what is under way in this event loop and close its connections; it may be used again."""
+        """Cancel the questions of this event loop, close its connections; the verifier may be used again."""
         questions = self._questions.pop(asyncio.get_running_loop(), None)
         if questions is not None:
             await questions.aclose()
@@ -290,7 +291,7 @@ class IntrospectionVerifier:
 
 
 def _checked_required_claims(claims: object) -> tuple[str, ...]:
-    """Return the claims that must be there; issuer and audience are judged apart, and filled in for that."""
+    """Return the claims that must be present; issuer and audience may be filled in, and are judged apart."""
     if isinstance(claims, (tuple, list)) and not claims:
         return ("iss", "aud")
     return ("iss", "aud", *options.names("required_claims", claims))

@@ -1,4 +1,4 @@
-"""When to stop asking a server that doesn't answer."""
+"""A circuit breaker, for a server that doesn't answer."""
 
 __all__ = ["CircuitBreaker"]
 
@@ -23,7 +23,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are refused now, the probe apart."""
+        """Whether requests are refused now, except the probe."""
         return self._open_until is not None and not self._probing
 
     def refuses(self, time: float) -> bool:
@@ -40,19 +40,19 @@ class CircuitBreaker:
         return 0.0 if self._open_until is None else max(0.0, self._open_until - time)
 
     def trip(self, time: float) -> None:
-        """Open at once: it was the opening that failed, of which nobody waited for the end."""
+        """Open at once: connecting failed while no request waited for it."""
         self._failures = self._threshold
         self.failed(time)
 
     def succeeded(self) -> None:
-        """The server answered."""
+        """Note that the server answered."""
         self._failures = 0
         self._pause = self._shortest
         self._open_until = None
         self._probing = False
 
     def failed(self, time: float) -> None:
-        """The server could not be reached or did not answer in time."""
+        """Note that the server could not be reached or did not answer in time."""
         self._failures += 1
         if self._failures < self._threshold:
             return
@@ -61,5 +61,5 @@ class CircuitBreaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """The probe went away before it was sent; the next request is it instead."""
+        """Note that the probe was never sent; the next request is the probe instead."""
         self._probing = False

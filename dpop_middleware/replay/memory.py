@@ -1,6 +1,6 @@
-"""The replay store of a single process (RFC 9449 section 11.1), and what says that there are several.
+"""The replay store of a single process (RFC 9449 section 11.1), and signs that there are several processes.
 
-Whether another process may be serving the same application is told as far as it can be seen from inside.
+Another process that serves the same application is detected as far as that is possible from inside.
 """
 
 import heapq
@@ -28,14 +28,14 @@ __all__ = [
 
 _LOG = logging.getLogger("dpop_middleware.replay")
 
-# An entry whose lifetime is nil or negative is still kept for a moment: a store never answers "first" twice
-# for two presentations that arrive together.
+# An entry whose lifetime is zero or negative is still kept for a moment: a store never answers "first" to
+# both of two presentations that arrive together.
 SHORTEST_LIFETIME = 1.0
 # Each `add` forgets at most this many expired entries, so that no request pays for all of them.
 FORGOTTEN_PER_ADD = 2
 LONGEST_RETRY_AFTER = 60
 
-# How servers say, and are told, how many workers they have.
+# Environment variables that set the number of a server's workers.
 _VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
 _ARGUMENTS_OF_GUNICORN = "GUNICORN_CMD_ARGS"
 _WORKERS = ("--workers", "-w")
@@ -45,7 +45,7 @@ _WORKER_OF_GRANIAN = "granian-worker"
 
 @dataclass(slots=True, eq=False)
 class _Share:
-    """What is remembered for one client: `entries` of them."""
+    """The part of the store that one client uses: the number of its `entries`."""
 
     name: str
     entries: int = 0
@@ -53,7 +53,7 @@ class _Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStoreHealth:
-    """The memory store as of now: `ok` while it has room. `entries` counts expired ones not yet forgotten."""
+    """The memory store's present state: `ok` while it has room. Expired `entries` count until removed."""
 
     ok: bool
     entries: int
@@ -61,17 +61,17 @@ class MemoryStoreHealth:
 
 
 class MemoryReplayStore:
-    """Remembers proofs in this process only: the written choice for one worker, tests and development.
+    """Remembers proofs in this process only: for one worker, tests and development.
 
-    `max_entries` bounds the number of proofs that are remembered. `max_share` is the part of it, above 0
-    and up to 1, that the proofs of one user or client may take, however many keys it has, so that one can't
-    lock out the rest: with the defaults 20,000, which is 210 requests a second during the 95 seconds that an
-    entry lives. An entry without `speaks_for` counts for its key.
+    `max_entries` bounds the number of proofs that are remembered. `max_share` is the part of it, above 0 and
+    up to 1, that the proofs of one user or client may take, whatever its number of keys, so that one can't
+    lock out the others: with the defaults 20,000, which is 210 requests a second during the 95 seconds that
+    an entry lives. An entry without `speaks_for` counts for its key.
 
-    An entry lives for as long as it says, by a clock that nobody sets: one on the wall that jumps ahead and
-    back makes the store forget nothing. Safe for several threads and event loops of one process. Other
-    processes do not see it: use `RedisReplayStore` for more than one worker. Where this process seems to be
-    one of several, a WARNING says so once. Raises `ConfigurationError` for other limits.
+    An entry lives for as long as it says, by the monotonic clock: a wall clock that jumps ahead and back
+    makes the store forget nothing. Safe for several threads and event loops of one process. Other processes
+    don't share it: use `RedisReplayStore` for more than one worker. Where this process seems to be one of
+    several, a WARNING says so once. Raises `ConfigurationError` for other limits.
     """
 
     def __init__(self, *, max_entries: int = 200_000, max_share: float = 0.1) -> None:
@@ -84,18 +84,18 @@ class MemoryReplayStore:
         self._looked_for_others = False
 
     async def open(self) -> None:
-        """Warn where other processes, which don't see this store, seem to serve the same application."""
+        """Warn where other processes, which don't share this store, seem to serve the same application."""
         self._look_for_others()
 
     def __len__(self) -> int:
-        """The number of proofs held, expired ones that are not yet forgotten included."""
+        """The number of proofs held, including expired ones that are not yet removed."""
         return len(self._entries)
 
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry`; True the first time, False while it is remembered.
 
-        Raises `Unavailable` when the store is full, or the share of whom the entry speaks for: it refuses
-        rather than forgets.
+        Raises `Unavailable` when the store is full, or the share of the client that the entry speaks for: it
+        refuses new entries rather than forget any.
         """
         if not self._looked_for_others:
             self._look_for_others()
@@ -118,7 +118,7 @@ class MemoryReplayStore:
         """Return whether there is room for another proof, for readiness probes."""
         with self._lock:
             entries = len(self._entries)
-            # What has expired makes room at the next `add`.
+            # Expired entries make room at the next `add`.
             ok = entries < self._max_entries or self._expiries[0][0] < time.monotonic()
         return MemoryStoreHealth(ok=ok, entries=entries, max_entries=self._max_entries)
 
@@ -166,7 +166,7 @@ class MemoryReplayStore:
             expires_at, key = heapq.heappop(expiries)
             most -= 1
             known = self._entries.get(key)
-            # A key that came back after its expiry has a later one: that heap entry is the live one.
+            # A key that was added again after its expiry has a later expiry: that heap entry is the live one.
             if known is not None and known[0] == expires_at:
                 self._remove(key, known[1])
 
@@ -180,11 +180,11 @@ class MemoryReplayStore:
 def sign_of_other_workers(
     *, environ: Mapping[str, str], argv: Sequence[str], configured: int | None, parent: int | None
 ) -> str | None:
-    """Return what says that this process is one of several workers, None where nothing does.
+    """Return the sign that this process is one of several workers, None where there is none.
 
     - `environ`, `argv`: of this process.
-    - `configured`: the number of workers by the server's own account, which settles it; None where it
-      doesn't say.
+    - `configured`: the number of workers by the server's own configuration, which decides; None where it is
+      unknown.
     - `parent`: the process id of the `multiprocessing` parent, None without one.
 
     A server that reloads its application runs it in a child process too: its command line says so.
@@ -205,24 +205,24 @@ def sign_of_other_workers(
 
 
 def configured_workers(process: object, siblings: Mapping[int, object]) -> int | None:
-    """Return how many workers the server that started this process wants, None where it doesn't say.
+    """Return how many workers the server that started this process starts, None where that is unknown.
 
-    - `process`: this one, as `multiprocessing` knows it. uvicorn and hypercorn hand a child their
-      configuration, granian its number, counted from 1: at least so many are there.
-    - `siblings`: what gunicorn's arbiter knew of its other workers when it made this one.
+    - `process`: this one, as `multiprocessing` knows it. uvicorn and hypercorn give a child their
+      configuration, granian gives it its number, counted from 1, so that there are at least that many.
+    - `siblings`: the other workers that gunicorn's arbiter knew when it started this one.
     """
     for sibling in siblings.values():
         return _workers_of(getattr(sibling, "cfg", None))
     if getattr(process, "name", None) == _WORKER_OF_GRANIAN:
         return _whole(next(iter(getattr(process, "_args", ())), None))
     config = getattr(process, "_kwargs", {}).get("config")
-    # A server that reloads has one worker, whatever number it was told.
+    # A server that reloads has one worker, whatever number is configured.
     return 1 if getattr(config, "should_reload", False) is True else _workers_of(config)
 
 
 def sign_here() -> str | None:
-    """Return what `sign_of_other_workers` says of this process."""
-    # Not imported for this: who was started by it has it, and it takes long.
+    """Return what `sign_of_other_workers` finds for this process."""
+    # Not imported here, since that takes long: a process that `multiprocessing` started has it.
     multiprocessing = sys.modules.get("multiprocessing.process")
     process = parent = None
     if multiprocessing is not None:

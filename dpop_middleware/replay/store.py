@@ -1,4 +1,4 @@
-"""What a replay store is asked, the one question it answers (RFC 9449 section 11.1), and what it tells."""
+"""The protocol of replay stores (RFC 9449 section 11.1), their entries, and the events of an exchange."""
 
 import hashlib
 import math
@@ -20,14 +20,14 @@ class ReplayEntry(NamedTuple):
     nothing of the request in clear. `jkt` is the thumbprint of the proof's key. `now`, `not_before` and
     `expires_at` are seconds since the epoch by the server's clock: the moment of this request, the first
     moment at which the proof could have been accepted, and the last at which it could be, with the margin for
-    clocks that differ between workers. `speaks_for` is whom the access token speaks for, its issuer and its
-    subject or client: a store that gives each client a share counts by it, since keys are free. It is empty
+    clocks that differ between workers. `speaks_for` is the user or client of the access token, with its
+    issuer: a store that gives each client a share counts by it, since anybody can make many keys. It is empty
     where no token came with the proof.
 
     `made_at` is the moment from which the proof's age counts, its `iat` or the issue of its nonce, and
-    `retention` for how many seconds after it the policies of this server may ask for the entry, the margin
-    for clocks included; 0 where that isn't told. Workers of one `namespace`, an ASCII digest, may differ in
-    it while a change is rolled out: a shared store judges no proof that another worker may have forgotten.
+    `retention` for how many seconds after it the policies of this server may ask for the entry, including the
+    margin for clocks; 0 where that is unknown. Workers of one `namespace`, an ASCII digest, may differ in it
+    while a change is rolled out: a shared store judges no proof that another worker may have forgotten.
     """
 
     key: str
@@ -45,9 +45,9 @@ class ReplayStore(Protocol):
     """Remembers presentations of proofs, for all workers that share it."""
 
     async def add(self, entry: ReplayEntry) -> bool:
-        """Remember `entry` atomically; True the first time, False when it was there.
+        """Remember `entry` atomically; True the first time, False when it was there already.
 
-        The lifetime of the memory is `entry.expires_at - entry.now` seconds; no clock of the store's own is
+        An entry is remembered for `entry.expires_at - entry.now` seconds; the store's own clock is not
         compared with the entry's. Raises `dpop_middleware.errors.Unavailable` when it can't know.
         """
         ...
@@ -59,10 +59,10 @@ def _length_prefixed(text: str) -> bytes:
 
 
 class ReplayKeyspace:
-    """The keys of one namespace's entries, apart from those of any other in the same store.
+    """The keys of one namespace's entries, distinct from those of any other in the same store.
 
-    `namespace` is the user's. Nothing else of a server's configuration takes part: two workers of one service
-    may differ in it while a change is rolled out, and a proof must still be used once.
+    `namespace` is the user's. Nothing else of a server's configuration changes the keys: two workers of one
+    service may differ in it while a change is rolled out, and a proof must still be accepted only once.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -70,7 +70,7 @@ class ReplayKeyspace:
         self.name = base64url.encode(hashlib.sha256(self._namespace).digest()[:6])
 
     def apart(self, label: str) -> "ReplayKeyspace":
-        """Return the keys of `label` within this namespace; no namespace of a user's is one of these."""
+        """Return the keys of `label` within this namespace; no user's namespace can have the same."""
         return ReplayKeyspace(f"{hashlib.sha256(self._namespace).hexdigest()}\0{label}")
 
     def key(self, *, jkt: str, jti: str) -> str:
@@ -83,9 +83,9 @@ class ReplayKeyspace:
 class StoreExchange:
     """One exchange with a server of the replay store.
 
-    - `entries`: how many travelled together. `seconds`: from sending them until the last reply was read; what
-      they waited before isn't counted.
-    - `answered`: False where the replies didn't come, or made no sense.
+    - `entries`: how many were sent together. `seconds`: from sending them until the last reply was read;
+      their wait before that isn't counted.
+    - `answered`: False where the replies didn't arrive, or were invalid.
     """
 
     entries: int

@@ -7,13 +7,13 @@ From the top down:
     jwt_or_opaque.py      JWTOrOpaqueVerifier, for an issuer of both kinds
     multi_issuer.py       MultiIssuerVerifier: several issuers, each by its own verifier
     resolved_issuers.py   issuers that are looked up when a token names them
-    signed_token.py       the form and the header of a token, and which key signed it
-    claims.py             what a token says, typed and judged
+    signed_token.py       the form and the header of a token, and the key that signed it
+    claims.py             the claims of a token, parsed and judged
     cache.py              tokens that were verified before, and the rule of eviction
     issuer_keys.py        the keys that the option `jwks` gives, or their source, by discovery for instance
     remote_key_source.py  keys that are fetched and kept fresh
-    admission.py          what strangers can't make us do: who may wait, be asked about, be told 503
-    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and what gives the newest one
+    admission.py          bounds against made-up tokens: requests that wait, questions, answers 503
+    jwks.py               a JWK Set, which of its keys fit (RFC 7517), and the source of the newest set
     fetching.py           the fetcher that a verifier's options ask for, or a function of the user's own
     fetch.py              one bounded HTTP GET
     connections.py        its connection: a deadline, a byte limit, a tunnel through an egress proxy

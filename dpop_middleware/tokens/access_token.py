@@ -1,8 +1,7 @@
-"""A verified access token, what it says, its hash, and what verifies one and tells of that.
+"""A verified access token, its content and its hash, and the protocol of its verifier.
 
-Authorization details (RFC 9396) and who acts for whom (RFC 8693) are read from verified claims when somebody
-looks. What an issuer wrote in another way is left out: less is allowed then, and nobody is shown as who they
-are not.
+Authorization details (RFC 9396) and actors (RFC 8693) are read from verified claims when they are asked for.
+What an issuer wrote in another form is left out: then less is allowed, and no wrong actor is shown.
 """
 
 import hashlib
@@ -32,10 +31,10 @@ __all__ = [
 ]
 
 TOKEN_CLOCK_SKEW: Final = 15.0
-"""Seconds by which the clocks of issuer and verifier may differ, where nothing else is said."""
+"""Seconds by which the clocks of issuer and verifier may differ, unless configured otherwise."""
 
 LONGEST_CLOCK_SKEW: Final = 300.0
-"""The most that a verifier may allow; after that a resource server refuses the token by itself."""
+"""The most that a verifier may allow; after that a resource server itself refuses the token."""
 
 _MOST_ACTORS: Final = 8
 _SHOWN: Final = 100
@@ -48,9 +47,9 @@ class AuthorizationDetail:
     """One element of `authorization_details` (RFC 9396 section 2).
 
     `type` says what kind of thing is allowed, and which `members` there are. `locations`, `actions`,
-    `datatypes` and `privileges` are empty, `identifier` is None where they aren't said: what that means is
-    for the type to say. `members` is the whole element, read-only at its top. Not checked: whether you know
-    the type; one that you don't know allows nothing.
+    `datatypes` and `privileges` are empty, and `identifier` is None, where they aren't given: the type
+    defines what that means. `members` is the whole element, read-only at its top. It isn't checked whether
+    you know the type; a type that you don't know allows nothing.
     """
 
     type: str
@@ -66,8 +65,9 @@ class AuthorizationDetail:
 class Actor:
     """Who acts for the token's subject (RFC 8693 section 4.1).
 
-    `subject`, `client_id` and `issuer` are None where they aren't said; one of the first two is. `actor` is
-    who acted before, None for nobody: those before are for the log only, and decide nothing.
+    `subject`, `client_id` and `issuer` are None where they aren't given; at least one of the first two is
+    given. `actor` is the previous actor, None for none: previous actors are for the log only and decide
+    nothing.
     """
 
     subject: str | None
@@ -77,32 +77,32 @@ class Actor:
 
     @property
     def identity(self) -> str:
-        """The `subject`, or `client:` and the `client_id`; before it the issuer and a blank, if one is said.
+        """The `subject`, or `client:` and the `client_id`; the issuer and a space come first, if it is given.
 
-        It is for logs: `AccessToken.identity` is of a user, and this is of somebody who acts for them.
+        It is for logs: `AccessToken.identity` names a user, and this names somebody who acts for that user.
         """
         name = self.subject or f"client:{self.client_id}"
         return name if self.issuer is None else f"{self.issuer} {name}"
 
 
 def shown(value: object) -> str:
-    """Return what a token says for the log, cut short."""
-    # A string is cut first: to escape it costs more than to receive it.
+    """Return a value of a token for the log, shortened."""
+    # A string is shortened first: escaping it costs more than receiving it.
     text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:
-    """Return the elements of `authorization_details` that are as RFC 9396 section 2 has them."""
+    """Return the elements of `authorization_details` that follow RFC 9396 section 2."""
     value = claims.get("authorization_details")
     elements = value if isinstance(value, list) else []
     return tuple(detail for element in elements if (detail := _detail(element)) is not None)
 
 
 def actor_in(claims: Mapping[str, Any]) -> Actor | None:
-    """Return who acts for the subject, None where nobody does or where it isn't said who.
+    """Return who acts for the subject, None where nobody does or where nobody is named.
 
-    Of those who acted before, the last seven are told.
+    Of the previous actors, the last seven are returned.
     """
     said: list[tuple[str | None, ...]] = []
     value = claims.get("act")
@@ -142,17 +142,17 @@ def _detail(element: object) -> AuthorizationDetail | None:
 
 
 class _WithMemo:
-    """What a resource server knows of the client, beside the fields of its token: no copy of them has it."""
+    """What a resource server knows of the client; not a field, so that no copy of the token has it."""
 
     __slots__ = ("_client_memo", "_has_no_actor")
 
     @property
     def client_memo(self) -> object:
-        """What `remember_client` was given last, None for nothing."""
+        """The last value given to `remember_client`, None without any."""
         return getattr(self, "_client_memo", None)
 
     def remember_client(self, memo: object) -> None:
-        """Keep `memo` with this very object, for the next request that carries the same token."""
+        """Keep `memo` with this one object, for the next request that carries the same token."""
         object.__setattr__(self, "_client_memo", memo)
 
 
@@ -160,13 +160,14 @@ class _WithMemo:
 class AccessToken(_WithMemo):
     """An access token whose signature and claims were verified (RFC 9068 section 4).
 
-    `claims` is everything the issuer said, read-only; a JWT's are decoded anew at each look, so for many of
-    them take `dict(claims.items())` once. `subject` is None for a token without one: some issuers make such
-    for clients that act for themselves. `client_id` is empty where none is named; a token has one of the two.
-    `scopes` are the granted ones. `expires_at` is in seconds since the epoch, infinite where the issuer tells
-    none; 300 seconds after it a resource server refuses the token, whatever its verifier says. `jkt` is the
-    RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449 section 6.1), None for an
-    unbound token. `names_issuer` says whether `identity` names the issuer, as it does in a server of several.
+    `claims` is everything the issuer said, read-only; a JWT's are decoded at each access, so to read many of
+    them take `dict(claims.items())` once. `subject` is None for a token without one: some issuers issue such
+    tokens to clients that act on their own behalf. `client_id` is empty where none is named; a token has at
+    least one of the two. `scopes` are the granted ones. `expires_at` is in seconds since the epoch, infinite
+    where the issuer gives none; 300 seconds after it a resource server refuses the token, whatever its
+    verifier says. `jkt` is the RFC 7638 thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449
+    section 6.1), None for an unbound token. `names_issuer` says whether `identity` names the issuer, as it
+    does in a server of several.
     """
 
     claims: Mapping[str, Any] = field(repr=False)
@@ -182,9 +183,9 @@ class AccessToken(_WithMemo):
     def identity(self) -> str:
         """Whom the token speaks for: its `subject`, or `client:` and its `client_id` where it has none.
 
-        No two of these are the same (RFC 9700 section 4.15): `subject:` goes before a subject that begins
-        with `client:` or `subject:`. In a server of several issuers, the issuer and a blank stand before it.
-        Whether an issuer lets clients choose a `sub` isn't checked: it can't be told here.
+        No two of these are the same (RFC 9700 section 4.15): `subject:` is put before a subject that begins
+        with `client:` or `subject:`. In a server of several issuers, the issuer and a space come first. It
+        isn't checked whether an issuer lets clients choose a `sub`: that can't be known here.
         """
         if not self.subject:
             name = _CLIENT + self.client_id
@@ -200,8 +201,9 @@ class AccessToken(_WithMemo):
 
     @property
     def actor(self) -> Actor | None:
-        """Who acts for the subject by this token (`act`, RFC 8693 section 4.1), None for nobody else."""
-        # Each refusal of a token asks. Most tokens have none, and to look costs more than to remember that.
+        """Who acts for the subject with this token (`act`, RFC 8693 section 4.1), None where nobody does."""
+        # Each refusal of a token reads this. Most tokens have no actor, and remembering that costs less than
+        # a search.
         if getattr(self, "_has_no_actor", False):
             return None
         actor = actor_in(self.claims)
@@ -214,7 +216,7 @@ _hashed: tuple[str, str] = ("", "")
 
 
 def token_hash(token: str) -> str:
-    """Return the hash of an ASCII token as `ath` has it (RFC 9449 section 4.2); once for each request."""
+    """Return the hash of an ASCII token as in `ath` (RFC 9449 section 4.2); once for each request."""
     global _hashed  # noqa: PLW0603 - one pair, replaced as a whole: threads may share it
     known, digest = _hashed
     if token is known:
@@ -227,19 +229,18 @@ def token_hash(token: str) -> str:
 class AccessTokenVerifier(Protocol):
     """Turns the string that a client sent into a verified `AccessToken`.
 
-    A verifier may also have, each of them optional:
+    A verifier may also have these, all of them optional:
 
-    - `async def open(self) -> None`, awaited at the start, which should not wait for anybody; and
+    - `async def open(self) -> None`, awaited at the start, which should not wait for other servers; and
       `async def aclose(self) -> None`, awaited at the end.
     - `async def health(self) -> object`, which says whether tokens can be verified now, for readiness probes:
-      by a bool or an attribute `ok`, otherwise they can unless it raises.
-    - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at` (15 where it
-      doesn't say).
+      by a bool or by an attribute `ok`; any other value means that they can, an exception that they can't.
+    - `clock_skew`: for how many seconds, 0 to 300, it accepts a token after its `expires_at`; 15 by default.
     - `audiences`: the identifiers of the resource server that a token may name; where they are known, each
       public host that is one of them has metadata of its own (RFC 9728).
-    - `remote`: True where `verify` asks another server: then a request's proof is judged before, as far as it
-      can be without the token, so that nobody makes us ask by a bad one.
-    - `is_remote(token)`, a method that says the same of one token, where it depends on the token.
+    - `remote`: True where `verify` asks another server: then a request's proof is judged first, as far as
+      that is possible without the token, so that a bad proof causes no question.
+    - `is_remote(token)`: a method that returns the same for one token, where it depends on the token.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
     """
@@ -264,21 +265,20 @@ def checked_clock_skew(option: str, value: object) -> float:
 
 
 def clock_skew_of(verifier: object) -> float:
-    """Return for how many seconds after its expiry `verifier` accepts a token: its `clock_skew`.
+    """Return for how many seconds `verifier` accepts a token after its expiry: its `clock_skew`.
 
-    One that tells none is taken to have the usual one. Raises ConfigurationError for what isn't 0 to 300
-    seconds.
+    Without one, the default is returned. Raises ConfigurationError for a value that isn't 0 to 300 seconds.
     """
     return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
 
 
 def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
-    """Return the audiences that each of `verifiers` accepts; of one that tells none, none."""
+    """Return the audiences that all of `verifiers` accept; a verifier without `audiences` accepts none."""
     known = [frozenset(getattr(verifier, "audiences", ())) for verifier in verifiers]
     return frozenset.intersection(*known) if known else frozenset()
 
 
 def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
-    """Return the issuers of `verifiers` that tell, and for how many seconds their keys have been held."""
+    """Return issuers, and for how many seconds their keys have been held; of verifiers that report it."""
     tellers = [getattr(verifier, "key_ages", None) for verifier in verifiers]
     return tuple(pair for tell in tellers if tell is not None for pair in tell())

@@ -1,9 +1,9 @@
-"""What strangers can make us do: how often we ask for their sake, who waits for that, and who is told what.
+"""Bounds against made-up tokens: how often others are asked about them, how many wait, how many get 503.
 
 Anybody can send a token that nobody issued: one that names a key or an issuer that may or may not exist, or
-one that only its issuer can read. Until somebody was asked, nobody knows. So a request may wait for that, and
-is answered 503 where it doesn't tell either. Both are bounded here, and so is what is remembered; the excess
-is answered 401, as if there were no such key, issuer or token.
+one that only its issuer can read. Only the issuer or a resolver knows. So a request may wait for their
+answer, and is answered 503 where there is none. Both are bounded here, and so is what is remembered; the
+excess is answered 401, as if there were no such key, issuer or token.
 """
 
 import logging
@@ -20,18 +20,18 @@ __all__ = ["Admission", "Bucket", "MissingKeys", "WaitingRoom"]
 logger = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 2000
-# 503 for what we don't know: so many at once, and so many a second in the long run.
+# Answers 503 for what isn't known: the size of the burst, and then the number per second.
 MAX_UNAVAILABLE: Final = 100
 UNAVAILABLE_PER_SECOND: Final = 10
 MAX_MISSING: Final = 4096
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
-# How much one answer counts in the share of tokens that are made up.
+# The weight of one answer in the moving average of made-up tokens.
 _WEIGHT: Final = 0.05
 _MANY: Final = 0.5
 
 
 class Bucket:
-    """So many at once, and so many a second in the long run; times are monotonic, in seconds."""
+    """A token bucket: a burst of `size`, and then `per_second`; times are monotonic, in seconds."""
 
     def __init__(self, *, size: int, per_second: int) -> None:
         self._size = float(size)
@@ -40,7 +40,7 @@ class Bucket:
         self._counted = -math.inf
 
     def pause(self, now: float) -> float:
-        """Take one and return 0.0, or return the seconds until there is one again."""
+        """Take one and return 0.0, or return the seconds until one is available."""
         refilled = max(now - self._counted, 0.0) * self._per_second
         self._left = min(self._left + refilled, self._size)
         self._counted = now
@@ -55,15 +55,15 @@ class Bucket:
 
 
 class _Unavailable:
-    """How many are told 503, and once a minute the log that those beyond aren't."""
+    """Bounds the answers 503; logs at most once a minute that the excess gets none."""
 
     def __init__(self, warning: str) -> None:
         self._bucket = Bucket(size=MAX_UNAVAILABLE, per_second=UNAVAILABLE_PER_SECOND)
         self._warning = warning
         self._warned = -math.inf
 
-    def may_be_told(self, now: float) -> bool:
-        """Count one more; False where there were too many of late."""
+    def may_answer(self, now: float) -> bool:
+        """Count one more; False where there were too many recently."""
         if self._bucket.pause(now) == 0.0:
             return True
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
@@ -78,13 +78,14 @@ class _Unavailable:
 
 
 class WaitingRoom:
-    """Bounds how many requests of a process wait for keys, and how many are told that keys can't be known.
+    """Bounds how many requests of a process wait for keys, and how many get 503 because keys are unknown.
 
-    `now` is monotonic, in seconds. Threads that meet here may count one request too many, never lose a place.
+    `now` is monotonic, in seconds. Threads that run at the same time may count one request too many, but
+    never lose a place.
     """
 
     def __init__(self) -> None:
-        # By process: those who waited when a process forked never leave in the child.
+        # By process: requests that waited when a process forked never end in the child.
         self._waiting: dict[int, set[object]] = {}
         self._unavailable = _Unavailable(
             "too many access tokens name keys or issuers that can't be looked up now"
@@ -105,19 +106,19 @@ class WaitingRoom:
             waiting.discard(place)
 
     def may_be_unavailable(self, now: float) -> bool:
-        """Count one more 503; False where there were too many of late."""
-        return self._unavailable.may_be_told(now)
+        """Count one more 503; False where there were too many recently."""
+        return self._unavailable.may_answer(now)
 
 
 class MissingKeys:
-    """What was looked for in the newest set: asked for once more, it can't be there."""
+    """The keys that were not found in the newest set: another search of that set can't find them either."""
 
     def __init__(self) -> None:
-        # One value, so that threads never see what was looked for in another set.
+        # One value, so that threads never combine a set with the searches in another one.
         self._looked: tuple[KeySet | None, set[str]] = (None, set())
 
     def add(self, wanted: str, keys: KeySet) -> None:
-        """Remember that `wanted` is looked for in `keys`; forget what was looked for in an older set."""
+        """Remember that `wanted` was looked for in `keys`; forget the searches in an older set."""
         newest, looked_for = self._looked
         if newest is not keys:
             looked_for = set()
@@ -134,10 +135,10 @@ class MissingKeys:
 class Admission:
     """Counts the questions about unknown tokens, for all event loops of a process.
 
-    `now` is monotonic, in seconds. Questions are bounded in number and a second; those about tokens that turn
-    out to be active are given back, so that honest clients who come all at once, after a deploy, aren't held
-    up. Where most unknown tokens turn out to be made up, those who can't be served are answered 503 so often,
-    and then 401.
+    `now` is monotonic, in seconds. Questions are bounded in number and per second; those about tokens that
+    turn out to be active don't count, so that many honest clients at once, after a deploy, aren't delayed.
+    Where most unknown tokens turn out to be made up, a bounded number of those that can't be served are
+    answered 503, and the excess 401.
     """
 
     def __init__(self, *, per_second: int) -> None:
@@ -148,15 +149,15 @@ class Admission:
         self._made_up = 0.0
 
     def pause(self, now: float) -> float:
-        """Count one more question and return 0.0, or return for how many seconds it must wait."""
+        """Count one more question and return 0.0, or return the seconds for which it must wait."""
         return self._questions.pause(now)
 
     def answered(self, *, active: bool) -> None:
-        """A question about an unknown token was answered."""
+        """Note that a question about an unknown token was answered."""
         if active:
             self._questions.give_back()
         self._made_up += ((not active) - self._made_up) * _WEIGHT
 
     def may_be_unavailable(self, now: float) -> bool:
-        """Whether one who can't be served is told so; False where made-up tokens bring it about too often."""
-        return self._made_up < _MANY or self._unavailable.may_be_told(now)
+        """Whether a request that can't be served gets 503; False where made-up tokens are too many."""
+        return self._made_up < _MANY or self._unavailable.may_answer(now)

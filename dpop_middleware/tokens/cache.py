@@ -1,11 +1,11 @@
-"""Caches that are bounded in entries and in bytes: what is common to all, and that of verified access tokens.
+"""Caches that are bounded in entries and in bytes: the common class, and the cache of verified access tokens.
 
-There is one rule of eviction for all that is remembered between requests: what wasn't used for longest goes
-first. Entries say themselves how large they are.
+There is one rule of eviction for everything that is remembered between requests: the least recently used
+entry is evicted first. The caller says how large an entry is.
 
 A known client costs no second signature check. What a resource server knows of the client is kept with its
 token (`AccessToken.client_memo`). Claims are kept as the bytes of the payload: as dictionaries they would
-make every full garbage collection several times as long. Only what was verified enters.
+make every full garbage collection several times as long. Only verified tokens are stored.
 """
 
 import json
@@ -33,17 +33,17 @@ __all__ = [
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 
-# What an entry takes beside its key and its value: the place in the mapping and its link in the order of use.
+# The bytes of an entry besides its key and value: its place in the mapping and its link in the order of use.
 _PLACE = 300
 MAX_CACHED_TOKENS = 10_000
 MAX_CACHED_BYTES = 64 * 1024 * 1024
-# What is kept of a client: the header of its proofs, where it is no longer than any without certificates, and
-# the key inside OpenSSL.
+# Kept of a client: the header of its proofs, unless it is longer than any without certificates, and the key
+# inside OpenSSL.
 LONGEST_KNOWN_HEADER = 1024
 _CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
-# The hash, the two values, the mapping of claims and the numbers in them; and the client.
+# The hash, the two values, the mapping of claims, the numbers in them, and the client.
 _SIZE = 700 + _CLIENT_SIZE
-# A token is looked for by its end, a part of its signature, so that no unknown one is hashed.
+# The key is the end of a token, a part of its signature, so that no unknown token is hashed.
 _TAIL = 32
 
 
@@ -54,7 +54,8 @@ class BoundedCache(Generic[_Key, _Value]):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: OrderedDict[_Key, _Value] = OrderedDict()
-        # Beside the values: a tuple for each entry would be one more for the garbage collector to visit.
+        # Apart from the values: with a tuple for each entry the garbage collector would have more objects to
+        # visit.
         self._sizes: dict[_Key, int] = {}
         self._bytes = 0
         # Event loops of several threads may share a resource server.
@@ -65,11 +66,11 @@ class BoundedCache(Generic[_Key, _Value]):
 
     @property
     def bytes(self) -> int:
-        """What the entries take, by their own account."""
+        """The bytes that the entries take, as given to `put`."""
         return self._bytes
 
     def get(self, key: _Key) -> _Value | None:
-        """Return the value and count it as used, None where there is none."""
+        """Return the value and mark it as recently used, None where there is none."""
         with self._lock:
             value = self._entries.get(key)
             if value is not None:
@@ -77,9 +78,9 @@ class BoundedCache(Generic[_Key, _Value]):
             return value
 
     def put(self, key: _Key, value: _Value, *, size: int) -> None:
-        """Keep a value that takes `size` bytes with its key; others go where there are too many.
+        """Keep a value that takes `size` bytes with its key; evict others where there are too many.
 
-        What alone is larger than the cache is not kept, and pushes nothing out.
+        A value that is larger than the whole cache is not kept, and evicts nothing.
         """
         size += _PLACE
         with self._lock:
@@ -103,7 +104,7 @@ class BoundedCache(Generic[_Key, _Value]):
 
 
 class _Claims(Mapping[str, Any]):
-    """The claims of one token, decoded anew at each look, so that requests share nothing but this mapping."""
+    """The claims of one token, decoded at each access, so that requests share nothing but this mapping."""
 
     __slots__ = ("_payload",)
 
@@ -111,7 +112,7 @@ class _Claims(Mapping[str, Any]):
         self._payload = payload
 
     def _decoded(self) -> dict[str, Any]:
-        # The strict parser has accepted these very bytes.
+        # The strict parser has accepted these bytes.
         claims: dict[str, Any] = json.loads(self._payload)
         return claims
 
@@ -119,7 +120,8 @@ class _Claims(Mapping[str, Any]):
         return self._decoded()[name]
 
     def get(self, key: str, default: Any = None) -> Any:
-        # Most claims that are asked for aren't there, which shows without decoding; an escaped name wouldn't.
+        # Most requested claims are absent, which shows without decoding; an escaped name wouldn't be found
+        # so.
         if b"\\" not in self._payload and key.isidentifier() and f'"{key}"'.encode() not in self._payload:
             return default
         return self._decoded().get(key, default)
@@ -141,7 +143,7 @@ class _Claims(Mapping[str, Any]):
 
 
 class VerifiedToken(NamedTuple):
-    """What one verification found out.
+    """The result of one verification.
 
     `access_token` is the token as applications see it, the same object for every request that carries it, and
     `token_hash` is the hash of the token that it was read from.
@@ -154,7 +156,7 @@ class VerifiedToken(NamedTuple):
     key_identity: str
 
     def usable(self, keys: "KeySet", *, now: float, clock_skew: float) -> bool:
-        """Whether the verdict still stands: by the time, and by the key that signed the token."""
+        """Whether the verdict is still valid: by the time, and by the key that signed the token."""
         return (
             self.not_before - clock_skew <= now < self.access_token.expires_at + clock_skew
             and self.key_identity in keys.identities
@@ -164,20 +166,20 @@ class VerifiedToken(NamedTuple):
 def read_only_claims(payload: bytes) -> Mapping[str, Any]:
     """Return the claims in a payload that `strict_json` accepted, as a mapping that never changes.
 
-    It holds nothing but the payload: whoever looks at a claim gets a value of their own.
+    It holds nothing but the payload: each access to a claim returns a new value.
     """
     return _Claims(payload)
 
 
 def _size(token: VerifiedToken, payload: int) -> int:
-    """Return about how many bytes an entry takes; scopes are objects of their own, and may be thousands."""
+    """Return roughly how many bytes an entry takes; scopes are separate objects, and may be thousands."""
     access_token = token.access_token
     texts = (access_token.subject, access_token.client_id, access_token.jkt, *access_token.scopes)
     return _SIZE + payload + sys.getsizeof(access_token.scopes) + sum(map(sys.getsizeof, texts))
 
 
 class TokenCache:
-    """Verified tokens; the one that wasn't used for longest goes first."""
+    """Verified tokens; the least recently used one is evicted first."""
 
     def __init__(self, *, max_tokens: int, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self._tokens: BoundedCache[str, VerifiedToken] = BoundedCache(
@@ -188,12 +190,12 @@ class TokenCache:
         return len(self._tokens)
 
     def get(self, token: str) -> VerifiedToken | None:
-        """Return what is known of this very token, and count it as used."""
+        """Return what is known of exactly this token, and mark it as recently used."""
         known = self._tokens.get(token[-_TAIL:])
         return known if known is not None and known.token_hash == token_hash(token) else None
 
     def put(self, token: str, verified: VerifiedToken, *, payload: int) -> None:
-        """Keep a verified token, whose payload has so many bytes; the least recently used ones may go."""
+        """Keep a verified token with `payload` bytes of claims; the least recently used may be evicted."""
         self._tokens.put(token[-_TAIL:], verified, size=_size(verified, payload))
 
     def discard(self, token: str) -> None:

@@ -1,7 +1,7 @@
-"""The claims of a JWT access token, each typed and judged (RFC 9068 sections 2.2 and 4, RFC 7519 section 4).
+"""The claims of a JWT access token, each parsed and judged (RFC 9068 sections 2.2 and 4, RFC 7519 section 4).
 
-Judged after the signature, so these are the issuer's own words; strictly all the same, because an issuer
-that writes a claim in another way means something that we don't know.
+They are judged after the signature, so the issuer wrote them. They are judged strictly all the same: an
+issuer that writes a claim in another form means something unknown here.
 """
 
 import math
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 NEVER_DROPPED = ("iss", "exp", "aud")
-"""The claims without which no token says whose it is, until when, and for whom."""
+"""The claims that say which issuer a token is from, until when it is valid, and for which audience."""
 
 # RFC 6749 section 3.3.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-# RFC 7638 with SHA-256: 43 characters, of which the last carries four bits only.
+# RFC 7638 with SHA-256: 43 characters, of which the last one carries only four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _CERTIFICATE = "x5t#S256"
 _LATEST = 253402300799  # the end of the year 9999
@@ -118,7 +118,7 @@ def judge_claims(
 
 
 def speaks_for_nobody(*names: str) -> InvalidToken:
-    """Return the error for a token that has neither a subject nor a client; `names` are where they'd be."""
+    """Return the error for a token with neither a subject nor a client; `names` are the claims for them."""
     return InvalidToken(
         "the access token names neither a subject nor a client", check=Check.TOKEN_CLAIMS, expected=names
     )
@@ -210,10 +210,10 @@ def _judge_audience(claims: Mapping[str, Any], rules: ClaimRules) -> None:
 def _confirmation(claims: Mapping[str, Any]) -> str | None:
     """Return `cnf.jkt`, None where there is no `cnf` (RFC 9449 section 6.1, RFC 7800 section 3.1).
 
-    Any other confirmation is refused under both schemes: such a token is bound, so it must not pass as
-    Bearer, and to something that we can't check, so it must not pass as DPoP. That holds for a client
-    certificate beside `jkt` too (RFC 8705): whoever bound the token to both wants both checked. Members that
-    nobody knows are ignored, as RFC 7800 section 3.1 asks.
+    Any other confirmation is refused under both schemes: such a token is bound, so it must not be accepted as
+    Bearer, and bound to something that can't be checked here, so it must not be accepted as DPoP. That holds
+    for a client certificate beside `jkt` too (RFC 8705): an issuer that bound the token to both wants both
+    checked. Unknown members are ignored, as RFC 7800 section 3.1 requires.
     """
     if "cnf" not in claims:
         return None

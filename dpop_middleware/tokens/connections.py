@@ -1,10 +1,10 @@
-"""Connections for one fetch: one deadline for everything, one limit for all bytes, directly or by a proxy.
+"""Connections for one fetch, directly or by a proxy: one deadline for everything, one limit for all bytes.
 
-A peer that drips bytes gains nothing. Blocking, for a thread of its own. Name resolution is the operating
-system's and is bounded only by its resolver's own time-outs.
+A peer that sends bytes slowly gains nothing. All of it blocks, and runs in a thread of its own. The operating
+system resolves names; only its resolver's own time-outs bound that.
 
-An egress proxy opens a tunnel by CONNECT (RFC 9110 section 9.3.6). What goes through it is TLS with the
-issuer itself, so that the proxy can neither read nor change a key. Its password is in no message.
+An egress proxy opens a tunnel by CONNECT (RFC 9110 section 9.3.6). TLS through it is with the issuer itself,
+so that the proxy can neither read nor change a key. No message contains the proxy's password.
 """
 
 import base64
@@ -44,7 +44,7 @@ class FetchError(Exception):
 
 
 class Deadline:
-    """A moment by which several steps must be over, `seconds` from now."""
+    """The moment, `seconds` from now, by which several steps together must end."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -91,11 +91,11 @@ class BoundedSocket:
         self._sock.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return a reader that keeps to both bounds."""
+        """Return a reader that enforces both bounds."""
         return io.BufferedReader(_Reader(self._sock, deadline=self._deadline, limit=self._limit))
 
     def close(self) -> None:
-        """Leave the socket open: http.client closes it while the answer is still to be read."""
+        """Leave the socket open: http.client closes it before the answer is read."""
 
 
 def connected(host: str, port: int, *, deadline: Deadline) -> socket.socket:
@@ -105,7 +105,7 @@ def connected(host: str, port: int, *, deadline: Deadline) -> socket.socket:
     for position, (family, kind, protocol, _, address) in enumerate(addresses):
         with contextlib.ExitStack() as cleanup:
             sock = cleanup.enter_context(socket.socket(family, kind, protocol))
-            # A share for each address, so that one that swallows packets leaves time for the next.
+            # A share for each address, so that one that drops packets leaves time for the next.
             sock.settimeout(deadline.remaining() / (len(addresses) - position))
             try:
                 sock.connect(address)
@@ -149,7 +149,7 @@ class Proxy:
                 raise FetchError(f"the proxy {self.host}:{self.port} doesn't answer as a proxy")
             answer += piece
         version, _, status = answer.partition(b"\r\n")[0].partition(b" ")
-        # A server of TLS speaks second: bytes behind the answer are nobody's that we asked.
+        # A TLS server doesn't speak first: bytes after the answer don't come from the requested server.
         if not version.startswith(b"HTTP/1.") or status[:1] != b"2" or not answer.endswith(_END):
             raise FetchError(
                 f"the proxy {self.host}:{self.port} opens no tunnel to {authority}: it answers {status[:3]!a}"
@@ -157,7 +157,7 @@ class Proxy:
 
 
 class ProxyChoice:
-    """Which proxy leads to which host: one for all, or by `HTTPS_PROXY` and `NO_PROXY` as they were."""
+    """The proxy for each host: one for all, or by `HTTPS_PROXY` and `NO_PROXY` as they were at the start."""
 
     def __init__(self, proxy: Proxy | None, *, bypassing: str | None = None) -> None:
         self._proxy = proxy
@@ -177,7 +177,7 @@ def checked_proxy(value: object) -> ProxyChoice:
     found = getproxies_environment()
     proxy = found.get("https", found.get("all", ""))
     if "://" not in proxy:
-        # As curl reads it.
+        # curl reads it so too.
         proxy = f"http://{proxy}" if proxy else ""
     what = "jwks_proxy='environment' finds no http:// URL of a proxy in HTTPS_PROXY or ALL_PROXY"
     return ProxyChoice(_parsed(proxy, what) if proxy else None, bypassing=found.get("no"))

@@ -1,9 +1,9 @@
-"""One bounded HTTP GET for documents that decide about trust.
+"""One bounded HTTP GET, for documents that decide what is trusted.
 
-Blocking, for a thread of its own. Bounded in time as a whole (connect, proxy, TLS handshake, headers, body)
-and in bytes, as read from the connection and after decompression. Redirects stay at the origin, and there are
-at most two. No proxy that wasn't asked for; status 200 only. Header fields of the configuration are sent to
-the configured origin only.
+It blocks, and runs in a thread of its own. It is bounded in total time (connect, proxy, TLS handshake,
+headers, body) and in bytes, both read from the connection and after decompression. At most two redirects are
+followed, within the origin only. Only a configured proxy is used, and only status 200 is accepted. Configured
+header fields are sent to the configured origin only.
 """
 
 import http.client
@@ -48,7 +48,7 @@ _USUAL: Final = {
 }
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
-# What says how the message is framed, where it goes or how it is encoded is not for others to say.
+# Fields for framing, routing and encoding can't be configured.
 _OURS: Final = frozenset(
     {
         "accept-encoding",
@@ -84,7 +84,7 @@ def checked_headers(value: object) -> dict[str, str]:
 
 
 class FetchHeaders:
-    """The usual fields, and `added` ones, which go to one origin only: they may be secrets."""
+    """The usual fields, and `added` ones, which are sent to one origin only: they may be secrets."""
 
     def __init__(self, added: Mapping[str, str], *, origin: tuple[bool, str, int] | None = None) -> None:
         replaced = {name.lower() for name in added}
@@ -98,7 +98,7 @@ class FetchHeaders:
 
 
 class Endpoint(NamedTuple):
-    """Where a document is: what to connect to and what to ask for. `target` is the path and the query."""
+    """Where a document is: the host to connect to and the target to request, which is path and query."""
 
     url: str
     secure: bool
@@ -108,12 +108,12 @@ class Endpoint(NamedTuple):
 
     @property
     def origin(self) -> tuple[bool, str, int]:
-        """Whether it is https, the host and the port: the same for all of one origin."""
+        """Whether it is https, the host and the port: equal for all URLs of one origin."""
         return (self.secure, self.host, self.port)
 
 
 def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Parse a URL from which to fetch; as `secure_url.checked_url`, but a query is allowed."""
+    """Parse the URL of a document, as `secure_url.checked_url` does, but a query is allowed."""
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
     base_url, mark, query = url.partition("?")
@@ -127,13 +127,13 @@ def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[
         secure=secure,
         host=base.host,
         port=int(port) if port else (443 if secure else 80),
-        # A base URL's path is without its last slash, which counts here.
+        # The path of a base URL has lost its last slash, which counts here.
         target=normalize(base_url).removeprefix(base.origin) + mark + query,
     )
 
 
 def checked_ssl_context(context: object) -> ssl.SSLContext | None:
-    """Return the option `ssl_context`, or raise ConfigurationError for one that trusts anybody."""
+    """Return the option `ssl_context`, or raise ConfigurationError for one that trusts everybody."""
     if context is None:
         return None
     if not isinstance(context, ssl.SSLContext):
@@ -161,16 +161,16 @@ def _read(response: http.client.HTTPResponse, *, limit: int) -> bytes:
 
 
 def _decompressed(body: bytes, *, limit: int) -> bytes:
-    """Return what was compressed with gzip, one member and at most `limit` bytes; no more are made of it."""
+    """Decompress one gzip member of at most `limit` bytes; decompression stops at the limit."""
     gzip = zlib.decompressobj(_GZIP)
     try:
         content = gzip.decompress(body, limit + 1)
     except zlib.error as error:
-        raise FetchError("the answer is not what gzip makes") from error
+        raise FetchError("the answer is not valid gzip data") from error
     if len(content) > limit:
         raise FetchError(TOO_LARGE)
     if not gzip.eof or gzip.unused_data:
-        raise FetchError("the answer is not what gzip makes")
+        raise FetchError("the answer is not valid gzip data")
     return content
 
 
@@ -179,7 +179,7 @@ class Fetcher:
 
     - `ssl_context`: for private CAs; None: the system's CAs.
     - `proxy`: through which https URLs are fetched.
-    - `headers`: header fields to send, and to whom.
+    - `headers`: header fields to send, and to which origin.
     """
 
     def __init__(
@@ -202,9 +202,9 @@ class Fetcher:
             raise FetchError(f"{endpoint.url}: {error}") from error
         except JOSEError as error:
             raise FetchError(f"{endpoint.url}: the answer is not a JSON object") from error
-        # ValueError: http.client and the IDNA codec raise it for some hosts, headers and chunk sizes.
+        # http.client and the IDNA codec raise ValueError for some hosts, headers and chunk sizes.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # What it says may quote the answer, and the message goes to the log.
+            # Its message may quote the answer, and goes to the log.
             raise FetchError(f"{endpoint.url}: {type(error).__name__}: {plain(str(error))}") from error
 
     def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
@@ -219,7 +219,7 @@ class Fetcher:
         raise FetchError(f"it redirects more than {_MOST_REDIRECTS} times")
 
     def _answer(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes | Endpoint:
-        """Return the document, or where it says that the document is."""
+        """Return the document, or the endpoint to which the server redirects."""
         context, proxy = self._tls(endpoint), self._proxy.for_host(endpoint.host)
         if context is None or proxy is None:
             sock = connected(endpoint.host, endpoint.port, deadline=deadline)
@@ -247,16 +247,16 @@ class Fetcher:
         if not endpoint.secure:
             return None
         if self._context is None:
-            # Here, in the fetching thread: loading the system's CAs takes tens of milliseconds.
+            # Loaded here, in the fetching thread: loading the system's CAs takes tens of milliseconds.
             self._context = ssl.create_default_context()
         return self._context
 
 
 def _redirection(endpoint: Endpoint, location: str) -> Endpoint:
     try:
-        # The host was acceptable: what isn't the same origin is refused by whoever follows.
+        # The host was acceptable: the caller refuses another origin.
         return checked_endpoint(
             "Location", urljoin(endpoint.url, location), insecure_http_hosts=(endpoint.host,)
         )
     except (ConfigurationError, ValueError) as error:
-        raise FetchError("it redirects to what is no acceptable URL") from error
+        raise FetchError("it redirects to an unacceptable URL") from error

@@ -1,8 +1,8 @@
-"""How an issuer's documents are fetched, by a verifier's options: by us, or by a function of the user's.
+"""How an issuer's documents are fetched, by a verifier's options: by this package, or by the user's function.
 
-That function is any HTTP client, with our bounds around it. It is async and runs in the event loop that asked
-for keys, where its client lives; who waits for it is the thread that fetches. Bounded are the time, and the
-bytes of what it returns. What it connects to, and whether it checks certificates, is its own affair.
+The user's function may use any HTTP client. It is async and runs in the event loop that asked for keys, to
+which its client belongs; the fetching thread waits for it. Its time and the size of its result are bounded.
+It isn't checked where it connects, nor whether it checks certificates.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def checked_fetch(fetch: Fetch) -> Fetch:
 
 
 class OwnFetcher(Fetcher):
-    """Gets JSON objects by `fetch`, in the event loop `loop`, which is None until somebody asks."""
+    """Gets JSON objects by `fetch`, in the event loop `loop`, which is None until keys are requested."""
 
     def __init__(self, fetch: Fetch) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class OwnFetcher(Fetcher):
     def body(self, endpoint: Endpoint, *, deadline: Deadline, limit: int) -> bytes:
         """Return what the function returns for the URL of `endpoint`; raises FetchError.
 
-        Of what it raises the name of the class is told: its words may hold what no log should.
+        Of an exception only the class name is reported: its message may hold secrets.
         """
         if self.loop is None or self.loop.is_closed():
             raise FetchError("the event loop that asked is closed")
@@ -59,7 +59,7 @@ class OwnFetcher(Fetcher):
             future.cancel()
             raise FetchError("no complete answer within the time limit") from error
         except Exception as error:
-            # It is a function of the user's, and may fail with anything: then there are no new keys.
+            # The user's function may raise anything: then there are no new keys.
             raise FetchError(f"fetch raised {type(error).__name__}") from error
         if not isinstance(body, bytes):
             raise FetchError(f"fetch returned {type(body).__name__}, not bytes")
@@ -72,7 +72,7 @@ class OwnFetcher(Fetcher):
 
 
 class AskingInItsLoop:
-    """A key source that tells `fetcher` in which event loop it was asked last."""
+    """A key source that gives `fetcher` the event loop that last asked for keys."""
 
     def __init__(self, source: KeySource, fetcher: OwnFetcher) -> None:
         self.renewable = source.renewable
@@ -84,7 +84,7 @@ class AskingInItsLoop:
         return self._source
 
     def current(self) -> KeySet | None:
-        """Return the keys to use now, None if they must be waited for; never blocks."""
+        """Return the keys to use now, None where a request must wait for them; never blocks."""
         return self._here().current()
 
     async def load(self) -> KeySet:
@@ -104,11 +104,11 @@ class AskingInItsLoop:
         self._here().open()
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the keys are; waits for them for a second at most."""
+        """Return the state of the keys; waits for them for a second at most."""
         return await self._here().health()
 
     async def aclose(self) -> None:
-        """Release what is held; the source may be used again."""
+        """Release all resources; the source may be used again."""
         await self._source.aclose()
 
 
@@ -119,7 +119,7 @@ class Fetching:
     - `proxy`: the URL of an egress proxy, or `"environment"`.
     - `headers`: header fields for the configured origin.
     - `ssl_context`: for private CAs.
-    - `fetch`: an async function from a URL to bytes, in place of all that.
+    - `fetch`: an async function from a URL to bytes, in place of the other options.
 
     Raises ConfigurationError.
     """
@@ -139,11 +139,11 @@ class Fetching:
         checked_fetch(self.fetch)
         if self.proxy is not None or self.headers or self.ssl_context is not None:
             raise ConfigurationError(
-                "fetch gets the documents by itself: leave out jwks_proxy, jwks_headers and ssl_context"
+                "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"
             )
 
     def fetcher(self, origin: tuple[bool, str, int]) -> Fetcher:
-        """Return what fetches; `origin` is the one whose URL was configured."""
+        """Return the fetcher; `origin` is the origin of the configured URL."""
         if self.fetch is not None:
             return OwnFetcher(self.fetch)
         return Fetcher(

@@ -1,4 +1,4 @@
-"""Where an issuer's keys come from: what the option `jwks` says or gives, or the issuer's metadata document.
+"""Where an issuer's keys come from: the set or URL in the option `jwks`, or the issuer's metadata document.
 
 RFC 8414, OpenID Connect Discovery 1.0.
 """
@@ -58,12 +58,12 @@ def endpoint_named(
 ) -> Endpoint:
     """Return the URL in `member` of a metadata document whose `issuer` must be ours (RFC 8414 section 3.3).
 
-    It may be on another https origin than the issuer. It may be on this machine itself, or be asked by plain
-    http there, only where the issuer is on this machine too or is a host of `insecure_http_hosts`: what a
-    document from elsewhere says must not make us trust whoever listens here.
+    It may be on another https origin than the issuer. It may be on this machine, with or without TLS, only
+    where the issuer is on this machine too or is a host of `insecure_http_hosts`: a document from elsewhere
+    must not make the verifier trust a service on this machine.
 
-    Raises FetchError for another issuer's document, a missing member, and one that is no acceptable URL.
-    `signed_metadata` is not looked at.
+    Raises FetchError for another issuer's document, a missing member, and a member that is no acceptable URL.
+    `signed_metadata` is ignored.
     """
     named = metadata.get("issuer")
     if named != issuer:
@@ -71,19 +71,19 @@ def endpoint_named(
     try:
         endpoint = checked_endpoint(member, metadata.get(member), insecure_http_hosts=insecure_http_hosts)
     except ConfigurationError as error:
-        raise FetchError(f"the metadata is of no use: {error}") from error
+        raise FetchError(f"the metadata can't be used: {error}") from error
     if is_this_machine(endpoint.host) and endpoint.host not in insecure_http_hosts:
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:
             raise FetchError(
                 f"the metadata names {shown(endpoint.url)} for {_MEANING[member]}, which is this machine and "
-                f"not the issuer's: mend {member} there, or give {_OPTION[member]}= the URL if it is right"
+                f"not the issuer's: correct {member} there, or set {_OPTION[member]}= if the URL is right"
             )
     return endpoint
 
 
 def _another_issuer(named: object, issuer: str) -> str:
-    sentence = f"the metadata is another issuer's: it says {shown(named)}, and we were told {shown(issuer)}"
+    sentence = f"the metadata is another issuer's: it says {shown(named)}, not the configured {shown(issuer)}"
     if not isinstance(named, str):
         return sentence
     if named.rstrip("/") == issuer.rstrip("/"):
@@ -96,9 +96,9 @@ def _another_issuer(named: object, issuer: str) -> str:
 def discover(
     issuer: str, *, fetcher: Fetcher, deadline: Deadline, insecure_http_hosts: Collection[str]
 ) -> Endpoint:
-    """Fetch the issuer's metadata and return where its keys are.
+    """Fetch the issuer's metadata and return the endpoint of its keys.
 
-    Raises FetchError with the reasons when neither document leads there.
+    Raises FetchError with the reasons when neither document names it.
     """
     reasons: list[str] = []
     for url in metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts):
@@ -122,9 +122,9 @@ def issuer_keys(
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
-    Nothing is fetched yet. A fetched set without a usable key counts as no answer: the keys before it serve
-    on. What is left out of fetched sets is logged once for each key. Raises ConfigurationError for a set
-    without a usable key and for a URL by which keys must not travel.
+    Nothing is fetched yet. A fetched set without a usable key counts as a failed fetch: the previous keys
+    stay in use. Each key that is left out of fetched sets is logged once. Raises ConfigurationError for a set
+    without a usable key and for a URL that isn't secure.
     """
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
@@ -189,7 +189,7 @@ class StaticKeySource:
 
 
 class _Once:
-    """Logs each key that is left out once; of a set whose keys are new at each fetch, not without end."""
+    """Logs each key that is left out once, and a bounded number where the keys are new at each fetch."""
 
     def __init__(self) -> None:
         self._said: set[tuple[str | None, str]] = set()

@@ -1,6 +1,6 @@
-"""A JWK Set as a resource server uses it: which public keys may verify what (RFC 7517 section 5).
+"""A JWK Set as a resource server uses it: which public keys may verify which signatures (RFC 7517 section 5).
 
-And the protocol of what gives a verifier the issuer's newest set.
+And the protocol of the source that gives a verifier the issuer's newest set.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ _SHOWN = 100
 
 
 class VerificationKey(NamedTuple):
-    """A public key of an issuer, the `kid` it goes by and the names of the algorithms that it may verify.
+    """A public key of an issuer, its `kid` and the names of the algorithms that it may verify.
 
     Two keys with the same `identity` are the same key for the same use under the same name.
     """
@@ -66,10 +66,10 @@ class Candidates(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A key of a JWK Set that isn't used, and why: in words that are ASCII, short and without key material.
+    """A key of a JWK Set that isn't used, and the reason: short ASCII text without key material.
 
-    `kid` is None where the key has none, or none that is a string. `meant` says that the key names another
-    purpose than signatures itself, as it may.
+    `kid` is None where the key has none, or none that is a string. `meant` says that the key itself names a
+    purpose other than signatures, which is allowed.
     """
 
     position: int
@@ -83,7 +83,7 @@ class LeftOut(NamedTuple):
 
 
 class KeySet:
-    """The usable keys of one JWK Set, and what is to be said of the others."""
+    """The usable keys of one JWK Set, and the reasons why others aren't used."""
 
     def __init__(self, keys: tuple[VerificationKey, ...], left_out: tuple[LeftOut, ...] = ()) -> None:
         self.keys = keys
@@ -95,18 +95,18 @@ class KeySet:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence about each key that isn't used although it isn't meant for something else."""
+        """A sentence about each key that isn't used although it isn't meant for another purpose."""
         return tuple(str(key) for key in self.left_out if not key.meant)
 
     def why_not(self, kid: str | None) -> str:
-        """Return the sentence about the key of this name that the set has but that isn't used, or ""."""
+        """Return the sentence about a key with this `kid` that is in the set but isn't used, or ""."""
         return next((str(key) for key in self.left_out if kid is not None and key.kid == kid), "")
 
     def candidates(self, *, kid: str | None, algorithm: str) -> Candidates:
         """Return the keys to try for a token with this `kid` (None: it has none) and this `alg`.
 
         Several keys may share a `kid`. Where no key has it, the keys without one are tried; a token without
-        `kid` tries every key. At most eight are returned, since each try is a signature verification.
+        `kid` tries every key. At most eight are returned, since each attempt is a signature verification.
         """
         named = kid is not None and kid in self._by_kid
         fitting = self.keys if kid is None else self._by_kid.get(kid if named else None, ())
@@ -115,17 +115,18 @@ class KeySet:
 
 
 def log_left_out(key: LeftOut) -> None:
-    """Log a key that isn't used: a WARNING, but for one that is meant for something else."""
+    """Log a key that isn't used: as a WARNING, unless it is meant for another purpose."""
     logger.log(logging.DEBUG if key.meant else logging.WARNING, "%s", key)
 
 
 def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], None] = log_left_out) -> KeySet:
     """Return the keys of a JWK Set that can verify an asymmetric signature (RFC 7517 section 5).
 
-    Left out, and each handed to `report`: symmetric keys and keys with private members, unknown types and
-    curves, keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits. What follows the first
-    128 isn't looked at. A member that is null or an empty array counts as not set. One odd key doesn't spoil
-    the set. Raises JOSEError when the document has no `keys` array. That the set is not empty isn't checked.
+    Left out, and each passed to `report`: symmetric keys and keys with private members, unknown types and
+    curves, keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits. Keys after the first 128
+    are ignored. A member that is null or an empty array counts as not set. One unusable key doesn't affect
+    the others. Raises JOSEError when the document has no `keys` array. It isn't checked that the set is not
+    empty.
     """
     members = document.get("keys")
     if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
@@ -169,7 +170,7 @@ def _verification_key(document: object) -> VerificationKey:
         raise _UnusableError(f"its kid is {_shown(kid)}, not a string")
     algorithms = _algorithms(jwk)
     key = _public_key(jwk)
-    # The octets are those of the key itself, so another spelling of the same key changes nothing.
+    # The octets are those of the key itself, so that another encoding of the same key has the same identity.
     octets = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     identity = hashlib.sha256(repr((kid, sorted(algorithms))).encode("utf-8", "surrogatepass") + octets)
     return VerificationKey(kid=kid, algorithms=algorithms, key=key, identity=identity.hexdigest())
@@ -192,10 +193,10 @@ def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
         curve = "" if crv is None else f" with the crv {_shown(crv)}"
         raise _UnusableError(f"its kty {_shown(kty)}{curve} is not supported")
     if "alg" not in jwk and kty == "AKP":
-        raise _UnusableError("it lacks alg, without which its kty 'AKP' says little")
+        raise _UnusableError("it lacks alg, which its kty 'AKP' requires")
     if "alg" not in jwk:
         return fitting
-    # RFC 9864 gave EdDSA over Ed25519 a name of its own: a key that says either may verify both.
+    # RFC 9864 gave EdDSA over Ed25519 a name of its own: a key with either name may verify both.
     names = _EDDSA if jwk["alg"] in _EDDSA else (jwk["alg"],)
     allowed = frozenset(name for name in fitting if name in names)
     if not allowed:
@@ -218,7 +219,7 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
             if jwk["kty"] == "AKP"
             else jwt.PyJWK({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}).key
         )
-    # PyJWT lets KeyError, TypeError, AttributeError and more out for odd members.
+    # PyJWT raises KeyError, TypeError, AttributeError and more for malformed members.
     except Exception as error:
         raise _UnusableError(f"it is malformed: no key has this {' and '.join(names)}") from error
     if isinstance(key, RSAPublicKey) and not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
@@ -231,7 +232,7 @@ def _public_key(jwk: Mapping[str, Any]) -> PublicKey:
 
 
 def _check_order(key: Ed25519PublicKey) -> None:
-    """Refuse a point of small order, under which anybody can make a signature."""
+    """Refuse a point of small order, for which anybody can make a signature."""
     x = base64url.encode(key.public_bytes_raw())
     try:
         public_key({"kty": "OKP", "crv": "Ed25519", "x": x}, ALGORITHMS["EdDSA"])
@@ -240,12 +241,12 @@ def _check_order(key: Ed25519PublicKey) -> None:
 
 
 class KeySource(Protocol):
-    """Where a verifier gets the issuer's keys. `renewable` says whether they can ever change."""
+    """The source of a verifier's issuer keys. `renewable` says whether they can ever change."""
 
     renewable: bool
 
     def current(self) -> KeySet | None:
-        """Return the keys to use now, None if they must be waited for; never blocks."""
+        """Return the keys to use now, None where a request must wait for them; never blocks."""
         ...
 
     async def load(self) -> KeySet:
@@ -255,8 +256,8 @@ class KeySource(Protocol):
     async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
         """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
-        - `keys`: the set that lacks what is wanted. `since`: when the request came, by the monotonic clock.
-        - `wanted`: a digest of what is looked for, the same for all who look for the same.
+        - `keys`: the set that lacks the wanted key. `since`: when the request came, by the monotonic clock.
+        - `wanted`: a digest of the name that is looked for, the same for all requests that look for it.
 
         A newer set may lack it too: ask again. Raises `errors.Unavailable` when it can't be known whether the
         issuer has such a key.
@@ -272,9 +273,9 @@ class KeySource(Protocol):
         ...
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the keys are; waits for them for a second at most."""
+        """Return the state of the keys; waits for them for a second at most."""
         ...
 
     async def aclose(self) -> None:
-        """Release what is held; the source may be used again."""
+        """Release all resources; the source may be used again."""
         ...

@@ -43,7 +43,7 @@ from dpop_middleware.tokens.signed_token import (
 __all__ = ["JWTAccessTokenVerifier"]
 
 _DAY = 86400.0
-# Claims that may be looked at before their signature was: parsing these costs less than the verification.
+# Payloads up to this size may be read before the signature is verified: parsing them costs less than that.
 _SHORT = 5461
 _SIMPLE = 100
 _STRUCTURE = (b"{", b"[", b",", b"\\")
@@ -59,32 +59,32 @@ class JWTAccessTokenVerifier:
     - `algorithms`: the JWS algorithms that a token may use.
     - `token_types`: what the header's `typ` may name, in any case, with or without `application/` (RFC 7515
       section 4.1.9). For issuers that differ from RFC 9068 add `"JWT"`, or None for a token without `typ`;
-      then other JWTs of the issuer, such as ID tokens, are told apart by their audience only.
+      then other JWTs of the issuer, such as ID tokens, differ by their audience only.
     - `scope_claims`: the claims that hold scopes, as a string with spaces between or as an array.
     - `client_id_claims`: the claims to read the client's identifier from; the first one present counts.
     - `required_claims`: the claims that a token must have. Name fewer for an issuer that leaves some out;
-      `iss`, `exp` and `aud` stay.
-    - `clock_skew`: seconds by which the issuer's clock may differ from ours, both ways.
+      `iss`, `exp` and `aud` must stay.
+    - `clock_skew`: seconds by which the issuer's clock may be ahead of or behind this server's.
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be reached by plain http besides the loopback ones.
     - `max_cached_tokens`: how many verified tokens are remembered, each with its client's key, 0 for none.
-      One takes about 5 KB.
-    - `max_cached_bytes`: how many bytes they may take in all.
+      Each takes about 5 KB.
+    - `max_cached_bytes`: how many bytes they may take in total.
     - `jwks_lifetime`: seconds after which fetched keys are fetched again; caching headers don't count.
     - `jwks_max_age`: seconds, at most a day, for which fetched keys are used while the issuer is down.
     - `jwks_cooldown`: seconds, at least 1, in which at most two fetches are made for keys that tokens name
       and the set lacks; such a key is remembered as missing for half of it. With more than 1.5, some requests
       are answered 503 while keys rotate.
-    - `jwks_timeout`: seconds in which one fetch, discovery included, must be over. `jwks_patience`: for how
-      many a request waits for it.
+    - `jwks_timeout`: seconds within which one fetch, discovery included, must end. `jwks_patience`: seconds
+      for which a request waits for it.
     - `ssl_context`: for private CAs; it must check certificates and host names.
     - `jwks_proxy`: the http URL of an egress proxy for https URLs, or `"environment"` for `HTTPS_PROXY` and
       `NO_PROXY`; None uses none, whatever the environment says.
     - `jwks_headers`: header fields for the origin of `jwks`, or of `issuer` where `jwks` is None.
-    - `fetch`: an async function from a URL to bytes that fetches in place of all that. Bounded are its time
-      and its answer's size; that it checks certificates isn't checked.
+    - `fetch`: an async function from a URL to bytes, which fetches in place of these three. Its time and the
+      size of its answer are bounded; it isn't checked that it checks certificates.
 
-    That a token was revoked is not checked. Raises ConfigurationError.
+    It isn't checked whether a token was revoked. Raises ConfigurationError.
     """
 
     expiry_is_final = True
@@ -169,7 +169,7 @@ class JWTAccessTokenVerifier:
         return self._rules.clock_skew
 
     def among_several(self) -> Self:
-        """Return this verifier, with the same keys, for a server of several issuers.
+        """Return a verifier with the same keys for a server of several issuers.
 
         The `identity` of its tokens names the issuer.
         """
@@ -178,9 +178,9 @@ class JWTAccessTokenVerifier:
         return sibling
 
     def accepting_type(self, typ: str | None) -> Self:
-        """Return this verifier, with the same keys, where one more `typ` is accepted; None for no `typ`.
+        """Return a verifier with the same keys that accepts one more `typ`; None stands for no `typ`.
 
-        Raises ConfigurationError for what is no such value.
+        Raises ConfigurationError for any other value.
         """
         sibling = self._sibling()
         sibling._token_types = checked_token_types((*self._token_types, typ))
@@ -197,8 +197,8 @@ class JWTAccessTokenVerifier:
         A token that was verified before costs a lookup; its times and its key are judged again.
 
         Raises `errors.InvalidToken` when it isn't valid here and `errors.Unavailable` when the issuer's keys
-        can't be fetched now, for which it waits `jwks_patience` at most. Who presents the token is not
-        checked: compare `jkt` with the key of the proof.
+        can't be fetched within `jwks_patience`. It isn't checked who presents the token: compare `jkt` with
+        the key of the proof.
         """
         if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
@@ -228,23 +228,23 @@ class JWTAccessTokenVerifier:
         return () if age is None else ((self._rules.issuer, age),)
 
     async def open(self) -> None:
-        """Begin to fetch the issuer's keys in the background, and log what is wrong with them."""
+        """Begin to fetch the issuer's keys in the background, and log errors."""
         self._source.open()
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the issuer's keys are, for readiness probes; it waits for `jwks_patience` at most."""
+        """Return the state of the issuer's keys, for readiness probes; waits for `jwks_patience` at most."""
         return await self._source.health()
 
     async def aclose(self) -> None:
-        """Let a fetch that is under way end, for a second at most; the verifier may be used again."""
+        """Wait for a fetch under way, for a second at most; the verifier may be used again."""
         await self._source.aclose()
 
     async def _signer(self, signed: SignedToken, token: str, since: float) -> VerificationKey:
         """Return the issuer's key that signed the token, which came at `since`.
 
-        Where the token named no key of the set, the set may be old: a newer one is asked for. Not so after a
-        bad signature under a key that it did name: a new key has a new name (OpenID Connect Core 10.1.1), and
-        whoever forges a signature shall not make us fetch.
+        Where the token names no key of the set, the set may be old, and a newer one is requested. None is
+        requested after a bad signature under a key that the token names: a new key has a new name (OpenID
+        Connect Core 10.1.1), and forged signatures must not cause fetches.
         """
         keys = self._source.current() or await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
@@ -276,9 +276,9 @@ class JWTAccessTokenVerifier:
         raise InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
 
     def _check_worth_waiting(self, signed: SignedToken) -> None:
-        """Raise InvalidToken for what no key could make acceptable, where that costs little to find out.
+        """Raise InvalidToken for a token that no key could make acceptable, where that is cheap to find out.
 
-        Nobody waits and nothing is fetched for a token of another issuer, or one that has expired.
+        No request waits and nothing is fetched for a token of another issuer, or one that has expired.
         """
         if len(signed.encoded_payload) > _SHORT:
             return
@@ -288,5 +288,5 @@ class JWTAccessTokenVerifier:
 
 
 def _name_of_key(signed: SignedToken) -> str:
-    """What is looked for on behalf of all tokens that name the same key."""
+    """Return the digest to look for: the same for all tokens that name the same key."""
     return token_hash(ascii(f"{signed.algorithm.name} {signed.kid}"))

@@ -19,13 +19,13 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
 
 _DOTS_OF_A_JWT: Final = 2
-# A probe of the server waits for two seconds.
+# Less than the two seconds that the server's health probe waits.
 _PATIENCE: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BothHealth:
-    """Two verifiers as of now: `ok` when both are; `error` is what is wrong with either, None for nothing."""
+    """The present state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
 
     ok: bool
     jwt: PartHealth
@@ -36,17 +36,17 @@ class BothHealth:
 class JWTOrOpaqueVerifier:
     """Verifies tokens of both kinds, each by its own verifier.
 
-    - `jwt`: for tokens of three segments with dots between, whatever is in them: what it refuses stays
-      refused.
+    - `jwt`: for tokens of three segments with dots between, whatever their content: a token that it refuses
+      stays refused.
     - `opaque`: for all others, an `introspection.IntrospectionVerifier` for instance.
 
-    The issuers of both are accepted. Where they aren't one and the same, `identity` names the issuer: two
-    issuers' user "1" are two users. Proofs are remembered for as long as those of opaque tokens. Raises
+    The issuers of both are accepted. Where they differ, `identity` names the issuer: user "1" of one issuer
+    is not user "1" of another. Proofs are remembered for as long as those of opaque tokens. Raises
     ConfigurationError.
     """
 
     remote = True
-    """So are opaque tokens; `is_remote` tells which."""
+    """True for opaque tokens; `is_remote` says it of one token."""
 
     def __init__(self, *, jwt: AccessTokenVerifier, opaque: AccessTokenVerifier) -> None:
         self._jwt = part("jwt", jwt, "an AccessTokenVerifier", fits=provides(jwt, "verify"))
@@ -78,7 +78,7 @@ class JWTOrOpaqueVerifier:
         return bool(getattr(verifier, "remote", False) if ask is None else ask(token))
 
     async def verify(self, token: str) -> AccessToken:
-        """Verify one token by the verifier of its kind, and raise what that raises; the other isn't tried."""
+        """Verify one token by the verifier of its kind only, and raise what that raises."""
         verified = await self._of(token).verify(token)
         if self._names_issuer and not verified.names_issuer:
             return replace(verified, names_issuer=True)
@@ -93,7 +93,7 @@ class JWTOrOpaqueVerifier:
         await open_parts(self._jwt, self._opaque)
 
     async def health(self) -> BothHealth:
-        """Return how both are, within 1.5 seconds."""
+        """Return the state of both, within 1.5 seconds."""
         jwt, opaque = await asyncio.gather(
             health_of(self._jwt, patience=_PATIENCE), health_of(self._opaque, patience=_PATIENCE)
         )

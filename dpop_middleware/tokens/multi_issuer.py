@@ -1,10 +1,10 @@
-"""Access tokens of several issuers: the `iss` of a token says who verifies it, and nothing else.
+"""Access tokens of several issuers: only the `iss` of a token says which verifier verifies it.
 
     token -> the `iss` that it names, unverified -> that issuer's verifier -> its keys, audience and rules
 
-No issuer's verifier ever sees the keys of another, so a key of A signs nothing for B, whatever `kid` it has.
-Whoever verifies the token compares its `iss` again, after the signature. So a sender who makes us read
-another `iss` than the one at the top gains nothing, and the payload is searched at C speed, not parsed.
+No verifier ever has the keys of another issuer, so a key of A can't sign a token of B, whatever its `kid`.
+The verifier compares `iss` again, after the signature. So a sender gains nothing by a payload in which
+another `iss` is found than the one at the top. The payload is searched at C speed, not parsed.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
 
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 
-# A probe of the server waits for two seconds.
+# Less than the two seconds that the server's health probe waits.
 _PATIENCE: Final = 1.5
-# Within a string of JSON each quote has a backslash before it, so this is a member, at whatever depth.
+# Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
-# Possessive, and one without an end is taken to the end: no sender makes it look at an octet twice.
+# Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
 _STRING: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
 _URL: Final = re.compile(r"[\x21-\x7e]{1,512}")
-# Where a payload names several issuers, in `act` for instance, so many strings, escapes and issuers are seen.
+# Limits for a payload that names several issuers, in `act` for instance.
 _MOST_QUOTES: Final = 1000
 _MOST_ESCAPES: Final = 300
 _MOST_ISSUERS: Final = 8
@@ -51,10 +51,10 @@ _MOST_ISSUERS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuersHealth:
-    """Several issuers as of now: `ok` while tokens of one of them can be verified.
+    """The present state of several issuers: `ok` while tokens of one of them can be verified.
 
-    `issuers` has how each verifier is, by the first issuer that it names. `error` names those
-    whose tokens can't be verified now, None where all is well.
+    `issuers` has the state of each verifier, by the first issuer that it names. `error` names those whose
+    tokens can't be verified now, None where there are none.
     """
 
     ok: bool
@@ -67,18 +67,18 @@ class MultiIssuerVerifier:
 
     - `verifiers`: one for each issuer, with its audience, keys and rules: `JWTAccessTokenVerifier(…)` or
       `profiles.OKTA.verifier(…)`. A token is verified by that of its `iss`, never by another.
-    - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: is asked about any other
-      issuer that a token names. It is untrusted: look it up among those that you trust, build no
-      URL of it, and return None for all others. What it returns is yours to close.
+    - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: it is called with any other
+      issuer that a token names. That name is untrusted: look it up among the issuers that you trust, build no
+      URL from it, and return None for all others. You must close the verifiers that it returns.
     - `max_resolved`: how many issuers' verifiers are kept.
-    - `resolved_lifetime`: seconds after which the resolver is asked again about an issuer that it knew: until
-      then an issuer that you removed is still trusted. `unknown_lifetime`: the same for one that it didn't
-      know.
-    - `resolver_timeout`: seconds in which the resolver must answer; then it is 503.
+    - `resolved_lifetime`: seconds after which the resolver is asked again about a known issuer: until then an
+      issuer that you removed is still trusted. `unknown_lifetime`: the same for an unknown one.
+    - `resolver_timeout`: seconds within which the resolver must answer; after that, requests are answered
+      503.
 
-    `identity` of these tokens names the issuer: two issuers' user "1" are two users. At most 100 issuers that
-    the resolver doesn't know are looked up at once, and 100 a second; the excess is 503, and 401 where there
-    are too many of those. Not checked: whether an issuer may speak for a user of another. Raises
+    `identity` of these tokens names the issuer: user "1" of one issuer is not user "1" of another. At most
+    100 unknown issuers are looked up at once, and 100 per second; the excess is answered 503, and 401 where
+    there are too many of those. It isn't checked whether an issuer may speak for a user of another. Raises
     ConfigurationError.
     """
 
@@ -112,26 +112,26 @@ class MultiIssuerVerifier:
         )
         self._resolved = None if resolver is None else ResolvedIssuers(resolver, _among_several, limits)
         self._clock_skew = min(map(clock_skew_of, self._verifiers), default=TOKEN_CLOCK_SKEW)
-        # A class that has a `verify` of its own promises for itself.
+        # A class with a `verify` of its own must say this itself.
         self.expiry_is_final = resolver is None and all(
             type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
-        # Whom a resolver finds may ask another server; `is_remote` tells for one token.
+        # A verifier that the resolver returns may ask another server; `is_remote` says it of one token.
         self.remote = resolver is not None or any(map(_is_remote, self._verifiers))
 
     @property
     def issuers(self) -> tuple[str, ...]:
-        """The issuers whose verifiers were given; those that the resolver knows can't be listed."""
+        """The issuers of the given verifiers; those that the resolver knows can't be listed."""
         return tuple(self._by_issuer)
 
     @property
     def audiences(self) -> frozenset[str]:
-        """The identifiers of this resource server that tokens of every issuer given may name."""
+        """The identifiers of this resource server that tokens of every given issuer may name."""
         return audiences_of_all(self._verifiers)
 
     @property
     def clock_skew(self) -> float:
-        """Seconds for which every one of the verifiers accepts a token after its expiry."""
+        """Seconds for which every verifier accepts a token after its expiry."""
         return self._clock_skew
 
     def is_remote(self, token: str) -> bool:
@@ -171,15 +171,15 @@ class MultiIssuerVerifier:
         return verified if verified.names_issuer else replace(verified, names_issuer=True)
 
     def key_ages(self) -> tuple[tuple[str, float], ...]:
-        """Return each issuer whose verifier was given, and for how many seconds its keys have been held."""
+        """Return each issuer of the given verifiers, and for how many seconds its keys have been held."""
         return key_ages_of_all(self._verifiers)
 
     async def open(self) -> None:
-        """Open every verifier that was given: those for JWTs begin to fetch their keys."""
+        """Open every given verifier: those for JWTs begin to fetch their keys."""
         await open_parts(*self._verifiers)
 
     async def health(self) -> IssuersHealth:
-        """Return how the verifiers that were given are, within 1.5 seconds."""
+        """Return the state of the given verifiers, within 1.5 seconds."""
         told = await asyncio.gather(*(health_of(one, patience=_PATIENCE) for one in self._verifiers))
         issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, told, strict=True))
         failing = [issuer for issuer, part in issuers if not part.ok]
@@ -190,7 +190,7 @@ class MultiIssuerVerifier:
         )
 
     async def aclose(self) -> None:
-        """Close every verifier that was given, even if one can't be closed."""
+        """Close every given verifier, even if closing one of them fails."""
         await aclose_parts(*self._verifiers)
 
 
@@ -201,7 +201,7 @@ def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
 
 
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
-    """Return `verifier` such that its tokens name their issuer, where it can do that by itself."""
+    """Return a verifier whose tokens name their issuer, where `verifier` supports that; else `verifier`."""
     return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier
 
 
@@ -210,7 +210,7 @@ def _is_remote(verifier: AccessTokenVerifier) -> bool:
 
 
 def unverified_issuer(token: str) -> str:
-    """Return what `token` has in `iss`, unverified; raises InvalidToken.
+    """Return the `iss` of `token`, unverified; raises InvalidToken.
 
     Not checked: the signature, and whether this is the `iss` at the top where the payload has no other one.
     """

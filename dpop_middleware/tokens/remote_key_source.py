@@ -2,23 +2,22 @@
 
 What happens to them, in the order of their age:
 
-- younger than `lifetime`: used as it is.
-- older: still used, and a fetch is started that no request waits for.
+- younger than `lifetime`: used as they are.
+- older: still used, and a fetch is started for which no request waits.
 - older than twice the lifetime, with no attempt since then (an idle application): requests wait for a fetch,
-  so that a key withdrawn hours ago isn't trusted once more.
-- older than `max_age`, or nothing held: requests wait for a fetch, and fail when it fails.
+  so that a key that was withdrawn hours ago isn't trusted again.
+- older than `max_age`, or no keys yet: requests wait for a fetch, and fail when it fails.
 
-A request that needs a key which the set lacks waits for a set that was fetched after it came. Such fetches
-begin half a `cooldown` apart, so that half of what a request may wait is left for the fetch itself. What was
-looked for in a set in vain is known to be missing for as long, and no longer: a stranger may name a key
-before the issuer has it.
+A request that needs a key which the set lacks waits for a set that was fetched after the request came. Such
+fetches begin half a `cooldown` apart, so that half of a request's patience remains for the fetch itself. A
+key that wasn't found in a set is remembered as missing for that time, and no longer: an attacker may name a
+key before the issuer has it.
 
-No request waits longer than `patience`, a second; the fetch goes on without it.
+No request waits longer than `patience`, a second; the fetch continues without it.
 
-Each fetch that succeeds replaces the whole set, so a key that left it stops being trusted. After a failure
+Each successful fetch replaces the whole set, so a key that was removed is no longer trusted. After a failure
 the next attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it
-runs in a daemon thread, and what it found out is one immutable value that the thread puts in place before it
-ends.
+runs in a daemon thread, and its result is one immutable value that the thread stores before it ends.
 """
 
 import asyncio
@@ -44,9 +43,9 @@ __all__ = ["Lifetimes", "RemoteKeySource"]
 logger = logging.getLogger(__name__)
 
 _LONGEST_DELAY = 60.0
-# Where requests can't be judged before the issuer answers again.
+# The longest delay where requests can't be judged before the issuer answers again.
 _LONGEST_DELAY_WHEN_WANTED = 5.0
-# What must be left of a request's patience when a fetch begins.
+# The part of a request's patience that must remain when a fetch begins.
 _FOR_THE_FETCH = 0.25
 _CLOSING_TIME = 1.0
 
@@ -58,7 +57,7 @@ class Lifetimes(NamedTuple):
     - `max_age`: after which they are no longer used although the issuer doesn't answer.
     - `cooldown`: in which at most two fetches are made for keys that tokens name and the set lacks; such a
       key is remembered as missing for half of it.
-    - `timeout`: in which one fetch, discovery included, must be over.
+    - `timeout`: within which one fetch, discovery included, must end.
     - `patience`: for which a request waits for one.
     """
 
@@ -75,7 +74,7 @@ class _Moment(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What the last attempts came to. `failures` counts those since the last success.
+    """The results of the last attempts. `failures` counts those since the last success.
 
     `fetched` is when the fetch of `keys` began, `attempted` when the last one ended.
     """
@@ -88,7 +87,7 @@ class _State(NamedTuple):
 
 
 class _Flight(NamedTuple):
-    landed: Future[None]
+    ended: Future[None]
     started: float
 
 
@@ -96,8 +95,8 @@ class RemoteKeySource:
     """Keys that are fetched when they are needed and kept fresh (see the top of this module).
 
     - `fetch`: blocking; returns the keys or raises. It must end within `lifetimes.timeout`.
-    - `clock`: seconds since the epoch. An age is what either clock says has passed, whichever is more: a wall
-      clock set back makes nothing last longer, and neither does a machine that slept.
+    - `clock`: seconds since the epoch. An age is the longer one by the two clocks: nothing lasts longer when
+      the wall clock is set back, or when the machine slept.
     """
 
     renewable = True
@@ -115,9 +114,9 @@ class RemoteKeySource:
         self._clock = clock
         self._monotonic = monotonic
         self._state = _State()
-        # By process: a flight that was under way when a process forked never lands in the child.
+        # By process: a flight that was under way when a process forked never ends in the child.
         self._flights: dict[int, _Flight] = {}
-        # When the last fetch began that was for a missing key.
+        # When the last fetch for a missing key began.
         self._wanted = _Moment(-math.inf, -math.inf)
         self._missing = MissingKeys()
         self._room = WaitingRoom()
@@ -133,7 +132,7 @@ class RemoteKeySource:
             self._start(state)
 
     def current(self) -> KeySet | None:
-        """Return the keys to use now, None if they must be waited for; starts a fetch when one is due."""
+        """Return the keys to use now, None where a request must wait; starts a fetch when one is due."""
         state = self._state
         if state.keys is None:
             return None
@@ -158,7 +157,7 @@ class RemoteKeySource:
             flight = self._start(state)
             with self._room.place() as admitted:
                 if admitted:
-                    await self._landing(flight, patience=self._lifetimes.patience)
+                    await self._end_of(flight, patience=self._lifetimes.patience)
         state = self._state
         if state.keys is None or self._age(state.fetched) >= self._lifetimes.max_age:
             raise self._unavailable(state)
@@ -167,9 +166,10 @@ class RemoteKeySource:
     async def newer_than(self, keys: KeySet, *, since: float, wanted: str) -> KeySet:
         """Return a newer set than `keys`, or `keys` themselves where `wanted` is known to be in no newer one.
 
-        Known is what was fetched after `since`, which is when the request came, and what was looked for in
-        `keys` a moment ago. `keys` are returned too where too many wait, or too many were told that it can't
-        be known. Raises Unavailable when the issuer doesn't answer in time: it may have the key.
+        That is known where `keys` were fetched after `since`, which is when the request came, or where
+        `wanted` was looked for in them a moment ago. `keys` are returned too where too many requests wait, or
+        too many were answered 503. Raises Unavailable when the issuer doesn't answer in time: it may have the
+        key.
         """
         state = self._state
         if state.keys is not keys and state.keys is not None:
@@ -188,7 +188,7 @@ class RemoteKeySource:
         return state.keys or keys
 
     async def health(self) -> IssuerKeysHealth:
-        """Return how the keys are; waits for a fetch where there are none to use."""
+        """Return the state of the keys; waits for a fetch where there are none to use."""
         with contextlib.suppress(Unavailable):
             await self.load()
         state = self._state
@@ -201,13 +201,13 @@ class RemoteKeySource:
         )
 
     async def aclose(self) -> None:
-        """Wait a moment for a fetch under way; a slower one ends by its own time limit in its thread."""
+        """Wait a moment for a fetch under way; a slower one ends in its thread, by its own time limit."""
         flight = self._flights.get(os.getpid())
         if flight is not None:
-            await self._landing(flight, patience=_CLOSING_TIME)
+            await self._end_of(flight, patience=_CLOSING_TIME)
 
     async def _change_of(self, keys: KeySet, *, patience: float) -> None:
-        """Wait until there are other keys, or it is seen that none will come in time."""
+        """Wait until there are other keys, or until it is clear that none will come in time."""
         clock = asyncio.get_running_loop().time
         time_is_up = clock() + patience
         with contextlib.suppress(TimeoutError):
@@ -224,7 +224,7 @@ class RemoteKeySource:
                             continue
                         self._wanted = self._now()
                         flight = self._start(state)
-                    await asyncio.wrap_future(flight.landed)
+                    await asyncio.wrap_future(flight.ended)
 
     def _pause(self, state: _State) -> float:
         """Return for how many seconds no attempt may be made for a key that the set lacks."""
@@ -236,7 +236,7 @@ class RemoteKeySource:
         return max(self._clock() - moment.wall, self._monotonic() - moment.monotonic)
 
     def _delay(self, state: _State, *, wanted: bool = False) -> float:
-        """Return for how many seconds no attempt may be made; fewer where requests can't do without."""
+        """Return for how many seconds no attempt may be made; fewer where requests wait for it."""
         if not state.failures:
             return 0.0
         longest = _LONGEST_DELAY_WHEN_WANTED if wanted or state.keys is None else _LONGEST_DELAY
@@ -252,39 +252,39 @@ class RemoteKeySource:
         )
 
     def _start(self, state: _State) -> _Flight:
-        """Return the flight under way, or start one; it fetches nothing if one landed since `state`."""
+        """Return the flight under way, or start one; it fetches nothing if another ended since `state`."""
         new = _Flight(Future(), self._monotonic())
-        # Running from the beginning: a waiter that is cancelled can't cancel it for the others.
-        new.landed.set_running_or_notify_cancel()
+        # Marked as running at once: a cancelled waiter can't cancel it for the others.
+        new.ended.set_running_or_notify_cancel()
         flight = self._flights.setdefault(os.getpid(), new)
         if flight is new:
             thread = threading.Thread(
-                target=self._fly, args=(new, state), name="dpop_middleware-jwks", daemon=True
+                target=self._run, args=(new, state), name="dpop_middleware-jwks", daemon=True
             )
             try:
                 thread.start()
             except RuntimeError as error:
-                self._land(new, self._failed(state, f"no thread could be started: {error}"))
+                self._end(new, self._failed(state, f"no thread could be started: {error}"))
         return flight
 
-    def _fly(self, flight: _Flight, seen: _State) -> None:
+    def _run(self, flight: _Flight, seen: _State) -> None:
         state = self._state
         if state is seen:
             try:
                 begun = self._now()
                 state = _State(keys=self._fetch(), fetched=begun, attempted=self._now())
-            except Exception as error:  # noqa: BLE001 - whatever it was, the flight must land
+            except Exception as error:  # noqa: BLE001 - whatever it was, the flight must end
                 state = self._failed(state, str(error) or type(error).__name__)
-        self._land(flight, state)
+        self._end(flight, state)
 
     def _failed(self, state: _State, reason: str) -> _State:
         logger.warning("the issuer's keys can't be fetched: %s", reason)
         return state._replace(attempted=self._now(), failures=state.failures + 1, reason=reason)
 
-    def _land(self, flight: _Flight, state: _State) -> None:
+    def _end(self, flight: _Flight, state: _State) -> None:
         self._state = state
         self._flights.pop(os.getpid(), None)
-        flight.landed.set_result(None)
+        flight.ended.set_result(None)
 
     def _now(self) -> _Moment:
         return _Moment(self._clock(), self._monotonic())
@@ -294,7 +294,7 @@ class RemoteKeySource:
         flight = self._flights.get(os.getpid())
         return flight is not None and self._monotonic() - flight.started >= self._lifetimes.patience
 
-    async def _landing(self, flight: _Flight, *, patience: float) -> None:
+    async def _end_of(self, flight: _Flight, *, patience: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await asyncio.wrap_future(flight.landed)
+                await asyncio.wrap_future(flight.ended)

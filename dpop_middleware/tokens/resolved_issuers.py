@@ -1,13 +1,13 @@
-"""Issuers that are looked up when a token names them: tenants. Bounded, cached, one look for all who ask.
+"""Issuers that are looked up when a token names them (tenants): bounded, cached and shared.
 
-    held and young                         -> its verifier
-    held and old                           -> looked up again; until that is known, nothing is verified by it
-    known to be nobody's, a moment ago     -> None
-    never heard of, and not too many such  -> looked up
-    too many                               -> 503, a bounded number of them; then as if it were nobody's
+    cached and young                        -> its verifier
+    cached and old                          -> looked up again; its verifier isn't used before the result
+    unknown to the resolver, a moment ago   -> None
+    not asked about yet                     -> looked up
+    too many of these                       -> 503, a bounded number of them; then as if it were unknown
 
-Whoever sends tokens chooses which issuers they name. So names are bounded in length, those that are nobody's
-have a cache of their own, which pushes out no tenant, and so many are looked up a second.
+The sender of a token chooses which issuer it names. So names are bounded in length, unknown names have a
+cache of their own, which evicts no tenant, and the look-ups per second are bounded.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ __all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
 IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
 """Returns the verifier for an issuer that a token names, None for one that isn't trusted."""
 
-# Issuers that nobody knows are looked up so often: so many at once, and so many a second in the long run.
+# Look-ups of unknown issuers: the size of the burst, and then the number per second.
 LOOKUPS: Final = 100
 LOOKUPS_PER_SECOND: Final = 100
 MAX_UNKNOWN: Final = 10_000
@@ -38,7 +38,7 @@ _UNBOUNDED: Final = 2**62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long, in seconds, and for how many issuers a look-up is good."""
+    """For how long, in seconds, and for how many issuers results are kept."""
 
     max_issuers: int
     lifetime: float
@@ -81,7 +81,7 @@ class ResolvedIssuers:
         self._lookups = Bucket(size=LOOKUPS, per_second=LOOKUPS_PER_SECOND)
 
     async def verifier(self, issuer: str) -> AccessTokenVerifier | None:
-        """Return the verifier for `issuer`, None where nobody trusts it.
+        """Return the verifier for `issuer`, None for one that isn't trusted.
 
         Raises `errors.Unavailable` where that can't be known now.
         """
@@ -101,7 +101,7 @@ class ResolvedIssuers:
         if not isinstance(outcome, _Failed):
             return outcome
         if held is not None:
-            # A tenant's clients are told to come back, however many they are.
+            # All of a tenant's clients get 503, however many they are.
             raise _not_known(outcome.cause) from outcome.cause
         self._check_may_be_unavailable(outcome.cause, now)
         return None
@@ -110,7 +110,7 @@ class ResolvedIssuers:
         return (asyncio.get_running_loop(), issuer) in self._flights
 
     def _check_may_be_unavailable(self, cause: Exception | None, now: float) -> None:
-        """Raise Unavailable for an issuer that nobody knows, unless there were too many of these of late."""
+        """Raise Unavailable for an unknown issuer, unless there were too many of these recently."""
         if self._room.may_be_unavailable(now):
             raise _not_known(cause) from cause
 

@@ -1,13 +1,12 @@
-"""The form and the header of a JWT access token, before its signature, and which key made that.
+"""The form and the header of a JWT access token, judged before its signature, and the key that signed it.
 
-RFC 7515, RFC 9068 section 4. Nothing in a token says how it is to be verified. `jwk`, `jku`, `x5u` and `x5c`
-in the header are never looked at, and `alg` and `kid` only choose among what the configuration and the issuer
-allow.
+RFC 7515, RFC 9068 section 4. Nothing in a token decides how it is verified. `jwk`, `jku`, `x5u` and `x5c` in
+the header are never used, and `alg` and `kid` only choose among what the configuration and the issuer allow.
 
-A token without `kid` may be signed by any key that fits (RFC 7515 section 4.1.4). Whoever forges one would
-have us try them all, so at most two are tried, and of tries beyond the first only ten a second may be in
-vain: a flood of forgeries costs one verification each. The key that made the last good signature is tried
-first; while only one may be tried, the two have it in turns.
+A token without `kid` may be signed by any key that fits (RFC 7515 section 4.1.4). A forged one would cause
+attempts with all of them, so at most two are tried, and only ten attempts per second beyond the first one may
+fail: a flood of forgeries costs one verification each. The key that made the last good signature is tried
+first; while only one may be tried, the two keys take turns.
 """
 
 import time
@@ -27,13 +26,13 @@ from dpop_middleware.tokens.jwks import VerificationKey
 __all__ = ["MAX_TOKEN_SIZE", "SignedToken", "SigningKeys", "not_a_jwt", "parse_signed_token"]
 
 MAX_TOKEN_SIZE = 16 * 1024
-"""Characters of the longest token that is looked at."""
+"""Characters of the longest token that is read."""
 
 _JWE_DOTS = 4
-# Whoever has no token can send one. It has no key in it; room for one certificate, which is never looked at.
-# No header parameter is a fraction, and to read one costs more than to receive it.
+# Limits, since anybody can send a header. It holds no key; there is room for one certificate, which isn't
+# used. No header parameter is a fraction, and reading one costs more than receiving it.
 _HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40, fractions=False)
-# All tokens of one key have the same header. Who sends others has each of them read.
+# All tokens of one key have the same header; any other header is read each time.
 _REMEMBERED = 64
 _LONGEST_REMEMBERED = 512
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
@@ -42,7 +41,7 @@ _VAIN_TRIES_PER_SECOND: Final = 10
 
 
 class SignedToken(NamedTuple):
-    """A JWS whose header is acceptable, and nothing else of it known yet."""
+    """A JWS whose header is acceptable; nothing else of it was checked yet."""
 
     algorithm: Algorithm
     kid: str | None
@@ -154,17 +153,17 @@ class SigningKeys:
     def signer(
         self, signed: SignedToken, keys: tuple[VerificationKey, ...], *, tried: int = 0
     ) -> VerificationKey | None:
-        """Return the first of `keys` that made the signature, or None.
+        """Return the one of `keys` that made the signature, or None.
 
-        `tried` is how many keys were tried for this token before. Raises InvalidToken where too many tries
-        were in vain just now to try another key.
+        `tried` is how many keys were tried for this token before. Raises InvalidToken where too many attempts
+        failed in this second to try another key.
         """
         if len(keys) > 1:
             keys = tuple(sorted(keys, key=self._is_another))[:_MAX_TRIES]
         only_one = tried + len(keys) > 1 and self._budget_is_spent()
         if only_one:
             self._turns += 1
-            # In turns: whoever sends forgeries must not lock out all tokens of an issuer's other key.
+            # In turns: a sender of forgeries must not lock out all tokens of an issuer's other key.
             keys = () if tried else (keys[self._turns % len(keys)],)
         for key in keys:
             if signed.is_signed_by(key):

@@ -16,7 +16,7 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_authorities(one_authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each transport that a test makes loads whom it would trust, and none speaks TLS to strangers."""
+    """Each transport loads the trusted authorities, but no test here connects with TLS: one is enough."""
     monkeypatch.setenv("SSL_CERT_FILE", str(one_authority))
 
 

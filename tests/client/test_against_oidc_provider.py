@@ -1,4 +1,4 @@
-"""Our client and our resource server with an authorization server that others wrote: oidc-provider, npm."""
+"""The client and the resource server with an independent authorization server: oidc-provider, from npm."""
 
 from collections.abc import Generator
 
@@ -48,7 +48,7 @@ def claims_of(token: TokenResponse) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "Ed25519"])
-def test_client_credentials(issuer: str, algorithm: str) -> None:
+def test_client_credentials_get_a_bound_token(issuer: str, algorithm: str) -> None:
     key = DPoPKey.generate(algorithm)
     auth = DPoPAuth(key)
     with httpx2.Client(trust_env=False) as client:
@@ -66,7 +66,7 @@ def test_client_credentials(issuer: str, algorithm: str) -> None:
             assert claims_of(token)["cnf"] == {"jkt": key.jkt}
 
 
-async def test_async_with_the_older_library_too(issuer: str) -> None:
+async def test_an_async_client_of_the_older_library_gets_a_bound_token(issuer: str) -> None:
     key = DPoPKey.generate()
     async with httpx.AsyncClient(trust_env=False) as client:
         token = await fetch_token_async(
@@ -81,7 +81,7 @@ async def test_async_with_the_older_library_too(issuer: str) -> None:
     assert claims_of(token)["cnf"] == {"jkt": key.jkt}
 
 
-def test_the_code_flow_and_a_call_of_our_api(issuer: str) -> None:
+def test_a_token_of_the_code_flow_is_accepted_by_the_api(issuer: str) -> None:
     key, pkce = DPoPKey.generate(), pkce_pair()
     auth = DPoPAuth(key)
     with httpx2.Client(trust_env=False) as client:

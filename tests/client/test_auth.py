@@ -97,7 +97,7 @@ async def test_one_request_object_can_be_sent_twice(kind: str, answering: Answer
 
 
 class TestToken:
-    async def test_a_callable_is_asked_once_for_each_request(self, kind: str, answering: Answering) -> None:
+    async def test_a_callable_is_called_once_for_each_request(self, kind: str, answering: Answering) -> None:
         tokens = iter(["one", "two", "three"])
         auth = DPoPAuth(KEY, lambda: next(tokens))
         with answering(demanding("n")) as server:
@@ -142,7 +142,7 @@ class TestNonces:
         assert server.seen[0].proof["jti"] != server.seen[1].proof["jti"]
         assert [answer.status_code for answer in first.history] == [401]
 
-    async def test_the_challenge_may_stand_among_others(self, kind: str, answering: Answering) -> None:
+    async def test_a_challenge_is_found_among_others(self, kind: str, answering: Answering) -> None:
         def handler(seen: Seen) -> Answer:
             if "nonce" in seen.proof:
                 return Answer()
@@ -176,7 +176,7 @@ class TestNonces:
                 answer = await client.request("POST", server.origin)
         assert (answer.status_code, answer.content, len(server.seen)) == (400, body, 1)
 
-    async def test_a_server_that_is_never_content_is_asked_twice(
+    async def test_a_server_that_always_demands_a_nonce_gets_two_requests(
         self, kind: str, answering: Answering
     ) -> None:
         def handler(seen: Seen) -> Answer:
@@ -206,7 +206,7 @@ class TestNonces:
                     await client.request("GET", f"{server.origin}/{number}")
         assert [seen.proof.get("nonce") for seen in server.seen] == [None, "for0", "for1"]
 
-    async def test_a_challenge_in_a_403_or_on_a_success_is_none(
+    async def test_a_challenge_in_a_403_or_on_a_success_is_ignored(
         self, kind: str, answering: Answering
     ) -> None:
         for status in (200, 403):
@@ -215,7 +215,7 @@ class TestNonces:
                     await client.request("GET", server.origin)
             assert len(server.seen) == 1
 
-    async def test_each_origin_has_its_own(self, kind: str, answering: Answering) -> None:
+    async def test_each_origin_has_its_own_nonce(self, kind: str, answering: Answering) -> None:
         with answering(demanding("a")) as one, answering(demanding("b")) as other:
             auth = DPoPAuth(KEY, "token", origin=(one.origin, other.origin))
             async with caller(kind, auth=auth) as client:
@@ -234,7 +234,7 @@ class TestStreamedBodies:
 
         return chunks() if client.is_async else iter([b"one ", b"two"])
 
-    async def test_are_sent_once(self, kind: str, answering: Answering) -> None:
+    async def test_a_streamed_body_is_sent_once(self, kind: str, answering: Answering) -> None:
         with answering(demanding("n")) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
                 refused = await client.request("PUT", server.origin, content=self.body(client))
@@ -242,7 +242,9 @@ class TestStreamedBodies:
         assert (refused.status_code, accepted.status_code) == (401, 200)
         assert [seen.body for seen in server.seen] == [b"one two"] * 2
 
-    async def test_are_sent_again_when_they_were_read_first(self, kind: str, answering: Answering) -> None:
+    async def test_a_streamed_body_that_was_read_first_is_sent_again(
+        self, kind: str, answering: Answering
+    ) -> None:
         auth = DPoPAuth(KEY, "token")
         auth.requires_request_body = True
         with answering(demanding("n")) as server:
@@ -251,13 +253,13 @@ class TestStreamedBodies:
         assert answer.status_code == 200
         assert [seen.body for seen in server.seen] == [b"one two"] * 2
 
-    async def test_are_not_sent_on_to_a_redirect(self, kind: str, answering: Answering) -> None:
+    async def test_a_streamed_body_is_not_sent_to_a_redirect(self, kind: str, answering: Answering) -> None:
         with answering(routes(a=Answer(307, {"location": "/b"}))) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
                 answer = await client.request("PUT", f"{server.origin}/a", content=self.body(client))
         assert (answer.status_code, paths(server)) == (307, ["/a"])
 
-    async def test_do_not_keep_a_redirect_to_get_from_being_followed(
+    async def test_a_streamed_body_does_not_prevent_a_redirect_to_get(
         self, kind: str, answering: Answering
     ) -> None:
         handler = routes(a=Answer(303, {"location": "/b"}))
@@ -272,7 +274,9 @@ class TestStreamedBodies:
 
 
 class TestRedirects:
-    async def test_are_left_alone_unless_asked_for(self, kind: str, answering: Answering) -> None:
+    async def test_redirects_are_not_followed_unless_that_is_set(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(routes(a=Answer(302, {"location": "/b"}))) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
                 answer = await client.request("GET", f"{server.origin}/a")
@@ -291,7 +295,7 @@ class TestRedirects:
             (308, "PUT", "PUT"),
         ],
     )
-    async def test_followed_here_get_a_fresh_proof_each(
+    async def test_each_redirect_that_is_followed_here_gets_a_fresh_proof(
         self, kind: str, answering: Answering, status: int, method: str, then: str
     ) -> None:
         handler = routes(a=Answer(status, {"location": "/b?q"}), b=Answer(307, {"location": "/c"}))
@@ -309,7 +313,7 @@ class TestRedirects:
         assert len({seen.proof["jti"] for seen in server.seen}) == 3
         assert {tuple(seen.all("authorization")) for seen in server.seen} == {("DPoP token",)}
 
-    async def test_followed_here_answer_a_challenge_at_each_hop(
+    async def test_redirects_that_are_followed_here_answer_a_challenge_at_each_hop(
         self, kind: str, answering: Answering
     ) -> None:
         def handler(seen: Seen) -> Answer:
@@ -323,19 +327,22 @@ class TestRedirects:
         assert (answer.status_code, answer.content) == (200, b"body")
         assert paths(server) == ["/a", "/a", "/b", "/b"]
 
-    async def test_followed_by_the_client_are_made_good(self, kind: str, answering: Answering) -> None:
+    async def test_redirects_that_the_client_follows_are_repeated_with_a_proof(
+        self, kind: str, answering: Answering
+    ) -> None:
         handler = routes(a=Answer(307, {"location": "/b"}), b=Answer(307, {"location": "/c"}))
         with answering(handler) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token"), follow_redirects=True) as client:
                 answer = await client.request("POST", f"{server.origin}/a", content=b"body")
         assert answer.status_code == 200
-        # The client sends neither token nor proof on; once refused, the request goes out with its own.
+        # The client sends neither token nor proof to a redirect; after a refusal, the request is sent with
+        # its own.
         assert [(seen.path, seen.bare) for seen in server.seen] == [
             ("/a", False), ("/b", True), ("/b", False), ("/c", True), ("/c", False)
         ]  # fmt: skip
         assert server.seen[-1].body == b"body"
 
-    async def test_followed_by_the_client_to_a_success_are_left_alone(
+    async def test_a_redirect_that_the_client_follows_to_a_success_is_not_repeated(
         self, kind: str, answering: Answering
     ) -> None:
         with answering(
@@ -346,7 +353,9 @@ class TestRedirects:
         assert (answer.status_code, paths(server)) == (200, ["/a", "/b"])
 
     @pytest.mark.parametrize("own", [True, False])
-    async def test_end_somewhere(self, kind: str, answering: Answering, own: bool) -> None:
+    async def test_the_number_of_redirects_is_bounded(
+        self, kind: str, answering: Answering, own: bool
+    ) -> None:
         auth = DPoPAuth(KEY, "token", follow_redirects=own)
         with answering(lambda _: Answer(302, {"location": "/again"})) as server:
             async with caller(kind, auth=auth, follow_redirects=not own) as client:
@@ -375,7 +384,7 @@ class TestOrigins:
                     await client.request("GET", server.origin)
         assert "nonce" not in server.seen[-1].proof
 
-    async def test_a_redirect_to_what_is_no_origin_is_the_client_s_to_refuse(
+    async def test_a_redirect_to_no_origin_is_left_to_the_client_to_refuse(
         self, kind: str, answering: Answering
     ) -> None:
         answer = Answer(302, {"location": "ftp://example.com/", "dpop-nonce": "n"})
@@ -386,7 +395,7 @@ class TestOrigins:
         assert len(server.seen) == 1
 
     @pytest.mark.parametrize("by_itself", [True, False], ids=["its own chain", "the client's chain"])
-    async def test_a_chain_that_left_the_origin_comes_back_without_token(
+    async def test_a_chain_that_left_the_origin_returns_without_token(
         self, kind: str, answering: Answering, by_itself: bool
     ) -> None:
         home: list[str] = []
@@ -401,7 +410,7 @@ class TestOrigins:
                 assert (paths(server), server.seen[1].bare) == (["/a", "/admin/delete"], True)
                 assert server.seen[-1].all("authorization") == []
 
-    async def test_a_chain_of_strangers_ends(self, kind: str, answering: Answering) -> None:
+    async def test_a_chain_of_other_origins_ends(self, kind: str, answering: Answering) -> None:
         with answering(lambda seen: Answer(302, {"location": "/again"})) as stranger:
             with answering(routes(a=Answer(302, {"location": stranger.origin}))) as server:
                 async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
@@ -451,7 +460,7 @@ class TestOrigins:
             ("/a", False), ("/b", True), ("/b", False), ("/b", False)
         ]  # fmt: skip
 
-    async def test_a_redirect_asked_for_by_one_request_takes_nothing_along(
+    async def test_a_redirect_that_one_request_follows_gets_no_token_and_no_proof(
         self, kind: str, answering: Answering
     ) -> None:
         with answering(lambda _: Answer()) as stranger:
@@ -464,7 +473,7 @@ class TestOrigins:
 
 class TestPlainHTTP:
     @pytest.mark.parametrize("url", ["http://api.example.com/a", "ws://api.example.com/a"])
-    async def test_is_refused_before_anything_is_sent(self, kind: str, url: str) -> None:
+    async def test_plain_http_is_refused_before_anything_is_sent(self, kind: str, url: str) -> None:
         auth = DPoPAuth(KEY, lambda: pytest.fail("the token was asked for"))
         async with caller(kind, auth=auth) as client:
             with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('api.example.com',\)"):
@@ -472,7 +481,7 @@ class TestPlainHTTP:
         with pytest.raises(ConfigurationError, match="insecure_http_hosts"):
             DPoPAuth(KEY, "token", origin=url)
 
-    async def test_goes_to_a_named_host(self, kind: str) -> None:
+    async def test_plain_http_is_sent_to_a_named_host(self, kind: str) -> None:
         module: Any = httpx2 if kind.startswith("httpx2") else httpx
         transport = module.MockTransport(lambda request: module.Response(200, request=request))
         auth = DPoPAuth(KEY, "token", insecure_http_hosts=("API.example.com",))
@@ -480,7 +489,7 @@ class TestPlainHTTP:
             answer = await client.request("GET", "http://api.example.com/a")
         assert answer.request.headers["Authorization"] == "DPoP token"
 
-    async def test_on_the_same_host_is_another_origin(self, kind: str) -> None:
+    async def test_plain_http_on_the_same_host_is_another_origin(self, kind: str) -> None:
         module = httpx2 if kind.startswith("httpx2") else httpx
         seen: list[tuple[str, bool]] = []
 
@@ -502,7 +511,7 @@ class TestPlainHTTP:
 @pytest.mark.parametrize(
     "path", ["/a\\b", "/a|b", "/a^b", '/a"b', "/a{b}", "/\u00e4 b", "/a%zz", "/a'b", "/a[b]"]
 )
-async def test_what_is_signed_is_what_is_sent(kind: str, answering: Answering, path: str) -> None:
+async def test_the_signed_url_is_the_one_that_is_sent(kind: str, answering: Answering, path: str) -> None:
     with answering(lambda _: Answer()) as server:
         async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
             await client.request("GET", f"{server.origin}{path}?q=1")

@@ -1,4 +1,4 @@
-"""What DPoPAuth does that no particular client or server is needed for."""
+"""Tests of DPoPAuth that need no particular client or server."""
 
 import copy
 import importlib
@@ -27,7 +27,7 @@ def test_an_origin_is_an_http_url(origin: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, 0, [5], [], b"https://h", [b"https://h"], [""]])
-def test_what_is_no_url_is_named_with_its_option(wrong: Any) -> None:
+def test_the_error_for_a_value_that_is_no_url_names_the_option(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^origin takes a URL, or several, not "):
         DPoPAuth(KEY, "token", origin=wrong)
     for option in ("origin", "token_endpoint"):
@@ -35,7 +35,7 @@ def test_what_is_no_url_is_named_with_its_option(wrong: Any) -> None:
             DPoPTransport(KEY, **{option: wrong})
 
 
-def test_the_default_port_and_case_make_no_other_origin() -> None:
+def test_the_default_port_and_upper_case_are_of_the_same_origin() -> None:
     seen: list[httpx2.Request] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -51,7 +51,7 @@ def test_the_default_port_and_case_make_no_other_origin() -> None:
     assert ["DPoP" in request.headers for request in seen] == [True] * 3 + [False] * 3
 
 
-def test_two_threads_cannot_both_be_first() -> None:
+def test_two_threads_can_not_both_set_the_origin() -> None:
     seen: list[httpx2.Request] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -83,7 +83,7 @@ def test_a_token_that_no_field_can_hold_is_refused_without_quoting_it(token: str
     assert "secret" not in str(refused.value)
 
 
-def test_the_key_alone_imports_neither() -> None:
+def test_the_key_alone_imports_neither_library() -> None:
     code = (
         f"import sys; sys.path += {sys.path!r}\n"
         "from dpop_middleware.client import DPoPKey, pkce_pair, authorization_url\n"
@@ -94,7 +94,7 @@ def test_the_key_alone_imports_neither() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_front_door_has_these_names() -> None:
+def test_the_package_has_these_names() -> None:
     module = importlib.import_module("dpop_middleware.client")
     assert sorted(module.__all__) == [
         "AuthorizationCode", "ClientCredentials", "DPoPAuth", "DPoPKey", "DPoPTransport", "PKCE",

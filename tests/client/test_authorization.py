@@ -22,7 +22,7 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.testing import TestIssuer
 
 
-def test_the_challenge_is_that_of_rfc_7636_appendix_b(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_challenge_is_the_one_of_rfc_7636_appendix_b(monkeypatch: pytest.MonkeyPatch) -> None:
     verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: verifier)
     assert pkce_pair() == PKCE(
@@ -67,7 +67,7 @@ def test_the_url_binds_the_code_to_the_key() -> None:
     }
 
 
-def test_what_is_not_given_is_left_out() -> None:
+def test_parameters_that_are_not_given_are_left_out() -> None:
     url = authorization_url(
         "https://auth.example.com/authorize",
         client_id="c",
@@ -95,7 +95,7 @@ def asked_at(endpoint: str, *, insecure_http_hosts: Collection[str] = ()) -> str
     "endpoint",
     ["http://auth.example.com/authorize", "HTTP://auth.example.com?tenant=7", "http://auth.example.com"],
 )
-def test_nobody_logs_in_by_plain_http(endpoint: str) -> None:
+def test_a_login_by_plain_http_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('auth.example.com',\)"):
         asked_at(endpoint)
     assert asked_at(endpoint, insecure_http_hosts=("auth.example.com",)).startswith(endpoint)
@@ -105,11 +105,11 @@ def test_nobody_logs_in_by_plain_http(endpoint: str) -> None:
     "endpoint",
     ["http://localhost:8000/authorize", "http://[::1]/authorize", "/authorize", "openid4vp://authorize"],
 )
-def test_this_machine_and_other_schemes_are_asked_as_before(endpoint: str) -> None:
+def test_endpoints_on_this_machine_and_of_other_schemes_are_accepted(endpoint: str) -> None:
     assert asked_at(endpoint).startswith(f"{endpoint}?response_type=code&")
 
 
-def test_an_http_endpoint_without_a_host_is_no_url() -> None:
+def test_an_http_endpoint_without_a_host_is_refused() -> None:
     with pytest.raises(ValueError, match="absolute"):
         asked_at("http:/authorize")
 

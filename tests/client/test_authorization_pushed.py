@@ -112,13 +112,13 @@ async def test_the_client_is_authenticated_as_at_the_token_endpoint(
             await push(client, f"{server.origin}/par", **options)
     (seen,) = server.seen
     assert seen.all("authorization") == ([] if field is None else [field])
-    # It is a parameter of the request too, whoever sends it.
+    # It is a parameter of the request too, whatever the client authentication.
     assert form(seen)["client_id"] == "my_client"
     assert form(seen).items() >= in_form.items()
     assert ("client_secret" in form(seen)) == bool(in_form)
 
 
-def test_the_browser_is_sent_with_nothing_but_the_name_of_the_request() -> None:
+def test_the_url_for_the_browser_has_only_the_client_and_the_request_uri() -> None:
     pushed = PushedAuthorizationRequest(client_id="my client", request_uri=REQUEST_URI, expires_in=None)
     for endpoint in ("https://auth.example/authorize", "https://auth.example/authorize?tenant=a"):
         url = pushed.authorization_url(endpoint)

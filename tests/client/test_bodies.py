@@ -1,4 +1,4 @@
-"""Of a refusal no more is read than an error has: all four kinds of client against a real server."""
+"""Only as much of a refusal is read as an error has: all four kinds of client against a real server."""
 
 import asyncio
 import gzip
@@ -15,14 +15,14 @@ from tests.support.clients import CHALLENGE, CLIENTS, JSON, Answer, Answering, C
 
 KEY = DPoPKey.generate()
 PART = bytes(range(256)) * 64
-# Far more than all buffers on the way hold.
+# Far more than all buffers in between hold.
 PARTS = 4096
 
 pytestmark = pytest.mark.parametrize("kind", CLIENTS)
 
 
 class Endless:
-    """A server that refuses each request without nonce, by an answer that has (nearly) no end."""
+    """A server that refuses each request without nonce, with an answer that (nearly) never ends."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
@@ -63,7 +63,7 @@ def endless(served: Endless) -> Endless:
 
 @asynccontextmanager
 async def client_of(kind: str, way: str, origin: str) -> AsyncGenerator[Caller]:
-    """A client that uses a token at `origin`, by one of our two ways."""
+    """A client that uses a token at `origin`, in one of the two ways of this package."""
     if way == "auth":
         async with caller(kind, auth=DPoPAuth(KEY, "token", origin=origin)) as client:
             yield client
@@ -75,7 +75,7 @@ async def client_of(kind: str, way: str, origin: str) -> AsyncGenerator[Caller]:
 
 
 async def beginning(client: Caller, answer: Any) -> bytes:
-    """The first of a streamed answer, which is closed then."""
+    """The beginning of a streamed answer, which is then closed."""
     if client.is_async:
         async for part in answer.aiter_raw(100_000):
             await answer.aclose()
@@ -88,7 +88,7 @@ async def beginning(client: Caller, answer: Any) -> bytes:
 
 @pytest.mark.parametrize("way", ["auth", "transport"])
 class TestOfAnEndlessRefusal:
-    async def test_what_comes_is_streamed_from_its_beginning(
+    async def test_an_endless_refusal_is_streamed_from_its_beginning(
         self, kind: str, way: str, endless: Endless
     ) -> None:
         endless.headers = JSON | {"dpop-nonce": "n"}
@@ -100,7 +100,7 @@ class TestOfAnEndlessRefusal:
             assert (await client.request("GET", f"{endless.origin}/good")).content == b"good"
         assert endless.most < PARTS
 
-    async def test_nothing_is_waited_for_where_the_request_goes_out_again(
+    async def test_a_repeated_request_does_not_wait_for_an_endless_refusal(
         self, kind: str, way: str, endless: Endless
     ) -> None:
         endless.headers = CHALLENGE | {"dpop-nonce": "n"}
@@ -108,13 +108,13 @@ class TestOfAnEndlessRefusal:
             request = client.client.build_request("GET", endless.origin)
             answer = await client.send(request, stream=True)
             assert answer.status_code == 401
-            # The second refusal is the caller's.
+            # The caller gets the second refusal.
             assert await beginning(client, answer) == (PART * 7)[:100_000]
         assert endless.most < PARTS
 
 
 @pytest.mark.parametrize("way", ["auth", "transport"])
-async def test_a_compressed_error_is_understood(kind: str, way: str, answering: Answering) -> None:
+async def test_a_compressed_error_is_read(kind: str, way: str, answering: Answering) -> None:
     error = gzip.compress(b'{"error": "use_dpop_nonce"}')
 
     def handler(seen: Seen) -> Answer:

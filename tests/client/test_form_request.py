@@ -1,4 +1,4 @@
-"""The form that every request to an authorization server is, and what is read of the answer."""
+"""The form of every request to an authorization server, and how the answer is read."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_secret_is_in_the_field_or_in_the_form(way: str, data: dict[str, str],
     assert request["headers"].get("Authorization") == field
 
 
-def test_what_the_caller_puts_into_the_form_stands() -> None:
+def test_the_form_of_the_caller_takes_precedence() -> None:
     assert made(data={"client_id": "another"})["data"] == {"client_id": "another"}
 
 
@@ -63,7 +63,7 @@ def test_the_option_is_named_where_plain_http_is_refused() -> None:
     }
 
 
-def test_an_auth_of_ones_own_remembers_nonces_and_holds_no_token() -> None:
+def test_an_auth_of_the_caller_remembers_nonces_and_has_no_token() -> None:
     auth = DPoPAuth(KEY)
     assert made(key=auth)["auth"] is auth
     with pytest.raises(ValueError, match=r"use DPoPAuth\(key\)"):
@@ -100,7 +100,7 @@ def test_an_auth_of_ones_own_makes_a_proof_for_the_endpoint_or_nothing_is_sent()
         (500, ["error"], r"no OAuth error \(HTTP 500\)", None),
     ],
 )
-def test_a_refusal_is_told_in_one_line_that_nothing_forges(
+def test_a_refusal_is_reported_in_one_line_that_a_server_can_not_forge(
     status: int, content: object, message: str, error: str | None
 ) -> None:
     with pytest.raises(TokenRequestError, match=message) as caught:
@@ -109,7 +109,7 @@ def test_a_refusal_is_told_in_one_line_that_nothing_forges(
     assert "\n" not in str(caught.value)
 
 
-def test_an_answer_that_is_too_large_says_nothing() -> None:
+def test_an_answer_that_is_too_large_is_ignored() -> None:
     assert what_it_granted(200, b'{"a":"' + b"x" * 60_000 + b'"}', expected=200, endpoint="it")
     assert what_it_granted(200, b'{"a":"' + b"x" * 70_000 + b'"}', expected=200, endpoint="it") == {}
 
@@ -122,7 +122,7 @@ def test_seconds_are_a_number_or_its_digits(value: object, seconds: float | None
 
 
 @pytest.mark.parametrize("value", [True, -1, float("inf"), "soon", "-1", "1e3", "٣", "9" * 16, [60], {}])
-def test_what_is_no_number_of_seconds_is_an_error(value: object) -> None:
+def test_a_value_that_is_no_number_of_seconds_is_an_error(value: object) -> None:
     with pytest.raises(TokenRequestError, match="it's expires_in is not a number of seconds"):
         seconds_in({"expires_in": value}, "expires_in", status=200, endpoint="it")
 

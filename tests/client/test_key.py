@@ -1,4 +1,4 @@
-"""Keys round trip through every form they have, hide what they must, and sign proofs that others accept."""
+"""Keys round trip through every form, hide their private part, and sign proofs that others accept."""
 
 import copy
 import hashlib
@@ -45,7 +45,7 @@ def pem(key: Any, form: serialization.PrivateFormat = serialization.PrivateForma
 
 @pytest.mark.parametrize("algorithm", SUPPORTED_ALGORITHMS)
 class TestEveryAlgorithm:
-    def test_round_trips_through_jwk(self, algorithm: str) -> None:
+    def test_a_key_round_trips_through_jwk(self, algorithm: str) -> None:
         key = key_for(algorithm)
         again = DPoPKey.from_jwk(key.private_jwk())
         assert (again.algorithm, again.jkt, again.private_jwk()) == (
@@ -55,18 +55,18 @@ class TestEveryAlgorithm:
         )
 
     @pytest.mark.parametrize("password", [None, b"correct horse"])
-    def test_round_trips_through_pem(self, algorithm: str, password: bytes | None) -> None:
+    def test_a_key_round_trips_through_pem(self, algorithm: str, password: bytes | None) -> None:
         key = key_for(algorithm)
         again = DPoPKey.from_pem(key.to_pem(password=password), algorithm=algorithm, password=password)
         assert (again.algorithm, again.private_jwk()) == (algorithm, key.private_jwk())
 
     @pytest.mark.parametrize("name", ["key.pem", "key.jwk"])
-    def test_round_trips_through_a_file(self, algorithm: str, name: str, tmp_path: Path) -> None:
+    def test_a_key_round_trips_through_a_file(self, algorithm: str, name: str, tmp_path: Path) -> None:
         key = key_for(algorithm)
         key.save(tmp_path / name)
         assert DPoPKey.load(tmp_path / name, algorithm=algorithm).private_jwk() == key.private_jwk()
 
-    # It warns of every EdDSA, whose name RFC 9864 deprecates.
+    # joserfc warns of every EdDSA, a name that RFC 9864 deprecates.
     @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
     def test_joserfc_accepts_its_proof_and_thumbprint(self, algorithm: str) -> None:
         key = key_for(algorithm)
@@ -94,7 +94,7 @@ class TestEveryAlgorithm:
         assert dict(verified) == claims
         assert theirs.thumbprint() == key.jkt
 
-    def test_its_header_holds_the_public_key_only(self, algorithm: str) -> None:
+    def test_the_header_of_a_proof_holds_the_public_key_only(self, algorithm: str) -> None:
         key = key_for(algorithm)
         header, _ = parts(key.proof("GET", "https://api.example.com/"))
         assert header == {"typ": "dpop+jwt", "alg": algorithm, "jwk": key.public_jwk}
@@ -102,7 +102,7 @@ class TestEveryAlgorithm:
 
 
 class TestProof:
-    def test_has_the_claims_of_section_4_2(self) -> None:
+    def test_a_proof_has_the_claims_of_section_4_2(self) -> None:
         before = int(time.time())
         _, claims = parts(DPoPKey.generate().proof("POST", "https://auth.example.com/token"))
         assert set(claims) == {"jti", "htm", "htu", "iat"}
@@ -111,12 +111,12 @@ class TestProof:
         assert before <= claims["iat"] <= int(time.time())
         assert len(base64url.decode(claims["jti"])) * 8 >= 128
 
-    def test_is_new_every_time(self) -> None:
+    def test_each_proof_is_new(self) -> None:
         key = DPoPKey.generate()
         jtis = {parts(key.proof("GET", "https://api.example.com/", now=1.0))[1]["jti"] for _ in range(100)}
         assert len(jtis) == 100
 
-    def test_takes_what_the_caller_names(self) -> None:
+    def test_a_proof_has_the_claims_that_the_caller_names(self) -> None:
         _, claims = parts(
             DPoPKey.generate().proof(
                 "PURGE", "https://h/", access_token="abc", nonce="n-1", now=1562262616.9, jti="fixed"
@@ -149,7 +149,7 @@ class TestProof:
             (httpx.URL("https://u:p@bücher.example/straße?q"), "https://xn--bcher-kva.example/stra%C3%9Fe"),
         ],
     )
-    def test_names_the_target_without_query_and_fragment(self, url: object, htu: str) -> None:
+    def test_a_proof_names_the_target_without_query_and_fragment(self, url: object, htu: str) -> None:
         assert parts(DPoPKey.generate().proof("GET", url))[1]["htu"] == htu
 
     @pytest.mark.parametrize(
@@ -167,30 +167,30 @@ class TestProof:
             "https://api.example.com/\n",
         ],
     )
-    def test_refuses_what_does_not_travel(self, url: str) -> None:
+    def test_a_proof_refuses_a_url_that_can_not_be_sent(self, url: str) -> None:
         with pytest.raises(ValueError, match="absolute"):
             DPoPKey.generate().proof("GET", url)
 
-    def test_refuses_a_token_that_does_not_travel(self) -> None:
+    def test_a_proof_refuses_a_token_that_can_not_be_sent(self) -> None:
         with pytest.raises(UnicodeEncodeError):
             DPoPKey.generate().proof("GET", "https://h/", access_token="ü")
 
 
 class TestGenerate:
     @pytest.mark.parametrize("algorithm", ["", "none", "HS256", "es256", "ES256K"])
-    def test_refuses_other_algorithms(self, algorithm: str) -> None:
+    def test_generate_refuses_other_algorithms(self, algorithm: str) -> None:
         with pytest.raises(ValueError, match="choose from ES256, "):
             DPoPKey.generate(algorithm)
 
     @pytest.mark.parametrize("bits", [1024, 2047, 4097])
-    def test_refuses_other_rsa_sizes(self, bits: int) -> None:
+    def test_generate_refuses_other_rsa_sizes(self, bits: int) -> None:
         with pytest.raises(ValueError, match="2048 to 4096"):
             DPoPKey.generate("PS256", rsa_bits=bits)
 
-    def test_makes_rsa_keys_of_2048_bits(self) -> None:
+    def test_generate_makes_rsa_keys_of_2048_bits(self) -> None:
         assert len(base64url.decode(DPoPKey.generate("RS256").public_jwk["n"])) * 8 == 2048
 
-    def test_refuses_a_key_of_another_algorithm(self) -> None:
+    def test_a_key_of_another_algorithm_is_refused(self) -> None:
         with pytest.raises(ValueError, match="another key type"):
             DPoPKey(RSA, algorithm="ES256")
         with pytest.raises(ValueError, match="another curve"):
@@ -208,27 +208,27 @@ class TestLoading:
             ("PS512", "RS256"),
         ],
     )
-    def test_without_a_name_takes_the_usual_algorithm(self, made: str, usual: str) -> None:
+    def test_without_a_name_the_usual_algorithm_is_used(self, made: str, usual: str) -> None:
         key = key_for(made)
         jwk = {name: value for name, value in key.private_jwk().items() if name != "alg"}
         assert DPoPKey.from_jwk(jwk).algorithm == usual
         assert DPoPKey.from_pem(key.to_pem()).algorithm == usual
         assert DPoPKey.from_jwk(jwk, algorithm=made).algorithm == made
 
-    def test_reads_the_older_pem_forms(self) -> None:
+    def test_the_older_pem_forms_are_read(self) -> None:
         key = DPoPKey.from_pem(pem(RSA, serialization.PrivateFormat.TraditionalOpenSSL), algorithm="PS256")
         assert key.jkt == DPoPKey(RSA, algorithm="RS256").jkt
 
     @pytest.mark.parametrize("made", ["ES256", "RS256", "EdDSA"])
-    def test_members_of_a_jwk_that_are_not_set(self, made: str) -> None:
-        # As .NET writes them.
+    def test_members_of_a_jwk_may_be_null(self, made: str) -> None:
+        # .NET writes them so.
         key = key_for(made)
         unset: dict[str, Any] = {"use": None, "key_ops": [], "oth": [], "x5c": [], "k": None, "kid": None}
         assert DPoPKey.from_jwk(key.private_jwk() | unset).jkt == key.jkt
         with pytest.raises(ValueError, match="no private part"):
             DPoPKey.from_jwk(key.private_jwk() | {"d": None})
 
-    def test_reads_an_rsa_jwk_without_its_primes(self) -> None:
+    def test_an_rsa_jwk_without_its_primes_is_read(self) -> None:
         jwk = key_for("RS256").private_jwk()
         short = {name: jwk[name] for name in ("kty", "n", "e", "d")}
         assert DPoPKey.from_jwk(short).jkt == key_for("RS256").jkt
@@ -253,30 +253,30 @@ class TestLoading:
             {"y": None},
         ],
     )
-    def test_refuses_a_wrong_jwk(self, change: dict[str, Any]) -> None:
+    def test_a_wrong_jwk_is_refused(self, change: dict[str, Any]) -> None:
         jwk = DPoPKey.generate().private_jwk() | change
         with pytest.raises(ValueError, match=r"JWK|key|algorithm"):
             DPoPKey.from_jwk(jwk)
 
     @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA", *POST_QUANTUM_ALGORITHMS])
     @pytest.mark.parametrize("value", [7, True, ["x"], {"x": 1}])
-    def test_refuses_a_private_part_that_is_no_string(self, algorithm: str, value: object) -> None:
+    def test_a_private_part_that_is_no_string_is_refused(self, algorithm: str, value: object) -> None:
         jwk = DPoPKey.generate(algorithm).private_jwk()
         name = "priv" if "priv" in jwk else "d"
-        with pytest.raises(ValueError, match=f"no private part: its member {name} is missing or no string"):
+        with pytest.raises(ValueError, match=f"its member {name} is missing or not a string"):
             DPoPKey.from_jwk(jwk | {name: value})
 
-    def test_refuses_a_public_jwk(self) -> None:
+    def test_a_public_jwk_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no private part"):
             DPoPKey.from_jwk(DPoPKey.generate().public_jwk)
 
     @pytest.mark.parametrize("algorithm", ["ES256", "ES512", "EdDSA"])
-    def test_refuses_halves_of_two_keys(self, algorithm: str) -> None:
+    def test_halves_of_two_keys_are_refused(self, algorithm: str) -> None:
         jwk = DPoPKey.generate(algorithm).private_jwk() | DPoPKey.generate(algorithm).public_jwk
         with pytest.raises(ValueError, match=r"can't be read|belong together"):
             DPoPKey.from_jwk(jwk)
 
-    def test_refuses_a_huge_rsa_jwk_before_it_costs_anything(self) -> None:
+    def test_a_huge_rsa_jwk_is_refused_before_it_costs_anything(self) -> None:
         huge = base64url.encode(b"\xff" * 2048)
         started = time.thread_time()
         with pytest.raises(ValueError, match="2048 to 4096 bits"):
@@ -296,25 +296,25 @@ class TestLoading:
         ],
         ids=["empty", "garbage", "DSA", "Ed448", "public"],
     )
-    def test_refuses_a_wrong_pem(self, data: bytes) -> None:
+    def test_a_wrong_pem_is_refused(self, data: bytes) -> None:
         with pytest.raises(
             ValueError, match=r"^the PEM private key can't be read: wrong format, type or password$"
         ):
             DPoPKey.from_pem(data)
 
-    def test_refuses_other_curves(self) -> None:
+    def test_other_curves_are_refused(self) -> None:
         with pytest.raises(ValueError, match="curve that DPoP does not use"):
             DPoPKey.from_pem(pem(ec.generate_private_key(ec.BrainpoolP256R1())))
         with pytest.raises(ValueError, match="P-256, P-384 or P-521"):
             DPoPKey.from_pem(pem(ec.generate_private_key(ec.SECP256K1())))
 
-    def test_refuses_a_wrong_password(self) -> None:
+    def test_a_wrong_password_is_refused(self) -> None:
         data = DPoPKey.generate().to_pem(password=b"right")
         for password in (b"wrong", None):
             with pytest.raises(ValueError, match="password"):
                 DPoPKey.from_pem(data, password=password)
 
-    def test_refuses_a_file_that_is_no_key(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_key_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "key"
         file.write_text("[]")
         with pytest.raises(ValueError, match="JSON"):
@@ -329,7 +329,7 @@ class TestSaving:
         DPoPKey.generate().save(tmp_path / name)
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
-    def test_does_not_overwrite_unless_told(self, tmp_path: Path) -> None:
+    def test_save_does_not_overwrite_by_default(self, tmp_path: Path) -> None:
         first, second = DPoPKey.generate(), DPoPKey.generate()
         file = tmp_path / "key.jwk"
         first.save(file)
@@ -342,26 +342,26 @@ class TestSaving:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [file]
 
-    def test_leaves_no_key_behind_where_it_fails(self, tmp_path: Path) -> None:
+    def test_save_leaves_no_key_behind_when_it_fails(self, tmp_path: Path) -> None:
         directory = tmp_path / "key.jwk"
         directory.mkdir()
         with pytest.raises(OSError, match="key.jwk"):
             DPoPKey.generate().save(directory, overwrite=True)
         assert list(tmp_path.iterdir()) == [directory]
 
-    def test_does_not_follow_a_link(self, tmp_path: Path) -> None:
+    def test_save_does_not_follow_a_link(self, tmp_path: Path) -> None:
         (tmp_path / "key.jwk").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(FileExistsError):
             DPoPKey.generate().save(tmp_path / "key.jwk")
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_encrypts_pem_with_a_password(self, tmp_path: Path) -> None:
+    def test_save_encrypts_pem_with_a_password(self, tmp_path: Path) -> None:
         key = DPoPKey.generate()
         key.save(tmp_path / "key.pem", password=b"secret")
         assert b"ENCRYPTED" in (tmp_path / "key.pem").read_bytes()
         assert DPoPKey.load(tmp_path / "key.pem", password=b"secret").jkt == key.jkt
 
-    def test_has_no_encrypted_jwk(self, tmp_path: Path) -> None:
+    def test_save_refuses_a_password_for_a_jwk(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"ends in \.pem"):
             DPoPKey.generate().save(tmp_path / "key.jwk", password=b"secret")
         assert list(tmp_path.iterdir()) == []
@@ -369,7 +369,7 @@ class TestSaving:
 
 class TestSecrecy:
     @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
-    def test_shows_algorithm_and_thumbprint_only(
+    def test_a_key_shows_algorithm_and_thumbprint_only(
         self, algorithm: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         key = key_for(algorithm)
@@ -378,10 +378,10 @@ class TestSecrecy:
             logging.getLogger("test").info("%s %r %s", key, key, [key])
         assert key.private_jwk()["d"] not in caplog.text
 
-    def test_is_not_pickled_or_copied_by_accident(self) -> None:
+    def test_a_key_can_not_be_pickled_or_copied(self) -> None:
         key = DPoPKey.generate()
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match="not pickled"):
+            with pytest.raises(TypeError, match="can't be pickled"):
                 attempt(key)
         assert not hasattr(key, "__dict__")
 

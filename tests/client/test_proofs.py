@@ -12,7 +12,7 @@ from dpop_middleware.client import proofs
 from dpop_middleware.client.proofs import OriginMemory, is_refused_for, one_nonce
 
 
-def test_each_origin_has_its_own_and_the_last_counts() -> None:
+def test_each_origin_has_its_own_nonce_and_the_last_counts() -> None:
     memory: OriginMemory[str] = OriginMemory()
     memory.remember("https://a", "1")
     memory.remember("https://b", "2")
@@ -20,7 +20,7 @@ def test_each_origin_has_its_own_and_the_last_counts() -> None:
     assert [memory.get(origin) for origin in ("https://a", "https://b", "https://c")] == ["3", "2", None]
 
 
-def test_forgets_the_origin_that_was_heard_of_longest_ago() -> None:
+def test_the_origin_with_the_oldest_nonce_is_forgotten() -> None:
     memory: OriginMemory[str] = OriginMemory(limit=2)
     for origin in ("a", "b", "a", "c"):
         memory.remember(origin, f"nonce of {origin}")
@@ -46,7 +46,7 @@ def test_forgets_the_origin_that_was_heard_of_longest_ago() -> None:
         (["x" * 2049], None),
     ],
 )
-def test_takes_exactly_one_well_formed_nonce(fields: list[str], nonce: str | None) -> None:
+def test_exactly_one_well_formed_nonce_is_accepted(fields: list[str], nonce: str | None) -> None:
     assert one_nonce(fields) == nonce
 
 
@@ -65,14 +65,14 @@ def test_takes_exactly_one_well_formed_nonce(fields: list[str], nonce: str | Non
         (['DPoP error="use_dpop_nonces"'], None, False),
         (['DPoP realm="a, b", error="use_dpop_nonce"'], None, True),
         (['Bearer error="use_dpop_nonce", DPoP'], None, False),
-        # A search that goes back for each of these takes minutes.
+        # A search that backtracks for each of these takes minutes.
         (["DPoP " * 200_000], None, False),
         (["DPoP " + "error=" * 200_000], None, False),
         ([], ["use_dpop_nonce"], False),
         ([], {"error": ["use_dpop_nonce"]}, False),
     ],
 )
-def test_knows_the_demand_of_both_kinds_of_server(
+def test_the_nonce_demand_of_both_kinds_of_server_is_recognised(
     challenges: list[str], body: object, demanded: bool
 ) -> None:
     assert is_refused_for("use_dpop_nonce", challenges, body) is demanded
@@ -86,7 +86,9 @@ def test_knows_the_demand_of_both_kinds_of_server(
         (['DPoP error="use_dpop_nonce"'], {"error": "use_dpop_nonce"}, False),
     ],
 )
-def test_tells_a_refused_proof_from_a_demand(challenges: list[str], body: object, refused: bool) -> None:
+def test_a_refused_proof_differs_from_a_nonce_demand(
+    challenges: list[str], body: object, refused: bool
+) -> None:
     assert is_refused_for("invalid_dpop_proof", challenges, body) is refused
 
 
@@ -119,5 +121,5 @@ def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("module", [httpx2, httpx])
-def test_a_request_tells_its_library(module: Any) -> None:
+def test_the_library_of_a_request_is_found(module: Any) -> None:
     assert proofs.library_of(module.Request("GET", "https://api.example.com/")) is module

@@ -63,7 +63,7 @@ def form(seen: Seen) -> dict[str, str]:
     ],
 )
 class TestEveryGrantAndClient:
-    async def test_asks_with_a_proof_for_the_token_endpoint(
+    async def test_a_token_request_has_a_proof_for_the_token_endpoint(
         self, kind: str, grant: Any, parameters: dict[str, str], answering: Answering
     ) -> None:
         with answering(granting(scope="notes:read", refresh_token="next")) as server:
@@ -89,7 +89,7 @@ class TestEveryGrantAndClient:
         assert (token.scope, token.refresh_token) == ("notes:read", "next")
         assert token.parameters["scope"] == "notes:read"
 
-    async def test_answers_a_nonce_challenge(
+    async def test_a_token_request_answers_a_nonce_challenge(
         self, kind: str, grant: Any, parameters: dict[str, str], answering: Answering
     ) -> None:
         def handler(seen: Seen) -> Answer:
@@ -121,7 +121,7 @@ def kind() -> str:
 
 
 class TestClientAuthentication:
-    async def test_basic_encodes_both_parts(self, kind: str, answering: Answering) -> None:
+    async def test_basic_authentication_encodes_both_parts(self, kind: str, answering: Answering) -> None:
         with answering(granting()) as server:
             async with caller(kind) as client:
                 await fetch(
@@ -131,7 +131,9 @@ class TestClientAuthentication:
         assert base64.b64decode(value.removeprefix("Basic ")) == b"a%3Ab+c:%C3%BC%2F%3F%2B"
         assert form(server.seen[0]) == {"grant_type": "client_credentials"}
 
-    async def test_post_puts_the_secret_into_the_form(self, kind: str, answering: Answering) -> None:
+    async def test_post_authentication_puts_the_secret_into_the_form(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(granting()) as server:
             async with caller(kind) as client:
                 await fetch(
@@ -144,7 +146,9 @@ class TestClientAuthentication:
         assert server.seen[0].all("authorization") == []
         assert form(server.seen[0])["client_secret"] == "secret"
 
-    async def test_other_ways_are_more_parameters(self, kind: str, answering: Answering) -> None:
+    async def test_other_kinds_of_authentication_use_parameters(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(granting()) as server:
             async with caller(kind) as client:
                 await fetch(
@@ -165,7 +169,7 @@ class TestAnswer:
             ({"token_type": "dpop", "unknown": [1]}, 300),
         ],
     )
-    async def test_is_read_as_servers_write_it(
+    async def test_an_answer_is_read_as_servers_write_it(
         self, changes: dict[str, Any], expires_in: float | None, kind: str, answering: Answering
     ) -> None:
         with answering(granting(**changes)) as server:
@@ -195,7 +199,7 @@ class TestAnswer:
             ({"refresh_token": 7}, "refresh_token is not a string"),
         ],
     )
-    async def test_that_is_no_dpop_token_is_an_error(
+    async def test_an_answer_without_a_dpop_token_is_an_error(
         self, changes: dict[str, Any], message: str, kind: str, answering: Answering
     ) -> None:
         with answering(granting(**changes)) as server:
@@ -224,7 +228,7 @@ class TestAnswer:
             (200, b"{" + b" " * 70_000 + b"}", None, "token_type is not DPoP"),
         ],
     )
-    async def test_that_refuses_is_an_error(
+    async def test_a_refusal_is_an_error(
         self, status: int, body: bytes, error: str | None, message: str, kind: str, answering: Answering
     ) -> None:
         with answering(lambda _: Answer(status, JSON | {"location": "/elsewhere"}, body)) as server:
@@ -234,7 +238,7 @@ class TestAnswer:
         assert (caught.value.status, caught.value.error) == (status, error)
         assert len(server.seen) == 1
 
-    async def test_its_repr_has_no_secrets(self, kind: str, answering: Answering) -> None:
+    async def test_the_repr_of_an_answer_has_no_secrets(self, kind: str, answering: Answering) -> None:
         with answering(granting(access_token="s3cret-1", refresh_token="s3cret-2")) as server:
             async with caller(kind) as client:
                 token = await fetch(client, server.origin, ClientCredentials())
@@ -260,7 +264,7 @@ async def test_an_auth_with_a_token_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-async def test_a_secret_does_not_travel_in_the_clear(kind: str) -> None:
+async def test_a_secret_is_not_sent_in_the_clear(kind: str) -> None:
     for url, base in (("http://auth.example.com/token", ""), ("/token", "http://auth.example.com")):
         async with caller(kind, base_url=base) as client:
             with pytest.raises(ConfigurationError, match=r"insecure_http_hosts=\('auth.example.com',\)"):

@@ -106,7 +106,7 @@ def asking(request: pytest.FixtureRequest) -> Asking:
     return sync if request.param == "sync" else asynchronous
 
 
-def test_a_token_serves_until_shortly_before_its_expiry(asking: Asking) -> None:
+def test_a_token_is_used_until_shortly_before_its_expiry(asking: Asking) -> None:
     server = Server()
     token = asking(server, ClientCredentials(), {"scopes": (s for s in ["a", "b"])})
     assert [token(), token()] == ["token-1"] * 2
@@ -117,7 +117,7 @@ def test_a_token_serves_until_shortly_before_its_expiry(asking: Asking) -> None:
     assert [asked["scope"] for asked in server.asked] == ["a b"] * 2
 
 
-def test_the_leeway_is_at_most_half_of_a_tokens_life(asking: Asking) -> None:
+def test_the_leeway_is_at_most_half_of_a_tokens_lifetime(asking: Asking) -> None:
     server = Server(expires_in=10)
     token = asking(server, ClientCredentials(), {"leeway": 60})
     assert token() == "token-1"
@@ -138,7 +138,7 @@ def test_a_refresh_token_is_sent_once(asking: Asking) -> None:
     assert [response.refresh_token for response in kept] == ["refresh 1", "refresh 2", "refresh 3"]
 
 
-def test_a_refresh_token_that_is_not_replaced_serves_again(asking: Asking) -> None:
+def test_a_refresh_token_that_is_not_replaced_is_used_again(asking: Asking) -> None:
     server = Server()
     token = asking(server, RefreshToken(refresh_token="kept"), {})
     for _ in range(2):
@@ -157,7 +157,7 @@ def test_a_code_is_used_once(asking: Asking) -> None:
     assert (caught.value.status, len(server.asked)) == (0, 1)
 
 
-def test_client_credentials_follow_a_dead_refresh_token(asking: Asking) -> None:
+def test_client_credentials_are_used_after_a_refused_refresh_token(asking: Asking) -> None:
     server = Server(refresh=True)
     token = asking(server, ClientCredentials(), {})
     token()
@@ -168,7 +168,7 @@ def test_client_credentials_follow_a_dead_refresh_token(asking: Asking) -> None:
 
 
 @pytest.mark.parametrize("error", ["invalid_grant", "temporarily_unavailable"])
-def test_another_refusal_is_the_callers_and_the_next_call_tries_again(asking: Asking, error: str) -> None:
+def test_the_caller_gets_another_refusal_and_the_next_call_tries_again(asking: Asking, error: str) -> None:
     server = Server(refresh=True)
     token = asking(server, CODE, {})
     token()
@@ -246,7 +246,7 @@ def test_a_token_that_was_discarded_serves_no_more_where_the_server_is_down() ->
         source.token()
 
 
-def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:
+def test_a_token_of_unknown_lifetime_is_used_until_it_is_discarded() -> None:
     server = Server(expires_in=None)
     source = server.source()
     assert source.token() == "token-1"
@@ -259,12 +259,12 @@ def test_a_token_of_unknown_life_is_used_until_it_is_discarded() -> None:
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
-def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
+def test_of_threads_that_call_at_once_one_sends_the_request(error: str | None) -> None:
     server = Server()
     came: set[int] = set()
 
     def clock() -> float:
-        # Whoever comes looks whether the old token still serves; the answer waits until all have looked.
+        # Each caller checks whether the old token is still valid; the answer waits until all have checked.
         came.add(threading.get_ident())
         if len(came) == 5:
             server.may_answer.set()
@@ -292,7 +292,7 @@ def test_of_threads_that_come_at_once_one_asks(error: str | None) -> None:
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
-async def test_of_tasks_that_come_at_once_one_asks(error: str | None) -> None:
+async def test_of_tasks_that_call_at_once_one_sends_the_request(error: str | None) -> None:
     server = Server()
     server.error = error
     source = server.source_async()
@@ -302,7 +302,7 @@ async def test_of_tasks_that_come_at_once_one_asks(error: str | None) -> None:
 
 
 @pytest.mark.parametrize("error", [None, "temporarily_unavailable"])
-async def test_a_caller_that_is_cancelled_loses_nobodys_token(error: str | None) -> None:
+async def test_a_cancelled_caller_does_not_affect_the_others(error: str | None) -> None:
     server = Server(refresh=True)
     server.error = error
     server.may_answer.clear()
@@ -324,7 +324,7 @@ async def test_a_caller_that_is_cancelled_loses_nobodys_token(error: str | None)
         assert await source.token_async() == "token-2"
 
 
-async def test_it_is_the_token_of_dpop_auth() -> None:
+async def test_dpop_auth_uses_the_source_as_its_token() -> None:
     server = Server()
     seen: list[str] = []
 
@@ -341,7 +341,7 @@ async def test_it_is_the_token_of_dpop_auth() -> None:
     assert seen == ["DPoP token-1", "DPoP token-2"]
 
 
-def test_its_options_are_checked_and_its_repr_has_no_token() -> None:
+def test_the_options_are_checked_and_the_repr_has_no_token() -> None:
     server = Server(refresh=True)
     with pytest.raises(ConfigurationError, match="leeway takes"):
         server.source(leeway=-1)

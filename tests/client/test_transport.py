@@ -36,7 +36,7 @@ def ok(seen: Seen) -> Answer:
 
 
 def over(handler: Handler, *, headers: Iterable[tuple[str, str]] = ()) -> Any:
-    """Return a transport of no network for `kind`'s library, which answers as `handler` says."""
+    """Return a transport without a network for `kind`'s library, which answers as `handler` says."""
 
     class Over:
         def __init__(self, kind: str) -> None:
@@ -56,7 +56,7 @@ def over(handler: Handler, *, headers: Iterable[tuple[str, str]] = ()) -> Any:
 
 
 class TestResourceRequests:
-    async def test_a_bearer_token_goes_as_dpop_with_a_fresh_proof(
+    async def test_a_bearer_token_is_sent_as_dpop_with_a_fresh_proof(
         self, kind: str, answering: Answering
     ) -> None:
         transport = DPoPTransport(KEY, clock=lambda: 1700000000.7)
@@ -72,12 +72,12 @@ class TestResourceRequests:
         assert (server.seen[2].proof["htm"], server.seen[2].body) == ("POST", b"body")
         assert {seen.proof["iat"] for seen in server.seen} == {1700000000}
         assert all("ath" in seen.proof for seen in server.seen)
-        # What the client sees of its own request is what it made: nothing for a redirect to take along.
+        # The client's own request is unchanged, so that it has nothing to copy into a redirect.
         assert answer.request.headers["Authorization"] == "Bearer token"
         assert "DPoP" not in answer.request.headers
 
     @pytest.mark.parametrize("value", ["bearer token", "DPOP token", "Bearer  token"])
-    async def test_the_scheme_is_in_any_case(self, kind: str, answering: Answering, value: str) -> None:
+    async def test_the_scheme_may_be_in_any_case(self, kind: str, answering: Answering, value: str) -> None:
         with answering(ok) as server:
             async with caller(kind, transport=DPoPTransport(KEY)) as client:
                 await client.request("GET", server.origin, headers={"Authorization": value})
@@ -87,7 +87,7 @@ class TestResourceRequests:
     @pytest.mark.parametrize(
         "value", ["Basic eDp5", "Bearer", "Bearer a b", "Bearer \u00e4", "BearerX token"]
     )
-    async def test_what_is_no_access_token_gets_no_proof(
+    async def test_a_request_without_access_token_gets_no_proof(
         self, kind: str, answering: Answering, value: str
     ) -> None:
         with answering(ok) as server:
@@ -98,7 +98,7 @@ class TestResourceRequests:
         assert [seen.all("dpop") for seen in server.seen] == [[], []]
         assert server.seen[1].bare
 
-    async def test_a_request_with_a_proof_of_its_own_is_left_alone(
+    async def test_a_request_with_a_proof_of_its_own_is_sent_unchanged(
         self, kind: str, answering: Answering
     ) -> None:
         with answering(issuing()) as server:
@@ -119,7 +119,7 @@ class TestResourceRequests:
         assert [seen.proof.get("nonce") for seen in server.seen] == [None, "n-1", "n-1"]
         assert [seen.body for seen in server.seen] == [b"body", b"body", b""]
 
-    async def test_a_server_that_is_never_content_is_asked_twice(
+    async def test_a_server_that_always_demands_a_nonce_gets_two_requests(
         self, kind: str, answering: Answering
     ) -> None:
         def handler(seen: Seen) -> Answer:
@@ -166,7 +166,7 @@ class TestResourceRequests:
 
 
 class TestOrigins:
-    async def test_a_token_goes_to_no_other_origin(self, kind: str, answering: Answering) -> None:
+    async def test_a_token_is_sent_to_no_other_origin(self, kind: str, answering: Answering) -> None:
         with answering(ok) as server, answering(demanding("stranger's")) as stranger:
             async with caller(kind, transport=DPoPTransport(KEY)) as client:
                 await client.request("GET", server.origin, headers=BEARER)
@@ -179,7 +179,7 @@ class TestOrigins:
         assert stranger.seen[-1].all("authorization") == ["Basic eDp5"]
         assert "nonce" not in server.seen[-1].proof
 
-    async def test_of_two_authorization_fields_none_goes_to_another_origin(
+    async def test_neither_of_two_authorization_fields_is_sent_to_another_origin(
         self, kind: str, answering: Answering
     ) -> None:
         fields = [("Authorization", "Basic eDp5"), ("Authorization", "Bearer token")]
@@ -190,9 +190,7 @@ class TestOrigins:
         assert stranger.seen[0].bare
         assert server.seen[0].all("dpop") == []
 
-    async def test_a_redirect_to_another_origin_takes_no_token_along(
-        self, kind: str, answering: Answering
-    ) -> None:
+    async def test_a_redirect_to_another_origin_gets_no_token(self, kind: str, answering: Answering) -> None:
         away = [""]
         with (
             answering(ok) as stranger,
@@ -200,13 +198,15 @@ class TestOrigins:
         ):
             away[0] = stranger.origin
             transport = DPoPTransport(KEY)
-            # A default header goes with every request of the client, to strangers too.
+            # A default header is sent with every request of the client, to other origins too.
             async with caller(kind, transport=transport, follow_redirects=True, headers=BEARER) as client:
                 await client.request("POST", server.origin, content=b"body")
                 await client.request("GET", stranger.origin)
         assert [seen.bare for seen in stranger.seen] == [True, True]
 
-    async def test_a_redirect_at_home_gets_a_fresh_proof(self, kind: str, answering: Answering) -> None:
+    async def test_a_redirect_within_the_origin_gets_a_fresh_proof(
+        self, kind: str, answering: Answering
+    ) -> None:
         def handler(seen: Seen) -> Answer:
             return Answer(307, {"location": "/b"}) if seen.path == "/a" else Answer(200, {}, seen.body)
 
@@ -266,14 +266,14 @@ class TestClock:
         )
         return wrapped, answers.seen
 
-    async def test_is_learned_from_a_refusal_once(self, kind: str) -> None:
+    async def test_the_clock_is_learned_from_a_refusal_once(self, kind: str) -> None:
         transport, seen = self.transport(kind, self.late(1700000200))
         async with caller(kind, transport=transport, headers=BEARER) as client:
             for _ in range(2):
                 assert (await client.request("GET", "https://api.example.com/")).status_code == 200
         assert [one.proof["iat"] for one in seen] == [1700000000, 1700000200, 1700000200]
 
-    async def test_is_learned_from_a_token_endpoint(self, kind: str) -> None:
+    async def test_the_clock_is_learned_from_a_token_endpoint(self, kind: str) -> None:
         def handler(seen: Seen) -> Answer:
             if seen.proof["iat"] == 1700000200:
                 return issuing()(seen)
@@ -285,7 +285,7 @@ class TestClock:
             answer = await client.request("POST", "https://as.example.com/", data=GRANT)
         assert (answer.status_code, len(seen)) == (200, 2)
 
-    async def test_is_learned_before_a_nonce_is_demanded(self, kind: str) -> None:
+    async def test_the_clock_is_learned_before_a_nonce_is_demanded(self, kind: str) -> None:
         def handler(seen: Seen) -> Answer:
             refused = self.late(1700000200)(seen)
             return demanding("n")(seen) if refused.status == 200 else refused
@@ -300,46 +300,46 @@ class TestClock:
         [
             None,
             "yesterday",
-            "Tue, 14 Nov 2023 22:13:21 GMT",  # one second: what a second's grain explains
+            "Tue, 14 Nov 2023 22:13:21 GMT",  # one second: explained by the resolution of a second
             "Tue, 14 Nov 2023 22:18:21 GMT",  # five minutes and one second
             "Tue, 14 Nov 99999 22:18:21 GMT",
             "Tue, 14 Nov 2023 22:08:19 GMT",
         ],
     )
-    async def test_is_not_learned_from_such_a_date(self, kind: str, date: str | None) -> None:
+    async def test_the_clock_is_not_learned_from_a_wrong_date(self, kind: str, date: str | None) -> None:
         transport, seen = self.transport(kind, self.late(0, date))
         async with caller(kind, transport=transport, headers=BEARER) as client:
             for _ in range(2):
                 assert (await client.request("GET", "https://api.example.com/")).status_code == 401
         assert [one.proof["iat"] for one in seen] == [1700000000] * 2
 
-    async def test_is_not_learned_over_plain_http(self, kind: str) -> None:
+    async def test_the_clock_is_not_learned_over_plain_http(self, kind: str) -> None:
         transport, seen = self.transport(kind, self.late(1700000200))
         async with caller(kind, transport=transport, headers=BEARER) as client:
             assert (await client.request("GET", "http://localhost/")).status_code == 401
         assert len(seen) == 1
 
-    async def test_is_not_learned_unless_asked_for(self, kind: str) -> None:
+    async def test_the_clock_is_not_learned_by_default(self, kind: str) -> None:
         transport, seen = self.transport(kind, self.late(1700000200), correct_clock=False)
         async with caller(kind, transport=transport, headers=BEARER) as client:
             assert (await client.request("GET", "https://api.example.com/")).status_code == 401
         assert len(seen) == 1
 
-    async def test_is_not_learned_from_another_refusal(self, kind: str) -> None:
+    async def test_the_clock_is_not_learned_from_another_refusal(self, kind: str) -> None:
         headers = {"www-authenticate": 'DPoP error="invalid_token"', "date": "Tue, 14 Nov 2023 22:16:40 GMT"}
         transport, seen = self.transport(kind, lambda _: Answer(401, headers))
         async with caller(kind, transport=transport, headers=BEARER) as client:
             assert (await client.request("GET", "https://api.example.com/")).status_code == 401
         assert len(seen) == 1
 
-    async def test_is_learned_by_dpop_auth_too(self, kind: str) -> None:
+    async def test_the_clock_is_learned_by_dpop_auth_too(self, kind: str) -> None:
         answers = over(self.late(1700000200))(kind)
         auth = DPoPAuth(KEY, "token", clock=lambda: 1700000000.0, correct_clock=True)
         async with caller(kind, transport=answers.transport, auth=auth) as client:
             assert (await client.request("GET", "https://api.example.com/")).status_code == 200
         assert len(answers.seen) == 2
 
-    async def test_of_another_origin_counts_for_nothing(self, kind: str) -> None:
+    async def test_the_clock_of_another_origin_is_ignored(self, kind: str) -> None:
         transport, seen = self.transport(kind, self.late(1700000200))
         async with caller(kind, transport=transport, headers=BEARER) as client:
             await client.request("GET", "https://api.example.com/", headers={"Authorization": "Bearer t"})
@@ -373,7 +373,7 @@ async def test_a_failure_to_read_closes_the_answer(kind: str) -> None:
     assert closed
 
 
-async def test_is_closed_with_its_client(kind: str) -> None:
+async def test_the_transport_is_closed_with_its_client(kind: str) -> None:
     module: Any = httpx2 if kind.startswith("httpx2") else httpx
     closed: list[bool] = []
 
@@ -389,4 +389,4 @@ async def test_is_closed_with_its_client(kind: str) -> None:
         await client.request("GET", "https://api.example.com/", headers=BEARER)
     assert closed == [True]
     async with caller(kind, transport=DPoPTransport(KEY)):
-        pass  # one that was never used has nothing to close
+        pass  # a client that was never used has nothing to close

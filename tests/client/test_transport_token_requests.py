@@ -1,4 +1,4 @@
-"""Token requests below clients of httpx2 and httpx: which these are, and what a client gets of the answer."""
+"""Token requests below clients of httpx2 and httpx: their recognition, and the answer for the client."""
 
 import asyncio
 import base64
@@ -30,7 +30,9 @@ pytestmark = pytest.mark.parametrize("kind", CLIENTS)
 
 
 class TestTokenRequests:
-    async def test_has_a_proof_and_its_answer_is_translated(self, kind: str, answering: Answering) -> None:
+    async def test_a_token_request_has_a_proof_and_its_answer_is_translated(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(issuing("dpop")) as server:
             async with caller(kind, transport=DPoPTransport(KEY)) as client:
                 answer = await client.request("POST", f"{server.origin}/token", data=GRANT, auth=("x", "y"))
@@ -41,20 +43,22 @@ class TestTokenRequests:
         assert "ath" not in seen.proof
         assert seen.proof["htu"] == f"{server.origin}/token"
 
-    def test_is_translated_or_not(self, kind: str) -> None:
+    def test_translate_token_type_takes_true_or_false(self, kind: str) -> None:
         for option in ("translate_token_type", "correct_clock"):
             wrong: dict[str, Any] = {option: 1}
             with pytest.raises(ConfigurationError, match=f"^{option} takes True or False, not 1$"):
                 DPoPTransport(KEY, **wrong)
 
-    async def test_may_be_left_untranslated(self, kind: str, answering: Answering) -> None:
+    async def test_an_answer_may_be_left_untranslated(self, kind: str, answering: Answering) -> None:
         with answering(issuing()) as server:
             transport = DPoPTransport(KEY, translate_token_type=False)
             async with caller(kind, transport=transport) as client:
                 answer = await client.request("POST", server.origin, data=GRANT)
         assert answer.json()["token_type"] == "DPoP"
 
-    async def test_takes_no_access_token_along(self, kind: str, answering: Answering) -> None:
+    async def test_a_token_request_is_sent_without_access_token(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(issuing()) as server:
             async with caller(kind, transport=DPoPTransport(KEY), headers=BEARER) as client:
                 await client.request("GET", server.origin)
@@ -62,7 +66,9 @@ class TestTokenRequests:
         assert server.seen[1].all("authorization") == []
         assert "ath" not in server.seen[1].proof
 
-    async def test_nonces_of_endpoint_and_api_are_kept_apart(self, kind: str, answering: Answering) -> None:
+    async def test_nonces_of_endpoint_and_api_are_remembered_separately(
+        self, kind: str, answering: Answering
+    ) -> None:
         def handler(seen: Seen) -> Answer:
             return (issuing(nonce="as") if seen.path == "/token" else demanding("rs"))(seen)
 
@@ -74,7 +80,9 @@ class TestTokenRequests:
                     assert (await client.request("GET", server.origin, headers=BEARER)).status_code == 200
         assert [seen.proof.get("nonce") for seen in server.seen] == [None, "as", None, "rs", "as", "rs"]
 
-    async def test_two_at_once_have_a_proof_each(self, kind: str, answering: Answering) -> None:
+    async def test_two_token_requests_at_once_have_a_proof_each(
+        self, kind: str, answering: Answering
+    ) -> None:
         with answering(issuing(nonce="n")) as server:
             async with caller(kind, transport=DPoPTransport(KEY)) as client:
                 answers = await asyncio.gather(
@@ -109,7 +117,7 @@ class TestTokenRequests:
             (500, b'{"access_token": "t", "token_type": "Bearer"}'),
         ],
     )
-    async def test_any_other_answer_is_left_as_it_is(
+    async def test_any_other_answer_is_unchanged(
         self, kind: str, answering: Answering, status: int, body: bytes
     ) -> None:
         with answering(lambda _: Answer(status, JSON, body)) as server:
@@ -125,7 +133,9 @@ class TestTokenRequests:
         assert (answer.json()["token_type"], answer.headers["x"]) == ("Bearer", "y")
         assert (answer.status_code, answer.request.method) == (201, "POST")
 
-    async def test_only_a_form_with_a_grant_is_one(self, kind: str, answering: Answering) -> None:
+    async def test_only_a_form_with_a_grant_type_is_a_token_request(
+        self, kind: str, answering: Answering
+    ) -> None:
         other: list[tuple[str, dict[str, Any]]] = [
             ("PUT", {"data": GRANT}),
             ("POST", {"json": GRANT}),
@@ -156,7 +166,7 @@ class TestTokenRequests:
         assert types == ["Bearer", "DPoP", "DPoP"]
         assert [seen.bare for seen in server.seen] == [False, True, True]
 
-    async def test_another_address_than_an_http_url_is_the_clients_to_refuse(self, kind: str) -> None:
+    async def test_a_url_that_is_not_http_is_left_to_the_client_to_refuse(self, kind: str) -> None:
         transport = DPoPTransport(
             KEY, origin="https://api.example.com", token_endpoint="https://as.example.com/token"
         )
@@ -179,7 +189,7 @@ class TestTokenRequests:
                         assert caught.value.status == status
             assert stranger.seen == []
 
-    async def test_a_redirect_at_home_is_followed(self, kind: str, answering: Answering) -> None:
+    async def test_a_redirect_within_the_origin_is_followed(self, kind: str, answering: Answering) -> None:
         def handler(seen: Seen) -> Answer:
             return issuing()(seen) if seen.path == "/new" else Answer(307, {"location": "/new"})
 
@@ -189,7 +199,7 @@ class TestTokenRequests:
         assert answer.json()["token_type"] == "Bearer"
         assert server.seen[1].proof["htu"] == f"{server.origin}/new"
 
-    async def test_where_endpoints_are_named_a_redirect_leads_to_one_of_them_only(
+    async def test_where_endpoints_are_named_a_redirect_may_lead_only_to_them(
         self, kind: str, answering: Answering
     ) -> None:
         def handler(seen: Seen) -> Answer:

@@ -1,4 +1,4 @@
-"""What becomes of a URL; `htu` is looked at through whole proofs in test_key.py."""
+"""Origins and percent-encoding of URLs; test_key.py tests `htu` with whole proofs."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_an_origin_has_one_form(url: str, origin: str) -> None:
 @pytest.mark.parametrize(
     "url", ["api.example.com", "file:///etc", "https://", "https://h ost/", "https://a@b@c"]
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_a_value_that_is_no_url_is_refused(url: str) -> None:
     for function in (origin_of, target_of):
         with pytest.raises(ValueError, match="absolute"):
             function(url)
@@ -41,5 +41,5 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         ("/a'(b)", "/a'(b)"),
     ],
 )
-def test_what_a_path_can_not_have_is_percent_encoded_in_what_is_signed(path: str, signed: str) -> None:
+def test_characters_that_a_path_can_not_contain_are_signed_percent_encoded(path: str, signed: str) -> None:
     assert target_of(f"https://api.example.com{path}?q=|#f") == f"https://api.example.com{signed}"

@@ -1,4 +1,4 @@
-"""An authorization server that others wrote: its JWTs and its opaque tokens, with nonces on both sides."""
+"""An independent authorization server: its JWTs and its opaque tokens, with nonces on both sides."""
 
 import asyncio
 from collections.abc import Generator
@@ -46,7 +46,7 @@ def provider(pytestconfig: pytest.Config) -> Generator[OIDCProvider]:
 
 
 def protected(provider: OIDCProvider, **options: Any) -> ResourceServer:
-    """An API that knows the provider's URL, and for its opaque tokens who it is itself."""
+    """An API that knows the provider's URL, and has credentials of its own for opaque tokens."""
     usual: dict[str, Any] = {
         "issuer": provider.issuer,
         "audience": RESOURCE,
@@ -126,7 +126,7 @@ async def test_with_nothing_but_its_url_its_jwts_are_accepted(provider: OIDCProv
         assert (await get(api, token, key)).status_code == 200
 
 
-async def test_its_signed_answers_to_a_client_with_a_key(provider: OIDCProvider) -> None:
+async def test_its_signed_answers_are_accepted_with_a_client_key(provider: OIDCProvider) -> None:
     key = DPoPKey.generate()
     us = PrivateKeyJWT(client_id="signing-api", key=provider.api_key)
     token = await machine_token(provider, key, OPAQUE)

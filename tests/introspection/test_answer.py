@@ -1,6 +1,6 @@
-"""What an answer of the introspection endpoint must say of a token (RFC 7662 section 2.2), and signed ones.
+"""Answers of the introspection endpoint about a token (RFC 7662 section 2.2), and signed answers.
 
-Nobody between us and the endpoint can alter an answer that the issuer signs (RFC 9701).
+Nobody between the server and the endpoint can alter an answer that the issuer signs (RFC 9701).
 """
 
 import time
@@ -21,7 +21,9 @@ US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_a_token_that_is_not_active(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_a_token_that_is_not_active_is_refused(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
     opaque = verifier()
     for _ in range(3):
         error = await refusal(opaque, "made-up")
@@ -54,7 +56,7 @@ async def test_a_token_that_is_not_active(issuer: IssuerOfOpaqueTokens, verifier
         ({"cnf": None}, Check.BINDING),
     ],
 )
-async def test_an_active_token_that_is_not_for_us_is_refused(
+async def test_an_active_token_that_is_not_for_this_server_is_refused(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, claims: dict[str, Any], check: Check
 ) -> None:
     opaque, token = verifier(), issuer.issue(JKT, **claims)
@@ -75,7 +77,7 @@ async def test_an_audience_may_be_missing_where_that_is_named(
     assert (await refusal(opaque, issuer.issue(JKT, aud="https://other.example"))).check is Check.TOKEN_AUD
 
 
-async def test_what_an_issuer_leaves_out_can_be_named(
+async def test_required_claims_may_leave_out_what_an_issuer_leaves_out(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque = verifier(required_claims=())
@@ -173,7 +175,7 @@ def signs(
     issuer.behaves = behave
 
 
-async def test_a_signed_answer(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_a_signed_answer_is_accepted(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     signs(issuer)
     opaque, token = verifier(signed_answers=True), issuer.issue(JKT)
     assert (await opaque.verify(token)).jkt == JKT
@@ -231,23 +233,23 @@ STRANGER = DPoPKey.generate()
         ({"aud": "https://other.example"}, "somebody else"),
         ({"aud": None}, "somebody else"),
         ({"aud": [7]}, "somebody else"),
-        ({"iat": None}, "not of this minute"),
-        ({"iat": NOW - 3600}, "not of this minute"),
-        ({"iat": NOW + 3600}, "not of this minute"),
-        ({"iat": True}, "not of this minute"),
+        ({"iat": None}, "not from the last minute"),
+        ({"iat": NOW - 3600}, "not from the last minute"),
+        ({"iat": NOW + 3600}, "not from the last minute"),
+        ({"iat": True}, "not from the last minute"),
         ({"token_introspection": None}, "no token_introspection"),
         ({"token_introspection": "x"}, "no token_introspection"),
         ({"token_introspection": {}}, "doesn't say"),
     ],
 )
-async def test_what_the_issuer_did_not_sign_for_us_now_is_no_answer(
+async def test_an_answer_that_the_issuer_did_not_sign_for_this_server_now_is_refused(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, how: dict[str, Any], reason: str
 ) -> None:
     signs(issuer, **how)
     assert reason in await unknown(verifier(signed_answers=True), issuer.issue(JKT))
 
 
-async def test_an_unsigned_answer_is_none(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_an_unsigned_answer_is_refused(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     assert "media type" in await unknown(verifier(signed_answers=True), issuer.issue(JKT))
 
     async def behave(question: Question) -> Response:
@@ -257,7 +259,7 @@ async def test_an_unsigned_answer_is_none(issuer: IssuerOfOpaqueTokens, verifier
     assert "not a signed JWT" in await unknown(verifier(signed_answers=True), issuer.issue(JKT))
 
 
-async def test_a_key_that_is_new(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_a_new_key_of_the_issuer_is_found(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     signs(issuer)
     opaque = verifier(signed_answers=True)
     await opaque.verify(issuer.issue(JKT))
@@ -266,7 +268,9 @@ async def test_a_key_that_is_new(issuer: IssuerOfOpaqueTokens, verifier: Verifie
     assert (await opaque.verify(issuer.issue(JKT))).jkt == JKT
 
 
-async def test_without_keys_nothing_is_known(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_without_the_issuers_keys_the_answer_is_503(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
     signs(issuer)
     opaque = verifier(signed_answers=True, jwks=f"{issuer.origin}/none")
     assert "keys" in await unknown(opaque, issuer.issue(JKT))
@@ -275,7 +279,7 @@ async def test_without_keys_nothing_is_known(issuer: IssuerOfOpaqueTokens, verif
     assert health.error is not None
 
 
-async def test_with_a_token_of_our_own_only_the_api_is_a_name_of_ours(
+async def test_with_a_bound_token_a_signed_answer_may_name_the_api(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     signs(issuer, aud=API)

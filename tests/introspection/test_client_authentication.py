@@ -1,4 +1,4 @@
-"""The endpoint learns who asks, and nobody else learns the secret."""
+"""The client is authenticated to the endpoint, and the secret appears nowhere else."""
 
 import base64
 import time
@@ -35,7 +35,9 @@ JKT = KEY.jkt
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_a_secret_in_the_authorization_field(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_a_secret_is_sent_in_the_authorization_field(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
     us = ClientSecretBasic(client_id="our api", client_secret="s3cret:/+ü")
     await verifier(client_authentication=us).verify(issuer.issue(JKT))
     scheme, _, encoded = issuer.asked[0].headers["authorization"].partition(" ")
@@ -44,7 +46,7 @@ async def test_a_secret_in_the_authorization_field(issuer: IssuerOfOpaqueTokens,
     assert "client_id" not in issuer.asked[0].form
 
 
-async def test_a_secret_in_the_form(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_a_secret_is_sent_in_the_form(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     us = ClientSecretPost(client_id="our api", client_secret="s3cret:/+ü")
     await verifier(client_authentication=us).verify(issuer.issue(JKT))
     question = issuer.asked[0]
@@ -53,7 +55,7 @@ async def test_a_secret_in_the_form(issuer: IssuerOfOpaqueTokens, verifier: Veri
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "PS256"])
-async def test_a_jwt_that_our_key_signs(
+async def test_a_jwt_is_signed_by_the_client_key(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, algorithm: str
 ) -> None:
     key = DPoPKey.generate(algorithm)
@@ -77,9 +79,7 @@ async def test_a_jwt_that_our_key_signs(
     assert len(identifiers) == 2
 
 
-async def test_an_audience_for_issuers_that_want_another(
-    issuer: IssuerOfOpaqueTokens, verifier: Verifier
-) -> None:
+async def test_the_audience_of_the_jwt_can_be_set(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     us = PrivateKeyJWT(client_id="our api", key=KEY, audience=issuer.endpoint)
     await verifier(client_authentication=us).verify(issuer.issue(JKT))
     assertion = issuer.asked[0].form["client_assertion"]
@@ -87,10 +87,10 @@ async def test_an_audience_for_issuers_that_want_another(
     assert jwt.decode(assertion, options={"verify_signature": False})["aud"] == issuer.endpoint
 
 
-async def test_a_bound_token_with_a_proof_and_the_endpoints_nonce(
+async def test_a_bound_token_is_sent_with_a_proof_and_the_endpoints_nonce(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
-    """The endpoint is protected by our own server, which demands nonces."""
+    """The endpoint is protected by a ResourceServer that demands nonces."""
     tokens = TestIssuer("https://auth.example.test", audience=issuer.origin)
     guard = ResourceServer(
         verifier=JWTAccessTokenVerifier(
@@ -138,7 +138,7 @@ async def test_a_bound_token_with_a_proof_and_the_endpoints_nonce(
     assert "the status is 401" in str(caught.value.actual)
 
 
-async def test_a_token_source_that_fails_tells_no_token(
+async def test_a_token_source_that_fails_reveals_no_token(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     def token() -> str:
@@ -179,13 +179,13 @@ def test_no_secret_is_shown(us: Any) -> None:
         (lambda: BoundToken(key=None, token="x"), "key takes a DPoPKey"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     ],
 )
-def test_what_can_not_authenticate_is_refused_at_the_start(make: Callable[[], Any], says: str) -> None:
+def test_unusable_credentials_are_refused_at_the_start(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         make()
     assert "hidden" not in str(caught.value)
 
 
-async def test_what_can_not_be_sent_is_not_quoted(
+async def test_a_credential_that_can_not_be_sent_is_not_quoted(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     opaque = verifier(client_authentication=BoundToken(key=KEY, token=lambda: "hidden\n"))

@@ -1,4 +1,4 @@
-"""The introspection endpoint: where it is, and what it says that is no answer (RFC 7662 section 2)."""
+"""The introspection endpoint: its discovery, and replies that are no answer (RFC 7662 section 2)."""
 
 import asyncio
 import time
@@ -179,7 +179,7 @@ def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[
         (answers(503), "the status is 503"),
     ],
 )
-async def test_what_is_no_answer_makes_503(
+async def test_an_unusable_answer_is_503(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, behaves: Any, reason: str
 ) -> None:
     issuer.behaves = behaves

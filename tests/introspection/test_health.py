@@ -17,7 +17,7 @@ JKT = DPoPKey.generate().jkt
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_an_endpoint_that_answers_is_well(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_an_endpoint_that_answers_is_healthy(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     opaque = verifier(endpoint=None)
     for _ in range(2):
         health = await opaque.health()
@@ -29,7 +29,9 @@ async def test_an_endpoint_that_answers_is_well(issuer: IssuerOfOpaqueTokens, ve
     assert issuer.says(issuer.asked[0].form["token"]) == {"active": False}
 
 
-async def test_traffic_makes_a_question_needless(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_recent_traffic_replaces_the_question_of_a_probe(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
     opaque = verifier()
     await opaque.verify(issuer.issue(JKT))
     assert (await opaque.health()).ok
@@ -44,7 +46,7 @@ async def test_traffic_makes_a_question_needless(issuer: IssuerOfOpaqueTokens, v
         (200, {"active": "no"}, "doesn't say"),
     ],
 )
-async def test_an_endpoint_that_can_not_be_used_is_not_well(
+async def test_an_endpoint_that_can_not_be_used_is_unhealthy(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, status: int, body: dict[str, Any], error: str
 ) -> None:
     async def behave(_question: Question) -> Response:
@@ -63,7 +65,7 @@ async def test_an_endpoint_that_can_not_be_used_is_not_well(
 
 
 @pytest.mark.parametrize(("status", "well"), [(400, True), (422, True), (500, False), (404, False)])
-async def test_an_endpoint_that_takes_a_made_up_token_for_malformed_may_be_well(
+async def test_an_endpoint_that_calls_a_made_up_token_malformed_may_be_healthy(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, status: int, well: bool
 ) -> None:
     async def behave(_question: Question) -> Response:
@@ -76,7 +78,9 @@ async def test_an_endpoint_that_takes_a_made_up_token_for_malformed_may_be_well(
     assert health.age is None
 
 
-async def test_it_recovers(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_the_endpoint_is_healthy_again_after_a_failure(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
     opaque = verifier()
     await opaque.verify(issuer.issue(JKT))
 
@@ -106,7 +110,7 @@ async def test_the_servers_health_covers_the_endpoint(
     assert "ConnectError" in str(health.issuer_keys.error)
 
 
-async def test_opening_finds_the_endpoint_and_waits_for_nobody(
+async def test_opening_finds_the_endpoint_without_waiting(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     opaque = verifier(endpoint=None, signed_answers=True)
@@ -118,10 +122,10 @@ async def test_opening_finds_the_endpoint_and_waits_for_nobody(
 
 
 @pytest.mark.parametrize(("issuer_of", "says"), [("/jwks", "status is 404"), ("/text", "not a JSON object")])
-async def test_an_issuer_without_metadata_is_not_well(
+async def test_an_issuer_without_metadata_is_unhealthy(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, issuer_of: str, says: str
 ) -> None:
-    """Neither of the two documents is there, or what is there is none."""
+    """Neither of the two documents exists, or neither is a JSON object."""
     health = await verifier(endpoint=None, issuer=issuer.origin + issuer_of).health()
     assert says in str(health.error)
 
@@ -134,7 +138,7 @@ async def test_an_issuer_without_metadata_is_not_well(
         ({"introspection_endpoint": "http://auth.example.com/introspect"}, "must be an https URL"),
     ],
 )
-async def test_metadata_that_lead_nowhere_are_logged(
+async def test_metadata_without_a_usable_endpoint_are_logged(
     issuer: IssuerOfOpaqueTokens,
     verifier: Verifier,
     caplog: pytest.LogCaptureFixture,

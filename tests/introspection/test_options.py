@@ -1,4 +1,4 @@
-"""What a verifier is configured with is checked at the start."""
+"""The options of a verifier are checked at the start."""
 
 import re
 import ssl
@@ -55,7 +55,7 @@ def test_a_wrong_option_says_what_it_takes(options: dict[str, Any], says: str) -
     assert "hidden" not in str(caught.value)
 
 
-def test_what_it_says_of_itself() -> None:
+def test_the_verifier_reports_its_issuer_and_clock_skew() -> None:
     verifier = IntrospectionVerifier(**USUAL, clock_skew=7)
     assert verifier.issuers == ("https://auth.example.com",)
     assert verifier.clock_skew == 7
@@ -64,7 +64,7 @@ def test_what_it_says_of_itself() -> None:
 
 
 @pytest.mark.parametrize("missing", ["httpx2", "httpx2._client"])
-def test_without_httpx2_it_says_what_to_install(missing: str) -> None:
+def test_without_httpx2_the_error_says_what_to_install(missing: str) -> None:
     code = (
         "import sys\n"
         f"sys.modules[{missing!r}] = None\n"
@@ -78,7 +78,7 @@ def test_without_httpx2_it_says_what_to_install(missing: str) -> None:
     assert ("python -m pip install '.[introspection]'" in done.stdout) is (missing == "httpx2")
 
 
-def test_it_has_no_other_names() -> None:
+def test_the_package_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'verify'"):
         introspection.verify  # noqa: B018
     assert all(hasattr(introspection, name) for name in introspection.__all__)

@@ -1,4 +1,4 @@
-"""What made-up tokens and outages can't do: fill the endpoint, or stand in the way of known tokens."""
+"""Made-up tokens and outages can neither flood the endpoint nor delay known tokens."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ async def outcomes(verifier: IntrospectionVerifier, tokens: list[str]) -> list[s
 
 
 class Gate:
-    """Lets the issuer answer only what it is told to, until it is opened."""
+    """Lets the issuer answer only questions about the `passing` tokens, until it is opened."""
 
     def __init__(self, issuer: IssuerOfOpaqueTokens, *passing: str) -> None:
         self.open = False
@@ -67,7 +67,7 @@ async def test_questions_about_unknown_tokens_are_bounded_in_flight(
     assert gate.most == 3
 
 
-async def test_made_up_tokens_cost_so_many_questions_a_second(
+async def test_the_questions_per_second_about_made_up_tokens_are_bounded(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque = verifier(max_unknown_per_second=5)
@@ -78,19 +78,21 @@ async def test_made_up_tokens_cost_so_many_questions_a_second(
     assert 5 <= len(issuer.asked) <= 5 + 5 * seconds + 1
 
 
-async def test_honest_clients_may_all_come_at_once(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_many_honest_clients_may_come_at_once(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     opaque, tokens = verifier(max_unknown_per_second=5), [issuer.issue(JKT) for _ in range(100)]
     found = ["nobody came"]
     for _ in range(20):
         found = await outcomes(opaque, tokens)
-        assert "InvalidToken" not in found, "nobody is told that a good token is bad"
+        assert "InvalidToken" not in found, "no good token is refused"
         if set(found) == {"active"}:
             break
     assert set(found) == {"active"}
     assert len(issuer.asked) == 100
 
 
-async def test_a_flood_makes_few_503s(issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: Any) -> None:
+async def test_a_flood_of_made_up_tokens_causes_few_503s(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: Any
+) -> None:
     opaque = verifier(max_unknown_per_second=20)
     await outcomes(opaque, [f"early-{number}" for number in range(20)])
     found = await outcomes(opaque, [f"made-up-{number}" for number in range(1500)])
@@ -100,7 +102,7 @@ async def test_a_flood_makes_few_503s(issuer: IssuerOfOpaqueTokens, verifier: Ve
     assert "made-up-" not in caplog.text
 
 
-async def test_an_endpoint_that_fails_on_made_up_tokens_serves_known_ones(
+async def test_known_tokens_are_judged_while_the_endpoint_fails_on_made_up_ones(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
@@ -116,7 +118,7 @@ async def test_an_endpoint_that_fails_on_made_up_tokens_serves_known_ones(
     assert len(issuer.asked) - issuer.asked_about(known) < 20, "the breaker of unknown tokens opened"
 
 
-async def test_a_server_that_refuses_one_token_is_there(
+async def test_a_server_that_refuses_one_token_counts_as_up(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque = verifier()
@@ -133,7 +135,7 @@ async def test_a_server_that_refuses_one_token_is_there(
     assert await outcome(opaque, known) == "active"
 
 
-async def test_a_known_token_that_the_server_refuses_is_unknown_for_now(
+async def test_a_known_token_that_the_server_refuses_is_503(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
@@ -146,7 +148,7 @@ async def test_a_known_token_that_the_server_refuses_is_unknown_for_now(
     assert await outcome(opaque, known) == "Unavailable"
 
 
-async def test_after_failures_nobody_waits_and_the_server_is_soon_tried_again(
+async def test_after_failures_no_request_waits_and_the_server_is_soon_tried_again(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque = verifier(active_lifetime=0)
@@ -170,7 +172,7 @@ async def test_after_failures_nobody_waits_and_the_server_is_soon_tried_again(
         await asyncio.sleep(0.05)
 
 
-async def test_nobody_waits_longer_than_a_second_and_the_answer_is_kept(
+async def test_no_request_waits_longer_than_a_second_and_the_answer_is_kept(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opaque, token = verifier(timeout=30, patience=1), issuer.issue(JKT)
@@ -195,7 +197,7 @@ async def test_a_question_has_a_deadline(issuer: IssuerOfOpaqueTokens, verifier:
     gate.open = True
 
 
-async def test_whoever_waits_when_the_verifier_closes_is_told(
+async def test_requests_that_wait_when_the_verifier_closes_are_answered(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque, token = verifier(timeout=30), issuer.issue(JKT)
@@ -209,7 +211,7 @@ async def test_whoever_waits_when_the_verifier_closes_is_told(
     assert await outcome(opaque, token) == "active", "it may be used again"
 
 
-async def test_too_many_at_once_are_turned_away(
+async def test_too_many_questions_at_once_are_refused(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
@@ -221,12 +223,12 @@ async def test_too_many_at_once_are_turned_away(
     assert {task.result() for task in flood if task.done()} == {"Unavailable"}
     assert await outcome(opaque, known) == "active", "known tokens have twice as many places"
     gate.open = True
-    # Those that wait for their turn give up.
+    # Requests that wait for their turn end.
     clock.now += 1.1
     await asyncio.gather(*flood)
 
 
-async def test_a_connection_that_the_server_closed_is_no_failure(verifier: Verifier) -> None:
+async def test_a_connection_that_the_server_closed_does_not_count_as_a_failure(verifier: Verifier) -> None:
     asked = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -249,4 +251,4 @@ async def test_a_connection_that_the_server_closed_is_no_failure(verifier: Verif
         assert await outcome(opaque, "another") == "Unavailable", "once more, and that is all"
     assert asked == 4
     await opaque.aclose()
-    assert await outcome(opaque, "a-third") == "Unavailable", "nobody listens there now"
+    assert await outcome(opaque, "a-third") == "Unavailable", "no server listens there now"

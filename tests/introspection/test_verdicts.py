@@ -18,7 +18,7 @@ JKT = DPoPKey.generate().jkt
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_an_answer_counts_for_a_while_and_until_the_token_expires(
+async def test_an_answer_is_used_for_its_lifetime_and_until_the_token_expires(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     now = [1_800_000_000.0]

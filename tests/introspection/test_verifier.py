@@ -16,7 +16,7 @@ US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
 Verifier = Callable[..., IntrospectionVerifier]
 
 
-async def test_an_active_token(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+async def test_an_active_token_is_accepted(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
     token = issuer.issue(JKT, extra=[1])
     verified = await verifier().verify(token)
     assert (verified.issuer, verified.subject, verified.client_id) == (issuer.origin, "ann", "app")
@@ -29,7 +29,7 @@ async def test_an_active_token(issuer: IssuerOfOpaqueTokens, verifier: Verifier)
 
 
 @pytest.mark.parametrize("token", ["x" * 16_385, "tökén"])
-async def test_what_can_be_no_token_is_not_asked_about(
+async def test_a_string_that_can_not_be_a_token_causes_no_question(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, token: str
 ) -> None:
     assert (await refusal(verifier(), token)).check is Check.TOKEN_FORMAT
@@ -45,18 +45,18 @@ async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
     assert isinstance(await refusal(opaque, token), InvalidToken)
 
 
-async def test_many_requests_with_one_token_are_one_question(
+async def test_many_requests_with_one_token_cause_one_question(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
     opaque, token = verifier(active_lifetime=0), issuer.issue(JKT)
     waiting = [asyncio.create_task(opaque.verify(token)) for _ in range(100)]
-    waiting[0].cancel("whoever came first may go")
+    waiting[0].cancel("the first request may be cancelled")
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["CancelledError", *["AccessToken"] * 99]
     assert issuer.asked_about(token) == 1
 
 
-def test_its_audiences_are_told(verifier: Verifier) -> None:
+def test_the_verifier_reports_its_audiences(verifier: Verifier) -> None:
     assert verifier(audience=["https://a.test", "https://b.test"]).audiences == {
         "https://a.test",
         "https://b.test",

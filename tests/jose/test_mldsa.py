@@ -126,7 +126,7 @@ def test_a_new_key_can_be_kept_and_read(name: str, tmp_path: Path) -> None:
         ({"priv": ...}, "its member priv is missing"),
         ({"priv": "AA"}, "can't be read"),
         ({"priv": "!"}, "can't be read"),
-        ({"priv": 1}, "its member priv is missing or no string"),
+        ({"priv": 1}, "its member priv is missing or not a string"),
         ({"priv": base64url.encode(b"\1" * 32)}, "do not belong together"),
         ({"alg": "ML-DSA-65"}, "wrong length"),
         ({"alg": "ES256"}, "not of a supported type"),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.valkey import Server, implementations, missing
 
-# Which of them: all where nothing is said. They say the same nearly always, and one of them is half the time.
+# All servers by default. They nearly always give the same result, and a single one takes half the time.
 CHOSEN = {"first": slice(1), "last": slice(-1, None)}.get(os.environ.get("TEST_SERVERS", ""), slice(None))
 
 
@@ -31,13 +31,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def shared_server(implementation: str) -> Iterator[Server]:
-    """A server for tests that do it no harm; each takes a prefix of its own."""
+    """A server for tests that don't disturb it; each uses a prefix of its own."""
     with Server(implementation=implementation) as server:
         yield server
 
 
 @pytest.fixture
 def server(implementation: str) -> Iterator[Server]:
-    """A server of the test's own, to be hurt."""
+    """A server of the test's own, for faults."""
     with Server(implementation=implementation) as server:
         yield server

@@ -25,7 +25,7 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     assert not breaker.is_open
 
 
-def test_it_opens_and_lets_one_through_after_the_pause() -> None:
+def test_the_breaker_opens_and_lets_one_request_through_after_the_pause() -> None:
     breaker = opened()
     assert breaker.is_open
     assert breaker.refuses(0.0)
@@ -36,7 +36,7 @@ def test_it_opens_and_lets_one_through_after_the_pause() -> None:
     assert breaker.refuses(50.0)
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
+def test_a_probe_that_succeeds_closes_the_breaker() -> None:
     breaker = opened()
     assert not breaker.refuses(0.1)
     breaker.succeeded()
@@ -56,7 +56,7 @@ def test_pauses_double_up_to_the_longest() -> None:
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.4, 0.4], abs=0.02)
 
 
-def test_after_it_was_closed_the_first_pause_is_short_again() -> None:
+def test_the_first_pause_is_short_again_after_a_success() -> None:
     breaker = opened()
     assert not breaker.refuses(1.0)
     breaker.failed(1.0)
@@ -68,14 +68,14 @@ def test_after_it_was_closed_the_first_pause_is_short_again() -> None:
     assert not breaker.refuses(3.1)
 
 
-def test_a_probe_that_went_away_makes_room_for_another() -> None:
+def test_a_probe_that_was_never_sent_makes_room_for_another() -> None:
     breaker = opened()
     assert not breaker.refuses(0.1)
     breaker.abandoned()
     assert not breaker.refuses(0.1)
 
 
-def test_longest_pause_and_one_request_are_less_than_a_second() -> None:
+def test_the_longest_pause_and_one_request_take_less_than_a_second() -> None:
     breaker = opened()
     for time in range(1, 10):
         breaker.refuses(float(time))

@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 
 
 class Clock:
-    """The clock that nobody sets, as far as the store sees it; a test moves it."""
+    """The monotonic clock of the store; a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -53,7 +53,7 @@ async def test_an_entry_is_remembered_to_its_last_moment_and_not_beyond(clock: C
     assert await store.add(entry("a", now=NOW + 160.001)) is False
 
 
-async def test_a_clock_on_the_wall_that_jumps_forgets_nothing(clock: Clock) -> None:
+async def test_a_wall_clock_that_jumps_makes_the_store_forget_nothing(clock: Clock) -> None:
     store = MemoryReplayStore()
     names = [str(number) for number in range(10)]
     for name in names:
@@ -80,7 +80,7 @@ async def test_a_full_store_refuses_rather_than_forgets(clock: Clock) -> None:
     assert len(store) == 3
 
 
-async def test_retry_after_is_when_the_next_entry_goes(clock: Clock) -> None:
+async def test_retry_after_is_when_the_next_entry_expires(clock: Clock) -> None:
     store = MemoryReplayStore(max_entries=1, max_share=1.0)
     await store.add(entry("a", lifetime=30))
     clock.now += 20.5
@@ -119,7 +119,7 @@ async def test_two_clients_of_one_key_have_a_share_each() -> None:
     assert await store.add(entry(jkt="shared", speaks_for="issuer b")) is True
 
 
-async def test_what_expired_frees_the_share(clock: Clock) -> None:
+async def test_expired_entries_free_the_share(clock: Clock) -> None:
     store = MemoryReplayStore(max_entries=100, max_share=0.01)
     for _ in range(5):
         assert await store.add(entry("same")) is True
@@ -127,7 +127,7 @@ async def test_what_expired_frees_the_share(clock: Clock) -> None:
     assert len(store) == 1
 
 
-async def test_what_expired_long_ago_is_cleared_before_anyone_is_refused(clock: Clock) -> None:
+async def test_expired_entries_are_removed_before_a_request_is_refused(clock: Clock) -> None:
     store = MemoryReplayStore(max_entries=20, max_share=0.1)
     for jkt in ("a", "a", "b", "b", "c", "c"):
         await store.add(entry(jkt=jkt))
@@ -137,7 +137,7 @@ async def test_what_expired_long_ago_is_cleared_before_anyone_is_refused(clock: 
     assert len(store) == 1
 
 
-async def test_an_expired_entry_that_was_not_yet_cleared_is_replaced(clock: Clock) -> None:
+async def test_an_expired_entry_that_was_not_yet_removed_is_replaced(clock: Clock) -> None:
     store = MemoryReplayStore()
     for number in range(4):
         await store.add(entry(str(number)))
@@ -150,7 +150,7 @@ async def test_an_expired_entry_that_was_not_yet_cleared_is_replaced(clock: Cloc
     assert len(store) == 1
 
 
-async def test_the_store_holds_no_more_than_what_lives(clock: Clock) -> None:
+async def test_the_store_holds_no_more_than_the_living_entries(clock: Clock) -> None:
     store = MemoryReplayStore(max_entries=10_000)
     for number in range(5_000):
         await store.add(entry(jkt=str(number % 7), lifetime=50))
@@ -165,7 +165,7 @@ async def test_the_store_holds_no_more_than_what_lives(clock: Clock) -> None:
         max_size=60,
     )
 )
-def test_against_a_model_with_a_clock_on_the_wall_that_goes_anywhere(
+def test_the_store_agrees_with_a_model_whatever_the_wall_clock_shows(
     steps: list[tuple[str, int, int]],
 ) -> None:
     async def run() -> None:
@@ -185,7 +185,7 @@ def test_against_a_model_with_a_clock_on_the_wall_that_goes_anywhere(
     asyncio.run(run())
 
 
-def test_threads_with_loops_of_their_own_share_it() -> None:
+def test_threads_with_event_loops_of_their_own_share_the_store() -> None:
     store = MemoryReplayStore()
     items = [entry(str(number)) for number in range(300)]
     wins: list[int] = []
@@ -218,7 +218,7 @@ async def test_max_share_may_be_all() -> None:
     assert [await store.add(entry(str(number), now=NOW)) for number in range(3)] == [True] * 3
 
 
-async def test_its_refusals_are_said_as_all_others_are() -> None:
+async def test_refusals_of_the_store_are_worded_like_all_others() -> None:
     store = MemoryReplayStore(max_entries=2, max_share=0.5)
     await store.add(entry(jkt="a", now=NOW))
     greedy = await answer(store, entry(jkt="a", now=NOW))
@@ -230,8 +230,8 @@ async def test_its_refusals_are_said_as_all_others_are() -> None:
     assert full.description == "the replay store is full"
 
 
-def test_it_needs_no_redis_client() -> None:
-    # Without the front door, which offers every store.
+def test_the_memory_store_needs_no_redis_client() -> None:
+    # Without the top package, which offers every store.
     code = f"""
 import sys, types
 house = types.ModuleType("dpop_middleware")
@@ -244,7 +244,7 @@ assert "redis" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_other_names_are_not_there() -> None:
+def test_the_package_has_no_other_names() -> None:
     import dpop_middleware.replay
 
     with pytest.raises(AttributeError, match="SQLReplayStore"):
@@ -252,7 +252,7 @@ def test_other_names_are_not_there() -> None:
     assert ReplayEntry.__name__ == "ReplayEntry"
 
 
-async def test_health_tells_whether_there_is_room() -> None:
+async def test_health_says_whether_there_is_room() -> None:
     store = MemoryReplayStore(max_entries=2, max_share=1)
     assert await store.health() == MemoryStoreHealth(ok=True, entries=0, max_entries=2)
     for name in ("a", "b"):
@@ -260,7 +260,7 @@ async def test_health_tells_whether_there_is_room() -> None:
     assert await store.health() == MemoryStoreHealth(ok=False, entries=2, max_entries=2)
 
 
-async def test_a_store_full_of_what_has_expired_has_room(clock: Clock) -> None:
+async def test_a_store_full_of_expired_entries_has_room(clock: Clock) -> None:
     # Otherwise a worker that is not ready, and so is sent nothing, would never be ready again.
     store = MemoryReplayStore(max_entries=1, max_share=1)
     await store.add(entry("old"))

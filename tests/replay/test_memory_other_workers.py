@@ -1,4 +1,4 @@
-"""Several workers with a store that only one of them sees are warned of, where they can be told."""
+"""Several workers with a store of one process each cause a warning, where they can be detected."""
 
 import os
 import subprocess
@@ -40,11 +40,11 @@ def test_the_environment_names_several_workers() -> None:
     assert sign("--workers", "1", environ={"WEB_CONCURRENCY": "3"}) is None, "the command line wins"
 
 
-def test_a_parent_may_have_several() -> None:
+def test_a_multiprocessing_parent_may_have_several_workers() -> None:
     assert "process 17" in str(sign(parent=17))
 
 
-def test_the_servers_own_account_settles_it() -> None:
+def test_the_servers_own_configuration_decides() -> None:
     assert sign(configured=2) == "2 workers by the server's configuration"
     assert sign("--workers", "4", environ={"WEB_CONCURRENCY": "4"}, configured=1, parent=17) is None
 
@@ -72,7 +72,7 @@ def process(name: str = "SpawnProcess-1", args: tuple[Any, ...] = (), **kwargs: 
         (object(), {}, None),
     ],
 )
-def test_what_a_server_hands_to_its_workers_is_read(
+def test_the_configuration_that_a_server_gives_its_workers_is_read(
     child: Any, siblings: Mapping[int, object], workers: int | None
 ) -> None:
     assert configured_workers(child, siblings) == workers
@@ -90,7 +90,7 @@ def test_what_a_server_hands_to_its_workers_is_read(
         (("-warn",), {}),
     ],
 )
-def test_one_process_is_not_warned_of(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+def test_a_single_process_causes_no_warning(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     assert sign(*argv, environ=environ) is None
 
 
@@ -100,7 +100,7 @@ def test_a_reloading_server_has_one_worker() -> None:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither command line nor environment say anything of workers."""
+    """Neither the command line nor the environment names workers."""
     monkeypatch.setattr(sys, "argv", ["serve"])
     for name in ("WEB_CONCURRENCY", "GRANIAN_WORKERS", "GUNICORN_CMD_ARGS"):
         monkeypatch.delenv(name, raising=False)
@@ -108,7 +108,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_process_without_multiprocessing_has_no_parent_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_multiprocessing_has_no_such_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "multiprocessing.process", raising=False)
     assert sign_here() is None
 
@@ -125,7 +125,7 @@ def test_a_child_of_multiprocessing_says_who_its_parent_is(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("is_opened", [True, False])
-async def test_the_store_says_it_once_when_opened_or_at_its_first_entry(
+async def test_the_store_warns_once_when_opened_or_at_its_first_entry(
     is_opened: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["serve", "--workers", "4"])

@@ -1,4 +1,4 @@
-"""What the replay store tells of its exchanges with a server."""
+"""The replay store reports its exchanges with a server."""
 
 import asyncio
 import secrets
@@ -17,7 +17,7 @@ def store_at(server: Server, sink: Any) -> RedisReplayStore:
     return RedisReplayStore.from_url(server.url, prefix=secrets.token_hex(4), timeout=2.0, on_exchange=sink)
 
 
-async def test_entries_that_travel_together_are_one_exchange(shared_server: Server) -> None:
+async def test_entries_that_are_sent_together_are_one_exchange(shared_server: Server) -> None:
     told: list[StoreExchange] = []
     store = store_at(shared_server, told.append)
     assert await store.add(entry()) is True
@@ -28,7 +28,7 @@ async def test_entries_that_travel_together_are_one_exchange(shared_server: Serv
     assert all(exchange.answered and 0 < exchange.seconds < 2 for exchange in told)
 
 
-async def test_an_exchange_without_an_answer_says_so(server: Server) -> None:
+async def test_an_exchange_without_an_answer_is_reported_as_such(server: Server) -> None:
     told: list[StoreExchange] = []
     store = RedisReplayStore.from_url(server.url, timeout=0.2, on_exchange=told.append)
     assert await store.add(entry()) is True
@@ -40,7 +40,7 @@ async def test_an_exchange_without_an_answer_says_so(server: Server) -> None:
     assert [exchange.answered for exchange in told[:2]] == [True, False]
 
 
-async def test_what_the_listener_raises_changes_no_answer(
+async def test_an_exception_of_the_listener_changes_no_answer(
     shared_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     def faulty(exchange: StoreExchange) -> None:
@@ -53,7 +53,7 @@ async def test_what_the_listener_raises_changes_no_answer(
     assert [record.getMessage() for record in caplog.records] == ["on_exchange raised RuntimeError"]
 
 
-def test_an_asynchronous_listener_would_never_run() -> None:
+def test_an_asynchronous_listener_is_refused() -> None:
     async def sink(exchange: StoreExchange) -> None: ...
 
     for wrong in (sink, "print", 1):

@@ -1,4 +1,4 @@
-"""What a token says: whose it is, what it allows in detail, and who acts for whom."""
+"""The content of a token: its subject, its authorization details, and its actors."""
 
 import copy
 import dataclasses
@@ -50,7 +50,7 @@ def token(subject: str | None, client_id: str) -> AccessToken:
     [
         ("ann", "app", "ann"),
         ("ann", "", "ann"),
-        # RFC 9068 section 2.2: a client that acts for itself, by its own name.
+        # RFC 9068 section 2.2: a client that acts on its own behalf, with its own name as subject.
         ("app", "app", "app"),
         (None, "app", "client:app"),
         ("", "app", "client:app"),
@@ -63,12 +63,12 @@ def token(subject: str | None, client_id: str) -> AccessToken:
         ("clientapp", "app", "clientapp"),
     ],
 )
-def test_identity(subject: str | None, client_id: str, identity: str) -> None:
+def test_identity_names_the_subject_or_the_client(subject: str | None, client_id: str, identity: str) -> None:
     assert token(subject, client_id).identity == identity
 
 
 @given(NAMES.filter(bool) | st.none(), NAMES.filter(bool), NAMES.filter(bool) | st.none(), NAMES.filter(bool))
-def test_a_client_never_passes_for_a_user_rfc_9700_4_15(
+def test_a_client_never_passes_as_a_user_rfc_9700_4_15(
     subject: str | None, client: str, other_subject: str | None, other_client: str
 ) -> None:
     one, other = token(subject, client), token(other_subject, other_client)
@@ -98,7 +98,7 @@ async def test_a_copy_of_a_used_token_has_its_claims_and_nothing_of_its_client(
     assert again.client_memo is None
 
 
-async def test_a_token_is_written_into_a_log_without_the_header_of_its_proof() -> None:
+async def test_a_token_is_logged_without_the_header_of_its_proof() -> None:
     api = Api()
     used = (await api.server.authenticate(api.request())).access_token
     assert used.client_memo is not None
@@ -111,7 +111,7 @@ async def test_a_token_is_written_into_a_log_without_the_header_of_its_proof() -
 def issued(
     **claims: Any,
 ) -> tuple[ResourceServer, Callable[[], ResourceRequest], list[AuthenticationEvent]]:
-    """A server, what makes requests with one token of its issuer's, and the events."""
+    """A server, a function that makes requests with one token of its issuer, and the events."""
     issuer, key = TestIssuer(audience="https://api.example.test"), DPoPKey.generate()
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
@@ -130,7 +130,7 @@ def issued(
     return server, request, events
 
 
-async def test_neither_a_token_nor_what_holds_it_shows_its_claims() -> None:
+async def test_neither_a_token_nor_an_object_that_holds_it_shows_its_claims() -> None:
     server, request, events = issued(email="ann@example.com")
     authentication = await server.verify(request())
     verified = server.authorize(authentication)
@@ -154,7 +154,7 @@ def test_no_part_of_a_token_can_be_set() -> None:
     assert isinstance(one.scopes, frozenset)
 
 
-async def test_what_an_application_does_to_claims_reaches_no_other_request() -> None:
+async def test_a_change_of_claims_by_an_application_reaches_no_other_request() -> None:
     server, request, _ = issued()
     first = (await server.authenticate(request())).access_token
     with pytest.raises(TypeError):
@@ -209,12 +209,12 @@ def test_a_malformed_element_allows_nothing(element: object) -> None:
 
 
 @pytest.mark.parametrize("value", [None, {}, PAYMENT, "[]", 1, []])
-def test_what_is_no_array_allows_nothing(value: object) -> None:
+def test_authorization_details_that_are_no_array_allow_nothing(value: object) -> None:
     assert saying(authorization_details=value).authorization_details == ()
     assert saying().authorization_details == ()
 
 
-def test_the_actor_and_those_before_are_told() -> None:
+def test_the_actor_and_the_previous_actors_are_returned() -> None:
     act = {"sub": "service16", "iss": "https://b.example.com", "act": {"client_id": "service77"}}
     actor = saying(act=act).actor
     assert actor == Actor(
@@ -232,17 +232,17 @@ def test_the_actor_and_those_before_are_told() -> None:
 @pytest.mark.parametrize(
     "act", [None, "x", 1, [], {}, {"sub": ""}, {"sub": 1}, {"iss": "a"}, {"act": {"sub": "b"}}]
 )
-def test_an_actor_who_is_not_named_is_nobody(act: object) -> None:
+def test_an_actor_who_is_not_named_is_none(act: object) -> None:
     assert saying(act=act).actor is None
     assert saying().actor is None
 
 
-def test_what_stands_below_an_actor_and_names_nobody_is_left_out() -> None:
+def test_a_previous_actor_who_is_not_named_is_left_out() -> None:
     actor = saying(act={"sub": "a", "act": {"act": {"sub": "c"}}}).actor
     assert actor == Actor(subject="a", client_id=None, issuer=None)
 
 
-def test_a_long_chain_is_cut() -> None:
+def test_a_long_chain_of_actors_is_cut() -> None:
     act: dict[str, Any] = {"sub": "the first"}
     for number in range(5000):
         act = {"sub": str(number), "act": act}

@@ -1,4 +1,4 @@
-"""How many may wait, be asked about, be told that they can't be served, and be remembered."""
+"""Bounds on requests that wait, questions, answers 503, and remembered keys."""
 
 import logging
 import os
@@ -51,14 +51,14 @@ def test_a_child_has_places_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         assert admitted
 
 
-def test_so_many_503_at_once_and_so_many_a_second(caplog: pytest.LogCaptureFixture) -> None:
+def test_answers_503_are_bounded_at_once_and_per_second(caplog: pytest.LogCaptureFixture) -> None:
     room = WaitingRoom()
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
         assert sum(room.may_be_unavailable(50.0) for _ in range(1000)) == MAX_UNAVAILABLE
         assert sum(room.may_be_unavailable(51.0) for _ in range(1000)) == UNAVAILABLE_PER_SECOND
         assert sum(room.may_be_unavailable(51.05) for _ in range(1000)) == 0
         assert sum(room.may_be_unavailable(51.15) for _ in range(1000)) == 1
-        # A clock that stands still, or goes back, gives nothing.
+        # A clock that stands still, or goes back, allows no more.
         assert sum(room.may_be_unavailable(51.0) for _ in range(1000)) == 0
         assert len(caplog.messages) == 1
         assert sum(room.may_be_unavailable(5000.0) for _ in range(1000)) == MAX_UNAVAILABLE
@@ -66,7 +66,7 @@ def test_so_many_503_at_once_and_so_many_a_second(caplog: pytest.LogCaptureFixtu
     assert "answered 401 instead of 503" in caplog.messages[0]
 
 
-def test_what_is_missing_is_of_one_set_only() -> None:
+def test_missing_keys_are_remembered_for_one_set_only() -> None:
     missing, first, second = MissingKeys(), KeySet(()), KeySet(())
     missing.add("a", first)
     missing.add("b", first)
@@ -79,7 +79,7 @@ def test_what_is_missing_is_of_one_set_only() -> None:
     assert missing.has("c", second)
 
 
-def test_what_is_missing_is_bounded() -> None:
+def test_missing_keys_are_bounded() -> None:
     missing, keys = MissingKeys(), KeySet(())
     for number in range(2 * MAX_MISSING):
         missing.add(str(number), keys)
@@ -90,7 +90,7 @@ def admitted(admission: Admission, now: float, of: int = 100) -> int:
     return sum(admission.pause(now) == 0.0 for _ in range(of))
 
 
-def test_so_many_questions_at_once_and_so_many_a_second() -> None:
+def test_questions_are_bounded_at_once_and_per_second() -> None:
     admission = Admission(per_second=10)
     assert admitted(admission, 0.0) == 10
     assert 0 < admission.pause(0.0) <= 0.1
@@ -98,13 +98,13 @@ def test_so_many_questions_at_once_and_so_many_a_second() -> None:
     assert admitted(admission, 100.0) == 10, "a quiet hour is not saved up"
 
 
-def test_a_clock_that_goes_back_gives_nothing() -> None:
+def test_a_clock_that_goes_back_allows_no_more_questions() -> None:
     admission = Admission(per_second=10)
     assert admitted(admission, 50.0) == 10
     assert admitted(admission, 40.0) == 0
 
 
-def test_a_question_about_an_active_token_is_given_back() -> None:
+def test_a_question_about_an_active_token_does_not_count() -> None:
     admission = Admission(per_second=1)
     for _ in range(5):
         assert admission.pause(0.0) == 0.0
@@ -114,19 +114,19 @@ def test_a_question_about_an_active_token_is_given_back() -> None:
     assert admission.pause(0.0) > 0
 
 
-def test_honest_clients_are_always_told_that_they_can_not_be_served_now() -> None:
+def test_honest_clients_that_can_not_be_served_always_get_503() -> None:
     admission = Admission(per_second=1)
     assert all(admission.may_be_unavailable(0.0) for _ in range(10 * MAX_UNAVAILABLE))
 
 
-def test_where_most_tokens_are_made_up_so_many_are_answered_503(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_most_tokens_are_made_up_answers_503_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     admission = Admission(per_second=1)
     for _ in range(100):
         admission.answered(active=False)
     with caplog.at_level(logging.WARNING):
         told = [admission.may_be_unavailable(100.0) for _ in range(3 * MAX_UNAVAILABLE)]
     assert told == [True] * MAX_UNAVAILABLE + [False] * 2 * MAX_UNAVAILABLE
-    assert len(caplog.messages) == 1, "the log is told once a minute"
+    assert len(caplog.messages) == 1, "there is one warning a minute"
     assert sum(admission.may_be_unavailable(101.0) for _ in range(100)) == UNAVAILABLE_PER_SECOND
     for _ in range(100):
         admission.answered(active=True)

@@ -21,7 +21,7 @@ def cache(*, entries: int = 3, size: int = 10_000) -> BoundedCache[str, str]:
     return BoundedCache(max_entries=entries, max_bytes=size)
 
 
-def test_what_was_not_used_for_longest_goes_first() -> None:
+def test_the_least_recently_used_value_is_evicted_first() -> None:
     kept = cache(entries=2)
     kept.put("a", "1", size=1)
     kept.put("b", "2", size=1)
@@ -30,7 +30,7 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     assert (kept.get("a"), kept.get("b"), kept.get("c"), len(kept)) == ("1", None, "3", 2)
 
 
-def test_bytes_are_bounded_and_given_back() -> None:
+def test_bytes_are_bounded_and_freed() -> None:
     kept = cache()
     kept.put("a", "1", size=4000)
     kept.put("b", "2", size=4000)
@@ -45,7 +45,7 @@ def test_bytes_are_bounded_and_given_back() -> None:
     assert kept.bytes == 0
 
 
-def test_what_is_larger_than_the_cache_pushes_nothing_out() -> None:
+def test_a_value_that_is_larger_than_the_cache_evicts_nothing() -> None:
     kept = cache()
     kept.put("a", "1", size=1)
     kept.put("b", "2", size=10_000)
@@ -100,7 +100,7 @@ def verified(token: str = "", **changes: Any) -> VerifiedToken:
         (b'{"": 1}', "", 1),
     ],
 )
-def test_one_claim_is_what_all_of_them_have(payload: bytes, name: str, value: object) -> None:
+def test_a_single_claim_equals_the_one_among_all_claims(payload: bytes, name: str, value: object) -> None:
     claims = read_only_claims(payload)
     assert claims.get(name) == dict(claims.items()).get(name) == value
     assert claims.get(name, "none") == dict(claims.items()).get(name, "none")
@@ -125,7 +125,7 @@ def test_claims_are_a_read_only_mapping() -> None:
         claims.extra = 1
 
 
-def test_what_an_application_does_to_a_claim_stays_with_it() -> None:
+def test_an_application_changes_only_its_own_copy_of_a_claim() -> None:
     claims = read_only_claims(PAYLOAD)
     claims["cnf"]["jkt"] = "changed by an application"
     dict(claims.items())["cnf"]["jkt"] = "changed by an application"
@@ -139,13 +139,13 @@ def test_times_are_judged_again(now: float, usable: bool) -> None:
     assert verified().usable(KEYS, now=now, clock_skew=15) is usable
 
 
-def test_an_entry_goes_with_its_key() -> None:
+def test_a_token_is_unusable_when_its_key_is_gone() -> None:
     other = parse_key_set(key_set(issuer_key("ES256", number=2)))
     assert not verified().usable(other, now=950, clock_skew=15)
     assert not verified().usable(parse_key_set({"keys": []}), now=950, clock_skew=15)
 
 
-def test_the_least_recently_used_token_goes_first() -> None:
+def test_the_least_recently_used_token_is_evicted_first() -> None:
     cache = TokenCache(max_tokens=2)
     one, two, three = verified("1"), verified("2"), verified("3")
     cache.put("1", one, payload=37)
@@ -156,7 +156,7 @@ def test_the_least_recently_used_token_goes_first() -> None:
     assert len(cache) == 2
 
 
-def test_put_again_and_discard() -> None:
+def test_a_token_can_be_put_again_and_discarded() -> None:
     cache = TokenCache(max_tokens=2)
     cache.put("1", verified("1"), payload=37)
     cache.put("1", verified("1", subject="bob"), payload=37)

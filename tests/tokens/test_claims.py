@@ -1,4 +1,4 @@
-"""What a token must say: each claim altered by itself."""
+"""The claims of a token: each of them altered alone."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def refused(rules: ClaimRules = RULES, /, **changes: Any) -> InvalidToken:
     return caught.value
 
 
-def test_good_claims() -> None:
+def test_good_claims_are_accepted() -> None:
     assert judge() == VerifiedToken(
         access_token=AccessToken(
             claims=good_claims(NOW),
@@ -56,14 +56,14 @@ def test_good_claims() -> None:
     "payload",
     [b"", b"[]", b"null", b'"x"', b"{", b'{"iss":1,"iss":2}', b"\xff{}", b'{"exp":NaN}', b"[" * 9999],
 )
-def test_what_is_no_object(payload: bytes) -> None:
+def test_a_payload_that_is_no_object_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidToken, match="claims are malformed") as caught:
         judge_claims(payload, rules=RULES, now=NOW, key_identity="key")
     assert caught.value.check is Check.TOKEN_CLAIMS
 
 
 @pytest.mark.parametrize("name", RULES.required)
-def test_required_claims(name: str) -> None:
+def test_each_required_claim_must_be_present(name: str) -> None:
     error = refused(RULES, **{name: ...})
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
     assert error.description == "the access token lacks a required claim"
@@ -71,13 +71,13 @@ def test_required_claims(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sub", "client_id", "jti"])
 @pytest.mark.parametrize("value", ["", None, 1, True, [], ["x"], {}])
-def test_texts(name: str, value: Any) -> None:
+def test_a_claim_that_must_be_text_is_refused_otherwise(name: str, value: Any) -> None:
     error = refused(RULES, **{name: value})
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
     assert error.description == "a claim of the access token is malformed"
 
 
-def test_claims_that_an_issuer_leaves_out() -> None:
+def test_claims_that_an_issuer_leaves_out_need_not_be_required() -> None:
     rules = RULES._replace(required=("iss", "exp", "aud"))
     verified = judge(rules, client_id=..., iat=..., jti=..., scope=..., cnf=...)
     token = verified.access_token
@@ -88,7 +88,7 @@ def test_claims_that_an_issuer_leaves_out() -> None:
         None,
     )
     assert verified.not_before == float("-inf")
-    # Left out is one thing, wrong another.
+    # A claim may be left out, but not be wrong.
     assert refused(rules, jti=5).check is Check.TOKEN_CLAIMS
 
 
@@ -100,12 +100,12 @@ def test_a_token_without_subject_speaks_for_its_client() -> None:
     assert refused(RULES, sub=...).expected == "sub"
 
 
-def test_a_token_that_speaks_for_nobody() -> None:
+def test_a_token_without_subject_and_client_is_refused() -> None:
     rules = RULES._replace(required=("iss", "exp", "aud"), client_id_claims=("client_id", "azp"))
     error = refused(rules, sub=..., client_id=...)
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, ("sub", "client_id", "azp"))
     assert error.description == "the access token names neither a subject nor a client"
-    # Left out is one thing, empty or null another.
+    # A claim may be left out, but not be empty or null.
     empty: list[Any] = ["", None, [], 0]
     for wrong in empty:
         assert refused(rules, sub=wrong).expected == "sub"
@@ -118,7 +118,7 @@ def test_other_claims_can_be_required() -> None:
     assert judge(rules, tenant="x").access_token.client_id == "s6BhdRkqt3"
 
 
-def test_the_client_under_other_names() -> None:
+def test_the_client_may_have_other_claim_names() -> None:
     rules = RULES._replace(client_id_claims=("client_id", "azp", "cid"))
     assert judge(rules, client_id=..., azp="a", cid="c").access_token.client_id == "a"
     assert judge(rules, client_id="x", azp="a").access_token.client_id == "x"
@@ -129,42 +129,42 @@ def test_the_client_under_other_names() -> None:
 @pytest.mark.parametrize(
     "iss", [ISSUER + "/", "https://AS.example.com", "https://as.example.com:443", "", None, 1, [ISSUER], {}]
 )
-def test_the_issuer_is_exactly_ours(iss: Any) -> None:
+def test_the_issuer_must_match_exactly(iss: Any) -> None:
     error = refused(iss=iss)
     assert (error.check, error.expected) == (Check.TOKEN_ISS, ISSUER)
 
 
 @pytest.mark.parametrize("aud", ["notes", RESOURCE, [RESOURCE], ["x", "notes"], ["notes", RESOURCE]])
-def test_audiences(aud: Any) -> None:
+def test_a_token_for_this_audience_is_accepted(aud: Any) -> None:
     assert judge(aud=aud).access_token.issuer == ISSUER
 
 
 @pytest.mark.parametrize("aud", ["", "x", RESOURCE + "/", "notes ", f"notes {RESOURCE}", [], ["x"], "NOTES"])
-def test_other_audiences(aud: Any) -> None:
+def test_a_token_for_another_audience_is_refused(aud: Any) -> None:
     error = refused(aud=aud)
     assert (error.check, error.expected) == (Check.TOKEN_AUD, sorted({"notes", RESOURCE}))
     assert error.actual is not None
 
 
 @pytest.mark.parametrize("aud", [None, 1, True, {}, {"notes": 1}, [["notes"]], ["notes", 1], [None]])
-def test_what_is_no_audience(aud: Any) -> None:
+def test_a_malformed_audience_is_refused(aud: Any) -> None:
     assert refused(aud=aud).check is Check.TOKEN_CLAIMS
 
 
 @pytest.mark.parametrize("exp", [NOW - 14.9, NOW + 0.5, NOW, NOW + 10**9, float(NOW)])
-def test_tokens_that_have_not_expired(exp: float) -> None:
+def test_a_token_that_has_not_expired_is_accepted(exp: float) -> None:
     assert judge(exp=exp).access_token.expires_at == exp
 
 
 @pytest.mark.parametrize("exp", [0, 1, NOW - 15, NOW - 1000])
-def test_tokens_that_have_expired(exp: float) -> None:
+def test_a_token_that_has_expired_is_refused(exp: float) -> None:
     error = refused(exp=exp)
     assert (error.check, error.actual) == (Check.TOKEN_TIME, exp)
     assert error.description == "the access token has expired"
 
 
 @pytest.mark.parametrize("name", ["iat", "nbf"])
-def test_tokens_from_the_future(name: str) -> None:
+def test_a_token_from_the_future_is_refused(name: str) -> None:
     assert judge(RULES, **{name: NOW + 15}).not_before == NOW + 15
     error = refused(RULES, **{name: NOW + 15.1})
     assert (error.check, error.actual) == (Check.TOKEN_TIME, NOW + 15.1)
@@ -178,13 +178,13 @@ def test_the_later_of_nbf_and_iat_counts() -> None:
 
 @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
 @pytest.mark.parametrize("value", [None, True, "1800000000", [], {}, -1, -0.5, 1e300, 10**300, 253402300800])
-def test_what_is_no_time(name: str, value: Any) -> None:
+def test_a_malformed_time_is_refused(name: str, value: Any) -> None:
     error = refused(RULES, **{name: value})
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, name)
     assert len(str(error.actual)) <= 103
 
 
-def test_numbers_that_json_does_not_have() -> None:
+def test_numbers_that_json_does_not_have_are_refused() -> None:
     for number in ("NaN", "Infinity", "1e999", "1" + "0" * 4000):
         payload = json.dumps(good_claims(NOW)).replace(str(NOW + 600), number).encode()
         with pytest.raises(InvalidToken, match="claims are malformed"):
@@ -204,7 +204,7 @@ def test_numbers_that_json_does_not_have() -> None:
         ("notes:read https://x.example/y#z", {"notes:read", "https://x.example/y#z"}),
     ],
 )
-def test_scopes(scope: Any, scopes: set[str]) -> None:
+def test_scopes_are_read_from_a_string_or_an_array(scope: Any, scopes: set[str]) -> None:
     assert judge(scope=scope).access_token.scopes == scopes
 
 
@@ -212,12 +212,12 @@ def test_scopes(scope: Any, scopes: set[str]) -> None:
     "scope",
     [None, 1, True, {}, "a\tb", "a\nb", 'a"b', "a\\b", "é", "a\u00a0b", ["a b"], [""], [1], [["a"]], "\x7f"],
 )
-def test_what_is_no_scope(scope: Any) -> None:
+def test_malformed_scopes_are_refused(scope: Any) -> None:
     error = refused(scope=scope)
     assert (error.check, error.expected) == (Check.TOKEN_CLAIMS, "scope")
 
 
-def test_scopes_under_other_names() -> None:
+def test_scopes_may_have_other_claim_names() -> None:
     rules = RULES._replace(scope_claims=("scope", "scp"))
     assert judge(rules, scope=..., scp=["a", "b"]).access_token.scopes == {"a", "b"}
     assert judge(rules, scope="c", scp="a b").access_token.scopes == {"a", "b", "c"}
@@ -225,11 +225,11 @@ def test_scopes_under_other_names() -> None:
     assert refused(rules, scp={}).expected == "scp"
 
 
-def test_an_unbound_token() -> None:
+def test_an_unbound_token_has_no_jkt() -> None:
     assert judge(cnf=...).access_token.jkt is None
 
 
-def test_a_member_of_cnf_that_nobody_knows_is_ignored() -> None:
+def test_an_unknown_member_of_cnf_is_ignored() -> None:
     assert judge(cnf={"jkt": JKT, "unknown": 1}).access_token.jkt == JKT
 
 
@@ -270,12 +270,12 @@ def test_any_other_confirmation_is_refused(cnf: Any) -> None:
     )
 
 
-def test_token_types() -> None:
+def test_token_types_are_normalised() -> None:
     assert checked_token_types(["AT+JWT", "JWT", None]) == ("at+jwt", "jwt", None)
     assert checked_token_types(["application/at+jwt", "at+jwt", "x/y"]) == ("at+jwt", "x/y")
 
 
 @pytest.mark.parametrize("types", ["at+jwt", [], None, 5, [""], [5], ["\u212a"]])
-def test_what_token_types_are_not(types: Any) -> None:
+def test_wrong_token_types_are_refused(types: Any) -> None:
     with pytest.raises(ConfigurationError, match="token_types takes the accepted values of typ"):
         checked_token_types(types)

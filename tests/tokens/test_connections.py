@@ -1,4 +1,4 @@
-"""Keys through an egress proxy: what it is asked, what it can't do, and what no message says."""
+"""Keys through an egress proxy: the request to it, its limits, and the secrecy of its password."""
 
 import base64
 import ssl
@@ -68,7 +68,7 @@ def test_a_tunnel_leads_to_the_issuer(
     assert "proxy-authorization" not in server.asked[0].headers
 
 
-def test_the_password_goes_to_the_proxy_alone(
+def test_the_password_is_sent_to_the_proxy_only(
     proxy: EgressProxy, server: IssuerServer, trusting: ssl.SSLContext
 ) -> None:
     get(f"http://user:p%40ss@127.0.0.1:{proxy.port}", trusting)
@@ -78,7 +78,7 @@ def test_the_password_goes_to_the_proxy_alone(
     assert basic not in repr(checked_proxy(f"http://user:p%40ss@127.0.0.1:{proxy.port}").for_host(NAME))
 
 
-def test_the_proxy_can_not_stand_in_for_the_issuer(
+def test_the_proxy_can_not_impersonate_the_issuer(
     authority: trustme.CA, server: IssuerServer, trusting: ssl.SSLContext
 ) -> None:
     other = trustme.CA()
@@ -101,7 +101,7 @@ def test_the_proxy_can_not_stand_in_for_the_issuer(
         (b"HTTP/1.1 407 ", "doesn't answer as a proxy"),
     ],
 )
-def test_a_proxy_that_opens_no_tunnel(
+def test_a_proxy_that_opens_no_tunnel_is_an_error(
     proxy: EgressProxy, server: IssuerServer, trusting: ssl.SSLContext, answer: bytes, reason: str
 ) -> None:
     proxy.answer = answer
@@ -111,7 +111,7 @@ def test_a_proxy_that_opens_no_tunnel(
     assert server.asked == []
 
 
-def test_a_proxy_that_says_one_octet_after_another_has_the_time_of_the_whole_fetch() -> None:
+def test_a_slow_proxy_has_the_time_of_the_whole_fetch_only() -> None:
     with IssuerServer(before=lambda: drip(b"x" * 1000, pause=0.02)) as slow:
         proxy = Proxy(host="127.0.0.1", port=slow.port)
         with pytest.raises((FetchError, TimeoutError), match="time"):
@@ -124,7 +124,7 @@ def test_plain_http_on_this_machine_needs_no_proxy(trusting: ssl.SSLContext) -> 
         assert get("http://127.0.0.1:1", trusting, f"{server.origin}/jwks") == {"keys": []}
 
 
-def test_an_ipv6_literal_is_asked_for_in_brackets(proxy: EgressProxy, trusting: ssl.SSLContext) -> None:
+def test_an_ipv6_literal_is_requested_in_brackets(proxy: EgressProxy, trusting: ssl.SSLContext) -> None:
     with pytest.raises(FetchError, match="CERTIFICATE_VERIFY_FAILED"):
         get(f"http://127.0.0.1:{proxy.port}", trusting, "https://[2001:db8::1]/jwks")
     assert proxy.asked[0].startswith("CONNECT [2001:db8::1]:443 HTTP/1.1\r\n")
@@ -132,7 +132,7 @@ def test_an_ipv6_literal_is_asked_for_in_brackets(proxy: EgressProxy, trusting: 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_the_environment_is_read_when_asked(
+def test_the_environment_is_read_when_that_is_set(
     proxy: EgressProxy, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, name: str, scheme: str
 ) -> None:
     monkeypatch.setenv(name, f"{scheme}127.0.0.1:{proxy.port}")
@@ -159,12 +159,14 @@ def test_hosts_of_no_proxy_are_reached_directly(
     assert checked_proxy("environment").for_host(NAME) is not None
 
 
-def test_an_environment_without_a_proxy() -> None:
+def test_an_environment_without_a_proxy_is_refused() -> None:
     assert checked_proxy("environment").for_host(NAME) is None
 
 
 @pytest.mark.parametrize("variable", ["https://proxy:443", "socks5://proxy:1080", "http://proxy/path"])
-def test_an_environment_with_another_kind_of_proxy(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_an_environment_with_another_kind_of_proxy_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", variable)
     with pytest.raises(ConfigurationError, match="^jwks_proxy='environment' finds no"):
         checked_proxy("environment")
@@ -190,7 +192,7 @@ def test_an_environment_with_another_kind_of_proxy(monkeypatch: pytest.MonkeyPat
         "http://user:secret@[::1",
     ],
 )
-def test_what_is_no_proxy_is_refused_without_its_password(value: Any) -> None:
+def test_a_value_that_is_no_proxy_is_refused_without_its_password(value: Any) -> None:
     with pytest.raises(
         ConfigurationError, match="^jwks_proxy takes 'environment', None or the URL"
     ) as caught:

@@ -1,4 +1,4 @@
-"""Keys by a function of the user's own: where it runs, and what bounds it."""
+"""Keys by the user's own function: where it runs, and its bounds."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def test_a_client_of_the_application_fetches_metadata_and_keys() -> None:
     assert {thread for _, thread in seen} == {threading.current_thread()}, "the client lives in this loop"
 
 
-async def test_what_it_returns_is_read_strictly() -> None:
+async def test_the_result_of_fetch_is_read_strictly() -> None:
     async def fetch(url: str) -> bytes:
         assert url == f"{ISSUER}/jwks"
         return b'{"keys": []}'
@@ -97,13 +97,13 @@ def not_async(url: str) -> bytes:
         (not_async, "fetch raised TypeError"),
     ],
 )
-async def test_what_it_does_wrong_is_no_answer(fetch: Any, reason: str) -> None:
+async def test_an_error_of_fetch_is_a_fetch_error(fetch: Any, reason: str) -> None:
     with pytest.raises(FetchError, match=reason) as caught:
         await get(fetch)
     assert "secret" not in str(caught.value)
 
 
-async def test_it_is_cancelled_at_the_deadline() -> None:
+async def test_fetch_is_cancelled_at_the_deadline() -> None:
     cancelled = asyncio.Event()
 
     async def fetch(url: str) -> bytes:
@@ -140,7 +140,7 @@ def test_a_loop_that_is_closed_fetches_nothing(monkeypatch: pytest.MonkeyPatch) 
     refused()
 
 
-def test_a_verifier_outlives_the_loop_in_which_it_was_asked() -> None:
+def test_a_verifier_outlives_the_loop_in_which_it_was_used() -> None:
     key = issuer_key()
     asked: list[str] = []
 
@@ -154,7 +154,7 @@ def test_a_verifier_outlives_the_loop_in_which_it_was_asked() -> None:
     assert asked == [f"{ISSUER}/jwks"]
 
 
-async def test_without_an_answer_it_is_503() -> None:
+async def test_without_keys_the_answer_is_503() -> None:
     own = verifier(raising(OSError()))
     with pytest.raises(Unavailable, match="can't be fetched now"):
         await own.verify(issuer_key().token(iss=ISSUER))
@@ -162,7 +162,7 @@ async def test_without_an_answer_it_is_503() -> None:
 
 
 @pytest.mark.parametrize("fetch", ["https://proxy", 1, b""])
-def test_what_can_not_be_called_is_refused(fetch: Any) -> None:
+def test_a_fetch_that_can_not_be_called_is_refused(fetch: Any) -> None:
     with pytest.raises(ConfigurationError, match="fetch takes an async function from a URL to bytes, not"):
         verifier(fetch)
 
@@ -170,7 +170,7 @@ def test_what_can_not_be_called_is_refused(fetch: Any) -> None:
 @pytest.mark.parametrize(
     "options", [{"proxy": "http://proxy:3128"}, {"headers": {"X-Y": "z"}}, {"ssl_context": "default"}]
 )
-def test_fetch_goes_alone(options: dict[str, Any]) -> None:
+def test_fetch_excludes_the_other_options(options: dict[str, Any]) -> None:
     import ssl
 
     if "ssl_context" in options:

@@ -1,4 +1,4 @@
-"""From an issuer to where its keys are, and keys that are given once."""
+"""The discovery of an issuer's keys, and keys that are given once."""
 
 import json
 import logging
@@ -65,11 +65,11 @@ def found(issuer: str) -> Endpoint:
         ),
     ],
 )
-def test_where_metadata_may_be(issuer: str, urls: tuple[str, str]) -> None:
+def test_metadata_may_be_at_two_urls(issuer: str, urls: tuple[str, str]) -> None:
     assert metadata_urls(issuer, insecure_http_hosts=()) == urls
 
 
-def test_an_issuer_that_is_no_url() -> None:
+def test_an_issuer_that_is_no_url_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="issuer"):
         metadata_urls("https://as.example.com?tenant=1", insecure_http_hosts=())
 
@@ -111,8 +111,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
-        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we "
-        f"were told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
+        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', not "
+        f"the configured '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
         f"{server.origin}{OPENID}: the status is 404, not 200"
     )
 
@@ -120,7 +120,7 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
 @pytest.mark.parametrize(
     "said", ["https://AS.example.com", "https://as.example.com/", "https://as.example.com:443", None, 1, []]
 )
-def test_the_issuer_must_be_exactly_ours(said: object) -> None:
+def test_the_issuer_in_metadata_must_match_exactly(said: object) -> None:
     with pytest.raises(FetchError, match="another issuer's"):
         jwks_endpoint(
             {"issuer": said, "jwks_uri": "https://as.example.com/jwks"},
@@ -131,7 +131,7 @@ def test_the_issuer_must_be_exactly_ours(said: object) -> None:
 
 @pytest.mark.parametrize("uri", [None, 7, "", "jwks", "http://as.example.com/jwks", "file:///etc/passwd"])
 def test_keys_must_be_at_an_acceptable_url(uri: object) -> None:
-    with pytest.raises(FetchError, match="of no use: jwks_uri"):
+    with pytest.raises(FetchError, match="can't be used: jwks_uri"):
         jwks_endpoint(
             {"issuer": "https://as.example.com", "jwks_uri": uri},
             issuer="https://as.example.com",
@@ -167,15 +167,15 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
         ("https://a.example", "https://a.example/\r\n\u202e", None),
     ],
 )
-def test_both_issuers_are_named_and_what_differs(told: str, says: object, hint: str | None) -> None:
+def test_the_error_names_both_issuers_and_the_difference(told: str, says: object, hint: str | None) -> None:
     message = refused({"issuer": says}, told)
-    start = f"the metadata is another issuer's: it says {says!a}, and we were told '{told}'"
+    start = f"the metadata is another issuer's: it says {says!a}, not the configured '{told}'"
     assert message == (start if hint is None else f"{start}; {hint}'{says}'")
     assert message.isascii()
     assert message.isprintable()
 
 
-def test_what_another_issuer_says_is_cut_short() -> None:
+def test_the_name_of_another_issuer_is_cut_in_the_error() -> None:
     assert len(refused({"issuer": "https://a.example/" + "x" * 10_000}, "https://a.example")) < 400
 
 
@@ -197,7 +197,7 @@ def test_what_another_issuer_says_is_cut_short() -> None:
         "https://[::ffff:127.0.0.1]/jwks",
     ],
 )
-def test_an_issuer_elsewhere_does_not_send_us_to_this_machine(uri: str) -> None:
+def test_metadata_of_an_issuer_elsewhere_can_not_name_this_machine(uri: str) -> None:
     issuer = "https://as.example.com"
     assert "names" in refused({"issuer": issuer, "jwks_uri": uri}, issuer)
     assert "which is this machine and not the issuer's" in refused(
@@ -219,12 +219,12 @@ def test_an_issuer_elsewhere_does_not_send_us_to_this_machine(uri: str) -> None:
         ("https://as.example.com", "https://[fd00::7]/jwks", ()),
     ],
 )
-def test_where_keys_may_be(issuer: str, uri: str, hosts: tuple[str, ...]) -> None:
+def test_keys_may_be_at_these_urls(issuer: str, uri: str, hosts: tuple[str, ...]) -> None:
     place = jwks_endpoint({"issuer": issuer, "jwks_uri": uri}, issuer=issuer, insecure_http_hosts=hosts)
     assert place.url == uri
 
 
-def test_an_issuer_here_may_not_send_us_elsewhere_by_plain_http() -> None:
+def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
     issuer = "http://localhost:9000"
     message = refused({"issuer": issuer, "jwks_uri": "http://as.example.com/jwks"}, issuer)
     assert "jwks_uri must be an https URL, not 'http://as.example.com/jwks'" in message
@@ -241,23 +241,23 @@ async def kids(keys: KeySource) -> list[str | None]:
     return [key.kid for key in (await keys.load()).keys]
 
 
-async def test_a_mapping() -> None:
+async def test_keys_may_be_a_mapping() -> None:
     assert await kids(source(JWKS)) == ["key-1"]
 
 
-async def test_a_url(server: IssuerServer) -> None:
+async def test_keys_may_be_fetched_from_a_url(server: IssuerServer) -> None:
     server.handlers["/jwks"] = lambda _: json_answer(JWKS)
     assert await kids(source(f"{server.origin}/jwks?p=1")) == ["key-1"]
     assert server.targets == ["/jwks?p=1"]
 
 
-async def test_discovery(server: IssuerServer) -> None:
+async def test_keys_may_be_discovered(server: IssuerServer) -> None:
     server.publish(JWKS)
     assert await kids(source(None, issuer=server.origin)) == ["key-1"]
     assert server.targets == [METADATA, "/jwks"]
 
 
-async def test_each_fetch_discovers_anew(server: IssuerServer) -> None:
+async def test_each_fetch_repeats_the_discovery(server: IssuerServer) -> None:
     moments = [0.0]
     server.publish(JWKS)
     keys = source(None, issuer=server.origin, clock=lambda: moments[0])
@@ -271,7 +271,7 @@ async def test_each_fetch_discovers_anew(server: IssuerServer) -> None:
     assert await kids(keys) == ["new"]
 
 
-async def test_tls_with_a_private_ca() -> None:
+async def test_keys_may_be_fetched_with_a_private_ca() -> None:
     ca = trustme.CA()
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(serving)
@@ -288,7 +288,7 @@ async def test_tls_with_a_private_ca() -> None:
 
 
 @pytest.mark.parametrize("document", [{}, {"keys": None}, {"issuer": "x"}])
-async def test_a_document_that_is_no_set(server: IssuerServer, document: Any) -> None:
+async def test_a_document_that_is_no_set_is_refused(server: IssuerServer, document: Any) -> None:
     server.handlers["/jwks"] = lambda _: json_answer(document)
     with pytest.raises(Unavailable) as caught:
         await source(f"{server.origin}/jwks").load()
@@ -312,7 +312,9 @@ async def test_a_document_that_is_no_set(server: IssuerServer, document: Any) ->
         ),
     ],
 )
-async def test_a_set_without_a_usable_key_is_no_answer(server: IssuerServer, keys: Any, reason: str) -> None:
+async def test_a_set_without_a_usable_key_counts_as_a_failed_fetch(
+    server: IssuerServer, keys: Any, reason: str
+) -> None:
     server.handlers["/jwks"] = lambda _: json_answer({"keys": keys})
     with pytest.raises(Unavailable) as caught:
         await source(f"{server.origin}/jwks").load()
@@ -320,7 +322,7 @@ async def test_a_set_without_a_usable_key_is_no_answer(server: IssuerServer, key
     assert caught.value.retry_after == 1
 
 
-async def test_the_keys_before_a_set_without_a_usable_key_serve_on(server: IssuerServer) -> None:
+async def test_previous_keys_stay_in_use_after_a_set_without_a_usable_key(server: IssuerServer) -> None:
     moments = [0.0]
     server.handlers["/jwks"] = lambda _: json_answer(JWKS)
     keys = source(f"{server.origin}/jwks", clock=lambda: moments[0])
@@ -358,7 +360,9 @@ async def test_a_key_that_is_left_out_is_warned_about_once(
         assert len(caplog.messages) == 2
 
 
-async def test_warnings_about_keys_end(server: IssuerServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_warnings_about_keys_are_bounded(
+    server: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
     moments = [0.0]
     rounds = iter(range(10))
     server.handlers["/jwks"] = lambda _: json_answer(
@@ -392,7 +396,7 @@ async def test_the_size_of_a_set_is_limited(server: IssuerServer) -> None:
 
 
 @pytest.mark.parametrize("jwks", [{}, {"keys": "x"}, {"keys": {}}])
-def test_a_mapping_that_is_no_set(jwks: Any) -> None:
+def test_a_mapping_that_is_no_set_is_refused(jwks: Any) -> None:
     with pytest.raises(ConfigurationError, match="jwks takes a JWK Set"):
         source(jwks)
 
@@ -415,7 +419,7 @@ def test_a_mapping_that_is_no_set(jwks: Any) -> None:
         ),
     ],
 )
-def test_a_mapping_without_a_usable_key(keys: Any, reason: str) -> None:
+def test_a_mapping_without_a_usable_key_is_refused(keys: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         source({"keys": keys})
     message = str(caught.value)
@@ -426,18 +430,18 @@ def test_a_mapping_without_a_usable_key(keys: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize("jwks", [5, [JWKS["keys"][0]], b"https://as.example.com/jwks"])
-def test_what_jwks_is_not(jwks: Any) -> None:
+def test_other_values_of_jwks_are_refused(jwks: Any) -> None:
     with pytest.raises(ConfigurationError, match="jwks takes a JWK Set as a mapping, its URL or None"):
         source(jwks)
 
 
 @pytest.mark.parametrize("jwks", ["http://as.example.com/jwks", "/jwks", ""])
-def test_urls_by_which_keys_must_not_travel(jwks: str) -> None:
+def test_an_insecure_url_for_keys_is_refused(jwks: str) -> None:
     with pytest.raises(ConfigurationError, match="^jwks "):
         source(jwks)
 
 
-def test_a_named_http_host() -> None:
+def test_keys_may_be_at_a_named_http_host_by_url() -> None:
     assert source("http://keys/jwks", insecure_http_hosts=("keys",)).current() is None
 
 
@@ -454,7 +458,7 @@ async def test_given_keys_never_change() -> None:
     assert source.current() is keys
 
 
-async def test_given_keys_that_can_not_be_used_are_told() -> None:
+async def test_given_keys_that_can_not_be_used_are_reported() -> None:
     keys = key_set(issuer_key())
     odd = parse_key_set({"keys": [*keys["keys"], {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]})
     health = await StaticKeySource(odd).health()

@@ -107,7 +107,7 @@ AKP = DPoPKey.generate("ML-DSA-44").public_jwk | {"kid": "key-1"}
         {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
     ],
 )
-def test_an_odd_key_is_left_out_and_spoils_nothing(jwk: Any) -> None:
+def test_an_unusable_key_is_left_out_and_the_others_are_used(jwk: Any) -> None:
     other = issuer_key("ES384", kid="other")
     keys = parse_key_set({"keys": [jwk, other.jwk, jwk]})
     assert [key.kid for key in keys.keys] == ["other"]
@@ -115,7 +115,7 @@ def test_an_odd_key_is_left_out_and_spoils_nothing(jwk: Any) -> None:
 
 @pytest.mark.parametrize("nothing", [None, [], ()], ids=["null", "empty", "tuple"])
 def test_null_and_an_empty_array_say_that_a_member_is_not_set(nothing: Any) -> None:
-    # As the serializers of .NET write them: every member that they know.
+    # The serializers of .NET write every member that they know.
     unset = dict.fromkeys(("use", "key_ops", "alg", "oth", "x5c", "x5t", "x5u", "d", "p", "k"), nothing)
     for jwk in (EC, RSA, OKP):
         assert [key.identity for key in only(jwk | unset).keys] == [only(jwk).keys[0].identity]
@@ -133,7 +133,7 @@ def test_null_and_an_empty_array_say_that_a_member_is_not_set(nothing: Any) -> N
         (EC | {"alg": "\n" + "x" * 200}, f"its alg is '\\n{'x' * 97}...(cut), which is not supported or"),
         (EC | {"crv": "secp256k1"}, "its kty 'EC' with the crv 'secp256k1' is not supported"),
         (EC | {"kty": "OKP", "crv": None}, "its kty 'OKP' is not supported"),
-        (EC | {"kty": "AKP", "crv": None}, "it lacks alg, without which its kty 'AKP' says little"),
+        (EC | {"kty": "AKP", "crv": None}, "it lacks alg, which its kty 'AKP' requires"),
         (AKP | {"alg": "ES256"}, "its alg is 'ES256', which is not supported or for another type of key"),
         (AKP | {"pub": "AA"}, "it is malformed: no key has this pub"),
         (AKP | {"pub": None}, "it lacks pub"),
@@ -162,7 +162,7 @@ def test_a_key_that_is_left_out_is_warned_about(
     assert keys.why_not(None) == ""
 
 
-def test_a_key_without_a_name_goes_by_its_position(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_without_a_name_is_reported_by_its_position(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
         parse_key_set({"keys": [5, {"kid": 1, "kty": "EC"}]})
     assert caplog.messages == [
@@ -172,16 +172,14 @@ def test_a_key_without_a_name_goes_by_its_position(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("meant", [{"use": "enc"}, {"key_ops": ["encrypt", "wrapKey"]}])
-def test_an_encryption_key_is_nothing_to_warn_about(
-    meant: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_encryption_key_causes_no_warning(meant: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "dpop_middleware"):
         keys = only(RSA | meant)
     assert caplog.messages == []
     assert keys.left_out[0].meant
 
 
-def test_the_longest_and_the_shortest_rsa_modulus() -> None:
+def test_the_longest_and_the_shortest_rsa_modulus_are_accepted() -> None:
     for bits in (2048, 8192):
         (key,) = only(RSA | {"n": number((1 << (bits - 1)) + 1)}).keys
         assert getattr(key.key, "key_size", None) == bits
@@ -195,7 +193,7 @@ def test_a_document_without_keys_is_no_set(keys: Any) -> None:
         parse_key_set({})
 
 
-def test_an_empty_set() -> None:
+def test_an_empty_set_has_no_keys() -> None:
     assert parse_key_set({"keys": []}).keys == ()
     assert parse_key_set({"keys": ()}).identities == frozenset()
 
@@ -208,7 +206,7 @@ def test_a_huge_set_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [f"the JWK Set has {MAX_KEYS + 1} keys: only the first {MAX_KEYS} are used"]
 
 
-def test_identity_is_the_key_its_name_and_its_use() -> None:
+def test_identity_covers_the_key_its_name_and_its_use() -> None:
     def identity(jwk: dict[str, Any]) -> str:
         return only(jwk).keys[0].identity
 

@@ -1,4 +1,4 @@
-"""The verifier of JWT access tokens, whole: real keys, a real issuer, and whatever a client may send."""
+"""The whole verifier of JWT access tokens: real keys, a real issuer, and anything that a client may send."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ def server() -> Iterator[IssuerServer]:
         yield server
 
 
-async def test_a_good_token() -> None:
+async def test_a_good_token_is_accepted() -> None:
     judge = verifier()
     token = await judge.verify(KEY.token())
     assert isinstance(token, AccessToken)
@@ -64,7 +64,7 @@ async def test_a_good_token() -> None:
 
 
 @pytest.mark.parametrize("alg", SUPPORTED_ALGORITHMS)
-async def test_every_algorithm(alg: str) -> None:
+async def test_every_algorithm_is_verified(alg: str) -> None:
     key = issuer_key(alg)
     judge = verifier(key)
     token = key.token()
@@ -80,12 +80,12 @@ async def test_every_algorithm(alg: str) -> None:
     assert (await refused(judge, f"{head}.{payload}.")).check is Check.TOKEN_SIGNATURE
 
 
-async def test_only_the_algorithms_that_are_configured() -> None:
+async def test_only_configured_algorithms_are_accepted() -> None:
     judge = verifier(algorithms=["ES384"])
     assert (await refused(judge, KEY.token())).check is Check.TOKEN_ALG
 
 
-async def test_another_key_under_the_same_name() -> None:
+async def test_another_key_under_the_same_name_is_refused() -> None:
     stranger = issuer_key("ES256", number=2)
     error = await refused(verifier(), stranger.token())
     assert error.check is Check.TOKEN_SIGNATURE
@@ -94,7 +94,7 @@ async def test_another_key_under_the_same_name() -> None:
     )
 
 
-async def test_a_key_for_another_algorithm() -> None:
+async def test_a_key_for_another_algorithm_is_refused() -> None:
     rsa = issuer_key("RS256")
     keys = {"keys": [rsa.jwk | {"alg": "RS256"}]}
     forged = IssuerKey("PS256", rsa.private)
@@ -103,11 +103,11 @@ async def test_a_key_for_another_algorithm() -> None:
     assert error.description == "the issuer has no key that fits the access token"
 
 
-async def test_an_unknown_key_of_a_static_set() -> None:
+async def test_an_unknown_key_of_a_static_set_is_refused() -> None:
     assert (await refused(verifier(), KEY.token(header={"kid": "other"}))).check is Check.TOKEN_KEY
 
 
-async def test_a_token_without_kid() -> None:
+async def test_a_token_without_kid_is_verified_by_the_key_that_fits() -> None:
     assert (await verifier().verify(KEY.token(header={"kid": ...}))).jkt == JKT
     nameless = issuer_key("ES256", number=4, kid=None)
     judge = verifier(KEY, nameless)
@@ -128,7 +128,7 @@ async def test_claims_and_times_are_judged() -> None:
     ).check is Check.TOKEN_CLAIMS
 
 
-async def test_issuers_that_differ() -> None:
+async def test_options_fit_issuers_that_differ_from_rfc_9068() -> None:
     judge = verifier(
         audience=["api", RESOURCE],
         token_types=("JWT", None),
@@ -155,7 +155,7 @@ async def test_the_size_of_a_token_is_limited() -> None:
     assert error.check is Check.TOKEN_FORMAT
 
 
-async def test_characters_that_no_token_has() -> None:
+async def test_characters_that_no_token_has_are_refused() -> None:
     for token in ("\ud800", "é.é.é", KEY.token() + "\u00e9"):
         assert (await refused(verifier(), token)).check is Check.TOKEN_FORMAT
 
@@ -227,16 +227,16 @@ async def test_a_remembered_token_is_not_valid_before_its_time() -> None:
     assert (await refused(judge, token)).description == "the access token is not valid yet"
 
 
-async def test_how_many_tokens_are_remembered() -> None:
+async def test_the_number_of_remembered_tokens_is_bounded() -> None:
     judge = verifier(max_cached_tokens=3)
     tokens = [KEY.token(jti=f"token-{number}") for number in range(5)]
     verified = [await judge.verify(token) for token in tokens]
-    # A remembered token is the same object; the youngest are asked first, since whoever is asked stays.
+    # A remembered token is the same object; the newest are looked up first, since a look-up keeps an entry.
     same = [await judge.verify(tokens[number]) is verified[number] for number in (4, 3, 2, 1, 0)]
     assert same == [True, True, True, False, False]
 
 
-async def test_discovery_and_one_fetch_for_many_requests(server: IssuerServer) -> None:
+async def test_many_requests_share_one_discovery_and_one_fetch(server: IssuerServer) -> None:
     server.publish(key_set(KEY))
     judge = verifier(issuer=server.origin, jwks=None)
     tokens = [KEY.token(iss=server.origin, jti=str(number)) for number in range(50)]
@@ -246,7 +246,7 @@ async def test_discovery_and_one_fetch_for_many_requests(server: IssuerServer) -
     await judge.aclose()
 
 
-async def test_the_issuer_is_down_from_the_beginning() -> None:
+async def test_an_issuer_that_is_down_from_the_beginning_is_503() -> None:
     judge = verifier(jwks="http://127.0.0.1:1/jwks")
     with pytest.raises(Unavailable) as caught:
         await judge.verify(KEY.token())
@@ -254,7 +254,7 @@ async def test_the_issuer_is_down_from_the_beginning() -> None:
     assert (await refused(judge, "x.y.z")).check is Check.TOKEN_FORMAT
 
 
-async def test_the_issuer_hangs_from_the_beginning(
+async def test_an_issuer_that_hangs_from_the_beginning_is_503(
     server: IssuerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.handlers["/jwks"] = lambda _: [10.0]
@@ -264,7 +264,7 @@ async def test_the_issuer_hangs_from_the_beginning(
     )
     await clock.until(lambda: len(server.asked) == 1)
     assert not asking.done()
-    # Less than the fetch may take, by far: nobody waits for its end.
+    # Much less than the fetch may take: no request waits for its end.
     clock.now += 1.1
     await clock.until(asking.done)
     outcomes = asking.result()
@@ -272,7 +272,7 @@ async def test_the_issuer_hangs_from_the_beginning(
     assert len(server.asked) == 1
 
 
-async def test_garbage_makes_no_fetch(server: IssuerServer) -> None:
+async def test_a_malformed_token_causes_no_fetch(server: IssuerServer) -> None:
     judge = verifier(jwks=f"{server.origin}/jwks")
     for token in ("", "x.y.z", KEY.token(header={"alg": "HS256"}), KEY.token(header={"typ": "JWT"})):
         await refused(judge, token)
@@ -305,7 +305,7 @@ async def test_an_unknown_key_is_looked_for_once(server: IssuerServer) -> None:
         error = await refused(judge, KEY.token(header={"kid": "other"}, jti=str(number)))
         assert (error.check, error.actual, error.expected) == (Check.TOKEN_KEY, "'other'", "ES256")
     assert len(server.asked) == 2
-    # As another algorithm's it may be found.
+    # With another algorithm the key may be found.
     assert (await refused(judge, issuer_key("ES384", kid="other").token())).check is Check.TOKEN_KEY
     assert len(server.asked) == 3
     assert await judge.verify(good) is verified, "nothing was evicted by them"
@@ -320,7 +320,7 @@ async def test_a_name_whose_key_does_not_fit_is_looked_for_too(server: IssuerSer
     assert (await judge.verify(renewed.token())).jkt == JKT
 
 
-async def test_a_flood_of_unknown_keys_makes_few_fetches(server: IssuerServer) -> None:
+async def test_a_flood_of_unknown_keys_causes_few_fetches(server: IssuerServer) -> None:
     clock = Clock()
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
     judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
@@ -334,7 +334,7 @@ async def test_a_flood_of_unknown_keys_makes_few_fetches(server: IssuerServer) -
     assert 2 <= len(server.asked) <= 3 + 2 * (time.monotonic() - begun)
 
 
-async def test_a_token_that_no_key_could_save_makes_no_fetch(server: IssuerServer) -> None:
+async def test_a_token_that_no_key_could_make_acceptable_causes_no_fetch(server: IssuerServer) -> None:
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
     judge = verifier(jwks=f"{server.origin}/jwks")
     await judge.verify(KEY.token())
@@ -364,7 +364,7 @@ async def test_a_key_that_is_left_out_is_named_in_the_log(server: IssuerServer) 
     )
 
 
-async def test_a_set_without_a_usable_key_for_a_moment(server: IssuerServer) -> None:
+async def test_a_set_without_a_usable_key_does_not_replace_the_previous_one(server: IssuerServer) -> None:
     server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
     clock = Clock()
     judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
@@ -379,13 +379,13 @@ async def test_a_set_without_a_usable_key_for_a_moment(server: IssuerServer) -> 
     clock.now += 400
     await judge.verify(token)
     await judge.aclose()
-    # The keys before it serve on, and nobody can know about any other.
+    # The previous keys stay in use, and any other key can't be known.
     assert (await judge.verify(KEY.token(jti="another"))).jkt == JKT
     with pytest.raises(Unavailable):
         await judge.verify(KEY.token(header={"kid": "unknown"}))
 
 
-async def test_opening_fetches_and_logs_what_is_wrong(
+async def test_opening_fetches_and_logs_errors(
     server: IssuerServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.publish(key_set(KEY), issuer=f"{server.origin}/")
@@ -394,7 +394,7 @@ async def test_opening_fetches_and_logs_what_is_wrong(
         await judge.open()
         await judge.aclose()
     (message,) = caplog.messages
-    assert f"it says '{server.origin}/', and we were told '{server.origin}'" in message
+    assert f"it says '{server.origin}/', not the configured '{server.origin}'" in message
     assert "only a trailing slash differs" in message
     health = await judge.health()
     assert (health.ok, health.keys) == (False, 0)
@@ -406,13 +406,13 @@ async def test_opening_fetches_and_logs_what_is_wrong(
     assert "only a trailing slash differs" in str(caught.value.actual)
 
 
-async def test_rotation_in_a_set_without_names(server: IssuerServer) -> None:
+async def test_keys_rotate_in_a_set_without_names(server: IssuerServer) -> None:
     old, new, newest = (issuer_key("ES256", number=number, kid=None) for number in (5, 6, 7))
     server.handlers["/jwks"] = lambda _: json_answer(key_set(old))
     judge = verifier(jwks=f"{server.origin}/jwks")
     await judge.verify(old.token())
     server.handlers["/jwks"] = lambda _: json_answer(key_set(new))
-    # One stranger's token without name says nothing about the next one.
+    # One forged token without `kid` says nothing about the next one.
     assert (await refused(judge, newest.token())).check is Check.TOKEN_SIGNATURE
     assert (await judge.verify(new.token())).jkt == JKT
     server.handlers["/jwks"] = lambda _: json_answer(key_set(new, newest))
@@ -420,7 +420,7 @@ async def test_rotation_in_a_set_without_names(server: IssuerServer) -> None:
     assert (await refused(judge, old.token(jti="another"))).check is Check.TOKEN_SIGNATURE
 
 
-async def test_a_bad_signature_under_a_known_name_makes_no_fetch(server: IssuerServer) -> None:
+async def test_a_bad_signature_under_a_known_name_causes_no_fetch(server: IssuerServer) -> None:
     clock = Clock()
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
     judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
@@ -431,7 +431,7 @@ async def test_a_bad_signature_under_a_known_name_makes_no_fetch(server: IssuerS
 
 
 @pytest.mark.parametrize("replacement", [[], [issuer_key("ES256", number=2)]], ids=["removed", "replaced"])
-async def test_a_key_that_leaves_the_set_takes_its_tokens_along(
+async def test_tokens_are_refused_when_their_key_leaves_the_set(
     server: IssuerServer, replacement: list[IssuerKey]
 ) -> None:
     clock = Clock()
@@ -443,7 +443,7 @@ async def test_a_key_that_leaves_the_set_takes_its_tokens_along(
     await judge.verify(kept)
     server.handlers["/jwks"] = lambda _: json_answer(key_set(stays, *replacement))
     clock.now += 300
-    # The set is renewed in the background, so this request still counts on the old one.
+    # The set is renewed in the background, so this request still uses the old one.
     await judge.verify(gone)
     await judge.aclose()
     expected = Check.TOKEN_SIGNATURE if replacement else Check.TOKEN_KEY
@@ -451,7 +451,7 @@ async def test_a_key_that_leaves_the_set_takes_its_tokens_along(
     assert (await judge.verify(kept)).jkt == JKT
 
 
-async def test_an_outage_shorter_and_longer_than_a_day(server: IssuerServer) -> None:
+async def test_keys_survive_an_outage_of_less_than_a_day(server: IssuerServer) -> None:
     clock = Clock()
     server.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
     judge = verifier(jwks=f"{server.origin}/jwks", clock=clock)
@@ -471,7 +471,7 @@ async def test_an_outage_shorter_and_longer_than_a_day(server: IssuerServer) -> 
     await judge.verify(token)
 
 
-async def test_a_hit_costs_no_task_and_no_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cached_token_costs_no_task_and_no_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = verifier()
     token = KEY.token()
     await judge.verify(token)
@@ -535,7 +535,7 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
         ({"ssl_context": "yes"}, "ssl_context takes"),
     ],
 )
-def test_what_can_not_be_configured(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         verifier(**options)
 

@@ -13,7 +13,7 @@ ISSUER = TestIssuer()
 
 
 class Remote(Tokens):
-    """An opaque verifier that is opened, closed and asked how it is."""
+    """An opaque verifier with `open`, `aclose` and `health`."""
 
     remote = True
     clock_skew = 20
@@ -47,7 +47,7 @@ async def test_each_kind_goes_to_its_own_verifier() -> None:
 
 
 @pytest.mark.parametrize("token", ["a.b.c", "..", "a.b.", ISSUER.token()[:-4] + "AAAA"])
-async def test_three_segments_never_fall_through(token: str) -> None:
+async def test_a_token_of_three_segments_never_goes_to_the_opaque_verifier(token: str) -> None:
     opaque = Remote()
     opaque.issue(name=token)
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
@@ -58,7 +58,7 @@ async def test_three_segments_never_fall_through(token: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["a", "a.b", "a.b.c.d", "a.b.c.d.e", "."])
-async def test_all_else_is_opaque(token: str) -> None:
+async def test_every_other_token_is_opaque(token: str) -> None:
     opaque = Remote()
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     with pytest.raises(InvalidToken):
@@ -67,13 +67,13 @@ async def test_all_else_is_opaque(token: str) -> None:
     assert both.is_remote(token) is True
 
 
-async def test_a_verifier_in_a_verifier_says_itself_which_tokens_are_remote() -> None:
+async def test_a_nested_verifier_says_which_tokens_are_remote() -> None:
     inner = JWTOrOpaqueVerifier(jwt=jwts(), opaque=Remote())
     outer = JWTOrOpaqueVerifier(jwt=inner, opaque=inner)
     assert [outer.is_remote(token) for token in ("a.b.c", "a")] == [False, True]
 
 
-async def test_it_speaks_for_both() -> None:
+async def test_the_verifier_has_the_properties_of_both() -> None:
     opaque = Remote()
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     assert both.issuers == tuple(dict.fromkeys((ISSUER.issuer, *opaque.issuers)))
@@ -87,13 +87,13 @@ async def test_it_speaks_for_both() -> None:
 
 
 class Unwell(Remote):
-    """One that is not well."""
+    """An unhealthy verifier."""
 
     async def health(self) -> Any:
         return False
 
 
-async def test_it_is_well_when_both_are() -> None:
+async def test_the_verifier_is_healthy_when_both_are() -> None:
     assert not (await JWTOrOpaqueVerifier(jwt=jwts(), opaque=Unwell()).health()).ok
     assert (await JWTOrOpaqueVerifier(jwt=Tokens(), opaque=Tokens()).health()).ok
     down = JWTAccessTokenVerifier(issuer="http://localhost:9", audience="x", jwks_timeout=0.1)
@@ -103,7 +103,7 @@ async def test_it_is_well_when_both_are() -> None:
     await down.aclose()
 
 
-async def test_what_has_nothing_to_open_is_left_alone() -> None:
+async def test_a_verifier_without_open_and_close_is_accepted() -> None:
     both = JWTOrOpaqueVerifier(jwt=Tokens(), opaque=Tokens())
     await both.open()
     await both.aclose()
@@ -112,7 +112,7 @@ async def test_what_has_nothing_to_open_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"jwt": None}, {"opaque": Remote}])
-def test_what_is_no_verifier_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_value_that_is_no_verifier_is_refused(wrong: dict[str, Any]) -> None:
     parts: dict[str, Any] = {"jwt": jwts(), "opaque": Remote()} | wrong
     with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} takes an AccessTokenVerifier"):
         JWTOrOpaqueVerifier(**parts)
@@ -122,7 +122,7 @@ class OfTheSameIssuer(Remote):
     issuers = (ISSUER.issuer,)
 
 
-async def test_two_issuers_user_one_are_two_users() -> None:
+async def test_user_1_of_one_issuer_is_not_user_1_of_another() -> None:
     other = TestIssuer("https://other.example.test")
     opaque = Remote()
     jwt = JWTAccessTokenVerifier(issuer=other.issuer, audience=str(other.audience), jwks=other.jwks())
@@ -136,7 +136,7 @@ async def test_two_issuers_user_one_are_two_users() -> None:
     assert (await several.verify(opaque.issue())).identity == by_opaque.identity
 
 
-async def test_of_one_issuer_the_subject_is_enough() -> None:
+async def test_for_one_issuer_the_subject_alone_is_the_identity() -> None:
     opaque = OfTheSameIssuer()
     both = JWTOrOpaqueVerifier(jwt=jwts(), opaque=opaque)
     assert (await both.verify(ISSUER.token(sub="ann"))).identity == "ann"

@@ -1,4 +1,4 @@
-"""How old the keys of issuers are, by the verifiers' own account."""
+"""The age of issuers' keys, as the verifiers report it."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ async def test_fetched_keys_have_an_age_which_needs_no_waiting() -> None:
             await one.aclose()
 
 
-async def test_keys_by_a_client_of_your_own_have_an_age_too() -> None:
+async def test_keys_that_the_users_client_fetches_have_an_age_too() -> None:
     with IssuerServer() as server:
         server.publish(key_set(issuer_key()))
         async with httpx2.AsyncClient(trust_env=False) as client:

@@ -72,7 +72,7 @@ async def test_each_issuer_has_its_own_rules() -> None:
         assert token.identity == f"{issuer.issuer} 1"
 
 
-async def test_two_issuers_users_of_one_name_are_two_users() -> None:
+async def test_users_of_one_name_at_two_issuers_are_two_users() -> None:
     verifier = MultiIssuerVerifier([of_a(), of_b(), Own()])
     tokens = [
         A.token(sub="1"), B.token(sub="1"), TestIssuer("https://own.example.com").token(),
@@ -90,7 +90,7 @@ async def test_a_client_without_a_subject_is_named_with_its_issuer() -> None:
     assert token.identity == f"{A.issuer} client:app"
 
 
-async def test_the_verifier_that_was_given_stays_as_it_is() -> None:
+async def test_the_given_verifier_is_unchanged() -> None:
     alone = of_a()
     token = A.token(sub="1")
     assert (await alone.verify(token)).identity == "1"
@@ -141,7 +141,7 @@ async def test_a_token_without_an_issuer_is_refused() -> None:
     assert caught.value.check is Check.TOKEN_CLAIMS
 
 
-async def test_a_verifier_that_speaks_of_another_issuer_is_not_believed() -> None:
+async def test_a_token_that_its_verifier_gives_to_another_issuer_is_refused() -> None:
     own = Own(issuer=A.issuer)
     own.said["issuer"] = B.issuer
     with pytest.raises(InvalidToken) as caught:
@@ -188,12 +188,12 @@ async def test_a_resolver_alone_is_enough() -> None:
         ([of_a(clock_skew=20), Own()], 15, False),
     ],
 )
-def test_what_all_of_them_promise_is_promised(verifiers: Any, skew: float, final: bool) -> None:
+def test_the_verifier_promises_what_all_verifiers_promise(verifiers: Any, skew: float, final: bool) -> None:
     verifier = MultiIssuerVerifier(verifiers)
     assert (verifier.clock_skew, verifier.expiry_is_final) == (skew, final)
 
 
-def test_a_subclass_promises_for_itself() -> None:
+def test_a_subclass_must_make_its_own_promise() -> None:
     class Extending(MultiIssuerVerifier):
         async def verify(self, token: str) -> AccessToken:
             raise NotImplementedError
@@ -208,7 +208,7 @@ def test_the_clock_skew_of_each_is_checked() -> None:
         MultiIssuerVerifier([of_a(), own])
 
 
-def test_one_that_asks_a_remote_server_makes_all_of_them_remote() -> None:
+def test_one_remote_verifier_makes_the_whole_remote() -> None:
     own: Any = Own()
     own.remote = True
     assert MultiIssuerVerifier([of_a(), own]).remote
@@ -216,7 +216,7 @@ def test_one_that_asks_a_remote_server_makes_all_of_them_remote() -> None:
     assert (local.remote, local.is_remote(A.token())) == (False, False)
 
 
-def test_a_proof_is_judged_before_whoever_must_be_looked_up_is_asked() -> None:
+def test_a_proof_is_judged_before_the_resolver_is_asked() -> None:
     async def nobody(_issuer: str) -> None:
         return None
 
@@ -317,7 +317,7 @@ def nested(*, before: bool, **members: Any) -> str:
         json.dumps({"iss": URL_OF_A, "sub": "1"}),
         json.dumps({"sub": "1", "iss": URL_OF_A}, separators=(",", ":")),
         f'{{"iss"\n \t:  "{URL_OF_A}"}}',
-        # As PHP writes URLs.
+        # PHP writes URLs so.
         '{"iss":"https:\\/\\/a.example.com"}',
         '{"iss":"https://\\u0061.example.com"}',
         json.dumps({"iss": URL_OF_A, "act": {"iss": URL_OF_A}}),
@@ -360,7 +360,7 @@ def test_a_real_token_names_its_issuer(made: TestIssuer) -> None:
         '{"x":{"iss":"a"},"y":{"iss":"b"}}',
         '[{"iss":"a"},{"iss":"b"}]',
         b'{"iss":"\xff"}',
-        # More than an honest token has: nothing is looked at for long.
+        # More than an honest token has: such a payload isn't searched for long.
         json.dumps({f"a{n}": {"iss": f"b{n}"} for n in range(9)} | {"iss": URL_OF_A}),
         nested(before=True, roles=[str(n) for n in range(600)]),
     ],
@@ -374,7 +374,7 @@ def test_a_token_that_names_no_issuer_is_refused(payload: str | bytes) -> None:
 @pytest.mark.parametrize(
     "text", ["", ".", "a.b", "....", "a.b.c.d.e", "é.é.é", "e30.=.x", "e30.e30=.x", "a." * 9000, "x" * 17_000]
 )
-def test_what_is_no_jwt_is_refused(text: str) -> None:
+def test_a_string_that_is_no_jwt_is_refused(text: str) -> None:
     with pytest.raises(InvalidToken) as caught:
         unverified_issuer(text)
     assert caught.value.check is Check.TOKEN_FORMAT
@@ -392,14 +392,14 @@ def cost_of_naming(payload: bytes) -> float:
 
 
 @pytest.mark.parametrize("end", [b"", b"\\", b"\\\nx"])
-def test_a_string_without_an_end_costs_no_more_than_one_with_an_end(end: bytes) -> None:
-    # From each of its escaped quotes, another search would go to the end: a hundred times the work.
+def test_an_unterminated_string_costs_no_more_than_a_terminated_one(end: bytes) -> None:
+    # A naive search would go to the end from each escaped quote: a hundred times the work.
     begin = b'[{"iss":"' + URL_OF_A.encode() + b'","' + b'\\"' * 290 + b"x" * 9000
     ended, endless = (cost_of_naming(begin + text + b'"iss":"b"}') for text in (b'":', end))
     assert endless < 20 * ended
 
 
-def test_among_several_issuers_three_hundred_escapes_are_looked_at() -> None:
+def test_among_several_issuers_three_hundred_escapes_are_read() -> None:
     for escapes, found in ((150, True), (151, False)):
         payload = json.dumps({"act": {"iss": URL_OF_B}, "s": "\\" * escapes, "iss": URL_OF_A})
         if found:

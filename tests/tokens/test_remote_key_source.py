@@ -29,8 +29,8 @@ KEY = "a key that is wanted"
 class World:
     """An issuer and two clocks.
 
-    `answer` is what the issuer gives, or raises, after each of `answers`; while `open` is clear it keeps one
-    waiting. `at_a_look` is called whenever the source looks at the clock.
+    `answer` is what the issuer returns, or raises, after each of `answers`; while `open` is clear it doesn't
+    answer. `at_a_look` is called whenever the source reads the clock.
     """
 
     def __init__(self, lifetimes: Lifetimes = LIFETIMES) -> None:
@@ -67,7 +67,7 @@ class World:
         self.uptime += seconds
 
     async def newer_than(self, keys: KeySet, *, wanted: str = KEY) -> KeySet:
-        """Ask for what a request wants that comes a moment after whatever was fetched."""
+        """Ask for the key that a request needs which comes a moment after the last fetch."""
         self.uptime += 1e-6
         return await searched(self.source, keys, since=self.uptime, wanted=wanted)
 
@@ -77,7 +77,7 @@ class World:
 
 
 async def held_for_a_second(clock: LoopClock, waiting: asyncio.Task[Any]) -> None:
-    """See that `waiting` waits until a second is over, and no longer."""
+    """Check that `waiting` waits until a second has passed, and no longer."""
     await asyncio.sleep(0)  # It begins.
     clock.now += 0.9
     await asyncio.to_thread(time.sleep, 0.01)
@@ -93,7 +93,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def searched(source: RemoteKeySource, keys: KeySet, *, since: float, wanted: str) -> KeySet:
-    """The newest set that a request gets to see which finds `wanted` in none."""
+    """The newest set that a request gets which finds `wanted` in no set."""
     while (newer := await source.newer_than(keys, since=since, wanted=wanted)) is not keys:
         keys = newer
     return keys
@@ -125,7 +125,7 @@ async def test_fresh_keys_are_used_and_old_ones_renewed_in_the_background() -> N
     world.passes(1)
     world.answer = second = KeySet(())
     world.open.clear()
-    # Nobody waits, and one fetch is enough.
+    # No request waits, and one fetch is enough.
     assert [world.source.current() for _ in range(100)] == [first] * 100
     assert await world.source.load() is first
     world.open.set()
@@ -134,7 +134,7 @@ async def test_fresh_keys_are_used_and_old_ones_renewed_in_the_background() -> N
     assert world.fetches == 2
 
 
-async def test_after_idle_hours_the_fetch_is_waited_for() -> None:
+async def test_after_idle_hours_requests_wait_for_the_fetch() -> None:
     world = World()
     await world.source.load()
     world.passes(600)
@@ -143,7 +143,7 @@ async def test_after_idle_hours_the_fetch_is_waited_for() -> None:
     assert await world.source.load() is second
 
 
-async def test_after_idle_hours_and_without_an_answer_the_old_keys_serve() -> None:
+async def test_after_idle_hours_and_without_an_answer_the_old_keys_are_used() -> None:
     world = World()
     first = await world.source.load()
     world.passes(20 * 3600)
@@ -152,7 +152,7 @@ async def test_after_idle_hours_and_without_an_answer_the_old_keys_serve() -> No
     assert world.source.current() is first
 
 
-async def test_an_outage_of_a_day() -> None:
+async def test_keys_are_used_through_an_outage_of_a_day() -> None:
     world = World()
     first = await world.source.load()
     world.answer = OSError("down")
@@ -173,7 +173,7 @@ async def test_an_outage_of_a_day() -> None:
     assert await world.source.load() is second
 
 
-async def test_failures_with_keys_in_hand_space_the_attempts() -> None:
+async def test_failures_delay_the_next_attempts_while_there_are_keys() -> None:
     world = World()
     await world.source.load()
     world.answer = OSError("down")
@@ -219,7 +219,7 @@ async def test_many_failures_do_not_overflow() -> None:
     assert world.fetches == 1100
 
 
-async def test_an_exception_without_words_has_a_name() -> None:
+async def test_an_exception_without_a_message_is_reported_by_its_name() -> None:
     world = World()
     world.answer = ZeroDivisionError()
     assert (await refused(world.source.load())).actual == "ZeroDivisionError"
@@ -233,14 +233,14 @@ async def test_a_set_that_was_fetched_after_the_request_came_is_new_enough() -> 
     assert world.fetches == 1
 
 
-async def test_an_unknown_key_makes_a_fetch_at_once() -> None:
+async def test_an_unknown_key_causes_a_fetch_at_once() -> None:
     world = World()
     first = await world.source.load()
     world.passes(0.1)
     world.answer = second = KeySet(())
     assert await world.newer_than(first) is second
     assert world.fetches == 2
-    # A request that came before that fetch is content with it, one that came after it is not.
+    # That fetch is enough for a request that came before it, but not for one that came after it.
     assert await searched(world.source, first, since=world.uptime - 0.1, wanted="other") is second
     assert world.fetches == 2
     world.passes(5)
@@ -265,7 +265,7 @@ async def test_a_key_that_a_fresh_set_lacked_is_remembered_for_half_the_cooldown
     assert world.fetches == 3
 
 
-async def test_a_newer_set_is_searched_for_what_an_older_one_lacked() -> None:
+async def test_a_newer_set_is_searched_for_a_key_that_an_older_one_lacked() -> None:
     world = World()
     await world.source.load()
     world.passes(100)
@@ -275,7 +275,7 @@ async def test_a_newer_set_is_searched_for_what_an_older_one_lacked() -> None:
     world.passes(5)
     world.answer = third = KeySet(())
     assert await world.newer_than(second, wanted="another") is third
-    # As if the key that the second set lacked had been published meanwhile.
+    # As if the key that the second set lacked had been published in the meantime.
     world.passes(5)
     world.answer = fourth = KeySet(())
     assert await world.newer_than(third) is fourth
@@ -324,7 +324,7 @@ async def test_requests_that_come_during_a_fetch_wait_for_the_one_after_it() -> 
     assert world.fetches == 3
 
 
-async def test_what_comes_during_a_fetch_is_served_by_it_if_it_brings_the_key() -> None:
+async def test_a_request_during_a_fetch_is_served_by_it_if_it_brings_the_key() -> None:
     world = World()
     first = await world.source.load()
     world.passes(100)
@@ -340,7 +340,7 @@ async def test_what_comes_during_a_fetch_is_served_by_it_if_it_brings_the_key() 
     assert world.fetches == 2
 
 
-async def test_an_unknown_key_during_an_outage() -> None:
+async def test_an_unknown_key_during_an_outage_is_503() -> None:
     world = World()
     first = await world.source.load()
     world.passes(10)
@@ -359,7 +359,7 @@ async def test_an_unknown_key_during_an_outage() -> None:
     assert await world.newer_than(first) is second
 
 
-async def test_an_outage_makes_so_many_503_and_no_more() -> None:
+async def test_answers_503_during_an_outage_are_bounded() -> None:
     world = World()
     first = await world.source.load()
     world.passes(10)
@@ -373,7 +373,7 @@ async def test_an_outage_makes_so_many_503_and_no_more() -> None:
     assert world.fetches == 2
 
 
-async def test_an_issuer_that_hangs_holds_a_request_for_a_second_at_most(
+async def test_an_issuer_that_hangs_delays_a_request_for_a_second_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world, clock = World(), LoopClock(monkeypatch)
@@ -388,12 +388,12 @@ async def test_an_issuer_that_hangs_holds_a_request_for_a_second_at_most(
     world.answer = second = KeySet(())
     world.open.set()
     await world.settled()
-    # The fetch went on, and the next request finds what it brought.
+    # The fetch continued, and the next request finds its result.
     assert world.source.current() is second
     assert world.fetches == 2
 
 
-async def test_a_cancelled_wait_for_an_unknown_key_harms_nobody() -> None:
+async def test_a_cancelled_wait_for_an_unknown_key_affects_no_other() -> None:
     world = World()
     first = await world.source.load()
     world.passes(10)
@@ -410,7 +410,7 @@ async def test_a_cancelled_wait_for_an_unknown_key_harms_nobody() -> None:
     assert world.fetches == 2
 
 
-async def test_opening_fetches_in_the_background_and_once() -> None:
+async def test_opening_fetches_once_in_the_background() -> None:
     world = World()
     world.open.clear()
     for _ in range(3):
@@ -424,7 +424,7 @@ async def test_opening_fetches_in_the_background_and_once() -> None:
     assert world.fetches == 1
 
 
-async def test_opening_leaves_an_issuer_alone_that_has_just_failed() -> None:
+async def test_opening_does_not_ask_an_issuer_that_has_just_failed() -> None:
     world = World()
     world.answer = OSError("down")
     for _ in range(3):
@@ -433,7 +433,7 @@ async def test_opening_leaves_an_issuer_alone_that_has_just_failed() -> None:
     assert world.fetches == 1
 
 
-async def test_health_before_and_after_the_first_answer() -> None:
+async def test_health_changes_with_the_first_answer() -> None:
     world = World()
     world.answer = OSError("down")
     unwell = IssuerKeysHealth(ok=False, keys=0, error="down")
@@ -474,7 +474,7 @@ async def test_health_waits_a_second_for_an_issuer_that_hangs() -> None:
     await world.settled()
 
 
-async def test_after_idle_hours_an_issuer_that_hangs_holds_requests_up_for_a_second() -> None:
+async def test_after_idle_hours_an_issuer_that_hangs_delays_requests_for_a_second() -> None:
     world = World()
     first = await world.source.load()
     world.passes(600)
@@ -482,14 +482,14 @@ async def test_after_idle_hours_an_issuer_that_hangs_holds_requests_up_for_a_sec
     assert world.source.current() is None
     assert await world.source.load() is first
     world.passes(1)
-    # Those that come after that don't wait for the same fetch.
+    # Later requests don't wait for the same fetch.
     assert world.source.current() is first
     world.open.set()
     await world.settled()
     assert world.fetches == 2
 
 
-async def test_a_wall_clock_set_back_makes_nothing_last_longer() -> None:
+async def test_nothing_lasts_longer_when_the_wall_clock_is_set_back() -> None:
     world = World()
     first = await world.source.load()
     world.answer = OSError("down")
@@ -550,7 +550,7 @@ def test_one_fetch_serves_hundreds_of_waiters_on_two_loops(monkeypatch: pytest.M
     assert got == [world.answer] * 600
 
 
-async def test_a_cancelled_waiter_harms_nobody() -> None:
+async def test_a_cancelled_waiter_affects_no_other() -> None:
     world = World()
     world.open.clear()
     tasks = [asyncio.create_task(world.source.load()) for _ in range(10)]
@@ -564,7 +564,7 @@ async def test_a_cancelled_waiter_harms_nobody() -> None:
     assert world.fetches == 1
 
 
-def test_a_loop_that_ends_during_a_fetch_harms_nobody() -> None:
+def test_a_loop_that_ends_during_a_fetch_affects_no_other() -> None:
     world = World()
     world.open.clear()
 
@@ -582,7 +582,7 @@ def test_a_loop_that_ends_during_a_fetch_harms_nobody() -> None:
     assert world.fetches == 1
 
 
-async def test_an_issuer_that_hangs_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_issuer_that_hangs_from_the_beginning_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
     world, clock = World(), LoopClock(monkeypatch)
     world.open.clear()
     for _ in range(2):
@@ -597,13 +597,15 @@ async def test_an_issuer_that_hangs_from_the_beginning(monkeypatch: pytest.Monke
     assert world.source.current() is world.answer
 
 
-async def test_so_many_wait_for_the_first_answer_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_requests_that_wait_for_the_first_answer_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World()
     LoopClock(monkeypatch)
     world.open.clear()
     waiting = [asyncio.create_task(world.source.load()) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
-    # Answered at once: the loop isn't given up.
+    # Answered at once, without a turn of the event loop.
     with pytest.raises(Unavailable):
         world.source.load().send(None)
     world.open.set()
@@ -611,7 +613,7 @@ async def test_so_many_wait_for_the_first_answer_and_no_more(monkeypatch: pytest
     assert world.fetches == 1
 
 
-async def test_two_who_saw_the_same_state_fetch_once() -> None:
+async def test_two_requests_that_saw_the_same_state_fetch_once() -> None:
     world = World()
     world.answer = ValueError("not now")
     await refused(world.source.load())
@@ -623,7 +625,7 @@ async def test_two_who_saw_the_same_state_fetch_once() -> None:
         others.append(await world.source.load())
 
     def at_a_look() -> None:
-        # Another thread fetches while this request looks how old the failure is that it saw.
+        # Another thread fetches while this request reads the age of the failure that it saw.
         if next(looks) == 1:
             loops(1, other)
 
@@ -633,7 +635,7 @@ async def test_two_who_saw_the_same_state_fetch_once() -> None:
     assert world.fetches == 2
 
 
-async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_can_not_be_started_is_a_failed_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
 
     def start(_thread: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""Issuers that a resolver knows: asked once for many, asked again in time, and bounded for strangers."""
+"""Issuers that a resolver knows: looked up once for many requests, again in time, and bounded if unknown."""
 
 import asyncio
 from types import SimpleNamespace
@@ -60,13 +60,13 @@ def tenants(monkeypatch: pytest.MonkeyPatch) -> Tenants:
     return found
 
 
-async def test_a_known_issuer_is_asked_for_once(tenants: Tenants) -> None:
+async def test_a_known_issuer_is_looked_up_once(tenants: Tenants) -> None:
     for _ in range(3):
         assert await tenants.resolved.verifier("a") is tenants.known["a"]
     assert (tenants.asked, tenants.prepared) == (["a"], [tenants.known["a"]])
 
 
-async def test_many_requests_share_one_look(tenants: Tenants) -> None:
+async def test_many_requests_share_one_look_up(tenants: Tenants) -> None:
     tenants.gate = asyncio.Event()
     asking = [asyncio.create_task(tenants.resolved.verifier("a")) for _ in range(500)]
     await asyncio.sleep(0)
@@ -75,7 +75,7 @@ async def test_many_requests_share_one_look(tenants: Tenants) -> None:
     assert tenants.asked == ["a"]
 
 
-async def test_a_request_that_gives_up_takes_the_answer_from_nobody(tenants: Tenants) -> None:
+async def test_a_cancelled_request_does_not_affect_the_others(tenants: Tenants) -> None:
     tenants.gate = asyncio.Event()
     first = asyncio.create_task(tenants.resolved.verifier("a"))
     second = asyncio.create_task(tenants.resolved.verifier("a"))
@@ -87,7 +87,7 @@ async def test_a_request_that_gives_up_takes_the_answer_from_nobody(tenants: Ten
     assert await second is tenants.known["a"]
 
 
-async def test_an_issuer_is_asked_for_again_after_its_lifetime(tenants: Tenants) -> None:
+async def test_an_issuer_is_looked_up_again_after_its_lifetime(tenants: Tenants) -> None:
     first = await tenants.resolved.verifier("a")
     tenants.now += 299
     assert await tenants.resolved.verifier("a") is first
@@ -102,7 +102,7 @@ async def test_an_issuer_is_asked_for_again_after_its_lifetime(tenants: Tenants)
     assert await tenants.resolved.verifier("a") is tenants.known["a"] is not first
 
 
-async def test_an_issuer_that_was_removed_is_trusted_no_longer(tenants: Tenants) -> None:
+async def test_an_issuer_that_was_removed_is_no_longer_trusted(tenants: Tenants) -> None:
     assert await tenants.resolved.verifier("a") is not None
     del tenants.known["a"]
     tenants.now += 300
@@ -135,7 +135,9 @@ async def test_no_more_issuers_are_kept_than_allowed(tenants: Tenants) -> None:
     [Verifier, "a", 1, object(), Verifier(), Verifier("b"), SimpleNamespace(verify=print)],
     ids=["class", "str", "int", "object", "no issuer", "another issuer", "no issuers"],
 )
-async def test_what_is_no_verifier_for_the_issuer_verifies_nothing(tenants: Tenants, wrong: Any) -> None:
+async def test_a_value_that_is_no_verifier_for_the_issuer_verifies_nothing(
+    tenants: Tenants, wrong: Any
+) -> None:
     tenants.known["a"] = wrong
     with pytest.raises(Unavailable) as caught:
         await tenants.resolved.verifier("a")
@@ -143,12 +145,12 @@ async def test_what_is_no_verifier_for_the_issuer_verifies_nothing(tenants: Tena
     assert isinstance(caught.value.__cause__, (ConfigurationError, AttributeError))
 
 
-async def test_a_resolver_that_fails_makes_no_verdict(tenants: Tenants) -> None:
+async def test_a_resolver_that_fails_is_503(tenants: Tenants) -> None:
     tenants.fault = OSError("the database is away")
     with pytest.raises(Unavailable) as caught:
         await tenants.resolved.verifier("a")
     assert (caught.value.actual, caught.value.__cause__) == ("OSError", tenants.fault)
-    # For an issuer that nobody knows so many times only; then as if it were nobody's.
+    # For an unknown issuer a bounded number of times; after that it is refused like one that isn't trusted.
     for number in range(1, MAX_UNAVAILABLE):
         with pytest.raises(Unavailable):
             await tenants.resolved.verifier(f"a{number}")
@@ -159,17 +161,17 @@ async def test_a_resolver_that_fails_makes_no_verdict(tenants: Tenants) -> None:
     assert await tenants.resolved.verifier("a") is tenants.known["a"]
 
 
-async def test_nothing_is_verified_by_what_is_too_old_while_the_resolver_fails(tenants: Tenants) -> None:
+async def test_an_expired_verifier_is_not_used_while_the_resolver_fails(tenants: Tenants) -> None:
     await tenants.resolved.verifier("a")
     tenants.now += 300
     tenants.fault = OSError()
-    # A tenant's own clients are told to come back, however many they are.
+    # All of a tenant's own clients get 503, however many they are.
     for _ in range(2 * MAX_UNAVAILABLE):
         with pytest.raises(Unavailable):
             await tenants.resolved.verifier("a")
 
 
-async def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resolver_that_hangs_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     tenants = Tenants(monkeypatch, timeout=0.1)
     tenants.gate = asyncio.Event()
     with pytest.raises(Unavailable) as caught:
@@ -186,10 +188,10 @@ async def test_made_up_issuers_are_looked_up_at_a_bounded_rate(tenants: Tenants)
         except Unavailable:
             verdicts.append("503")
     assert len(tenants.asked) == resolved_issuers.LOOKUPS
-    # The excess is a bounded number of 503s; then it is refused as if nobody knew the issuer.
+    # The excess gets a bounded number of 503s; after that it is refused like an unknown issuer.
     assert verdicts.count("503") == MAX_UNAVAILABLE
     assert set(verdicts) == {None, "503"}
-    # No tenant is pushed out, and none waits: not even one that must be asked for again.
+    # No tenant is evicted, and none waits: not even one that must be looked up again.
     assert await tenants.resolved.verifier("a") is tenants.known["a"]
     tenants.now += 300
     for number in range(200):

@@ -1,4 +1,4 @@
-"""The form and the header of a token, and which key signed one that names none."""
+"""The form and the header of a token, and the key that signed a token without `kid`."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def refused(token: str, **options: Any) -> InvalidToken:
     return caught.value
 
 
-def test_a_token() -> None:
+def test_the_parts_of_a_token_are_read() -> None:
     token = KEY.token()
     signed = parse(token)
     assert (signed.algorithm.name, signed.kid) == ("ES256", "key-1")
@@ -38,14 +38,14 @@ def test_a_token() -> None:
     assert json.loads(signed.payload)["client_id"] == "s6BhdRkqt3"
 
 
-def test_one_key_has_signed() -> None:
+def test_one_key_has_signed_a_token() -> None:
     others = [issuer_key("ES256", number=number) for number in (2, 3)]
     keys = parse_key_set(key_set(others[0], KEY, others[1]))
     assert [parse(KEY.token()).is_signed_by(key) for key in keys.keys] == [False, True, False]
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
-def test_accepted_types(typ: str) -> None:
+def test_accepted_types_pass(typ: str) -> None:
     assert parse(KEY.token(header={"typ": typ})).kid == "key-1"
 
 
@@ -61,7 +61,7 @@ def test_types_that_are_refused(typ: Any) -> None:
     assert (error.check, error.description) == (Check.TOKEN_TYP, "the access token's typ is not accepted")
 
 
-def test_types_of_issuers_that_differ() -> None:
+def test_types_of_issuers_that_differ_can_be_accepted() -> None:
     types = ("jwt", None)
     assert parse(KEY.token(header={"typ": "JWT"}), token_types=types).kid == "key-1"
     assert parse(KEY.token(header={"typ": "application/JWT"}), token_types=types).kid == "key-1"
@@ -70,7 +70,7 @@ def test_types_of_issuers_that_differ() -> None:
         assert refused(KEY.token(header={"typ": typ}), token_types=types).check is Check.TOKEN_TYP
 
 
-def test_letters_that_only_look_alike() -> None:
+def test_letters_that_only_look_alike_are_refused() -> None:
     assert refused(KEY.token(header={"typ": "to\u212aen"}), token_types=("token",)).check is Check.TOKEN_TYP
 
 
@@ -82,7 +82,7 @@ def test_algorithms_that_are_refused(alg: Any) -> None:
     assert (error.check, error.description) == (Check.TOKEN_ALG, "the access token's alg is not accepted")
 
 
-def test_b64_true_says_what_is_so_anyway_rfc_7797_3() -> None:
+def test_b64_true_changes_nothing_rfc_7797_3() -> None:
     assert parse(KEY.token(header={"b64": True})).kid == "key-1"
 
 
@@ -112,12 +112,12 @@ def test_a_kid_is_a_string(kid: Any) -> None:
     assert (error.check, str(error)) == (Check.TOKEN_FORMAT, "the access token's kid is not a string")
 
 
-def test_keys_that_the_token_carries_are_not_looked_at() -> None:
+def test_keys_in_the_token_are_not_used() -> None:
     carried = {"jwk": 5, "jku": "https://evil.example", "x5u": {}, "x5c": [1], "x5t": None}
     assert parse(KEY.token(header=carried)).kid == "key-1"
 
 
-def test_encrypted_tokens_are_said_to_be_unsupported() -> None:
+def test_the_error_for_an_encrypted_token_says_that_it_is_unsupported() -> None:
     error = refused("eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..AAAA.AAAA.AAAA")
     assert error.check is Check.TOKEN_FORMAT
     assert error.description == "encrypted access tokens (JWE) are not supported"
@@ -148,21 +148,21 @@ HEADER, PAYLOAD, SIGNATURE = KEY.token().split(".")
         KEY.sign('{"typ":"at+jwt","alg":"ES256","x":NaN}', {}),
         base64url.encode(b'\xff{"typ":"at+jwt","alg":"ES256"}') + f".{PAYLOAD}.{SIGNATURE}",
     ],
-    ids=lambda _: "token",  # a key of each run would give each run other names
+    ids=lambda _: "token",  # a key that is new in each run would give each run other names
 )
-def test_what_is_no_signed_jwt(token: str) -> None:
+def test_a_string_that_is_no_signed_jwt_is_refused(token: str) -> None:
     error = refused(token)
     assert (error.check, error.description) == (Check.TOKEN_FORMAT, "the access token is not a signed JWT")
 
 
-def test_a_payload_that_is_not_base64url_is_none() -> None:
+def test_a_payload_that_is_not_base64url_is_refused() -> None:
     signed = parse(f"{HEADER}.{PAYLOAD}=.{SIGNATURE}")
     assert not signed.is_signed_by(parse_key_set(key_set(KEY)).keys[0])
     with pytest.raises(InvalidToken, match="not a signed JWT"):
         assert signed.payload
 
 
-def test_what_is_shown_in_logs_is_short() -> None:
+def test_values_in_logs_are_short() -> None:
     assert shown("x") == "'x'"
     assert len(shown("x" * 1000)) == 103
 
@@ -226,7 +226,7 @@ def test_headers_are_remembered_but_for_long_ones() -> None:
         assert parse(KEY.sign(header_of(kid=kid), {})).kid == kid
 
 
-def test_what_one_verifier_accepts_is_not_remembered_for_another() -> None:
+def test_a_header_that_one_verifier_accepts_is_not_remembered_for_another() -> None:
     token = KEY.sign(header_of(typ="JWT"), {})
     parsed = parse_signed_token(token, token_types=("jwt",), algorithms=("ES256",))
     assert parsed.algorithm.name == "ES256"
@@ -302,14 +302,14 @@ def test_a_flood_of_forgeries_locks_out_no_key_of_the_issuer(tried: list[Verific
     assert len(tried) == 8, "and a token costs one verification"
 
 
-def test_tries_that_find_the_key_are_not_counted() -> None:
+def test_attempts_that_find_the_key_are_not_counted() -> None:
     keys = SigningKeys(monotonic=lambda: 5.0)
     for _ in range(20):
         assert keys.signer(signed(TWO), KEYS) is KEYS[1]
         assert keys.signer(signed(ONE), KEYS) is KEYS[0]
 
 
-def test_a_key_that_comes_later_counts_among_the_tries_of_its_token() -> None:
+def test_a_key_that_comes_later_counts_among_the_attempts_of_its_token() -> None:
     keys = SigningKeys(monotonic=lambda: 5.0)
     for _ in range(10):
         assert keys.signer(signed(STRANGER), KEYS[:1], tried=1) is None

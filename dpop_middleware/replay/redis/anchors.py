@@ -1,7 +1,7 @@
-"""The anchors: what says whose data the entries beside it are, since when none is missing, and who saw that.
+"""The anchors: they say whose data the entries beside them are, and since when no entry is missing.
 
-On a single server there is one bucket, in a cluster 1,024 of them. A cluster moves slots, so what vouches for
-entries must lie in their slot: each bucket has a hash tag of its own, that all of its entries and its anchor
+On a single server there is one bucket, in a cluster 1,024 of them. A cluster moves slots, so an anchor must
+be in the slot of its entries: each bucket has a hash tag of its own, which all of its entries and its anchor
 share.
 """
 
@@ -26,8 +26,8 @@ class Anchor:
     """One anchor's value, `identity|since|mark`, with `|moves` where there were any.
 
     `since` is the moment before which entries may be missing, by the entries' clock, with the margin. `mark`
-    is the same as long as the anchor itself was not lost, whoever has the data: the second of the server's
-    clock at which that began, and some random bits. `moves` counts the identities that it had before.
+    stays the same as long as the anchor itself is not lost, whichever server has it: the server's second in
+    which it was first written, and some random bits. `moves` counts its former identities.
     """
 
     identity: bytes
@@ -43,7 +43,7 @@ class Anchor:
 
     @classmethod
     def parse(cls, value: bytes | None) -> Self | None:
-        """The anchor that `value` is; None where there is none, or nobody of us wrote that."""
+        """The anchor with this `value`; None where there is none, or where no worker wrote that value."""
         if value is None:
             return None
         identity, _, rest = value.partition(b"|")
@@ -58,7 +58,7 @@ class Anchor:
 
     @property
     def value(self) -> bytes:
-        """What is stored."""
+        """The value to store."""
         value = b"%b|%b|%b" % (self.identity, repr(self.since).encode(), self.mark)
         return value + b"|%d" % self.moves if self.moves else value
 
@@ -68,17 +68,17 @@ class Anchor:
         return int(self.mark[:8], 16)
 
     def under(self, identity: bytes, *, since: float | None = None) -> Self:
-        """The same with another's identity: nothing was lost on the way, but what `since` tells."""
+        """The same anchor with another identity: nothing was lost by the move, except before `since`."""
         moves = self.moves + (identity != self.identity)
         return replace(self, identity=identity, since=self.since if since is None else since, moves=moves)
 
     def follows(self, earlier: Self) -> bool:
-        """Whether the same anchor can have become this after it was `earlier`: no move of it is missing."""
+        """Whether this can be a later state of the anchor `earlier`: no move of it is missing."""
         return self.moves > earlier.moves or (self.moves, self.identity) == (earlier.moves, earlier.identity)
 
 
 def new_anchor(vitals: VitalSigns, since: float) -> bytes:
-    """The value of an anchor for the data that `vitals` tell of, where nothing is missing from `since` on."""
+    """The value of an anchor for the data that `vitals` report, with nothing missing from `since` on."""
     server_time = None if vitals.info is None else vitals.info.time
     return Anchor.new(vitals.identity, since, server_time=server_time).value
 
@@ -94,22 +94,22 @@ def is_moved(anchor: Anchor, info: ServerInfo, present: frozenset[bytes]) -> boo
 def lost_by(info: ServerInfo, known: Anchor | None, *, started: float, seen: float, now: float) -> float:
     """The moment by which a single server had lost what the anchor `known`, last seen at `seen`, vouched for.
 
-    All by the entries' clock. That is when it `started`, by its account, if nothing can have happened since.
+    All by the entries' clock. That is when it `started`, as it reports, if nothing can have happened since.
     """
     if info.was_replica or info.rewriting_commands:
         started = now
     elif known is not None and (is_of_process(known.identity, info.run_id) or started <= seen):
-        # Gone from the very same server, or from one beside which this one already ran: a replica took over.
+        # Lost by the same server process, or by one that ran beside this one: a replica took over.
         started = now
     return started + WORKER_CLOCK_MARGIN
 
 
 @dataclass(slots=True)
 class Sight:
-    """One bucket: the anchor that was seen last, when that was, and a loss that others may not know.
+    """One bucket: the anchor that was last seen, when that was, and a loss that others may not know of.
 
     `value` is the anchor's; it was `asked` for and received (`at`) by the event loop's clock, and read by the
-    server in between. `untold` is a `since`.
+    server in between. `untold` is the `since` of that loss.
     """
 
     anchor: Anchor | None = None
@@ -123,9 +123,9 @@ class Sights:
     """All buckets of one store. Belongs to one event loop.
 
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
-    earlier can't be judged. `offset` is by how many seconds the entries' clock is before the event loop's,
-    None where no entry has told it. `changed_at` is when we last learned that one of the servers, any of
-    them, has other data than it had: by the event loop's clock.
+    earlier can't be judged. `offset` is by how many seconds the entries' clock is ahead of the event loop's,
+    None before the first entry. `changed_at` is when this worker last learned that any of the servers has
+    other data than before, by the event loop's clock.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -145,16 +145,16 @@ class Sights:
         return sight
 
     def meet(self, anchor: Anchor) -> None:
-        """Take note that the store was used before, and whether it ever lost anything."""
+        """Record that the store was used before, and whether it ever lost anything."""
         if anchor.since > -math.inf:
             self._any_lost = True
         else:
             self._first_begun = min(self._first_begun, anchor.begun)
 
     def may_be_first(self, bucket: int, info: ServerInfo) -> bool:
-        """Whether an anchor that is missing may never have been written: the store is new, or just begun.
+        """Whether a missing anchor may never have been written: the store is new, or was begun just now.
 
-        `info` is what the server said of itself.
+        `info` is what the server reported of itself.
         """
         sight = self.of(bucket)
         is_known = sight.anchor is not None or sight.untold > -math.inf
@@ -165,9 +165,9 @@ class Sights:
         return info.time is not None and info.time - self._first_begun < _FIRST_START_TAKES
 
     def doubt(self, bucket: int, learned_at: float) -> float:
-        """The moment before which entries of `bucket` may be missing by a loss that we learned of.
+        """The moment before which entries of `bucket` may be missing by a loss that this worker learned of.
 
-        Nothing was lost before we asked for the bucket last. `learned_at` is of the event loop's clock.
+        A loss known at the last read of the bucket doesn't count. `learned_at` is by the event loop's clock.
         """
         if self.of(bucket).asked >= learned_at:
             return -math.inf
@@ -176,7 +176,7 @@ class Sights:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An anchor to be written where `found` stands, None where nothing does."""
+    """An anchor to be written in place of `found`, which is None where there is none."""
 
     found: bytes | None
     value: bytes
@@ -185,12 +185,12 @@ class Due:
 class Standing:
     """The buckets of one server.
 
-    `agreed` are anchors that need no judgement, `foreign` those that only others can judge, `due` what is to
-    be written. `owned` are the buckets that the server has, `unread` those of which nothing is known, `seen`
-    those whose anchors stood when the connection was opened, before any entry told the clock.
+    `agreed` are anchors that were accepted, `foreign` those that only other masters can judge, `due` what is
+    to be written. `owned` are the buckets that the server has, `unread` those of which nothing is known,
+    `seen` those whose anchors were present when the connection was opened, before an entry gave the time.
 
-    Where a server tells of changes (`watches`, by client tracking), an anchor that was read is as it was
-    until it tells (`watched`): that comes before the replies to what was done later.
+    Where a server reports changes (`watches`, by client tracking), an anchor that was read is unchanged until
+    it reports one (`watched`): the report comes before the replies to later commands.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -207,7 +207,7 @@ class Standing:
 
     @property
     def present(self) -> set[int]:
-        """The buckets whose anchors stood here when they were read last."""
+        """The buckets whose anchors were present here when they were last read."""
         return self.seen | self.agreed.keys()
 
     @property
@@ -216,7 +216,7 @@ class Standing:
         return {*self.agreed, *self.foreign, *self.due}
 
     def own(self, buckets: Iterable[int]) -> bool:
-        """The server has these buckets now, and no others; return whether some are to be read."""
+        """Record that the server has exactly these buckets now; return whether some must be read."""
         former, self.owned = self.owned, set(buckets)
         for bucket in former ^ self.owned:
             self.drop(bucket)
@@ -224,11 +224,11 @@ class Standing:
         return bool(self.unread)
 
     def read_again(self) -> None:
-        """Read all anchors once more: what is seen here now wasn't on another server before."""
+        """Read all anchors again: those found here now can't be lost with another server's data."""
         self.unread |= self.owned
 
     def drop(self, bucket: int) -> None:
-        """What is known of `bucket` here doesn't count any more."""
+        """Forget what is known of `bucket` here."""
         self.seen.discard(bucket)
         self.agreed.pop(bucket, None)
         self._usual.pop(bucket, None)
@@ -237,7 +237,7 @@ class Standing:
         self.watched.discard(bucket)
 
     def agree(self, bucket: int, value: bytes) -> None:
-        """`value` stands, and that is right."""
+        """Record that `value` is stored, and correct."""
         is_watched = bucket in self.watched
         self.drop(bucket)
         if is_watched:
@@ -246,16 +246,16 @@ class Standing:
         self._usual[bucket] = b"$%d\r\n%b\r\n" % (len(value), value)
 
     def owe(self, bucket: int, found: bytes | None, value: bytes) -> None:
-        """`value` is to be written where `found` stands."""
+        """Record that `value` must be written in place of `found`."""
         self.due[bucket] = Due(found, value)
 
     def watch(self, buckets: Iterable[int]) -> None:
-        """The anchors of `buckets` are about to be read."""
+        """Record that the anchors of `buckets` are about to be read."""
         if self.watches:
             self.watched.update(buckets)
 
     def heed(self, push: object) -> None:
-        """What the server said unasked: a key that it was asked for has changed, or all have."""
+        """Take a push from the server: a key that was read has changed, or all have."""
         match push:
             case [b"invalidate", [*names]]:
                 numbers = self._buckets.numbers
@@ -266,11 +266,11 @@ class Standing:
                 pass
 
     def stands(self, bucket: int) -> bool:
-        """Whether the anchor of `bucket` is known to be as it was, and right."""
+        """Whether the anchor of `bucket` is known to be unchanged and correct."""
         return bucket in self.watched and bucket in self.agreed and bucket not in self.due
 
     def usual(self, buckets: Iterable[int]) -> bytes:
-        """What reads of the anchors of `buckets` answer if nothing happened; empty where that isn't known."""
+        """The replies to reads of the anchors of `buckets` if nothing happened; empty where unknown."""
         usual = self._usual
         try:
             return b"".join([usual[bucket] for bucket in buckets])
@@ -278,9 +278,9 @@ class Standing:
             return b""
 
     def writes(self, buckets: Iterable[int], info: ServerInfo | None, *, with_script: bool) -> list[bytes]:
-        """The commands that write what is due in `buckets`.
+        """The commands that write the anchors due in `buckets`.
 
-        By what `info` says the server compares as it sets, or a script does; else nothing is compared.
+        Depending on `info` the server compares and sets, or a script does; otherwise nothing is compared.
         """
         commands: list[bytes] = []
         if not self.due:

@@ -1,7 +1,7 @@
-"""Some writes that travel together, and what their replies mean.
+"""Writes that are sent together, and what their replies mean.
 
-The replies are judged only when all of them are there, the fence's read included: a write that was answered
-before the connection broke is tried again like the others, and recognised by its owner token.
+The replies are judged only when all of them have arrived, including the fence's read: a write that was
+answered before the connection broke is tried again like the others, and recognised by its owner token.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Final
 from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import say_what_is_wrong
+from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
 from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
@@ -36,7 +36,7 @@ from dpop_middleware.replay.store import StoreExchange
 
 __all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 
-# Servers look ten times a second for a WAIT whose time is over; the answer must come before our own deadline.
+# Servers check ten times a second for an expired WAIT; its reply must come before the batch's own deadline.
 WAIT_GRANULARITY = 0.105
 SHORTEST_WAIT = 0.001
 MOST_IN_BATCH: Final = 512
@@ -45,7 +45,7 @@ Again = list[tuple[PendingWrite, ServerError]]
 
 
 def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], list[PendingWrite]]:
-    """Take a batch off `queue`, and the writes before it whose time is over: nobody waits for the rest."""
+    """Take a batch off `queue`, and the expired writes before it; those that nobody waits for are dropped."""
     writes: list[PendingWrite] = []
     late: list[PendingWrite] = []
     while queue and len(writes) < MOST_IN_BATCH:
@@ -58,9 +58,9 @@ def take(queue: deque[PendingWrite], now: float) -> tuple[list[PendingWrite], li
 class Batch:
     """`writes` in one exchange; `fence` and `settings` are the writer's.
 
-    `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies are there:
-    then the writes that need another try, each with what stood in its way, or what kept the replies away.
-    `held` are those that can't be judged before the other masters of the cluster were asked.
+    `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies have arrived:
+    then it is the writes that need another try, each with its error, or the error that prevented the replies.
+    `held` are writes that can't be judged before the other masters of the cluster are asked.
     """
 
     def __init__(
@@ -92,18 +92,18 @@ class Batch:
 
     @property
     def usual(self) -> tuple[bytes, Sequence[object]]:
-        """The replies that are to be expected at the end, if nothing happened."""
+        """The replies to expect at the end if nothing happened."""
         return self._reading.usual
 
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
-        """What to send, and how many replies it gets.
+        """The bytes to send, and how many replies they get.
 
         `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
         """
         self._sent = at
         self._look = self._fence.vitals.look(at)
         if self._look:
-            # What a server tells may be kept from us all the same: it is relied on for a second.
+            # The server's reports may not arrive all the same: they are relied on for one second.
             self._fence.standing.watched.clear()
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
@@ -121,11 +121,11 @@ class Batch:
         around = [part for part in (*before, *after) if part]
         return b"".join((*before, *commands, *after)), len(commands) + len(around)
 
-    def land(self, replies: list[object], *, now: float, at: float) -> None:
-        """Take the replies to what was composed, and answer what is known.
+    def receive(self, replies: list[object], *, now: float, at: float) -> None:
+        """Take the replies to this batch, and answer the requests whose outcome is known.
 
-        `now` is by the entries' clock, `at` by the event loop's. Raises one that puts the connection in
-        doubt.
+        `now` is by the entries' clock, `at` by the event loop's. Raises an error reply that puts the
+        connection in doubt.
         """
         self._now = now
         if self._publishing:
@@ -144,20 +144,20 @@ class Batch:
         for index in self._asking:
             del replies[index]
         if not all(map(PendingWrite.is_answered_by, self._writes, replies)):
-            raise InvalidResponse("the server answered an entry with something else")
+            raise InvalidResponse("the server sent an unexpected reply to an entry")
         if self._reading.is_forbidden:
             self._fence.off()
             self._settings.notices.warn(
                 "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
-                "until +get is granted and the connection is opened anew"
+                "until +get is granted and the connection is opened again"
             )
         if self._fence.active:
             self._reading.judge(replies, now=now, at=at)
-            say_what_is_wrong(self._fence, self._settings.notices, now)
+            warn_of_findings(self._fence, self._settings.notices, now)
         self.outcome = self._settled(replies)
 
     def tell(self, at: float) -> None:
-        """Tell whoever listens how the exchange went, which is over `at`, by the event loop's clock."""
+        """Report the exchange, which ended `at`, by the event loop's clock, to `on_exchange`."""
         answered, entries = not isinstance(self.outcome, Exception), len(self._writes)
         self._settings.tell(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
 
@@ -182,13 +182,13 @@ class Batch:
         if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
             self._fence.with_script = False
             self._settings.notices.warn(
-                "the user may not EVAL: what is known of lost entries is written down without a look at what "
-                "another worker wrote in the same moment; grant +eval"
+                "the user may not EVAL: lost entries are recorded without a comparison with what another "
+                "worker recorded at the same moment; grant +eval"
             )
 
     def _wait(self, timeout: float) -> None:
-        # WAIT counts from the connection's last write. One that repeats an earlier connection's write may
-        # write nothing, so that there would be nothing to wait for.
+        # WAIT counts from the connection's last write. A repeat of an earlier connection's write may write
+        # nothing, so that WAIT would have nothing to wait for.
         repeat = next((write for write in self._writes if write.unknown), None)
         if repeat is not None:
             touch = command(b"SET", self._fence.sights.buckets.touched[repeat.bucket], b"1", b"PX", b"1000")
@@ -202,12 +202,12 @@ class Batch:
                 "wait_replicas is set but the user may not WAIT: every request is refused until +wait is "
                 "granted"
             )
-        # Where the slot has moved nothing was written.
+        # Where the slot has moved, nothing was written.
         if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
             self._acknowledged = reply
 
     def _settled(self, replies: list[object]) -> Again:
-        """Resolve what is known; return the rest with what stood in its way."""
+        """Resolve the writes whose outcome is known; return the others, each with its error."""
         replicated = self._acknowledged >= self._settings.wait_replicas
         reading, again = self._reading, Again()
         for write, reply in zip(self._writes, replies, strict=True):
@@ -237,13 +237,13 @@ class Batch:
         return unavailable(FENCED, retry_after=seconds, judges_from=since)
 
     def _waits(self, write: PendingWrite, again: Again) -> bool:
-        """Whether `write`, which looks new, can't be judged by what was read here."""
+        """Whether `write`, which looks new, can't be judged by what was read on this server."""
         error = self._reading.elsewhere.get(write.bucket)
         if error is not None:
             self._follow_anchor(write, error, again)
             return True
         if write.bucket in self._reading.changed:
-            # Not a try: the anchor is read after the next one.
+            # Not counted as a try: the anchor is read after the next one.
             write.unknown, write.tries = True, write.tries - 1
             again.append((write, CHANGED))
             return True
@@ -254,7 +254,7 @@ class Batch:
         return False
 
     def _follow_anchor(self, write: PendingWrite, error: ServerError, again: Again) -> None:
-        """The anchor is elsewhere. So is the entry, or, while the slot moves, it will be: not known now."""
+        """Retry `write` where its anchor is; while the slot moves the outcome can't be known."""
         if error.code == "ASK":
             write.resolve(unavailable(NO_ANSWER, error))
             return
@@ -287,7 +287,7 @@ class Batch:
             return True
         if write.is_repeat and "syntax error" in error.rest:
             self.get_is_unknown = True
-            # Refused as a whole, so not a try.
+            # The server refused the whole command, so this doesn't count as a try.
             write.tries -= 1
             return True
         return False

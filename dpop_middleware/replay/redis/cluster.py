@@ -1,4 +1,4 @@
-"""A cluster: one writer for each master, and the way from an entry to its writer."""
+"""A cluster: one writer for each master, and the choice of an entry's writer."""
 
 import asyncio
 import contextvars
@@ -29,7 +29,7 @@ __all__ = ["Cluster"]
 
 MOST_REDIRECTS = 5
 SHORTEST_REFRESH = 0.1
-# What follows MOVED and ASK.
+# The text after MOVED or ASK.
 _SLOT_AND_ADDRESS: Final = re.compile(r"([0-9]{1,5}) (?!\?:)([!-~]*):([0-9]{1,5})")
 
 
@@ -53,7 +53,7 @@ class Cluster:
         self.closed = False
 
     def open(self) -> None:
-        """Connect to every master before the first request; what fails is for requests to meet."""
+        """Connect to every master before the first request; failures are left to the requests."""
         self._refresh()
 
     def submit(self, write: PendingWrite) -> None:
@@ -74,12 +74,12 @@ class Cluster:
             writer.submit(write)
 
     def resubmit(self, write: PendingWrite) -> None:
-        """Send `write` once more, to whichever master it belongs to now."""
+        """Send `write` again, to the master that owns its slot now."""
         write.asking = False
         self.submit(write)
 
     def redirect(self, write: PendingWrite, error: ServerError, *, by: Address) -> None:
-        """Follow MOVED or ASK of the server `by`; neither counts as a try, the server did nothing."""
+        """Follow MOVED or ASK of the server `by`; neither counts as a try, since the server wrote nothing."""
         write.tries -= 1
         write.redirects += 1
         destination = self._destination(error, by)
@@ -89,7 +89,7 @@ class Cluster:
             write.resolve(unavailable(NO_ANSWER, error))
             return
         if write.redirects == 1:
-            # Elsewhere it waits behind others, whose time is over later.
+            # There it waits behind other writes, whose deadlines are later.
             late = partial(write.resolve, unavailable(NO_ANSWER, error))
             self._loop.call_at(write.deadline, late, context=contextvars.Context())
         if error.code == "MOVED":
@@ -100,7 +100,7 @@ class Cluster:
         self._writer(destination[1]).submit(write)
 
     def look_again(self, error: Exception, *, by: Address) -> None:
-        """Look at the topology again: a slot has another owner, or the node `by` can't be used."""
+        """Fetch the topology again: a slot has another owner, or the node `by` can't be used."""
         if isinstance(error, ServerError) and error.code == "MOVED" and self._topology is not None:
             destination = self._destination(error, by)
             if destination is not None:
@@ -119,7 +119,7 @@ class Cluster:
         return [bucket for bucket, slot in enumerate(self._buckets.slots) if owners[slot] == address]
 
     def look_around(self, changed: Address) -> None:
-        """Read the anchors on all servers but `changed`, which has other data."""
+        """Read the anchors on all servers except `changed`, which has other data."""
         for address, writer in self._writers.items():
             if address != changed:
                 writer.fence.standing.read_again()
@@ -128,12 +128,12 @@ class Cluster:
     async def present(
         self, identities: frozenset[bytes], *, asker: Address, patient: bool
     ) -> frozenset[bytes] | None:
-        """Those of `identities` whose data masters other than `asker` have now.
+        """The `identities` whose data masters other than `asker` have now.
 
-        By then it is known what each of them has lost up to a second ago. Where one doesn't tell that, it is
-        None with `patient`, else a loss is taken for granted.
+        Each of them has then reported its losses up to a second ago. Where one doesn't report, the result is
+        None with `patient`; otherwise a loss is assumed.
         """
-        # Half of a request's time in all, as for one try.
+        # Half of a request's time in total, as for one try.
         patience = self._settings.timeout / 4
         writers = {address: writer for address, writer in self._writers.items() if address != asker}
         now, found = self._loop.time(), set[bytes]()
@@ -167,7 +167,7 @@ class Cluster:
         return await fetch_topology(self._nodes, (*known, *self._nodes.addresses), self._settings.timeout)
 
     async def aclose(self) -> None:
-        """Close every writer and answer what still waits: it can't be known."""
+        """Close every writer and answer the waiting requests: their outcome can't be known."""
         self.closed = True
         if self._later is not None:
             self._later.cancel()
@@ -184,8 +184,8 @@ class Cluster:
     def _destination(self, redirection: ServerError, by: Address) -> tuple[int, Address] | None:
         """The slot and the address that `MOVED 3999 127.0.0.1:6381` names; without a host, that of `by`.
 
-        None where it names none, or one whose name isn't known (`?`): who follows redirections must not fail
-        by what a server says.
+        None where it names none, or one whose name isn't known (`?`): a malformed redirection must not raise
+        here.
         """
         found = _SLOT_AND_ADDRESS.fullmatch(redirection.rest)
         if found is None or int(found[1]) >= REDIS_CLUSTER_HASH_SLOTS:
@@ -239,7 +239,7 @@ class Cluster:
         )
 
     def _refresh_later(self) -> None:
-        """Refresh as soon as may be, once for all who want it."""
+        """Refresh as soon as possible, once for all requests that need it."""
         if self._later is None:
             self._later = self._loop.call_at(
                 self._refreshed_at + SHORTEST_REFRESH, self._refresh_now, context=contextvars.Context()
@@ -276,7 +276,7 @@ class Cluster:
             await self._tidy(self._topology)
 
     async def _survey(self, topology: Topology) -> None:
-        """Meet every master once: whether the store is new is seen only where all of them were asked."""
+        """Ask every master once: only when all of them were asked is it clear whether the store is new."""
         writers = [self._writer(address) for address in topology.masters]
         openings = [opening for writer in writers if (opening := writer.connect()) is not None]
         await asyncio.wait(openings, timeout=self._settings.timeout / 2)
@@ -284,10 +284,10 @@ class Cluster:
             writer.survey()
 
     async def _tidy(self, topology: Topology) -> None:
-        """Close the writers to nodes that own nothing any more, and watch those that own something now."""
+        """Close the writers to nodes that no longer own slots, and open those to nodes that do now."""
         masters = set(topology.masters)
         for address in masters - self._writers.keys():
-            # A replica that took over tells that it did, before anything comes from there.
+            # A replica that took over reports that before any entry is sent to it.
             self._writer(address).open()
         idle: list[Writer] = []
         for address, writer in list(self._writers.items()):

@@ -1,12 +1,12 @@
-"""One connection to one server: a batch goes out, its replies come back.
+"""One connection to one server: a batch is sent, its replies are received.
 
-redis-py opens and authenticates it; from then on its transport is ours. Replies are judged in the very moment
-in which the last of them arrives, before anybody is woken: a task in between would cost each request one more
-turn of the event loop.
+redis-py opens and authenticates it; from then on this module owns its transport. Replies are judged as soon
+as the last of them arrives, before any task is woken: a task in between would cost each request one more turn
+of the event loop.
 
-A single question may have a connection of its own, and several servers may be asked together.
+A single command may have a connection of its own, and several servers may be asked at the same time.
 """
-# redis-py has no public way to a connection's two streams, nor a stream one to what it has not yet given out.
+# redis-py has no public access to a connection's two streams, nor streams to the data that they hold unread.
 # pyright: reportPrivateUsage=false
 
 import asyncio
@@ -23,19 +23,19 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from dpop_middleware.replay.redis.resp import Replies, ServerError, command
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
-__all__ = ["Connect", "Connection", "ask", "first_answer", "inspect", "opened", "put_away"]
+__all__ = ["Connect", "Connection", "ask", "disconnect", "first_answer", "inspect", "opened"]
 
-Landed = Callable[[list[object] | Exception], None]
+OnReplies = Callable[[list[object] | Exception], None]
 
 NOTHING_USUAL: Final = (b"", ())
-# The coarsest event loops count in milliseconds.
+# The coarsest event loops have clocks of milliseconds.
 CLOCK_STEP = 0.001
 
 
 class Connection(asyncio.Protocol):
     """A connection that redis-py has opened and authenticated. Times are of the event loop's clock.
 
-    It takes over the connection's two private streams, `_reader` and `_writer`: hence redis-py's upper bound.
+    It uses the connection's two private streams, `_reader` and `_writer`: hence the upper bound of redis-py.
     """
 
     def __init__(self, connection: AbstractConnection) -> None:
@@ -44,63 +44,64 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.StreamWriter, connection._writer).transport
         self._replies = Replies()
-        self._landed: Landed | None = None
+        self._on_replies: OnReplies | None = None
         self._deadline = math.inf
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         self._end: Exception | None = None
-        # What is to be done with what the server says unasked, in the order of its replies.
+        # Called with the server's pushes, in the order of its replies.
         self.heed: Callable[[object], None] = lambda _: None
         self._transport.set_protocol(self)
-        # No public method of a stream looks without taking.
+        # No public method of a stream shows its data without consuming it.
         if self._transport.is_closing() or reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]
-            self._break(RedisConnectionError("the connection ended, or went on, before it was used"))
+            self._break(RedisConnectionError("the connection ended, or received data, before it was used"))
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing can be asked any more."""
+        """Whether no command can be sent any more."""
         return self._end is not None
 
     def exchange(
         self,
         data: bytes,
         count: int,
-        landed: Landed,
+        on_replies: OnReplies,
         *,
         deadline: float,
         usual: tuple[bytes, Sequence[object]] = NOTHING_USUAL,
     ) -> None:
-        """Send `data`; `landed` is called with its `count` replies as soon as the last of them is there.
+        """Send `data`; `on_replies` is called with its `count` replies once all of them have arrived.
 
-        Or with what kept them away, such as `TimeoutError` when they are not there by `deadline`; after that
-        the connection is in doubt. `usual` is as in `Replies.expect`. Raises what has ended the connection
-        before, and RuntimeError while other replies are awaited; then nothing was sent.
+        Or with the error that prevented them, such as `TimeoutError` when they have not arrived by
+        `deadline`; after that the connection is in doubt. `usual` is as in `Replies.expect`. Raises the error
+        that ended the connection before, and RuntimeError while other replies are awaited; then nothing was
+        sent.
         """
         if self._end is not None:
             raise self._end
-        if self._landed is not None:
-            raise RuntimeError("the replies to something else are still awaited")
+        if self._on_replies is not None:
+            raise RuntimeError("the replies to an earlier exchange are still awaited")
         self._transport.write(data)
         self._replies.expect(count, *usual)
-        self._landed = landed
+        self._on_replies = on_replies
         self._watch(deadline)
 
     async def replies(self, data: bytes, count: int, *, deadline: float = math.inf) -> list[object]:
-        """Send `data` and return its `count` replies; raises what `exchange` tells or raises."""
+        """Send `data` and return its `count` replies; raises the error that `exchange` raises or reports."""
         waiting: asyncio.Future[list[object] | Exception] = self._loop.create_future()
 
-        def landed(replies: list[object] | Exception) -> None:
+        def received(replies: list[object] | Exception) -> None:
             if not waiting.done():
                 waiting.set_result(replies)
 
-        self.exchange(data, count, landed, deadline=deadline)
+        self.exchange(data, count, received, deadline=deadline)
         replies = await waiting
         if isinstance(replies, Exception):
             raise replies
         return replies
 
     async def ask(self, data: bytes) -> object:
-        """One command's reply; raises it when it is an error."""
+        """Return one command's reply; raise it when it is an error."""
         (reply,) = await self.replies(data, 1)
         if isinstance(reply, ServerError):
             raise reply
@@ -128,15 +129,15 @@ class Connection(asyncio.Protocol):
         """Called by the transport."""
         self._break(exc or RedisConnectionError("the server closed the connection"))
 
-    async def put_away(self) -> None:
-        """Close without a word."""
-        self._break(RedisConnectionError("the connection was put away"))
-        await put_away(self._connection)
+    async def disconnect(self) -> None:
+        """Close at once, without sending anything."""
+        self._break(RedisConnectionError("the connection was closed"))
+        await disconnect(self._connection)
 
     def _finish(self, replies: list[object] | Exception) -> None:
-        landed, self._landed = self._landed, None
-        if landed is not None:
-            landed(replies)
+        on_replies, self._on_replies = self._on_replies, None
+        if on_replies is not None:
+            on_replies(replies)
 
     def _break(self, error: Exception) -> None:
         if self._alarm is not None:
@@ -148,9 +149,10 @@ class Connection(asyncio.Protocol):
         self._finish(self._end)
 
     def _watch(self, deadline: float) -> None:
-        """See that the connection ends at `deadline` if the replies are not there.
+        """End the connection at `deadline` if the replies have not arrived.
 
-        The alarm rings on after an exchange that is over: setting one for each would cost more than that.
+        The alarm stays set after an exchange has ended: a new one for each exchange would cost more than
+        that.
         """
         self._deadline = deadline
         if self._alarm is not None and self._rings_at > deadline:
@@ -158,12 +160,12 @@ class Connection(asyncio.Protocol):
             self._alarm = None
         if self._alarm is None and deadline < math.inf:
             self._rings_at = deadline
-            # Not in the context of whichever request is on its way.
+            # Not in the context of the current request.
             self._alarm = self._loop.call_at(deadline, self._ring, context=contextvars.Context())
 
     def _ring(self) -> None:
         self._alarm = None
-        if self._landed is None:
+        if self._on_replies is None:
             return
         if self._loop.time() < self._deadline - CLOCK_STEP:
             self._watch(self._deadline)
@@ -171,15 +173,15 @@ class Connection(asyncio.Protocol):
             self._break(TimeoutError("the server did not answer in time"))
 
 
-async def put_away(connection: AbstractConnection) -> None:
-    """Close without a word: for connections in doubt, whose peer may never answer."""
+async def disconnect(connection: AbstractConnection) -> None:
+    """Close at once, without sending anything: for connections in doubt, whose peer may never answer."""
     abort(connection)
     with contextlib.suppress(RedisError, OSError):
         await connection.disconnect(nowait=True)
 
 
 def abort(connection: AbstractConnection) -> None:
-    """Drop the socket at once: an orderly TLS shutdown would wait half a minute for a peer that hangs."""
+    """Close the socket at once: an orderly TLS shutdown would wait half a minute for a peer that hangs."""
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()
@@ -191,16 +193,16 @@ Connect = Callable[[float], Awaitable[Connection]]
 async def opened(connection: AbstractConnection) -> Connection:
     """Connect with redis-py's own handshake (TLS, HELLO, AUTH, SELECT); leaves nothing open on failure."""
     try:
-        # redis-py has not annotated it.
+        # redis-py doesn't annotate it.
         await connection.connect()  # type: ignore[no-untyped-call] # redis-py has no types here
         return Connection(connection)
     except BaseException:
-        await put_away(connection)
+        await disconnect(connection)
         raise
 
 
 async def inspect(connection: Connection) -> ServerInfo | None:
-    """What the server says about itself; None where the user may not ask."""
+    """Return what the server reports of itself; None where the user has no permission for INFO."""
     try:
         text = await connection.ask(command(b"INFO", b"all"))
     except ServerError:
@@ -214,27 +216,27 @@ async def inspect(connection: Connection) -> ServerInfo | None:
 
 
 async def ask(connect: Connect, timeout: float, *words: bytes) -> object:
-    """Open a connection for one command and close it, everything within `timeout` seconds."""
+    """Open a connection for one command and close it, all within `timeout` seconds."""
     async with asyncio.timeout(timeout):
         connection = await connect(timeout)
         try:
             return await connection.ask(command(*words))
         finally:
-            await connection.put_away()
+            await connection.disconnect()
 
 
 T = TypeVar("T")
 
 
 async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]]) -> T:
-    """The first result that is not None; the other questions are given up.
+    """Return the first result that is not None; the other questions are cancelled.
 
-    One server that hangs must not take the time of the rest, so they are asked together. Raises the last
+    One server that hangs must not delay the others, so all are asked at the same time. Raises the last
     error, or a `RedisError` when all answers were None.
     """
     tasks = {asyncio.ensure_future(question) for question in questions}
     pending = tasks
-    failure: BaseException = RedisError("no server had an answer")
+    failure: BaseException = RedisError("no server gave an answer")
     try:
         while pending:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

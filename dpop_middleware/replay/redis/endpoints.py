@@ -28,7 +28,8 @@ __all__ = [
     "endpoint_of_url",
 ]
 
-# Of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its owner.
+# Options of a pool or a cluster client, not of a connection; or tied to the pool, loop or retries of its
+# owner.
 FOREIGN_OPTIONS = frozenset(
     {
         "connection_pool",
@@ -46,20 +47,20 @@ FOREIGN_OPTIONS = frozenset(
         "timeout",
     }
 )
-# What a URL may say of a pool and its retries: our one connection has neither.
+# Options of pools and retries in a URL: the store's single connection has neither.
 OF_POOLS = frozenset({"max_connections", "health_check_interval", "retry_on_timeout"})
 CONNECTION_CLASSES: Mapping[str, type[AbstractConnection]] = {
     "redis": PlainConnection,
     "rediss": SSLConnection,
     "unix": UnixDomainSocketConnection,
 }
-# What redis-py raises for options that it doesn't know, and for files that it can't read.
+# The errors of redis-py for options that it doesn't know, and for files that it can't read.
 UNUSABLE = (ValueError, TypeError, AttributeError, OSError, redis.RedisError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """How to connect: `options` are those of the redis-py class."""
+    """How to connect: `options` are for the redis-py class."""
 
     connection_class: type[AbstractConnection]
     options: Mapping[str, Any]
@@ -86,7 +87,7 @@ class Standalone(Endpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelMaster(Endpoint):
-    """The master that Sentinels at `addresses` agree on: they are asked at each new connection.
+    """The master that the Sentinels at `addresses` name: they are asked at each new connection.
 
     `service` is their name for it, `sentinel_options` say how to connect to them.
     """
@@ -107,7 +108,7 @@ class SentinelMaster(Endpoint):
 
     async def connect(self, timeout: float) -> Connection:
         """An open connection to the current master, within `timeout` seconds for each step."""
-        # All of them together: the first of a list may be the one that hangs.
+        # All of them at the same time: the first of a list may be the one that hangs.
         address = await first_answer(self._master(sentinel, timeout) for sentinel in self.addresses)
         return await opened(self.connection(timeout, address))
 
@@ -136,7 +137,7 @@ class ClusterNodes(Endpoint):
         return "cluster"
 
     def at(self, address: Address) -> Connect:
-        """What connects to the node at `address`, given the seconds it may take."""
+        """A function that connects to the node at `address` within the given seconds."""
 
         async def connect(timeout: float) -> Connection:
             return await opened(self.connection(timeout, address))
@@ -144,12 +145,12 @@ class ClusterNodes(Endpoint):
         return connect
 
     def announced(self, address: Address) -> Address:
-        """Where we reach the node that the cluster calls `address`; raises `ServerUnfit` if `remap` fails."""
+        """The address of the node that the cluster calls `address`; raises `ServerUnfit` if `remap` fails."""
         try:
             host, port = address if self.remap is None else self.remap(address)
             return str(host), int(port)
         except Exception as error:
-            # A function of the user's.
+            # The user's function may raise anything.
             raise ServerUnfit("address_remap names no address for a node of the cluster") from error
 
 
@@ -162,7 +163,7 @@ def _connection(
     arguments: dict[str, Any] = {
         **options,
         "retry": Retry(NoBackoff(), 0),
-        # Deadlines are the writer's, one for a batch: the connection's own would cost a timer for each reply.
+        # The writer has one deadline for each batch: the connection's own would cost a timer for each reply.
         "socket_timeout": None,
         "socket_connect_timeout": timeout,
         "health_check_interval": 0,
@@ -222,7 +223,7 @@ def _endpoint_of_pool(pool: Any) -> AnyEndpoint:
 
 
 def _plain_class(managed: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The class without the part that asks the Sentinels through the pool: we ask them ourselves."""
+    """The class without the part that asks the Sentinels through the pool: the store itself asks them."""
     if not issubclass(managed, SentinelManagedConnection):
         return managed
     return SSLConnection if issubclass(managed, SSLConnection) else PlainConnection
@@ -233,7 +234,7 @@ def _own(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in options.items()
-        # Maintenance notifications act through the pool, and cost a round trip at each connection.
+        # Maintenance notifications work through the pool, and cost a round trip for each connection.
         if name not in FOREIGN_OPTIONS and "maint" not in name and not name.startswith("orig_")
     }
 
@@ -243,18 +244,18 @@ def endpoint_of_url(url: object) -> AnyEndpoint:
 
     `redis://` and `rediss://` (TLS), also spelled `valkey://` and `valkeys://`, `unix://`,
     `redis+sentinel://host:port,host:port/service/db` and `redis+cluster://host:port,host:port`, the last two
-    with `rediss` too; user, password and redis-py's query options as in redis-py, but for its timeouts. What
-    is about pools and retries means nothing here. For Sentinels, `sentinel_username` and `sentinel_password`
-    are theirs.
+    with `rediss` too; user, password and redis-py's query options as in redis-py, except its timeouts.
+    Options of pools and retries have no effect here. `sentinel_username` and `sentinel_password` are for the
+    Sentinels.
     """
     parsed = parse_store_url(url)
     options = {name: value for name, value in parsed.options.items() if name not in OF_POOLS}
     connection_class = CONNECTION_CLASSES[parsed.scheme]
     if connection_class is SSLConnection:
-        # As in newer versions of redis-py: where no certificate is asked for, none has a name.
+        # As in newer versions of redis-py: where no certificate is required, no host name is checked.
         options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs") != "none")
     if parsed.sentinel_options and parsed.deployment != "sentinel":
-        raise ConfigurationError("options that begin with sentinel_ belong into a redis+sentinel:// URL")
+        raise ConfigurationError("options that begin with sentinel_ belong in a redis+sentinel:// URL")
     for name, value in options.items():
         _check(connection_class, name, value, shown(name, parsed.query))
     for name, value in parsed.sentinel_options.items():
@@ -284,7 +285,7 @@ def endpoint_of_url(url: object) -> AnyEndpoint:
 
 
 def _of_sentinels(secure: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The Sentinels' options: TLS as for the servers, but for what is theirs alone."""
+    """The Sentinels' options: TLS as for the servers, except for options of their own."""
     unverified = {"ssl_check_hostname": False} if own.get("ssl_cert_reqs") == "none" else {}
     return {**secure, **unverified, **own}
 
@@ -293,7 +294,7 @@ def _check(checked: type[AbstractConnection], name: str, value: Any, called: str
     try:
         checked(**{name: value})
     except UNUSABLE:
-        # The cause would name what `called` leaves out.
+        # The cause could quote what `called` leaves out.
         raise ConfigurationError(
             f"the URL of the replay store has an option that can't be used: {called}"
         ) from None

@@ -1,4 +1,4 @@
-"""What is to be said about a server: before it is trusted with entries, and after a batch of them."""
+"""The state of a server, and warnings about it: before entries are written to it, and after each batch."""
 
 import logging
 import secrets
@@ -11,19 +11,19 @@ from dpop_middleware.replay.redis.options import Notices, Settings
 from dpop_middleware.replay.redis.resp import FORBIDDEN, TIME, ServerError, command, probe_name
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 
-__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "say_what_is_wrong", "try_out"]
+__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out", "warn_of_findings"]
 
 OLDEST_WITH_GET = "7.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeHealth:
-    """One server as of now.
+    """The present state of one server.
 
-    `error` is what kept us from writing there (the server's error code, a sentence of ours, or the name of an
-    exception's class), None when nothing did. `clock_offset` is the server's
-    time minus ours in seconds, None where it isn't told. `fenced` says whether lost entries are noticed
-    here. `warnings` are sentences for a person.
+    `error` is what prevented a write there (the server's error code, a sentence of this package, or the name
+    of an exception's class), None when nothing did. `clock_offset` is the server's time minus this machine's
+    in seconds, None where it is unknown. `fenced` says whether lost entries are noticed here. `warnings` are
+    sentences for a person.
     """
 
     address: str
@@ -40,7 +40,7 @@ class NodeHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreHealth:
-    """The store as of now: `ok` when every server that takes writes can be used.
+    """The present state of the store: `ok` when every server that takes writes can be used.
 
     `local_answers` counts the requests that this process judged from its own memory
     (`on_unavailable="local"`), `unavailable_answers` those that it answered 503.
@@ -53,7 +53,7 @@ class StoreHealth:
 
 
 def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHealth:
-    """Read a server's own account, None where it may not be asked; `now` is the present, if it is known."""
+    """Judge a server's report, None where INFO isn't allowed; `now` is the present time, if it is known."""
     if info is None:
         sentence = (
             f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go "
@@ -97,8 +97,8 @@ def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHea
     )
 
 
-def say_what_is_wrong(fence: Fence, notices: Notices, now: float) -> None:
-    """Warn of what a batch has shown: the server evicts entries, or another worker's clock is wrong."""
+def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
+    """Warn if a batch has shown that the server evicts entries, or that a worker's clock is wrong."""
     if fence.vitals.is_evicting:
         notices.warn(
             "the replay store's server evicts keys, and with them used proofs: requests are refused "
@@ -109,14 +109,14 @@ def say_what_is_wrong(fence: Fence, notices: Notices, now: float) -> None:
     if fence.too_far_ahead is not None:
         notices.warn(
             f"another worker dated a loss of entries {fence.too_far_ahead:.0f} s ahead of this "
-            f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; set them",
+            f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; correct it",
             again_after=60,
             level=logging.ERROR,
         )
 
 
 def cause(error: BaseException) -> str:
-    """What kept us from a server, in a few words of which none is its own but for an error code."""
+    """What prevented the use of a server, in a few words; of the server's own words only the error code."""
     if isinstance(error, ServerUnfit):
         return str(error)
     if isinstance(error, ServerError) and error.code.isidentifier():
@@ -133,9 +133,9 @@ def require_fit(health: NodeHealth, settings: Settings) -> None:
 
 
 async def try_out(connection: Connection, health: NodeHealth, settings: Settings, tag: bytes) -> NodeHealth:
-    """Write a key as entries are written, to be forgotten after a second; the health with what that showed.
+    """Write a key for one second, as entries are written; return the health with the result.
 
-    `tag` is as in `probe_name`. Raises the server's refusal, and `ServerUnfit` if too few replicas confirm.
+    `tag` is as in `probe_name`. Raises the server's error, and `ServerUnfit` if too few replicas confirm.
     """
     name = probe_name(settings.prefix.encode(), secrets.token_hex(4).encode(), tag)
     await connection.ask(command(b"SET", name, b"1", b"NX", b"PX", b"1000"))

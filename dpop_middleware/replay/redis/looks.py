@@ -1,29 +1,25 @@
-"""When a server is asked how it is, and what two of its answers tell: it evicted keys, or its clock stepped.
+"""When a server is asked for its state, and what two reports show: it evicted keys, or its clock stepped.
 
-A clock that steps forward lets entries expire that should have lived on.
+A clock that steps forward makes entries expire too early.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 from dpop_middleware.replay.redis.resp import command
-
-if TYPE_CHECKING:
-    from dpop_middleware.replay.redis.vitals import ServerInfo
 
 __all__ = ["Looks"]
 
 _LOOK_EVERY = 1.0
 _LARGEST_STEP = 1.0
-# By how much two clocks that nobody sets may run apart.
+# By how much two monotonic clocks may drift apart.
 _DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
 class Looks:
-    """The looks at one server: `asked` and `answered_at` are of the last `INFO` that it answered.
+    """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
-    Times given are of the event loop's clock, but for what the server's own clock showed.
+    Times are by the event loop's clock, except what the server's own clock showed.
     """
 
     def __init__(self) -> None:
@@ -32,43 +28,44 @@ class Looks:
         self._clock: tuple[str, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
 
-    def question(self, at: float, info: "ServerInfo") -> bytes:
-        """The question, where it is time for one; `info` is what the server said when we connected."""
+    def question(self, at: float, *, by_sections: bool) -> bytes:
+        """The question, if it is due; `by_sections` says whether the server takes several sections at once."""
         if at < self._due:
             return b""
         self._sent = at
-        # Before version 7.0 a server takes one section only.
-        return command(b"INFO", *_SECTIONS) if info.answers_set_with_get else command(b"INFO")
+        return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
 
     def hurry(self) -> None:
-        """It is time for the question, however short ago the last one was."""
+        """Make the question due, however recent the last one was."""
         self._due = -math.inf
 
     def connected(self, sent: float, answered: float) -> None:
-        """A connection was opened, and with it the question was asked and answered."""
+        """Record that a connection was opened, and that the question was asked and answered on it."""
         self._sent = sent
         self.answered(answered)
 
     def answered(self, at: float) -> None:
-        """The answer to the last question was received."""
+        """Record that the answer to the last question was received."""
         self.answered_at, self.asked = at, self._sent
         self._due = at + _LOOK_EVERY
 
-    def note(self, info: "ServerInfo") -> tuple[bool, bool]:
-        """Whether the server has evicted keys since the last look, and whether its clock stepped forward."""
-        evicted, self._evicted = self._evicted, (info.run_id, info.evicted_keys)
-        # One that has evicted before we met it may have done so since we wrote to the one that it replaces.
-        evicts = evicted is not None and info.evicted_keys > (evicted[1] if evicted[0] == info.run_id else 0)
-        steps = info.time is not None and self.steps(
-            info.run_id, info.time, sent=self._sent, received=self.answered_at
-        )
+    def note(self, run_id: str, *, evicted: int, shown: float | None) -> tuple[bool, bool]:
+        """Whether the server has evicted keys since the last look, and whether its clock stepped forward.
+
+        `run_id` is its process, `evicted` the keys that this has evicted, `shown` what its clock showed.
+        """
+        before, self._evicted = self._evicted, (run_id, evicted)
+        # A new server that has evicted keys may have done so since the last write to the one that it
+        # replaces.
+        evicts = before is not None and evicted > (before[1] if before[0] == run_id else 0)
+        steps = shown is not None and self.steps(run_id, shown, sent=self._sent, received=self.answered_at)
         return evicts, steps
 
     def steps(self, run_id: str, shown: float, *, sent: float, received: float) -> bool:
         """Whether the clock of the server process `run_id` stepped forward before it showed this moment.
 
-        Between two looks no more time can pass at the server than from sending the first question to
-        receiving the second answer: what exceeds that is a step, and an event loop that was blocked is none.
+        Between two reports no more time can pass at the server than from sending the first question to
+        receiving the second answer: an excess is a step of its clock. A blocked event loop causes none.
         """
         if self._clock is not None and self._clock[0] == run_id:
             _, shown_before, sent_before = self._clock

@@ -1,7 +1,7 @@
-"""How a Redis replay store behaves: checked once, shared by all of its parts.
+"""The options of a Redis replay store: checked once, shared by all of its parts.
 
-Who could read, or answer, what the store sends is checked here too: whoever answers instead of the server
-decides which proofs were used before.
+The security of the connection is checked here too: an attacker who answers instead of the server decides
+which proofs count as used.
 """
 
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger("dpop_middleware.replay")
 
 
 class Notices:
-    """Warnings that are worth a line now and then, not one a request."""
+    """Warnings that are logged from time to time, not for each request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -40,10 +40,10 @@ class Notices:
         self._lock = threading.Lock()
 
     def warn(self, sentence: str, *, again_after: float = math.inf, level: int = logging.WARNING) -> None:
-        """Log `sentence` as a warning, unless that was done in the last `again_after` seconds.
+        """Log `sentence` as a warning, unless it was logged in the last `again_after` seconds.
 
-        By default it is said once, as is right for what stays as it is until somebody changes it. What comes
-        and goes, such as an outage, is given the seconds after which it is worth saying again.
+        By default it is logged once, which fits a state that lasts until somebody changes it. For a state
+        that comes and goes, such as an outage, give the seconds after which to log it again.
         """
         now = self._clock()
         with self._lock:
@@ -54,7 +54,7 @@ class Notices:
 
 
 class Options(TypedDict, total=False):
-    """The options of `RedisReplayStore`, where each is described; `Settings` has the defaults."""
+    """The options of `RedisReplayStore`, which describes each of them; `Settings` has the defaults."""
 
     prefix: str
     timeout: float
@@ -74,9 +74,10 @@ _LONGEST_RETENTION = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of a store, and what its parts share; raises `ConfigurationError` for what can't work.
+    """The options of a store, and what its parts share; raises `ConfigurationError` for unusable ones.
 
-    `made` is when the store was made, by the monotonic clock: it tells a server that started later.
+    `made` is when the store was created, by the monotonic clock: a server that started later is recognised by
+    it.
     """
 
     prefix: str = "dpop"
@@ -96,13 +97,11 @@ class Settings:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """The settings that `options` name; raises `ConfigurationError` for what is no option too."""
+        """The settings that `options` name; raises `ConfigurationError` for an unknown option too."""
         for name in options:
             if name not in Options.__annotations__:
                 known = ", ".join(Options.__annotations__)
-                raise ConfigurationError(
-                    f"RedisReplayStore takes the options {known}: {name} is none of them"
-                )
+                raise ConfigurationError(f"RedisReplayStore takes the options {known}, not {name}")
         return cls(**options)
 
     def __post_init__(self) -> None:
@@ -124,7 +123,7 @@ class Settings:
         seconds("retention", self.retention, minimum=0, maximum=_LONGEST_RETENTION)
 
     def tell(self, exchange: StoreExchange) -> None:
-        """Tell whoever listens; what the listener raises is logged and changes nothing."""
+        """Call `on_exchange`; an exception that it raises is logged and changes nothing."""
         if self.on_exchange is None:
             return
         try:
@@ -158,7 +157,7 @@ _ANY_TIMEOUT = 1.0
 
 
 def check_transport(endpoint: AnyEndpoint, settings: Settings) -> None:
-    """Refuse TLS that verifies nobody, unless `unverified_tls` asks for it; warn of a password in the clear.
+    """Refuse TLS that verifies nothing, unless `unverified_tls` allows it; warn of a password in the clear.
 
     Raises `ConfigurationError`.
     """
@@ -187,7 +186,7 @@ def _connections(endpoint: AnyEndpoint) -> Iterator[AbstractConnection]:
 
 
 def _plain_addresses(endpoint: AnyEndpoint) -> Iterator[Address]:
-    """The addresses at which we connect without TLS; of a Unix socket there is none."""
+    """The addresses to which the store connects without TLS; a Unix socket has none."""
     if issubclass(endpoint.connection_class, SSLConnection) or "path" in endpoint.options:
         return
     if isinstance(endpoint, Standalone):

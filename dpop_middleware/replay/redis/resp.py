@@ -1,7 +1,7 @@
 """The bytes of a store's commands, the names in them, and how replies are read (RESP, Redis's protocol).
 
-redis-py opens the connection (TLS, HELLO, AUTH); what comes then is read here, RESP2 and RESP3, many replies
-at a time, for a coroutine for each would cost more than all the rest of a request.
+redis-py opens the connection (TLS, HELLO, AUTH); after that replies are read here, RESP2 and RESP3, many at a
+time: a coroutine for each would cost more than the rest of a request.
 """
 
 import binascii
@@ -47,7 +47,7 @@ def command(*parts: bytes) -> bytes:
 
 
 def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX PX milliseconds`: answers OK the first time, else nil."""
+    """`SET name token NX PX milliseconds`: the reply is OK the first time, else nil."""
     # One template instead of `command`: this runs for every request.
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nNX\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (
         len(name),
@@ -60,25 +60,25 @@ def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
 
 
 def set_again(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
-    """`SET name token NX GET PX milliseconds`: answers nil the first time, else what is stored."""
+    """`SET name token NX GET PX milliseconds`: the reply is nil the first time, else what is stored."""
     return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
 
 
 def escaped(key: str) -> bytes:
-    """An entry's key as it stands in a name: it begins with no colon, as what is ours beside entries does."""
+    """An entry's key as part of a name: it begins with no colon, unlike the store's other keys."""
     encoded = key.encode("utf-8", "surrogatepass")
     return b":" + encoded if encoded.startswith(b":") else encoded
 
 
 def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool) -> bytes:
-    """Replace `found` by `value` where it still stands; by a script where `SET … IFEQ` isn't known."""
+    """Replace `found` by `value` if it is still stored; by a script where `SET … IFEQ` isn't known."""
     if with_ifeq:
         return command(b"SET", name, value, b"IFEQ", found)
     return command(b"EVAL", COMPARE_AND_SET, b"1", name, found, value)
 
 
 def track(name: bytes) -> list[bytes]:
-    """Have the server tell, by pushes, of changes to what is read: at once of one to `name`."""
+    """Have the server push changes to keys that are read; `name` is changed at once, as a test."""
     return [
         command(b"CLIENT", b"TRACKING", b"ON"),
         command(b"GET", name),
@@ -101,7 +101,7 @@ class Buckets:
 
     By number of the bucket: `anchors` holds the anchors' names (`numbers` is the way back), `reads` the
     commands that read them, `slots` a cluster's slots, `touched` the names of keys that are written to give
-    replicas something to confirm, or to see whether that is told.
+    replicas something to confirm, or to see whether that is reported.
     """
 
     def __init__(self, prefix: bytes, *, spread: bool) -> None:
@@ -124,7 +124,7 @@ class Buckets:
 # The code of an error reply to what the user may not do.
 FORBIDDEN = "NOPERM"
 
-# What almost every entry gets.
+# The reply to almost every entry.
 OK = b"+OK\r\n"
 
 
@@ -137,18 +137,18 @@ class ServerError(RedisError):
 
 
 class Incomplete(Exception):
-    """The reply goes on in bytes that have not arrived."""
+    """The reply is incomplete: more of its bytes must arrive."""
 
 
-# Replies, where what was read ends, and pushes.
+# Replies, the position after the last one, and pushes.
 Parsed = tuple[list[object], int, list[object]]
 
 
 class Replies:
     """The replies on one connection, in order.
 
-    What the server says unasked, its pushes, may stand between them, or come alone: `pushes` collects them.
-    Any other reply that nobody asked for is dirt.
+    The server's pushes may come between them, or alone: `pushes` collects them. Any other reply that wasn't
+    requested is an error.
     """
 
     def __init__(self) -> None:
@@ -159,9 +159,9 @@ class Replies:
         self.pushes: list[object] = []
 
     def expect(self, count: int, usual: bytes = b"", usual_replies: Sequence[object] = ()) -> None:
-        """Something was sent that gets `count` replies, or nothing is any more.
+        """Expect `count` replies; 0 expects none any more.
 
-        The last of them are nearly always those in `usual`, which are then `usual_replies`.
+        The last of them are nearly always the bytes `usual`, which are then read as `usual_replies`.
         """
         self._wanted = count
         self._usual, self._usual_replies = usual, usual_replies
@@ -169,8 +169,7 @@ class Replies:
     def feed(self, data: bytes) -> list[object] | None:
         """Take what arrived; return the expected replies once all are there, errors as `ServerError`.
 
-        Raises redis-py's `InvalidResponse` when it is not RESP, or there is another reply after the last of
-        them.
+        Raises redis-py's `InvalidResponse` when it is not RESP, or when there are more replies than expected.
         """
         data = self._unread + data
         try:
@@ -194,7 +193,7 @@ class Replies:
             replies, end, pushes = _parse_all(rest, before)
             if end == len(rest):
                 return [*replies, *self._usual_replies], len(data), pushes
-        # It only looks like them.
+        # The end only looks like `usual`.
         return _parse_all(data, self._wanted)
 
 
@@ -215,19 +214,19 @@ def _parse_all(data: bytes, count: int) -> Parsed:
             replies.append(reply)
     while position < len(data):
         if data[position : position + 1] != b">":
-            # Who sends one too many may have sent it first: none of them is sure.
+            # The surplus reply may have come first: none of them can be relied on.
             raise InvalidResponse("the server sent more replies than there were questions")
         try:
             _, push, position = _parse(data, position)
         except Incomplete:
-            # The rest of it comes with what is read next.
+            # Its other bytes come with the next read.
             break
         pushes.append(push)
     return replies, position, pushes
 
 
 def _parse(data: bytes, position: int) -> tuple[bytes, object, int]:
-    """One value from `position`: its type, itself, and where the next begins."""
+    """One value at `position`: its type, the value, and where the next one begins."""
     end = data.find(b"\r\n", position)
     if end < 0:
         raise Incomplete

@@ -1,10 +1,10 @@
-"""For how long each worker's entries live, published, so that nobody accepts what another has forgotten.
+"""For how long each worker's entries live: published, so that no worker accepts what another has forgotten.
 
 Workers of one service may differ in their policies while a change is rolled out. Each writes for how many
-seconds it remembers a proof (its retention) into a sorted set beside the entries, and reads whose are alive:
-a proof that is older than the shortest of them covers is not judged. So a wider policy takes effect when the
-last worker with the narrow one has been gone for ten minutes, a narrower one at once. Servers that have
-another namespace share no entries, and don't count.
+seconds it remembers a proof (its retention) into a sorted set beside the entries, and reads those of the
+workers that are alive: a proof that is older than the shortest of them is not judged. So a wider policy takes
+effect when the last worker with the narrow one has been gone for ten minutes, a narrower one at once. Servers
+that have another namespace share no entries, and don't count.
 """
 
 import math
@@ -20,18 +20,18 @@ _LOOK_EVERY = 1.0
 
 
 class LivingRetentions:
-    """What all connections of one store know: the retentions that count, and until when they do."""
+    """What all connections of one store know: the retentions that count, and until when each counts."""
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, float], float] = {}
 
     def note(self, namespace: str, retention: float, until: float) -> None:
-        """A worker with `retention` is alive in `namespace`, or was."""
+        """Record that a worker with `retention` is, or was, alive in `namespace`."""
         key = (namespace, retention)
         self._until[key] = max(until, self._until.get(key, -math.inf))
 
     def shortest(self, namespace: str, now: float) -> float:
-        """The shortest that counts in `namespace`, infinite where none is known."""
+        """The shortest retention that counts in `namespace`, infinite where none is known."""
         until = self._until
         for key in [key for key, end in until.items() if end < now]:
             del until[key]
@@ -54,14 +54,14 @@ class PublishedRetentions:
         self.elsewhere: ServerError | None = None
 
     def connected(self, tag: bytes) -> None:
-        """A new connection stands; `tag` is the hash tag of a slot of its server, empty without a cluster."""
+        """Record a new connection; `tag` is the hash tag of a slot of its server, empty without a cluster."""
         self._name = b"%b::retentions%b" % (self._prefix, tag)
         self._told, self._looked_at = {}, -math.inf
         self.is_forbidden = False
         self.elsewhere = None
 
     def exchange(self, own: Mapping[str, float], *, at: float, now: float) -> tuple[bytes, ...]:
-        """Two commands to put before entries with the retentions `own`, by namespace; none too soon."""
+        """Two commands to send before entries with the retentions `own`, by namespace; none if not due."""
         if not own or self.is_forbidden:
             return ()
         if at < self._looked_at + _LOOK_EVERY and all(self._told.get(name) == own[name] for name in own):
@@ -71,7 +71,7 @@ class PublishedRetentions:
         members = [
             word for name, retention in own.items() for word in (score, f"{retention!r} {name}".encode())
         ]
-        # One that isn't alive any more counts until its worker's last proofs are too old for us.
+        # The retention of a worker that has ended counts until its last proofs are too old for this worker.
         since = now - max(0.0, max(own.values()) - _ALIVE_FOR)
         return (
             command(b"ZADD", self._name, *members),
@@ -79,7 +79,7 @@ class PublishedRetentions:
         )
 
     def read(self, told: object, alive: object, *, now: float) -> None:
-        """Take note of the replies to `exchange`."""
+        """Record the replies to `exchange`."""
         self.is_forbidden = any(
             isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in (told, alive)
         )
@@ -92,10 +92,10 @@ class PublishedRetentions:
             except ValueError:
                 continue
             if 0 < retention < math.inf:
-                # It is read again long before that.
+                # It is read again long before it ends.
                 self._living.note(name, retention, now + _ALIVE_FOR)
 
 
 def judges_from(shortest: float, now: float) -> float:
-    """The first moment of which proofs are judged where somebody remembers for `shortest` seconds only."""
+    """The earliest moment of which proofs are judged where a worker remembers for only `shortest` seconds."""
     return now - shortest + WORKER_CLOCK_MARGIN

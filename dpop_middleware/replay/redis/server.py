@@ -1,8 +1,8 @@
-"""One server as a worker knows it: the connection to it, and what it said over that.
+"""One server as a worker knows it: the connection to it, and what it reported.
 
-A connection is opened when it is wanted, thrown away after any doubt, and never used again then. With it goes
-what is known of the server at its other end: its version, and the fence that tells whether it still remembers
-what it was told. A survey asks that without any entry.
+A connection is opened when it is needed, closed after any doubt, and never used again then. With it goes what
+is known of the server at its other end: its version, and the fence that says whether it still has its
+entries. A survey asks for that without any entry.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ _ROUND_TRIPS = 5
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A new connection, what the server said of itself and when, and the anchors of its buckets.
+    """A new connection, what the server reported of itself and when, and the anchors of its buckets.
 
-    `watches` says whether the server tells of changes to what was read.
+    `watches` says whether the server reports changes to keys that were read.
     """
 
     connection: Connection
@@ -47,7 +47,7 @@ class Opened:
 
     @property
     def may_be_behind(self) -> bool:
-        """Whether another worker may have been told a newer id, and written it down before we read."""
+        """Whether another worker may have learned a newer id, and stored it before the anchors were read."""
         info = self.info
         identities = {value.partition(b"|")[0] for value in self.anchors.values() if value is not None}
         return info is not None and any(
@@ -61,8 +61,8 @@ Opening = asyncio.Task[Opened]
 class Server:
     """One server, and the connection to it. Belongs to one event loop.
 
-    `offset` is the seconds by which the entries' clock is before the event loop's, None where no entry has
-    told it. `with_get` says whether the server knows `SET … NX GET`.
+    `offset` is the seconds by which the entries' clock is ahead of the event loop's, None before the first
+    entry. `with_get` says whether the server knows `SET … NX GET`.
     """
 
     def __init__(
@@ -78,26 +78,26 @@ class Server:
         self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
         self.retentions = PublishedRetentions(settings.prefix.encode(), settings.living)
         self.with_get, self._has_said_how_far = True, False
-        # The server told something, or the connection was thrown away.
+        # The server reported something, or the connection was closed.
         self._happened = asyncio.Event()
 
     @property
     def connection(self) -> Connection | None:
-        """The connection, if it can be used as it is."""
+        """The connection, if it can be used."""
         return None if self._connection is None or self._connection.has_ended else self._connection
 
     def open(self) -> Opening | None:
-        """Begin to connect, if that was not begun; None where a connection stands."""
+        """Begin to connect, unless that has begun; None where there is a connection."""
         return self._opening or (None if self._connection is not None else self._start_opening(None))
 
     async def ready(self, *, deadline: float, offset: float | None) -> Connection:
-        """The connection, opened anew where none can be used; raises `TimeoutError` after `deadline`."""
+        """The connection, a new one where none can be used; raises `TimeoutError` after `deadline`."""
         connection = self.connection
         if connection is not None:
             return connection
-        await self.put_away()
+        await self.disconnect()
         opening = self._opening or self._start_opening(offset)
-        # Where it fails, that is forgotten at once, but for those who waited for it.
+        # A failed opening is forgotten at once, except by the tasks that waited for it.
         left = None if deadline == math.inf else max(0, deadline - self._loop.time())
         await asyncio.wait([opening], timeout=left)
         if not opening.done():
@@ -105,11 +105,11 @@ class Server:
         return opening.result().connection
 
     def renew_tag(self) -> None:
-        """Publish retentions where the server can have them: in a slot that it owns."""
+        """Publish retentions in a slot that the server owns."""
         self.retentions.connected(b"" if self._around is None else self._around.tag() or b"")
 
     def tell(self) -> None:
-        """Tell the cluster what was learned here: of other data, or that the retentions' slot has moved."""
+        """Report to the cluster what was learned here: other data, or that the retentions' slot has moved."""
         self._happened.set()
         if self._around is None:
             return
@@ -122,9 +122,9 @@ class Server:
             self._around.look_around()
 
     async def has_told_since(self, at: float, *, survey: Callable[[], None], patience: float) -> bool:
-        """Whether the server told of itself when asked after `at`, or does so within `patience` seconds.
+        """Whether the server replied to a question from after `at`, or does so within `patience` seconds.
 
-        `survey` is what makes it, in its turn.
+        `survey` is called to ask it.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -137,13 +137,13 @@ class Server:
         return False
 
     async def survey(self, *, deadline: float) -> None:
-        """Ask the server of itself, and write and read the anchors that are due; raises like `ready`.
+        """Request the server's vital signs, and write and read the anchors that are due; raises like `ready`.
 
-        Each of that without any entry, and only where it is time for it.
+        All of this without any entry, and only where it is due.
         """
         await self._survey_once(deadline)
         if self.fence.standing.due:
-            # What is missing was known only then: it is written before anybody comes anew.
+            # Missing anchors were found only then: they are written before a new worker reads them.
             await self._survey_once(deadline)
 
     async def _survey_once(self, deadline: float) -> None:
@@ -162,39 +162,39 @@ class Server:
         replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
         at = self._loop.time()
         if look and isinstance(replies[0], bytes):
-            # First: what was read may be of other data than the connection was opened to.
+            # First: the anchors may belong to other data than when the connection was opened.
             fence.vitals.looked(parse_info(replies[0]), at)
         values = replies[len(replies) - len(buckets) :]
         fence.surveyed(buckets, values, at)
         moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)
         if moved is not None and self._around is not None:
-            # What is there now has to be seen before it goes on.
+            # The anchors there now must be read before entries are sent.
             self._around.look_again(moved)
         self.tell()
 
-    async def put_away(self) -> None:
-        """Throw the connection away."""
+    async def disconnect(self) -> None:
+        """Close the connection at once."""
         self._happened.set()
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.put_away()
+            await connection.disconnect()
 
     async def give_up(self, error: Exception) -> None:
-        """Throw the connection away because of `error`; in a cluster somebody else may serve now."""
-        await self.put_away()
+        """Close the connection because of `error`; in a cluster another node may have the slots now."""
+        await self.disconnect()
         if self._around is not None:
             self._around.look_again(error)
 
     async def aclose(self) -> None:
-        """Throw the connection away, and give up opening one."""
+        """Close the connection, and cancel the opening of one."""
         opening = self._opening
         if opening is not None:
             opening.cancel()
             await asyncio.wait([opening])
-        await self.put_away()
+        await self.disconnect()
 
     def _start_opening(self, offset: float | None) -> Opening:
-        # Not in the context of whichever request wants it.
+        # Not in the context of the request that needs it.
         opening = self._loop.create_task(self._open(offset), context=contextvars.Context())
         opening.add_done_callback(self._opened)
         self._opening = opening
@@ -202,7 +202,7 @@ class Server:
 
     def _opened(self, opening: Opening) -> None:
         self._opening = None
-        # One that fails while nobody waits for it is not a bug to report.
+        # A failure for which nothing waits must not be reported as a bug.
         if opening.cancelled() or opening.exception() is not None:
             return
         opened = opening.result()
@@ -220,9 +220,9 @@ class Server:
         self.tell()
 
     async def _open(self, offset: float | None) -> Opened:
-        """Open a connection, by a second attempt beside the first where that takes long.
+        """Open a connection, with a second attempt beside the first where that takes long.
 
-        What was begun while the server was away may never come to an end, and one far away needs its time.
+        An attempt that began while the server was away may never end, and a server far away needs its time.
         """
         timeout = self._settings.timeout
         limit = max(timeout * _OPENING_TAKES, SHORTEST_OPENING)
@@ -244,16 +244,16 @@ class Server:
                 attempt.cancel()
             for late in await asyncio.gather(*attempts, return_exceptions=True):
                 if isinstance(late, Opened):
-                    await late.connection.put_away()
+                    await late.connection.disconnect()
 
     async def _attempt(self, offset: float | None, limit: float) -> Opened:
         connection = await self._connect(limit)
         try:
             opened = await self._meet(connection, offset)
-            # Told once more, the server has either the newer id or none of that data.
+            # Asked again, the server has either the newer id or none of that data.
             return await self._meet(connection, offset) if opened.may_be_behind else opened
         except BaseException:
-            await connection.put_away()
+            await connection.disconnect()
             raise
 
     async def _meet(self, connection: Connection, offset: float | None) -> Opened:
@@ -280,14 +280,14 @@ class Server:
     async def _anchors(
         self, connection: Connection, info: ServerInfo | None
     ) -> tuple[Mapping[int, bytes | None], bool]:
-        """The anchors of the server's buckets, but for those that it has not; whether it tells of changes."""
+        """The anchors of the buckets that the server has, and whether it reports changes."""
         names = self.fence.sights.buckets
         buckets = tuple(range(len(names.reads))) if self._around is None else self._around.buckets()
         if info is None or not info.can_be_watched or not buckets:
             return {}, False
         told, asked = list[object](), list[bytes]()
         if self._around is not None and info.tells_of_changes:
-            # Tried out: RESP2 has no words for it, and a proxy may keep them to itself.
+            # This is tested: RESP2 has no pushes, and a proxy may not forward them.
             asked, connection.heed = track(names.touched[buckets[0]]), told.append
         data = [*asked, *(names.reads[bucket] for bucket in buckets)]
         replies = (await connection.replies(b"".join(data), len(data)))[len(asked) :]

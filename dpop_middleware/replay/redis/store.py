@@ -40,37 +40,37 @@ class Session:
 class RedisReplayStore:
     """Remembers proofs for all workers and machines that share a Redis or Valkey server, or a cluster.
 
-    `client` is a `redis.asyncio` client: `Redis`, `Sentinel.master_for()` or `RedisCluster`. Its settings
-    are used, not its connections, and it stays the caller's to close. Connections are opened by `open`, or at
-    the first request of each process and event loop.
+    `client` is a `redis.asyncio` client: `Redis`, `Sentinel.master_for()` or `RedisCluster`. Its settings are
+    used, not its connections, and the caller must close it. Connections are opened by `open`, or at the first
+    request of each process and event loop.
 
     - `prefix`: put before each key, so that several services can share a server. No braces. Default `"dpop"`.
-    - `timeout`: seconds that one `add` may take in all, a retry included. Default 0.25.
+    - `timeout`: seconds that one `add` may take in total, including a retry. Default 0.25.
     - `max_waiting`: requests that may wait for one server; more are refused. Default 10,000.
     - `wait_replicas`: replicas that must have confirmed an entry (`WAIT`) before it counts. Default 0.
-    - `strict`: True refuses a server whose `maxmemory-policy` is not `noeviction`, or isn't told, when we
-      connect to it; False, the default, warns.
-    - `new_server`: what to think of a server that was there before this store and knows nothing of us.
-      `"accept"`, the default, takes it for new. What that costs: where a server has lost its entries and the
-      first worker to write there afterwards was started since, the proofs of the minute before can come back
-      at such workers, once, until one writes that was there before. `"wait"` takes it for a server that lost
-      its memory, so that a proof which could have been accepted before it started is answered 503, at a true
-      first start too. A server that started, or was flushed, after this store was opened (`open`, which the
-      middleware's lifespan calls) or was first asked is never taken for new.
-    - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` judges
-      by this process's own memory instead: the same proof is then accepted once by each process.
-    - `on_evictions`: `"refuse"`, the default, takes keys that the server evicts for lost entries: requests
-      are answered 503 while that goes on. `"accept"` goes on, and proofs that were evicted pass again.
-    - `retention`: seconds for which each entry is kept at least, where policies need less; a day at most.
-      Before a change that makes them need more, give all workers the longer one: nothing is refused then
-      while the change is rolled out. What it costs: memory at the server. Default 0.
-    - `on_exchange`: is called, synchronously, with an `events.StoreExchange` for each exchange with a server.
-    - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. What it costs: whoever
-      stands between this process and the server can say that no proof was used before, and read the password.
+    - `strict`: True refuses a server whose `maxmemory-policy` is not `noeviction`, or is unknown, when the
+      store connects; False, the default, warns.
+    - `new_server`: how to treat a server that started before this store and has no data of it. `"accept"`,
+      the default, treats it as new. The cost: where a server has lost its entries and the first worker to
+      write there afterwards started after the loss, the proofs of the minute before can be replayed at such
+      workers, once each, until a worker writes that had started before the loss. `"wait"` treats it as a
+      server that lost its data, so that a proof which could have been accepted before the server started is
+      answered 503, also at a true first start. A server that started, or was flushed, after this store was
+      opened (`open`, which the middleware's lifespan calls) or first used is never treated as new.
+    - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` uses
+      this process's own memory instead: each process then accepts the same proof once.
+    - `on_evictions`: `"refuse"`, the default, treats keys that the server evicts as lost entries: requests
+      are answered 503 while that lasts. `"accept"` ignores it, and evicted proofs can be replayed.
+    - `retention`: seconds for which each entry is kept at least, where the policies need less; a day at most.
+      Before a change of policy that needs more, set the longer one in all workers: then no request is refused
+      while the change is rolled out. The cost: memory at the server. Default 0.
+    - `on_exchange`: called, synchronously, with an `events.StoreExchange` for each exchange with a server.
+    - `unverified_tls`: True accepts TLS that verifies no certificate or no host name. The cost: an attacker
+      between this process and the server can claim that no proof was used before, and read the password.
 
-    Raises `ConfigurationError` for what can't work. Not checked: a master that a partition has cut off from
-    its replicas (see the README). Evicted keys, and data that went and came back while a connection survived,
-    are noticed within a second.
+    Raises `ConfigurationError` for unusable options. Not detected: a master that a partition has cut off from
+    its replicas (see the README). Evicted keys, and data that was replaced and restored while a connection
+    survived, are noticed within a second.
     """
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:
@@ -113,9 +113,9 @@ class RedisReplayStore:
         raise outcome
 
     async def health(self) -> StoreHealth:
-        """Ask every server that takes writes how it is, and write a key there that lives for a second.
+        """Check every server that takes writes, and write a key there that lives for a second.
 
-        For readiness probes: on connections of their own, within twice the `timeout`.
+        For readiness probes: on separate connections, within twice the `timeout`.
         """
         try:
             async with asyncio.timeout(self._settings.timeout * 2):
@@ -130,10 +130,10 @@ class RedisReplayStore:
         )
 
     async def open(self) -> None:
-        """Connect to every server in the background, and log what is wrong before a request finds out.
+        """Connect to every server in the background, and log errors before the first request.
 
-        A worker that did so notices what happens to its servers from then on, one that didn't from its first
-        request on.
+        A worker that calls it notices losses of its servers from then on, otherwise from its first request
+        on.
         """
         loop = asyncio.get_running_loop()
         self._session(loop).writer.open()
@@ -202,7 +202,8 @@ class RedisReplayStore:
         pid = os.getpid()
         for old, session in list(self._sessions.items()):
             if session.pid != pid:
-                # Sockets that a fork copied: the parent uses them. Kept, so that nothing closes them here.
+                # Sockets that a fork copied belong to the parent. They are kept here so that nothing closes
+                # them.
                 self._inherited.append(self._sessions.pop(old))
             elif old.is_closed():
                 del self._sessions[old]
@@ -216,7 +217,7 @@ class RedisReplayStore:
         return session
 
     async def _servers(self) -> list[tuple[str, Connect, bytes]]:
-        """Each server that takes writes: its name, what connects to it, the hash tag of a slot of its own."""
+        """Each server that takes writes: its name, how to connect, the hash tag of a slot that it owns."""
         endpoint = self._endpoint
         if not isinstance(endpoint, ClusterNodes):
             return [(endpoint.name, endpoint.connect, b"")]
@@ -231,11 +232,11 @@ class RedisReplayStore:
         try:
             connection = await connect(self._settings.timeout)
             try:
-                # The only clock that is read here: nobody hands in the time of a health check.
+                # The only clock that is read here: a health check isn't given the time.
                 health = examine(name, await inspect(connection), time.time())
                 require_fit(health, self._settings)
                 return await try_out(connection, health, self._settings, tag)
             finally:
-                await connection.put_away()
+                await connection.disconnect()
         except Exception as error:  # noqa: BLE001 - a credential provider may raise anything; it is the verdict
             return dataclasses.replace(health, error=cause(error))

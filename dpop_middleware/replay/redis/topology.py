@@ -1,7 +1,7 @@
 """A cluster as a whole: which node owns which slot, and whose data each master has.
 
-What a writer asks of the cluster around it is here too. Writes that can't be judged before the other masters
-have answered wait for that.
+The interface of the cluster for its writers is here too. Writes that can't be judged before the other masters
+have answered wait for them.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ __all__ = [
     "with_owner",
 ]
 
-# Enough to find one that answers, without a storm of connections from every worker.
+# Enough to find one that answers, without too many connections from every worker.
 MOST_ASKED = 3
 MOST_HELD = 5
-# Seconds that a master gets to say what it has: long for a request, which is answered 503 by its deadline.
+# Seconds that a master has to report its data: long for a request, which is answered 503 by its deadline.
 PATIENCE = 2.0
 _HOST: Final = re.compile(rb"[!-~]*")
-# Where a cluster prefers host names, of a node whose name isn't known (yet).
+# The host of a node whose name isn't known (yet), where a cluster prefers host names.
 _UNKNOWN_HOST: Final = b"?"
 
 
@@ -57,9 +57,9 @@ class Topology:
 
 
 async def fetch_topology(cluster: ClusterNodes, nodes: Iterable[Address], timeout: float) -> Topology:
-    """Ask some of `nodes` for the slots and believe the first that answers within `timeout` seconds."""
+    """Ask some of `nodes` for the slots and use the first answer within `timeout` seconds."""
     known = tuple(dict.fromkeys(nodes))
-    # Others each time, so that a few that hang don't stand in the way.
+    # Others each time, so that a few that hang can't prevent an answer for long.
     asked = random.sample(known, min(len(known), MOST_ASKED))
     return await first_answer(_ask(cluster, node, timeout) for node in asked)
 
@@ -72,7 +72,7 @@ async def _ask(cluster: ClusterNodes, node: Address, timeout: float) -> Topology
 async def identities_among(
     cluster: ClusterNodes, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float
 ) -> frozenset[bytes]:
-    """Those of the identities `wanted` whose data masters among `nodes` have now, if they say so in time."""
+    """The identities in `wanted` whose data masters among `nodes` have now, if they report that in time."""
     found: set[bytes] = set()
     pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout)) for node in nodes}
     try:
@@ -113,7 +113,7 @@ def _address(node: object, asked: Address, cluster: ClusterNodes) -> Address:
         case [bytes() | None as host, int(port), *more] if _HOST.fullmatch(host or b""):
             if host == _UNKNOWN_HOST:
                 host = _ip_in(more) or host
-            # A node that doesn't know its own address leaves it empty: it is the one that we reached.
+            # A node that doesn't know its own address leaves it empty: it is the node that was asked.
             address = (host.decode() if host else asked[0], port)
             return cluster.announced(address)
         case _:
@@ -121,7 +121,7 @@ def _address(node: object, asked: Address, cluster: ClusterNodes) -> Address:
 
 
 def _ip_in(more: list[object]) -> bytes | None:
-    """The IP address that stands beside a node's preferred endpoint, behind its identifier."""
+    """The IP address that follows a node's preferred endpoint and its identifier."""
     match more:
         case [_, [*names_and_values]]:
             told = zip(names_and_values[::2], names_and_values[1::2], strict=False)
@@ -135,7 +135,7 @@ def _is_host(value: object) -> TypeGuard[bytes]:
 
 
 def with_owner(topology: Topology, slot: int, owner: Address) -> Topology:
-    """The same topology but for one slot, as a redirection tells."""
+    """The same topology except for one slot, as a redirection says."""
     owners = (*topology.owners[:slot], owner, *topology.owners[slot + 1 :])
     return Topology(owners, tuple(dict.fromkeys((*topology.nodes, owner))))
 
@@ -151,9 +151,9 @@ def tag_of(topology: Topology, owner: Address) -> bytes | None:
 
 
 class Present(Protocol):
-    """Those of the identities whose data other masters have now.
+    """Returns the identities whose data other masters have now.
 
-    None where one of them says nothing: without `patient` that is taken for a loss of its data.
+    None where one of them doesn't report: without `patient` that counts as a loss of its data.
     """
 
     def __call__(self, identities: frozenset[bytes], *, patient: bool) -> Awaitable[frozenset[bytes] | None]:
@@ -163,16 +163,14 @@ class Present(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """The cluster around a writer, as it asks for it when a write belongs elsewhere.
+    """A writer's access to its cluster, for writes that belong elsewhere.
 
-    - `resubmit`: sends a write once more, to whichever server it belongs to now. `redirect` follows MOVED and
-      ASK.
-    - `look_again`: looks at the topology again, since a server could not be used or has lost a slot.
+    - `resubmit`: sends a write again, to the server that owns its slot now. `redirect` follows MOVED and ASK.
+    - `look_again`: fetches the topology again, since a server could not be used or has lost a slot.
     - `tag`: the hash tag of a slot that the writer's server owns, None when it owns none; `buckets`: those in
       its slots.
-    - `look_around`: the writer's server has other data: see what lies on the others, and can't be lost with
-      them.
-    - `present`: whose data other masters have now.
+    - `look_around`: reads the anchors on the other servers, since the writer's server has other data.
+    - `present`: finds whose data other masters have now.
     """
 
     resubmit: Callable[[PendingWrite], None]
@@ -185,10 +183,10 @@ class Surroundings:
 
 
 class Inquiry:
-    """What the `fence` of one server can't judge by itself. Belongs to one event loop.
+    """Asks other masters about anchors that the `fence` of one server can't judge. Belongs to one event loop.
 
     `then` is called after each answer: there may be anchors to write. `patience` is for how many seconds a
-    master that says nothing is asked again.
+    master that doesn't report is asked again.
     """
 
     def __init__(
@@ -213,7 +211,7 @@ class Inquiry:
         return self._task is not None
 
     def hold(self, writes: Iterable[PendingWrite]) -> None:
-        """Let `writes`, which are stored, be tried again after the answer: then they are recognised."""
+        """Try `writes`, which are stored, again after the answer: then they are recognised."""
         for write in writes:
             write.tries -= 1
             write.held += 1
@@ -224,14 +222,14 @@ class Inquiry:
             self._held.append(write)
 
     def look(self) -> None:
-        """Ask, if there is something to ask and nobody does."""
+        """Ask, if there is something to ask and no inquiry is running."""
         if self._task is None and self._around is not None and self._fence.standing.foreign:
             self._task = self._loop.create_task(
                 self._ask(self._around), name="dpop replay store inquiry", context=contextvars.Context()
             )
 
     async def aclose(self) -> None:
-        """Give up asking, and answer what waits: it can't be known."""
+        """Cancel the inquiry, and answer the waiting writes: their outcome can't be known."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

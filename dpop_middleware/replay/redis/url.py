@@ -1,7 +1,7 @@
-"""What a replay store's URL says, read part by part.
+"""A replay store's URL, read part by part.
 
-A part that can't be used is named, and none is left out in silence. Of values a message holds the names of
-files only: anything else that was misread may be a piece of a password.
+An unusable part is named in the error, and no part is ignored silently. Messages quote no values except the
+names of files: any other value that was misread may be a piece of a password.
 """
 
 import re
@@ -31,7 +31,7 @@ _SCHEMES: Final[Mapping[str, tuple[str, Deployment]]] = {
     "redis+cluster": ("redis", "cluster"),
     "rediss+cluster": ("rediss", "cluster"),
 }
-# Not urlsplit: what it makes of several hosts, one of them an IPv6 address, changes with Python's version.
+# Not urlsplit: how it reads several hosts, one of them an IPv6 address, depends on Python's version.
 _URL: Final = re.compile(r"([A-Za-z+]+)://([^/?]*)([^?]*)(?:\?(.*))?", re.DOTALL)
 _DEFAULT_PORTS: Final[Mapping[Deployment, int]] = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 OF_SENTINELS: Final = "sentinel_"
@@ -108,7 +108,7 @@ def _addresses(parts: SplitResult, deployment: Deployment) -> tuple[Address, ...
     if deployment != "standalone":
         return tuple(_address(host, _DEFAULT_PORTS[deployment]) for host in hosts.split(","))
     if "," in hosts:
-        raise ConfigurationError("several hosts belong into a redis+sentinel:// or redis+cluster:// URL")
+        raise ConfigurationError("several hosts belong in a redis+sentinel:// or redis+cluster:// URL")
     return (_address(hosts or "localhost", _DEFAULT_PORTS[deployment]),)
 
 
@@ -117,14 +117,14 @@ def _address(text: str, default_port: int) -> Address:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        # Here and below the cause is left out: it quotes what may be a piece of a password.
+        # Here and below the cause is left out: it may quote a piece of a password.
         raise ConfigurationError(
             f"a host in the replay store's URL has brackets or a port that can't be read; {_IN_A_PASSWORD}"
         ) from None
     if not host:
         raise ConfigurationError("the replay store's URL lacks a host")
     if port == 0:
-        raise ConfigurationError("the replay store's URL has port 0, where nobody listens")
+        raise ConfigurationError("the replay store's URL has port 0, on which no server can listen")
     return unquote(host), default_port if port is None else port
 
 
@@ -151,13 +151,13 @@ def _user(parts: SplitResult) -> dict[str, str]:
 
 
 def _query(text: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options`, and those of the query."""
+    """Return `options` with those of the query."""
     for name, value in parse_qsl(text, keep_blank_values=True):
         plain = name.removeprefix(OF_SENTINELS)
         if plain in _DEADLINES:
             raise ConfigurationError(f"leave {name} out of the URL: the store has its own timeout=")
         if name in options:
-            raise ConfigurationError(f"the URL of the replay store says an option twice: {shown(name, text)}")
+            raise ConfigurationError(f"the URL of the replay store has an option twice: {shown(name, text)}")
         try:
             options[name] = URL_QUERY_ARGUMENT_PARSERS.get(plain, str)(value)
         except (TypeError, ValueError):
@@ -170,7 +170,7 @@ def _query(text: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(name: str, query: str) -> str:
-    """What a message calls an option: its name, unless that may be what follows an `&` in a password."""
+    """How a message names an option: by its name, unless that may be the part of a password after an `&`."""
     suspicious = "password" in query or "@" in query
     is_harmless = name.startswith(_UNLIKELY_IN_A_PASSWORD) and name.isidentifier()
     if suspicious and not is_harmless:

@@ -1,7 +1,7 @@
-"""What a server says of itself: when a connection opens, once a second, and its clock with every batch.
+"""What a server reports of itself: when a connection opens, once a second, and its clock with every batch.
 
-Its identity may have changed on a connection that survived, its clock may have stepped forward, so that every
-entry has expired, and it may have evicted keys.
+On a connection that survived, its identity may have changed, its clock may have stepped forward, so that
+every entry has expired, or it may have evicted keys.
 """
 
 import math
@@ -28,31 +28,31 @@ __all__ = [
 ]
 
 NO_REPLICATION_ID = "0" * 40
-# The first Valkey that knows `SET … IFEQ`, and the first that was seen to tell of whatever becomes of a key.
+# The first Valkey that knows `SET … IFEQ`, and the first that was seen to report every change of a key.
 FIRST_WITH_IFEQ = (8, 1)
 FIRST_TO_TELL = (9, 1)
-# Commands after which earlier entries may be gone although the server did not restart. `RESETSTAT` is one
+# Commands after which earlier entries may be lost although the server did not restart. `RESETSTAT` is one
 # because it erases the traces of the others.
 REWRITING_COMMANDS = frozenset({
     "cluster|reset", "config", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof",
     "swapdb",
 })  # fmt: skip
 _DIGEST_SIZE: Final = 6
-# Of a number that any server tells: with more of them no time can be reckoned.
+# Of any number that a server reports: longer ones can't be used as a time.
 _MOST_DIGITS: Final = 18
 
 
 class ServerUnfit(RedisError):
-    """The server answers, but may not be used as it is."""
+    """The server answers, but must not be used in its present state."""
 
 
 class ServerChanged(RedisError):
-    """What is at the other end of a connection isn't any more what it was when the connection was opened."""
+    """The server at the other end of a connection is not in the state in which the connection was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """One server, as of one moment. Times are in seconds; what the server does not tell is None or empty."""
+    """One server at one moment. Times are in seconds; what the server does not report is None or empty."""
 
     software: str = ""
     version: str = ""
@@ -69,17 +69,17 @@ class ServerInfo:
 
     @property
     def was_flushed(self) -> bool:
-        """Whether somebody emptied the server since its start."""
+        """Whether the server was emptied since its start."""
         return not self.rewriting_commands.isdisjoint({"flushall", "flushdb"})
 
     @property
     def can_be_watched(self) -> bool:
-        """Whether the server tells what a loss of its data changes."""
+        """Whether the server reports the values that a loss of its data changes."""
         return bool(self.run_id) and self.uptime is not None
 
     @property
     def was_replica(self) -> bool:
-        """Whether its data were another server's, whose replica it was."""
+        """Whether its data came from another server, whose replica it was."""
         return self.former_replication_id not in {"", NO_REPLICATION_ID}
 
     @property
@@ -89,7 +89,7 @@ class ServerInfo:
 
     @property
     def tells_of_changes(self) -> bool:
-        """Whether client tracking tells of every loss of a key; Redis 7.0 is silent where it loses a slot."""
+        """Whether client tracking reports every loss of a key; Redis 7.0 doesn't where it loses a slot."""
         return self._is_valkey_since(FIRST_TO_TELL)
 
     @property
@@ -109,7 +109,7 @@ def parse_info(text: bytes) -> ServerInfo:
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
-        # Some of them are logged.
+        # Some of the values are logged.
         fields[name] = value if value.isascii() and value.isprintable() else ""
     seconds = _integer(fields, "server_time_usec")
     software = fields.get("server_name") or "redis"
@@ -150,36 +150,36 @@ def _digest(text: str) -> bytes:
 
 
 def identity_of(info: ServerInfo) -> bytes:
-    """What tells this server's data from another's, and from its own before it lost them."""
+    """What distinguishes this server's data from another's, and from its own before it lost them."""
     return b"%b.%b" % (_digest(info.run_id), _digest(info.replication_id))
 
 
 def is_of_process(identity: bytes, run_id: str) -> bool:
-    """Whether `identity` is that of the server process `run_id`, whatever data it had."""
+    """Whether `identity` is of the server process `run_id`, whatever data it had."""
     return identity.partition(b".")[0] == _digest(run_id)
 
 
 def is_of_data(identity: bytes, replication_id: str) -> bool:
-    """Whether `identity` is that of data under `replication_id`, whichever server had them."""
+    """Whether `identity` is of data with this `replication_id`, whichever server had them."""
     return identity.partition(b".")[2] == _digest(replication_id)
 
 
 def still_has(info: ServerInfo, identity: bytes) -> bool:
     """Whether the server has the data of `identity`.
 
-    One that was never another's replica since its start has its own data, whatever their id is now.
+    A server that was no replica since its start has its own data, whatever their id is now.
     """
     is_renamed = not info.was_replica and is_of_process(identity, info.run_id)
     return is_renamed or identity == identity_of(info)
 
 
 class VitalSigns:
-    """One server's, as far as it lets us watch it: `info` is None where it doesn't.
+    """The vital signs of one server; `info` is None where it can't be watched.
 
-    `identity` is that of its data, `is_older` says whether it was there before the store. `asked_at` is when
-    it told us, by the event loop's clock, `changed_at` when it first told us of other data than before, and
-    `lost_at` when of a loss that leaves the anchors as they are; `sent_at` is when we last sent it anything.
-    `has_lost` becomes True at such a loss; who deals with that sets it back.
+    `identity` is of its data, `is_older` says whether it started before the store. `asked_at` is when it last
+    reported, by the event loop's clock, `changed_at` when it first reported other data than before, and
+    `lost_at` when it reported a loss that leaves the anchors; `sent_at` is when anything was last sent to it.
+    `has_lost` becomes True at such a loss; the code that handles it sets it back.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:
@@ -194,10 +194,10 @@ class VitalSigns:
         self._first_read: dict[bytes, float] = {}
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
-        """A new connection stands; return whether the server may have other data than we knew of.
+        """Record a new connection; return whether the server may have other data than those known here.
 
-        It had others at the end of the former connection, or took over those of a server that we may have
-        known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
+        It had others at the end of the former connection, or took over those of a server that this worker may
+        have known. `lived` is the store's age in seconds. `asked` is when `info` was asked for and received.
         """
         self.info = None
         if info is None or not info.run_id or info.uptime is None:
@@ -215,17 +215,17 @@ class VitalSigns:
         return True
 
     def has_told_since(self, at: float) -> bool:
-        """Whether the server told of itself when asked after `at`, of the loop's clock, or never does."""
+        """Whether the server reported to a question after `at`, by the loop's clock, or never does."""
         return self.info is None or self._looks.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
-        """Whether who wrote `identity`, read at `at`, may have asked it after us, and we not since."""
+        """Whether the worker that wrote `identity`, read at `at`, may have asked after this one last did."""
         info, looks = self.info, self._looks
         is_later = info is not None and is_of_process(identity, info.run_id) and looks.answered_at < at
         return is_later and looks.asked <= self._first_read.setdefault(identity, at)
 
     def hurry(self) -> None:
-        """Ask with the next batch, however short ago that was done."""
+        """Ask with the next batch, however recent the last question was."""
         self._looks.hurry()
 
     def still_has(self, identity: bytes) -> bool:
@@ -233,18 +233,21 @@ class VitalSigns:
         return self.info is not None and self.info.role == "master" and still_has(self.info, identity)
 
     def look(self, at: float) -> bytes:
-        """The command to put before everything else in a batch that is sent at `at` of the loop's clock."""
+        """The command to put first in a batch that is sent at `at` by the loop's clock."""
         self.sent_at = at
-        return b"" if self.info is None else self._looks.question(at, self.info)
+        if self.info is None:
+            return b""
+        # Before version 7.0 a server takes one section only.
+        return self._looks.question(at, by_sections=self.info.answers_set_with_get)
 
     def time(self) -> bytes:
-        """The command to put after the entries of a batch; nothing where the server doesn't tell its time."""
+        """The command to put after the entries of a batch; empty if the server doesn't report its time."""
         return TIME if self.info is not None and self._tells_time else b""
 
     def looked(self, info: ServerInfo, at: float) -> None:
-        """Take note of what the server said of itself before a batch.
+        """Record what the server reported of itself before a batch.
 
-        Raises `ServerChanged` where it isn't the one any more that the connection was opened to.
+        Raises `ServerChanged` where it is no longer the server to which the connection was opened.
         """
         if self.info is None:
             return
@@ -254,9 +257,9 @@ class VitalSigns:
         self._note(info, at)
 
     def timed(self, reply: object, *, sent: float, at: float) -> None:
-        """Take note of the `reply` to `time`, which was sent at `sent` and answered at `at`.
+        """Record the `reply` to `time`, which was sent at `sent` and received at `at`.
 
-        Raises the server's refusal, after which it isn't asked on this connection any more.
+        Raises the server's refusal; after that it is no longer asked on this connection.
         """
         if isinstance(reply, ServerError):
             self._tells_time = False
@@ -266,7 +269,7 @@ class VitalSigns:
             self.has_lost, self.lost_at = True, at
 
     def _note(self, info: ServerInfo, at: float) -> None:
-        evicts, steps = self._looks.note(info)
+        evicts, steps = self._looks.note(info.run_id, evicted=info.evicted_keys, shown=info.time)
         self.is_evicting = evicts and self._heeds_evictions
         if steps or self.is_evicting:
             self.has_lost, self.lost_at = True, at

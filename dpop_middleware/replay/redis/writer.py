@@ -1,8 +1,8 @@
-"""A queue of writes to one server, and when they are refused without asking it.
+"""A queue of writes to one server, and when they are refused without asking the server.
 
-While a batch is on its way the next one gathers, in a cluster for some turns of the event loop more. One task
-owns the connection, so that a request which is cancelled takes nothing with it. After any doubt it is thrown
-away, and each write whose outcome is unknown is tried once more with the same owner, in its own time.
+While a batch is under way the next one is collected, in a cluster for some turns of the event loop more. One
+task owns the connection, so that a cancelled request doesn't affect it. After any doubt the connection is
+closed, and each write whose outcome is unknown is tried once more with the same owner, within its own time.
 
     state    a request         what happens                               the next state
     -------  ----------------  -----------------------------------------  ------------------------------
@@ -12,10 +12,10 @@ away, and each write whose outcome is unknown is tried once more with the same o
     judging  gets the          a batch fails, the first in a row          opening, for its writes
              server's answer   another fails                              pausing
                                the connection ends, with nothing asked    opening, when it is wanted
-    pausing  is refused        0.1 s are over, up to 0.4 s by and by      opening
+    pausing  is refused        0.1 s have passed, later up to 0.4 s       opening
     closed   is refused
 
-A row ends with an answered batch, or a connection that opens after a pause. `aclose` leads to closed.
+A row ends with an answered batch, or with a connection that opens after a pause. `aclose` leads to closed.
 """
 
 import asyncio
@@ -64,13 +64,13 @@ class Writer:
         self._woken = asyncio.Event()
         self._last_error: Exception | None = None
         self._may_begin = self._has_to_survey = self._reopening = self.closed = False
-        # Not in the context of whichever request came first.
+        # Not in the context of the first request.
         context = contextvars.Context()
         self._task = self._loop.create_task(self._run(), name=f"dpop replay store {name}", context=context)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing waits here."""
+        """Whether no write waits here."""
         return not (self._queue or self._flying or self._inquiry.is_running)
 
     @property
@@ -83,17 +83,17 @@ class Writer:
         return "opening" if self.server.connection is None else "judging"
 
     def own(self, buckets: Iterable[int]) -> None:
-        """The server owns these buckets (now)."""
+        """Record the buckets that the server owns now."""
         if self.state == "judging" and self.fence.own(buckets):
             self.survey()
 
     def open(self) -> None:
-        """Connect before the first request, and see whether the server knows us; a failure is no news yet."""
+        """Connect before the first request, and survey the server; a failure is left to the requests."""
         if (opening := self.server.open()) is not None:
             opening.add_done_callback(lambda _: self.survey())
 
     def survey(self) -> None:
-        """See whether the server knows us, as soon as nothing else is to be done."""
+        """Survey the server as soon as nothing else is to be done."""
         self._has_to_survey = True
         self._woken.set()
 
@@ -119,7 +119,7 @@ class Writer:
             self._woken.set()
 
     async def aclose(self) -> None:
-        """Close the connection and answer what still waits: it can't be known."""
+        """Close the connection and answer the waiting writes: their outcome can't be known."""
         self.closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
@@ -127,7 +127,7 @@ class Writer:
         await self._end()
 
     def _begin(self, write: PendingWrite) -> bool:
-        """Send `write` without waiting for the task, if that can be done; return whether it was."""
+        """Send `write` without waiting for the task, if possible; return whether it was sent."""
         if (connection := self.server.connection) is None:
             return False
         try:
@@ -160,7 +160,7 @@ class Writer:
     async def _sleep(self) -> None:
         await self._woken.wait()
         self._woken.clear()
-        # What other masters have answered is read in the first, and brings more for this one in the next.
+        # In the first turn replies of other masters are read, and cause more writes for this one in the next.
         for _ in range(TURNS if self._queue and self._around else 0):
             await asyncio.sleep(0)
 
@@ -169,7 +169,7 @@ class Writer:
         if self._breaker.is_open:
             await self._reopen()
             return
-        # Without those that nobody waits for, or whose time is over.
+        # Without writes for which no request waits, or whose time is over.
         self._flying, late = take(self._queue, self._loop.time())
         self._refuse(late)
         if not self._flying:
@@ -183,7 +183,7 @@ class Writer:
                 await self._failed(error, sent=False)
 
     async def _reopen(self) -> None:
-        """Try to connect once, after a pause, whether or not anybody asks."""
+        """Try to connect once, after a pause, even if no request waits."""
         self._refuse_queue()
         await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
         self._reopening = True
@@ -196,20 +196,20 @@ class Writer:
             self._refuse_queue()
         else:
             self._breaker.succeeded()
-            # What happened to the server meanwhile is known before anybody asks.
+            # The survey finds out what happened to the server before the next request.
             self._has_to_survey = not self._queue
         finally:
             self._reopening = False
 
     async def _survey(self) -> None:
-        """See whether the server knows us, for no request; if that fails, the next request meets it again."""
+        """Survey the server, for no request; if that fails, the next request gets the error."""
         self._has_to_survey = False
         try:
-            # Requests that come meanwhile wait for half of their time at most.
+            # Requests that come in the meantime wait for at most half of their time.
             await self.server.survey(deadline=self._loop.time() + self._settings.timeout / 2)
             self._inquiry.look()
         except Exception as error:  # noqa: BLE001 - as in a turn: whatever it was, the connection is in doubt
-            await self.server.put_away()
+            await self.server.disconnect()
             if isinstance(error, ServerChanged):
                 self.open()
             elif not self._queue:
@@ -220,27 +220,27 @@ class Writer:
         self._may_begin, self._flying, server = False, writes, self.server
         now, offset = self._loop.time(), writes[-1].offset
         # Half of a request's time for one try leaves the other half for the second. Where less is left, the
-        # connection has it all the same: one to a server far away would never be there for the next request.
+        # connection gets that half all the same: a far server's would never be ready for the next request.
         end = now + self._settings.timeout / 2
         server.fence.sights.offset = offset
         batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
         data, replies = batch.compose(now=now + offset, at=now, timeout=min(writes[0].deadline, end) - now)
-        connection.exchange(data, replies, partial(self._land, batch), deadline=end, usual=batch.usual)
+        connection.exchange(data, replies, partial(self._receive, batch), deadline=end, usual=batch.usual)
         self._batch = batch
         for write in writes:
             write.tries += 1
             if write.deadline < end:
                 self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
 
-    def _land(self, batch: Batch, replies: list[object] | Exception) -> None:
-        """Answer those who wait; the task is woken only where there is more to do than that."""
+    def _receive(self, batch: Batch, replies: list[object] | Exception) -> None:
+        """Answer the waiting requests; the task is woken only where there is more to do."""
         writes = self._flying
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
             try:
                 at = self._loop.time()
-                batch.land(replies, now=at + writes[-1].offset, at=at)
+                batch.receive(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         self._inquiry.hold(batch.held)
@@ -253,22 +253,22 @@ class Writer:
         if self._queue or self._has_to_survey:
             self._woken.set()
         else:
-            # Where several came at once, several are to be expected: they had better wait for each other.
+            # Where several came at once, several are likely again: better that they wait for each other.
             self._may_begin = len(writes) == 1
 
     def _succeeded(self) -> None:
         self._batch, self._flying, self._last_error = None, [], None
         self._breaker.succeeded()
-        # A worker that comes anew must not find the server without the anchors that we miss.
+        # A new worker must not find the server without the anchors that this one misses.
         self._has_to_survey = self.fence.has_to_write
         self._inquiry.look()
         self.server.tell()
 
     async def _deal_with(self, batch: Batch, outcome: Again) -> None:
-        """Some writes of `batch` need another try."""
+        """Handle the writes of `batch` that need another try."""
         self.server.with_get &= not batch.get_is_unknown
         if batch.wrong_server:
-            await self.server.put_away()
+            await self.server.disconnect()
         self._succeeded()
         for write, error in reversed(outcome):
             if error.code in REDIRECTIONS and self._around is not None:
@@ -277,7 +277,7 @@ class Writer:
                 self._again(write, error)
 
     async def _failed(self, error: Exception, *, sent: bool) -> None:
-        """The connection is in doubt, and so is what was sent on it."""
+        """Close the connection, which is in doubt, and retry what was sent on it."""
         await self.server.give_up(error)
         self._breaker.failed(self._loop.time())
         writes, self._flying, self._batch, self._last_error = self._flying, [], None, error
@@ -286,7 +286,7 @@ class Writer:
             self._again(write, error)
 
     def _again(self, write: PendingWrite, error: Exception) -> None:
-        """One more try where there is one left; otherwise it can't be known."""
+        """Try `write` again if it has a try left; otherwise its outcome can't be known."""
         if write.tries >= MOST_TRIES or isinstance(error, ServerUnfit):
             self._refuse((write,), error)
         else:

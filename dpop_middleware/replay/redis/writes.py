@@ -1,4 +1,4 @@
-"""Writes on their way: how each can end without an answer, and the anchors that are read after them."""
+"""Writes under way: how each can end without an answer, and the anchors that are read after them."""
 
 import asyncio
 import math
@@ -44,7 +44,7 @@ __all__ = [
     "unavailable",
 ]
 
-# The server is not, or no longer, the one to write to: another connection may lead to the right one.
+# The server is not, or no longer, the one to write to: a new connection may reach the right one.
 WRONG_SERVER: Final = frozenset({"READONLY", "CLUSTERDOWN", "MASTERDOWN"})
 REDIRECTIONS: Final = frozenset({"MOVED", "ASK"})
 
@@ -55,7 +55,7 @@ UNREPLICATED: Final = "too few replicas of the replay store confirmed the entry"
 FENCED: Final = "the replay store lost entries: a newer proof is needed"
 FORGOTTEN: Final = "other servers no longer remember proofs of that age: a newer proof is needed"
 EVICTED: Final = "the replay store evicts entries"
-# No server says that: an anchor changed while the writes beside it were on their way.
+# No server sends this: an anchor changed while the writes beside it were under way.
 CHANGED: Final = ServerError("CHANGED the anchor")
 
 OWNER_SIZE: Final = 16
@@ -70,7 +70,7 @@ def unavailable(
     retry_after: int = 1,
     judges_from: float | None = None,
 ) -> Unavailable:
-    """The error for one request; of `cause` the log sees the server's error code or the class."""
+    """The error for one request; of `cause` the log gets the server's error code or the class."""
     error = Unavailable(
         description,
         retry_after=retry_after,
@@ -84,13 +84,13 @@ def unavailable(
 
 
 class PendingWrite:
-    """An entry until the server has answered for it; times of the event loop's clock unless said.
+    """An entry until the server has answered; times are by the event loop's clock, except where noted.
 
     It must be remembered for `retention` seconds, and is `kept` for so many.
-    A try is `SET … NX`. One that comes after another which may have been applied (`unknown`) is a repeat, and
-    has a `GET` too: `owner` is 128 random bits that this call alone knows, and found under the entry's name
-    they say that an earlier try of the same call was applied. `answer` resolves to the outcome, an error
-    included: an exception that nobody fetches, because the request was cancelled, would be reported as a bug.
+    A try is `SET … NX`. One that follows another which may have been applied (`unknown`) is a repeat, and has
+    a `GET` too: `owner` is 128 random bits that only this call knows, and found under the entry's name they
+    show that an earlier try of the same call was applied. `answer` resolves to the outcome, even an error: an
+    exception that nothing retrieves, because the request was cancelled, would be reported as a bug.
     """
 
     __slots__ = (
@@ -130,9 +130,9 @@ class PendingWrite:
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
         self.tries = self.redirects = 0
-        # How often it waited until another master was asked for its data.
+        # How often it waited until another master was asked about its data.
         self.held, self.asking = 0, False
-        # While its slot moves: the node from which it comes still had the anchor.
+        # While its slot moves: the node that it leaves still had the anchor.
         self.vouched = False
         # An earlier try may have been applied: its reply never came, or couldn't be judged.
         self.unknown = False
@@ -140,19 +140,19 @@ class PendingWrite:
 
     @property
     def offset(self) -> float:
-        """By how many seconds the entries' clock is before the event loop's."""
+        """By how many seconds the entries' clock is ahead of the event loop's."""
         return self.now - self.started
 
     def command(self, *, with_get: bool) -> bytes:
-        """The write as the server is to see it; `with_get` where it knows `SET … NX GET`.
+        """The write's command; `with_get` where the server knows `SET … NX GET`.
 
-        That costs it more, so only a repeat asks for it.
+        `GET` costs the server more, so only a repeat has it.
         """
         self.is_repeat = with_get and self.unknown
         return (set_again if self.is_repeat else set_once)(self.name, self.owner, self.milliseconds)
 
     def is_answered_by(self, reply: object) -> bool:
-        """Whether a server says this to `command`: what was stray on the connection may be taken for it."""
+        """Whether this can be the reply to `command`, and not a stray one on the connection."""
         if reply is None or isinstance(reply, ServerError):
             return True
         if self.is_repeat:
@@ -160,12 +160,12 @@ class PendingWrite:
         return reply == b"OK"
 
     def judge(self, reply: object) -> Outcome:
-        """What `reply`, which is no error, says of the entry: whether it was stored by this call."""
+        """Whether the entry was stored by this call, as `reply`, which is no error, says."""
         if self.is_repeat:
             return reply is None or reply == self.owner
         if reply is not None:
             return True
-        # An earlier try of this very call may have stored it: not known, and not to be called a replay.
+        # An earlier try of this same call may have stored it: not known, so it must not be called a replay.
         return unavailable(NO_ANSWER) if self.unknown else False
 
     def resolve(self, outcome: Outcome) -> None:
@@ -175,7 +175,7 @@ class PendingWrite:
 
 
 def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -> None:
-    """Answer those of `writes` that nobody has answered: because of `cause` it can't be known."""
+    """Answer those of `writes` that have no answer yet: because of `cause` it can't be known."""
     description = REFUSED if isinstance(cause, ServerError | ServerUnfit) else NO_ANSWER
     for write in writes:
         if not write.answer.done():
@@ -183,10 +183,10 @@ def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -
 
 
 class AnchorReading:
-    """Reads the anchor of each bucket of `writes` once, after them, where the server doesn't tell of changes.
+    """Reads the anchor of each bucket of `writes` once, after them, where the server doesn't report changes.
 
-    `buckets` are those of the writes, `elsewhere` has the ones that the server doesn't have, `changed` those
-    whose anchors have changed since they were read. While a slot moves, an entry may be asked for at the node
+    `buckets` are those of the writes, `elsewhere` has those that the server doesn't have, `changed` those
+    whose anchors have changed since they were read. While a slot moves, an entry may be written at the node
     to which it goes, where the anchor comes later: then the node that it leaves vouches, which was asked
     before.
     """
@@ -209,11 +209,11 @@ class AnchorReading:
 
     @property
     def is_odd(self) -> bool:
-        """Whether a write that looks new may have to wait, or to go elsewhere."""
+        """Whether a write that looks new may have to wait, or to be sent elsewhere."""
         return bool(self.elsewhere or self.changed or self._fence.standing.foreign)
 
     def commands(self) -> list[bytes]:
-        """What to send; nothing where the server doesn't let us watch it."""
+        """The commands to send; none where the server can't be watched."""
         fence = self._fence
         self._was_read = fence.active
         if not fence.active:
@@ -232,7 +232,7 @@ class AnchorReading:
         return commands
 
     def take(self, replies: list[object]) -> None:
-        """Take what was asked for off the end of `replies`. Raises one that puts the connection in doubt."""
+        """Take the anchors off the end of `replies`. Raises an error that puts the connection in doubt."""
         if not self._was_read:
             return
         for bucket in reversed(self._moving):
@@ -242,7 +242,7 @@ class AnchorReading:
             self._read(bucket, replies.pop())
 
     def judge(self, replies: Sequence[object], *, now: float, at: float) -> None:
-        """Tell the fence what was read, and what stands by the `replies` to the writes.
+        """Report to the fence what was read, and which anchors are unchanged by the `replies` to the writes.
 
         `now` is by the entries' clock, `at` by the event loop's.
         """
@@ -268,7 +268,7 @@ class AnchorReading:
         return self._values.get(write.bucket) is not None and not is_foreign
 
     def _look_at_watched(self, replies: Sequence[object]) -> None:
-        """A server that has answered a write in a bucket had its anchor then, unless it told of a change."""
+        """Infer anchors: a server that answered a write had the bucket's, unless it reported a change."""
         standing, answered = self._fence.standing, set[int]()
         for write, reply in zip(self._writes, replies, strict=True):
             if not isinstance(reply, ServerError) or reply.code == "ASK":
@@ -285,7 +285,7 @@ class AnchorReading:
         if reply is None or isinstance(reply, bytes):
             self._values[bucket] = reply
         elif not isinstance(reply, ServerError):
-            raise InvalidResponse("the server answered an anchor with something else")
+            raise InvalidResponse("the server sent an unexpected reply for an anchor")
         elif not self._is_elsewhere(bucket, reply):
             if reply.code != FORBIDDEN:
                 raise reply

@@ -1,4 +1,4 @@
-"""What a fence makes of the anchors of a cluster, without a server."""
+"""How a fence judges the anchors of a cluster, without a server."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def known(value: bytes | None) -> Anchor:
 
 
 def written(command: bytes) -> Anchor:
-    """What a `SET` or the script writes."""
+    """The anchor that a `SET` or the script writes."""
     return Anchor.parse(command.split(b"\r\n")[-2]) or known(command.split(b"\r\n")[6])
 
 
@@ -64,7 +64,7 @@ class Cluster:
         return fence
 
 
-def test_what_another_master_has_now_came_from_there_and_is_made_the_servers_own() -> None:
+def test_an_anchor_that_another_master_has_came_from_there_and_is_adopted() -> None:
     worker, moved = Cluster(), anchor(A)
     worker.meet(A, {1: moved, 2: anchor(A)})
     here = worker.meet(B, {3: anchor(B)}, at=NOW + 9)
@@ -75,7 +75,7 @@ def test_what_another_master_has_now_came_from_there_and_is_made_the_servers_own
     assert worker.sights.since[1] == -math.inf
     (write,) = here.opening(NOW + 11, [1])
     assert identity_of(B) in write
-    # Until that is done it needs no further question.
+    # Until that is done no further question is needed.
     here.observe(1, moved, NOW + 11, NOW + 11)
     assert here.standing.foreign == {}
 
@@ -88,7 +88,7 @@ def test_where_the_server_does_not_own_the_bucket_yet_nothing_is_written() -> No
     here.settle(dict(here.standing.foreign), frozenset({identity_of(A)}), NOW + 10)
     assert worker.sights.since[1] == -math.inf
     assert here.opening(NOW + 11, [1]) == []
-    # As soon as it does, the anchor is looked at once more.
+    # As soon as it does, the anchor is read again.
     assert here.own([1, 3])
     assert 1 in here.standing.unread
 
@@ -102,7 +102,7 @@ def test_where_the_server_does_not_own_the_bucket_yet_nothing_is_written() -> No
     ],
     ids=["nobody has it", "another has something else", "a replica of it, promoted"],
 )
-def test_what_nobody_has_now_was_lost(info: ServerInfo, present: frozenset[bytes]) -> None:
+def test_an_anchor_that_no_master_has_now_was_lost(info: ServerInfo, present: frozenset[bytes]) -> None:
     worker, moved = Cluster(), anchor(A)
     worker.meet(A, {1: moved})
     here = worker.meet(info, {1: moved, 3: anchor(info)})
@@ -113,7 +113,7 @@ def test_what_nobody_has_now_was_lost(info: ServerInfo, present: frozenset[bytes
     assert since_in(write) == NOW + 10 + MARGIN
 
 
-def test_an_answer_about_what_has_changed_since_is_none() -> None:
+def test_an_answer_about_an_anchor_that_changed_since_is_ignored() -> None:
     worker = Cluster()
     here = worker.meet(B, {1: anchor(A)})
     asked = dict(here.standing.foreign)
@@ -126,11 +126,11 @@ def test_an_answer_about_what_has_changed_since_is_none() -> None:
 
 
 # When an anchor was asked for and received, around a loss on another server that is learned at 5 s.
-# What was under way meanwhile may have been read before the loss.
+# A read that was under way in the meantime may have come before the loss.
 BEFORE, UNDER_WAY, AFTER = (3, 4), (4, 6), (6, 6.5)
 
 
-def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None:
+def test_a_bucket_that_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None:
     lost = NOW + 7 + MARGIN
     for (asked, received), since in ((BEFORE, lost), (UNDER_WAY, lost), (AFTER, -math.inf)):
         worker, moved = Cluster(), anchor(A)
@@ -140,7 +140,7 @@ def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None
         assert not here.has_to_tell
         here.connected(server("b again"), {}, lived=0, asked=(NOW + 5, NOW + 5))
         assert here.has_to_tell
-        # Who sees it elsewhere afterwards knows that it wasn't here.
+        # A worker that sees it elsewhere afterwards knows that it wasn't here.
         there.standing.read_again()
         there.vitals.look(NOW + asked)
         _, buckets = there.survey(NOW + asked)
@@ -150,7 +150,7 @@ def test_what_came_before_a_server_lost_its_data_may_be_lost_with_them() -> None
         assert worker.sights.since[1] == since
 
 
-def test_what_may_have_come_through_a_server_that_lost_data_may_be_lost_with_them() -> None:
+def test_a_bucket_that_came_through_a_server_that_lost_data_may_be_lost_with_them() -> None:
     lost = NOW + 5 + MARGIN
     for (asked, received), since in ((BEFORE, lost), (UNDER_WAY, lost), (AFTER, -math.inf)):
         worker, moved = Cluster(), anchor(A)
@@ -165,11 +165,11 @@ def test_what_may_have_come_through_a_server_that_lost_data_may_be_lost_with_the
         here.settle({1: moved}, frozenset({identity_of(A)}), NOW + 60)
         assert worker.sights.since[1] == since
         (write,) = here.opening(NOW + 61, [1])
-        # Others, who know the anchor, learn that and no more.
+        # Other workers, which know the anchor, learn of that loss only.
         assert (since_in(write), written(write).mark) == (since, known(moved).mark)
 
 
-def test_anchors_that_are_under_way_when_they_are_wanted_again_are_read_again() -> None:
+def test_anchors_whose_read_is_under_way_when_they_are_needed_are_read_again() -> None:
     kept = anchor(A)
     there = Cluster().meet(A, {1: kept})
     there.standing.read_again()
@@ -181,7 +181,7 @@ def test_anchors_that_are_under_way_when_they_are_wanted_again_are_read_again() 
     assert there.survey(NOW + 7) == ([], [1])
 
 
-def test_a_replica_that_took_over_before_we_met_it_may_have_lost_what_came_through() -> None:
+def test_a_replica_that_took_over_before_it_was_known_may_have_lost_a_bucket() -> None:
     worker = Cluster()
     promoted = dataclasses.replace(C, former_replication_id="data of a master")
     worker.meet(A, {1: anchor(A)})
@@ -190,20 +190,20 @@ def test_a_replica_that_took_over_before_we_met_it_may_have_lost_what_came_throu
     assert worker.sights.changed_at == NOW
 
 
-def test_an_anchor_that_is_as_it_was_before_it_moved_tells_of_a_loss() -> None:
+def test_an_anchor_in_its_state_before_a_move_means_a_loss() -> None:
     worker, first = Cluster(), anchor(A)
     before, there = worker.meet(A, {1: first}), worker.meet(B, {})
     moved = known(first).under(identity_of(B)).value
     there.own([1])
     there.observe(1, moved, NOW + 1, NOW + 1)
-    # On the way from there it was replaced by what a replica still had.
+    # During the move it was replaced by what a replica still had.
     before.observe(1, first, NOW + 9, NOW + 9)
     assert worker.sights.since[1] == NOW + 9 + MARGIN
     (write,) = before.opening(NOW + 10, [1])
     assert (since_in(write), written(write).mark) == (NOW + 9 + MARGIN, known(first).mark)
 
 
-def test_what_is_first_seen_where_data_were_lost_counts_from_then() -> None:
+def test_a_bucket_first_seen_where_data_were_lost_counts_from_then() -> None:
     worker = Cluster()
     here = worker.meet(A, {1: anchor(A)})
     here.vitals.has_lost, here.vitals.lost_at = True, NOW + 5
@@ -215,7 +215,7 @@ def test_what_is_first_seen_where_data_were_lost_counts_from_then() -> None:
     assert since_in(write) == NOW + 5 + MARGIN
 
 
-def test_a_bucket_that_lost_its_anchor_has_the_others_looked_at() -> None:
+def test_after_a_bucket_lost_its_anchor_the_others_are_read() -> None:
     worker = Cluster()
     here = worker.meet(A, {1: anchor(A), 2: anchor(A)})
     here.observe(1, None, NOW + 3, NOW + 3)
@@ -250,7 +250,7 @@ def test_workers_that_start_together_find_the_store_new() -> None:
         assert fence.standing.due.keys() == {bucket}
 
 
-def test_what_was_begun_longer_ago_is_not_new_anywhere() -> None:
+def test_a_store_that_began_longer_ago_is_not_new_on_any_server() -> None:
     for begun, first in ((NOW - 9, True), (NOW - 11, False)):
         sights = Sights(BUCKETS)
         timeless = dataclasses.replace(A, time=None)
@@ -262,7 +262,7 @@ def test_what_was_begun_longer_ago_is_not_new_anywhere() -> None:
         assert not sights.may_be_first(1, A)
 
 
-def test_without_an_entry_what_is_anothers_waits() -> None:
+def test_without_an_entry_a_foreign_anchor_waits() -> None:
     worker, moved = Cluster(), anchor(A)
     worker.sights.offset = None
     here = worker.meet(B, {1: moved, 2: anchor(B), 3: b"?"})
@@ -275,7 +275,7 @@ def test_without_an_entry_what_is_anothers_waits() -> None:
     assert here.standing.foreign == {1: moved}
 
 
-def test_another_anchor_than_we_knew_is_judged_when_an_entry_has_told_the_clock() -> None:
+def test_a_changed_anchor_is_judged_after_the_first_entry_gave_the_time() -> None:
     worker, written_anew = Cluster(), anchor(A)
     worker.sights.offset = None
     worker.meet(A, {1: anchor(A)})
@@ -296,19 +296,19 @@ def test_a_bucket_that_is_elsewhere_is_forgotten_here() -> None:
     assert here.standing.unread == {5}
 
 
-def test_a_loss_of_the_whole_server_is_one_of_each_of_its_buckets() -> None:
+def test_a_loss_of_the_whole_server_is_a_loss_of_each_bucket() -> None:
     worker = Cluster()
     here = worker.meet(A, {1: anchor(A), 2: anchor(A)})
     here.own([1, 2, 3])
     here.observe(2, anchor(B), NOW, NOW)
-    # One that an entry met here before the topology says that it has come.
+    # One that an entry found here before the topology says that it has come.
     here.observe(4, anchor(A), NOW, NOW)
     here.vitals.has_lost = True
     writes, buckets = here.survey(NOW + 7)
     assert [since_in(write) for write in writes] == [NOW + 7 + MARGIN] * 2
     assert set(buckets) == {1, 2, 3, 4}
     assert {worker.sights.since[bucket] for bucket in (1, 2, 3, 4)} == {NOW + 7 + MARGIN}
-    # What turns out to stand there tells less: it is raised.
+    # The anchor found there has an earlier `since`: it is raised.
     here.surveyed([3], [anchor(A)], NOW + 8)
     (write,) = here.opening(NOW + 9, [3])
     assert since_in(write) == NOW + 7 + MARGIN
@@ -320,12 +320,12 @@ def test_an_anchor_counts_its_moves() -> None:
     back = second.under(b"a.1", since=NOW + 1)
     assert [one.moves for one in (first, first.under(b"a.1", since=NOW + 1), second, back)] == [0, 0, 1, 2]
     assert [Anchor.parse(one.value) for one in (first, second, back)] == [first, second, back]
-    # One that never moved is what it was before there were moves.
+    # An anchor that never moved has the older format, without moves.
     assert first.value.count(b"|") == 2
     assert Anchor.parse(first.value + b"|many") is None
 
 
-def test_an_anchor_follows_what_it_can_have_been_before() -> None:
+def test_an_anchor_follows_its_possible_earlier_states() -> None:
     first = Anchor.new(b"a.1", NOW, server_time=NOW)
     second = first.under(b"b.1")
     for later, earlier, follows in (
@@ -340,7 +340,7 @@ def test_an_anchor_follows_what_it_can_have_been_before() -> None:
         assert later.follows(earlier) is follows
 
 
-def test_what_is_usual_is_known_for_all_buckets_or_for_none() -> None:
+def test_the_usual_replies_are_known_for_all_buckets_or_for_none() -> None:
     standing = Standing(BUCKETS)
     standing.agree(1, b"one")
     assert standing.usual([1]) == b"$3\r\none\r\n"
@@ -352,7 +352,7 @@ def test_what_is_usual_is_known_for_all_buckets_or_for_none() -> None:
 
 
 def watching(*buckets: int) -> Standing:
-    """The buckets of a server that tells of changes; it was asked for these, and they are right."""
+    """The buckets of a server that reports changes; these were read, and are correct."""
     standing = Standing(BUCKETS)
     standing.watches = True
     standing.watch(buckets)
@@ -361,7 +361,7 @@ def watching(*buckets: int) -> Standing:
     return standing
 
 
-def test_an_anchor_stands_until_a_change_is_told() -> None:
+def test_an_anchor_stands_until_a_change_is_reported() -> None:
     standing = watching(1, 2, 3)
     assert all(map(standing.stands, (1, 2, 3)))
     standing.heed([b"invalidate", [BUCKETS.anchors[1], b"another's"]])
@@ -382,7 +382,7 @@ def test_an_anchor_does_not_stand_once_it_is_dropped_or_to_be_written() -> None:
     assert [standing.stands(bucket) for bucket in (1, 2)] == [False, False]
 
 
-def test_nothing_stands_by_itself_where_the_server_tells_nothing() -> None:
+def test_no_anchor_stands_where_the_server_reports_no_changes() -> None:
     standing = Standing(BUCKETS)
     standing.watch([1])
     standing.agree(1, anchor(A))

@@ -34,7 +34,7 @@ class TestServersBefore7:
             return info("6.2.14")
         return b"-ERR syntax error\r\n" if {b"NX", b"GET"} <= set(words) else None
 
-    async def test_they_get_a_plain_set(self, scripted: ScriptedServer) -> None:
+    async def test_an_old_server_gets_a_plain_set(self, scripted: ScriptedServer) -> None:
         scripted.script = self.old
         store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
         item = entry()
@@ -44,7 +44,7 @@ class TestServersBefore7:
         assert "before version 7.0" in (await store.health()).nodes[0].warnings[0]
         await store.aclose()
 
-    async def test_one_that_hides_its_version_is_found_out(self, scripted: ScriptedServer) -> None:
+    async def test_an_old_server_that_hides_its_version_is_recognised(self, scripted: ScriptedServer) -> None:
         scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"INFO" else self.old(words)
         store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
         items = [entry() for _ in range(10)]
@@ -97,8 +97,8 @@ class TestServersBefore7:
 @pytest.mark.parametrize(
     ("version", "stray"), [("7.2.0", b"$4\r\nlost\r\n"), ("7.2.0", b":1\r\n"), ("6.2.0", b":1\r\n")]
 )
-async def test_what_no_entry_can_get_is_no_answer(version: str, stray: bytes) -> None:
-    """It was said to something else: neither a first time nor a replay."""
+async def test_a_reply_that_no_entry_can_get_is_no_answer(version: str, stray: bytes) -> None:
+    """It answers another command: neither a first time nor a replay."""
     async with ScriptedServer() as scripted:
 
         def script(words: tuple[bytes, ...]) -> bytes | None:
@@ -150,12 +150,14 @@ class TestPermissions:
         assert await store.add(item) is True
         await store.aclose()
 
-    async def test_other_keys_are_out_of_reach(self, server: Server) -> None:
+    async def test_keys_outside_the_prefix_can_not_be_reached(self, server: Server) -> None:
         store = await self.with_acl(server, "~other:*", "+set", "+get", "+info", "+time")
         assert await outcome(store) == "NOPERM"
         await store.aclose()
 
-    async def test_wait_needs_its_own(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_wait_needs_its_own_permission(
+        self, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
         server.run(
             "ACL", "SETUSER", "api", "reset", "on", ">secret", "~dpop:*", "+set", "+get", "+info", "+time"
         )
@@ -176,7 +178,7 @@ class TestWaitReplicas:
                     until(lambda: client.set("ready", "yes") and client.wait(1, 200) == 1)
                 yield master, replica
 
-    async def test_a_replica_that_confirms(self, pair: tuple[Server, Server]) -> None:
+    async def test_a_replica_that_confirms_makes_the_entry_count(self, pair: tuple[Server, Server]) -> None:
         master, replica = pair
         store = RedisReplayStore.from_url(master.url, new_server="accept", wait_replicas=1, timeout=10.0)
         item = entry()
@@ -186,7 +188,7 @@ class TestWaitReplicas:
         assert await answers(store, [entry() for _ in range(100)]) == {True: 100}
         await store.aclose()
 
-    async def test_a_replica_that_does_not(self, pair: tuple[Server, Server]) -> None:
+    async def test_a_replica_that_does_not_confirm_is_503(self, pair: tuple[Server, Server]) -> None:
         master, replica = pair
         store = RedisReplayStore.from_url(master.url, timeout=2.0, new_server="accept", wait_replicas=1)
         item = entry()
@@ -194,12 +196,12 @@ class TestWaitReplicas:
         replica.pause()
         told = ""
         async with asyncio.timeout(10):
-            # A busy server may say so too late, and then it can't be known.
+            # A busy server may answer too late, and then it can't be known.
             while told != "too few replicas of the replay store confirmed the entry":
                 error = await answer(store, entry())
                 assert isinstance(error, Unavailable)
                 told = error.description
-        # What is known to be a replay needs nobody's confirmation.
+        # A known replay needs no confirmation.
         assert await store.add(item) is False
         replica.resume()
         async with asyncio.timeout(5):
@@ -263,7 +265,7 @@ async def test_every_refusal_is_503(scripted: ScriptedServer, reply: bytes, actu
     await store.aclose()
 
 
-async def test_at_most_two_tries(scripted: ScriptedServer) -> None:
+async def test_a_write_has_at_most_two_tries(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b"-READONLY no\r\n" if words[0] == b"SET" else None
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     assert await outcome(store) == "READONLY"
@@ -276,7 +278,7 @@ async def test_at_most_two_tries(scripted: ScriptedServer) -> None:
 async def test_a_stable_address_leads_to_the_new_master_once_the_old_one_is_demoted(
     scripted: ScriptedServer, code: bytes
 ) -> None:
-    """The connection that is there stays with the demoted server: the store must give it up."""
+    """The existing connection stays with the demoted server: the store must close it."""
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     assert await store.add(entry()) is True
     demoted = scripted.opened
@@ -299,7 +301,7 @@ async def test_owner_tokens_are_128_bits_and_of_one_call_only(scripted: Scripted
     await store.aclose()
 
 
-async def test_one_read_for_each_batch(scripted: ScriptedServer) -> None:
+async def test_each_batch_has_one_read_of_the_anchor(scripted: ScriptedServer) -> None:
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     assert await answers(store, [entry(), entry()]) == {True: 2}
     scripted.commands.clear()
@@ -310,7 +312,7 @@ async def test_one_read_for_each_batch(scripted: ScriptedServer) -> None:
     await store.aclose()
 
 
-async def test_what_was_not_asked_for_is_never_taken_for_an_answer(scripted: ScriptedServer) -> None:
+async def test_an_unexpected_reply_is_never_used_as_an_answer(scripted: ScriptedServer) -> None:
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     item = entry()
     assert await store.add(item) is True
@@ -328,7 +330,7 @@ async def test_an_anchor_of_the_wrong_kind_is_no_verdict(scripted: ScriptedServe
     await store.aclose()
 
 
-async def test_an_info_that_is_no_text_is_no_info(scripted: ScriptedServer) -> None:
+async def test_an_info_reply_that_is_no_text_is_ignored(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b":1\r\n" if words[0] == b"INFO" else None
     store = RedisReplayStore.from_url(scripted.url, timeout=2.0)
     assert await store.add(entry()) is True

@@ -24,7 +24,7 @@ from tests.support.valkey import HOST, Cluster, Server, until
 PATIENT = 3.0
 # Seconds: no machine stands still for half of that, so a 503 is the store's own doing.
 ENDLESS = 30.0
-# So long a client whose slot moves may wait: then no question to a server was ended by its deadline.
+# The longest wait of a client whose slot moves: then no question to a server was ended by its deadline.
 MOVING = ENDLESS / 4
 OF_EACH_MASTER = ((0, 5000), (6000, 10000), (11000, 16383))
 
@@ -43,14 +43,14 @@ def _entry_in(first: int, last: int) -> ReplayEntry:
 
 @pytest.fixture(scope="module")
 def shared_cluster(implementation: str) -> Iterator[Cluster]:
-    """Three masters that no test harms."""
+    """Three masters that no test disturbs."""
     with Cluster(masters=3, replicas=0, implementation=implementation) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cluster(implementation: str) -> Iterator[Cluster]:
-    """Three masters with a replica each, to be hurt."""
+    """Three masters with a replica each, for faults."""
     with Cluster(masters=3, replicas=1, implementation=implementation) as cluster:
         yield cluster
 
@@ -95,7 +95,7 @@ def late(items: list[ReplayEntry]) -> list[ReplayEntry]:
     return [item._replace(not_before=item.not_before + WORKER_CLOCK_MARGIN + 10.0) for item in items]
 
 
-async def test_a_client_of_redis_py(shared_cluster: Cluster) -> None:
+async def test_a_cluster_client_of_redis_py_can_be_used(shared_cluster: Cluster) -> None:
     client = RedisCluster(host=HOST, port=shared_cluster.servers[0].port)
     store = RedisReplayStore(client, prefix="client", timeout=2.0)
     item = entry()
@@ -130,7 +130,7 @@ async def test_a_flush_of_one_master_closes_its_slots_only(shared_cluster: Clust
     assert await answers(store, kept) == {False: 30}
     assert await answers(store, in_slots(11000, 16383, 30)) == {True: 30}
     await store.aclose()
-    # The next store is to find nothing of that.
+    # The next store must find no trace of that.
     for server in shared_cluster.servers:
         forget(server)
 
@@ -141,7 +141,7 @@ async def test_a_flush_is_noticed_in_every_bucket_of_its_master_by_the_first_req
     first = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
     assert await answer(first, _entry_in(0, 5000)) is True
     await first.aclose()
-    # A worker that opens now has met every anchor before any entry.
+    # A worker that opens now has read every anchor before any entry.
     store = RedisReplayStore.from_url(shared_cluster.url, timeout=2.0)
     assert await answer(store, _entry_in(11000, 16383)) is True
     server = shared_cluster.owner(0)
@@ -156,7 +156,7 @@ async def test_a_flush_is_noticed_in_every_bucket_of_its_master_by_the_first_req
 
 
 class TestOddClusters:
-    """One scripted node that says of the cluster what a test wants."""
+    """One scripted node that reports the cluster that a test needs."""
 
     def slots(
         self, server: ScriptedServer, *ranges: tuple[int, int]
@@ -182,25 +182,25 @@ class TestOddClusters:
         url = server.url.replace("redis:", "redis+cluster:")
         return RedisReplayStore.from_url(url, timeout=timeout, max_waiting=max_waiting)
 
-    async def test_a_slot_without_owner(self, scripted: ScriptedServer) -> None:
+    async def test_a_slot_without_owner_is_503(self, scripted: ScriptedServer) -> None:
         scripted.script = self.slots(scripted, LOW)
         store = self.store(scripted)
         assert await answers(store, in_slots(*LOW, 1)) == {True: 1}
         assert await answers(store, in_slots(LOW[1] + 1, 16383, 3)) == {503: 3}
         scripted.script = self.slots(scripted, (0, 16383))
         async with asyncio.timeout(5):
-            # They come without anchors to a store that was used before.
+            # The slots come without anchors to a store that was used before.
             while await answer(store, late(in_slots(LOW[1] + 1, 16383, 1))[0]) is not True:
                 await asyncio.sleep(0.01)
         await store.aclose()
 
-    async def test_a_cluster_without_slots(self, scripted: ScriptedServer) -> None:
+    async def test_a_cluster_without_slots_is_503(self, scripted: ScriptedServer) -> None:
         scripted.script = lambda words: b"*0\r\n" if words[0] == b"CLUSTER" else None
         store = self.store(scripted)
         assert await answers(store, [entry()]) == {503: 1}
         await store.aclose()
 
-    async def test_redirections_that_never_end(self, scripted: ScriptedServer) -> None:
+    async def test_redirections_that_never_end_are_503(self, scripted: ScriptedServer) -> None:
         slots = self.slots(scripted, (0, 16383))
         moved = b"-MOVED 1 127.0.0.1:%d\r\n" % scripted.port
 
@@ -229,7 +229,7 @@ class TestOddClusters:
             b"ASK 1 127.0.0.1:",
         ],
     )
-    async def test_a_redirection_to_nowhere_leaves_nobody_waiting(
+    async def test_a_redirection_to_nowhere_leaves_no_request_waiting(
         self, scripted: ScriptedServer, redirection: bytes
     ) -> None:
         slots = self.slots(scripted, (0, 16383))
@@ -239,7 +239,7 @@ class TestOddClusters:
         replies = {b"SET": b"-%b\r\n" % redirection}
         scripted.script = lambda words: slots(words) or replies.get(words[0])
         async with asyncio.timeout(ENDLESS):
-            # They travel together.
+            # They are sent together.
             assert await answers(store, [entry() for _ in range(6)]) == {503: 6}
             scripted.script = slots
             while await answer(store, entry()) is not True:
@@ -315,7 +315,7 @@ class TestOddClusters:
                     await asyncio.sleep(0.001)
             scripted.script = heir.script = self.slots(heir, (0, 8191))
             async with asyncio.timeout(5):
-                # A slot without owner is what makes the store look again.
+                # A slot without owner makes the store fetch the topology again.
                 while await answer(store, late(in_slots(LOW[1] + 1, 8191, 1))[0]) is not True:
                     await asyncio.sleep(0.01)
             assert not asking.done()
@@ -326,12 +326,12 @@ class TestOddClusters:
                 while scripted.open:
                     assert isinstance(await answer(store, in_slots(8192, 16383, 1)[0]), Unavailable)
                     await asyncio.sleep(0.01)
-            # What the other node has to say counts from here on.
+            # The report of the other node counts from here on.
             assert await store.add(item) is True
             assert (sent(scripted, item), sent(heir, item)) == (1, 1)
             await store.aclose()
 
-    async def test_a_node_that_fails_is_looked_for_elsewhere(self, scripted: ScriptedServer) -> None:
+    async def test_the_slots_of_a_failed_node_are_searched_elsewhere(self, scripted: ScriptedServer) -> None:
         async with ScriptedServer() as heir:
             scripted.script = slots = self.slots(scripted, (0, 16383))
             store = self.store(scripted)
@@ -349,7 +349,7 @@ class TestOddClusters:
             assert isinstance(outcome, Unavailable)
             assert outcome.actual == "ConnectionError"
             assert sent(scripted, item) == 2
-            # Two failures in a row: the next is refused unasked, but has the store look for another owner.
+            # Two failures in a row: the next is refused at once, but makes the store look for another owner.
             (item,) = late([entry()])
             assert isinstance(await answer(store, item), Unavailable)
             assert sent(scripted, item) == 0
@@ -375,7 +375,7 @@ class TestOddClusters:
         await store.aclose()
 
 
-async def test_a_cluster_that_is_not_there() -> None:
+async def test_a_cluster_that_can_not_be_reached_is_503() -> None:
     store = RedisReplayStore.from_url(f"redis+cluster://{HOST}:1,{HOST}:2")
     begin = running()
     assert await answers(store, [entry() for _ in range(30)]) == {503: 30}
@@ -394,13 +394,13 @@ async def test_one_node_of_the_url_is_enough(shared_cluster: Cluster) -> None:
     await store.aclose()
 
 
-async def test_a_server_that_is_no_cluster(server: Server) -> None:
+async def test_a_server_that_is_no_cluster_is_503(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url.replace("redis:", "redis+cluster:"))
     assert isinstance(await answer(store, entry()), Unavailable)
     await store.aclose()
 
 
-async def test_a_single_server_url_for_a_cluster(shared_cluster: Cluster) -> None:
+async def test_a_single_server_url_for_a_cluster_is_503(shared_cluster: Cluster) -> None:
     store = RedisReplayStore.from_url(shared_cluster.servers[0].url, timeout=2.0)
     (elsewhere,) = in_slots(11000, 16383, 1)
     outcome = await answer(store, elsewhere)
@@ -409,7 +409,7 @@ async def test_a_single_server_url_for_a_cluster(shared_cluster: Cluster) -> Non
     await store.aclose()
 
 
-async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
+async def test_slots_move_under_load_without_a_replay(shared_cluster: Cluster) -> None:
     for server in shared_cluster.servers:
         forget(server)
     source, receiver = shared_cluster.owner(0), shared_cluster.owner(16383)
@@ -417,11 +417,11 @@ async def test_slots_that_move_under_load(shared_cluster: Cluster) -> None:
     moving = slots_between(0, 16383)[:41]
     used = in_slots(0, moving[-1], 20)
     assert await answers(store, used) == {True: 20}
-    # One client in each slot that moves: how long each of them is held up is what we want to know.
+    # One client in each slot that moves: the test measures how long each of them is delayed.
     async with Load(store, clients=41, pause=0.02, slots=moving) as load:
         for number, slot in enumerate(moving):
             await asyncio.to_thread(migrate, slot, source, receiver, [], finish=number % 2 == 0)
-        # Half of the slots stay in between: keys not yet there are asked for at the other node.
+        # Half of the slots stay in migration: keys not yet there are asked for at the other node.
         between = [item for slot in moving[1::2] for item in in_slots(slot, slot, 1)]
         assert await answers(store, between) == {True: 20}
         assert await answers(store, between) == {False: 20}
@@ -447,7 +447,7 @@ def vouches_itself(server: Server, slot: int) -> bool:
     return bytes(server.raw("GET", anchor)).startswith(identity_of(info))
 
 
-async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
+async def test_slots_move_to_a_new_node_without_a_replay(implementation: str) -> None:
     with Cluster(masters=1, replicas=0, implementation=implementation) as cluster:
         store = RedisReplayStore.from_url(cluster.url, timeout=ENDLESS)
         slot = slots_between(0, 16383)[0]
@@ -460,14 +460,14 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
         until(lambda: "cluster_state:ok" in receiver.raw("CLUSTER INFO").decode())
         async with Load(store, clients=5, slots=[slot]) as load:
             await asyncio.to_thread(migrate, slot, source, receiver, [], finish=False)
-            # Asked for at a node that owns nothing, where the fence has nowhere to stand.
+            # Asked for at a node that owns no slots, where the fence has no anchor.
             fresh = in_slots(slot, slot, 3)
             assert await answers(store, fresh) == {True: 3}
             assert await answers(store, [*fresh, item]) == {False: 4}
             await asyncio.to_thread(migrate, slot, source, receiver, [], finish=True)
             moved = running()
             assert await answers(store, [*fresh, item]) == {False: 4}
-            # The fence stands there, too, as soon as the store has looked at the slots again.
+            # The fence has an anchor there, too, as soon as the store has fetched the slots again.
             await eventually(lambda: vouches_itself(receiver, slot))
             watched = running() - moved
             await load.until_accepted_by_all()
@@ -479,7 +479,7 @@ async def test_slots_that_move_to_a_new_node(implementation: str) -> None:
 
 
 @pytest.mark.slow
-async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
+async def test_a_master_dies_under_load_without_a_replay(cluster: Cluster) -> None:
     store = await opened(cluster)
     victim = cluster.owner(0)
     replica = cluster.replica_of(victim)
@@ -498,8 +498,8 @@ async def test_a_master_that_dies_under_load(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementation: str) -> None:
-    """It starts all the same and judges what the others keep, and the rest when a replica has taken over."""
+async def test_a_store_starts_while_the_owner_of_slot_0_is_down(implementation: str) -> None:
+    """It starts and judges the entries of the other masters, and all entries after a replica took over."""
     options: dict[str, object] = {"cluster-require-full-coverage": "no"}
     with Cluster(implementation=implementation, options=options) as cluster:
         victim, living = cluster.owner(0), cluster.owner(16383)
@@ -516,7 +516,7 @@ async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementa
             assert await answers(store, [*alive, *dead]) == {True: 30, 503: 30}
             assert await answers(store, [*alive, *dead]) == {False: 30, 503: 30}
             assert await answers(store, stolen(used)) == {False: 30, 503: 30}
-            # A connection that is refused is no reason to wait: each of the three would take as long.
+            # A refused connection must not cause a wait: each of the three would take as long.
             assert running() - begin < PATIENT
 
         client = RedisCluster(host=HOST, port=living.port)
@@ -537,14 +537,14 @@ async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementa
         replica.run("CONFIG", "SET", "cluster-replica-no-failover", "no")
         back = await promoted(replica)
         await asyncio.gather(*(recovery(store, lambda: late(in_slots(0, 5000, 1))[0]) for store in stores))
-        # Five stores of one process ask at once, each of them several servers.
+        # Five stores of one process each ask several servers at the same time.
         assert running() - back < 2 * RECOVERY + SLACK
         for store in stores:
             fresh = late([*in_slots(0, 5000, 30), *in_slots(6000, 16383, 30)])
             assert await answers(store, fresh) == {True: 60}
             assert await answers(store, fresh) == {False: 60}
             outcomes = await answers(store, stolen(used))
-            # What the dead one kept is known to the replica, or can't be judged.
+            # The dead master's entries are known to the replica, or can't be judged.
             assert outcomes[True] == 0
             assert outcomes[False] >= 30
             await store.aclose()
@@ -552,7 +552,7 @@ async def test_a_store_that_is_made_while_the_owner_of_slot_0_is_down(implementa
 
 
 @pytest.mark.slow
-async def test_a_master_that_hangs_and_one_that_is_asked_to_step_down(cluster: Cluster) -> None:
+async def test_a_master_hangs_and_another_steps_down_without_a_replay(cluster: Cluster) -> None:
     store = await opened(cluster)
     victim = cluster.owner(0)
     replica = cluster.replica_of(victim)

@@ -1,9 +1,9 @@
 """Workers with clocks of their own and a cluster that loses what it can, in virtual time, by a printed seed.
 
-What is judged is as in `test_model`; here buckets also move from one master to another, with their data or
-without, and replies get lost. To some workers the servers tell of changes to the anchors, before a batch or
-while it is on its way; here these rely on that for ever, a store for a second. What the fence can't see
-doesn't happen: what is lost and presented again within a second of the last look on a connection that
+The outcome is judged as in `test_model`; here buckets also move from one master to another, with their data
+or without, and replies are lost. Servers report changes of the anchors to some workers, before a batch or
+while it is under way; these workers rely on that for ever, a store for a second. Faults that the fence can't
+see don't happen: data that are lost and presented again within a second of the last look on a connection that
 survives, a newcomer, a master that restarts with a part of what came to it before any worker had looked
 there.
 """
@@ -33,7 +33,7 @@ Keys = dict[bytes, tuple[bytes, float]]
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One master: its data by bucket, its clock, and who it says it is."""
+    """One master: its data by bucket, its clock, and its identity."""
 
     name: str
     data: dict[int, Keys] = field(default_factory=lambda: {bucket: {} for bucket in USED})
@@ -88,7 +88,7 @@ class Model:
         return self.get(node, bucket, BUCKETS.anchors[bucket])
 
     def obey(self, node: Node, *commands: bytes) -> None:
-        """`SET name value NX`, and the script that compares before it sets; refused for what is elsewhere."""
+        """`SET name value NX`, and the comparing script; refused for buckets of other nodes."""
         for command in commands:
             _, *words = command.split(b"\r\n")[2::2]
             name, found, value = (words[0], None, words[1]) if words[-1] == b"NX" else words[2:5]
@@ -97,7 +97,7 @@ class Model:
                 self.put(node, bucket, name, value)
 
     def older(self, node: Node) -> dict[int, Keys]:
-        """What a replica has that lags by up to two seconds."""
+        """The data of a replica that lags by up to two seconds."""
         lag = self.random.uniform(0, 2)
         for at, data in node.history:
             if at >= self.time - lag:
@@ -106,7 +106,7 @@ class Model:
 
 
 class Worker:
-    """What the writers of one process do; `watches` says whether servers tell it of changes."""
+    """The writers of one process; `watches` says whether servers report changes to it."""
 
     def __init__(self, model: Model, offset: float, looked: Callable[..., None], *, watches: bool) -> None:
         self.model = model
@@ -120,7 +120,7 @@ class Worker:
         self.owner: dict[int, Node] = {}
 
     def refresh(self) -> None:
-        """Look at who owns which bucket, and at the anchors of what has moved to where we are connected."""
+        """Read the owners of the buckets, and the anchors of buckets that moved to connected nodes."""
         self.owner = dict(self.model.owner)
         for node in self.model.nodes:
             owned = [bucket for bucket in USED if self.owner[bucket] is node]
@@ -133,7 +133,7 @@ class Worker:
     def connected(self, node: Node) -> Fence:
         fence, model = self.fences[node.name], self.model
         if not self.is_connected(node):
-            # What has moved meanwhile is answered MOVED.
+            # Buckets that moved in the meantime are answered MOVED.
             here = [one for one in USED if self.owner.get(one) is model.owner[one] is node]
             anchors = {one: model.anchor(node, one) for one in here}
             at = model.time
@@ -146,7 +146,7 @@ class Worker:
         return fence
 
     def look(self, node: Node, now: float) -> Fence:
-        """Hear what `node` says of itself, if it is time for that."""
+        """Read the report of `node`, if it is due."""
         fence, model = self.connected(node), self.model
         if fence.vitals.look(model.time):
             self.looked(self, fence.standing.owned, node)
@@ -160,7 +160,7 @@ class Worker:
         return fence
 
     def tell(self, node: Node, fence: Fence) -> None:
-        """Look at the other nodes where `node` has other data than it had."""
+        """Read the other nodes where `node` has other data than before."""
         if fence.has_to_tell:
             fence.has_to_tell = False
             for other in self.model.nodes:
@@ -205,7 +205,7 @@ class Worker:
         fence.settle(asked, frozenset(present), self.model.time)
 
     def judge(self, proof: Proof) -> bool | None:
-        """What becomes of one entry, None for 503."""
+        """The outcome of one entry, None for 503."""
         model, bucket = self.model, proof.bucket
         self.sights.offset = NOW + self.offset
         if not self.owner or self.owner[bucket] is not model.owner[bucket]:
@@ -213,7 +213,7 @@ class Worker:
             self.refresh()
         owner = model.new().encode()
         if model.random.random() < 0.05:
-            # A reply that is lost: the write is tried once more on a new connection.
+            # A reply is lost: the write is tried once more on a new connection.
             self.write(proof, owner)
             self.generations[model.owner[bucket].name] = -1
         first = self.write(proof, owner)
@@ -253,13 +253,13 @@ class Worker:
         return there in {None, owner}
 
     def note(self, node: Node, fence: Fence, buckets: Iterable[int]) -> None:
-        """`node` tells of changes to what is read of it now."""
+        """`node` will report changes of the anchors that are read now."""
         for bucket in buckets:
             self.read[node.name, bucket] = node.data[bucket].get(BUCKETS.anchors[bucket])
         fence.standing.watch(buckets)
 
     def hear(self, node: Node, fence: Fence, bucket: int) -> None:
-        """What `node` has told, if the anchor of `bucket` is another than was read."""
+        """Take the report of `node`, if the anchor of `bucket` is another than was read."""
         name = BUCKETS.anchors[bucket]
         if node.data[bucket].get(name) is not self.read.get((node.name, bucket)):
             fence.standing.heed([b"invalidate", [name]])
@@ -331,7 +331,7 @@ class Run:
         self.unsure[node.name] = set(self.workers)
         self.nobody_knows(node, buckets)
         if fault in SURVIVED and buckets:
-            # There is some traffic, so that one worker meets it soon.
+            # There is some traffic, so that one worker finds it soon.
             proof = Proof(self.model.new().encode(), NOW + self.model.time + 30, buckets[0])
             self.ask(self.random.choice(self.workers), proof)
         if fault.endswith("and move"):
@@ -342,8 +342,8 @@ class Run:
         for bucket in buckets:
             self.unaware[bucket] = set(self.workers)
         for worker in self.workers:
-            # Who doesn't know that a bucket has moved away takes it for lost too. Who hasn't seen where it is
-            # now can't tell that it didn't come through here.
+            # A worker that doesn't know that a bucket has moved away treats it as lost too. One that hasn't
+            # seen where it is now can't know that it didn't pass through here.
             for bucket in USED:
                 is_elsewhere = worker.owner and worker.owner[bucket] is not self.model.owner[bucket]
                 if is_elsewhere or bucket in worker.fences[node.name].standing.owned:
@@ -356,9 +356,9 @@ class Run:
             self.model.owner[bucket] = other
 
     def lose_on_a_connection_that_survives(self, fault: str, node: Node, buckets: list[int]) -> None:
-        """What can't be told at once is left a second."""
+        """A loss that isn't noticed at once gets a second."""
         if fault == "step":
-            # Who hasn't looked at this server before can't tell that its clock was another.
+            # A worker that hasn't read this server before can't know that its clock was different.
             self.all_ask()
             node.offset += self.random.uniform(30, 200)
             return
@@ -374,7 +374,7 @@ class Run:
         self.model.time += 1.01
 
     def replace(self, fault: str, node: Node) -> None:
-        """Another process runs instead of `node`: the same server anew, or a replica."""
+        """Another process runs in place of `node`: the same server restarted, or a replica."""
         model, promoted = self.model, fault.startswith("promotion")
         data = Node("").data if fault == "restart" else model.older(node)
         node.former = node.data_id if promoted else ""
@@ -386,7 +386,7 @@ class Run:
     def harmless(self, event: str, node: Node) -> None:
         model = self.model
         if event == "new id":
-            # A first replica came, or what frees the backlog: not within an hour of a promotion.
+            # A first replica connected, or the backlog was freed: not within an hour of a promotion.
             if not node.former:
                 node.data_id = model.new()
                 node.generation += 1
@@ -400,14 +400,14 @@ class Run:
             self.move(node, buckets if event == "move all" else buckets[:1])
 
     def move(self, node: Node, buckets: list[int]) -> None:
-        """A planned migration; there is some traffic, so that one worker meets it soon."""
+        """A planned migration; there is some traffic, so that one worker finds it soon."""
         model = self.model
         other = self.random.choice([one for one in model.nodes if one is not node])
         for bucket in buckets:
-            # Who hasn't looked everywhere since something was lost can't tell that this came later.
+            # A worker that hasn't read every server since a loss can't know that this came later.
             for unsure in self.unsure.values():
                 self.unaware[bucket] |= unsure
-            # What lives on has its lifetime left, by whichever clock.
+            # Entries that live on keep the lifetime that they had left, by any clock.
             other.data[bucket] = {
                 name: (value, end - node.offset + other.offset)
                 for name, (value, end) in node.data[bucket].items()
@@ -426,7 +426,7 @@ class Run:
         return worker.judge(proof)
 
     def looked(self, worker: Worker, buckets: Iterable[int], node: Node | None = None) -> None:
-        """What `worker` didn't know of `buckets` it may find out now; or of `node`, which tells of itself."""
+        """Record what `worker` may now find out of `buckets`, or of `node`, which reports itself."""
         if node is not None:
             if worker in self.unsure[node.name]:
                 self.unsure[node.name].remove(worker)
@@ -459,7 +459,7 @@ def test_nothing_is_accepted_twice_wherever_buckets_go(part: int) -> None:
     assert accepted > SEEDS // 4, "a model that accepts nothing shows nothing"
 
 
-# Of seeds that were drawn at random: each found what the rules lacked.
+# Seeds that were once drawn at random: each found a gap in the rules.
 @pytest.mark.parametrize(
     "seed",
     [
@@ -471,7 +471,7 @@ def test_nothing_is_accepted_twice_wherever_buckets_go(part: int) -> None:
         pytest.param(20007397, id="a loss long ago was dated anew where a bucket moved"),
     ],
 )
-def test_what_went_wrong_once_where_buckets_go(seed: int) -> None:
+def test_seeds_that_once_failed_pass_now(seed: int) -> None:
     run = Run(seed)
     run.whole()
     assert {proof.accepted for proof in run.proofs} == {0, 1}

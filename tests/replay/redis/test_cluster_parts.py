@@ -1,4 +1,4 @@
-"""What the writers of a cluster ask of it, without servers."""
+"""The interface of a cluster for its writers, without servers."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST
 
 BUCKETS = Buckets(b"dpop", spread=True)
-# Whose data a scripted server says that it has.
+# The identity of the data that a scripted server reports.
 SCRIPTED = identity_of(ServerInfo(run_id="a" * 40, replication_id="b" * 40))
 
 
@@ -34,7 +34,7 @@ def cluster(port: int = 1, *, timeout: float = 0.25, on_exchange: ExchangeSink |
 
 
 def shared_by(*servers: ScriptedServer) -> Callable[[tuple[bytes, ...]], bytes | None]:
-    """What says that `servers` own a part of the slots each."""
+    """A script that reports that `servers` own a part of the slots each."""
     size = 16384 // len(servers)
     rows = [
         b"*3\r\n:%d\r\n:%d\r\n*2\r\n$0\r\n\r\n:%d\r\n"
@@ -72,7 +72,7 @@ async def other() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
-async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
+async def test_before_the_topology_is_known_no_master_owns_a_slot() -> None:
     made = cluster()
     assert made.buckets((HOST, 1)) == []
     assert await made.present(frozenset({b"a.b"}), asker=(HOST, 1), patient=True) == frozenset()
@@ -82,24 +82,24 @@ async def test_before_the_topology_is_known_nobody_owns_anything() -> None:
 async def opened(
     *servers: ScriptedServer, timeout: float = 20.0, on_exchange: ExchangeSink | None = None
 ) -> Cluster:
-    """A cluster whose masters were met, and their anchors written and read."""
+    """A cluster whose masters were asked, and whose anchors were written and read."""
     servers[0].script = shared_by(*servers)
     made = cluster(servers[0].port, timeout=timeout, on_exchange=on_exchange)
     made.open()
     await until(lambda: sum(len(server.keys) for server in servers) == len(BUCKETS.anchors))
     sizes = [len(made.buckets((HOST, server.port))) for server in servers]
-    # As the connection opens, and after what was missing was written.
+    # Once as the connection opens, and once after missing anchors were written.
     await until(lambda: [reads(server) for server in servers] == [2 * size for size in sizes])
     return made
 
 
-async def test_where_one_server_has_other_data_the_others_are_looked_at(
+async def test_where_one_server_has_other_data_the_others_are_read(
     scripted: ScriptedServer, other: ScriptedServer
 ) -> None:
     made = await opened(scripted, other)
     before = reads(scripted), reads(other)
     async with asyncio.timeout(10):
-        # The last replies may still be on their way, and count for that too.
+        # The last replies may still be under way, and count for that too.
         while reads(other) < before[1] + len(made.buckets((HOST, other.port))):
             made.look_around((HOST, scripted.port))
             await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ async def test_where_one_server_has_other_data_the_others_are_looked_at(
     await made.aclose()
 
 
-async def test_who_asks_again_just_after_an_answer_travels_with_those_who_waited(
+async def test_a_request_just_after_an_answer_is_sent_with_those_that_waited(
     scripted: ScriptedServer,
 ) -> None:
     exchanges: list[StoreExchange] = []
@@ -124,7 +124,7 @@ async def test_who_asks_again_just_after_an_answer_travels_with_those_who_waited
     waiting = ask()
     scripted.release()
     assert await first.answer is True
-    # As somebody does whom another master has answered.
+    # As a task does that another master has answered.
     await asyncio.sleep(0)
     late = ask()
     assert await waiting.answer is await late.answer is True
@@ -132,20 +132,20 @@ async def test_who_asks_again_just_after_an_answer_travels_with_those_who_waited
     await made.aclose()
 
 
-async def test_a_master_has_its_data_when_it_says_so_again(scripted: ScriptedServer) -> None:
+async def test_a_master_has_its_data_when_it_reports_them_again(scripted: ScriptedServer) -> None:
     made = await opened(scripted)
     asker, known = (HOST, 1), frozenset({SCRIPTED})
     before = asked(scripted, b"INFO")
     assert await made.present(known, asker=asker, patient=True) == known
     assert asked(scripted, b"INFO") == before + 1
-    # What is somebody else's is asked for only of one that was not asked for a second.
+    # A master is asked about others' data only if it wasn't asked for a second.
     assert await made.present(frozenset({b"a.b"}), asker=asker, patient=True) == frozenset()
     assert asked(scripted, b"INFO") == before + 1
     assert made.sights.changed_at == -math.inf
     await made.aclose()
 
 
-async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: ScriptedServer) -> None:
+async def test_a_master_that_does_not_report_may_have_lost_its_data(scripted: ScriptedServer) -> None:
     made = await opened(scripted, timeout=0.4)
     asker, known = (HOST, 1), frozenset({SCRIPTED})
     scripted.hold(b"INFO")
@@ -161,7 +161,7 @@ async def test_a_master_that_says_nothing_may_have_lost_its_data(scripted: Scrip
     await made.aclose()
 
 
-async def test_a_master_that_nobody_wrote_to_is_met_at_once(
+async def test_a_master_without_writes_is_asked_at_once(
     scripted: ScriptedServer, other: ScriptedServer
 ) -> None:
     made = await opened(scripted)
@@ -172,7 +172,7 @@ async def test_a_master_that_nobody_wrote_to_is_met_at_once(
     await made.aclose()
 
 
-async def test_who_wants_the_topology_too_soon_gets_it_later(
+async def test_a_topology_refresh_that_is_due_too_soon_is_made_later(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = LoopClock(monkeypatch)
@@ -180,7 +180,7 @@ async def test_who_wants_the_topology_too_soon_gets_it_later(
     made = cluster(scripted.port, timeout=2.0)
     made.open()
     await clock.until(lambda: len(made.buckets((HOST, scripted.port))) == len(BUCKETS.anchors))
-    # The next look may come a tenth of a second after the last one has ended.
+    # The next refresh may come a tenth of a second after the last one ended.
     await clock.until(lambda: len(scripted.keys) == len(BUCKETS.anchors))
 
     async def looked(times: int) -> None:
@@ -202,7 +202,9 @@ async def test_who_wants_the_topology_too_soon_gets_it_later(
     assert asked(scripted, b"CLUSTER") == 3
 
 
-async def test_a_bucket_that_moved_before_it_was_looked_at_is_looked_for(scripted: ScriptedServer) -> None:
+async def test_a_bucket_that_moved_before_its_anchor_was_read_causes_a_refresh(
+    scripted: ScriptedServer,
+) -> None:
     moved: Any = Moving()
     connect = standalone(scripted.url).connect
     known = Server("here", connect, Settings(), Sights(BUCKETS), moved)
@@ -216,7 +218,7 @@ async def test_a_bucket_that_moved_before_it_was_looked_at_is_looked_for(scripte
 
 
 class Moving:
-    """A cluster that is told of a slot that has moved."""
+    """A cluster that gets the report of a moved slot."""
 
     def __init__(self) -> None:
         self.told: list[Exception] = []
@@ -231,7 +233,7 @@ class Moving:
         return []
 
 
-async def test_what_a_server_tells_is_relied_on_for_a_second_whoever_looks(scripted: ScriptedServer) -> None:
+async def test_reports_of_a_server_are_relied_on_for_one_second(scripted: ScriptedServer) -> None:
     around: Any = Moving()
     known = Server("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), around)
     await known.ready(deadline=math.inf, offset=None)
@@ -261,7 +263,7 @@ async def test_retentions_follow_to_another_slot() -> None:
 
 
 class Elsewhere(Moving):
-    """A cluster that is asked to look at its other servers."""
+    """A cluster that is asked to read its other servers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,7 +278,7 @@ def with_data_of(name: str) -> Callable[[tuple[bytes, ...]], bytes | None]:
     return lambda words: bulk(said.encode()) if words[0] == b"INFO" else None
 
 
-async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at(
+async def test_after_a_server_returns_with_other_data_the_others_are_read(
     scripted: ScriptedServer,
 ) -> None:
     others: Any = Elsewhere()
@@ -293,7 +295,9 @@ async def test_a_server_that_comes_back_with_other_data_has_the_others_looked_at
 @pytest.mark.parametrize(
     "where", [f"16384 {HOST}:1", f"-1 {HOST}:1", f"x {HOST}:1", f"99999 {HOST}:1", "1 a\x1b[2Jb:1"]
 )
-async def test_a_slot_or_a_host_that_can_not_be_moves_nothing(scripted: ScriptedServer, where: str) -> None:
+async def test_a_redirection_with_an_impossible_slot_or_host_moves_nothing(
+    scripted: ScriptedServer, where: str
+) -> None:
     made = await opened(scripted)
     made.look_again(ServerError(f"MOVED {where}"), by=(HOST, scripted.port))
     assert [made.tag((host, 1)) for host in (HOST, "a\x1b[2Jb")] == [None, None]
@@ -316,7 +320,7 @@ async def test_a_cluster_that_is_closed_does_not_look_again(scripted: ScriptedSe
     assert asked(scripted, b"CLUSTER") == before
 
 
-async def test_a_cluster_is_closed_while_it_closes_what_owns_nothing_any_more(
+async def test_a_cluster_may_be_closed_while_it_closes_writers_without_slots(
     scripted: ScriptedServer, other: ScriptedServer
 ) -> None:
     async with ScriptedServer() as third:
@@ -337,7 +341,9 @@ async def test_a_cluster_is_closed_while_it_closes_what_owns_nothing_any_more(
         await until(lambda: third.open == 0)
 
 
-async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(scripted: ScriptedServer) -> None:
+async def test_a_redirection_to_an_address_unknown_to_the_remap_is_not_followed(
+    scripted: ScriptedServer,
+) -> None:
     known = {(HOST, scripted.port): (HOST, scripted.port)}
     nodes = replace(cluster_nodes(scripted.url.replace("redis:", "redis+cluster:")), remap=known.__getitem__)
     scripted.script = shared_by(scripted)
@@ -352,7 +358,7 @@ async def test_a_redirection_that_the_remap_does_not_know_is_not_followed(script
     await made.aclose()
 
 
-async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
+async def test_a_request_for_an_unreachable_master_refreshes_the_topology(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ScriptedServer() as away:
@@ -367,7 +373,7 @@ async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
         assert isinstance(await write.answer, Unavailable)
 
     async def looks() -> int:
-        """How many there were, once no more come by themselves: the clock stands still."""
+        """The number of refreshes, once no more come: the clock stands still."""
         before = -1
         while before != asked(scripted, b"CLUSTER"):
             before = asked(scripted, b"CLUSTER")
@@ -378,7 +384,7 @@ async def test_a_request_for_a_master_that_is_away_asks_who_has_its_slots_now(
     await looks()
     clock.now += 0.1
     await looks()
-    # The second pause is longer than two looks are apart.
+    # The second pause is longer than the time between two refreshes.
     clock.now += 0.15
     before = await looks()
     await refused()

@@ -37,13 +37,13 @@ async def _sends_nothing_once_its_time_was_over() -> None:
         with pytest.raises(TimeoutError, match="did not answer in time"):
             await connection.ask(command(b"PING"))
         assert server.commands == []
-        await connection.put_away()
+        await connection.disconnect()
 
 
-async def _sends_nothing_once_put_away() -> None:
+async def _sends_nothing_once_disconnected() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
-        await connection.put_away()
+        await connection.disconnect()
         with pytest.raises(RedisConnectionError):
             await connection.ask(command(b"PING"))
         assert server.commands == []
@@ -58,7 +58,7 @@ async def _ends_with_the_server() -> None:
                 await asyncio.sleep(0.001)
         with pytest.raises((RedisConnectionError, OSError)):
             await connection.ask(command(b"PING"))
-        await connection.put_away()
+        await connection.disconnect()
 
 
 async def _ends_when_the_server_speaks_unasked() -> None:
@@ -71,7 +71,7 @@ async def _ends_when_the_server_speaks_unasked() -> None:
         with pytest.raises(InvalidResponse):
             await connection.ask(command(b"PING"))
         assert server.commands == []
-        await connection.put_away()
+        await connection.disconnect()
 
 
 async def _heeds_what_is_told_before_the_replies() -> None:
@@ -83,20 +83,20 @@ async def _heeds_what_is_told_before_the_replies() -> None:
         connection.heed = told.append
         server.script = lambda words: push + b"+PONG\r\n"
         seen: list[int] = []
-        landed = asyncio.Event()
+        arrived = asyncio.Event()
 
-        def land(replies: object) -> None:
+        def receive(replies: object) -> None:
             seen.append(len(told))
-            landed.set()
+            arrived.set()
 
         async with asyncio.timeout(5):
             while not told:
                 await asyncio.sleep(0.001)
-            connection.exchange(command(b"PING"), 1, land, deadline=math.inf)
-            await landed.wait()
+            connection.exchange(command(b"PING"), 1, receive, deadline=math.inf)
+            await arrived.wait()
         assert seen == [2]
         assert told == [[b"invalidate", None]] * 2
-        await connection.put_away()
+        await connection.disconnect()
 
 
 async def _tells_who_waits_of_the_end() -> None:
@@ -110,7 +110,7 @@ async def _tells_who_waits_of_the_end() -> None:
         server.cut()
         with pytest.raises((RedisConnectionError, OSError)):
             await waiting
-        await connection.put_away()
+        await connection.disconnect()
 
 
 async def _is_dirty_before_its_first_use() -> None:
@@ -124,7 +124,7 @@ async def _is_dirty_before_its_first_use() -> None:
         connection = Connection(connection)
         with pytest.raises(RedisConnectionError, match="before it was used"):
             await connection.ask(command(b"PING"))
-        await connection.put_away()
+        await connection.disconnect()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -132,7 +132,7 @@ async def _is_dirty_before_its_first_use() -> None:
     "check",
     [
         _sends_nothing_once_its_time_was_over,
-        _sends_nothing_once_put_away,
+        _sends_nothing_once_disconnected,
         _ends_with_the_server,
         _heeds_what_is_told_before_the_replies,
         _ends_when_the_server_speaks_unasked,
@@ -144,20 +144,20 @@ def test_a_connection(run: Callable[..., None], check: Callable[[], object]) -> 
     run(check())
 
 
-async def test_one_alarm_serves_several_exchanges_each_with_its_own_deadline() -> None:
+async def test_one_alarm_is_used_for_several_exchanges_each_with_its_own_deadline() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
         begin = asyncio.get_running_loop().time()
-        # The alarm of the first rings during the second, and is no longer meant.
+        # The alarm of the first rings during the second, and has no effect.
         assert await connection.replies(command(b"PING"), 1, deadline=soon(0.05)) == [b"OK"]
         server.hold(b"PING")
         with pytest.raises(TimeoutError):
             await connection.replies(command(b"PING"), 1, deadline=soon(0.15))
         assert asyncio.get_running_loop().time() >= begin + 0.14
-        await connection.put_away()
+        await connection.disconnect()
 
 
-async def test_an_earlier_deadline_is_not_kept_waiting_by_a_later_alarm() -> None:
+async def test_an_earlier_deadline_is_not_delayed_by_a_later_alarm() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
         assert await connection.replies(command(b"PING"), 1, deadline=soon(60)) == [b"OK"]
@@ -165,20 +165,20 @@ async def test_an_earlier_deadline_is_not_kept_waiting_by_a_later_alarm() -> Non
         async with asyncio.timeout(30):
             with pytest.raises(TimeoutError, match="did not answer in time"):
                 await connection.replies(command(b"PING"), 1, deadline=soon(0.05))
-        await connection.put_away()
+        await connection.disconnect()
 
 
-async def test_an_alarm_rings_for_nothing_where_nothing_is_awaited() -> None:
+async def test_an_alarm_has_no_effect_where_nothing_is_awaited() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
         assert await connection.replies(command(b"PING"), 1, deadline=soon(0.02)) == [b"OK"]
         await asyncio.sleep(0.1)
         assert not connection.has_ended
         assert await connection.ask(command(b"PING")) == b"OK"
-        await connection.put_away()
+        await connection.disconnect()
 
 
-async def test_one_exchange_at_a_time() -> None:
+async def test_there_is_one_exchange_at_a_time() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
         server.hold(b"PING")
@@ -190,10 +190,10 @@ async def test_one_exchange_at_a_time() -> None:
         server.release()
         assert await waiting == b"OK"
         assert await connection.ask(command(b"GET", b"nothing")) is None
-        await connection.put_away()
+        await connection.disconnect()
 
 
-async def test_who_has_left_is_not_told() -> None:
+async def test_a_cancelled_caller_gets_no_replies() -> None:
     async with ScriptedServer() as server:
         connection = await opened(server)
         server.hold(b"PING")
@@ -204,7 +204,7 @@ async def test_who_has_left_is_not_told() -> None:
         await asyncio.sleep(0.05)
         assert not connection.has_ended
         assert await connection.ask(command(b"GET", b"nothing")) is None
-        await connection.put_away()
+        await connection.disconnect()
 
 
 async def test_a_server_that_loads_its_data_is_not_ready() -> None:
@@ -217,4 +217,4 @@ async def test_a_server_that_loads_its_data_is_not_ready() -> None:
         info = await inspect(connection)
         assert info is not None
         assert not info.loading
-        await connection.put_away()
+        await connection.disconnect()

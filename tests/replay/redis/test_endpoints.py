@@ -24,7 +24,7 @@ from tests.support.valkey import HOST, sentinel_client
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
-def test_a_plain_url(scheme: str) -> None:
+def test_a_plain_url_is_read(scheme: str) -> None:
     endpoint = endpoint_of_url(f"{scheme}://user:p%40ss@db.example:6380/3?protocol=2")
     assert isinstance(endpoint, Standalone)
     assert endpoint.connection_class is Connection
@@ -42,7 +42,7 @@ def ca_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-def test_a_tls_url(scheme: str, ca_file: Path) -> None:
+def test_a_tls_url_is_read(scheme: str, ca_file: Path) -> None:
     endpoint = endpoint_of_url(f"{scheme}://db.example?ssl_ca_certs={ca_file}")
     assert endpoint.connection_class is SSLConnection
     assert endpoint.options["ssl_ca_certs"] == str(ca_file)
@@ -50,13 +50,13 @@ def test_a_tls_url(scheme: str, ca_file: Path) -> None:
     assert endpoint_of_url(f"{scheme}://h?ssl_check_hostname=no").options["ssl_check_hostname"] is False
 
 
-def test_a_unix_socket_url() -> None:
+def test_a_unix_socket_url_is_read() -> None:
     endpoint = endpoint_of_url("unix:///run/redis.sock?db=2")
     assert endpoint.connection_class is UnixDomainSocketConnection
     assert dict(endpoint.options) == {"path": "/run/redis.sock", "db": 2}
 
 
-def test_a_sentinel_url(ca_file: Path) -> None:
+def test_a_sentinel_url_is_read(ca_file: Path) -> None:
     endpoint = endpoint_of_url(
         "rediss+sentinel://u:p@s1:26380,s2,[::1]:26381/proofs/2"
         f"?ssl_ca_certs={ca_file}&sentinel_username=su&sentinel_password=sp"
@@ -77,7 +77,7 @@ def test_a_sentinel_url(ca_file: Path) -> None:
     assert sentinel.host == "s2"
 
 
-def test_a_cluster_url() -> None:
+def test_a_cluster_url_is_read() -> None:
     endpoint = endpoint_of_url("redis+cluster://u:p@n1:7000,n2:7001")
     assert isinstance(endpoint, ClusterNodes)
     assert endpoint.addresses == (("n1", 7000), ("n2", 7001))
@@ -86,7 +86,7 @@ def test_a_cluster_url() -> None:
     assert node.port == 7001
 
 
-def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:
+def test_options_of_a_pool_in_a_url_have_no_effect() -> None:
     query = "max_connections=3&health_check_interval=5&retry_on_timeout=yes"
     assert endpoint_of_url(f"redis://h?{query}") == endpoint_of_url("redis://h")
 
@@ -102,7 +102,7 @@ def test_what_a_url_says_of_a_pool_means_nothing_here() -> None:
         ("redis://h?password=ab&cd=ef", "an option that can't be used: one that is not named here"),
         ("redis+sentinel://h/s?sentinel_password=a&sentinel_usename=b", "sentinel_usename$"),
         ("redis+sentinel://h/s?sentinel_usename=b", "an option that can't be used: sentinel_usename$"),
-        ("redis://h?sentinel_password=a", r"belong into a redis\+sentinel:// URL"),
+        ("redis://h?sentinel_password=a", r"belong in a redis\+sentinel:// URL"),
     ],
 )
 def test_an_option_that_can_not_be_used_is_named(url: str, sentence: str) -> None:
@@ -112,14 +112,14 @@ def test_an_option_that_can_not_be_used_is_named(url: str, sentence: str) -> Non
 
 
 @pytest.mark.parametrize("options", [("ssl_ca_certs",), ("ssl_certfile", "ssl_keyfile")])
-def test_a_file_that_holds_no_certificate(options: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_file_that_holds_no_certificate_is_refused(options: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("not a certificate")
     query = "&".join(f"{option}={tmp_path / 'x.pem'}" for option in options)
     with pytest.raises(ConfigurationError, match="a file that holds no certificate or key in PEM form"):
         RedisReplayStore.from_url(f"rediss://h?{query}")
 
 
-def test_certificate_and_key_may_be_files_of_their_own(tmp_path: Path) -> None:
+def test_certificate_and_key_may_be_separate_files(tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("api.example")
     certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "chain.pem"))
@@ -127,7 +127,7 @@ def test_certificate_and_key_may_be_files_of_their_own(tmp_path: Path) -> None:
     assert endpoint_of_url(f"rediss://h?{both}").options["ssl_keyfile"]
 
 
-async def test_a_client_gives_its_settings() -> None:
+async def test_the_settings_of_a_client_are_used() -> None:
     client = Redis(
         host="h",
         port=1,
@@ -162,7 +162,7 @@ async def test_a_client_gives_its_settings() -> None:
     assert len(tried) == 1
 
 
-async def test_a_sentinel_master_gives_its_settings() -> None:
+async def test_the_settings_of_a_sentinel_master_are_used() -> None:
     sentinel = sentinel_client(
         [("s1", 1), ("s2", 2)], sentinel_kwargs={"password": "sp"}, password="p", username="u", db=3
     )
@@ -185,7 +185,7 @@ async def test_a_sentinel_master_with_a_connection_class_of_its_own_keeps_it() -
     assert endpoint.connection_class is Own
 
 
-async def test_a_cluster_client_gives_its_settings() -> None:
+async def test_the_settings_of_a_cluster_client_are_used() -> None:
     def remap(address: tuple[str, int]) -> tuple[str, int]:
         return "127.0.0.1", address[1]
 
@@ -201,7 +201,7 @@ async def test_a_cluster_client_gives_its_settings() -> None:
     ("named", "reached"),
     [(("n2", 7001), ("n2", 7001)), (["n2", "7001"], ("n2", 7001)), (None, None), ("host", None), (5, None)],
 )
-def test_what_address_remap_names_is_an_address(named: Any, reached: tuple[str, int] | None) -> None:
+def test_address_remap_must_name_an_address(named: Any, reached: tuple[str, int] | None) -> None:
     client = RedisCluster(host="n1", port=7000, address_remap=lambda _: named)
     endpoint = endpoint_of_client(client)
     assert isinstance(endpoint, ClusterNodes)
@@ -230,7 +230,7 @@ async def test_a_client_that_can_not_be_used_is_refused_with_a_sentence(number: 
         RedisReplayStore(client)
 
 
-async def test_a_sentinel_that_knows_the_master_leads_there_whatever_the_others_say() -> None:
+async def test_one_sentinel_that_knows_the_master_is_enough() -> None:
     async with ScriptedServer() as master, ScriptedServer() as knows, ScriptedServer() as odd:
         port = str(master.port).encode()
         address = b"*2\r\n" + bulk(HOST.encode()) + bulk(port)

@@ -1,7 +1,7 @@
-"""What the store does when its server, or the network before it, does what servers and networks do.
+"""The store under faults of its server and of the network before it.
 
-Each test says what clients saw: no replay accepted, no fresh proof lost other than by 503, and back within a
-second of the server.
+Each test checks what clients saw: no replay accepted, no fresh proof refused except by 503, and service
+within a second after the server is up again.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ async def store(server: Server) -> AsyncIterator[RedisReplayStore]:
 
 @pytest.fixture
 async def undisturbed(server: Server) -> AsyncIterator[RedisReplayStore]:
-    """A store that a busy machine does not make refuse: what it refuses is the store's own doing."""
+    """A store that doesn't refuse because of a busy machine: each refusal has its cause in the store."""
     store = RedisReplayStore.from_url(server.url, new_server="accept", timeout=10.0)
     yield store
     await store.aclose()
@@ -58,7 +58,7 @@ async def proxied(proxy: Proxy) -> AsyncIterator[RedisReplayStore]:
 
 @pytest.fixture
 async def patient(proxy: Proxy) -> AsyncIterator[RedisReplayStore]:
-    """As `proxied`, for tests about something else than the time that an answer takes."""
+    """As `proxied`, for tests that are not about the time of an answer."""
     store = RedisReplayStore.from_url(proxy.url, timeout=PATIENCE)
     yield store
     await store.aclose()
@@ -72,7 +72,7 @@ async def refused(store: RedisReplayStore, item: ReplayEntry | None = None) -> U
     return outcome
 
 
-async def test_connection_refused(server: Server, store: RedisReplayStore) -> None:
+async def test_a_refused_connection_is_503(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     server.kill()
@@ -87,7 +87,7 @@ async def test_connection_refused(server: Server, store: RedisReplayStore) -> No
     assert (await refused(store, used._replace(now=time.time()))).description == FENCED
 
 
-async def test_a_server_that_is_not_there_at_first(server: Server) -> None:
+async def test_a_server_may_start_after_the_store(server: Server) -> None:
     server.kill()
     store = RedisReplayStore.from_url(server.url, new_server="accept", timeout=PATIENCE)
     assert (await refused(store)).actual == "ConnectionError"
@@ -96,14 +96,14 @@ async def test_a_server_that_is_not_there_at_first(server: Server) -> None:
     await store.aclose()
 
 
-async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore) -> None:
+async def test_a_stopped_server_is_503_and_then_used_again(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     server.pause()
     begin = running()
     assert await answers(store, [used, *(entry() for _ in range(50))]) == {503: 51}
     assert running() - begin < TIMEOUT + SLACK
-    # The circuit is open: none waits but those that come while the server is tried again.
+    # The circuit is open: only requests that come during a new attempt wait.
     at_once = 0
     for _ in range(100):
         request = asyncio.ensure_future(refused(store))
@@ -120,7 +120,9 @@ async def test_a_server_that_is_stopped(server: Server, store: RedisReplayStore)
 
 
 @pytest.mark.slow
-async def test_killed_and_started_again_under_load(server: Server, store: RedisReplayStore) -> None:
+async def test_a_server_is_killed_and_restarted_under_load_without_a_replay(
+    server: Server, store: RedisReplayStore
+) -> None:
     async with Load(store) as load:
         await asyncio.sleep(0.4)
         await asyncio.to_thread(server.kill)
@@ -139,7 +141,7 @@ async def test_killed_and_started_again_under_load(server: Server, store: RedisR
 
 
 @pytest.mark.slow
-async def test_loading(server: Server, store: RedisReplayStore) -> None:
+async def test_a_server_that_loads_its_data_is_503(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     with server.client() as client:
@@ -151,11 +153,11 @@ async def test_loading(server: Server, store: RedisReplayStore) -> None:
     assert (await refused(store)).actual == "BusyLoadingError"
     until(lambda: server.run("PING"))
     assert await recovery(store) < RECOVERY
-    # It came back with the snapshot, so this one it does know.
+    # It came back with the snapshot, so it knows this one.
     assert await store.add(used) is False
 
 
-async def test_a_read_only_replica(server: Server, store: RedisReplayStore) -> None:
+async def test_a_read_only_replica_is_503(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     server.run("REPLICAOF", "127.0.0.1", "1")
@@ -166,7 +168,7 @@ async def test_a_read_only_replica(server: Server, store: RedisReplayStore) -> N
     assert await store.add(used) is False
 
 
-async def test_out_of_memory(server: Server, store: RedisReplayStore) -> None:
+async def test_a_server_out_of_memory_is_503(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     server.run("CONFIG", "SET", "maxmemory", "1")
@@ -178,7 +180,7 @@ async def test_out_of_memory(server: Server, store: RedisReplayStore) -> None:
     assert await store.add(used) is False
 
 
-async def test_permissions_taken_away_and_given_back(server: Server, store: RedisReplayStore) -> None:
+async def test_permissions_may_be_taken_away_and_given_back(server: Server, store: RedisReplayStore) -> None:
     used = entry()
     assert await store.add(used) is True
     server.run("ACL", "SETUSER", "default", "-set")
@@ -188,7 +190,7 @@ async def test_permissions_taken_away_and_given_back(server: Server, store: Redi
     assert await store.add(used) is False
 
 
-async def test_wrong_password_and_none(server: Server) -> None:
+async def test_a_wrong_or_missing_password_is_503(server: Server) -> None:
     server.run("CONFIG", "SET", "requirepass", "right")
     for credentials in ("", ":wrong@"):
         store = RedisReplayStore.from_url(server.url.replace("//", f"//{credentials}"))
@@ -199,8 +201,8 @@ async def test_wrong_password_and_none(server: Server) -> None:
     await store.aclose()
 
 
-async def test_a_password_that_is_changed_under_load(server: Server) -> None:
-    """Connections that stand go on; new ones are refused until the password is the old one again."""
+async def test_a_password_may_change_under_load(server: Server) -> None:
+    """Open connections continue; new ones are refused until the old password is set again."""
     used = entry()
     with server.client() as before:
         before.config_set("requirepass", "right")
@@ -236,7 +238,7 @@ async def test_a_password_that_is_changed_under_load(server: Server) -> None:
     await other.aclose()
 
 
-async def test_a_lost_reply_is_no_replay(proxy: Proxy, patient: RedisReplayStore) -> None:
+async def test_a_lost_reply_does_not_cause_a_replay_refusal(proxy: Proxy, patient: RedisReplayStore) -> None:
     assert await patient.add(entry()) is True
     for _ in range(20):
         item = entry()
@@ -245,7 +247,7 @@ async def test_a_lost_reply_is_no_replay(proxy: Proxy, patient: RedisReplayStore
         assert await patient.add(item) is False
 
 
-async def test_a_batch_whose_replies_are_lost(proxy: Proxy, patient: RedisReplayStore) -> None:
+async def test_a_batch_whose_replies_are_lost_is_tried_again(proxy: Proxy, patient: RedisReplayStore) -> None:
     known = [entry() for _ in range(30)]
     assert await answers(patient, known) == {True: 30}
     fresh = [entry() for _ in range(30)]
@@ -256,7 +258,7 @@ async def test_a_batch_whose_replies_are_lost(proxy: Proxy, patient: RedisReplay
     assert outcomes == [False, True] * 30
 
 
-async def test_replies_that_never_come(proxy: Proxy, patient: RedisReplayStore) -> None:
+async def test_replies_that_never_come_are_503(proxy: Proxy, patient: RedisReplayStore) -> None:
     assert await patient.add(entry()) is True
     item = entry()
     proxy.swallow_replies = True
@@ -269,7 +271,7 @@ async def test_replies_that_never_come(proxy: Proxy, patient: RedisReplayStore) 
     assert await patient.add(item) is False
 
 
-async def test_a_slow_server_is_waited_for_within_the_timeout(
+async def test_requests_wait_for_a_slow_server_within_the_timeout(
     proxy: Proxy, patient: RedisReplayStore
 ) -> None:
     assert await patient.add(entry()) is True
@@ -283,7 +285,7 @@ async def test_a_slow_server_is_waited_for_within_the_timeout(
 
 
 @pytest.mark.slow
-async def test_a_server_that_takes_a_second_for_each_answer(
+async def test_a_server_that_takes_a_second_for_each_answer_is_503(
     proxy: Proxy, proxied: RedisReplayStore, patient: RedisReplayStore
 ) -> None:
     used = [entry() for _ in range(30)]
@@ -311,7 +313,7 @@ async def test_a_server_that_takes_a_second_for_each_answer(
     assert await answers(patient, [entry() for _ in range(30)]) == {True: 30}
 
 
-async def test_replies_in_crumbs(proxy: Proxy, patient: RedisReplayStore) -> None:
+async def test_replies_in_small_pieces_are_read(proxy: Proxy, patient: RedisReplayStore) -> None:
     assert await patient.add(entry()) is True
     proxy.piece = 3
     known = entry()
@@ -319,7 +321,7 @@ async def test_replies_in_crumbs(proxy: Proxy, patient: RedisReplayStore) -> Non
     assert outcomes == [True, True, False]
 
 
-async def test_a_connection_that_the_server_closed_while_idle(
+async def test_a_connection_that_the_server_closed_while_idle_is_replaced(
     server: Server, store: RedisReplayStore
 ) -> None:
     for _ in range(5):
@@ -342,12 +344,12 @@ async def test_a_flush_is_noticed_by_every_worker(server: Server, store: RedisRe
         for item in items:
             error = await refused(asked, item._replace(now=time.time()))
             assert error.description == FENCED
-            # The wait ends when a proof of that age would be one from after the flush.
+            # The wait ends when a proof of that age would be from after the flush.
             assert math.ceil(flushed - item.not_before) <= error.retry_after
             assert error.retry_after <= math.ceil(time.time() + WORKER_CLOCK_MARGIN - item.not_before)
             assert error.judges_from is not None
         assert await asked.add(after_a_loss()) is True
-    # An honest client's next proof, made after the wait that it was told.
+    # An honest client's next proof, made after the wait in Retry-After.
     later = time.time() + 15.5 + WORKER_CLOCK_MARGIN
     assert await store.add(entry(now=later, age=15.0)) is True
     await other.aclose()
@@ -363,7 +365,9 @@ async def test_nothing_else_is_lost_by_a_flush(server: Server, store: RedisRepla
     assert await answers(store, [after_a_loss() for _ in range(100)]) == {True: 100}
 
 
-async def test_a_restart_without_persistence(server: Server, undisturbed: RedisReplayStore) -> None:
+async def test_a_restart_without_persistence_is_noticed(
+    server: Server, undisturbed: RedisReplayStore
+) -> None:
     used = [entry(age=random.random() * 15) for _ in range(500)]
     assert await answers(undisturbed, used) == {True: 500}
     server.restart()
@@ -371,19 +375,19 @@ async def test_a_restart_without_persistence(server: Server, undisturbed: RedisR
     assert await answers(undisturbed, [item._replace(now=time.time()) for item in used]) == {503: 500}
 
 
-async def test_a_server_that_started_after_the_store_is_not_taken_for_new(server: Server) -> None:
+async def test_a_server_that_started_after_the_store_is_not_treated_as_new(server: Server) -> None:
     used, early = entry(), RedisReplayStore.from_url(server.url)
     assert await early.add(used) is True
     await early.aclose()
     store = RedisReplayStore.from_url(server.url)
-    # The server tells its uptime in whole seconds, up to one too many.
+    # The server reports its uptime in whole seconds, up to one too many.
     await asyncio.sleep(2.1)
     server.restart()
     assert isinstance(await answer(store, used._replace(now=time.time())), Unavailable)
     await store.aclose()
 
 
-async def test_server_and_workers_restarted_together(server: Server) -> None:
+async def test_server_and_workers_may_restart_together(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url, new_server="accept")
     used = [entry(age=15.0) for _ in range(100)]
     assert await answers(store, used) == {True: 100}
@@ -403,7 +407,7 @@ async def test_a_server_that_has_run_for_longer_than_a_proof_lives_needs_no_wait
     await store.aclose()
 
 
-async def test_the_server_is_looked_at_when_the_store_is_opened(
+async def test_the_server_is_checked_when_the_store_is_opened(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
@@ -417,7 +421,7 @@ async def test_the_server_is_looked_at_when_the_store_is_opened(
     await store.aclose()
 
 
-async def test_a_server_that_is_away_at_the_start_is_said_to_be(
+async def test_a_server_that_is_unreachable_at_the_start_is_logged(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.kill()
@@ -431,7 +435,7 @@ async def test_a_server_that_is_away_at_the_start_is_said_to_be(
     await store.aclose()
 
 
-async def test_closing_does_not_wait_for_a_look_at_a_server_that_hangs(server: Server) -> None:
+async def test_closing_does_not_wait_for_the_check_of_a_server_that_hangs(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url, timeout=30)
     server.pause()
     try:
@@ -445,7 +449,7 @@ async def test_closing_does_not_wait_for_a_look_at_a_server_that_hangs(server: S
         server.resume()
 
 
-async def test_an_eviction_policy_is_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_eviction_policy_causes_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     store = RedisReplayStore.from_url(server.url, new_server="accept")
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
@@ -468,7 +472,7 @@ async def test_an_eviction_policy_is_refused_when_strict(server: Server) -> None
     await store.aclose()
 
 
-async def test_clocks_that_differ_are_warned_about(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_clocks_that_differ_cause_a_warning(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     store = RedisReplayStore.from_url(server.url, new_server="accept")
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         assert await store.add(entry(now=time.time() + 60)) is True
@@ -476,7 +480,7 @@ async def test_clocks_that_differ_are_warned_about(server: Server, caplog: pytes
     await store.aclose()
 
 
-async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
+async def test_a_full_queue_refuses_requests(proxy: Proxy) -> None:
     store = RedisReplayStore.from_url(proxy.url, timeout=2.0, max_waiting=10)
     assert await answers(store, [entry(), entry()]) == {True: 2}
     proxy.hold()
@@ -492,7 +496,7 @@ async def test_a_queue_that_is_full_refuses(proxy: Proxy) -> None:
 
 
 @pytest.mark.slow
-async def test_connections_cut_at_random_under_load(
+async def test_connections_may_be_cut_at_random_under_load(
     proxy: Proxy, proxied: RedisReplayStore, implementation: str
 ) -> None:
     rounds = 60 if implementation == next(iter(implementations())) else 30
@@ -519,7 +523,7 @@ async def test_connections_cut_at_random_under_load(
     assert load.accepted > rounds
 
 
-async def test_a_server_that_is_back_is_found_without_any_request(server: Server) -> None:
+async def test_a_server_that_is_up_again_is_found_without_any_request(server: Server) -> None:
     stores = [RedisReplayStore.from_url(server.url) for _ in "ab"]
     for store in stores:
         assert await store.add(entry()) is True
@@ -535,7 +539,7 @@ async def test_a_server_that_is_back_is_found_without_any_request(server: Server
         await store.aclose()
 
 
-async def test_a_server_that_comes_up_after_the_store_was_opened_is_found_without_any_request(
+async def test_a_server_that_starts_after_the_store_is_found_without_any_request(
     server: Server,
 ) -> None:
     server.kill()
@@ -548,7 +552,7 @@ async def test_a_server_that_comes_up_after_the_store_was_opened_is_found_withou
     await store.aclose()
 
 
-async def test_who_comes_while_the_connection_is_opened_waits_for_it_within_its_own_time(
+async def test_a_request_during_the_opening_waits_for_it_within_its_own_time(
     server: Server,
 ) -> None:
     store = RedisReplayStore.from_url(server.url, timeout=0.6)
@@ -556,7 +560,7 @@ async def test_who_comes_while_the_connection_is_opened_waits_for_it_within_its_
     server.pause()
     for _ in range(2):
         await answers(store, [entry() for _ in range(3)])
-    # One attempt after the other hangs; who comes then is not refused at once, nor kept for longer.
+    # Each attempt hangs; a request that comes then is neither refused at once nor delayed for longer.
     begin, waited = running(), 0.0
     while waited < 0.3 and running() - begin < 10:
         asked = running()

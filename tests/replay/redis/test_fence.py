@@ -46,14 +46,14 @@ class Memory:
         return self.connect(Worker(new_server), info, lived=lived)
 
     def batch(self, fence: Worker, now: float) -> None:
-        """What happens around one batch of writes."""
+        """Run the fence's steps around one batch of writes."""
         fence.sights.offset = 0.0
         self.obey(*fence.opening(now, [0]))
         if fence.active:
             fence.observe(0, self.keys.get(ANCHOR), now, now)
 
     def survey(self, fence: Worker, at: float) -> None:
-        """What happens between batches, or before any entry."""
+        """Run the fence's steps between batches, or before any entry."""
         writes, buckets = fence.survey(at)
         self.obey(*writes)
         fence.surveyed(buckets, [self.keys.get(ANCHOR) for _ in buckets], at)
@@ -110,7 +110,7 @@ def like(server: ServerInfo, **changes: Any) -> ServerInfo:
         pytest.param(FLUSHED, "accept", 0, NOW + MARGIN, id="flushed: not new by declaration"),
     ],
 )
-def test_when_an_unknown_server_has_lost_what_it_kept(
+def test_the_loss_of_an_unknown_server_has_a_moment(
     info: ServerInfo, new_server: NewServer, lived: float, change: float
 ) -> None:
     memory = Memory()
@@ -122,7 +122,7 @@ def test_when_an_unknown_server_has_lost_what_it_kept(
     assert fence.opening(NOW + 2, [0]) == []
 
 
-def test_a_store_that_has_just_begun_takes_no_flush_for_its_beginning() -> None:
+def test_a_new_store_does_not_treat_a_flush_as_its_beginning() -> None:
     memory = Memory()
     fence = memory.worker(dataclasses.replace(OLD_SERVER, time=NOW), "accept")
     memory.batch(fence, NOW)
@@ -132,7 +132,7 @@ def test_a_store_that_has_just_begun_takes_no_flush_for_its_beginning() -> None:
     assert fence.change == NOW + 3 + MARGIN
 
 
-def test_a_loss_of_which_nobody_could_be_told_is_told_where_the_next_server_looks_new() -> None:
+def test_a_loss_that_could_not_be_recorded_is_recorded_on_the_next_server() -> None:
     memory = Memory()
     fence = memory.worker(NEW_SERVER, "accept", lived=100)
     fence.opening(NOW, [0])
@@ -153,7 +153,7 @@ def test_the_second_process_learns_the_moment_from_the_first() -> None:
     assert first.change == second.change == NOW + MARGIN
 
 
-def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
+def test_every_worker_sees_a_flush_at_its_next_batch() -> None:
     memory = Memory()
     one, other = memory.worker(), memory.worker()
     memory.batch(one, NOW)
@@ -170,7 +170,7 @@ def test_a_flush_is_seen_at_the_next_batch_by_everybody() -> None:
     assert one.change == NOW + 10 + MARGIN
 
 
-def test_of_two_who_find_the_anchor_gone_the_first_writes_it() -> None:
+def test_of_two_workers_that_miss_the_anchor_the_first_writes_it() -> None:
     memory = Memory()
     one, other = memory.worker(), memory.worker()
     for fence in (one, other):
@@ -198,7 +198,7 @@ def test_two_flushes_are_two_changes() -> None:
         assert fence.change == NOW + moment + MARGIN
 
 
-def test_an_anchor_that_can_not_be_written_keeps_the_moment_at_the_present() -> None:
+def test_while_an_anchor_can_not_be_written_the_moment_stays_at_the_present() -> None:
     flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
     fence = Memory().worker(flushed)
     for step in range(3):
@@ -220,11 +220,11 @@ ANOTHER = like(OLD_SERVER, run_id="c" * 40, replication_id="t" * 40)
         # A host boots 100 s behind, then its clock is set: the server seems to have started long ago.
         pytest.param(True, like(NEW_SERVER, uptime=102), 3, 3, id="an uptime that a clock made too long"),
         pytest.param(False, PROMOTED, 3, 3, id="the old master promoted again"),
-        # A wall clock that was set back: the process is the one that we know.
+        # A wall clock that was set back: the process is the known one.
         pytest.param(True, like(OLD_SERVER, uptime=30), 60, 60, id="it calls itself young, and was flushed"),
     ],
 )
-def test_when_a_server_that_was_known_has_lost_what_it_kept(
+def test_the_loss_of_a_known_server_has_a_moment(
     is_empty: bool, info: ServerInfo, at: float, change: float
 ) -> None:
     memory = Memory()
@@ -241,7 +241,7 @@ def test_when_a_server_that_was_known_has_lost_what_it_kept(
     assert not fence.has_to_write
 
 
-def test_who_comes_after_a_restart_with_an_older_snapshot_sees_that_the_anchor_is_anothers() -> None:
+def test_after_a_restart_with_an_older_snapshot_the_anchor_is_foreign() -> None:
     memory = Memory()
     first = memory.worker(new_server="accept")
     memory.batch(first, NOW)
@@ -274,7 +274,7 @@ def test_a_first_replica_that_attaches_is_no_change() -> None:
     assert anchor.identity == identity_of(renamed)
 
 
-def test_a_worker_whose_clock_is_behind_does_not_date_the_change_before_what_we_saw() -> None:
+def test_a_worker_whose_clock_is_behind_does_not_date_a_loss_too_early() -> None:
     memory = Memory()
     ours, theirs = memory.worker(), memory.worker()
     memory.batch(ours, NOW)
@@ -288,7 +288,7 @@ def test_a_worker_whose_clock_is_behind_does_not_date_the_change_before_what_we_
     assert ours.change == NOW + 7 + MARGIN
 
 
-def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -> None:
+def test_a_worker_that_declared_the_server_new_hides_no_flush_from_others() -> None:
     memory = Memory()
     ours = memory.worker()
     memory.batch(ours, NOW)
@@ -297,7 +297,7 @@ def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -
     theirs = memory.worker(new_server="accept")
     memory.batch(theirs, NOW + 1)
     assert theirs.change == -math.inf
-    # What others wrote since we last looked is gone too.
+    # What others wrote since the last look is lost too.
     memory.batch(ours, NOW + 20)
     assert ours.change == NOW + 20 + MARGIN
     assert ours.has_to_write
@@ -311,7 +311,7 @@ def test_a_worker_that_declared_the_server_new_does_not_hide_a_flush_from_us() -
     assert ours.change == NOW + 20 + MARGIN
 
 
-def test_a_connection_that_was_opened_knows_that_the_server_knew_us() -> None:
+def test_an_opened_connection_knows_that_the_server_was_used_before() -> None:
     memory = Memory()
     busy = memory.worker(new_server="accept")
     memory.batch(busy, NOW)
@@ -322,7 +322,7 @@ def test_a_connection_that_was_opened_knows_that_the_server_knew_us() -> None:
     assert idle.change == NOW + 10 + MARGIN
 
 
-def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
+def test_an_opened_connection_learns_of_earlier_losses() -> None:
     memory = Memory()
     first = memory.worker()
     memory.batch(first, NOW)
@@ -336,7 +336,7 @@ def test_a_connection_that_was_opened_learns_what_was_noticed_before() -> None:
     assert idle.change == NOW + 5 + MARGIN
 
 
-def test_a_connection_that_was_opened_first_takes_the_server_for_new() -> None:
+def test_the_first_opened_connection_treats_the_server_as_new() -> None:
     memory = Memory()
     fence = memory.worker(new_server="accept")
     memory.survey(fence, at=NOW)
@@ -354,7 +354,7 @@ def test_a_connection_that_was_opened_first_takes_the_server_for_new() -> None:
     [(NEW_SERVER, "wait", 0), (NEW_SERVER, "accept", 2)],
     ids=["not to be taken for new", "younger than we"],
 )
-def test_what_needs_an_entrys_clock_is_not_said_without_one(
+def test_an_anchor_that_needs_the_time_is_not_written_without_an_entry(
     info: ServerInfo, new_server: NewServer, lived: float
 ) -> None:
     memory = Memory()
@@ -372,7 +372,7 @@ def test_a_restart_after_the_opening_is_a_restart() -> None:
     fence = memory.worker(new_server="accept")
     memory.survey(fence, at=NOW)
     memory.keys.clear()
-    # So soon after the store was made that uptime says nothing.
+    # So soon after the store was created that the uptime says nothing.
     memory.connect(fence, dataclasses.replace(NEW_SERVER, uptime=0), lived=1, at=NOW + 1)
     memory.survey(fence, at=NOW + 1)
     assert memory.keys == {}
@@ -383,7 +383,7 @@ def test_a_restart_after_the_opening_is_a_restart() -> None:
 @pytest.mark.parametrize(
     "value", [b"", b"soon", b"i|nan|00000000x", b"i|1.0|x", b"i|1.0|", b"\xff", b"1800000000.0 abcd"]
 )
-def test_an_anchor_that_makes_no_sense_is_a_change_now(value: bytes) -> None:
+def test_an_invalid_anchor_is_a_loss_now(value: bytes) -> None:
     flushed = dataclasses.replace(OLD_SERVER, rewriting_commands=frozenset({"flushall"}))
     memory = Memory()
     memory.keys[ANCHOR] = value
@@ -409,7 +409,9 @@ def test_a_loss_is_dated_by_a_clock_as_far_ahead_as_clocks_may_be() -> None:
 
 
 @pytest.mark.parametrize("is_corrected", [True, False], ids=["others have set it right", "nobody has"])
-def test_who_dated_a_loss_years_ahead_judges_again_when_its_clock_is_set(is_corrected: bool) -> None:
+def test_a_worker_that_dated_a_loss_years_ahead_judges_again_when_its_clock_is_set(
+    is_corrected: bool,
+) -> None:
     memory = Memory()
     wrong, right = memory.worker(), memory.worker()
     for fence in (wrong, right):
@@ -453,7 +455,7 @@ def test_the_moment_does_not_go_back_where_an_anchor_or_a_later_loss_is_dated_ea
     assert fence.change == memory.since == NOW + 100 + MARGIN
 
 
-def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
+def test_an_anchor_that_is_dated_years_ahead_does_not_refuse_requests_for_ever() -> None:
     memory = Memory()
     wrong, right, other = memory.worker(), memory.worker(), memory.worker()
     years = 3e8
@@ -471,7 +473,7 @@ def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
     assert right.too_far_ahead is None
     memory.batch(other, NOW + 4)
     assert other.change == NOW + 2 + MARGIN
-    # Who has the wrong clock doesn't write that once more.
+    # The worker with the wrong clock doesn't write that again.
     for step in range(3):
         memory.batch(wrong, NOW + years + 5 + step)
         memory.batch(right, NOW + 5 + step)
@@ -487,7 +489,7 @@ def test_an_anchor_that_is_dated_years_ahead_locks_nobody_out() -> None:
         dataclasses.replace(OLD_SERVER, uptime=None),
     ],
 )
-def test_a_server_that_can_not_be_watched_is_not(info: ServerInfo | None) -> None:
+def test_a_server_that_can_not_be_watched_is_not_watched(info: ServerInfo | None) -> None:
     fence = Memory().worker(info)
     assert not fence.active
     assert fence.opening(NOW, [0]) == []
@@ -509,7 +511,7 @@ def test_a_watched_server_may_turn_out_unwatchable() -> None:
     assert fence.opening(NOW, [0]) == []
 
 
-def test_what_was_noticed_by_others_first_is_not_dated_anew() -> None:
+def test_a_loss_that_others_noticed_first_keeps_its_date() -> None:
     memory = Memory()
     fence, other = memory.worker(), memory.worker()
     memory.batch(fence, NOW)
@@ -523,7 +525,7 @@ def test_what_was_noticed_by_others_first_is_not_dated_anew() -> None:
 
 
 def raising() -> tuple[Memory, Worker, Worker]:
-    """A server that was flushed, one that took it for new, and one that is about to tell what it knows."""
+    """A flushed server, a worker that treated it as new, and a worker that is about to record the loss."""
     memory = Memory()
     ours, theirs = memory.worker(new_server="accept"), memory.worker(new_server="accept")
     memory.batch(ours, NOW)
@@ -534,7 +536,7 @@ def raising() -> tuple[Memory, Worker, Worker]:
     return memory, ours, theirs
 
 
-def test_what_we_have_to_tell_survives_a_broken_connection() -> None:
+def test_an_anchor_that_is_due_survives_a_broken_connection() -> None:
     memory, ours, theirs = raising()
     memory.connect(ours, dataclasses.replace(OLD_SERVER, uptime=1002), lived=100, at=NOW + 3)
     memory.batch(ours, NOW + 3)
@@ -543,7 +545,7 @@ def test_what_we_have_to_tell_survives_a_broken_connection() -> None:
     assert ours.change == theirs.change == NOW + 2 + MARGIN
 
 
-def test_a_flush_between_two_connections_to_one_server_is_one_of_now() -> None:
+def test_a_flush_between_two_connections_to_one_server_is_dated_now() -> None:
     memory = Memory()
     away, idle = memory.worker(), memory.worker()
     memory.batch(away, NOW)
@@ -570,18 +572,18 @@ def test_a_loss_that_was_noticed_survives_a_broken_connection() -> None:
     assert newcomer.change == fence.change > -math.inf
 
 
-def test_a_beginning_that_can_not_be_written_is_none() -> None:
+def test_a_beginning_that_can_not_be_written_does_not_count() -> None:
     memory = Memory()
     fence = memory.worker(new_server="accept")
     fence.observe(0, None, NOW, NOW)
     assert fence.change == -math.inf
-    # What it wrote was refused, or is gone again.
+    # Its write was refused, or is lost again.
     assert fence.opening(NOW + 1, [0])
     fence.observe(0, None, NOW + 1, NOW + 1)
     assert fence.change == NOW + 1 + MARGIN
 
 
-def test_what_was_refused_is_tried_again() -> None:
+def test_an_anchor_whose_write_was_refused_is_written_again() -> None:
     memory, ours, theirs = raising()
     # The server answered the write with an error, and the read with what it had.
     ours.survey(NOW + 3)
@@ -593,7 +595,7 @@ def test_what_was_refused_is_tried_again() -> None:
     assert ours.change == theirs.change == NOW + 2 + MARGIN
 
 
-def test_another_name_hides_no_flush() -> None:
+def test_another_replication_id_hides_no_flush() -> None:
     memory = Memory()
     ours = memory.worker(new_server="accept")
     memory.batch(ours, NOW)
@@ -626,7 +628,7 @@ def test_an_anchor_is_replaced_only_where_it_is_what_was_read() -> None:
     assert memory.since == NOW + 2 + MARGIN
 
 
-def test_a_new_valkey_compares_by_itself() -> None:
+def test_a_new_valkey_compares_without_a_script() -> None:
     valkey = dataclasses.replace(OLD_SERVER, software="valkey", version="8.1.0")
     memory = Memory()
     ours = memory.worker(valkey, "accept")
@@ -640,7 +642,7 @@ def test_a_new_valkey_compares_by_itself() -> None:
     assert memory.since == NOW + 2 + MARGIN
 
 
-# A promoted server whose backlog is freed gets another replication id, and shows no sign of the former one.
+# A promoted server whose backlog is freed gets another replication id, and doesn't report the former one.
 RENAMED = like(OLD_SERVER, replication_id="u" * 40)
 
 
@@ -656,7 +658,7 @@ RENAMED = like(OLD_SERVER, replication_id="u" * 40)
         ),
     ],
 )
-def test_an_id_that_another_worker_was_told_later_is_asked_for_before_it_is_judged(
+def test_an_id_that_another_worker_learned_later_is_asked_for_before_it_is_judged(
     told: ServerInfo, confirmed: ServerInfo, since: float | None
 ) -> None:
     memory = Memory()
@@ -681,7 +683,7 @@ def test_an_id_is_asked_for_once() -> None:
         ).value
         with pytest.raises(ServerChanged):
             memory.batch(worker, NOW + 10 + number)
-        # Of a bucket that isn't this server's (yet) nothing is read as the connection opens.
+        # A bucket that isn't this server's (yet) isn't read as the connection opens.
         worker.connected(PROMOTED, {}, lived=0, asked=(NOW + 10.5 + number, NOW + 10.6 + number))
         memory.batch(worker, NOW + 10.7 + number)
         assert worker.change == NOW + 10.7 + number + MARGIN

@@ -14,7 +14,7 @@ from tests.support.valkey import Server
 
 
 async def health(url: str, **options: object) -> NodeHealth:
-    """What the store says of its one server."""
+    """The health that the store reports of its one server."""
     store = RedisReplayStore.from_url(url, timeout=2.0, **options)  # type: ignore[arg-type] # any of them
     found = await store.health()
     (node,) = found.nodes
@@ -23,19 +23,19 @@ async def health(url: str, **options: object) -> NodeHealth:
 
 
 def user(server: Server, *rules: str) -> str:
-    """The URL of a user who may do this much."""
+    """The URL of a user with these permissions."""
     server.run("ACL", "SETUSER", "api", "reset", "on", ">secret", *rules)
     return server.url.replace("//", "//api:secret@")
 
 
-async def test_it_leaves_nothing_behind(server: Server) -> None:
+async def test_a_health_check_leaves_nothing_behind(server: Server) -> None:
     assert (await health(server.url)).error is None
     (name,) = server.run("KEYS", "*")
     assert name.startswith("dpop::health:")
     assert 0 < server.run("PTTL", name) <= 1000
 
 
-async def test_a_server_that_is_full_is_not_well(server: Server) -> None:
+async def test_a_full_server_is_unhealthy(server: Server) -> None:
     server.run("CONFIG", "SET", "maxmemory", "1")
     node = await health(server.url)
     assert node.error == "OOM"
@@ -45,7 +45,7 @@ async def test_a_server_that_is_full_is_not_well(server: Server) -> None:
 @pytest.mark.parametrize(
     "rules", [("~dpop:*", "+get", "+info"), ("~other:*", "+set", "+get", "+info")], ids=str
 )
-async def test_a_user_who_may_not_write_is_not_well(server: Server, rules: tuple[str, ...]) -> None:
+async def test_a_user_who_may_not_write_is_unhealthy(server: Server, rules: tuple[str, ...]) -> None:
     assert (await health(user(server, *rules))).error == "NOPERM"
 
 
@@ -55,35 +55,35 @@ async def test_a_user_who_may_not_read_is_not_fenced(server: Server) -> None:
     assert "the user may not GET" in node.warnings[-1]
 
 
-async def test_a_server_that_can_not_be_read_is_not_well() -> None:
+async def test_a_server_that_refuses_reads_is_unhealthy() -> None:
     async with ScriptedServer(lambda words: b"-LOADING wait\r\n" if words[0] == b"GET" else None) as scripted:
         assert (await health(scripted.url)).error == "LOADING"
 
 
-async def test_the_readmes_user_is_well(server: Server) -> None:
+async def test_the_user_of_the_readme_is_healthy(server: Server) -> None:
     node = await health(user(server, "~dpop:*", "+set", "+get", "+info", "+time"))
     assert (node.error, node.fenced, node.warnings) == (None, True, ())
 
 
-async def test_who_may_not_time_is_told_what_goes_unnoticed(server: Server) -> None:
+async def test_a_user_who_may_not_time_is_warned_of_what_is_noticed_late(server: Server) -> None:
     node = await health(user(server, "~dpop:*", "+set", "+get", "+info"))
     assert (node.error, node.fenced) == (None, True)
     (warning,) = node.warnings
     assert "grant +time" in warning
 
 
-async def test_replicas_that_are_waited_for_must_be_there(server: Server) -> None:
+async def test_replicas_that_must_confirm_must_be_connected(server: Server) -> None:
     assert (await health(server.url, wait_replicas=1)).error == "too few replicas confirm what is written"
     assert (await health(user(server, "~dpop:*", "+set", "+get", "+info"), wait_replicas=1)).error == "NOPERM"
 
 
-async def test_replicas_that_confirm_are_well() -> None:
+async def test_replicas_that_confirm_are_healthy() -> None:
     async with ScriptedServer(lambda words: b":2\r\n" if words[0] == b"WAIT" else None) as scripted:
         assert (await health(scripted.url, wait_replicas=2)).error is None
         assert (await health(scripted.url, wait_replicas=3)).error is not None
 
 
-async def test_a_policy_that_is_not_told_is_not_fit_when_strict(server: Server) -> None:
+async def test_an_unknown_eviction_policy_is_unfit_when_strict(server: Server) -> None:
     server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     url = user(server, "~dpop:*", "+set", "+get")
     node = await health(url, strict=True)
@@ -93,7 +93,7 @@ async def test_a_policy_that_is_not_told_is_not_fit_when_strict(server: Server) 
     await store.aclose()
 
 
-async def test_of_a_credential_provider_that_fails(server: Server) -> None:
+async def test_a_credential_provider_that_fails_is_unhealthy(server: Server) -> None:
     class Vault:
         def get_credentials(self) -> tuple[str, str]:
             raise KeyError("secret path")
@@ -120,7 +120,7 @@ async def test_of_a_credential_provider_that_fails(server: Server) -> None:
     ],
     ids=repr,
 )
-def test_the_cause_is_told_in_words_of_ours(error: Exception, words: str) -> None:
+def test_the_cause_is_reported_in_fixed_words(error: Exception, words: str) -> None:
     assert cause(error) == words
 
 

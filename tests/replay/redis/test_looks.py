@@ -1,20 +1,16 @@
 """What two looks at a server tell, and when the next one is due."""
 
-import dataclasses
-
 import pytest
 
 from dpop_middleware.replay.redis.looks import Looks
-from dpop_middleware.replay.redis.vitals import ServerInfo
 
 
 def look(
     looks: Looks, sent: float, answered: float, told: float | None, evicted: int = 0
 ) -> tuple[bool, bool]:
-    info = ServerInfo(run_id="a", time=told, evicted_keys=evicted)
-    looks.question(sent, info)
+    looks.question(sent, by_sections=True)
     looks.answered(answered)
-    return looks.note(info)
+    return looks.note("a", evicted=evicted, shown=told)
 
 
 def test_an_event_loop_that_was_blocked_is_no_step() -> None:
@@ -57,18 +53,17 @@ def test_after_a_second_without_a_step_the_time_counts_anew() -> None:
 def test_another_server_has_another_clock_and_counts_anew() -> None:
     looks = Looks()
     look(looks, 0, 0.1, 1000.0, evicted=5)
-    other = ServerInfo(run_id="b", time=5000.0, evicted_keys=9)
     looks.connected(1, 1.1)
-    assert looks.note(other) == (True, False)
-    assert looks.note(other) == (False, False)
-    # One that once keeps its time to itself is compared with what it told before.
-    assert looks.note(dataclasses.replace(other, evicted_keys=10, time=None)) == (True, False)
-    assert looks.note(dataclasses.replace(other, evicted_keys=10, time=9000.0)) == (False, True)
+    assert looks.note("b", evicted=9, shown=5000.0) == (True, False)
+    assert looks.note("b", evicted=9, shown=5000.0) == (False, False)
+    # One that once doesn't report its time is compared with the time that it reported before.
+    assert looks.note("b", evicted=10, shown=None) == (True, False)
+    assert looks.note("b", evicted=10, shown=9000.0) == (False, True)
 
 
-def test_it_looks_once_a_second_and_asks_old_servers_what_they_know() -> None:
+def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> None:
     looks = Looks()
-    assert looks.question(10, ServerInfo(version="7.0")).count(b"$") == 4
+    assert looks.question(10, by_sections=True).count(b"$") == 4
     looks.answered(10.1)
-    assert looks.question(11, ServerInfo(version="7.0")) == b""
-    assert looks.question(11.2, ServerInfo(version="6.2")) == b"*1\r\n$4\r\nINFO\r\n"
+    assert looks.question(11, by_sections=True) == b""
+    assert looks.question(11.2, by_sections=False) == b"*1\r\n$4\r\nINFO\r\n"

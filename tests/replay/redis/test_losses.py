@@ -1,4 +1,4 @@
-"""What a server can lose while the connection to it survives, and what only looks like a loss."""
+"""Losses of a server while the connection to it survives, and events that only look like a loss."""
 
 import asyncio
 import logging
@@ -25,22 +25,22 @@ def again(items: list[ReplayEntry]) -> list[ReplayEntry]:
     return [item._replace(now=time.time()) for item in items]
 
 
-async def test_a_flush_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
+async def test_a_flush_is_noticed_by_a_worker_whose_clock_is_four_seconds_behind(server: Server) -> None:
     ahead, behind = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     now = time.time()
-    # Proofs of clients whose clocks are ahead, too: acceptable since this moment only.
+    # Including proofs of clients whose clocks are ahead: acceptable only since this moment.
     used = [entry(now=now + 4, age=age)._replace(expires_at=now + 100) for age in (0.0, 0.5, 1.0, 2.0, 3.9)]
     assert await answers(ahead, used) == {True: 5}
     assert await behind.add(entry(now=now, age=3.0)) is True
     server.run("FLUSHALL")
     assert await answers(behind, again(used)) == {503: 5}
-    # What was refused is remembered all the same.
+    # Refused proofs are remembered all the same.
     assert await answers(ahead, [item._replace(now=time.time() + 4) for item in used]) == {False: 5}
     await ahead.aclose()
     await behind.aclose()
 
 
-async def test_a_server_that_takes_over_other_data_and_comes_back(implementation: str) -> None:
+async def test_a_server_that_takes_over_other_data_and_returns_lost_entries(implementation: str) -> None:
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as other,
@@ -59,8 +59,10 @@ async def test_a_server_that_takes_over_other_data_and_comes_back(implementation
         await store.aclose()
 
 
-async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(implementation: str) -> None:
-    """The old anchor came along to the replica and back, so only the identity tells."""
+async def test_a_lagging_replica_that_takes_over_on_a_surviving_connection_is_noticed(
+    implementation: str,
+) -> None:
+    """The old anchor went to the replica and back, so only the identity shows the loss."""
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server(
@@ -83,7 +85,9 @@ async def test_a_lagging_replica_that_takes_over_on_a_connection_that_survives(i
 
 
 @pytest.mark.parametrize("policy", ["volatile-ttl", "allkeys-random"])
-async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_evictions_are_losses_unless_they_are_accepted(
+    server: Server, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
     store, careless = (
         RedisReplayStore.from_url(server.url, timeout=2.0, on_evictions=how) for how in ("refuse", "accept")
     )
@@ -117,12 +121,12 @@ async def test_evictions(server: Server, policy: str, caplog: pytest.LogCaptureF
     await careless.aclose()
 
 
-async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implementation: str) -> None:
+async def test_the_first_replica_and_the_end_of_the_last_one_are_no_loss(implementation: str) -> None:
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as replica,
     ):
-        # What was done to the server before doesn't matter either.
+        # Earlier commands don't matter either.
         server.run("CONFIG", "SET", "repl-backlog-ttl", 1)
         busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
         first = server.run("INFO", "replication")["master_replid"]
@@ -147,7 +151,7 @@ async def test_a_first_replica_and_the_last_one_that_leaves_are_no_loss(implemen
 
 
 class Stepping:
-    """What a server says of itself whose clock steps when it is told to; it refuses the commands `hides`."""
+    """The report of a server whose clock steps by `step`, and which refuses the commands `hides`."""
 
     def __init__(self, *hides: bytes) -> None:
         self.step = 0.0
@@ -189,7 +193,7 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         other = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await store.add(after_a_loss()) is True
         assert await answers(other, again(others)) == {503: 30}
-        # A step back lets entries live longer, which harms nobody.
+        # A step back lets entries live longer, which is harmless.
         stepping.step = 0.0
         assert await store.add(entry(age=-30)) is True
         await store.aclose()

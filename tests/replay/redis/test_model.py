@@ -1,9 +1,10 @@
 """Workers with clocks of their own and a server that loses what it can, in virtual time, by a printed seed.
 
-What is judged: a proof is accepted at most once; it is called used only where it was presented before; it is
-answered 503 only where it could have been used before a loss was noticed. What the fence can't see (what is
-lost and presented again within a second of the last look on a connection that survives, a newcomer on a
-server that lost its entries, a clock that steps before a worker's first look) doesn't happen here.
+Judged is that a proof is accepted at most once; that it is called used only where it was presented before;
+that it is answered 503 only where it could have been used before a loss was noticed. Faults that the fence
+can't see don't happen here (data that are lost and presented again within a second of the last look on a
+connection that survives, a newcomer on a server that lost its entries, a clock that steps before a worker's
+first look).
 """
 
 import math
@@ -103,7 +104,7 @@ class Worker:
         self.generation = model.generation
 
     def judge(self, model: Model, proof: Proof) -> bool | None:
-        """What a writer does with one entry, None for 503."""
+        """The outcome of one entry, None for 503."""
         now = NOW + model.time + self.offset
         if self.generation != model.generation:
             self.connect(model)
@@ -124,7 +125,7 @@ class Worker:
         fence.heed(at=model.time, now=now)
         fence.observe(0, model.get(ANCHOR), now, model.time)
         if fence.has_to_write:
-            # The writer doesn't leave that to the next entry.
+            # The writer does that without waiting for the next entry.
             writes, buckets = fence.survey(model.time)
             model.obey(*writes)
             fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], model.time)
@@ -134,7 +135,7 @@ class Worker:
 
 
 def lose(model: Model, fault: str) -> None:
-    """Let `fault` happen; what a connection that survives can't tell at once is left a second."""
+    """Let `fault` happen; a loss that a surviving connection doesn't show at once gets a second."""
     if fault == "flush":
         model.keys = {}
         model.rewriting |= {"flushall"}
@@ -172,8 +173,8 @@ HARMLESS = ("new id", "broken connections", "step back")
 
 def harmless(model: Model, event: str) -> None:
     if event == "new id":
-        # A first replica came. After a promotion that changes nothing, nor does what frees the backlog within
-        # an hour, the time that a server gives it.
+        # A first replica connected. After a promotion that changes nothing, nor does freeing the backlog
+        # within an hour, the time for which a server keeps it.
         if not model.was_replica:
             model.replication_id = model.new_name()
     elif event == "step back":
@@ -183,7 +184,7 @@ def harmless(model: Model, event: str) -> None:
 
 
 class Run:
-    """One seed: what was lost, who hasn't looked since, and when the last of the others did."""
+    """One seed: what was lost, which workers haven't looked since, and when the last of the others did."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -207,7 +208,7 @@ class Run:
         if dice < 0.03:
             fault = self.random.choice(LOSSES)
             if fault == "step":
-                # Who hasn't looked at this server before can't tell that its clock was another.
+                # A worker that hasn't read this server before can't know that its clock was different.
                 for worker in self.workers:
                     self.ask(worker, Proof(self.model.new_name().encode(), NOW + self.model.time))
             lose(self.model, fault)

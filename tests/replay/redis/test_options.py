@@ -1,4 +1,4 @@
-"""TLS that verifies nobody is refused, and a password in the clear is warned of."""
+"""The options of a store are checked: TLS that verifies nothing is refused, for example."""
 
 import logging
 import math
@@ -53,25 +53,25 @@ from tests.support.clock import Clock
         ({"on_unavailable": []}, "on_unavailable"),
         (
             {"tiemout": 1},
-            r"^RedisReplayStore takes the options prefix, timeout, .*: tiemout is none of them$",
+            r"^RedisReplayStore takes the options prefix, timeout, .*, not tiemout$",
         ),
-        ({"notices": Notices()}, "notices is none of them"),
+        ({"notices": Notices()}, ", not notices"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
-def test_what_can_not_work_is_refused_with_a_sentence(options: dict[str, Any], sentence: str) -> None:
+def test_unusable_options_are_refused_with_a_sentence(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         Settings.of(options)
 
 
-def test_what_can_work() -> None:
+def test_usable_options_are_accepted() -> None:
     options = {"prefix": "shop:dpop", "timeout": 1, "max_waiting": 1, "wait_replicas": 2, "strict": True}
     settings = Settings.of(options)
     assert {name: getattr(settings, name) for name in options} == options
     assert Settings.of({}).prefix == "dpop"
 
 
-def test_what_is_wrong_with_the_configuration_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_about_the_configuration_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     notices = Notices()
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
         for sentence in ("one", "two", "one"):
@@ -79,7 +79,7 @@ def test_what_is_wrong_with_the_configuration_is_said_once(caplog: pytest.LogCap
     assert [record.message for record in caplog.records] == ["one", "two"]
 
 
-def test_what_comes_and_goes_is_said_again_after_a_while(
+def test_a_warning_about_a_temporary_state_is_logged_again_after_a_while(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = Clock()
@@ -95,7 +95,7 @@ def test_what_comes_and_goes_is_said_again_after_a_while(
     assert len(caplog.records) == 6 + 3 + 1
 
 
-def test_where_nobody_listens_an_exchange_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_listener_an_exchange_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     Settings(timeout=0.25).tell(StoreExchange(entries=1, seconds=0.001, answered=True))
     assert caplog.records == []
 
@@ -113,7 +113,7 @@ URLS_THAT_VERIFY_NOBODY = [
 
 
 @pytest.mark.parametrize("url", URLS_THAT_VERIFY_NOBODY)
-def test_tls_that_verifies_nobody_is_refused_unless_it_is_asked_for(url: str) -> None:
+def test_tls_that_verifies_nothing_is_refused_unless_it_is_allowed(url: str) -> None:
     with pytest.raises(ConfigurationError, match="accept that with unverified_tls=True"):
         RedisReplayStore.from_url(url)
     RedisReplayStore.from_url(url, unverified_tls=True)
@@ -127,7 +127,7 @@ def test_tls_that_verifies_nobody_is_refused_unless_it_is_asked_for(url: str) ->
         {"ssl_cert_reqs": "required", "ssl_check_hostname": False},
     ],
 )
-def test_a_client_that_verifies_nobody_is_refused_too(options: dict[str, Any]) -> None:
+def test_a_client_that_verifies_nothing_is_refused_too(options: dict[str, Any]) -> None:
     client = redis.asyncio.Redis(host="cache.example.com", ssl=True, **options)
     with pytest.raises(ConfigurationError, match="unverified_tls"):
         RedisReplayStore(client)
@@ -158,7 +158,7 @@ def test_tls_that_verifies_is_accepted(url: str, caplog: pytest.LogCaptureFixtur
         ("unix:///run/valkey.sock?password=secret", None),
     ],
 )
-def test_a_password_in_the_clear_is_warned_of_once(
+def test_a_password_in_the_clear_causes_one_warning(
     url: str, warned_of: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     RedisReplayStore.from_url(url)

@@ -1,4 +1,4 @@
-"""What we use of redis-py that is private is there: a version without it is noticed here, by name."""
+"""The private parts of redis-py that are used exist: a version without them is noticed here, by name."""
 
 import asyncio
 import importlib.metadata
@@ -26,5 +26,5 @@ async def test_a_connection_has_its_two_streams_under_their_private_names() -> N
             await connection.disconnect(nowait=True)
 
 
-def test_the_version_is_one_whose_private_names_were_looked_at() -> None:
+def test_the_version_is_one_whose_private_names_were_checked() -> None:
     assert int(VERSION.partition(".")[0]) in (6, 7, 8)

@@ -68,7 +68,7 @@ async def race(url: str, proofs: int) -> list[int]:
 
 
 async def start_together(racers: list[asyncio.subprocess.Process]) -> None:
-    """Wait until every racer is ready, and tell all of them the same moment."""
+    """Wait until every racer is ready, and give all of them the same start."""
     for racer in racers:
         assert racer.stdout is not None
         assert await racer.stdout.readline() == b"ready\n"

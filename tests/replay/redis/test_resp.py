@@ -51,7 +51,7 @@ def read(pieces: Iterable[bytes], count: int) -> list[object] | None:
         (b"%1\r\n+a\r\n:1\r\n", [b"a", 1]),
     ],
 )
-def test_each_type_in_one_piece_and_byte_by_byte(data: bytes, reply: object) -> None:
+def test_each_type_is_read_in_one_piece_and_byte_by_byte(data: bytes, reply: object) -> None:
     assert read([data], 1) == [reply]
     assert read([bytes([byte]) for byte in data], 1) == [reply]
 
@@ -78,7 +78,7 @@ PUSH = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n"
 PUSHED = [b"invalidate", [b"a"]]
 
 
-def test_pushes_are_told_apart_wherever_they_stand() -> None:
+def test_pushes_are_recognised_at_every_position() -> None:
     value = b"$1\r\nv\r\n"
     for usual in (b"", value):
         for data in (PUSH + b"+OK\r\n" + value, b"+OK\r\n" + PUSH + value, b"+OK\r\n" + value + PUSH):
@@ -95,14 +95,14 @@ def test_a_push_may_come_alone_and_in_pieces() -> None:
     assert replies.feed(PUSH[5:]) == []
     assert replies.pushes == [PUSHED]
     replies.expect(1)
-    # What is not yet there is no reason to wait with the reply before it.
+    # An incomplete push doesn't delay the reply before it.
     assert replies.feed(b"+OK\r\n" + PUSH[:5]) == [b"OK"]
     replies.expect(1)
     assert replies.feed(PUSH[5:] + b"+OK\r\n") == [b"OK"]
     assert replies.pushes == [PUSHED, PUSHED]
 
 
-def test_what_was_usual_for_an_exchange_is_dirt_once_that_is_over() -> None:
+def test_the_usual_replies_are_an_error_once_the_exchange_has_ended() -> None:
     value = b"$1\r\nv\r\n"
     for stray in (value, PUSH + value):
         replies = Replies()
@@ -124,7 +124,7 @@ def test_no_reply_hides_behind_a_push() -> None:
             replies.feed(b"+OK\r\n" + data)
 
 
-def test_what_only_looks_usual_is_read_as_it_is() -> None:
+def test_bytes_that_only_look_usual_are_read_in_full() -> None:
     """The value at the end is the second half of one that was cut differently."""
     usual = b"$1\r\nv\r\n"
     for data, found in (
@@ -137,7 +137,7 @@ def test_what_only_looks_usual_is_read_as_it_is() -> None:
         assert replies.feed(data) == found
 
 
-def test_pushes_and_attributes_are_left_out() -> None:
+def test_pushes_and_attributes_are_not_replies() -> None:
     push = b">2\r\n+message\r\n$5\r\nhello\r\n"
     attribute = b"|1\r\n+ttl\r\n:3600\r\n"
     data = push + b"+one\r\n" + attribute + b"+two\r\n" + push + b"_\r\n"
@@ -150,7 +150,7 @@ def test_pushes_and_attributes_are_left_out() -> None:
     st.lists(st.one_of(st.none(), st.binary(max_size=40)), min_size=1, max_size=20),
     st.lists(st.integers(1, 30), min_size=1, max_size=10),
 )
-def test_however_the_bytes_are_cut(values: list[bytes | None], sizes: list[int]) -> None:
+def test_replies_are_read_however_the_bytes_are_cut(values: list[bytes | None], sizes: list[int]) -> None:
     data = b"".join(b"_\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values)
     pieces, position, turn = [], 0, 0
     while position < len(data):
@@ -161,21 +161,21 @@ def test_however_the_bytes_are_cut(values: list[bytes | None], sizes: list[int])
 
 
 @pytest.mark.parametrize("data", [b"", b"+OK\r", b"$5\r\nab", b"*2\r\n+a\r\n"])
-def test_what_goes_on_is_waited_for(data: bytes) -> None:
+def test_an_incomplete_reply_is_awaited(data: bytes) -> None:
     assert read([data], 1) is None
 
 
 @pytest.mark.parametrize(
     "data", [b"HTTP/1.1 400 Bad Request\r\n", b"\r\n", b"$x\r\n", b":\r\n", b"*1\r\n" * 5000 + b"_\r\n"]
 )
-def test_what_is_no_reply_is_refused(data: bytes) -> None:
+def test_bytes_that_are_no_reply_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidResponse):
         read([data], 1)
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 3))
-def test_no_bytes_do_anything_else(data: bytes, count: int) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes, count: int) -> None:
     try:
         replies = read([data], count)
     except InvalidResponse:
@@ -183,12 +183,12 @@ def test_no_bytes_do_anything_else(data: bytes, count: int) -> None:
     assert replies is None or len(replies) == count
 
 
-def test_more_than_was_asked_for_makes_all_of_it_doubtful() -> None:
+def test_surplus_replies_make_all_replies_unusable() -> None:
     with pytest.raises(InvalidResponse):
         read([b"+OK\r\n+more\r\n"], 1)
 
 
-def test_what_nobody_asked_for_is_refused() -> None:
+def test_a_reply_without_a_request_is_refused() -> None:
     replies = Replies()
     with pytest.raises(InvalidResponse):
         replies.feed(b"+OK\r\n")
@@ -202,18 +202,18 @@ def test_what_nobody_asked_for_is_refused() -> None:
 LONE = b"_\r\n$4\r\n-inf\r\n"
 
 
-def test_the_same_bytes_mean_the_same_again() -> None:
+def test_the_same_bytes_have_the_same_meaning_again() -> None:
     replies = Replies()
     for _ in range(3):
         replies.expect(2)
         answer = replies.feed(LONE)
         assert answer is not None
         assert answer == [None, b"-inf"]
-        # Whoever gets them may take them apart.
+        # The caller may change the list.
         answer.clear()
 
 
-def test_the_same_bytes_as_before_are_dirt_where_fewer_or_none_were_asked_for() -> None:
+def test_the_same_bytes_are_refused_where_fewer_or_no_replies_are_expected() -> None:
     for count in (0, 1):
         replies = Replies()
         replies.expect(2)
@@ -254,7 +254,7 @@ def test_a_command_is_an_array_of_bulk_strings() -> None:
     assert command(b"GET", b"a\r\nb") == b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n"
 
 
-def test_set_once_is_the_command_it_says() -> None:
+def test_set_once_is_the_command_of_its_docstring() -> None:
     assert set_once(b"n", b"t" * 16, b"80000") == command(b"SET", b"n", b"t" * 16, b"NX", b"PX", b"80000")
     assert set_again(b"n", b"t", b"1000") == command(b"SET", b"n", b"t", b"NX", b"GET", b"PX", b"1000")
 
@@ -294,7 +294,7 @@ ONE, MANY = Buckets(b"dpop", spread=False), Buckets(b"dpop", spread=True)
 
 @settings(deadline=None)
 @given(st.text(), st.text())
-def test_entries_have_names_of_their_own(one: str, other: str) -> None:
+def test_different_entries_have_different_names(one: str, other: str) -> None:
     for buckets in (ONE, MANY):
         assert (buckets.locate(one) == buckets.locate(other)) == (one == other)
 
@@ -309,7 +309,7 @@ def test_no_entry_has_the_name_of_an_anchor(buckets: Buckets, key: str) -> None:
 
 @settings(deadline=None)
 @given(st.text())
-def test_an_entry_lies_in_the_slot_of_its_anchor(key: str) -> None:
+def test_an_entry_is_in_the_slot_of_its_anchor(key: str) -> None:
     bucket, name = MANY.locate(key)
     assert key_slot(name) == key_slot(MANY.anchors[bucket]) == MANY.slots[bucket]
 

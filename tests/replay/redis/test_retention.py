@@ -1,4 +1,4 @@
-"""Workers with other policies on one store: nobody accepts what another has forgotten."""
+"""Workers with different policies on one store: none accepts what another has forgotten."""
 
 import asyncio
 import logging
@@ -56,7 +56,7 @@ NARROW = DPoPPolicy(proof_lifetime=60, clock_skew=15)
     ],
     ids=["lifetime", "skew", "fallback", "required", "an hour"],
 )
-async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts(
+async def test_no_worker_accepts_a_proof_that_one_with_a_narrow_policy_has_forgotten(
     server: Server, wide: DPoPPolicy, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock(time.time())
@@ -72,9 +72,9 @@ async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts
 
     used = asked()
     await narrow.authenticate(used)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    # The entry is gone: its time is over by the server's clock, and by the workers' too.
+    # The entry has expired, by the server's clock and by the workers'.
     server.run("DEL", *server.run("KEYS", "dpop:??????????????????????"))
-    # Its worker may be gone as well, for as long as the other one would accept the proof.
+    # Its worker may have ended as well, for as long as the other one would accept the proof.
     later = wide.proof_lifetime - 100 if wide.proof_lifetime > 1000 else 81
     clock.now += later
     with caplog.at_level(logging.WARNING, "dpop_middleware.replay"), pytest.raises(DPoPError) as caught:
@@ -90,7 +90,7 @@ async def test_what_a_worker_with_a_narrow_policy_has_forgotten_no_other_accepts
     await other.aclose()
 
 
-async def test_a_longer_retention_first_lets_a_wider_policy_refuse_nothing(server: Server) -> None:
+async def test_with_a_longer_retention_set_first_a_wider_policy_refuses_no_request(server: Server) -> None:
     clock = Clock(time.time())
     issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
     wide = DPoPPolicy(proof_lifetime=300)
@@ -111,7 +111,7 @@ async def test_a_longer_retention_first_lets_a_wider_policy_refuse_nothing(serve
     await other.authenticate(fresh)
 
 
-async def test_an_entry_outlives_what_its_own_worker_could_accept(server: Server) -> None:
+async def test_an_entry_outlives_its_own_workers_acceptance(server: Server) -> None:
     store = RedisReplayStore.from_url(server.url, timeout=2.0)
     item = entry(lifetime=5)._replace(namespace="n", made_at=time.time(), retention=95.0)
     assert await store.add(item) is True
@@ -119,7 +119,7 @@ async def test_an_entry_outlives_what_its_own_worker_could_accept(server: Server
     await store.aclose()
 
 
-async def test_another_namespace_is_another_matter(server: Server) -> None:
+async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
     for name, retention in (("narrow", 10.0), ("wide", 300.0)):
@@ -135,7 +135,7 @@ async def test_another_namespace_is_another_matter(server: Server) -> None:
     await other.aclose()
 
 
-async def test_a_server_that_refuses_the_sorted_set_judges_all_the_same() -> None:
+async def test_a_server_that_refuses_the_sorted_set_still_judges_entries() -> None:
     async with ScriptedServer(
         lambda words: b"-NOPERM no\r\n" if words[0].startswith(b"Z") else None
     ) as server:
@@ -148,7 +148,7 @@ async def test_a_server_that_refuses_the_sorted_set_judges_all_the_same() -> Non
         await store.aclose()
 
 
-def test_one_that_is_gone_counts_for_ten_minutes() -> None:
+def test_the_retention_of_an_ended_worker_counts_for_ten_minutes() -> None:
     living = LivingRetentions()
     living.note("n", 50.0, NOW + 600)
     living.note("n", 95.0, NOW + 900)
@@ -157,7 +157,7 @@ def test_one_that_is_gone_counts_for_ten_minutes() -> None:
     assert living.shortest("other", NOW) == float("inf")
 
 
-def test_it_is_told_at_once_where_it_changes_and_else_every_second() -> None:
+def test_a_retention_is_published_at_each_change_and_every_second() -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
     assert published.exchange({}, at=0, now=NOW) == ()
@@ -170,7 +170,7 @@ def test_it_is_told_at_once_where_it_changes_and_else_every_second() -> None:
 
 
 @pytest.mark.parametrize(("retention", "since"), [(95.0, NOW), (600.0, NOW), (600.5, NOW - 0.5)])
-def test_who_is_gone_counts_until_what_it_accepted_last_is_too_old_for_us(
+def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
     retention: float, since: float
 ) -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
@@ -183,7 +183,7 @@ def test_who_is_gone_counts_until_what_it_accepted_last_is_too_old_for_us(
 @pytest.mark.parametrize(
     "reply", [[b"soon n"], [b"nan n"], [b"-1 n"], [b"inf n"], b"OK", None, ServerError("ERR")]
 )
-def test_what_makes_no_sense_is_left_out(reply: object) -> None:
+def test_invalid_retentions_are_ignored(reply: object) -> None:
     living = LivingRetentions()
     published = PublishedRetentions(b"dpop", living)
     published.read(1, reply, now=NOW)
@@ -191,7 +191,7 @@ def test_what_makes_no_sense_is_left_out(reply: object) -> None:
     assert not published.is_forbidden
 
 
-def test_a_retention_counts_as_long_as_it_was_once_said_to() -> None:
+def test_a_retention_counts_for_its_published_time() -> None:
     living = LivingRetentions()
     living.note("n", 10.0, until=600.0)
     living.note("n", 10.0, until=5.0)

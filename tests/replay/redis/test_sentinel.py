@@ -30,12 +30,12 @@ async def works(store: RedisReplayStore) -> None:
     assert await store.add(item) is False
 
 
-async def test_failover_under_load(sentinels: Sentinels) -> None:
+async def test_a_failover_under_load_lets_no_replay_pass(sentinels: Sentinels) -> None:
     """By URL: one Sentinel hangs and the master dies.
 
-    Two times are measured, both up to the first proof that is accepted. The server is back, for whoever asks
-    the Sentinels, when one of them names the new master: from then on the store has its second. The Sentinels
-    look at their servers once a second, so the promotion itself may be a second older than that.
+    Two times are measured, both up to the first accepted proof. For clients of the Sentinels the server is up
+    when one of them names the new master: from then on the store has its second. The Sentinels check their
+    servers once a second, so the promotion itself may be a second older than that.
     """
     store = RedisReplayStore.from_url(sentinels.url)
     await works(store)
@@ -73,7 +73,7 @@ async def test_failover_under_load(sentinels: Sentinels) -> None:
     await store.aclose()
 
 
-async def test_a_client_of_redis_py(sentinels: Sentinels) -> None:
+async def test_a_sentinel_client_of_redis_py_can_be_used(sentinels: Sentinels) -> None:
     sentinel = sentinel_client([(HOST, server.port) for server in sentinels.sentinels], socket_timeout=0.5)
     client = sentinel.master_for(sentinels.service)
     store = RedisReplayStore(client, new_server="accept")
@@ -95,7 +95,7 @@ async def test_an_unknown_service_is_503(sentinels: Sentinels) -> None:
 
 
 async def test_a_promotion_that_lost_entries_is_noticed(implementation: str) -> None:
-    """A replica that lags takes over: what the master alone knew can't be judged."""
+    """A replica that lags takes over: entries that only the master knew can't be judged."""
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as master,
         Server({"replicaof": (HOST, master.port)}, implementation=implementation) as replica,
@@ -103,12 +103,12 @@ async def test_a_promotion_that_lost_entries_is_noticed(implementation: str) -> 
         until(lambda: replica.run("ROLE")[3] == "connected")
         store = RedisReplayStore.from_url(master.url, new_server="accept")
         await works(store)
-        # From here on the replica hears no more of the master.
+        # From here on the replica gets no more data from the master.
         replica.run("REPLICAOF", "NO", "ONE")
         lost = [entry() for _ in range(200)]
         assert await answers(store, lost) == {True: 200}
         master.kill()
-        # The address now leads to the promoted replica, as a service or a virtual IP would have it.
+        # The address now leads to the promoted replica, as with a service or a virtual IP.
         async with Proxy(replica.port, port=master.port):
             assert await recovery(store, after_a_loss) < RECOVERY + SLACK
             assert await answers(store, lost) == {503: 200}

@@ -73,8 +73,10 @@ async def test_an_idle_worker_that_was_opened_notices_a_flush(server: Server) ->
     await idle.aclose()
 
 
-async def test_who_could_not_tell_when_opened_looks_again_with_its_first_entry(server: Server) -> None:
-    # "wait" writes no anchor without an entry, so nothing vouches for the time until then.
+async def test_a_worker_that_could_not_judge_at_opening_reads_again_with_its_first_entry(
+    server: Server,
+) -> None:
+    # "wait" writes no anchor without an entry, so nothing vouches for the time before that.
     busy, idle = (RedisReplayStore.from_url(server.url, timeout=2.0, new_server="wait") for _ in "ab")
     await idle.open()
     async with asyncio.timeout(10):
@@ -93,7 +95,7 @@ async def test_who_could_not_tell_when_opened_looks_again_with_its_first_entry(s
     await idle.aclose()
 
 
-async def test_who_notices_a_flush_tells_it_at_once(server: Server) -> None:
+async def test_a_worker_that_notices_a_flush_records_it_at_once(server: Server) -> None:
     old = RedisReplayStore.from_url(server.url, timeout=2.0)
     lost, other = entry(), entry()
     assert await old.add(lost) is True
@@ -125,7 +127,7 @@ async def test_a_flush_while_every_worker_was_restarted_is_no_first_start(server
         await after.aclose()
 
 
-async def test_who_took_a_flushed_server_for_new_is_corrected(server: Server) -> None:
+async def test_a_worker_that_treated_a_flushed_server_as_new_is_corrected(server: Server) -> None:
     old, fresh = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     lost, other = entry(), entry()
     assert await old.add(lost) is True
@@ -155,7 +157,7 @@ async def test_every_bucket_of_every_master_gets_its_anchor(implementation: str)
         assert sum(len(anchors(server)) for server in cluster.servers) == 1024
 
 
-async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
+async def test_opening_twice_connects_once(scripted: ScriptedServer) -> None:
     store = await opened(scripted)
     await store.open()
     assert await store.add(entry()) is True
@@ -164,7 +166,7 @@ async def test_opening_twice_is_opening_once(scripted: ScriptedServer) -> None:
     await store.aclose()
 
 
-async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implementation: str) -> None:
+async def test_a_server_that_starts_later_is_found_by_the_first_request(implementation: str) -> None:
     server = Server(implementation=implementation)
     store = RedisReplayStore.from_url(server.url, timeout=2.0)
     await store.open()
@@ -177,7 +179,7 @@ async def test_a_server_that_is_not_there_yet_is_met_by_the_first_request(implem
         await store.aclose()
 
 
-async def test_a_request_does_not_wait_for_a_survey_that_nobody_answers(scripted: ScriptedServer) -> None:
+async def test_a_request_does_not_wait_for_a_survey_without_an_answer(scripted: ScriptedServer) -> None:
     scripted.hold(b"GET")
     store = RedisReplayStore.from_url(scripted.url, timeout=1.0)
     await store.open()
@@ -192,7 +194,7 @@ async def test_a_request_does_not_wait_for_a_survey_that_nobody_answers(scripted
     await store.aclose()
 
 
-async def test_an_anchor_that_may_not_be_read_is_no_anchor(scripted: ScriptedServer) -> None:
+async def test_without_permission_to_read_anchors_entries_are_still_judged(scripted: ScriptedServer) -> None:
     scripted.script = lambda words: b"-NOPERM no\r\n" if words[0] == b"GET" else None
     store = await opened(scripted)
     item = entry()
@@ -213,7 +215,7 @@ async def test_a_server_that_can_not_be_watched_is_not_surveyed(scripted: Script
     await store.aclose()
 
 
-async def test_who_waits_for_an_opening_does_so_until_its_deadline(scripted: ScriptedServer) -> None:
+async def test_a_request_waits_for_an_opening_until_its_deadline(scripted: ScriptedServer) -> None:
     scripted.hold(b"INFO")
     server = WatchedServer("here", standalone(scripted.url).connect, Settings(), Sights(BUCKETS), None)
     with pytest.raises(TimeoutError, match="the connection is not yet open"):
@@ -232,11 +234,11 @@ class Instant:
     async def ask(self, data: bytes) -> bytes:
         return b"redis_version:7.2.0\r\n"
 
-    async def put_away(self) -> None:
+    async def disconnect(self) -> None:
         self.is_open = False
 
 
-async def test_an_opening_that_comes_to_no_end_has_a_second_beside_it(
+async def test_an_opening_that_does_not_end_gets_a_second_attempt_beside_it(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, limits, given_up = LoopClock(monkeypatch), list[float](), list[float]()
@@ -299,7 +301,7 @@ async def test_an_opening_ends_in_its_time_whatever_the_server_does(monkeypatch:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_a_server_far_away_is_reached(server: Server, protocol: int) -> None:
-    """By RESP2 an opening ends just before the time of who waits for it, and the entry comes too late."""
+    """With RESP2 an opening ends just before the deadline of its request, and the entry comes too late."""
     async with Proxy(server.port) as far:
         far.reply_delay = 0.15
         store = RedisReplayStore.from_url(f"{far.url}?protocol={protocol}", timeout=0.5)
@@ -309,7 +311,7 @@ async def test_a_server_far_away_is_reached(server: Server, protocol: int) -> No
         await store.aclose()
 
 
-async def test_a_server_too_far_away_for_the_timeout_is_told_once_with_one_to_set(
+async def test_a_server_too_far_away_for_the_timeout_is_logged_once_with_a_timeout_to_set(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Proxy(server.port) as far:
@@ -333,7 +335,7 @@ async def test_a_server_too_far_away_for_the_timeout_is_told_once_with_one_to_se
         await near.aclose()
 
 
-async def test_closing_gives_up_opening() -> None:
+async def test_closing_cancels_an_opening() -> None:
     store = RedisReplayStore.from_url(f"redis://{HOST}:{free_port()}", timeout=2.0)
     await store.open()
     await store.aclose()
@@ -341,7 +343,7 @@ async def test_closing_gives_up_opening() -> None:
     await store.aclose()
 
 
-async def test_an_opening_that_nobody_waits_for_any_more_is_closed(scripted: ScriptedServer) -> None:
+async def test_an_opening_for_which_nothing_waits_any_more_is_closed(scripted: ScriptedServer) -> None:
     scripted.hold(b"INFO")
     store = RedisReplayStore.from_url(scripted.url, timeout=0.05)
     assert isinstance(await answer(store, entry()), Unavailable)
@@ -365,10 +367,10 @@ async def test_closing_at_once_leaves_nothing_open(scripted: ScriptedServer) -> 
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-async def test_an_id_that_changes_while_a_connection_opens_is_asked_for_before_it_is_judged(
+async def test_an_id_that_changes_during_an_opening_is_asked_for_before_it_is_judged(
     scripted: ScriptedServer, is_new: bool
 ) -> None:
-    """Another worker, who was told the new one, may have written it down before we read what is there."""
+    """Another worker, which learned the new id, may have stored it before this one reads the anchor."""
 
     def told(name: bytes) -> bytes:
         former = b"master_replid2:" + b"d" * 40

@@ -1,4 +1,4 @@
-"""Slots of a cluster that come to another master, with their data or without, on real servers."""
+"""Slots of a cluster that move to another master, with their data or without, on real servers."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ BUCKETS = Buckets(b"dpop", spread=True)
 
 @pytest.fixture
 def cluster(implementation: str) -> Iterator[Cluster]:
-    """Three masters without replicas, to be hurt."""
+    """Three masters without replicas, for faults."""
     with Cluster(
         masters=3,
         replicas=0,
@@ -42,7 +42,7 @@ def store_of(cluster: Cluster, *, timeout: float = 2.0) -> RedisReplayStore:
 
 
 def patient_store_of(cluster: Cluster) -> RedisReplayStore:
-    """One whose 503 is its own doing: no machine stands still for half of its time."""
+    """A store whose 503s have their cause in the store: no machine stands still for half of its timeout."""
     return store_of(cluster, timeout=30.0)
 
 
@@ -59,8 +59,8 @@ def anchors_at(server: Server) -> int:
     return len(server.run("KEYS", "dpop:{*}::anchor"))
 
 
-# What is answered 503 is remembered all the same, so that it is refused as used from then on.
-async def test_slots_that_come_without_their_data(cluster: Cluster) -> None:
+# Proofs that are answered 503 are remembered all the same, so that they are refused as used from then on.
+async def test_slots_that_come_without_their_data_are_a_loss(cluster: Cluster) -> None:
     dead, heir, other = cluster.servers
     old, busy = store_of(cluster), store_of(cluster)
     lost, kept = in_slots(*FIRST, 150), in_slots(SHARE, 16383, 50)
@@ -76,7 +76,7 @@ async def test_slots_that_come_without_their_data(cluster: Cluster) -> None:
         fresh = after(in_slots(*FIRST, 30))
         assert await answers(store, fresh) == {True: 30}
         assert await answers(store, fresh) == {False: 30}
-        # Nobody else pays.
+        # Other slots are not affected.
         assert await answers(store, in_slots(SHARE, 16383, 30)) == {True: 30}
         await store.aclose()
 
@@ -88,7 +88,7 @@ async def until_served(store: RedisReplayStore) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> None:
+async def test_a_planned_migration_causes_no_refusal(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     moving = slots_between(0, 500)
     busy, idle = patient_store_of(cluster), patient_store_of(cluster)
@@ -112,7 +112,7 @@ async def test_a_planned_migration_costs_nobody_anything(cluster: Cluster) -> No
         await store.aclose()
 
 
-async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster: Cluster) -> None:
+async def test_slots_that_a_server_itself_moves_cause_no_refusal(cluster: Cluster) -> None:
     source, receiver, _ = cluster.servers
     if source.implementation != "valkey":
         # Only Valkey 9 and newer can: elsewhere the tools move one key after the other.
@@ -137,10 +137,10 @@ async def test_slots_that_a_server_moves_by_itself_cost_nobody_anything(cluster:
 
 
 @pytest.mark.parametrize("finish", [True, False], ids=["MOVED", "ASK"])
-async def test_where_no_host_is_named_it_is_that_of_the_master_that_answered(
+async def test_where_no_host_is_named_the_host_of_the_answering_master_is_used(
     implementation: str, finish: bool
 ) -> None:
-    """As behind NAT: every master has the same host, and only ports are told."""
+    """As behind NAT: every master has the same host, and only ports are reported."""
     options: dict[str, object] = {"cluster-preferred-endpoint-type": "unknown-endpoint"}
     with Cluster(masters=3, replicas=0, implementation=implementation, options=options) as cluster:
         source, receiver, other = cluster.servers
@@ -154,10 +154,10 @@ async def test_where_no_host_is_named_it_is_that_of_the_master_that_answered(
         await store.aclose()
 
 
-async def test_where_names_are_preferred_and_none_is_known_masters_are_at_their_ip_address(
+async def test_masters_without_a_known_host_name_are_reached_by_their_ip_address(
     implementation: str,
 ) -> None:
-    """As with a node that is new in the cluster: the others don't know its host name yet."""
+    """As with a new node in the cluster: the others don't know its host name yet."""
     options: dict[str, object] = {"cluster-preferred-endpoint-type": "hostname"}
     with Cluster(masters=3, replicas=0, implementation=implementation, options=options) as cluster:
         source, receiver, other = cluster.servers
@@ -166,13 +166,13 @@ async def test_where_names_are_preferred_and_none_is_known_masters_are_at_their_
         for slot in slots_between(0, 100):
             await asyncio.to_thread(migrate, slot, source, receiver, [other])
         async with asyncio.timeout(20):
-            # Where a slot went shows in the topology only.
+            # Only the topology shows where a slot went.
             while await answers(store, in_slots(0, 100, 20)) != {True: 20}:
                 await asyncio.sleep(0.05)
         await store.aclose()
 
 
-async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_own(cluster: Cluster) -> None:
+async def test_a_flush_before_a_planned_migration_is_noticed(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     moving = slots_between(0, 800)
     old, newcomer = store_of(cluster), store_of(cluster)
@@ -188,8 +188,8 @@ async def test_a_flush_and_then_a_planned_migration_to_a_master_that_kept_its_ow
         await store.aclose()
 
 
-async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(implementation: str) -> None:
-    """The anchor that comes along is the dead master's, and nobody has looked at it in between."""
+async def test_a_lagging_replica_that_took_over_and_moved_a_slot_is_noticed(implementation: str) -> None:
+    """The anchor that moves along is the dead master's, and no worker has read it in between."""
     options: dict[str, object] = {"cluster-require-full-coverage": "no"}
     with Cluster(masters=3, replicas=1, implementation=implementation, options=options) as cluster:
         dead, receiver = cluster.owner(0), cluster.owner(16383)
@@ -198,7 +198,7 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
         assert await answers(store, in_slots(slot, slot, 1)) == {True: 1}
         await eventually(lambda: anchors_at(replica) > 300)
         replica.pause()
-        # What the replica doesn't get to see.
+        # Entries that the replica doesn't get.
         lost = in_slots(slot, slot, 20)
         dead.run("CLIENT", "KILL", "TYPE", "REPLICA")
         assert await answers(store, lost) == {True: 20}
@@ -217,7 +217,7 @@ async def test_a_replica_that_lagged_takes_over_and_then_gives_a_slot_away(imple
             await one.aclose()
 
 
-async def test_a_slot_in_between_is_judged_at_both_ends(cluster: Cluster) -> None:
+async def test_a_slot_that_is_moving_is_judged_at_both_masters(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     slot = slots_between(0, 800)[0]
     store, newcomer = store_of(cluster), store_of(cluster)
@@ -226,14 +226,14 @@ async def test_a_slot_in_between_is_judged_at_both_ends(cluster: Cluster) -> Non
     await asyncio.to_thread(migrate, slot, source, receiver, finish=False)
     for one in (store, newcomer):
         fresh = in_slots(slot, slot, 10)
-        # The anchor is still where they come from.
+        # The anchor is still at the source.
         assert await answers(one, fresh) == {True: 10}
         assert await answers(one, stolen([*fresh, *used])) == {False: 20}
     anchor = next(name for name in source.raw("CLUSTER GETKEYSINSLOT", slot, 100) if b"anchor" in name)
     source.raw("MIGRATE", HOST, receiver.port, "", 0, 5000, "KEYS", anchor)
     for one in (store, newcomer):
         fresh = in_slots(slot, slot, 10)
-        # It has gone ahead.
+        # The anchor has moved before the entries.
         assert await answers(one, fresh) == {True: 10}
         assert await answers(one, stolen([*fresh, *used])) == {False: 20}
     await asyncio.to_thread(migrate, slot, source, receiver, [other])
@@ -242,7 +242,7 @@ async def test_a_slot_in_between_is_judged_at_both_ends(cluster: Cluster) -> Non
         await one.aclose()
 
 
-async def test_an_anchor_that_is_lost_while_its_slot_moves(cluster: Cluster) -> None:
+async def test_an_anchor_that_is_lost_while_its_slot_moves_is_a_loss(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     slot = slots_between(0, 800)[0]
     store = store_of(cluster)
@@ -257,7 +257,7 @@ async def test_an_anchor_that_is_lost_while_its_slot_moves(cluster: Cluster) -> 
     await store.aclose()
 
 
-async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(cluster: Cluster) -> None:
+async def test_a_bucket_that_passed_through_a_master_that_lost_data_is_a_loss(cluster: Cluster) -> None:
     """The anchor that arrives is that of the first master, which has lost nothing."""
     source, between, receiver = cluster.servers
     slot = slots_between(0, 800)[0]
@@ -265,7 +265,7 @@ async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(
     for store in (busy, idle):
         assert await answers(store, [*in_slots(slot, slot, 1), *in_slots(SHARE, 16383, 30)]) == {True: 31}
     await asyncio.to_thread(migrate, slot, source, between, [receiver])
-    # As a replica that doesn't yet have what comes now.
+    # As a replica that doesn't have the following entries yet.
     between.run("SAVE")
     lost = in_slots(slot, slot, 10)
     assert await answers(busy, lost) == {True: 10}
@@ -281,7 +281,7 @@ async def test_a_bucket_that_came_to_a_master_before_that_lost_data_and_went_on(
 
 
 async def test_many_workers_that_start_together_on_a_new_cluster_find_it_new(cluster: Cluster) -> None:
-    # In one process, whose turns all of them share.
+    # In one process, in which all of them share the event loop.
     stores = [RedisReplayStore.from_url(cluster.url, timeout=20.0) for _ in range(6)]
     await asyncio.gather(*(store.open() for store in stores[:3]))
     outcomes = await asyncio.gather(*(answers(store, in_slots(0, 16383, 50)) for store in stores))
@@ -323,9 +323,9 @@ async def test_a_worker_that_opens_long_after_slots_were_lost_to_an_empty_node_f
 
 
 async def told_of(server: Server, name: bytes, change: Callable[[], object]) -> list[object]:
-    """What `server` told of the key `name`, which was read, before its next answer after `change`."""
+    """The reports of `server` about the key `name`, which was read, before its next answer after `change`."""
     server.run("SET", name, "a")
-    # Before version 8, redis-py speaks the older protocol by itself, which has no words for it.
+    # Before version 8, redis-py uses the older protocol by default, which has no pushes.
     endpoint, told = endpoint_of_url(f"{server.url}?protocol=3"), list[object]()
     assert isinstance(endpoint, Standalone)
     connection = await endpoint.connect(5.0)
@@ -334,7 +334,7 @@ async def told_of(server: Server, name: bytes, change: Callable[[], object]) -> 
     await connection.replies(b"".join(data), len(data))
     await asyncio.to_thread(change)
     await connection.ask(command(b"PING"))
-    await connection.put_away()
+    await connection.disconnect()
     return told
 
 
@@ -365,7 +365,7 @@ def hand_over(slot: int, source: Server, receiver: Server) -> None:
     until(lambda: all(slot not in range(row[0], row[1] + 1) for row in slots_of(source, source)))
 
 
-async def test_a_server_tells_of_whatever_becomes_of_an_anchor_that_was_read(cluster: Cluster) -> None:
+async def test_a_server_reports_every_change_of_an_anchor_that_was_read(cluster: Cluster) -> None:
     source, receiver, other = cluster.servers
     names = dict(zip(BUCKETS.slots, BUCKETS.anchors, strict=True))
     changes: list[Callable[[int], object]] = [
@@ -376,7 +376,7 @@ async def test_a_server_tells_of_whatever_becomes_of_an_anchor_that_was_read(clu
         lambda slot: source.run("FLUSHALL"),
     ]
     if source.implementation == "valkey":
-        # Redis 7.0 says nothing where it loses a slot: it isn't relied on there.
+        # Redis 7.0 reports nothing where it loses a slot: there it isn't relied on.
         changes += [
             lambda slot: claim(slot, receiver, source, other),
             lambda slot: hand_over(slot, source, receiver),
@@ -386,7 +386,7 @@ async def test_a_server_tells_of_whatever_becomes_of_an_anchor_that_was_read(clu
         assert told in ([[b"invalidate", [names[slot]]]], [[b"invalidate", None]])
 
 
-async def test_a_server_tells_when_it_takes_over_the_data_of_another(implementation: str) -> None:
+async def test_a_server_reports_when_it_takes_over_the_data_of_another(implementation: str) -> None:
     with Server(implementation=implementation) as server, Server(implementation=implementation) as other:
 
         def take_over() -> None:
@@ -397,7 +397,7 @@ async def test_a_server_tells_when_it_takes_over_the_data_of_another(implementat
         assert await told_of(server, b"anchor", take_over) == [[b"invalidate", None]]
 
 
-async def test_anchors_are_read_once_a_second_where_the_server_tells_of_changes(cluster: Cluster) -> None:
+async def test_anchors_are_read_once_a_second_where_the_server_reports_changes(cluster: Cluster) -> None:
     store = RedisReplayStore.from_url(f"{cluster.url}?protocol=3", timeout=30.0)
     clock, slot = asyncio.get_running_loop().time, slots_between(*FIRST)[0]
     assert await answers(store, in_slots(slot, slot, 1)) == {True: 1}
@@ -419,8 +419,10 @@ def reads_at(server: Server) -> int:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_whoever_speaks_the_older_protocol_reads_each_time(cluster: Cluster, protocol: int) -> None:
-    """It has no words in which a server could tell."""
+async def test_a_worker_with_the_older_protocol_reads_anchors_each_time(
+    cluster: Cluster, protocol: int
+) -> None:
+    """That protocol has no pushes with which a server could report changes."""
     store = RedisReplayStore.from_url(f"{cluster.url}?protocol={protocol}", timeout=30.0)
     slot = slots_between(*FIRST)[0]
     used = in_slots(slot, slot, 5)

@@ -63,7 +63,9 @@ class TestWaysToConnect:
     @pytest.mark.parametrize(
         "options", [{"protocol": 2}, {"protocol": 3}, {"decode_responses": True}, {"db": 3}], ids=str
     )
-    async def test_a_client_and_its_options(self, shared_server: Server, options: dict[str, Any]) -> None:
+    async def test_a_client_and_its_options_are_used(
+        self, shared_server: Server, options: dict[str, Any]
+    ) -> None:
         client = Redis(host=HOST, port=shared_server.port, **options)
         await works(RedisReplayStore(client, prefix=secrets.token_hex(4), timeout=2.0))
         assert await client.ping() is True
@@ -79,14 +81,14 @@ class TestWaysToConnect:
         await one.aclose()
         await other.aclose()
 
-    async def test_a_unix_socket(self, implementation: str, tmp_path: Path) -> None:
+    async def test_a_unix_socket_can_be_used(self, implementation: str, tmp_path: Path) -> None:
         path = tmp_path / "s"
         with Server({"unixsocket": path}, implementation=implementation):
             store = RedisReplayStore.from_url(f"unix://{path}", timeout=2.0)
             assert (await store.health()).nodes[0].address == str(path)
             await works(store)
 
-    async def test_a_user_with_a_password(self, server: Server) -> None:
+    async def test_a_user_with_a_password_can_connect(self, server: Server) -> None:
         server.run("ACL", "SETUSER", "api", "on", ">p@ss/word", "~dpop:*", "+@all")
         url = server.url.replace("//", "//api:p%40ss%2Fword@")
         await works(RedisReplayStore.from_url(url, timeout=2.0))
@@ -113,7 +115,7 @@ class TestTLS:
         with server:
             yield server
 
-    async def test_it_works(self, tls_server: Server, tmp_path: Path) -> None:
+    async def test_a_store_works_over_tls(self, tls_server: Server, tmp_path: Path) -> None:
         url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
         await works(RedisReplayStore.from_url(url, timeout=2.0))
 
@@ -126,7 +128,7 @@ class TestTLS:
             assert isinstance(await answer(store, entry()), Unavailable)
             await store.aclose()
 
-    async def test_a_server_that_stops_and_goes_on(self, tls_server: Server, tmp_path: Path) -> None:
+    async def test_a_server_may_stop_and_continue_under_tls(self, tls_server: Server, tmp_path: Path) -> None:
         url = f"rediss://localhost:{tls_server.port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
         store = RedisReplayStore.from_url(url, timeout=2.0)
         item = entry()
@@ -142,7 +144,7 @@ class TestTLS:
 
 
 class TestHealth:
-    async def test_of_a_server_that_is_well(self, shared_server: Server, store: RedisReplayStore) -> None:
+    async def test_a_working_server_is_healthy(self, shared_server: Server, store: RedisReplayStore) -> None:
         health = await store.health()
         (node,) = health.nodes
         assert health == StoreHealth(ok=True, nodes=(node,))
@@ -156,13 +158,13 @@ class TestHealth:
         assert node.error is None
         assert node.warnings == ()
 
-    async def test_of_a_server_that_is_gone(self) -> None:
+    async def test_a_server_that_can_not_be_reached_is_unhealthy(self) -> None:
         store = RedisReplayStore.from_url(f"redis://{HOST}:1")
         health = await store.health()
         assert not health.ok
         assert health.nodes == (NodeHealth(address=f"{HOST}:1", error="ConnectionError"),)
 
-    async def test_of_a_server_that_hangs(self, server: Server) -> None:
+    async def test_a_server_that_hangs_is_unhealthy(self, server: Server) -> None:
         store = RedisReplayStore.from_url(server.url)
         server.pause()
         health = await store.health()
@@ -170,14 +172,14 @@ class TestHealth:
         assert not health.ok
         assert health.nodes[0].error == "TimeoutError"
 
-    async def test_of_a_replica(self, server: Server) -> None:
+    async def test_a_replica_is_unhealthy(self, server: Server) -> None:
         server.run("REPLICAOF", HOST, "1")
         health = await RedisReplayStore.from_url(server.url, timeout=2.0).health()
         assert not health.ok
         assert health.nodes[0].error == "the server is a replica"
         assert "this server is a slave" in health.nodes[0].warnings[0]
 
-    async def test_of_a_server_that_evicted(self, server: Server) -> None:
+    async def test_a_server_that_evicted_keys_has_warnings(self, server: Server) -> None:
         server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
         server.run("SET", "k", "v")
         server.run("CONFIG", "SET", "maxmemory", "1")
@@ -191,7 +193,7 @@ class TestHealth:
             "maxmemory-policy is ", "the server has evict",
         ]  # fmt: skip
 
-    async def test_it_counts_what_could_not_be_answered(self, server: Server) -> None:
+    async def test_health_counts_the_requests_that_could_not_be_answered(self, server: Server) -> None:
         store = RedisReplayStore.from_url(
             server.url, timeout=2.0, new_server="accept", on_unavailable="local"
         )
@@ -226,9 +228,7 @@ class TestLocalFallback:
         assert await store.add(during) is False
         await store.aclose()
 
-    async def test_what_another_process_saw_is_refused_while_the_server_is_there(
-        self, server: Server
-    ) -> None:
+    async def test_proofs_of_another_process_are_refused_while_the_server_is_up(self, server: Server) -> None:
         one, other = (
             RedisReplayStore.from_url(server.url, timeout=2.0, new_server="accept", on_unavailable="local")
             for _ in "ab"
@@ -239,9 +239,7 @@ class TestLocalFallback:
         await one.aclose()
         await other.aclose()
 
-    async def test_a_local_memory_that_is_full_is_no_obstacle_while_the_server_is_there(
-        self, server: Server
-    ) -> None:
+    async def test_a_full_local_memory_has_no_effect_while_the_server_is_up(self, server: Server) -> None:
         server.kill()
         store = RedisReplayStore.from_url(
             server.url, timeout=2.0, new_server="accept", on_unavailable="local"
@@ -267,7 +265,9 @@ async def eventually_judges(store: RedisReplayStore) -> None:
 
 
 class TestLifeCycle:
-    async def test_close_answers_what_waits_and_opens_again_on_demand(self, server: Server) -> None:
+    async def test_closing_answers_waiting_requests_and_the_store_opens_again_on_demand(
+        self, server: Server
+    ) -> None:
         store = RedisReplayStore.from_url(server.url, timeout=2.0, new_server="accept")
         assert await store.add(entry()) is True
         server.pause()
@@ -282,21 +282,21 @@ class TestLifeCycle:
         await works(store)
         await store.aclose()
 
-    async def test_close_before_use_and_twice(self) -> None:
+    async def test_a_store_may_be_closed_before_use_and_twice(self) -> None:
         async with ScriptedServer() as server:
             store = RedisReplayStore.from_url(server.url)
             await store.aclose()
             await store.aclose()
             assert server.opened == 0
 
-    async def test_close_before_anything_was_sent(self, store: RedisReplayStore) -> None:
+    async def test_a_store_may_be_closed_before_anything_was_sent(self, store: RedisReplayStore) -> None:
         asking = asyncio.ensure_future(answer(store, entry()))
         await asyncio.sleep(0)
         await store.aclose()
         assert isinstance(await asking, Unavailable)
         assert await store.add(entry()) is True
 
-    async def test_a_store_whose_task_somebody_cancelled_begins_anew(self, store: RedisReplayStore) -> None:
+    async def test_a_store_whose_task_was_cancelled_starts_again(self, store: RedisReplayStore) -> None:
         item = entry()
         assert await store.add(item) is True
         for task in asyncio.all_tasks():
@@ -305,7 +305,7 @@ class TestLifeCycle:
         await asyncio.sleep(0.01)
         assert await store.add(item) is False
 
-    async def test_close_while_the_connection_opens(self, server: Server) -> None:
+    async def test_a_store_may_be_closed_while_the_connection_opens(self, server: Server) -> None:
         server.pause()
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         asking = asyncio.ensure_future(answer(store, entry()))
@@ -314,7 +314,7 @@ class TestLifeCycle:
         server.resume()
         assert isinstance(await asking, Unavailable)
 
-    async def test_cancelled_requests_poison_nothing(self, store: RedisReplayStore) -> None:
+    async def test_cancelled_requests_do_not_affect_others(self, store: RedisReplayStore) -> None:
         items = [entry() for _ in range(400)]
         tasks = [asyncio.ensure_future(store.add(item)) for item in items]
         for step, task in enumerate(tasks):
@@ -340,11 +340,11 @@ class TestLifeCycle:
         await asyncio.sleep(0)
         probe.cancel()
         await asyncio.sleep(0.01)
-        # Past the fence, that is: what this is about is that the server is asked at all.
+        # It passes the fence: this test is about whether the server is asked at all.
         assert await store.add(after_a_loss()) is True
         await store.aclose()
 
-    def test_loops_one_after_the_other(self, shared_server: Server) -> None:
+    def test_event_loops_may_follow_one_another(self, shared_server: Server) -> None:
         store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
         item = entry()
         loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
@@ -358,7 +358,7 @@ class TestLifeCycle:
         # Only the last one is kept, until there is another.
         assert [loop() is None for loop in loops] == [True, True, False]
 
-    def test_loops_side_by_side(self, shared_server: Server) -> None:
+    def test_event_loops_may_run_side_by_side(self, shared_server: Server) -> None:
         store = RedisReplayStore.from_url(shared_server.url, prefix=secrets.token_hex(4), timeout=2.0)
         items = [entry() for _ in range(200)]
         wins: list[int] = []
@@ -402,7 +402,9 @@ async def main():
         noise = [line for line in done.stderr.splitlines() if "took" not in line]
         assert noise == []
 
-    async def test_what_a_fork_copied_is_left_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_connections_that_a_fork_copied_are_not_touched(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         item = entry()
         async with ScriptedServer() as server:
             store = RedisReplayStore.from_url(server.url, timeout=10.0)
@@ -415,7 +417,7 @@ async def main():
                 async with asyncio.timeout(10):
                     while server.open > 1:
                         await asyncio.sleep(0.005)
-            # The parent's connection, that nothing here may close.
+            # The parent's connection, which nothing here may close.
             await asyncio.sleep(0.05)
             assert (server.open, server.opened) == (1, 2)
 
@@ -452,7 +454,7 @@ loop.close()
         assert done.returncode == 0, done.stderr
 
 
-async def test_writes_of_concurrent_requests_travel_together() -> None:
+async def test_writes_of_concurrent_requests_are_sent_together() -> None:
     async with ScriptedServer() as server:
         exchanges: list[int] = []
         store = RedisReplayStore.from_url(

@@ -1,4 +1,4 @@
-"""What a server says of its cluster may be anything: then it is no answer, and nothing worse."""
+"""A server may report anything of its cluster: a malformed report is no answer, and causes nothing else."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def slots(first: bytes, last: bytes, *nodes: bytes) -> bytes:
 
 
 async def told(reply: bytes) -> Topology:
-    """What is made of a server's `reply` to `CLUSTER SLOTS`."""
+    """The topology that is read from a server's `reply` to `CLUSTER SLOTS`."""
     async with ScriptedServer(lambda words: reply if words[0] == b"CLUSTER" else None) as server:
         nodes = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
         return await fetch_topology(nodes, nodes.addresses, 1.0)
@@ -90,14 +90,14 @@ async def test_a_node_whose_name_is_not_known_is_at_its_ip_address(
     ],
     ids=str,
 )
-async def test_another_account_is_refused(reply: bytes) -> None:
+async def test_a_malformed_reply_about_slots_is_refused(reply: bytes) -> None:
     with pytest.raises(InvalidResponse):
         await told(reply)
 
 
 @pytest.mark.parametrize("reply", [b"*0\r\n", b"$-1\r\n", b"+OK\r\n"], ids=str)
-async def test_no_account_is_no_answer(reply: bytes) -> None:
-    with pytest.raises(RedisError, match="no server had an answer"):
+async def test_an_empty_reply_about_slots_is_no_answer(reply: bytes) -> None:
+    with pytest.raises(RedisError, match="no server gave an answer"):
         await told(reply)
 
 
@@ -110,7 +110,7 @@ async def test_no_account_is_no_answer(reply: bytes) -> None:
         ("redis+sentinel", "/proofs", b"*2\r\n$9\r\n127.0.0.1\r\n$1\r\nx\r\n", "RedisError"),
     ],
 )
-async def test_the_health_of_a_server_with_odd_replies_is_told(
+async def test_the_health_of_a_server_with_malformed_replies_is_reported(
     scheme: str, path: str, reply: bytes, error: str
 ) -> None:
     asked = (b"INFO", b"CLUSTER", b"SENTINEL")
@@ -121,7 +121,7 @@ async def test_the_health_of_a_server_with_odd_replies_is_told(
     assert [node.error for node in health.nodes] == [error]
 
 
-async def test_whose_data_are_found_is_no_longer_asked_for_elsewhere() -> None:
+async def test_an_identity_that_was_found_is_not_asked_for_elsewhere() -> None:
     text = b"role:master\r\nrun_id:" + b"a" * 40 + b"\r\nmaster_replid:" + b"b" * 40 + b"\r\n"
     wanted = frozenset({identity_of(parse_info(text))})
 

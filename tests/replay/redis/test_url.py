@@ -25,11 +25,11 @@ from dpop_middleware.replay.redis.url import parse_store_url, shown
         ("redis+sentinel://s/proofs/3?lib_name=x", {"host": "s", "port": 26379, "db": 3, "lib_name": "x"}),
     ],
 )
-def test_urls(url: str, expected: dict[str, Any]) -> None:
+def test_urls_are_read(url: str, expected: dict[str, Any]) -> None:
     assert parse_store_url(url).options == expected
 
 
-def test_a_sentinel_url() -> None:
+def test_a_sentinel_url_is_read() -> None:
     parsed = parse_store_url(
         "rediss+sentinel://s1,s2:1/my%20proofs/0?sentinel_username=u&sentinel_password=p"
     )
@@ -55,7 +55,7 @@ def test_a_sentinel_url() -> None:
         ("redis://localhost:99999", "port that can't be read"),
         ("redis://localhost:0", "port 0"),
         ("redis://user:secret/@localhost", "port that can't be read"),
-        ("redis://a,b", r"several hosts belong into a redis\+sentinel:// or redis\+cluster:// URL"),
+        ("redis://a,b", r"several hosts belong in a redis\+sentinel:// or redis\+cluster:// URL"),
         ("redis://localhost/secret", "^the database in the replay store's URL must be a number, as in …/0$"),
         ("redis://localhost/0/1", "database .* must be a number"),
         ("redis://localhost/-1", "database .* must be a number"),
@@ -99,7 +99,7 @@ def test_a_password_is_read_as_it_is_written(password: str) -> None:
     assert parsed.addresses == (("n1", 6379), ("::1", 7001), ("n2", 6379))
 
 
-def test_a_file_that_is_there(tmp_path: Path) -> None:
+def test_a_file_that_exists_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     assert parse_store_url(f"rediss://h?ssl_ca_certs={tmp_path}/ca.pem").options["ssl_ca_certs"]
 

@@ -38,7 +38,7 @@ cmdstat_config|get:calls=1,usec=28\r
 """
 
 
-def test_what_a_server_tells() -> None:
+def test_the_report_of_a_server_is_read() -> None:
     info = parse_info(VALKEY)
     assert info == ServerInfo(
         software="valkey",
@@ -66,7 +66,7 @@ def test_what_a_server_tells() -> None:
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
 )
-def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
+def test_values_that_a_server_does_not_report_stay_empty(text: bytes) -> None:
     assert parse_info(text) == ServerInfo(software="redis")
 
 
@@ -74,12 +74,12 @@ def test_what_it_does_not_tell_stays_empty(text: bytes) -> None:
     "name",
     ["cluster|reset", "config|resetstat", "debug", "flushall", "flushdb", "replicaof", "slaveof", "swapdb"],
 )
-def test_a_command_after_which_entries_may_be_gone_is_told(name: str) -> None:
+def test_a_command_after_which_entries_may_be_lost_is_reported(name: str) -> None:
     counted = f"cmdstat_{name}:calls=1,usec=2\r\n".encode()
     assert parse_info(counted + b"cmdstat_set:calls=1,usec=2\r\n").rewriting_commands == {name}
 
 
-def test_a_promoted_replica_is_told_from_a_born_master() -> None:
+def test_a_promoted_replica_differs_from_an_original_master() -> None:
     assert parse_info(b"master_replid2:" + b"a" * 40).was_replica
 
 
@@ -100,7 +100,7 @@ def test_set_with_get_is_known_since_7(software: str, version: str, answers: boo
     assert ServerInfo(software=software, version=version).answers_set_with_get is answers
 
 
-def test_a_real_server_tells_all_of_it(server: Server) -> None:
+def test_a_real_server_reports_all_values(server: Server) -> None:
     info = parse_info(_raw_info(server))
     assert info.software == server.implementation
     assert info.role == "master"
@@ -131,7 +131,7 @@ MASTER = ServerInfo(run_id="a", replication_id="a", role="master", uptime=100, t
 
 
 def looked(then: ServerInfo, *, after: float, heeds_evictions: bool = True) -> VitalSigns:
-    """The signs of a server that told of itself at `NOW`, and `after` seconds later."""
+    """The vital signs of a server that reported at `NOW`, and `after` seconds later."""
     signs = VitalSigns(heeds_evictions=heeds_evictions)
     signs.connected(MASTER, lived=0, asked=(NOW, NOW))
     assert signs.look(NOW + after)
@@ -167,7 +167,7 @@ def test_evictions_that_were_accepted_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"role": "slave"}, {"replication_id": "b"}, {"run_id": "b"}])
-def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connected_to(
+def test_other_data_or_another_role_mean_that_the_server_changed(
     changes: dict[str, Any],
 ) -> None:
     with pytest.raises(ServerChanged):
@@ -183,7 +183,7 @@ def test_a_server_with_other_data_or_another_role_is_not_the_one_that_we_connect
         (b"run_id:a\nuptime_in_seconds:0", True),
     ],
 )
-def test_a_server_is_watched_by_its_run_and_the_time_of_that(text: bytes, can_be_watched: bool) -> None:
+def test_a_server_is_watched_by_its_run_id_and_uptime(text: bytes, can_be_watched: bool) -> None:
     assert parse_info(text).can_be_watched is can_be_watched
 
 
@@ -206,7 +206,5 @@ def test_only_a_master_has_data_to_move() -> None:
         ("redis", "9.1.0", False),
     ],
 )
-def test_only_a_server_that_was_seen_to_tell_of_every_loss_is_relied_on(
-    software: str, version: str, tells: bool
-) -> None:
+def test_only_a_server_that_reports_every_loss_is_relied_on(software: str, version: str, tells: bool) -> None:
     assert ServerInfo(software=software, version=version).tells_of_changes is tells

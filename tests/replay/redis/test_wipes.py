@@ -1,7 +1,7 @@
-"""What clients see of a resource server whose store loses its memory: no replay, and 503 for how long.
+"""What clients see of a resource server whose store loses its entries: no replay, and 503 for a bounded time.
 
-What came before the loss can't be judged any more. Without nonces a proof counts as made `clock_skew` seconds
-before its `iat`, with a nonce when the nonce was issued.
+Proofs from before the loss can't be judged any more. Without nonces a proof counts as made `clock_skew`
+seconds before its `iat`, with a nonce when the nonce was issued.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Client:
         self._token = issuer.token(jkt=self._key.jkt)
 
     def proof(self, now: float | None = None) -> str:
-        """A new proof, by a clock that shows `now` or by a right one; it bears whole seconds."""
+        """A new proof, by a clock that shows `now` or by a correct one; its `iat` has whole seconds."""
         return self._key.proof("GET", f"{ORIGIN}/notes", access_token=self._token, now=now)
 
     async def get(self, app: ASGIApp, proof: str) -> Answer:
@@ -59,9 +59,10 @@ def retry_after(answer: Answer) -> int:
 
 @dataclass
 class Diary:
-    """What a client was told that asked all the time: `waits` by the `iat` of its proofs, all in seconds.
+    """The answers to a client that asked all the time: `waits` by the `iat` of its proofs, all in seconds.
 
-    `noticed` and `accepted_after` are moments of `running`, when the loss was noticed and the end of it all.
+    `noticed` and `accepted_after` are moments of `running`: when the loss was noticed, and when proofs were
+    accepted again.
     """
 
     waits: list[tuple[int, int]] = field(default_factory=list)
@@ -109,8 +110,8 @@ async def waits_as_told(client: Client, app: ASGIApp) -> int:
         pytest.param(DPoPPolicy(), id="default policy", marks=pytest.mark.slow),
     ],
 )
-async def test_a_restart_without_persistence(server: Server, policy: DPoPPolicy) -> None:
-    """Two workers; an honest client without nonces is back after `clock_skew` seconds, and is told so."""
+async def test_a_restart_without_persistence_lets_no_replay_pass(server: Server, policy: DPoPPolicy) -> None:
+    """Two workers; without nonces an honest client is accepted after `clock_skew` seconds, as announced."""
     skew, issuer = int(policy.clock_skew), TestIssuer()
     client = Client(issuer)
     workers = [
@@ -124,7 +125,7 @@ async def test_a_restart_without_persistence(server: Server, policy: DPoPPolicy)
         for _ in range(2)
     ]
     apps = [DPoPMiddleware(reached, worker) for worker in workers]
-    # By clocks that are right, and by ones that are as far ahead as they may be.
+    # By correct clocks, and by clocks that are as far ahead as is allowed.
     used = [client.proof(time.time() + ahead) for _ in range(100) for ahead in (0, skew)]
     for app, proof in zip(itertools.cycle(apps), used, strict=False):
         assert (await client.get(app, proof)).status == 200
@@ -145,7 +146,7 @@ async def test_a_restart_without_persistence(server: Server, policy: DPoPPolicy)
     (due,) = {iat + seconds for iat, seconds in diary.waits}
     assert diary.waits[-1][0] < due <= int(diary.accepted_at)
     assert told_to_wait == 1
-    # Proofs bear whole seconds: that costs up to one more.
+    # The `iat` of proofs has whole seconds: that costs up to one more.
     assert killed + skew + WORKER_CLOCK_MARGIN <= due
     assert diary.accepted_after - back < skew + WORKER_CLOCK_MARGIN + 1 + RECOVERY + SLACK
     for app in apps:
@@ -158,7 +159,7 @@ async def test_a_restart_without_persistence(server: Server, policy: DPoPPolicy)
 
 
 class Frozen:
-    """A clock that shows the same until somebody waits, which takes no time at all."""
+    """A clock that shows the same until somebody waits, which takes no real time."""
 
     def __init__(self, now: float) -> None:
         self._now = now
@@ -171,7 +172,7 @@ class Frozen:
 
 
 class Wall:
-    """The clock on the wall."""
+    """The wall clock."""
 
     def __call__(self) -> float:
         return time.time()
@@ -181,7 +182,7 @@ class Wall:
 
 
 def into(step: int, phase: float) -> Callable[[], Frozen]:
-    """What makes a clock that shows `phase` seconds after the beginning of a step."""
+    """Return a function that makes a clock at `phase` seconds after the beginning of a step."""
     return lambda: Frozen(math.ceil(time.time() / step) * step + phase)
 
 
@@ -195,7 +196,7 @@ def into(step: int, phase: float) -> Callable[[], Frozen]:
         pytest.param(1, Wall, id="by the clock on the wall"),
     ],
 )
-async def test_a_flush_where_nonces_are_required(
+async def test_a_flush_where_nonces_are_required_lets_no_replay_pass(
     server: Server, step: int, clock_of: Callable[[], Frozen | Wall]
 ) -> None:
     """A client that obeys Retry-After and uses the nonces that it gets is back as soon as clocks allow."""
@@ -225,7 +226,7 @@ async def test_a_flush_where_nonces_are_required(
             waits += 1
             await clock.wait(int(response.headers["Retry-After"]))
         recovered = clock() - flushed
-        # Told how long to wait, once; then challenged with a nonce from after the loss, which it uses.
+        # It waits once, for the time in Retry-After; then it is challenged with a nonce from after the loss.
         assert waits == 1
         assert recovered < WORKER_CLOCK_MARGIN + 2 + SLACK
         assert await presented_again(app, used) == 401
@@ -234,6 +235,6 @@ async def test_a_flush_where_nonces_are_required(
 
 
 async def presented_again(app: ASGIApp, response: httpx2.Response) -> int:
-    """The status of what a thief gets for the proof that was answered with `response`."""
+    """The status of a thief's request with the proof that was answered with `response`."""
     fields = [(name, response.request.headers[name]) for name in ("Authorization", "DPoP")]
     return (await call(app, scope_of("/notes", fields))).status

@@ -41,7 +41,7 @@ def cluster() -> Cluster:
 
 
 @pytest.mark.parametrize("make", [writer, cluster])
-async def test_what_was_closed_refuses(make: Callable[[], Writer | Cluster]) -> None:
+async def test_a_closed_writer_or_cluster_refuses_writes(make: Callable[[], Writer | Cluster]) -> None:
     writer = make()
     await writer.aclose()
     assert writer.closed
@@ -81,7 +81,7 @@ async def _survives_a_reset(url_port: int) -> None:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_an_idle_connection_that_was_reset_is_opened_anew(
+def test_an_idle_connection_that_was_reset_is_replaced(
     shared_server: Server, run: Callable[..., None]
 ) -> None:
     run(_survives_a_reset(shared_server.port))
@@ -111,13 +111,13 @@ async def test_a_write_that_a_transport_refuses_waits_for_the_task() -> None:
         second = pending()
         writer.submit(second)
         assert await second.answer is True
-        # What was not sent was not tried.
+        # A write that was not sent does not count as tried.
         assert second.tries == 1
         await writer.aclose()
 
 
 @pytest.mark.parametrize("is_late", [True, False], ids=["its time is over", "it left"])
-async def test_what_nobody_waits_for_before_its_turn_is_not_sent(is_late: bool) -> None:
+async def test_a_write_without_a_waiting_request_is_not_sent(is_late: bool) -> None:
     async with ScriptedServer() as server:
         writer = writer_to(server)
         gone, fresh = pending(timeout=-1.0 if is_late else 2.0), pending()
@@ -153,12 +153,12 @@ async def test_a_request_that_is_alone_does_not_wait_for_the_task() -> None:
         assert isinstance(await last.answer, Unavailable)
 
 
-async def test_requests_that_come_together_go_together() -> None:
+async def test_requests_that_come_together_are_sent_together() -> None:
     together: list[int] = []
     settings = Settings(timeout=2.0, on_exchange=lambda exchange: together.append(exchange.entries))
     async with ScriptedServer() as server:
         writer = Writer("scripted", standalone(server.url).connect, settings, Sights(BUCKETS), None)
-        # Of the last three one goes before the others, since the one before it came alone.
+        # Of the last three one is sent before the others, since the one before it came alone.
         for size, batches in ((3, [3]), (4, [4]), (1, [1]), (1, [1]), (3, [1, 2])):
             writes = [pending() for _ in range(size)]
             for write in writes:
@@ -169,7 +169,7 @@ async def test_requests_that_come_together_go_together() -> None:
         await writer.aclose()
 
 
-async def test_a_connection_that_opens_late_serves_those_who_come_later() -> None:
+async def test_a_connection_that_opens_late_is_used_by_later_requests() -> None:
     """An opening outlives the request that began it: over TLS and far away it may take longer."""
     delay = asyncio.Event()
 
@@ -193,7 +193,7 @@ async def test_a_connection_that_opens_late_serves_those_who_come_later() -> Non
         await writer.aclose()
 
 
-async def test_closing_gives_up_an_opening() -> None:
+async def test_closing_cancels_an_opening() -> None:
     begun, given_up = asyncio.Event(), asyncio.Event()
 
     async def never(timeout: float) -> Connection:

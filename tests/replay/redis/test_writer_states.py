@@ -1,6 +1,6 @@
-"""The table in the writer's docstring: what leads from one state to the next, and what a request gets there.
+"""The table in the writer's docstring: the events between the states, and what a request gets in each.
 
-The event loop's clock stands still but where a test moves it: no pause and no deadline is over by itself.
+The event loop's clock stands still except where a test moves it: no pause and no deadline ends otherwise.
 """
 
 import asyncio
@@ -144,7 +144,7 @@ A_REQUEST: dict[State, str] = {
 
 
 @pytest.mark.parametrize(("state", "event", "then"), TABLE)
-async def test_what_happens_leads_from_one_state_to_the_next(
+async def test_each_event_leads_from_one_state_to_the_next(
     stage: Stage, state: str, event: str, then: State
 ) -> None:
     for earlier in REACHED[state]:
@@ -181,7 +181,7 @@ async def test_an_answered_batch_ends_the_row_of_failures(stage: Stage) -> None:
 async def test_an_attempt_for_which_no_request_waits_leads_to_a_pause_at_once(stage: Stage) -> None:
     stage.writer.open()
     await stage.attempt(succeeds=False)
-    # The survey that was to follow tries once more.
+    # The survey that follows tries once more.
     await stage.attempt(succeeds=False)
     await stage.until(lambda: stage.writer.state == "pausing")
     assert await what_a_request_gets(stage) == "is refused"
@@ -190,7 +190,7 @@ async def test_an_attempt_for_which_no_request_waits_leads_to_a_pause_at_once(st
 async def test_a_survey_that_fails_while_a_request_waits_leads_to_no_pause(stage: Stage) -> None:
     for event in REACHED["judging"]:
         await stage.happens(event)
-    # It is time to look at the server again.
+    # The server must be asked for its vital signs again.
     stage.clock.now += 1.5
     stage.server.hold(b"INFO")
     stage.server.script = lambda words: b"?\r\n" if words[0] == b"INFO" else None
@@ -208,7 +208,7 @@ async def test_a_survey_that_fails_while_a_request_waits_leads_to_no_pause(stage
 
 
 async def test_a_survey_that_finds_other_data_leads_to_no_pause(stage: Stage) -> None:
-    """The server is well, and what it has now is asked for at once on a new connection."""
+    """The server works, and its present data are asked for at once on a new connection."""
     for event in REACHED["judging"]:
         await stage.happens(event)
     stage.clock.now += 1.5

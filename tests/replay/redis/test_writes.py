@@ -1,4 +1,4 @@
-"""What the reads of anchors at a batch's end mean for its writes."""
+"""The reads of anchors at the end of a batch, and their effect on its writes."""
 
 import asyncio
 import logging
@@ -52,8 +52,8 @@ KNOWN = anchor()
 SHOWN = [b"%d" % NOW, b"0"]
 
 
-class Landed:
-    """A batch whose replies came: first those to its writes, then those to the reads."""
+class Received:
+    """A batch whose replies have arrived: first those to its writes, then those to the reads."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Landed:
             _, _, reads = data.rpartition(TIME)
             told.insert(len(told) - reads.count(b"*"), SHOWN)
         assert self.count == len(told)
-        self.batch.land(told, now=NOW, at=at)
+        self.batch.receive(told, now=NOW, at=at)
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ async def test_only_a_write_that_may_have_been_applied_asks_what_is_stored() -> 
         assert (b"GET" in made.command(with_get=with_get)) is asks
 
 
-async def test_each_try_is_judged_by_what_it_asked() -> None:
-    """The nil that says that a first try came too late says that a repeat did not."""
+async def test_each_try_is_judged_by_its_own_command() -> None:
+    """A nil reply means that a first try came too late, but that a repeat was the first."""
     first, repeat, blind = write(0), write(0), write(0)
     repeat.unknown = blind.unknown = True
     for made, with_get in ((first, True), (repeat, True), (blind, False)):
@@ -115,97 +115,97 @@ async def test_each_bucket_is_read_once(quiet: Fence) -> None:
     assert all(reading.vouches(write) for write in writes)
 
 
-async def test_what_was_not_acceptable_before_since_is_vouched_for(quiet: Fence) -> None:
+async def test_a_proof_from_after_since_is_vouched_for(quiet: Fence) -> None:
     since = NOW - 10
     vouching = Anchor.new(identity_of(INFO), since, server_time=NOW - 5000).value
     for not_before, judged in ((since, True), (since + 0.5, True), (since - 0.001, False)):
         item = write(0)
         item.not_before = not_before
-        Landed(quiet, [item], b"OK", vouching)
+        Received(quiet, [item], b"OK", vouching)
         outcome = item.answer.result()
         assert outcome is True if judged else isinstance(outcome, Unavailable)
 
 
-async def test_what_a_neighbour_may_have_forgotten_is_not_judged(quiet: Fence) -> None:
+async def test_a_proof_that_another_worker_may_have_forgotten_is_not_judged(quiet: Fence) -> None:
     settings = Settings()
     settings.living.note("n", 100.0, until=NOW + 600)
     for retention, age, judged in ((300.0, 95.0, True), (300.0, 95.001, False), (100.0, 1000.0, True)):
         items = [write(0), write(0)]
         for item in items:
             item.namespace, item.retention, item.made_at = "n", retention, NOW - age
-        Landed(quiet, items, 1, [], b"OK", b"OK", KNOWN, settings=settings)
+        Received(quiet, items, 1, [], b"OK", b"OK", KNOWN, settings=settings)
         for item in items:
             outcome = item.answer.result()
             assert outcome is True if judged else isinstance(outcome, Unavailable)
 
 
-async def test_an_entry_whose_anchor_has_moved_is_asked_for_there(quiet: Fence) -> None:
+async def test_an_entry_whose_anchor_has_moved_is_sent_there(quiet: Fence) -> None:
     moved = write(0)
-    landed = Landed(quiet, [moved], b"OK", MOVED)
-    assert landed.batch.outcome == [(moved, MOVED)]
+    received = Received(quiet, [moved], b"OK", MOVED)
+    assert received.batch.outcome == [(moved, MOVED)]
     assert moved.unknown
     assert not moved.answer.done()
 
 
-async def test_an_entry_whose_anchor_is_on_its_way_can_not_be_known(quiet: Fence) -> None:
+async def test_an_entry_whose_anchor_is_moving_can_not_be_judged(quiet: Fence) -> None:
     own = write(0)
-    Landed(quiet, [own], b"OK", ASK)
+    Received(quiet, [own], b"OK", ASK)
     assert isinstance(own.answer.result(), Unavailable)
 
 
-async def test_who_is_sent_on_knows_whether_the_anchor_was_there(quiet: Fence) -> None:
+async def test_a_redirected_write_knows_whether_the_anchor_was_there(quiet: Fence) -> None:
     for value, vouched in ((anchor(), True), (None, False), (ASK, False), (anchor(OTHER), False)):
         sent_on = write(0)
-        landed = Landed(quiet, [sent_on], ASK, value)
-        assert landed.batch.outcome == [(sent_on, ASK)]
+        received = Received(quiet, [sent_on], ASK, value)
+        assert received.batch.outcome == [(sent_on, ASK)]
         assert sent_on.vouched is vouched
-        # The next comes as if to another bucket.
+        # The next write is as if for another bucket.
         quiet.standing.drop(sent_on.bucket)
 
 
-async def test_where_the_slot_goes_the_one_it_leaves_vouches(quiet: Fence) -> None:
+async def test_while_a_slot_moves_the_node_that_it_leaves_vouches(quiet: Fence) -> None:
     for vouched in (True, False):
         asking = write(0, asking=True)
         asking.vouched = vouched
-        Landed(quiet, [asking], b"OK", b"OK", b"OK", None)
+        Received(quiet, [asking], b"OK", b"OK", b"OK", None)
         outcome = asking.answer.result()
         assert outcome is True if vouched else isinstance(outcome, Unavailable)
-        # Nothing is to be written where the anchor will come by itself.
+        # No anchor must be written where the anchor will arrive with the slot.
         assert asking.bucket not in quiet.standing.due
 
 
-async def test_what_only_others_can_judge_is_held(quiet: Fence) -> None:
+async def test_a_write_that_only_others_can_judge_is_held(quiet: Fence) -> None:
     new, used = write(0), write(0)
-    landed = Landed(quiet, [new, used], b"OK", None, anchor(OTHER))
-    assert landed.batch.held == [new]
+    received = Received(quiet, [new, used], b"OK", None, anchor(OTHER))
+    assert received.batch.held == [new]
     assert new.unknown
     assert used.answer.result() is False
 
 
-async def test_the_server_that_is_not_the_right_one_has_no_anchors(quiet: Fence) -> None:
+async def test_the_wrong_server_has_no_anchors(quiet: Fence) -> None:
     down = ServerError("CLUSTERDOWN no")
     lost = write(0)
-    landed = Landed(quiet, [lost], b"OK", down)
-    assert landed.batch.outcome == [(lost, down)]
-    assert landed.batch.wrong_server
+    received = Received(quiet, [lost], b"OK", down)
+    assert received.batch.outcome == [(lost, down)]
+    assert received.batch.wrong_server
 
 
 @pytest.mark.parametrize("reply", [b"OK?", 5])
-async def test_odd_replies_put_the_connection_in_doubt(quiet: Fence, reply: object) -> None:
+async def test_unexpected_replies_put_the_connection_in_doubt(quiet: Fence, reply: object) -> None:
     if isinstance(reply, int):
         with pytest.raises(InvalidResponse):
-            Landed(quiet, [write(0)], b"OK", reply)
+            Received(quiet, [write(0)], b"OK", reply)
     else:
         with pytest.raises(ServerError):
-            Landed(quiet, [write(0)], b"OK", ServerError("WRONGTYPE no"))
+            Received(quiet, [write(0)], b"OK", ServerError("WRONGTYPE no"))
 
 
 @pytest.fixture
 async def watched() -> Fence:
-    """The same; its server tells of changes, and the first two buckets were read."""
+    """The same; its server reports changes, and the first two buckets were read."""
     made = fence()
     made.standing.watches = True
-    Landed(made, [write(0), write(1)], b"OK", b"OK", KNOWN, KNOWN)
+    Received(made, [write(0), write(1)], b"OK", b"OK", KNOWN, KNOWN)
     return made
 
 
@@ -213,17 +213,17 @@ def told(fence: Fence, item: PendingWrite) -> None:
     fence.standing.heed([b"invalidate", [BUCKETS.anchors[item.bucket]]])
 
 
-async def test_an_anchor_whose_changes_are_told_is_not_read_again(watched: Fence) -> None:
+async def test_an_anchor_whose_changes_are_reported_is_not_read_again(watched: Fence) -> None:
     one, new, used = write(0), write(2), write(0)
-    Landed(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
+    Received(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
     assert [item.answer.result() for item in (one, new, used)] == [True, True, False]
     assert watched.sights.of(one.bucket).at == NOW + 0.5
     told(watched, one)
-    Landed(watched, [write(0)], b"OK", KNOWN)
+    Received(watched, [write(0)], b"OK", KNOWN)
 
 
-async def test_with_each_look_the_anchors_are_read_again(watched: Fence) -> None:
-    Landed(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
+async def test_with_each_report_the_anchors_are_read_again(watched: Fence) -> None:
+    Received(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
 
 
 async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:
@@ -231,7 +231,7 @@ async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: F
     batch = Batch([new, used], Settings(), watched, PublishedRetentions(b"dpop", LivingRetentions()), True)
     assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 3
     told(watched, new)
-    batch.land([b"OK", None, SHOWN], now=NOW, at=NOW)
+    batch.receive([b"OK", None, SHOWN], now=NOW, at=NOW)
     assert batch.outcome == [(new, CHANGED)]
     assert new.unknown
     assert new.tries == -1
@@ -239,54 +239,54 @@ async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: F
     assert used.answer.result() is False
     # This time the anchor is read.
     lost = Anchor.new(identity_of(INFO), NOW + 5, server_time=NOW).value
-    Landed(watched, [new], None, lost)
+    Received(watched, [new], None, lost)
     assert isinstance(new.answer.result(), Unavailable)
 
 
 async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(watched: Fence) -> None:
     item, sent_on, unknown = write(0), write(1), write(2)
     replies = MOVED, ServerError("OOM no"), MOVED
-    landed = Landed(watched, [item, sent_on, unknown], *replies, MOVED, at=NOW + 0.5)
-    assert landed.batch.outcome == [(item, MOVED), (unknown, MOVED)]
+    received = Received(watched, [item, sent_on, unknown], *replies, MOVED, at=NOW + 0.5)
+    assert received.batch.outcome == [(item, MOVED), (unknown, MOVED)]
     assert not item.vouched
     assert watched.sights.of(item.bucket).at == NOW
     assert watched.sights.of(sent_on.bucket).at == NOW
-    # What has moved may come back as something else.
+    # A bucket that has moved may come back with other data.
     assert not watched.standing.stands(item.bucket)
     assert watched.standing.stands(sent_on.bucket)
 
 
-async def test_a_bucket_that_moves_between_two_writes_is_asked_for_there(watched: Fence) -> None:
+async def test_a_bucket_that_moves_between_two_writes_is_followed(watched: Fence) -> None:
     before, after = write(0), write(0)
-    landed = Landed(watched, [before, after], b"OK", MOVED)
-    assert landed.batch.outcome == [(before, MOVED), (after, MOVED)]
+    received = Received(watched, [before, after], b"OK", MOVED)
+    assert received.batch.outcome == [(before, MOVED), (after, MOVED)]
     assert before.unknown
     assert not after.unknown
 
 
-async def test_who_is_sent_on_while_the_slot_moves_knows_that_the_anchor_stands(watched: Fence) -> None:
+async def test_a_write_redirected_while_the_slot_moves_knows_that_the_anchor_stands(watched: Fence) -> None:
     sent_on = write(0)
-    landed = Landed(watched, [sent_on], ASK)
-    assert landed.batch.outcome == [(sent_on, ASK)]
+    received = Received(watched, [sent_on], ASK)
+    assert received.batch.outcome == [(sent_on, ASK)]
     assert sent_on.vouched
 
 
 async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:
     item = write(0)
     watched.standing.owe(item.bucket, KNOWN, KNOWN)
-    Landed(watched, [item], b"OK", b"OK", KNOWN)
+    Received(watched, [item], b"OK", b"OK", KNOWN)
     assert item.answer.result() is True
 
 
 async def test_a_repeat_that_gave_the_replicas_nothing_to_confirm_is_not_confirmed(quiet: Fence) -> None:
-    """Where its slot has moved, what is written beside it is refused: `WAIT` counts from an earlier write."""
+    """Where its slot has moved, the write beside it is refused: `WAIT` counts from an earlier write."""
     settings = Settings(wait_replicas=1)
     for beside, confirmed in ((b"OK", True), (MOVED, False)):
         sent_on, stored = write(0), write(1)
         sent_on.unknown = stored.unknown = True
         replies = MOVED, stored.owner, beside, 1, MOVED, KNOWN
-        landed = Landed(quiet, [sent_on, stored], *replies, settings=settings)
-        assert landed.batch.outcome == [(sent_on, MOVED)]
+        received = Received(quiet, [sent_on, stored], *replies, settings=settings)
+        assert received.batch.outcome == [(sent_on, MOVED)]
         outcome = stored.answer.result()
         assert outcome is True if confirmed else isinstance(outcome, Unavailable)
 
@@ -296,12 +296,12 @@ async def test_a_repeat_where_its_slot_goes_is_confirmed_by_what_was_written_the
         repeat = write(0, asking=True)
         repeat.unknown = True
         replies = b"OK", None, b"OK", beside, 1, b"OK", KNOWN
-        Landed(quiet, [repeat], *replies, settings=Settings(wait_replicas=1))
+        Received(quiet, [repeat], *replies, settings=Settings(wait_replicas=1))
         outcome = repeat.answer.result()
         assert outcome is True if confirmed else isinstance(outcome, Unavailable)
 
 
-async def test_what_the_replicas_are_to_confirm_is_written_where_a_repeat_goes(quiet: Fence) -> None:
+async def test_the_write_for_replicas_to_confirm_is_sent_with_the_repeat(quiet: Fence) -> None:
     settings, retentions = Settings(wait_replicas=1), PublishedRetentions(b"dpop", LivingRetentions())
     for asking in (False, True):
         new, repeat = write(0), write(1, asking=asking)
@@ -314,13 +314,13 @@ async def test_what_the_replicas_are_to_confirm_is_written_where_a_repeat_goes(q
         assert before.endswith(ASKING) is asking
 
 
-async def test_who_may_run_no_script_replaces_without_comparing(
+async def test_a_user_without_scripts_replaces_anchors_without_a_comparison(
     quiet: Fence, caplog: pytest.LogCaptureFixture
 ) -> None:
     bucket = BUCKETS.slots.index(SLOTS[0])
     quiet.standing.owe(bucket, b"old", b"new")
     refused = write(0)
-    Landed(quiet, [refused], ServerError("NOPERM no eval"), b"OK", anchor())
+    Received(quiet, [refused], ServerError("NOPERM no eval"), b"OK", anchor())
     assert not quiet.with_script
     assert refused.answer.result() is True
     assert "grant +eval" in caplog.text
@@ -337,7 +337,7 @@ async def test_the_slot_of_the_retentions_may_move() -> None:
 
 
 class Silent:
-    """A cluster that has no answer until it is told to."""
+    """A cluster that doesn't answer until the test allows it."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[frozenset[bytes]] = asyncio.get_running_loop().create_future()
@@ -353,7 +353,7 @@ class Silent:
 
 
 class Busy(Silent):
-    """A cluster one of whose masters says nothing for a time."""
+    """A cluster with a master that doesn't report for a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Busy(Silent):
         return None if patient else frozenset()
 
 
-async def test_a_master_that_says_nothing_is_asked_again_and_then_given_up(quiet: Fence) -> None:
+async def test_a_master_that_does_not_report_is_asked_again_and_then_assumed_lost(quiet: Fence) -> None:
     around: Any = Busy()
     inquiry = Inquiry(quiet, around, lambda: None, patience=0.05)
     item = write(0)
@@ -392,7 +392,7 @@ async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> 
     inquiry.look()
     await asyncio.sleep(0)
     assert inquiry.is_running
-    # What came while others were asked waits for the next answer.
+    # A write that came while others were asked waits for the next answer.
     quiet.observe(other.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([other])
     around.answer.set_result(frozenset({identity_of(OTHER)}))
@@ -422,10 +422,10 @@ async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
     assert isinstance(waiting.answer.result(), Unavailable)
 
 
-async def test_a_look_that_the_server_refused_says_nothing() -> None:
+async def test_a_report_that_the_server_refused_is_ignored() -> None:
     for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
         made, item = fence(), write(0)
-        Landed(made, [item], reply, b"OK", anchor(), at=NOW + 2)
+        Received(made, [item], reply, b"OK", anchor(), at=NOW + 2)
         assert item.answer.result() is True
         assert made.vitals.has_told_since(NOW + 1) is told
 
@@ -434,7 +434,7 @@ async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clock
     quiet: Fence, caplog: pytest.LogCaptureFixture
 ) -> None:
     dated = Anchor.new(identity_of(INFO), NOW + 3600, server_time=NOW - 5000).value
-    Landed(quiet, [write(0)], b"OK", dated)
+    Received(quiet, [write(0)], b"OK", dated)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "3600 s ahead" in record.getMessage()
