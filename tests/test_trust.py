@@ -51,8 +51,8 @@ def test_the_threat_model_says_of_every_check_what_it_stops() -> None:
     assert told == [check.value for check in Check]
 
 
-def test_the_map_of_the_house_is_the_one_that_is_enforced() -> None:
-    rows = [tuple(named(row[0])) for row in cells(CONTRIBUTING, "## The map of the house")]
+def test_the_map_of_the_modules_is_the_one_that_is_enforced() -> None:
+    rows = [tuple(named(row[0])) for row in cells(CONTRIBUTING, "## The map of the modules")]
     assert rows == list(ROWS)
 
 
