@@ -566,7 +566,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "events": {"Events": [events]},
     "fetching_keys": {
         "Through an egress proxy": [keys_through_a_proxy],
-        "By a client of your own": [keys_by_an_own_client],
+        "With your own HTTP client": [keys_by_an_own_client],
     },
     "frameworks": {
         "Django": [django_behind_the_middleware, django_views],
@@ -584,7 +584,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     },
     "mcp": {"The server": [mcp_server], "The client": [mcp_client]},
     "metadata": {
-        "Say what you are": [metadata],
+        "Publish the metadata": [metadata],
         "Without the middleware": [metadata_by_a_route],
         "Behind a proxy": [metadata_of_two_hosts],
     },
