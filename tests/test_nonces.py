@@ -190,5 +190,5 @@ def test_what_counts_at_no_server_cannot_be_issued_by_mistake(mistake: str) -> N
     provider = HMACNonceProvider(OLD)
     with pytest.raises(ConfigurationError, match=r"ResourceServer\.nonce_headers\(\)"):
         getattr(provider, mistake)(NOW)
-    with pytest.raises(ConfigurationError, match="counts at one server only"):
+    with pytest.raises(ConfigurationError, match="valid at one server only"):
         provider.check(provider_of(OLD).issue(NOW), NOW)
