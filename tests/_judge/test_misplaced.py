@@ -69,7 +69,7 @@ IS_PROOF = "this is a proof: it belongs in the DPoP field, and Authorization tak
 
 IS_TOKEN = "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
 
-TWICE = "the scheme stands twice: send Authorization: DPoP <token>"
+TWICE = "the scheme is there twice: send Authorization: DPoP <token>"
 
 ALONE = "the DPoP field takes the proof alone: no scheme before it"
 
@@ -108,8 +108,8 @@ ID_TOKEN = "an ID token? it is for the client only: send the access token"
         (f"DPoP Bearer {TOKEN}", [PROOF], TWICE),
         (f"Bearer DPoP {TOKEN}", [PROOF], TWICE),
         (f"DPoP dpop {TOKEN}", [PROOF], TWICE),
-        (f'DPoP "{TOKEN}"', [PROOF], "the token stands in quotes: send it without"),
-        (f"DPoP '{TOKEN}'", [PROOF], "the token stands in quotes: send it without"),
+        (f'DPoP "{TOKEN}"', [PROOF], "the token is in quotes: send it without them"),
+        (f"DPoP '{TOKEN}'", [PROOF], "the token is in quotes: send it without them"),
         ("DPoP [object Object]", [PROOF], None),
         ("DPoP", [PROOF], None),
         ("DPoP ", [PROOF], None),

@@ -257,7 +257,7 @@ def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> Non
         urls(*VERSIONS).target_uri(request(raw_path=raw_path, root_path=root_path))
     assert caught.value.check is Check.HTU
     assert caught.value.expected == VERSIONS
-    assert "a proxy strips the prefix and tells nobody" in str(hint_of(caught.value))
+    assert "a proxy strips the prefix, and the server has no root path" in str(hint_of(caught.value))
 
 
 @pytest.mark.parametrize(
