@@ -33,4 +33,4 @@ def test_a_wrong_verdict_is_shown_and_fails(monkeypatch: pytest.MonkeyPatch) -> 
     ran = run("demo")
     assert ran.status == 1
     assert ran.out.count("✗") == 10
-    assert "a verdict is not the one that RFC 9449 asks for" in ran.out
+    assert "a verdict is not the one that RFC 9449 requires" in ran.out

@@ -379,7 +379,7 @@ def test_a_captured_bearer_request_is_judged_as_one() -> None:
 )
 def test_a_request_for_a_token_is_judged_as_a_token_endpoint_does(authorization: str, end: str) -> None:
     ran = judged(sent(authorization, method="POST", proof_for="POST", end=end))
-    assert "judged as a token endpoint does" in ran.err
+    assert "judged as a token request" in ran.err
     told = json.loads(ran.out)
     assert told["verdict"] == "accepted"
     assert "token_format" not in [row["check"] for row in told["checks"]]
@@ -405,5 +405,5 @@ def usage_error(*options: str) -> Ran:
 
 def test_a_request_is_described_once() -> None:
     for option in ("--method", "--proof", "--token"):
-        assert f"--request has all that {option} says" in usage_error("--request", "-", option, "x").err
+        assert f"--request includes {option}" in usage_error("--request", "-", option, "x").err
     assert "name the request by --request, or by --method, --proof" in usage_error("--url", URL).err
