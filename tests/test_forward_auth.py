@@ -200,7 +200,7 @@ NOT_BELIEVED: list[tuple[str, list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("reason", "fields"), NOT_BELIEVED)
-async def test_whoever_is_not_the_gateway_is_not_believed(
+async def test_a_sender_that_is_not_the_gateway_is_not_trusted(
     world: World, reason: str, fields: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = ForwardAuth(world.server(), secret=SHARED_SECRET)
@@ -258,7 +258,7 @@ async def test_without_credentials_the_challenge_is_passed_on(world: World) -> N
     assert challenge.count("resource_metadata=") == 2
 
 
-async def test_of_several_hosts_the_metadata_are_those_of_the_one_that_was_asked(world: World) -> None:
+async def test_of_several_hosts_the_one_that_was_asked_serves_its_metadata(world: World) -> None:
     other = "https://api.example.org"
     api = world.server(
         public_url=[ORIGIN, other], audience=[ORIGIN, other], metadata=ResourceMetadata(), resource=ORIGIN
@@ -318,7 +318,7 @@ class Broken(MemoryReplayStore):
 
 
 @pytest.mark.parametrize("status", [403, 503])
-async def test_what_cannot_be_known_is_no_500_at_any_gateway(world: World, status: Any) -> None:
+async def test_an_unknown_verdict_is_no_500_at_any_gateway(world: World, status: Any) -> None:
     api = world.server(replay_store=Broken())
     options = {} if status == 403 else {"unavailable_status": status}
     answer = await ask(
@@ -557,7 +557,9 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "says"), WRONG_OPTIONS)
-def test_what_would_not_protect_is_refused_at_the_start(world: World, options: Any, says: str) -> None:
+def test_a_setup_that_would_not_protect_is_refused_at_the_start(
+    world: World, options: Any, says: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ForwardAuth(world.server(), **options)
     assert says in str(caught.value)

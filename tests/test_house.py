@@ -146,7 +146,7 @@ def test_every_module_has_its_place() -> None:
     assert without == [], "give the new module its row in ROWS, by the plan of the house"
 
 
-def test_no_room_is_planned_that_does_not_exist() -> None:
+def test_every_unit_in_the_rows_exists() -> None:
     assert set(ROW_OF) == {unit_of(module) for module in MODULES}
     assert [pure for pure in PURE if not any(module.startswith(pure) for module in MODULES)] == []
 

@@ -48,7 +48,7 @@ def nested(depth: int) -> None:
         "percent-encoded", "to be percent-encoded", "segments with dots", "authority", "authority of an htu",
     ],
 )  # fmt: skip
-def test_what_just_fits_passes_and_one_more_does_not(limit: int, use: Callable[[int], object]) -> None:
+def test_the_limit_passes_and_one_more_does_not(limit: int, use: Callable[[int], object]) -> None:
     use(limit)
     with pytest.raises((DPoPError, JOSEError, URIError, ValueError), match=r"^\w+ \w+ \w+"):
         use(limit + 1)

@@ -117,7 +117,7 @@ async def test_a_provider_of_your_own_is_asked_for_its_nonce() -> None:
         HMACNonceProvider(SECRET),
     ],
 )
-async def test_what_the_server_would_refuse_is_never_given(provider: Any, world: World) -> None:
+async def test_a_nonce_that_the_server_would_refuse_is_never_given(provider: Any, world: World) -> None:
     if isinstance(provider, HMACNonceProvider):
         # Of no server: what a wrapper without `for_server` hands on.
         inner = provider

@@ -190,7 +190,7 @@ def event(**changes: Any) -> AuthenticationEvent:
     return AuthenticationEvent(**fields | changes)
 
 
-def test_nothing_that_a_stranger_sends_makes_a_series(measured: Measured) -> None:
+def test_nothing_that_an_unauthenticated_client_sends_makes_a_series(measured: Measured) -> None:
     for number in range(2000):
         hostile: Any = f"x{number}"
         measured.telemetry.on_event(

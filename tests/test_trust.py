@@ -112,7 +112,7 @@ def test_an_affected_version_in_the_lock_is_found_on_its_own_branch_only() -> No
         assert len(check.findings(known, bounds, lock)) == affected
 
 
-def test_what_nobody_looked_up_is_named() -> None:
+def test_a_package_that_was_never_looked_up_is_named() -> None:
     known = {"package": [{"name": "b"}, {"name": "a", "looked_at": "2026-12-01"}]}
     assert script("check_advisories").never_looked_up(known) == ["b"]
 
@@ -187,7 +187,7 @@ def test_the_files_that_the_release_uploads_are_those_that_tox_writes() -> None:
     assert paths == [f".tox/{built}/dist/", f".tox/{built}/sbom.cdx.json"]
 
 
-def test_whatever_builds_a_release_is_pinned_by_its_digest() -> None:
+def test_everything_that_builds_a_release_is_pinned_by_its_digest() -> None:
     lines = [line for line in text_of(".ci/build_tools.txt").splitlines() if not line.startswith("#")]
     pinned = re.compile(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}")
     assert [line for line in lines if not pinned.fullmatch(line)] == []

@@ -184,7 +184,7 @@ async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:
     assert (error.check, error.scheme) == (Check.BINDING, "Bearer")
 
 
-async def test_what_one_policy_refuses_another_may_accept_as_nothing_was_written() -> None:
+async def test_a_request_that_one_policy_refuses_may_pass_another_as_nothing_was_written() -> None:
     api, connection = Api(), Connection()
     strict = api.server.with_policy(nonce="required")
     asked = api.request()

@@ -262,7 +262,7 @@ async def test_every_registered_method_may_have_a_protected_handler(world: World
     assert (await ask(endpoint, method, good, alone=True)).body.decode() == method
 
 
-async def test_what_a_class_adds_to_starlettes_list_is_reached(world: World) -> None:
+async def test_methods_that_a_class_adds_to_starlettes_list_are_reached(world: World) -> None:
     class Cache(EarlyEndpoint):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)

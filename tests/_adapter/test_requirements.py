@@ -111,7 +111,7 @@ def test_one_of_the_scopes_and_the_claim_let_a_request_pass(
         (["api", "notes:read"], {"realm_access": "staff"}, "scope"),
     ],
 )
-def test_whatever_is_missing_is_a_403_that_names_what_to_ask_for(
+def test_anything_missing_is_a_403_that_names_what_to_ask_for(
     world: World,
     adapter: Callable[[ResourceServer], Any],
     scopes: list[str],

@@ -56,7 +56,7 @@ async def outcomes_of(judge: JWTAccessTokenVerifier, tokens: list[str]) -> Count
 # To make us fetch.
 
 
-async def test_a_fetch_for_each_token_that_names_another_key(issuer: IssuerServer) -> None:
+async def test_tokens_that_name_other_keys_cause_few_fetches(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     begun = time.monotonic()
@@ -65,7 +65,7 @@ async def test_a_fetch_for_each_token_that_names_another_key(issuer: IssuerServe
     assert len(issuer.asked) <= 2 + 2 * (time.monotonic() - begun + 1)
 
 
-async def test_a_fetch_for_each_token_without_a_name(issuer: IssuerServer) -> None:
+async def test_tokens_that_name_no_key_cause_few_fetches(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     begun = time.monotonic()
@@ -74,7 +74,7 @@ async def test_a_fetch_for_each_token_without_a_name(issuer: IssuerServer) -> No
     assert len(issuer.asked) <= 2 + 2 * (time.monotonic() - begun + 1)
 
 
-async def test_a_fetch_for_a_forged_signature(issuer: IssuerServer) -> None:
+async def test_a_forged_signature_causes_no_fetch(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for number in range(20):
@@ -93,14 +93,14 @@ async def test_a_fetch_for_a_forged_signature(issuer: IssuerServer) -> None:
         {"cnf": 5},
     ],
 )
-async def test_a_fetch_for_a_token_that_is_not_for_us(issuer: IssuerServer, claims: dict[str, Any]) -> None:
+async def test_a_token_for_another_api_causes_no_fetch(issuer: IssuerServer, claims: dict[str, Any]) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     assert await outcome_of(judge, FORGER.token(**claims)) is InvalidToken
     assert len(issuer.asked) == 1
 
 
-async def test_a_fetch_from_an_address_in_the_token(issuer: IssuerServer) -> None:
+async def test_an_address_in_the_token_is_never_fetched(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for member in ("jku", "x5u", "kid", "jwk"):
@@ -109,7 +109,7 @@ async def test_a_fetch_from_an_address_in_the_token(issuer: IssuerServer) -> Non
     assert set(issuer.targets) == {"/jwks"}
 
 
-async def test_a_fetch_for_each_probe(issuer: IssuerServer) -> None:
+async def test_probes_cause_few_fetches(issuer: IssuerServer) -> None:
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
     api = ResourceServer(verifier=verifier(issuer), resource=RESOURCE, replay_store=MemoryReplayStore())
     healths = await asyncio.gather(*(api.health() for _ in range(500)))
@@ -120,7 +120,7 @@ async def test_a_fetch_for_each_probe(issuer: IssuerServer) -> None:
 # To make others wait, or to be refused.
 
 
-async def test_a_wait_for_whoever_has_a_known_key(issuer: IssuerServer) -> None:
+async def test_a_token_with_a_known_key_does_not_wait(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: [10.0]
@@ -134,7 +134,7 @@ async def test_a_wait_for_whoever_has_a_known_key(issuer: IssuerServer) -> None:
     assert set(await asyncio.gather(*floods)) == {Unavailable}
 
 
-async def test_401_for_a_key_that_is_published_while_strangers_ask_for_others(issuer: IssuerServer) -> None:
+async def test_a_published_key_gets_no_401_while_an_attacker_asks_for_others(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for number in range(3):
@@ -150,7 +150,9 @@ async def test_401_for_a_key_that_is_published_while_strangers_ask_for_others(is
         await asyncio.gather(*flood)
 
 
-async def test_401_for_a_name_that_was_named_before_it_was_published(issuer: IssuerServer) -> None:
+async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwards(
+    issuer: IssuerServer,
+) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
@@ -167,14 +169,14 @@ async def test_401_for_a_name_that_was_named_before_it_was_published(issuer: Iss
 # To make 5xx.
 
 
-async def test_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
+async def test_the_attacker_causes_no_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     tokens = [unknown_key() for _ in range(300)]
     assert await outcomes_of(judge, tokens) == {InvalidToken: 300}
 
 
-async def test_5xx_without_end_while_the_issuer_is_down(issuer: IssuerServer) -> None:
+async def test_5xx_are_limited_while_the_issuer_is_down(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
@@ -185,7 +187,7 @@ async def test_5xx_without_end_while_the_issuer_is_down(issuer: IssuerServer) ->
     assert await outcome_of(judge, KEY.token(jti="another")) is AccessToken
 
 
-async def test_5xx_of_a_static_set() -> None:
+async def test_a_static_set_causes_no_5xx() -> None:
     judge = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(KEY))
     assert await outcomes_of(judge, [unknown_key() for _ in range(100)]) == {InvalidToken: 100}
 
@@ -193,7 +195,7 @@ async def test_5xx_of_a_static_set() -> None:
 # To fill memory.
 
 
-async def test_memory_for_names_that_nobody_has(issuer: IssuerServer) -> None:
+async def test_names_of_unknown_keys_take_little_memory(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     tokens = [unknown_key("x" * 10_000 + str(number)) for number in range(600)]
@@ -208,7 +210,7 @@ async def test_memory_for_names_that_nobody_has(issuer: IssuerServer) -> None:
     assert held < 256 * 1024, "5 MB of names came"
 
 
-async def test_more_waiting_requests_than_there_are_places() -> None:
+async def test_the_number_of_waiting_requests_is_limited() -> None:
     answering = threading.Event()
     answering.set()
 
@@ -260,7 +262,7 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
         {"issuer": [ISSUER], "jwks_uri": "https://as.example.com/jwks"},
     ],
 )
-def test_a_key_from_where_no_key_of_the_issuer_is(metadata: dict[str, Any]) -> None:
+def test_a_key_from_another_place_than_the_issuers_is_not_accepted(metadata: dict[str, Any]) -> None:
     from dpop_middleware.tokens.fetch import FetchError
     from dpop_middleware.tokens.issuer_keys import jwks_endpoint
 
@@ -269,7 +271,9 @@ def test_a_key_from_where_no_key_of_the_issuer_is(metadata: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("path", [METADATA, OPENID, "/jwks"])
-async def test_a_key_behind_a_redirect(issuer: IssuerServer, path: str) -> None:
+async def test_a_key_behind_a_redirect_to_another_origin_is_not_accepted(
+    issuer: IssuerServer, path: str
+) -> None:
     issuer.publish(key_set(KEY))
     issuer.handlers[OPENID] = issuer.handlers[METADATA]
     with IssuerServer() as attacker:
@@ -284,7 +288,7 @@ async def test_a_key_behind_a_redirect(issuer: IssuerServer, path: str) -> None:
         assert attacker.asked == []
 
 
-async def test_a_key_of_another_issuer(issuer: IssuerServer) -> None:
+async def test_a_key_of_another_issuer_is_not_accepted(issuer: IssuerServer) -> None:
     issuer.publish(key_set(KEY))
     with IssuerServer() as other:
         other.publish(key_set(FORGER))
@@ -295,7 +299,7 @@ async def test_a_key_of_another_issuer(issuer: IssuerServer) -> None:
         assert await outcome_of(ours, FORGER.token(iss=other.origin)) is InvalidToken
 
 
-async def test_a_withdrawn_key_once_more(issuer: IssuerServer) -> None:
+async def test_a_withdrawn_key_is_not_accepted_again(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     withdrawn = issuer_key("ES256", kid="withdrawn")
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, withdrawn))
@@ -307,7 +311,7 @@ async def test_a_withdrawn_key_once_more(issuer: IssuerServer) -> None:
     assert await outcome_of(judge, token) is InvalidToken
 
 
-async def test_a_signature_by_a_small_order_or_a_symmetric_key(issuer: IssuerServer) -> None:
+async def test_a_signature_by_a_small_order_or_a_symmetric_key_is_refused(issuer: IssuerServer) -> None:
     small = {"kty": "OKP", "crv": "Ed25519", "kid": "small", "x": base64url.encode(b"\1" + bytes(31))}
     symmetric = {"kty": "oct", "kid": "symmetric", "k": base64url.encode(b"k" * 32)}
     issuer.handlers["/jwks"] = lambda _: json_answer({"keys": [KEY.jwk, small, symmetric]})

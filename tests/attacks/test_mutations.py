@@ -158,7 +158,7 @@ def test_the_run_is_as_long_as_promised() -> None:
 
 
 @pytest.mark.parametrize("goal", CASES)
-async def test_an_attacker_can_t(goal: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_attacker_can_not_reach_the_goal(goal: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\nMUTATIONS_SEED={SEED} ")
     judges: dict[str, Judges] = {}

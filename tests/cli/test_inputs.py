@@ -252,7 +252,7 @@ dpop: p
 
 
 @pytest.mark.parametrize("octets", [BROWSER.encode(), BROWSER.encode("utf-16"), RAW.encode("utf-16")])
-def test_what_a_browser_or_powershell_writes_down_says_the_same(octets: bytes) -> None:
+def test_the_capture_of_a_browser_or_powershell_is_read_alike(octets: bytes) -> None:
     captured = read_captured(octets)
     assert (captured.method, captured.url()) == ("GET", "https://api.example.test/notes?a=1")
     assert (captured.authorization, captured.dpop) == (("DPoP t",), ("p",))
@@ -303,7 +303,7 @@ def test_a_target_in_absolute_form_is_the_url() -> None:
         ("GET / HTTP/1.1\nHost: a\n folded\n", "line 3 of the request is no header field"),
     ],
 )
-def test_what_is_no_request_is_one_sentence(text: str, words: str) -> None:
+def test_a_file_without_a_request_is_reported_in_one_sentence(text: str, words: str) -> None:
     with pytest.raises(CommandError, match=words):
         parse_captured(text)
 

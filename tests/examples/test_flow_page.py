@@ -145,7 +145,7 @@ def test_each_attack_is_caught_by_the_check_that_is_named(played: Browser, attac
     assert complaints(played) == []
 
 
-def test_no_attack_is_left_out(played: Browser) -> None:
+def test_every_attack_is_tried(played: Browser) -> None:
     assert each(played, "[data-attack]", "one.dataset.attack") == list(ATTACKS)
 
 

@@ -345,7 +345,7 @@ def test_even_rsa_moduli_are_refused(bits: int) -> None:
 
 
 @pytest.mark.parametrize("e", [1, 2, 4, 65536, 65538, 65539, 2**24 - 1, 2**32 - 1, 2**2000 + 1])
-def test_rsa_exponents_that_are_refused(e: int) -> None:
+def test_bad_rsa_exponents_are_refused(e: int) -> None:
     refuse(RSA | {"e": integer(e)}, "PS256", "exponent")
 
 

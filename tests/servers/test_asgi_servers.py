@@ -211,7 +211,7 @@ def test_repeated_fields_are_refused(served: Served) -> None:
     assert served.raw("/a", authorization, proof)[0] == 200
 
 
-def test_folded_and_illegal_fields(served: Served) -> None:
+def test_folded_and_illegal_fields_are_refused(served: Served) -> None:
     authorization, proof = served.lines("/a")
     for line in (
         f"{proof[:40]}\r\n {proof[40:]}",
@@ -231,7 +231,7 @@ def test_large_fields_are_refused(served: Served, size: int) -> None:
     assert served.raw("/a", f"Authorization: DPoP {'a' * size}", proof)[0] in (0, 400, 401, 431)
 
 
-def test_absolute_form(served: Served) -> None:
+def test_an_absolute_form_is_served_for_our_own_origin_only(served: Served) -> None:
     lines = served.lines("/a")
     assert served.raw(served.url("/a"), *lines)[0] == 200
     assert served.raw("http://evil.test/a", *served.lines("/a"))[0] in (200, 400)

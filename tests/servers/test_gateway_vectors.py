@@ -61,7 +61,7 @@ def _judge(answer: Answered, expect: dict[str, Any]) -> None:
     assert "DPoP " in challenges[0]
 
 
-def test_what_is_not_sent_is_no_field() -> None:
+def test_a_field_that_is_not_sent_is_no_field() -> None:
     values = [value for case in CASES if case["id"] in NO_REQUEST for _, value in case["request"]["headers"]]
     assert [value[-1] for value in values if "\n" in value] == ["\n"]
 

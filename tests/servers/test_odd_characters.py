@@ -54,7 +54,7 @@ def origin(request: pytest.FixtureRequest, world: World) -> Generator[str]:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-async def test_what_dpop_auth_sends_is_let_in(world: World, origin: str, kind: str) -> None:
+async def test_a_request_of_dpop_auth_is_accepted(world: World, origin: str, kind: str) -> None:
     statuses: dict[str, int] = {}
     async with caller(kind, auth=DPoPAuth(world.key, world.token(), clock=world.clock)) as client:
         for name, text in ODD.items():

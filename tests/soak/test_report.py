@@ -95,7 +95,7 @@ def measured(*values: tuple[int, int]) -> list[Measured]:
     return [Measured(float(at), rss, fds) for at, (rss, fds) in enumerate(values)]
 
 
-def test_what_a_worker_gains_while_it_warms_up_is_no_growth() -> None:
+def test_memory_that_a_worker_gains_while_it_warms_up_is_no_growth() -> None:
     start, warm = (50 * MEGABYTE, 8), (60 * MEGABYTE, 10)
     assert not has_grown([])
     assert not has_grown(measured(start, warm, warm, warm))
@@ -111,7 +111,7 @@ def accepted_twice(oracle: Oracle, at: float) -> None:
         oracle.answered(proof, oracle.presents(proof, 1, sent), Verdict(200), sent + 0.01)
 
 
-def test_what_the_design_cannot_tell_is_counted_apart(journal: Journal) -> None:
+def test_losses_that_the_design_cannot_detect_are_counted_separately(journal: Journal) -> None:
     journal.happenings[0].blind.append((BEGAN, ENDED + LOOK))
     named, found = Oracle(), Oracle()
     accepted_twice(named, ENDED + 1)
