@@ -1,4 +1,4 @@
-"""What an operator may say of a resource server."""
+"""The metadata that an operator may publish."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Options are checked in one grammar, always with the value that was given."""
+"""Messages about options all have one form, and contain the given value."""
 
 import math
 from functools import partial

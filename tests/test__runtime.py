@@ -1,6 +1,6 @@
 """Patched clocks reach every default; parts are opened and closed, under asyncio only; late imports.
 
-What not everybody needs is imported at its first use.
+Rarely used modules are imported at their first use.
 """
 
 import asyncio
@@ -144,7 +144,7 @@ PUBLIC_MODULES = sorted(
 
 
 def annotated(thing: object) -> Iterator[object]:
-    """What of a public thing has annotations: a function, a class, and its methods and properties."""
+    """The annotated parts of a public object: a function, a class, and its methods and properties."""
     if inspect.isfunction(thing):
         yield thing
     if not inspect.isclass(thing):

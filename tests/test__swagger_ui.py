@@ -1,4 +1,4 @@
-"""The page that signs: what it is served with, and where; tests/servers/test_docs_page.py presses it."""
+"""The page that signs: how and where it is served; tests/servers/test_docs_page.py uses it in a browser."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""The middleware: who gets through, what it leaves alone, what it tells the application."""
+"""The middleware: which requests pass, what it doesn't change, and what it passes to the application."""
 
 import asyncio
 import gc

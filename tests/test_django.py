@@ -36,7 +36,7 @@ def world() -> World:
 
 
 def session_user(get_response: Any) -> Any:
-    """Stands for what logs a user in by a session."""
+    """Represents a middleware that logs a user in by a session."""
 
     def middleware(request: Any) -> Any:
         request.user = "session"

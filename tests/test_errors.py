@@ -1,4 +1,4 @@
-"""The error tree, as DESIGN draws it."""
+"""The error tree."""
 
 import pytest
 

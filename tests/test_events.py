@@ -30,7 +30,7 @@ async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What a formatter for structured logs finds in a record beside its message."""
+    """The fields of a record that a formatter for structured logs finds, other than the message."""
     return {
         name.removeprefix("dpop_"): value for name, value in vars(record).items() if name.startswith("dpop_")
     }
@@ -289,7 +289,7 @@ def test_where_info_is_shown_nothing_is_a_warning(caplog: pytest.LogCaptureFixtu
 
 
 def test_info_without_a_handler_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody but Python's handler of last resort, as under uvicorn and gunicorn, and it shows warnings only.
+    # Only Python's handler of last resort, as under uvicorn and gunicorn, which shows warnings only.
     logger = logging.getLogger("dpop_middleware")
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [])

@@ -1,4 +1,4 @@
-"""A gateway's questions: who is believed, what is judged, and what the gateway is told."""
+"""A gateway's questions: which are trusted, what is judged, and the answers."""
 
 import asyncio
 import json

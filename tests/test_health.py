@@ -1,4 +1,4 @@
-"""How a resource server is, for readiness probes: whatever verifier and store it has."""
+"""The health of a resource server, for readiness probes, with any verifier and store."""
 
 import asyncio
 import dataclasses
@@ -23,7 +23,7 @@ ROOM = MemoryStoreHealth(ok=True, entries=0, max_entries=200_000)
 
 
 class Part(Tokens):
-    """A verifier or store of somebody's own; `says` is what it says of itself, or raises."""
+    """A user's own verifier or store; `says` is its health, or the error that it raises."""
 
     def __init__(self, says: object = True) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ async def test_many_probes_share_one_check(monkeypatch: pytest.MonkeyPatch) -> N
     probes = [asyncio.create_task(siblings[number % 2].health()) for number in range(200)]
     while not part.asked_how:
         await asyncio.sleep(0)
-    # A probe that gives up takes the answer from nobody.
+    # If one probe is cancelled, the others still get the answer.
     for probe in probes[:50]:
         probe.cancel()
     part.gate.set()

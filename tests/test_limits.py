@@ -1,4 +1,4 @@
-"""Each limit is the number that is written down: what just fits passes, one more does not."""
+"""Each limit is the documented number: the limit itself passes, one more does not."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def blanks_taken_off(count: int) -> None:
             {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", value)]}
         )
         if request.authorization != ("DPoP a",):
-            raise ValueError("a blank is left")
+            raise ValueError("white space remains")
 
 
 def nested(depth: int) -> None:

@@ -1,4 +1,4 @@
-"""MCP servers behind `protect`: what tools see, what is refused and how, and what clients find out."""
+"""MCP servers behind `protect`: the caller for tools, the refusals, and the metadata for clients."""
 
 import hashlib
 import importlib
@@ -47,7 +47,7 @@ NONCES = DPoPPolicy(nonce="required", iat_limit_with_nonce=300)
 
 
 def who() -> str:
-    """Say whom the SDK knows."""
+    """Return the caller as the SDK knows it."""
     token = get_access_token()
     if token is None:
         return "nobody"
@@ -87,7 +87,7 @@ class Served:
         return self.issuer.token(**(usual | changes))
 
     def call(self, *fields: tuple[str, str], auth: DPoPAuth | None = None) -> httpx2.Response:
-        """Send what opens a session."""
+        """Send the request that opens a session."""
         with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False, auth=auth) as client:
             return client.post(self.url, headers=[*HEADERS.items(), *fields], json=INITIALIZE)
 
@@ -263,7 +263,7 @@ Edit = Callable[["Probe"], None]
 
 @dataclass
 class Probe:
-    """A request that is right, until something is made wrong."""
+    """A correct request, until something is made wrong."""
 
     signer: Signer
     token: str
@@ -321,7 +321,7 @@ def send(served: Served, probe: Probe) -> httpx2.Response:
 
 
 def probe_of(served: Served, **token: Any) -> Probe:
-    """A request that is right: with the nonce that the server asks for, if it does."""
+    """A correct request: with the nonce that the server requires, if it does."""
     client = signer("ES256")
     access_token = served.token(
         **{"jkt": client.jkt, "client_id": ABSENT, "jti": ABSENT, "scopes": ["notes:read"], **token}

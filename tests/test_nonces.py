@@ -1,4 +1,4 @@
-"""Nonces without state: what is issued is known again, and nothing else is."""
+"""Nonces without state: an issued nonce is recognised, and no other."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ START = NOW // STEP * STEP
 
 
 def provider_of(secret: bytes | Sequence[bytes], **times: float) -> HMACNonceProvider:
-    """The provider of one server, whose nonces count."""
+    """The provider of one server, whose nonces are valid."""
     return HMACNonceProvider(secret, **times).for_server(purpose="resource server", server="")
 
 

@@ -252,7 +252,7 @@ def texts(key: Signer, header: dict[str, Any], claims: dict[str, Any]) -> Iterat
 
 
 def segments(proof: str) -> Iterator[tuple[str, str]]:
-    """The same proof, its segments touched after it was signed."""
+    """The same proof, with segments that were changed after signing."""
     header, claims, signature = parts = proof.split(".")
     for number, part in enumerate(parts):
         for touched in (

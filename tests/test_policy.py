@@ -1,4 +1,4 @@
-"""The configuration of a judge: checked once, then frozen."""
+"""The policy of a resource server: checked once, then frozen."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The resource server as its users hold it: configuration, siblings, nonces, and no 500."""
+"""The resource server: configuration, siblings, nonces, and no 500."""
 
 import json
 import logging
@@ -448,7 +448,7 @@ async def test_the_verdict_table_as_a_client_sees_it(
     assert json.loads(answer.body).get("error") == error
 
 
-# No input, however hostile, gives a 500.
+# No hostile input causes a 500.
 
 KEY = DPoPKey.generate()
 OTHERS = [DPoPKey.generate(name) for name in ("ES384", "Ed25519", "RS256")]
@@ -615,7 +615,7 @@ async def test_an_audience_named_twice_is_the_same_keyspace() -> None:
                 await server.authenticate(asked)
 
 
-# What the server hands to its parts.
+# The values that the server passes to its parts.
 
 
 @pytest.mark.parametrize(

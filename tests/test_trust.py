@@ -1,4 +1,4 @@
-"""What is said for those who judge the package holds: the threat model, the map, the way of a release."""
+"""The documents about the project are right: the threat model, the map, the steps of a release."""
 
 import os
 import re
@@ -26,7 +26,7 @@ ADVISORIES = tomllib.loads(text_of(".ci/advisories.toml"))
 
 
 def script(name: str) -> ModuleType:
-    """A script of the house, as a module."""
+    """A script of the project, as a module."""
     spec = util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -161,7 +161,7 @@ def test_only_the_job_that_uploads_has_an_identity_and_it_waits_for_the_others()
     assert set(jobs["publish"]["needs"]) == set(jobs) - {"publish"}
     assert jobs["publish"]["environment"] == "pypi"
     assert "secrets." not in text_of(WORKFLOW)
-    # Whoever has the identity runs no code of ours.
+    # The job with the publishing identity runs no code of the project.
     assert not any("run" in step for step in jobs["publish"]["steps"])
 
 

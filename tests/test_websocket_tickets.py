@@ -1,4 +1,4 @@
-"""Tickets for WebSockets and event sources: good once, for one path, one page, one token, for 30 s."""
+"""Tickets for WebSockets and event sources: valid once, for one path, one page, one token, for 30 s."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ TICKET = "dpop.ticket"
 
 
 class Handshake:
-    """What came of one handshake: how it was answered, and what the application saw."""
+    """The result of one handshake: its answer, and what the application saw."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -135,7 +135,7 @@ def handshake_of(
 
 
 async def knock(app: ASGIApp, scope: Scope) -> Handshake:
-    """Shake hands, and leave as soon as the application has said something."""
+    """Do the handshake, and disconnect as soon as the application has sent something."""
     handshake = Handshake()
     said = asyncio.Event()
     messages = [{"type": "websocket.connect"}]
@@ -633,7 +633,7 @@ async def test_behind_a_root_path_the_path_is_the_servers() -> None:
 
 
 class TestInTheURL:
-    """By option: an event source, and a WebSocket whose subprotocol something takes off."""
+    """By option: an event source, and a WebSocket whose subprotocol an intermediary removes."""
 
     def event_source(
         self, ticket: str, *, origin: str | None = PAGE, rest: str = "", **changes: Any

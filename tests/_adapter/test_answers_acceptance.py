@@ -1,4 +1,4 @@
-"""A request fires one event: its refusal, or its acceptance, however many adapters judge it."""
+"""A request causes one event: its refusal, or its acceptance, even if several adapters judge it."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ ISSUER = TestIssuer(audience=API)
 
 
 class Told:
-    """A server, and what it tells."""
+    """A server, and its events."""
 
     def __init__(self, namespace: str = "") -> None:
         self.events: list[AuthenticationEvent] = []
@@ -282,7 +282,7 @@ async def test_a_dependency_that_is_called_where_no_endpoint_follows_tells_at_on
 
 @dataclass(frozen=True)
 class Layer:
-    """One adapter of a stack: what it asks for."""
+    """One adapter of a stack, and its requirements."""
 
     scopes: tuple[str, ...]
     required: bool

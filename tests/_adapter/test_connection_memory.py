@@ -1,4 +1,4 @@
-"""One connection is authenticated once; nothing found out for one server or request counts for another."""
+"""One connection is authenticated once; a verdict for one server or request doesn't hold for another."""
 
 import asyncio
 from collections.abc import Collection
@@ -22,7 +22,7 @@ async def judged(
     scopes: Collection[str] = (),
     connection: Connection,
 ) -> VerifiedRequest:
-    """What a framework adapter does with one request of one connection."""
+    """A framework adapter's handling of one request of one connection."""
     return await connection.authenticate(server, scope_for(asked), Requirements(scopes=scopes))
 
 

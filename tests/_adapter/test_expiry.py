@@ -1,4 +1,4 @@
-"""Connections that end after a while: what the client gets, what the application sees."""
+"""Connections that end after some time, for the client and for the application."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_eve
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
-MANY = 200_000  # more than anybody can do so soon, and no more than a failing test may
+MANY = 200_000  # more than is possible in this time, and no more than a failing test may
 
 
 class Server:
-    """The server's side of a connection: what it gives to the application, and what it got."""
+    """The server's side of a connection: the messages to the application, and those from it."""
 
     def __init__(self, *messages: Message, slow: float = 0) -> None:
         self.sent: list[Message] = []

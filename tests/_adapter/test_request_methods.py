@@ -1,4 +1,4 @@
-"""Request methods: what is decorated can't be reached by one that isn't HTTP's, whatever Starlette does."""
+"""Request methods: only HTTP's own reach a decorated handler, with every version of Starlette."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ from tests.support.asgi import Answer, call
 
 
 class EarlyEndpoint(HTTPEndpoint):
-    """Dispatches as Starlette before 1.1 does: by any attribute that is called like the method."""
+    """Dispatches as Starlette before 1.1: to any attribute that has the method's name."""
 
     async def dispatch(self) -> None:
         request = Request(self.scope, receive=self.receive)

@@ -1,4 +1,4 @@
-"""Tickets, sealed: nobody reads, makes or changes one, and a secret can be replaced."""
+"""Sealed tickets: nobody else can read, make or change one, and a secret can be replaced."""
 
 import pytest
 

@@ -339,7 +339,7 @@ def hints_of(module: ModuleType) -> set[str]:
             isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (told | parts)
         ):
             found.add(node.value)
-    # Words and names are no sentences, nor is how a number is written.
+    # Words, names and formats of numbers are not sentences.
     return {text for text in found if " " in text.strip()}
 
 

@@ -1,4 +1,4 @@
-"""Hints for what stands in a wrong place, and for the profile that would fit."""
+"""Hints for values in a wrong place, and for the profile that would fit."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ RIGHT = {
 
 
 async def event_of(asked: ResourceRequest, **options: Any) -> AuthenticationEvent:
-    """Return what an operator reads of a refused request."""
+    """Return the event of a refused request."""
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
         issuer=ISSUER.issuer,

@@ -1,4 +1,4 @@
-"""A verifier that asks another server is asked last but the store, for good proofs only."""
+"""A verifier that asks another server is called just before the store, and only for good proofs."""
 
 import asyncio
 from collections.abc import Callable

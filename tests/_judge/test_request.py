@@ -1,4 +1,4 @@
-"""The order of the checks, and the doors to the outside."""
+"""The order of the checks, and the calls of other parts."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -273,7 +273,7 @@ async def test_a_verifier_that_fails_lets_no_request_through(fault: Exception, s
 
 @pytest.mark.parametrize("mode", ["off", "required", "fallback"])
 async def test_a_client_that_can_not_be_judged_gets_the_newest_nonce(mode: str) -> None:
-    # A store that lost entries can judge what was made since: a proof is as old as its nonce.
+    # A store that lost entries can judge later proofs: a proof is as old as its nonce.
     api = Api(nonce=mode)
     newest, older = (api.server_nonces.issue(NOW - age) for age in (0, 60))
     for newer_proof, nonce, handed in (
@@ -305,7 +305,7 @@ async def test_an_error_of_the_store_for_one_client_is_not_shown_to_another() ->
 
 
 class Silent:
-    """A provider that knows every nonce and has none to give."""
+    """A provider that accepts every nonce and issues none."""
 
     def issue(self, now: float) -> str:
         raise OSError("no entropy")
@@ -330,7 +330,7 @@ async def test_a_refusal_needs_no_nonce() -> None:
 
 
 class Quoting(Exception):
-    """What some HTTP client fails with."""
+    """The error of some HTTP client."""
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ async def test_a_jti_is_used_once_for_each_key() -> None:
 
 
 class Dynamic:
-    """A verifier whose methods are found at each look."""
+    """A verifier whose methods are looked up each time."""
 
     issuers = ("https://auth.example.test",)
 

@@ -1,4 +1,4 @@
-"""What a route asks of a valid token."""
+"""The requirements of a route for a valid token."""
 
 import math
 from typing import Any

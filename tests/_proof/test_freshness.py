@@ -91,7 +91,7 @@ def test_iat_may_be_limited_beside_a_nonce(mode: NonceMode) -> None:
             check(proof(NOW - age, nonce), policy)
         assert caught.value.check is Check.IAT
         assert (caught.value.expected, caught.value.actual) == ((NOW - 300, NOW + 300), NOW - age)
-        # What is asked of the nonce comes first: a client that has none learns of it.
+        # The check of the nonce comes first: a client without one gets one.
         with pytest.raises(UseDPoPNonce):
             check(proof(NOW - age, "unknown"), policy)
         with pytest.raises(UseDPoPNonce):
@@ -148,14 +148,14 @@ def test_where_the_nonce_counts_no_clock_of_the_clients_does(policy: DPoPPolicy)
 
 
 def test_a_nonce_policy_without_provider_is_iat_alone() -> None:
-    # A server can't be built so; the rule must not open a door all the same.
+    # A server can't be built in this way; the rule must still accept nothing more.
     check_freshness(proof(), FALLBACK, nonces=None, nonce=None, now=NOW)
     with pytest.raises(InvalidDPoPProof):
         check_freshness(proof(0), FALLBACK, nonces=None, nonce=None, now=NOW)
 
 
 class Strange:
-    """A provider of somebody else's making that can't cope with what clients send."""
+    """A user's own provider that fails for unexpected nonces."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -260,7 +260,7 @@ LIMITED = DPoPPolicy(nonce="required", iat_limit_with_nonce=100)
 @pytest.mark.parametrize("iat", [NOW - 90, NOW, NOW + 90])
 @pytest.mark.parametrize("policies", [[LIMITED], [LIMITED, REQUIRED], [OFF, LIMITED], [REQUIRED]])
 def test_a_limit_does_not_shorten_what_is_remembered(iat: float, policies: list[DPoPPolicy]) -> None:
-    # A worker without the limit may be running beside us.
+    # A worker without the limit may be running at the same time.
     assert acceptance_window(proof(iat), reach_of(policies), KNOWN) == BY_NONCE
 
 
@@ -299,7 +299,7 @@ async def test_a_client_whose_clock_is_an_hour_fast_is_heard_once(
     api.tokens.issue(api.key.jkt, expires_in=3 * HOUR)
     presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
     assert await accepted(api, presented)
-    # Each second of the minutes in which its iat would do, and now and then before.
+    # Each second of the minutes in which its iat would be accepted, and some times before.
     for second in (*range(1, HOUR - 120, 7), *range(HOUR - 120, HOUR + 120)):
         api.clock.now = NOW + second
         for server in servers:
@@ -356,7 +356,7 @@ async def test_a_proof_accepted_by_its_iat_is_not_accepted_again_by_its_nonce() 
 
 
 async def test_without_the_store_each_of_these_would_have_come_back() -> None:
-    # The tests above show something only if iat or nonce alone would let the proof in again.
+    # The tests above are meaningful only if iat or nonce alone would accept the proof again.
     api = Api(nonce="required")
     off = api.server.with_policy(nonce="off")
     presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))

@@ -1,4 +1,4 @@
-"""The part of a verdict that a token endpoint shares."""
+"""The checks of a proof that resource server and token endpoint share."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Public paths: what is meant is let through, and nothing that a router could read as something else."""
+"""Public paths: listed paths pass, and no path that a router could read as another one."""
 
 import random
 from typing import Any
@@ -120,7 +120,7 @@ def test_the_path_that_the_router_sees_is_compared(path: str, root_path: str, pu
     assert (scope(path, root_path=root_path) in PATHS) is public
 
 
-# Where a root path is set: what a router would read in each of the ways that are known.
+# Where a root path is set: the path that a router reads, in each of the known ways.
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_raw_path_that_is_another_path_is_never_public(path: str, raw_path: by
     assert given not in PATHS
 
 
-# --- what says so
+# --- the reasons
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_raw_path_of_another_path_is_told() -> None:
     assert told == "path and raw_path are two paths"
 
 
-# --- a root path that the application sets by itself
+# --- a root path that the application itself sets
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_wrong_public_paths_are_a_configuration_error(paths: Any, sentence: str)
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_raw_path_is_decoded_as_servers_do(seed: int) -> None:
-    """Whatever it holds: what differs from the server's path is never public, what doesn't is."""
+    """With any octets: a path that differs from the server's is never public, an equal one is."""
     draw = random.Random(seed)
     parts = ["%41", "%3d", "=", "_", "a", "%C3%A9", "%09", "=41", "%20", "~"]
     listed = PublicPaths(["/p/*"])

@@ -204,7 +204,7 @@ def test_http_is_for_named_hosts_only() -> None:
 def test_absolute_form_is_judged_as_its_origin_form_and_its_authority_stands(
     target: str, path: str, host: str
 ) -> None:
-    """RFC 9112 section 3.2.2: Host is ignored then, whatever it says."""
+    """RFC 9112 section 3.2.2: Host is ignored then."""
     ours = urls("https://api.example.test", "https://b.example.test:8443")
     for hosts in ((), ("api.example.test",), ("b.example.test:8443",), ("evil.test", "x")):
         seen = ours.origin_form(request(raw_path=target, hosts=hosts))
@@ -224,7 +224,8 @@ VERSIONS = ("https://h.test/v1", "https://h.test/v2", "https://h.test/v1/beta")
         ("/v1", "", "/v1"),
         ("/%761/notes", "", "/v1/notes"),
         ("/v1/v2/notes", "", "/v1/v2/notes"),
-        # A proxy strips the prefix, and the server is told: uvicorn puts it back, others don't.
+        # A proxy strips the prefix, and the server has it as its root path: uvicorn puts it back, others
+        # don't.
         ("/v1/notes", "/v1", "/v1/notes"),
         ("/notes", "/v1", "/v1/notes"),
         ("/notes", "/v2/", "/v2/notes"),

@@ -1,4 +1,4 @@
-"""What a request carries, before anything is decoded."""
+"""The credentials of a request, before anything is decoded."""
 
 from typing import Any
 

@@ -79,7 +79,7 @@ few = settings(max_examples=200, deadline=None)
         ("https://h/.../..a/a..", "https://h/.../..a/a.."),
         ("https://h/%5C", "https://h/%5C"),
         ("https://h/%00%7f%ff", "https://h/%00%7F%FF"),
-        # RFC 9449 section 4.3, check 9: query and fragment are ignored, whatever is in them.
+        # RFC 9449 section 4.3, check 9: query and fragment are ignored, with any content.
         ("https://h/p?q=ü", "https://h/p"),
         ("https://h/p?a b", "https://h/p"),
         ("https://h/p#\r\n", "https://h/p"),
@@ -487,7 +487,7 @@ def test_a_path_from_request_path_is_a_fixed_point_of_normalize(raw_path: str) -
 def test_request_path_and_normalize_agree(raw_path: str, query: str) -> None:
     try:
         path = request_path(raw_path)
-        # What a client writes as characters travels as their UTF-8.
+        # Characters of a client's URL are sent as their UTF-8.
         written = raw_path.encode("latin-1").decode("utf-8")
         normal = normalize(f"https://h{written.replace('#', '%23')}")
     except (URIError, UnicodeDecodeError):

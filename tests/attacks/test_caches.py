@@ -1,4 +1,4 @@
-"""Memory that an attacker wants us to keep, and what one request wants to leave there for another."""
+"""Attacks on caches: memory that an attacker wants to fill, and data that one request leaves for another."""
 
 import hashlib
 import tracemalloc
@@ -65,7 +65,7 @@ def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
 
 
 class Forgetful:
-    """A replay store that keeps nothing, so that what is measured is kept elsewhere."""
+    """A replay store that keeps nothing, so that only other memory is measured."""
 
     async def add(self, entry: ReplayEntry) -> bool:
         return entry.key != ""

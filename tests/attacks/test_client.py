@@ -1,4 +1,4 @@
-"""What an attacker who answers our client wants: its token or proof elsewhere, its time, its end."""
+"""A server that attacks our client: it wants token or proof elsewhere, endless requests, or a crash."""
 
 import base64
 import contextlib
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.parametrize("kind", CLIENTS)
 
 @dataclass(frozen=True)
 class Sent:
-    """One request as the attacker, or who is at home, would see it."""
+    """One request as the attacker's server, or the honest one, would see it."""
 
     url: str
     headers: dict[str, str]
@@ -71,7 +71,7 @@ class Sent:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """By the standard library, so that our own reading of URLs is not its own judge."""
+    """Parsed by the standard library, so that our own parser doesn't judge itself."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
@@ -98,7 +98,7 @@ def answered_by(kind: str, answers: Answers, sent: list[Sent]) -> Any:
 
 @contextlib.contextmanager
 def refusals_of_the_client_itself(kind: str) -> Generator[None]:
-    """What httpx2 and httpx raise of their own accord for an answer that can't be used."""
+    """The errors that httpx2 and httpx themselves raise for an answer that can't be used."""
     module = module_of(kind)
     with contextlib.suppress(module.HTTPError, module.InvalidURL):
         yield
@@ -127,7 +127,7 @@ def sending_to(location: str, status: int) -> Answers:
     def answers(request: Sent, number: int) -> tuple[int, Any, bytes]:
         if number == 1:
             return status, {"location": location, "dpop-nonce": "from-home"}, b""
-        # Whoever gets it asks for more.
+        # The server asks for more each time.
         return 401, CHALLENGE | {"dpop-nonce": "from-elsewhere"}, b""
 
     return answers

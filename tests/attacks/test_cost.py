@@ -44,7 +44,7 @@ PATHS = {
 
 
 def calls(function: Any, *arguments: Any) -> int:
-    """How many functions, Python's and C's, are called."""
+    """How many functions of Python and C are called."""
     counted = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -73,7 +73,7 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
 
 
 class Watched(str):
-    """Text that knows of how many of its characters the case was changed."""
+    """Text that counts the characters whose case was changed."""
 
     __slots__ = ()
     changed: ClassVar[list[int]] = []

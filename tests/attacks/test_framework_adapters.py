@@ -1,4 +1,4 @@
-"""What an attacker wants from the adapters: the application without credentials, or as somebody else."""
+"""Attacks on the adapters: reaching the application without credentials, or as another user."""
 
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ def cutting_at_the_first(served: list[str]) -> Any:
 
 
 def cutting_a_prefix(served: list[str]) -> Any:
-    """Route as Django does: on what is left without the root path, even within a segment."""
+    """Route as Django does: on the rest without the root path, even within a segment."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         served.append(scope["path"].removeprefix(scope["root_path"]))
@@ -128,7 +128,7 @@ async def test_no_protected_path_is_reached_through_a_root_path_of_the_applicati
 
 async def test_no_protected_path_is_reached_through_an_opaque_wrapper(world: World) -> None:
     class Wrapper:
-        """A layer of anybody's, one of whose attributes fails until it is set up."""
+        """A layer with an attribute that fails until it is set up."""
 
         app = OwnRootPath(routes=[Route("/secret", secret)])
 

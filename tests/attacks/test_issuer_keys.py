@@ -1,4 +1,4 @@
-"""What an attacker wants of the fetching of keys: each test is named by it, and shows that it isn't got."""
+"""Attacks on the fetching of keys."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ async def outcomes_of(judge: JWTAccessTokenVerifier, tokens: list[str]) -> Count
     return Counter(await asyncio.gather(*(outcome_of(judge, token) for token in tokens)))
 
 
-# To make us fetch.
+# The attacker wants many fetches.
 
 
 async def test_tokens_that_name_other_keys_cause_few_fetches(issuer: IssuerServer) -> None:
@@ -117,7 +117,7 @@ async def test_probes_cause_few_fetches(issuer: IssuerServer) -> None:
     assert len(issuer.asked) == 1
 
 
-# To make others wait, or to be refused.
+# The attacker wants others to wait, or to be refused.
 
 
 async def test_a_token_with_a_known_key_does_not_wait(issuer: IssuerServer) -> None:
@@ -128,7 +128,7 @@ async def test_a_token_with_a_known_key_does_not_wait(issuer: IssuerServer) -> N
     await asyncio.sleep(0)
     for number in range(20):
         token = KEY.token(jti=str(number))
-        # Without giving up the loop once: nothing is waited for.
+        # The event loop never runs in between: nothing is awaited.
         with pytest.raises(StopIteration):
             judge.verify(token).send(None)
     assert set(await asyncio.gather(*floods)) == {Unavailable}
@@ -145,7 +145,7 @@ async def test_a_published_key_gets_no_401_while_an_attacker_asks_for_others(iss
         tokens = [new.token(jti=str(position)) for position in range(20)]
         found = await outcomes_of(judge, tokens)
         assert found[InvalidToken] == 0
-        # A busy machine may be late; without that there is none.
+        # A busy machine may be late; otherwise there is none.
         assert found[AccessToken] + found[Unavailable] == 20
         await asyncio.gather(*flood)
 
@@ -158,7 +158,7 @@ async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwa
     assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
     new = issuer_key("ES256", kid="2026-12")
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, new))
-    # For half a second it is remembered as missing, whoever asks for it however often.
+    # For half a second it is remembered as missing, for any number of requests.
     async with asyncio.timeout(10):
         while await outcome_of(judge, new.token()) is InvalidToken:
             assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
@@ -166,7 +166,7 @@ async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwa
     assert await outcome_of(judge, new.token()) is AccessToken
 
 
-# To make 5xx.
+# The attacker wants 5xx responses.
 
 
 async def test_the_attacker_causes_no_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
@@ -192,7 +192,7 @@ async def test_a_static_set_causes_no_5xx() -> None:
     assert await outcomes_of(judge, [unknown_key() for _ in range(100)]) == {InvalidToken: 100}
 
 
-# To fill memory.
+# The attacker wants to fill memory.
 
 
 async def test_names_of_unknown_keys_take_little_memory(issuer: IssuerServer) -> None:
@@ -248,7 +248,7 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# To have keys accepted that aren't the issuer's.
+# The attacker wants other keys to be accepted.
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ async def test_a_withdrawn_key_is_not_accepted_again(issuer: IssuerServer) -> No
     token = withdrawn.token()
     await judge.verify(token)
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
-    # A stranger's unknown key brings the newer set sooner than its time; nothing brings the older one back.
+    # An attacker's unknown key causes the newer set to be fetched earlier; nothing brings the older one back.
     assert await outcome_of(judge, unknown_key()) is InvalidToken
     assert await outcome_of(judge, token) is InvalidToken
 

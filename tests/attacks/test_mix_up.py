@@ -1,4 +1,4 @@
-"""What an attacker wants from a server of several issuers: a token of one that passes as another's."""
+"""Attacks on a server with several issuers: a token of one must not pass as another's."""
 
 import json
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ KEY = DPoPKey.generate()
 
 
 class World:
-    """Two issuers; the attacker runs A, and wants to be somebody at B."""
+    """Two issuers; the attacker runs A, and wants to be a user of B."""
 
     def __init__(self, **changes: Any) -> None:
         self.a = TestIssuer(A, audience=API)
@@ -93,7 +93,7 @@ async def test_the_attacker_publishes_keys_of_the_same_name(world: World, kid: A
 
 
 async def test_the_attacker_uses_the_audience_of_another_issuer(world: World) -> None:
-    # What B calls this API means nothing in a token of A, and the reverse.
+    # B's name for this API means nothing in a token of A, and the reverse.
     for issuer, other in ((world.a, world.b), (world.b, world.a)):
         error = await world.refused(issuer.token(jkt=KEY.jkt, audience=other.audience))
         assert error.check is Check.TOKEN_AUD

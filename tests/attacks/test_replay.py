@@ -1,4 +1,4 @@
-"""What an attacker wants of the replay store: a proof that passes twice, a store that is full for others."""
+"""Attacks on the replay store: a proof that passes twice, a store that is full for others."""
 
 import contextlib
 from collections import Counter
@@ -86,7 +86,7 @@ async def test_ten_keys_of_one_user_do_not_fill_the_store_for_others() -> None:
 
 
 class Sliding:
-    """A verifier of a user's own: each time it is asked, a token is good for one more minute."""
+    """A user's own verifier: each time it is asked, a token is valid for one more minute."""
 
     issuers = (ISSUER,)
 

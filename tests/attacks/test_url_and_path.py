@@ -1,4 +1,4 @@
-"""What an attacker wants of URLs and paths: that a proof for one resource is good for another."""
+"""Attacks with URLs and paths: a proof for one resource must not be accepted for another."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ HOSTS = st.sampled_from(
 
 
 def target_of(urls: PublicURLs, **asked: Any) -> str | None:
-    """Return what a proof must name for a request, None where no proof is good."""
+    """Return the URL that a proof must name for a request, None where no proof is accepted."""
     try:
         return urls.target_uri(urls.origin_form(request(**asked)))
     except DPoPError:
@@ -48,7 +48,7 @@ def prefixed(prefixes: list[str], host: str = "https://h.test") -> PublicURLs:
 def test_two_paths_of_one_server_never_have_one_target_uri(
     prefixes: list[str], root: str, one: str, other: str
 ) -> None:
-    """But for a path with and without its root path, which every server and router takes for one."""
+    """Except a path with and without its root path, which every server and router treats as one."""
     urls = prefixed(prefixes)
     targets = [target_of(urls, raw_path=path, root_path=root) for path in (one, other)]
     if None in targets or targets[0] != targets[1]:
@@ -99,7 +99,7 @@ def test_an_absolute_form_never_has_another_target_uri(
 @settings(max_examples=1000)
 @given(st.text(st.characters(max_codepoint=255), max_size=40))
 def test_an_authority_is_never_read_in_two_ways(text: str) -> None:
-    """What is taken for ours is exactly the host, in any case, with the default port or none."""
+    """Only the exact host counts as ours, in any case, with the default port or none."""
     urls = prefixed([""])
     for target in (
         f"https://{text}",
@@ -188,7 +188,7 @@ async def test_an_anonymous_request_for_another_origin_is_not_served(path: str) 
 
 
 async def test_a_path_that_was_left_behind_is_not_rewritten() -> None:
-    """What stands before us may have rewritten one of the two: nothing is cut off where it isn't."""
+    """An outer layer may have rewritten one of the two: only an existing prefix is removed."""
     world = World()
     scope = scope_of("/a", world.fields("/a"))
     scope["path"] = f"{ORIGIN}/a"

@@ -1,7 +1,7 @@
-"""What an attacker sends on the wire, to whatever server: each test by what the attacker wants.
+"""Attacks on the wire, for any server.
 
-The modules that import these tests say against which servers, by their fixtures `wire` and, for those that
-speak HTTP/2, `h2`.
+The modules that import these tests choose the servers, with their fixtures `wire` and, for those that speak
+HTTP/2, `h2`.
 """
 
 from typing import Any
@@ -109,7 +109,7 @@ def test_control_octets_never_split_a_field(wire: Wire, octet: str) -> None:
 
 
 def test_trailers_are_never_added_to_the_judged_fields(wire: Wire) -> None:
-    """RFC 9110 section 6.5.1: what is judged is what the application sees, whenever a trailer comes."""
+    """RFC 9110 section 6.5.1: the application sees the judged fields, whenever a trailer comes."""
     lines = wire.lines("/a", method="POST")
     other = wire.lines("/b", method="POST")
     for trailers in (["Authorization: Basic eDp4"], ["DPoP: x"], other):
@@ -173,7 +173,7 @@ def test_an_honest_request_in_absolute_form_is_served(wire: Wire, target: str, h
     lines = wire.lines("/a")
     told = reached_as_verified(wire.send(target, *lines, host=host), "/a", *lines)
     assert told["query"] == target.partition("?")[2]
-    # Where the authority can be seen it stands, and Host is ignored (RFC 9112 section 3.2.2).
+    # Where the authority can be seen it counts, and Host is ignored (RFC 9112 section 3.2.2).
     assert told["hosts"] in ([HOST], [host])
     not_reached(wire.send(target))
 
@@ -187,7 +187,7 @@ def test_an_honest_request_in_absolute_form_without_a_path_is_served(wire: Wire,
 def test_public_paths_never_cover_an_absolute_form(wire: Wire) -> None:
     for target in (f"{ORIGIN}/public", "https://evil.test/public"):
         seen = wire.send(target)
-        # httptools and granian hand over "/public": there it is the same request.
+        # httptools and granian pass "/public" on: there it is the same request.
         assert seen.told is None or seen.told["raw_path"] == "/public"
         assert seen.told is None or wire.kind in ("uvicorn-httptools", "granian")
 
@@ -206,7 +206,7 @@ def test_public_paths_never_cover_an_absolute_form(wire: Wire) -> None:
     ],
 )
 def test_an_absolute_form_of_another_origin_is_not_served_as_ours(wire: Wire, target: str) -> None:
-    """Servers that hide the authority serve the path: the proof for it must be ours all the same."""
+    """Servers that hide the authority serve the path: the proof must still be for our URL."""
     lines = wire.lines("/a")
     seen = wire.send(target, *lines)
     if wire.kind in ("uvicorn-httptools", "granian"):
@@ -227,7 +227,7 @@ def test_an_absolute_form_of_another_origin_is_not_served_as_ours(wire: Wire, ta
 def test_a_proof_for_one_path_is_not_accepted_for_another(wire: Wire, target: str) -> None:
     seen = wire.send(target, *wire.lines("/a"))
     if seen.told is not None:
-        # A server that cuts the target down serves what the proof is for, nothing else.
+        # A server that shortens the target serves the path of the proof, and no other.
         assert seen.told["path"] == "/a", seen.told
     else:
         not_reached(seen)
@@ -241,7 +241,7 @@ def test_a_server_wide_target_is_not_a_path(wire: Wire) -> None:
 
 @pytest.mark.parametrize("method", ["get", "Get", "gET"])
 def test_a_method_in_another_case_is_another_method(wire: Wire, method: str) -> None:
-    """Methods are case-sensitive (RFC 9110 section 9.1): what the application sees must be proven."""
+    """Methods are case-sensitive (RFC 9110 section 9.1): the application sees the proven method."""
     lines = wire.lines("/a")
     seen = wire.send("/a", *lines, method=method)
     if seen.told is not None:
@@ -356,7 +356,7 @@ def websocket(**changes: str) -> list[tuple[str, str]]:
 
 
 def test_a_websocket_over_http_2_needs_a_proof(h2: Wire) -> None:
-    """RFC 8441: the handshake is a CONNECT; to us it is a GET, as in HTTP/1.1."""
+    """RFC 8441: the handshake is a CONNECT; for the proof it is a GET, as in HTTP/1.1."""
     not_reached(h2.h2(websocket()))
     not_reached(h2.h2([*websocket(), *credentials(h2, "/b")]))
     fields = credentials(h2)

@@ -1,4 +1,4 @@
-"""What the table and the chart hold, and that what is compared verifies signatures: no figure is judged."""
+"""The contents of table and chart, and that each application verifies signatures: no figure is judged."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET

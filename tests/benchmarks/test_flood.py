@@ -1,4 +1,4 @@
-"""What the flood's figures are judged by; what they are is not judged here."""
+"""How the flood's figures are judged; the figures themselves are not judged here."""
 
 import pytest
 

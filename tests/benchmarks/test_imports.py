@@ -1,4 +1,4 @@
-"""What the time of the import is judged by; how long it takes is not judged here."""
+"""How the time of the import is judged; the time itself is not judged here."""
 
 import subprocess
 import sys

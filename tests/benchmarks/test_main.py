@@ -1,4 +1,4 @@
-"""The benchmarks' exit statuses, by which a missed bar is noticed; what they measure is not judged here."""
+"""The benchmarks' exit statuses, which report a missed bar; no figure is judged here."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the requests a second are judged by, and that every application is safe; no figure is judged here."""
+"""How the requests a second are judged, and that every application is safe; no figure is judged here."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The window on one request: what a person reads, and what a script does."""
+"""The explanation of one request: for people, and for scripts."""
 
 import json
 import re

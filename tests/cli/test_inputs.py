@@ -1,4 +1,4 @@
-"""What the command reads, a captured request too; and that secrets do not come back out."""
+"""The inputs of the command, captured requests included; and that secrets are never printed."""
 
 import json
 import sys

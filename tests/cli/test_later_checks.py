@@ -1,4 +1,4 @@
-"""What the server does not reach is told all the same, and every fault of a request with it."""
+"""Checks that the server does not reach are still reported, with every fault of a request."""
 
 import asyncio
 from typing import Any

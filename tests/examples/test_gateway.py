@@ -1,4 +1,4 @@
-"""The chapter's nginx and Caddy, run by the real ones: honest clients, and what a hostile one may send."""
+"""The chapter's nginx and Caddy configurations, run by the real programs, with honest and hostile clients."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -23,7 +23,7 @@ IDENTITY = ("x-auth-identity", "x-auth-client-id", "x-auth-issuer", "x-auth-scop
 
 
 class House:
-    """A gateway, whom it asks, what is behind it, and the world of tokens."""
+    """A gateway, the server that it asks, the application behind it, and the tokens."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -110,7 +110,7 @@ def test_no_method_passes_without_credentials_or_with_a_proof_for_another(house:
     assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=method)).status == 200
 
 
-# What a gateway answers by itself with a 400, without asking.
+# Requests that a gateway itself answers with 400, without asking.
 ANSWERED_BY_ITSELF = {
     "nginx": {"two_authorizations": "two Authorization fields", "oversized": "a header line may have 8 KB"},
 }
@@ -181,7 +181,7 @@ def test_only_the_gateway_names_the_caller(house: House, claimed: list[str]) -> 
     told = identity(answer)
     assert told.pop("x-auth-identity", ["user123"]) == ["user123"]
     assert told == {"x-auth-client-id": ["my_client"], "x-auth-issuer": [house.world.issuer.issuer]}
-    assert identity(house.get("/health", *claimed)) == {}, "where nobody is asked, nobody is named"
+    assert identity(house.get("/health", *claimed)) == {}, "without a question there is no identity"
     assert house.get("/notes", *claimed).status == 401
 
 
@@ -243,7 +243,7 @@ def test_a_target_in_absolute_form_is_that_of_the_same_host(house: House) -> Non
 
 
 async def tell_and_close(scope: Scope, receive: Receive, send: Send) -> None:
-    """A WebSocket that says who opened it."""
+    """A WebSocket that sends the identity of its caller."""
     websocket = WebSocket(scope, receive, send)
     await websocket.accept()
     await websocket.send_text(websocket.headers["x-auth-identity"])

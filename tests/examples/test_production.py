@@ -1,4 +1,4 @@
-"""examples/production, run as its docstring says, and what it calls a fault."""
+"""examples/production, run as its docstring says, and its findings."""
 
 import re
 import subprocess

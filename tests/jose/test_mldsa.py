@@ -1,4 +1,4 @@
-"""ML-DSA by the RFC's own examples, and what is refused of its keys and signatures (RFC 9964)."""
+"""ML-DSA with the RFC's own examples, and the keys and signatures that are refused (RFC 9964)."""
 
 import json
 from collections.abc import Mapping

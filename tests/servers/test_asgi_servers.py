@@ -191,7 +191,7 @@ def test_a_nonce_is_asked_for_and_then_accepted(served: Served) -> None:
     assert served.get("/nonce", nonce=nonce).json()["user"] == "user123"
 
 
-# --- what no client library sends
+# --- requests that no client library sends
 
 
 def test_trailing_spaces_and_tabs_are_ignored(served: Served) -> None:
@@ -355,7 +355,7 @@ def test_a_prefix_that_a_proxy_strips_is_put_back(kind: ServerKind) -> None:
             == 401
         )
         listed = httpx2.get(f"{origin}/public", trust_env=False)
-        # A root path that the path doesn't start with is cut off by every router in a way of its own.
+        # Every router removes a root path that the path doesn't start with in its own way.
         assert listed.status_code == (401 if kind == "hypercorn" else 200)
 
 

@@ -1,4 +1,4 @@
-"""Paths with characters that clients treat differently: what our client signs is what arrives."""
+"""Paths with characters that clients treat differently: our client signs exactly the path that arrives."""
 
 from collections.abc import Generator
 from typing import Any
@@ -33,7 +33,7 @@ ODD = {
     "space": "x y",
     "all": "\\|^\"{}'`<>[]%5C \u00e4",
 }
-# `DPoPAuth` encodes these; whoever sends them as they are sends no URI, and no proof makes it one.
+# `DPoPAuth` encodes these; a request with the raw characters has no URI, and no proof is accepted for it.
 MALFORMED = {"percent", "malformed", "cut"}
 VISIBLE = {name: text for name, text in ODD.items() if text.isascii() and " " not in text}
 

@@ -18,7 +18,7 @@ def proof(jti: str = "a") -> Proof:
 
 
 def judged(*verdicts: Verdict) -> Oracle:
-    """What an oracle finds where one proof got these answers, one after the other."""
+    """The oracle's findings for one proof with these answers, one after the other."""
     oracle, one = Oracle(), proof()
     for verdict, now in zip(verdicts, itertools.count()):
         presentation = oracle.presents(one, 0, now)

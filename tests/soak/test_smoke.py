@@ -45,7 +45,7 @@ async def test_a_short_run_with_three_faults_finds_nothing(tmp_path: Path) -> No
 
 
 class Sabotage(Soak):
-    """Somebody deletes the entries one by one, which no store can tell."""
+    """The entries are deleted one by one, which no store can detect."""
 
     def faults(self) -> dict[str, Fault]:
         return {"entries deleted": self.delete}

@@ -1,4 +1,4 @@
-"""TestIssuer: tokens of any shape, `auth=` for every kind of test client, and a server for tests."""
+"""TestIssuer: tokens of any form, `auth=` for every kind of test client, and a server for tests."""
 
 import hashlib
 import hmac
