@@ -89,7 +89,7 @@ class DPoPMiddleware:
         self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
-        self._has_told_who_is_locked_out = False
+        self._has_warned_of_refused_path = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -175,8 +175,8 @@ class DPoPMiddleware:
         if self._has_public_paths:
             if scope in self._public_paths:
                 return True
-            if not self._has_told_who_is_locked_out:
-                self._tell_who_is_locked_out(scope)
+            if not self._has_warned_of_refused_path:
+                self._warn_of_refused_path(scope)
         return not (self._required or has_credentials(scope))
 
     def _look_inside(self) -> None:
@@ -189,17 +189,17 @@ class DPoPMiddleware:
                 "preflights will be refused" if self._required else "no page can read a refusal",
             )
 
-    def _tell_who_is_locked_out(self, scope: Scope) -> None:
+    def _warn_of_refused_path(self, scope: Scope) -> None:
         reason = self._public_paths.locked_out(scope)
         if reason is None:
             return
-        self._has_told_who_is_locked_out = True
+        self._has_warned_of_refused_path = True
         _LOG.warning(
-            "the path %s is listed in public_paths and needs credentials all the same: %s (root_path is %s, "
-            "raw_path %s). What routers could read in two ways is never public: a path must start with the "
-            "root path and hold it once. Where a proxy strips the prefix, set no root path (--root-path, "
-            "FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats it, rename "
-            "one. This is said once",
+            "the path %s is listed in public_paths, but still needs credentials: %s (root_path is %s, "
+            "raw_path %s). A path that routers could read in two ways is never public: it must start with "
+            "the root path and contain it once. Where a proxy strips the prefix, set no root path "
+            "(--root-path, FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats "
+            "it, rename one. This is logged once",
             _shown(scope["path"]),
             reason,
             _shown(scope.get("root_path")),

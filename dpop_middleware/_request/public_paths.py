@@ -100,11 +100,11 @@ class PublicPaths:
         path: str = scope["path"]
         if root_path:
             if not _is_plain(root_path):
-                return "a root path is plain ASCII without percent signs, starts with a slash, ends in none"
+                return "a root path must be ASCII without percent signs, start with a slash, not end with one"
             if not path.startswith(root_path + "/"):
                 return "the path doesn't start with the root path and a slash"
             if path.casefold().find(root_path.casefold(), 1) != -1:
-                return "the path holds the root path twice"
+                return "the path contains the root path twice"
         raw_path = scope.get("raw_path")
         if raw_path is not None and _decoded(raw_path) not in (None, path):
             return "path and raw_path are two paths"

@@ -137,7 +137,7 @@ async function comeBack() {
   useToken(tokens.access_token);
 }
 
-/** What goes wrong is told on the page. */
+/** Errors are shown on the page. */
 const attempt = (work) => async () => {
   try {
     await work();

@@ -116,7 +116,7 @@ async def _walk(console: Console) -> bool:
         all_right = all_right and right
         verdict = f"{status} {event.error or ''}"
         mark = console.mark(FindingState.PASSED if right else FindingState.FAILED)
-        console.line(f"{mark} {step.title:<48} {verdict:<24} {event.check or 'let in'}")
+        console.line(f"{mark} {step.title:<48} {verdict:<24} {event.check or 'accepted'}")
     return all_right
 
 

@@ -559,7 +559,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
     "client_and_authorization_server": {
         "Client and authorization server": [client, pushed_request, token_endpoint],
-        "Below somebody else's client": [client_of_others],
+        "Below a third-party client": [client_of_others],
         "Tokens that are renewed": [client],
     },
     "dashboard": {"Metrics": [dashboard]},
