@@ -52,7 +52,7 @@ class DPoPMiddleware:
       request that is refused for this reason causes a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
       still refused.
-    - `scopes`, `any_of`, `claims`: the authorization that every request needs, as in `requires_dpop`.
+    - `scopes`, `any_of`, `claims`: required of every authenticated request, as in `requires_dpop`.
     - `close_at_expiry`: True ends connections when the access token expires: a WebSocket is closed with code
       1008, a `text/event-stream` response is completed. The application sees that the client disconnected.
 
