@@ -232,7 +232,7 @@ def test_a_raw_path_that_is_another_path_is_never_public(path: str, raw_path: by
         ("/svc/static/svc.js", "/svc", "twice"),
         ("/health/health", "/health", "twice"),
         ("/health", "/health", "doesn't start with the root path"),
-        ("/svc/health", "/svc/", "starts with a slash"),
+        ("/svc/health", "/svc/", "start with a slash"),
     ],
 )
 def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: str, why: str) -> None:
