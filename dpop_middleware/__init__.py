@@ -1,4 +1,4 @@
-"""OAuth 2.0 DPoP (RFC 9449) for ASGI applications: access tokens that are worth nothing to a thief."""
+"""OAuth 2.0 DPoP (RFC 9449) for ASGI applications: a stolen access token is useless without its key."""
 
 from typing import TYPE_CHECKING
 

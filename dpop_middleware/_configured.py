@@ -33,9 +33,8 @@ def configured_verifier(
     """Return `verifier`, or the one for `issuer`: exactly one of the two is given.
 
     - `resource`: the audience where `audience` isn't set.
-    - `options`: what else goes with `issuer` only, by the name of the option, None where it isn't set:
-      `audience`, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and
-      `max_cached_bytes`.
+    - `options`: the other options that are allowed with `issuer` only, by name, None where one isn't set:
+      `audience`, `jwks`, `token_clock_skew`, `profile`, `max_cached_tokens` and `max_cached_bytes`.
 
     Raises ConfigurationError.
     """
@@ -62,7 +61,7 @@ def configured_verifier(
         raise ConfigurationError(
             f"issuer, {', '.join(options)} make a verifier: leave them out, or leave out verifier"
         )
-    # A verifier that is made here has said so.
+    # A verifier that is made here has logged this already.
     warn_of_plain_http(checked_hosts(insecure_http_hosts))
     return verifier
 
@@ -81,11 +80,11 @@ def published(
     urls: PublicURLs,
     verifier: AccessTokenVerifier,
 ) -> "_metadata.PublishedMetadata | None":
-    """Return where `metadata` of `resource` are (`_metadata.published`), None without any.
+    """Return where the `metadata` of `resource` is served (`_metadata.published`), None without any.
 
     Raises ConfigurationError.
     """
     if metadata is None:
         return None
-    # Who publishes none needs none of this.
+    # Imported only if metadata is published.
     return _metadata.published(metadata, resource, origin=origin, urls=urls, verifier=verifier)

@@ -1,4 +1,4 @@
-"""What keeps the log readable and harmless: values are escaped and cut, lines and tracebacks are bounded."""
+"""Keeps the log readable and harmless: values are escaped and cut, lines and tracebacks are limited."""
 
 import logging
 import math
@@ -10,12 +10,12 @@ LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
 _SECONDS_BETWEEN_TRACEBACKS = 60
 _LONGEST_VALUE = 200
-# What every reader of JSON takes for the same number; neither NaN nor an infinity is within.
+# Numbers up to this are the same for every JSON parser; neither NaN nor an infinity is among them.
 _MOST_EXACT = 2**53
 
 
 def escaped(value: object) -> str:
-    """Return `value` as a log line shows it: in printable ASCII, at most 200 characters of it."""
+    """Return `value` as a log line shows it: in printable ASCII, cut to 200 characters."""
     text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
 
@@ -36,7 +36,7 @@ def named(cause: BaseException | None) -> str:
 
 
 def info_is_seen() -> bool:
-    """Whether the logger, or one that it hands its records to, has a handler that shows INFO."""
+    """Whether the logger, or one to which it passes its records, has a handler that shows INFO."""
     logger: logging.Logger | None = LOG if LOG.isEnabledFor(logging.INFO) else None
     while logger is not None:
         for handler in logger.handlers:
@@ -47,15 +47,15 @@ def info_is_seen() -> bool:
 
 
 def warn_of_plain_http(hosts: Collection[str]) -> None:
-    """Name in the log what the option `insecure_http_hosts` allows; nothing where it is empty."""
+    """Log the hosts that the option `insecure_http_hosts` allows; log nothing if it is empty."""
     if hosts:
         LOG.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))
 
 
 class RateLimit:
-    """At most ten lines a second of each kind, so that a flood of bad requests is not one of log lines.
+    """At most ten lines a second of each kind, so that a flood of bad requests doesn't flood the log.
 
-    A traceback has fifty: once a minute for each kind and class of exception is enough.
+    A traceback has about fifty lines: one a minute for each kind and class of exception is enough.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class RateLimit:
         return self._suppressed.pop(kind, 0)
 
     def traceback(self, kind: object, cause: BaseException | None, now: float) -> BaseException | None:
-        """Return `cause` where its traceback is to be logged, None where that was done a while ago."""
+        """Return `cause` if its traceback is to be logged, None if one was logged within the last minute."""
         kind = (kind, type(cause))
         if now - self._traced.get(kind, -math.inf) < _SECONDS_BETWEEN_TRACEBACKS:
             return None

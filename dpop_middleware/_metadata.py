@@ -1,8 +1,8 @@
-"""What a resource server says of itself to clients that don't know it yet (RFC 9728).
+"""The metadata that a resource server publishes for clients that don't know it yet (RFC 9728).
 
-Documents are made from the configuration that verifies, so that they can't promise anything else, and from
-what only the server's operator can say. A request only chooses among them, by its host. Any page may read
-them: they hold nothing secret, and depend on nothing that identifies a caller.
+Documents are made from the configuration that verifies requests, so that they always agree with it, and from
+values that only the server's operator knows. A request only chooses one of them, by its host. Any page may
+read them: they contain nothing secret, and depend on nothing that identifies a caller.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from dpop_middleware.policy import DPoPPolicy
 
 __all__ = ["Answer", "Document", "PublishedMetadata", "ResourceMetadata", "published"]
 
-# A page for people: any host, with a query and a fragment, but nothing that a browser would mend.
+# A page for people: any host, with a query and a fragment, but no character that a browser would change.
 _PAGE = re.compile(r"https?://[A-Za-z0-9\[][!#-;=?-\[\]_a-z~]*")
 _LONGEST_TEXT = 1000
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
@@ -42,16 +42,17 @@ _PREFLIGHT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceMetadata:
-    """What clients are told of a protected resource, besides what follows from its configuration (RFC 9728).
+    """Metadata of a protected resource that doesn't follow from its configuration (RFC 9728).
 
-    - `scopes_supported`: the scopes that clients may ask for; name none that shall stay unknown.
+    - `scopes_supported`: the scopes that clients may ask for; don't name one that must stay secret.
     - `resource_name`: the name to show to people.
     - `resource_documentation`, `resource_policy_uri`, `resource_tos_uri`: URLs of pages for people.
     - `authorization_details_types_supported`: the types of RFC 9396 that are understood.
     - `max_age`: seconds for which clients may keep the document.
 
-    Everybody can read it. `resource`, `authorization_servers` and what concerns DPoP come from the
-    `ResourceServer`. Raises ConfigurationError. That the authorization server knows the scopes isn't checked.
+    Anyone can read it. `resource`, `authorization_servers` and the members about DPoP come from the
+    `ResourceServer`. Raises ConfigurationError. Not checked: whether the authorization server knows the
+    scopes.
     """
 
     scopes_supported: Sequence[str] = ()
@@ -106,9 +107,9 @@ class Document(NamedTuple):
     max_age: int
 
     def answer(self, *, method: str, if_none_match: Iterable[str]) -> Answer:
-        """Return the answer to a request by `method`; `if_none_match` are the values of that field.
+        """Return the answer to a request with `method`; `if_none_match` has the values of that field.
 
-        Any method but GET, HEAD and OPTIONS gets 405.
+        Any method except GET, HEAD and OPTIONS gets 405.
         """
         if method == "OPTIONS":
             return Answer(204, _PREFLIGHT, b"")
@@ -127,11 +128,11 @@ class Document(NamedTuple):
 
 
 class PublishedMetadata(NamedTuple):
-    """Where the metadata are: at one path of each public host, `path` once it is decoded.
+    """Where the metadata is served: at one path of each public host.
 
-    `origin` is that of the resource server's own identifier. `resources` has the identifier at each origin
-    that is one of its own. `raw_paths` are the spellings of the path which clients send, `written` the
-    usual one.
+    `path` is that path decoded. `origin` is that of the resource server's own identifier. `resources` maps
+    each origin that has an identifier of its own to that identifier. `raw_paths` are the spellings of the
+    path that clients send, `written` is the usual one.
     """
 
     metadata: ResourceMetadata
@@ -154,7 +155,7 @@ class PublishedMetadata(NamedTuple):
     def resource(self, request: ResourceRequest | None = None) -> str:
         """Return the identifier of the resource at the host of `request`.
 
-        It is the server's own at a host without one, and where `request` names none of the hosts.
+        It is the server's own identifier if the host has none, and if `request` names none of the hosts.
         """
         return self.resources[self._origin(request)]
 
@@ -165,10 +166,10 @@ class PublishedMetadata(NamedTuple):
         return self.origin if origin is None or origin not in self.resources else origin
 
     def is_asked_for(self, scope: Mapping[str, Any]) -> bool:
-        """Whether an ASGI scope asks for the document: by its very path, alone or below the root path.
+        """Whether an ASGI scope asks for the document: by exactly its path, alone or below the root path.
 
-        Servers put the root path in front of the path or leave it out (`raw_path` likewise). Of other
-        spellings none counts.
+        Servers put the root path in front of the path or leave it out (`raw_path` likewise). No other
+        spelling counts.
         """
         path: str = scope["path"]
         if not path.endswith(self.path) or scope["type"] != "http":
@@ -196,18 +197,18 @@ def published(
     urls: PublicURLs,
     verifier: object = None,
 ) -> PublishedMetadata:
-    """Return where `metadata` of `resource`, an acceptable URL of `origin`, are.
+    """Return where the `metadata` of `resource`, an acceptable URL of `origin`, is served.
 
     The well-known path goes between the host and the resource's own path (RFC 9728 section 3.1). Another
     public host is a resource of its own where tokens may name it: where one of the `audiences` of `verifier`
-    is `resource` but for the host. Raises ConfigurationError where `origin` is none of `urls`, by which
-    clients call the server: nobody would find the document there.
+    differs from `resource` only in the host. Raises ConfigurationError if `origin` isn't among `urls`, by
+    which clients call the server: clients would not find the document there.
     """
     if not isinstance(metadata, ResourceMetadata):
         raise ConfigurationError(f"metadata takes a ResourceMetadata, not {metadata!r}")
     if origin not in urls.origins:
         raise ConfigurationError(
-            f"metadata are published at the origin of resource, {origin}, which public_url doesn't name: "
+            f"metadata is published at the origin of resource, {origin}, which public_url doesn't name: "
             "add it there, or leave metadata out"
         )
     own = normalize(resource).removeprefix(origin)

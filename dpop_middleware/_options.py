@@ -1,7 +1,7 @@
-"""Checks of what the library is set up with, all in one grammar: "X takes …, not 'value'".
+"""Checks of the library's options, whose messages all have one form: "X takes …, not 'value'".
 
 Each function takes the option's name and its value, returns the value, and raises ConfigurationError with one
-sentence that says what the option takes and what it was given.
+sentence that says what the option takes and which value it got.
 """
 
 import inspect
@@ -36,7 +36,7 @@ __all__ = [
 Choice = TypeVar("Choice", bound=str)
 Part = TypeVar("Part")
 
-# RFC 6749 section 3.3; also what keeps a challenge's quoted string one quoted string.
+# RFC 6749 section 3.3. No such token can end the quoted string of a challenge.
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LARGEST_FLOAT = math.nextafter(math.inf, 0)
@@ -45,14 +45,14 @@ _SHORTEST_SECRET = 32
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
-    """Return the error for an option that has another value than it takes."""
+    """Return the error for an option with a value that it doesn't take."""
     return ConfigurationError(f"{name} takes {takes}, not {value!r}")
 
 
 def part(name: str, value: Part, takes: str, *, fits: bool) -> Part:
-    """Return an option that is an object, such as a store; `fits` says whether it is one that will do.
+    """Return an option that is an object, such as a store; `fits` says whether it is suitable.
 
-    Of a text in its place only the type is shown: a URL may hold a password.
+    If a text was given, the message has only its type: a URL may contain a password.
     """
     if fits:
         return value
@@ -80,8 +80,8 @@ def flag(name: str, value: object) -> bool:
 
 
 def listener(name: str, value: Any) -> Any:
-    """Return an option that is called at each event: a synchronous function, or None for nobody."""
-    # What an asynchronous function returns, nobody would await.
+    """Return an option that is called at each event: a synchronous function, or None."""
+    # Nothing would await the result of an asynchronous function.
     asynchronous = any(map(inspect.iscoroutinefunction, (value, type(value).__call__)))
     if value is not None and (asynchronous or not callable(value)):
         raise refused(name, "a synchronous function, which may fill a queue", value)
@@ -113,7 +113,7 @@ def secrets(name: str, value: object) -> tuple[bytes, ...]:
     if not several or not all(
         isinstance(one, (bytes, bytearray)) and len(one) >= _SHORTEST_SECRET for one in several
     ):
-        # What was given may be a secret, if a short one.
+        # The value may be a secret that is too short: the message doesn't contain it.
         raise ConfigurationError(
             f"{name} takes a secret of at least {_SHORTEST_SECRET} random bytes, or several: "
             f"make one with secrets.token_bytes({_SHORTEST_SECRET}) and give it to every worker"
@@ -149,7 +149,7 @@ def names_or_one(name: str, value: object) -> tuple[str, ...]:
 
 
 def tokens(name: str, values: object) -> tuple[str, ...]:
-    """Return an option that is any number of scope tokens, or of what is written like them, as a tuple."""
+    """Return an option that is any number of scope tokens, or of values with the same syntax, as a tuple."""
     if isinstance(values, str) or not isinstance(values, Collection):
         raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
     for value in values:
@@ -159,7 +159,7 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
 
 
 def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    """Return an option that is any number of strings, as a tuple; of a single one each character would be."""
+    """Return an option that is any number of strings, as a tuple; a single string is refused, not split."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise refused(name, "a sequence of strings, such as ['notes:read']", values)
     return tuple(values)
@@ -173,7 +173,7 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
     for claim, function in value.items():
         if not isinstance(claim, str) or not claim or not callable(function):
             raise refused(name, takes, value)
-        # What an asynchronous function returns is no verdict.
+        # The result of an asynchronous function is not a verdict.
         if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
             raise refused(name, "synchronous functions", function)
     return tuple(value.items())

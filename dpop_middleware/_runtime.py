@@ -1,4 +1,4 @@
-"""What this process runs under: its clock, its event loop, parts that open and close, late imports."""
+"""The environment of this process: its clock, its event loop, parts that open and close, late imports."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ def system_time() -> float:
 
 
 def check_event_loop() -> None:
-    """Raise ConfigurationError where the caller runs under another library than asyncio, such as trio."""
+    """Raise ConfigurationError if the caller doesn't run under asyncio, but under trio for example."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -29,9 +29,9 @@ def check_event_loop() -> None:
 
 
 async def open_parts(*parts: object) -> None:
-    """Await `part.open()` of each part that has it: it then begins to connect, and doesn't wait for it.
+    """Await `part.open()` of each part that has it: the part then begins to connect in the background.
 
-    Where one can't be opened, those before it are closed.
+    If one can't be opened, those before it are closed.
     """
     check_event_loop()
     for number, part in enumerate(parts):
@@ -45,7 +45,7 @@ async def open_parts(*parts: object) -> None:
 
 
 async def aclose_parts(*parts: object) -> None:
-    """Await `part.aclose()` of each part that has it, of all even if one fails."""
+    """Await `part.aclose()` of each part that has it, even if one of them fails."""
     async with AsyncExitStack() as stack:
         for part in reversed(parts):
             close = getattr(part, "aclose", None)
@@ -56,8 +56,8 @@ async def aclose_parts(*parts: object) -> None:
 def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a `__getattr__` for `package` (PEP 562), which imports each name from its module in `modules`.
 
-    Modules are named from the package on, as in `{"RedisReplayStore": "replay.redis"}`. A name that isn't
-    there raises AttributeError. Type checkers are told of the names under TYPE_CHECKING.
+    Modules are named relative to the package, as in `{"RedisReplayStore": "replay.redis"}`. A missing name
+    raises AttributeError. For type checkers the names are imported under TYPE_CHECKING.
     """
 
     def imported(name: str) -> Any:
@@ -70,17 +70,17 @@ def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 class Deferred:
-    """A module that is imported when somebody looks at it: code that only some run, or annotations in quotes.
+    """A module that is imported at its first use: rarely used code, or annotations in quotes.
 
-    So `typing.get_type_hints`, and the tools that call it, know what type checkers know. Of a library that
-    isn't installed every class is `Never`: nobody has an instance.
+    With it, `typing.get_type_hints`, and the tools that call it, find the same types as type checkers. Every
+    class of a library that isn't installed is `Never`: no instance can exist.
     """
 
     def __init__(self, module: str) -> None:
         self._module: Final = module
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # who looks at all that a module holds imports nothing
+        if name.startswith("_"):  # a tool that inspects all names of a module imports nothing
             raise AttributeError(name)
         try:
             module = import_module(self._module)

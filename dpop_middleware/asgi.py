@@ -36,7 +36,7 @@ __all__ = ["DPoPMiddleware"]
 
 _LOG = logging.getLogger("dpop_middleware")
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-# A path may have as many characters as a server lets through.
+# The server alone limits the length of a path.
 _MOST_SHOWN = 200
 
 
@@ -46,25 +46,22 @@ class DPoPMiddleware:
     - `app`: any ASGI application.
     - `resource_server`: the judge; it is opened and closed with the application's lifespan.
     - `public_paths`: paths that need no credentials: exact ones, or prefixes that end in `/*`, as the
-      application's router sees them. What could be read in two ways is never public: a path with a dot
-      segment, an empty segment, a backslash or an encoded slash; where a root path is set, a path that
-      doesn't start with it or holds it twice; a `raw_path` that is another path; a
-      request target in absolute form. The first
-      request that this locks out is a warning in the log.
+      application's router sees them. An ambiguous path is never public: a path with a dot segment, an empty
+      segment, a backslash or an encoded slash; where a root path is set, a path that doesn't start with it or
+      contains it twice; a `raw_path` that is another path; a request target in absolute form. The first
+      request that is refused for this reason causes a warning in the log.
     - `required`: False also lets a request without `Authorization` through, as anonymous; bad credentials are
-      refused all the same.
-    - `scopes`, `any_of`, `claims`: what every authenticated request must be allowed, as in `requires_dpop`.
-    - `close_at_expiry`: True ends what outlives the access token: a WebSocket is closed with code 1008, a
-      `text/event-stream` response is completed. The application sees a client that left.
+      still refused.
+    - `scopes`, `any_of`, `claims`: required of every authenticated request, as in `requires_dpop`.
+    - `close_at_expiry`: True ends connections when the access token expires: a WebSocket is closed with code
+      1008, a `text/event-stream` response is completed. The application sees that the client disconnected.
 
     Sets `scope["user"]`, `scope["auth"]` and, for an authenticated request, `scope["dpop"]`, a
-    `VerifiedRequest`. An anonymous request keeps the user whom something outside has set. Of ASGI scope types
-    only `lifespan` passes unauthenticated; any but `http` and `websocket` is refused by ConfigurationError.
-    It runs under asyncio: under trio the start fails.
-    `OPTIONS` is authenticated like any method: put `CORSMiddleware` outside this one.
-    Where the resource server has `metadata`, it answers for them itself, at their very path and without
-    credentials (RFC 9728).
-    Raises ConfigurationError.
+    `VerifiedRequest`. An anonymous request keeps the user that an outer middleware has set. Of all ASGI scope
+    types only `lifespan` passes unauthenticated; any other than `http` and `websocket` raises
+    ConfigurationError. It runs under asyncio: under trio the start fails. `OPTIONS` is authenticated like any
+    method: put `CORSMiddleware` outside this one. Where the resource server has `metadata`, the middleware
+    itself serves it, at its exact path and without credentials (RFC 9728). Raises ConfigurationError.
     """
 
     def __init__(
@@ -92,7 +89,7 @@ class DPoPMiddleware:
         self._requirements = Requirements(scopes=scopes, any_of=any_of, claims=claims)
         self._close_at_expiry = flag("close_at_expiry", close_at_expiry)
         self._has_looked_inside = False
-        self._has_told_who_is_locked_out = False
+        self._has_warned_of_refused_path = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -154,7 +151,7 @@ class DPoPMiddleware:
         async def send_lifespan(message: Message) -> None:
             nonlocal has_failed
             if has_failed:
-                # The server knows; what the application says of it comes second.
+                # The middleware reports the lifespan's result; the application's own message is dropped.
                 return
             if message["type"] == "lifespan.startup.complete":
                 try:
@@ -178,8 +175,8 @@ class DPoPMiddleware:
         if self._has_public_paths:
             if scope in self._public_paths:
                 return True
-            if not self._has_told_who_is_locked_out:
-                self._tell_who_is_locked_out(scope)
+            if not self._has_warned_of_refused_path:
+                self._warn_of_refused_path(scope)
         return not (self._required or has_credentials(scope))
 
     def _look_inside(self) -> None:
@@ -192,17 +189,17 @@ class DPoPMiddleware:
                 "preflights will be refused" if self._required else "no page can read a refusal",
             )
 
-    def _tell_who_is_locked_out(self, scope: Scope) -> None:
+    def _warn_of_refused_path(self, scope: Scope) -> None:
         reason = self._public_paths.locked_out(scope)
         if reason is None:
             return
-        self._has_told_who_is_locked_out = True
+        self._has_warned_of_refused_path = True
         _LOG.warning(
-            "the path %s is listed in public_paths and needs credentials all the same: %s (root_path is %s, "
-            "raw_path %s). What routers could read in two ways is never public: a path must start with the "
-            "root path and hold it once. Where a proxy strips the prefix, set no root path (--root-path, "
-            "FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats it, rename "
-            "one. This is said once",
+            "the path %s is listed in public_paths, but still needs credentials: %s (root_path is %s, "
+            "raw_path %s). A path that routers could read in two ways is never public: it must start with "
+            "the root path and contain it once. Where a proxy strips the prefix, set no root path "
+            "(--root-path, FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats "
+            "it, rename one. This is logged once",
             _shown(scope["path"]),
             reason,
             _shown(scope.get("root_path")),
@@ -218,18 +215,18 @@ def _shown(value: object) -> str:
 def _is_not_origin_form(scope: Scope) -> bool:
     """Whether path or raw path of `scope` starts with anything but a slash.
 
-    Some servers hand a target in absolute form over whole, in both. Some take the authority off and let
-    `Host` stand: then nothing of it can be seen here.
+    Some servers pass a target in absolute form on whole, in both. Some remove the authority and keep `Host`:
+    then the absolute form can't be detected here.
     """
     raw_path = scope.get("raw_path")
     return scope["path"][:1] != "/" or (raw_path is not None and raw_path[:1] != b"/")
 
 
 def _to_origin_form(scope: Scope, public_urls: PublicURLs) -> bool:
-    """Put the target of `scope` in origin form; return False where it can't be, and change nothing then.
+    """Put the target of `scope` in origin form; return False and change nothing where that isn't possible.
 
-    It can be where it is in absolute form (RFC 9112 section 3.2.2) and names an origin of ours. `Host`
-    becomes its authority: what the application reads of the host is what a proof was compared with.
+    It is possible for an absolute form (RFC 9112 section 3.2.2) that names an origin of this server. `Host`
+    is set to its authority, so that the application sees the same host as the check of the proof.
     """
     request = ResourceRequest.from_scope(scope)
     try:

@@ -1,4 +1,4 @@
-"""The authorization server's side: proofs at its token endpoint, and what they bind (RFC 9449 section 5).
+"""The authorization server's side: proofs at its token endpoint, and bindings to keys (RFC 9449 section 5).
 
 `TokenEndpoint` verifies the proof of a token request. The functions around it decide about the bindings: of
 an authorization code (`requested_jkt`, `check_code_binding`), of the access token (`confirmation`) and of a
@@ -61,7 +61,7 @@ CHECKS: Final = (
     Check.NONCE,
     Check.JTI,
 )
-"""What a token endpoint checks of a proof, in this order. The bindings come after it."""
+"""The checks of a proof at a token endpoint, in this order. The bindings are checked after them."""
 
 _THUMBPRINT_SIZE = 32
 
@@ -74,7 +74,7 @@ class InvalidGrant(DPoPError):
 
 
 class _OneURL:
-    """A token endpoint has one URL, configured whole: nothing of the request's own target is believed."""
+    """A token endpoint has one URL, which is configured as a whole: the request's own target isn't used."""
 
     def __init__(self, url: str) -> None:
         self._url = normalize(url)
@@ -89,18 +89,19 @@ class _OneURL:
 class TokenEndpoint:
     """Verifies the DPoP proofs of token requests (RFC 9449 sections 4.3 and 5).
 
-    - `url`: the endpoint's own https URL, whole and as clients call it. Each URL needs a `TokenEndpoint` of
-      its own: the endpoint for pushed authorization requests (section 10.1) is another.
+    - `url`: the endpoint's own https URL, complete and as clients call it. Each URL needs a `TokenEndpoint`
+      of its own: the endpoint for pushed authorization requests (section 10.1) is another.
     - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
-    - `replay_namespace`: which endpoints share what is remembered, and their nonces: those with the same text
-      in the same store. All endpoints of one server share one.
-    - `policy`: see `DPoPPolicy`; `accept_bearer` means nothing here.
-    - `nonces`: issues and checks nonces, where the policy asks for them. They count at all
-      endpoints of one `replay_namespace`, and nowhere else.
+    - `replay_namespace`: endpoints with the same text and the same store share the proofs that are
+      remembered, and their nonces. All endpoints of one server share one.
+    - `policy`: see `DPoPPolicy`; `accept_bearer` has no effect here.
+    - `nonces`: issues and checks nonces, where the policy asks for them. They are valid at all endpoints of
+      one `replay_namespace`, and nowhere else.
     - `clock`: returns seconds since the epoch.
     - `insecure_http_hosts`: hosts that may be addressed by plain http, besides loopback ones.
 
-    Raises ConfigurationError. Client authentication, the grant and PKCE are the server's own business.
+    Raises ConfigurationError. Not checked: client authentication, the grant and PKCE, which your server must
+    check.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class TokenEndpoint:
 
         `request` is a Starlette (or FastAPI) request, or a `ResourceRequest`. With `required=False`, for
         clients that may have Bearer tokens too, a request without any `DPoP` field returns None; a bad proof
-        is refused all the same.
+        is still refused.
 
         Raises `errors.DPoPError`, which `error_response` renders; its `check`, `expected` and `actual` are
         for the server's own log. The request's body is not read.
@@ -168,7 +169,7 @@ class TokenEndpoint:
         """Return the header fields for the answer to a verified request.
 
         No cache may store a token (RFC 6749 section 5.1). Where nonces are used and the client's is not the
-        newest, the newest goes along (RFC 9449 section 8.2).
+        newest, the newest is included (RFC 9449 section 8.2).
         """
         nonce = None
         if proof is not None:
@@ -208,8 +209,8 @@ def requested_jkt(*, dpop_jkt: str | None, proof: DPoPProof | None = None) -> st
     """Return the thumbprint that an authorization code is to be bound to, None for no binding (section 10).
 
     - `dpop_jkt`: that parameter of the authorization request, None where it is absent.
-    - `proof`: what was verified at the endpoint for pushed authorization requests, which implies `dpop_jkt`;
-      None at the authorization endpoint, where no proof can come.
+    - `proof`: the proof that was verified at the endpoint for pushed authorization requests, which implies
+      `dpop_jkt`; None at the authorization endpoint, where there can be no proof.
 
     Raises InvalidRequest for a `dpop_jkt` that is not a SHA-256 thumbprint, and InvalidDPoPProof where both
     are given and name different keys (section 10.1).
@@ -240,7 +241,7 @@ def check_code_binding(proof: DPoPProof | None, *, dpop_jkt: str | None) -> None
 
     `dpop_jkt` is what `requested_jkt` returned for the authorization request, None for an unbound code;
     `proof` is None for a token request without one. Raises InvalidDPoPProof where a bound code comes without
-    a proof, and InvalidGrant where it comes with another key's: somebody has stolen it, so withdraw it.
+    a proof, and InvalidGrant where it comes with another key's: it was stolen, so revoke it.
     """
     _check_binding(proof, dpop_jkt, "the authorization code is bound to another key than the proof's")
 

@@ -42,7 +42,7 @@ class Check(StrEnum):
 
 
 CHECKS_OF_A_JWT: Final[tuple[Check, ...]] = tuple(check for check in Check if check is not Check.TOKEN_ACTIVE)
-"""Those of a request whose access token is a signed JWT, in their order."""
+"""The checks of a request whose access token is a signed JWT, in order."""
 
 _OF_THE_REQUEST: Final = (Check.AUTHORIZATION, Check.TARGET, Check.ONE_HEADER)
 _OF_AN_ANSWER: Final = (
@@ -67,11 +67,11 @@ CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
     *_OF_AN_ANSWER,
     *_AT_THE_END,
 )
-"""Those of a request about whose access token another server is asked: the proof comes first."""
+"""The checks, in order, of a request whose access token another server judges: the proof comes first."""
 
 
 class Reason(StrEnum):
-    """Why a check failed, where the check alone doesn't tell what to do about it; for hints."""
+    """Why a check failed, where the check alone doesn't say what to do about it; for hints."""
 
     NOT_BASE64URL = "not_base64url"
     NOT_JSON = "not_json"

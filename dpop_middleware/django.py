@@ -1,6 +1,6 @@
 """Protection of Django under ASGI: `request.user`, and a decorator for single views.
 
-`DPoPMiddleware` goes around `get_asgi_application()`, as around any application; the two here are for inside.
+Put `DPoPMiddleware` around `get_asgi_application()`, as around any application; these two are for use inside.
 """
 
 import functools
@@ -33,10 +33,10 @@ Scope = dict[str, Any]
 
 
 class TokenUser(DPoPUser):
-    """The user whom a verified access token speaks for, with what Django asks of every user.
+    """The user or client of a verified access token, with the attributes that Django requires of a user.
 
-    It is none of your database: `pk` is None, and it has no permissions, groups and staff rights. Look your
-    own user up by `identity`, and the scopes in `access_token.scopes`. Count requests by `identity` too.
+    It isn't in your database: `pk` is None, and it has no permissions, groups or staff rights. Find your own
+    user by `identity`, and count requests by it; the scopes are in `access_token.scopes`.
     """
 
     pk = id = None
@@ -46,7 +46,7 @@ class TokenUser(DPoPUser):
 
     @property
     def username(self) -> str:
-        """Whom the token speaks for: the same as `identity`."""
+        """The user or client of the token: the same as `identity`."""
         return self.identity
 
     def get_username(self) -> str:
@@ -83,12 +83,13 @@ class TokenUser(DPoPUser):
 
 @sync_and_async_middleware  # type: ignore[untyped-decorator]
 def dpop_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Set `request.user` to whom `DPoPMiddleware` has authenticated; a middleware for Django's `MIDDLEWARE`.
+    """Set `request.user` to the caller that `DPoPMiddleware` authenticated; for Django's `MIDDLEWARE`.
 
         MIDDLEWARE = [..., "dpop_middleware.django.dpop_user"]
 
-    It goes after `AuthenticationMiddleware` and whatever else sets a user. That user stays where a request
-    has no credentials. What was authenticated needs no CSRF token: no browser sends a proof by itself.
+    Put it after `AuthenticationMiddleware` and anything else that sets a user. That user stays if a request
+    has no credentials. An authenticated request needs no CSRF token, since no browser makes a proof without
+    the page's code.
     """
     if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
 
@@ -118,14 +119,15 @@ def requires_dpop(
 
     Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
-    second time. The view is exempt from Django's CSRF check, as no browser makes a proof by itself, and from
-    `LoginRequiredMiddleware`, as it looks who calls; not so with `required=False`.
+    second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
+    page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
-    - `required`: False also lets a request without `Authorization` through, with the user that it has.
+    - `required`: False also lets a request without `Authorization` through, with the user that it already
+      has.
 
-    Several challenges stand in one header line, since Django keeps one of each name. Raises
-    ConfigurationError, at a request under WSGI too.
+    Several challenges are sent in one header line, since Django keeps only one line of each name. Raises
+    ConfigurationError, also for a request under WSGI.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))

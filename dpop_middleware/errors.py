@@ -34,17 +34,17 @@ Scheme = Literal["DPoP", "Bearer"]
 
 
 class ConfigurationError(ValueError):
-    """The library was set up wrongly; the message says what to change."""
+    """The library's configuration is wrong; the message says what to change."""
 
 
 class Refusal(NamedTuple):
-    """What a server knew of the request that it refused.
+    """What the server knew about the request that it refused.
 
-    `scheme` is the authentication scheme that the request used, None where it used none or it can't be told.
+    `scheme` is the authentication scheme that the request used, None where it used none or it is unknown.
     `jkt`, `client_id`, `issuer` and `subject` are the access token's, None where it wasn't verified, and
-    `actor` is who acts by it (RFC 8693), None for nobody else. `nonce` is to be handed to the client with the
-    answer (RFC 9449 section 8.2), None for none. `reason` is why the check failed, where the check alone
-    doesn't tell.
+    `actor` is the party that acts with it (RFC 8693), None if there is none. `nonce` must be sent to the
+    client with the answer (RFC 9449 section 8.2); None for no nonce. `reason` is why the check failed, where
+    the check alone doesn't say.
     """
 
     scheme: Scheme | None = None
@@ -65,8 +65,8 @@ class DPoPError(Exception):
 
     `status` is the HTTP status of the answer, `code` its OAuth error code, None for an answer without one.
     `description` is a fixed sentence that the client may read. `check` is the check that failed, None where
-    that can't be told. `expected` and `actual` are for logs and events only: they can hold what the request
-    carried, but never a token or a proof. `refusal` is what was known of the request; `scheme`, `jkt`,
+    that is unknown. `expected` and `actual` are for logs and events only: they can contain values from the
+    request, but never a token or a proof. `refusal` is what was known about the request; `scheme`, `jkt`,
     `client_id`, `nonce` and `reason` are its fields. An error never changes after it was raised.
     """
 
@@ -91,7 +91,7 @@ class DPoPError(Exception):
 
     @property
     def scheme(self) -> Scheme | None:
-        """The authentication scheme that the request used, None where it used none or it can't be told."""
+        """The authentication scheme that the request used, None where it used none or it is unknown."""
         return self.refusal.scheme
 
     @property
@@ -106,20 +106,20 @@ class DPoPError(Exception):
 
     @property
     def nonce(self) -> str | None:
-        """The nonce for the client (RFC 9449 section 8.2), None for none."""
+        """The nonce for the client (RFC 9449 section 8.2), None if there is none."""
         return self.refusal.nonce
 
     @property
     def reason(self) -> Reason | None:
-        """Why the check failed, where the check alone doesn't tell."""
+        """Why the check failed, where the check alone doesn't say."""
         return self.refusal.reason
 
     def restated(self, *, check: Check | None = None, refusal: Refusal | None = None) -> Self:
-        """Return this error as whoever knows more of the request raises it, from the same cause.
+        """Return a copy of this error with more knowledge about the request, and with the same cause.
 
-        `check` and `refusal` replace what the error holds, None keeps it.
+        `check` and `refusal` replace the error's own; None keeps it.
         """
-        # Not by its constructor, whose arguments differ from class to class.
+        # Not with its constructor, whose arguments differ from class to class.
         error = type(self).__new__(type(self), *self.args)
         error.__dict__.update(self.__dict__)
         if check is not None:
@@ -131,14 +131,14 @@ class DPoPError(Exception):
 
 
 class MissingCredentials(DPoPError):
-    """No `Authorization` field, or one of a scheme that is not ours (RFC 9449 section 7.1)."""
+    """No `Authorization` field, or one with a scheme that isn't accepted here (RFC 9449 section 7.1)."""
 
     status = 401
     code = None
 
 
 class InvalidRequest(DPoPError):
-    """A request that can't be read in one way only (RFC 6750 section 3.1)."""
+    """A request that is malformed or ambiguous (RFC 6750 section 3.1)."""
 
     status = 400
     code = "invalid_request"
@@ -173,10 +173,10 @@ class UseDPoPNonce(DPoPError):
 
 
 class InsufficientScope(DPoPError):
-    """The token lacks a scope, or a claim has not the value that the route needs (RFC 6750 section 3.1).
+    """The token lacks a scope, or a claim doesn't have the value that the route needs (RFC 6750 section 3.1).
 
-    `scopes` are the ones that the route needs, maybe none. `claim` is the name of the claim, None where it is
-    a scope that the token lacks.
+    `scopes` are the ones that the route needs, which may be none. `claim` is the name of the claim, None if
+    the token lacks a scope.
     """
 
     status = 403
@@ -193,7 +193,7 @@ class InsufficientScope(DPoPError):
 
 
 class InsufficientUserAuthentication(DPoPError):
-    """The user must authenticate better or again; what the route needs (RFC 9470 section 3).
+    """The route needs a stronger or more recent login of the user (RFC 9470 section 3).
 
     `acr_values` are the acceptable authentication contexts, `max_age` is in whole seconds; each may be empty
     or None where the route doesn't ask for it.
@@ -216,8 +216,8 @@ class Unavailable(DPoPError):
     """The verdict can't be known now; `retry_after` is in whole seconds (RFC 9110 section 10.2.3).
 
     `newer_proof` says that a proof made later, or with a newer nonce, could be judged: a store lost entries.
-    `judges_from`, in seconds since the epoch, says how new: the first moment at which the proof could have
-    been accepted must be no earlier. None where the store doesn't tell.
+    `judges_from`, in seconds since the epoch, says how new: the earliest time at which the proof could have
+    been accepted must not be before it. None if the store doesn't know.
     """
 
     status = 503

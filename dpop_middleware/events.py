@@ -1,6 +1,7 @@
-"""What a resource server tells its operators: one event for each decision, and a log line for most.
+"""Reports of a resource server to its operators: one event for each decision, and a log line for most.
 
-Never a token or a proof: an event holds what was expected and what was found, and the log escapes both.
+They never contain a token or a proof: an event has what was expected and what was found, and the log escapes
+both.
 """
 
 import logging
@@ -37,7 +38,7 @@ _HOW_TO_SEE_MORE = (
     ". Further refusals by this check are logged at INFO, which isn't shown here: to see them, give the "
     "logger 'dpop_middleware' a handler and the level INFO"
 )
-# The fields of an event that its log line and the line's `extra` have.
+# The fields of an event that are in its log line and in the line's `extra`.
 _LOGGED = (
     "outcome", "check", "error", "status", "scheme", "method", "path", "client_id", "reason", "expected",
     "actual", "hint", "duration",
@@ -56,11 +57,11 @@ class AuthenticationEvent:
     - `scheme`: the authentication scheme of the request, None without one.
     - `method`, `path`: of the request, the path as it was sent, without the query.
     - `jkt`, `client_id`, `issuer`, `subject`: of the verified token, None where it wasn't verified.
-    - `actor`: who acts for the token's subject (RFC 8693), as in `Actor.identity`; None for nobody else.
+    - `actor`: the party that acts for the token's subject (RFC 8693), as in `Actor.identity`; or None.
     - `duration`: seconds that the decision took.
     - `proof_age`: of an accepted proof: seconds since its `iat`, or since the issue of the nonce that counts
-      instead. `clock_offset`: by how many seconds its `iat` is ahead of our clock, below 0 for behind.
-    - `expected`, `actual`: what the check compared, from the request: escape them before they go anywhere.
+      instead. `clock_offset`: by how many seconds its `iat` is ahead of the server's clock, or below 0.
+    - `expected`, `actual`: the values that the check compared, from the request: escape them before any use.
     - `hint`: a likely cause.
     """
 
@@ -86,9 +87,9 @@ class AuthenticationEvent:
 
 
 def hint_for(error: DPoPError) -> str | None:
-    """Return a likely cause of `error` in one sentence, None where there is none to name.
+    """Return a likely cause of `error` in one sentence, None if none is known.
 
-    For the log of whoever catches an error, as at a token endpoint; never for the client.
+    For the log of code that catches an error, as at a token endpoint; never for the client.
     """
     return hint_of(error)
 
@@ -97,13 +98,13 @@ EventSink = Callable[[AuthenticationEvent], object]
 
 
 class Reporter:
-    """Hands each decision to `on_event` and to the logger `dpop_middleware`.
+    """Passes each decision to `on_event` and to the logger `dpop_middleware`.
 
     Refusals are logged at INFO, unavailability at WARNING with the class of its cause and, once a minute, its
-    traceback; acceptance at DEBUG. Servers often show no INFO lines: where none would be seen, the first
-    refusal by each check is a WARNING that says how to see the others. A request without credentials and one
-    without a nonce don't count: they are the first steps of many clients. What `on_event` raises is logged
-    and changes no verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
+    traceback; acceptance at DEBUG. Servers often show no INFO lines: then the first refusal by each check is
+    a WARNING that says how to see the others. A request without credentials and one without a nonce don't
+    count: they are the first steps of many clients. An exception of `on_event` is logged and changes no
+    verdict. Raises ConfigurationError unless `on_event` is a synchronous function.
     """
 
     def __init__(self, on_event: EventSink | None) -> None:
@@ -113,7 +114,7 @@ class Reporter:
 
     @property
     def wants_acceptance(self) -> bool:
-        """Whether anybody listens to accepted requests."""
+        """Whether accepted requests are reported at all."""
         return self._on_event is not None or LOG.isEnabledFor(logging.DEBUG)
 
     def accepted(self, authentication: Authentication, *, duration: float) -> None:
@@ -184,7 +185,7 @@ class Reporter:
             self._log(level, event, error, note=_HOW_TO_SEE_MORE if first else "")
 
     def _is_first_of_its_kind(self, error: DPoPError) -> bool:
-        """Whether nobody would see this refusal at INFO, and none by the same check was shown yet."""
+        """Whether INFO lines aren't shown, and no refusal by the same check was logged yet."""
         if isinstance(error, (MissingCredentials, UseDPoPNonce)) or error.check in self._shown:
             return False
         if info_is_seen() or not LOG.isEnabledFor(logging.WARNING):
@@ -228,7 +229,7 @@ class Reporter:
             return
         try:
             self._on_event(event)
-        except Exception as error:  # noqa: BLE001 - a faulty sink must not decide who gets in, nor make a 500
+        except Exception as error:  # noqa: BLE001 - a faulty listener changes no verdict, and causes no 500
             now = time.monotonic()
             suppressed = self._limit.admit("on_event", now)
             if suppressed is not None:

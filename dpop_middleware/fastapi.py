@@ -43,8 +43,9 @@ __all__ = [
 ]
 
 
-# Where FastAPI keeps what ends when the endpoint has returned (`Depends(scope="function")`). A dependency
-# with `yield` would cost every request more. Where it isn't found, each of ours tells its own acceptance.
+# Where FastAPI keeps the exit stack that ends when the endpoint has returned (`Depends(scope="function")`). A
+# dependency with `yield` would cost every request more. If it isn't found, each dependency reports its own
+# acceptance.
 _ENDS_WITH_THE_ENDPOINT = "fastapi_function_astack"
 
 
@@ -88,7 +89,7 @@ async def dpop_exception_handler(connection: HTTPConnection, exception: Exceptio
 def refusal_responses() -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI should say of refused requests: `FastAPI(responses=refusal_responses())`.
 
-    The bodies are those of `dpop_exception_handler`. Goes to an application, a router or one route.
+    The bodies are those of `dpop_exception_handler`. For an application, a router or one route.
     """
     members = {"error": {"type": "string"}, "error_description": {"type": "string"}}
     body = {"schema": {"type": "object", "properties": members, "required": ["error_description"]}}
@@ -98,8 +99,8 @@ def refusal_responses() -> dict[int | str, dict[str, Any]]:
         return {"description": description, "headers": headers, "content": {"application/json": body}}
 
     return {
-        400: response("The request can't be read in one way only (RFC 6750)", "WWW-Authenticate"),
-        401: response("Access token or DPoP proof are missing or wrong (RFC 9449)", "WWW-Authenticate"),
+        400: response("The request is malformed or ambiguous (RFC 6750)", "WWW-Authenticate"),
+        401: response("Access token or DPoP proof is missing or wrong (RFC 9449)", "WWW-Authenticate"),
         403: response("The access token doesn't allow this (RFC 6750)", "WWW-Authenticate"),
         503: response("The request can't be judged now", "Retry-After"),
     }
@@ -116,13 +117,13 @@ class DPoPSecurity(SecurityBase):
     - `resource_server`: the judge; a `with_policy` of the middleware's own works too.
     - `any_of`, `claims`: as in `requires_dpop`: one of several scopes, and functions of claims.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
-    - `required`: False gives None for a request without `Authorization`; bad credentials are refused all the
-      same. OpenAPI learns it by `openapi_extra={"security": [{}]}` at the route.
+    - `required`: False returns None for a request without `Authorization`; bad credentials are still refused.
+      To say so in OpenAPI, set `openapi_extra={"security": [{}]}` at the route.
     - `scheme_name`, `description`: for OpenAPI.
 
     The instance is the key for `app.dependency_overrides`. A dependency can't put a nonce on every response:
-    with a nonce policy it needs `DPoPMiddleware` around the application, or the server's opening raises
-    ConfigurationError; without a lifespan, its first use. Raises `DPoPHTTPException` for whatever
+    with a nonce policy it needs `DPoPMiddleware` around the application. Otherwise opening the server raises
+    ConfigurationError, or without a lifespan the first use. Raises `DPoPHTTPException` for every request that
     `ResourceServer.authenticate` refuses.
     """
 
@@ -186,9 +187,9 @@ class DPoPSecurity(SecurityBase):
 
 
 def _hold_acceptances(connection: HTTPConnection) -> None:
-    """Let no acceptance be told until the endpoint has returned, or has accepted its WebSocket.
+    """Report no acceptance until the endpoint has returned, or has accepted its WebSocket.
 
-    Of several dependencies the last may still refuse the request.
+    The last of several dependencies may still refuse the request.
     """
     stack = connection.scope.get(_ENDS_WITH_THE_ENDPOINT)
     if not isinstance(stack, AsyncExitStack):

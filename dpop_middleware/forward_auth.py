@@ -36,7 +36,7 @@ IDENTITY_HEADERS: Final[Mapping[str, Identity]] = MappingProxyType(
         "X-Auth-Scope": "scope",
     }
 )
-"""The header fields of an acceptance, and what each tells of the access token."""
+"""The header fields of an acceptance, and the value of the access token in each."""
 
 _NO_IDENTITY: Final = frozenset(
     {"cache-control", "content-type", "dpop-nonce", "host", "retry-after", "www-authenticate"}
@@ -51,7 +51,7 @@ _NOT_THE_GATEWAY: Final = ErrorResponse(
     ),
     _ONLY_THE_GATEWAY,
 )
-# All that may stand in a field as it is; a percent sign may not, so that no two names become one.
+# Characters that are not encoded in a field; a percent sign is, so that two names never become one.
 _KEPT: Final = "".join(chr(octet) for octet in range(0x21, 0x7F) if chr(octet) != "%")
 
 
@@ -60,26 +60,27 @@ class ForwardAuth:
 
         app = ForwardAuth(api, secret=os.environ["FORWARD_AUTH_SECRET"])
 
-    - `resource_server`: the judge; it is opened and closed with the application's lifespan. What it remembers
-      of proofs is kept apart here: an application behind the gateway may verify each request again, by the
+    - `resource_server`: the judge; it is opened and closed with the application's lifespan. Its proofs are
+      remembered separately here: an application behind the gateway may verify each request again, with the
       same store. Scheme and host come from its `public_url`, the path is as the client sent it.
-    - `secret`: what the gateway alone knows and sends in `secret_header`: at least 32 characters. Several
-      while it is replaced. Or `private_listener`: True says that nobody but the gateway can reach this
+    - `secret`: the secret that only the gateway knows and sends in `secret_header`: at least 32 characters,
+      or several while it is replaced. Or `private_listener`: True says that only the gateway can reach this
       application. Exactly one of the two.
-    - `method_header`, `uri_header`: in which fields the gateway tells method and URI of the request. None for
-      both: the question has them itself, as Envoy's; then nothing else may answer at this listener, since any
-      200 lets a request pass. `host_header`: in which one it tells the host.
-    - `identity_headers`: the fields of an acceptance, and what each tells: `identity`, `subject`,
-      `client_id`, `issuer`, `scope`, `jkt`. All are always there, empty where the token doesn't tell. What is
-      not visible ASCII is percent-encoded, and so is a percent sign.
-    - `scopes`, `any_of`, `claims`: what every request must be allowed, as in `requires_dpop`.
+    - `method_header`, `uri_header`: the fields in which the gateway sends the method and the URI of the
+      request. None for both: the gateway's own request has them, as with Envoy; then nothing else may answer
+      at this listener, since any 200 lets a request pass. `host_header`: the field in which it sends the
+      host.
+    - `identity_headers`: the fields of an acceptance, and the value of each: `identity`, `subject`,
+      `client_id`, `issuer`, `scope`, `jkt`. All are always there, empty where the token has no such value.
+      Characters other than visible ASCII are percent-encoded, and so is a percent sign.
+    - `scopes`, `any_of`, `claims`: the authorization that every request needs, as in `requires_dpop`.
     - `unavailable_status`: the status where the verdict can't be known, with `Retry-After`: 403, since nginx
-      makes 500 of 503, and Envoy may let the request pass; 503 for Traefik and Caddy.
+      turns 503 into 500, and Envoy may let the request pass; 503 for Traefik and Caddy.
 
     The answer is 200, or else 401 (400 becomes 401) or 403, with all challenges in one field. 403 without a
-    challenge, and a WARNING, where a question isn't believed: a configured field is missing, or comes twice,
+    challenge, and a WARNING, where the question isn't trusted: a configured field is missing, or comes twice,
     or the secret is wrong. The question's path and body aren't read. `OPTIONS` is authenticated like any
-    method. What the gateway makes of an answer isn't checked. Raises ConfigurationError.
+    method. Not checked: what the gateway does with an answer. Raises ConfigurationError.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class ForwardAuth:
     def _accepted(self, verified: VerifiedRequest) -> list[tuple[bytes, bytes]]:
         told = [(name, _told(what, verified.access_token)) for name, what in self._identity_headers]
         nonce = [field for field in verified.response_headers if field[0] == "dpop-nonce"]
-        # Kept by a cache, an acceptance would let a replay pass.
+        # If a cache kept an acceptance, a replay would pass.
         always = [("cache-control", "no-store"), ("content-length", "0")]
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told + nonce + always]
 

@@ -1,6 +1,6 @@
-"""How a resource server is: one value for readiness probes, whatever verifier and store it has.
+"""The health of a resource server: one value for readiness probes, for any verifier and store.
 
-api.health() -> one look for all who ask within a second -> the parts' own `health()`, bounded in time
+api.health() -> one check for all probes within a second -> the parts' own `health()`, limited in time
 """
 
 import asyncio
@@ -16,11 +16,11 @@ _NOTHING = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHealth:
-    """One part of a resource server as of now.
+    """The current health of one part of a resource server.
 
-    - `ok`: whether requests can be judged with it; True for a part that has no `health()` to ask.
-    - `error`: what is wrong, for logs; with `ok` it is something that doesn't keep requests out yet.
-    - `details`: what the part says of itself, None where it says nothing: `IssuerKeysHealth` for the keys of
+    - `ok`: whether requests can be judged with it; True for a part that has no method `health()`.
+    - `error`: what is wrong, for logs; if `ok` is true, it doesn't prevent accepting requests yet.
+    - `details`: the part's own report, None if it has none: `IssuerKeysHealth` for the keys of
       an issuer, `StoreHealth` and `MemoryStoreHealth` for the stores of this package.
     """
 
@@ -31,10 +31,11 @@ class PartHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerHealth:
-    """A resource server as of now: `ready` when requests can be judged.
+    """The current health of a resource server: `ready` when requests can be judged.
 
-    `issuer_keys` is the access token verifier's part: it is ok while cached keys serve, even if the issuer is
-    down. `replay_store` is the store's. What they hold beside `ok` is for operators, not for the public.
+    `issuer_keys` is the access token verifier's part: it is ok while cached keys can be used, even if the
+    issuer is down. `replay_store` is the store's. Their values other than `ok` are for operators, not for the
+    public.
     """
 
     ready: bool
@@ -44,11 +45,11 @@ class ServerHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerKeysHealth:
-    """An issuer's keys as of now: `ok` when there are some by which tokens are verified.
+    """The current state of an issuer's keys: `ok` when there are keys that verify tokens.
 
     - `keys`: how many. `age`: seconds since they were fetched, None for keys that were given.
-    - `error`: why the last fetch failed, or that none came to an end yet; None where all is well. With `ok`,
-      older keys serve in the meantime.
+    - `error`: why the last fetch failed, or that none has finished yet; None if there is no error. If `ok` is
+      true, older keys are used in the meantime.
     - `warnings`: sentences for a person, about keys of the issuer that aren't used.
     """
 
@@ -69,7 +70,7 @@ class _Latest(NamedTuple):
 
 
 class HealthCheck:
-    """Asks the parts of one resource server how they are, for all probes of a second together."""
+    """Asks the parts of one resource server for their health, once for all probes within a second."""
 
     def __init__(self, *, verifier: object, store: object) -> None:
         self._verifier = verifier
@@ -81,13 +82,13 @@ class HealthCheck:
         while True:
             look = self._latest_look()
             try:
-                # A probe that gives up doesn't take the answer from the others.
+                # If one probe is cancelled, the others still get the answer.
                 return await asyncio.shield(look)
             except asyncio.CancelledError:
                 probe = asyncio.current_task()
                 if not look.cancelled() or probe is None or probe.cancelling():
                     raise
-                # It was the look that somebody cancelled, with whatever else ran.
+                # The check itself was cancelled, together with everything else that ran.
 
     def _latest_look(self) -> asyncio.Task[ServerHealth]:
         loop, latest = asyncio.get_running_loop(), self._latest
@@ -103,7 +104,7 @@ class HealthCheck:
 
 
 async def health_of(part: object, *, patience: float | None = None) -> PartHealth:
-    """Return how `part` is, by its `health()` if it has that; waits so many seconds, never raises."""
+    """Return the health of `part`, from its `health()` if it has one; never raises."""
     ask = getattr(part, "health", None)
     if ask is None:
         return PartHealth(ok=True)
@@ -111,19 +112,19 @@ async def health_of(part: object, *, patience: float | None = None) -> PartHealt
         async with asyncio.timeout(_PATIENCE if patience is None else patience):
             details = await ask()
         return PartHealth(ok=_ok(details), error=_error(details), details=details)
-    except Exception as error:  # noqa: BLE001 - whatever a part of the user's own fails with is the verdict
+    except Exception as error:  # noqa: BLE001 - any error of the user's own part is its verdict
         words = "no answer in time" if isinstance(error, TimeoutError) else str(error)
         return PartHealth(ok=False, error=f"{type(error).__name__}: {words}".removesuffix(": "))
 
 
 def _ok(details: object) -> bool:
-    """Whether a part says that it is well: by an attribute `ok`, by a bool, or else by not raising."""
+    """Whether a part is healthy: by an attribute `ok`, by a bool, or else because it didn't raise."""
     said = getattr(details, "ok", _NOTHING)
     return details is not False if said is _NOTHING else bool(said)
 
 
 def _error(details: object) -> str | None:
-    """Return what a part says is wrong; a store of several servers says it of each."""
+    """Return the error that a part reports; a store with several servers reports one for each."""
     error = getattr(details, "error", None)
     if error is not None:
         return str(error)

@@ -1,7 +1,7 @@
-"""MCP servers whose tools only a DPoP-bound token reaches (SEP-1932; extra `mcp`).
+"""Protection of MCP servers: only a DPoP-bound token reaches their tools (SEP-1932; extra `mcp`).
 
-For the servers of the official SDK and of fastmcp. Tools learn who calls in those libraries' own words:
-`get_access_token()` returns what was verified.
+For the servers of the official SDK and of fastmcp. Tools identify the caller with those libraries' own
+function: `get_access_token()` returns the verified token.
 """
 
 import math
@@ -43,28 +43,28 @@ def protect(
     public_paths: Collection[str] = (),
     close_at_expiry: bool = False,
 ) -> DPoPMiddleware:
-    """Return an ASGI application that lets DPoP-bound tokens only reach `server` (RFC 9449 section 7).
+    """Return an ASGI application that lets only DPoP-bound tokens reach `server` (RFC 9449 section 7).
 
     - `server`: the SDK's `MCPServer` or low-level `Server`, fastmcp's `FastMCP`, each without authentication
-      of its own; or the Streamable HTTP application of one, where you chose its options.
+      of its own; or the Streamable HTTP application of one, if you set its options yourself.
     - `resource_server`: the judge, with `metadata`, by which clients find the issuer (RFC 9728). Its
       `resource` is the URL of the MCP endpoint, such as `https://api.example.com/mcp`.
     - `path`: where the endpoint is; by default the path of `resource`, or `/mcp` where that has none. An
-      application has chosen its own.
-    - `scopes`: what every request must be allowed; a token without them gets 403.
+      application has its own path.
+    - `scopes`: the scopes that every request needs; a token without them gets 403.
     - `public_paths`, `close_at_expiry`: as in `DPoPMiddleware`, for other routes and for streams.
 
     In a tool, the SDK's `get_access_token()` has the verified token's client, scopes, subject, claims and
-    expiry, and the token itself, which is not for others (pass none on): empty where a ticket opened a
-    stream. A session belongs to the client and user who opened it. What a single tool needs is for the tool
-    to check. Where `resource` is not on this machine, the libraries' check of `Host` and `Origin`, which is
-    for servers without authentication, is off: no page can make a proof. Raises ConfigurationError.
+    expiry, and the token itself, which you must not pass on; the token is empty where a ticket opened a
+    stream. A session belongs to the client and user that opened it. A tool that needs more must check that
+    itself. Where `resource` is not on this machine, the libraries' check of `Host` and `Origin`, which is for
+    servers without authentication, is off: no page can make a proof. Raises ConfigurationError.
     """
     fits = isinstance(resource_server, ResourceServer)
     part("resource_server", resource_server, "a ResourceServer", fits=fits)
     if resource_server.published_metadata is None:
         raise ConfigurationError(
-            "protect needs ResourceServer(metadata=ResourceMetadata(…)): MCP clients find the issuer by it"
+            "protect needs ResourceServer(metadata=ResourceMetadata(…)): MCP clients find the issuer in it"
         )
     app = _application(server, resource_server.resource, path)
     return DPoPMiddleware(
@@ -77,7 +77,7 @@ def protect(
 
 
 class _ForTools:
-    """Tells the SDK whom `DPoPMiddleware` has authenticated."""
+    """Passes the caller that `DPoPMiddleware` authenticated to the SDK."""
 
     def __init__(self, app: ASGIApp, resource: str) -> None:
         self.app = app
@@ -92,7 +92,7 @@ class _ForTools:
 
 def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
     verified = scope["dpop"].access_token
-    # A ticket, which came instead, is no token, and used up.
+    # A ticket that came instead is not a token, and was redeemed.
     fields = ResourceRequest.from_scope(scope).authorization
     return AccessToken(
         token=credentials(fields).access_token if fields else "",
@@ -101,7 +101,7 @@ def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
         expires_at=None if math.isinf(verified.expires_at) else int(verified.expires_at),
         resource=resource,
         subject=verified.subject,
-        # The SDK tells the owners of sessions apart by it, and an opaque token needn't name its issuer.
+        # The SDK distinguishes the owners of sessions by it, and an opaque token may not name its issuer.
         claims=dict(verified.claims.items()) | {"iss": verified.issuer},
     )
 
@@ -121,5 +121,5 @@ def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
         protection = "auto" if is_local else False
         return cast("ASGIApp", server.http_app(path=where, host_origin_protection=protection))
     if path is not None:
-        raise ConfigurationError("path is for a server: an application has chosen its own")
+        raise ConfigurationError("path is for a server: an application has its own path")
     return cast("ASGIApp", part("server", server, _TAKES, fits=provides(server, "__call__")))

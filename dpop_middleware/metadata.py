@@ -1,6 +1,6 @@
-"""Protected resource metadata (RFC 9728): from one 401 a client finds out whom to ask for a token.
+"""Protected resource metadata (RFC 9728): from a 401 a client learns where to get a token.
 
-`DPoPMiddleware` serves the document by itself; without it, a route does.
+`DPoPMiddleware` serves the document itself; without it, use this route.
 """
 
 from starlette.routing import Route
@@ -30,9 +30,10 @@ def metadata_route(resource_server: ResourceServer) -> Route:
 
         app = FastAPI(routes=[metadata_route(api)])
 
-    It is for the application at the root of the resource's host, without credentials: a mounted one isn't
-    asked for the path. It answers GET, HEAD and OPTIONS, pages of any origin too. Raises ConfigurationError
-    for a server without `metadata=`, and for a resource whose path has a brace, which no route can name.
+    It belongs in the application at the root of the resource's host, and needs no credentials: requests for
+    the path don't reach a mounted application. It answers GET, HEAD and OPTIONS, also for pages of any
+    origin. Raises ConfigurationError for a server without `metadata=`, and for a resource whose path has a
+    brace, which no route can name.
     """
     if not isinstance(resource_server, ResourceServer):
         raise ConfigurationError(f"metadata_route takes a ResourceServer, not {resource_server!r}")

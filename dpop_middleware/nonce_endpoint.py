@@ -1,6 +1,6 @@
-"""A nonce before the first request, for clients that want to see no 401 (RFC 9449 section 8.2).
+"""A nonce before the first request, for clients that want to avoid a 401 (RFC 9449 section 8.2).
 
-It is the nonce endpoint of OpenID for Verifiable Credential Issuance 1.0, section 7, too.
+It is also the nonce endpoint of OpenID for Verifiable Credential Issuance 1.0, section 7.
 """
 
 import inspect
@@ -25,7 +25,7 @@ def nonce_route(
     *,
     c_nonce: Callable[[], str] | Callable[[], Awaitable[str]] | None = None,
 ) -> Route:
-    """Return a route that gives everybody a nonce of `resource_server`, in `DPoP-Nonce`.
+    """Return a route that sends a nonce of `resource_server` to every client, in `DPoP-Nonce`.
 
         app = Starlette(routes=[nonce_route(api, c_nonce=new_challenge)])
 
@@ -34,7 +34,7 @@ def nonce_route(
 
     - `c_nonce`: a function without arguments that returns the challenge for a wallet's key proofs, the
       member `c_nonce` of the answer (OpenID4VCI section 7.2). It may be async; a sync one must not block.
-      To check the challenge later is the credential endpoint's business. Without it, the answer is `{}`.
+      The credential endpoint must check the challenge later. Without `c_nonce`, the answer is `{}`.
 
     Where no nonce can be issued, the answer is 503. Raises ConfigurationError, also for a server without
     `nonces`.

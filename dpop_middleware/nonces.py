@@ -1,8 +1,7 @@
 """Server-chosen nonces, without state (RFC 9449 sections 8 and 9).
 
-A nonce is a time step and a MAC over it. Its key comes from the secret, the purpose and the server, so
-that an authorization server's nonce, or another server's, never counts here, although one secret serves
-them all.
+A nonce is a time step and a MAC over it. Its key comes from the secret, the purpose and the server, so that
+an authorization server's nonce, or another server's, is never accepted here, even if they share one secret.
 """
 
 import hmac
@@ -22,13 +21,13 @@ WORKER_CLOCK_MARGIN = 5.0
 
 _STEP_SIZE = 6
 _MAC_SIZE = 16
-# Set in what tells a second, not a step.
+# This bit is set in a nonce that contains a second, not a step.
 _DATED = 1 << 47
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nonce:
-    """A nonce that a server issued: when, until when it is good, and whether it is the newest.
+    """A nonce that a server issued: when, until when it is valid, and whether it is the newest.
 
     `issued_at` and `expires_at` are seconds since the epoch.
     """
@@ -39,14 +38,14 @@ class Nonce:
 
 
 class NonceProvider(Protocol):
-    """Issues nonces and knows its own again; `now` is in seconds since the epoch.
+    """Issues nonces and recognises them; `now` is in seconds since the epoch.
 
-    What a provider raises is answered 503. It may also have
+    If a provider raises, the answer is 503. It may also have
 
     - `for_server(*, purpose: str, server: str) -> NonceProvider`, which a server calls once, with its
-      `replay_namespace` as `server`, to get nonces that count nowhere else;
-    - `issue_dated(now: float) -> str`, for nonces whose `issued_at` is the very second of their issue: they
-      let clients in sooner after a replay store lost its entries.
+      `replay_namespace` as `server`, to get nonces that are valid nowhere else;
+    - `issue_dated(now: float) -> str`, for nonces whose `issued_at` is exactly the second of their issue:
+      with them clients are accepted sooner after a replay store lost its entries.
     """
 
     def issue(self, now: float) -> str:
@@ -54,14 +53,14 @@ class NonceProvider(Protocol):
         ...
 
     def check(self, nonce: str, now: float) -> Nonce | None:
-        """Return what is known of `nonce`, None for one that is not ours or is stale."""
+        """Return what is known of `nonce`, None if another provider issued it or it is stale."""
         ...
 
 
 def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) -> NonceProvider | None:
-    """Return `nonces` for one purpose in one namespace, as far as the provider can tell them apart.
+    """Return `nonces` for one purpose in one namespace, as far as the provider can separate them.
 
-    Raises ConfigurationError for what is no provider.
+    Raises ConfigurationError if it isn't a provider.
     """
     fits = nonces is None or provides(nonces, "issue", "check")
     part("nonces", nonces, "a NonceProvider, such as HMACNonceProvider(secret)", fits=fits)
@@ -70,7 +69,7 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) ->
 
 
 def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None) -> None:
-    """Raise ConfigurationError where a resource server's policy asks for nonces and there are none."""
+    """Raise ConfigurationError if a resource server's policy needs nonces and there is no provider."""
     if policy.nonce != "off" and nonces is None:
         raise ConfigurationError(
             f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
@@ -81,16 +80,16 @@ class HMACNonceProvider:
     """Nonces derived per time step from a secret that all workers share.
 
     - `secret`: at least 32 random bytes, or several such, newest first: nonces are issued with the first
-      and known by all, so that a secret can be replaced without refusing anybody.
-    - `lifetime`: seconds for which a nonce is good, counted from the beginning of its step.
+      and recognised with all, so that a secret can be replaced without refusing any client.
+    - `lifetime`: seconds for which a nonce is valid, counted from the beginning of its step.
     - `step`: seconds between nonces; at most a third of `lifetime`.
 
-    Raises ConfigurationError. A nonce says nothing of the client that uses it: it is the same for all
-    clients of a step, and the replay store still decides about a second use.
+    Raises ConfigurationError. A nonce isn't bound to a client: it is the same for all clients of a step, and
+    the replay store still decides about a second use.
 
-    It counts at one server only, which takes its provider by `for_server`. Without that, `issue`,
-    `issue_dated` and `check` raise ConfigurationError: `ResourceServer.nonce_headers()` returns a nonce for a
-    response of your own.
+    It is valid at one server only, which gets its provider from `for_server`. Without that, `issue`,
+    `issue_dated` and `check` raise ConfigurationError: `ResourceServer.nonce_headers()` returns a nonce for
+    your own responses.
     """
 
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
@@ -106,7 +105,7 @@ class HMACNonceProvider:
         self._step = step
 
     def for_server(self, *, purpose: str, server: str) -> "HMACNonceProvider":
-        """Return a provider whose nonces count only for this purpose at this server."""
+        """Return a provider whose nonces are valid only for this purpose at this server."""
         label = f"dpop nonce\0{purpose}\0{server}".encode()
         return _OfOneServer(
             tuple(hmac.digest(key, label, "sha256") for key in self._keys),
@@ -114,31 +113,31 @@ class HMACNonceProvider:
             step=self._step,
         )
 
-    def issue(self, now: float) -> str:  # noqa: ARG002 - what one of a server takes, here and below
-        """Return the nonce of the step that `now`, in seconds since the epoch, lies in."""
+    def issue(self, now: float) -> str:  # noqa: ARG002 - the subclass for a server uses it, here and below
+        """Return the nonce of the step that contains `now`, in seconds since the epoch."""
         raise _of_no_server()
 
     def issue_dated(self, now: float) -> str:  # noqa: ARG002
-        """Return a nonce that says the second of its issue, `now` in seconds since the epoch."""
+        """Return a nonce that contains the second of its issue, `now` in seconds since the epoch."""
         raise _of_no_server()
 
     def check(self, nonce: str, now: float) -> Nonce | None:  # noqa: ARG002
-        """Return when `nonce` was issued and until when it is good, None if it isn't ours or is stale.
+        """Return when `nonce` was issued and until when it is valid, None if it is foreign or stale.
 
-        A nonce of a worker whose clock is up to 5 s ahead of ours counts.
+        A nonce of a worker whose clock is up to 5 s ahead is accepted.
         """
         raise _of_no_server()
 
 
 def _of_no_server() -> ConfigurationError:
     return ConfigurationError(
-        "a nonce of HMACNonceProvider counts at one server only: take one from "
+        "a nonce of HMACNonceProvider is valid at one server only: take one from "
         "ResourceServer.nonce_headers(), or a provider from for_server(purpose=…, server=…)"
     )
 
 
 class _OfOneServer(HMACNonceProvider):
-    """What `for_server` returns: its nonces count."""
+    """The provider that `for_server` returns: its nonces are valid at one server."""
 
     def issue(self, now: float) -> str:
         step = int(now // self._step).to_bytes(_STEP_SIZE, "big")

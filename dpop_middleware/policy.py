@@ -1,4 +1,4 @@
-"""What a resource server asks of proofs and tokens: checked once, then frozen."""
+"""What a resource server requires of proofs and tokens: checked once, then frozen."""
 
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
@@ -61,15 +61,15 @@ class DPoPPolicy:
     - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only. ML-DSA-44, ML-DSA-65 and
       ML-DSA-87 (RFC 9964) must be named; with one of them a proof may have 16 KiB, otherwise 8.
     - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`.
-    - `clock_skew`: seconds by which a client's clock may differ from ours, both ways. It is for proofs:
-      tokens have a skew of their own.
-    - `accept_bearer`: also let unbound tokens in as Bearer. It costs what DPoP gives: such a token works
-      for whoever steals it. Bound tokens never pass as Bearer.
+    - `clock_skew`: seconds by which a client's clock may differ from the server's, both ways. It is for
+      proofs: tokens have a skew of their own.
+    - `accept_bearer`: also accept unbound tokens as Bearer. They have no protection by DPoP: a thief can use
+      such a token. Bound tokens are never accepted as Bearer.
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
       `"fallback"` only when its `iat` is outside the window; with either, a proof that carries a nonce
       is judged by the nonce alone. `"fallback"` doesn't stop proofs made in advance (section 11.2).
-    - `iat_limit_with_nonce`: seconds by which the `iat` of a proof with a nonce may differ from our clock,
-      both ways; None for any (section 11.1). Without effect where `nonce` is `"off"`.
+    - `iat_limit_with_nonce`: seconds by which the `iat` of a proof with a nonce may differ from the server's
+      clock, both ways; None for any (section 11.1). It has no effect if `nonce` is `"off"`.
 
     Raises ConfigurationError for anything else.
     """
@@ -101,15 +101,15 @@ class DPoPPolicy:
     ) -> Self:
         """Return the policy of the FAPI 2.0 Security Profile (final, 2025) for a resource server.
 
-        - `algorithms`: of PS256, ES256 and EdDSA with Ed25519 (section 5.4.1, item 1), fewer if you like.
+        - `algorithms`: PS256, ES256 and EdDSA with Ed25519 (section 5.4.1, item 1), or some of them.
         - `clock_skew`: seconds, 10 to 60: an `iat` that is 10 s ahead must be accepted, one that is more than
           60 s ahead refused (section 5.3.2.1, item 13), also beside a nonce.
-        - `proof_lifetime`, `nonce`: as in `DPoPPolicy`. FAPI has no rule for the first, and each of its
-          clients knows nonces (section 5.3.3.1, item 8).
+        - `proof_lifetime`, `nonce`: as in `DPoPPolicy`. FAPI has no rule for the first, and all its clients
+          support nonces (section 5.3.3.1, item 8).
 
-        Bearer tokens are refused (section 5.3.4, item 5). Left to you: the same algorithms for access tokens
-        (`JWTAccessTokenVerifier(algorithms=…)`), their revocation (section 5.3.4, item 3) and TLS (section
-        5.2). Raises ConfigurationError.
+        Bearer tokens are refused (section 5.3.4, item 5). You must still configure the same algorithms for
+        access tokens (`JWTAccessTokenVerifier(algorithms=…)`), their revocation (section 5.3.4, item 3) and
+        TLS (section 5.2). Raises ConfigurationError.
         """
         policy = cls(
             algorithms=algorithms,

@@ -1,9 +1,10 @@
-"""What the access tokens of well-known issuers look like, where they differ from RFC 9068.
+"""The form of the access tokens of well-known issuers, where they differ from RFC 9068.
 
     ResourceServer(issuer="https://sso.example.com/realms/main", profile=profiles.KEYCLOAK, …)
 
 A profile sets four options of `JWTAccessTokenVerifier`, and nothing else: issuer, audience, signature, times
-and binding are judged as strictly as ever. Each says what differs and what is lost.
+and binding are checked as strictly as with the default. Each profile says what differs and which check is
+lost.
 """
 
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The shape of one issuer's access tokens (RFC 9068 section 2, for whoever follows it).
+    """The form of one issuer's access tokens (RFC 9068 section 2, for issuers that follow it).
 
     - `name`: for messages.
     - `token_types`, `scope_claims`, `client_id_claims`, `required_claims`: as in `JWTAccessTokenVerifier`;
-      what stands first in each is what the issuer writes.
-    - `scopes_as_list`: whether the issuer writes scopes as an array. Both ways are accepted all the same.
+      the issuer writes the first value of each.
+    - `scopes_as_list`: whether the issuer writes scopes as an array. Both forms are always accepted.
 
-    Raises ConfigurationError. Not checked: whether an issuer writes its tokens so.
+    Raises ConfigurationError. Not checked: whether an issuer writes its tokens in this form.
     """
 
     name: str
@@ -64,16 +65,16 @@ class Profile:
         }
 
     def verifier(self, **arguments: Any) -> "tokens.JWTAccessTokenVerifier":
-        """Return a verifier for tokens of this shape: `profiles.OKTA.verifier(issuer=…, audience=…)`.
+        """Return a verifier for tokens of this form: `profiles.OKTA.verifier(issuer=…, audience=…)`.
 
-        `arguments` are those of `JWTAccessTokenVerifier`; what is given wins over the profile. Raises
+        `arguments` are those of `JWTAccessTokenVerifier`; they take precedence over the profile. Raises
         ConfigurationError.
         """
         return tokens.JWTAccessTokenVerifier(**{**self.options, **arguments})
 
 
 RFC9068: Final = Profile(name="RFC9068")
-"""Tokens as RFC 9068 has them: the default."""
+"""Tokens as in RFC 9068: the default."""
 
 OIDC_PROVIDER: Final = Profile(name="OIDC_PROVIDER")
 """The npm package oidc-provider, with `accessTokenFormat: 'jwt'` and a resource indicator.
@@ -82,7 +83,7 @@ Nothing differs, and nothing is lost. A client's own tokens have its `client_id`
 """
 
 BETTER_AUTH: Final = Profile(name="BETTER_AUTH")
-"""Better Auth 1.7 and newer with its OAuth provider, for a `resource` that was asked for.
+"""Better Auth 1.7 and newer with its OAuth provider, for a `resource` that was requested.
 
 Nothing differs, and nothing is lost. A client's own tokens have its `client_id` as `sub`.
 """
@@ -92,8 +93,8 @@ KEYCLOAK: Final = Profile(
 )
 """Keycloak 26.4 and newer: `typ` is `JWT` unless the client's setting says `at+jwt`; the client is in `azp`.
 
-Add a mapper that puts your audience into `aud`. Lost: an ID token is told apart by its audience only; it has
-no `cnf`, so it passes at most as Bearer, where `accept_bearer` lets that in. Roles are in `realm_access` and
+Add a mapper that puts your audience into `aud`. Lost: only the audience distinguishes an ID token; it has no
+`cnf`, so it is accepted at most as Bearer, if `accept_bearer` allows that. Roles are in `realm_access` and
 `resource_access`: see the `claims` of `requires_dpop`.
 """
 
@@ -106,8 +107,8 @@ OKTA: Final = Profile(
 )
 """Okta's custom authorization servers: no `typ`, scopes as an array in `scp`, the client in `cid`.
 
-Lost: an ID token is told apart by its audience only; it has no `cnf`, so it passes at most as Bearer, where
-`accept_bearer` lets that in. The org authorization server's tokens are for Okta itself.
+Lost: only the audience distinguishes an ID token; it has no `cnf`, so it is accepted at most as Bearer, if
+`accept_bearer` allows that. The org authorization server's tokens are for Okta itself.
 """
 
 AUTH0: Final = Profile(
@@ -118,8 +119,8 @@ AUTH0: Final = Profile(
 )
 """Auth0 with its own token profile: `typ` is `JWT`, the client is in `azp`, and there is no `jti`.
 
-Lost: as with `KEYCLOAK`; and no token can be named by its `jti`. With Auth0's RFC 9068 profile take none of
-these. `permissions` aren't scopes: see the `claims` of `requires_dpop`.
+Lost: as with `KEYCLOAK`; and tokens have no identifier, since `jti` is missing. With Auth0's RFC 9068 profile
+use the default. `permissions` aren't scopes: see the `claims` of `requires_dpop`.
 """
 
 DUENDE: Final = Profile(
@@ -129,9 +130,9 @@ DUENDE: Final = Profile(
 )
 """Duende IdentityServer, and HelseID, which is built on it: `scope` is an array, unless a setting changes it.
 
-A client's own tokens have no `sub`: their `subject` is None. Lost: a token that lacks `sub` by mistake passes
-as the client's own.
+A client's own tokens have no `sub`: their `subject` is None. Lost: a token that lacks `sub` by mistake is
+accepted as the client's own.
 """
 
 KNOWN: Final = (RFC9068, KEYCLOAK, OKTA, AUTH0, DUENDE)
-"""The profiles that differ; of two that fit a token, the stricter first."""
+"""The profiles that differ from RFC 9068; if two fit a token, the stricter one comes first."""

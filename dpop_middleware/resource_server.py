@@ -1,4 +1,4 @@
-"""The resource server as its users hold it: configured once, asked for a verdict on each request."""
+"""The resource server: it is configured once, and gives a verdict on each request."""
 
 import copy
 import time
@@ -42,20 +42,21 @@ class ResourceServer:
       `AccessTokenVerifier`. Exactly one of the two.
     - `resource`: this API's resource identifier, an https URL (RFC 9728).
     - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
-    - `replay_namespace`: which servers share what is remembered of proofs, and their nonces: those with the
-      same text in the same store. Two servers that must each judge one request, such as a gateway and the API
-      behind it, need two. Whatever else is configured makes no difference.
-    - `audience`: what a token's `aud` must name, one of several; `resource` by default. With `issuer` only.
+    - `replay_namespace`: servers with the same text and the same store share the proofs that are remembered,
+      and their nonces. Two servers that must each judge one request, such as a gateway and the API behind it,
+      need two. No other option matters for this.
+    - `audience`: the value, or one of several, that a token's `aud` must contain; `resource` by default. With
+      `issuer` only.
     - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
-    - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from ours, 15 by default:
-      for so long is a token accepted after it expired.
-    - `profile`: what the issuer's tokens look like, such as `profiles.KEYCLOAK`; RFC 9068 by default. The
-      three go with `issuer` only: a `verifier` has its own.
+    - `token_clock_skew`: seconds, 0 to 300, by which the issuer's clock may differ from the server's, 15 by
+      default: a token is accepted for this time after it expired.
+    - `profile`: the form of the issuer's tokens, such as `profiles.KEYCLOAK`; RFC 9068 by default. These
+      three are allowed with `issuer` only: a `verifier` has its own.
     - `public_url`: the URL or URLs by which clients call the API; the origin of `resource` by default. List
       only hosts that end at this application. Of several hosts `Host` selects one; several prefixes of one
-      host are told apart by the path, or by the server's root path where a proxy strips them.
+      host are distinguished by the path, or by the server's root path where a proxy strips them.
     - `policy`: see `DPoPPolicy`. `nonces`: issues and checks nonces, where the policy asks for them.
-    - `clock`: returns seconds since the epoch. `metadata`: what clients are told of this server (RFC 9728).
+    - `clock`: returns seconds since the epoch. `metadata`: published for clients (RFC 9728).
     - `on_event`: is called, synchronously, with an `events.AuthenticationEvent` for each decision.
     - `insecure_http_hosts`: hosts that may be reached and addressed by plain http, besides loopback ones.
     - `max_cached_tokens`, `max_cached_bytes`: how many verified tokens are remembered, each with its client's
@@ -183,7 +184,7 @@ class ResourceServer:
 
         `changes` are fields of `DPoPPolicy`. Behind the middleware such a server can only be stricter than
         the middleware's own. Make siblings before the first request, the same ones in every worker: a proof
-        is remembered for as long as the policies that exist could accept it. Raises ConfigurationError.
+        is remembered for as long as any existing policy could accept it. Raises ConfigurationError.
         """
         try:
             policy = replace(self._policy, **changes)
@@ -196,13 +197,13 @@ class ResourceServer:
         return sibling
 
     def is_sibling_of(self, other: "ResourceServer") -> bool:
-        """Whether the two are one server under two policies."""
+        """Whether both are the same server with different policies."""
         return self.verification is other.verification
 
     async def authenticate(
         self, request: ResourceRequest, *, scopes: Collection[str] = ()
     ) -> verdicts.VerifiedRequest:
-        """Judge one request; `scopes` must all be granted by its token.
+        """Judge one request; its token must grant all `scopes`.
 
         It is `verify`, then `authorize`, and marks the proof as used. Raises `errors.DPoPError`.
         """
@@ -212,7 +213,7 @@ class ResourceServer:
     async def verify(self, request: ResourceRequest) -> verdicts.Authentication:
         """Verify the access token and the proof of one request, and mark the proof as used.
 
-        Returns the evidence, which `authorize` takes as often as it must; scopes are not looked at. Raises
+        Returns the evidence, which can be given to `authorize` several times; scopes are not checked. Raises
         `errors.DPoPError`. A second call with the same request is a replay.
         """
         started = time.perf_counter()
@@ -223,7 +224,7 @@ class ResourceServer:
         return judged
 
     def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:
-        """Tell `on_event` and the log of a refusal; `started` is by `time.perf_counter`."""
+        """Report a refusal to `on_event` and to the log; `started` is from `time.perf_counter`."""
         self.reporter.failed(error, request, duration=time.perf_counter() - started)
 
     def authorize(
@@ -234,13 +235,13 @@ class ResourceServer:
         recalled: bool = False,
         reports: bool = True,
     ) -> verdicts.VerifiedRequest:
-        """Judge whether a verified request may do what a route does.
+        """Judge whether a verified request has what a route requires.
 
-        - `authentication`: what `verify` returned, here or at a sibling. What was verified under another
-          policy is judged by this one too; the replay store isn't asked again.
-        - `requirements`: what the route asks of the token.
-        - `recalled`: whether the request was authorized before, so that its acceptance is no news; `reports`:
-          whether an acceptance is reported here, not by the caller.
+        - `authentication`: the evidence that `verify` returned, here or at a sibling. If it was verified
+          under another policy, this policy judges it too; the replay store isn't asked again.
+        - `requirements`: what the route requires of the token.
+        - `recalled`: whether the request was authorized before, so that its acceptance was reported already;
+          `reports`: whether an acceptance is reported here, not by the caller.
 
         Raises `errors.DPoPError`.
         """
@@ -257,32 +258,32 @@ class ResourceServer:
     def error_response(
         self, error: DPoPError, request: ResourceRequest | None = None
     ) -> verdicts.ErrorResponse:
-        """Return the response to `error` (RFC 9449 section 7.1); of several hosts, `request` tells one."""
+        """Return the response to `error` (RFC 9449 section 7.1); `request` selects one of several hosts."""
         return verdicts.error_response(error, self._policy, metadata=self.published_metadata, request=request)
 
     def nonce_headers(self) -> verdicts.Headers:
-        """Return the fields that hand a nonce to a client which has shown no proof (RFC 9449 section 8.2).
+        """Return the fields that send a nonce to a client that has shown no proof (RFC 9449 section 8.2).
 
-        For a response without a verdict. This server accepts the nonce now. Raises `errors.Unavailable` where
-        none can be issued, and ConfigurationError for a server without `nonces`.
+        For a response without a verdict. This server accepts the nonce. Raises `errors.Unavailable` if none
+        can be issued now, and ConfigurationError for a server without `nonces`.
         """
         return verdicts.nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
 
     def seconds_left(self, access_token: AccessToken) -> float:
-        """Return for how many seconds `access_token` is still good: after it expired, by the clock skew."""
+        """Return for how many seconds `access_token` is still accepted; the clock skew is included."""
         left = access_token.expires_at - self.verification.clock()
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 
     async def open(self) -> None:
-        """Fetch the issuer's keys and let the store look at its server now, in the background.
+        """Fetch the issuer's keys and let the store check its server, in the background.
 
-        What is wrong is logged. Raises ConfigurationError for a dependency with nonces and no middleware.
+        Problems are logged. Raises ConfigurationError for a dependency with nonces and no middleware.
         """
         self.verification.check_nonces_are_delivered()
         await open_parts(self.verification.verifier, self.verification.proofs.store)
 
     async def health(self) -> ServerHealth:
-        """Return how issuer keys and store are, within two seconds and at most a second old; never raises."""
+        """Return the health of keys and store, at most a second old, within two seconds; never raises."""
         return await self._health.health()
 
     async def aclose(self) -> None:

@@ -57,9 +57,9 @@ def requires_dpop(
 ) -> Callable[[Endpoint], Endpoint]:
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
 
-    Goes on a function with a `request` or `websocket` argument (sync or async), on an `HTTPEndpoint` or
-    `WebSocketEndpoint`, or on a method of an `HTTPEndpoint`; below the decorator that registers a route.
-    Needs no middleware, and under one the request is not authenticated a second time.
+    Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
+    `WebSocketEndpoint`, or a method of an `HTTPEndpoint`. Put it below the decorator that registers a route.
+    It needs no middleware, and under one the request is not authenticated a second time.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -68,11 +68,11 @@ def requires_dpop(
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
     - `required`, `close_at_expiry`: as in `DPoPMiddleware`.
 
-    A nonce for the client's next request goes on the `Response` that the endpoint returns and on an
-    HTTPException that it raises; what returns no Response leaves that to the middleware. A class with
-    something decorated is reached by HTTP's own methods only (RFC 9110 section 9, RFC 5789): by those that
-    Starlette lists, and by any other registered one that has a decorated handler. Raises ConfigurationError
-    when it is applied to something else.
+    A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
+    HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. A class
+    in which something is decorated is reached only by HTTP's own methods (RFC 9110 section 9, RFC 5789): by
+    those that Starlette lists, and by any other registered one that has a decorated handler. Raises
+    ConfigurationError when it is applied to something else.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))

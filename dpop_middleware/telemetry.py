@@ -1,7 +1,8 @@
 """Metrics and span attributes by OpenTelemetry: what a dashboard needs (extra `otel`).
 
 The names follow OpenTelemetry's conventions for ASP.NET Core's authentication. An attribute of a metric is
-one of a few words of ours, or an issuer that was configured: nothing that a stranger sends becomes one.
+one of a few fixed words, or an issuer that was configured: nothing that an unauthenticated client sends
+becomes one.
 """
 
 from functools import lru_cache
@@ -40,7 +41,7 @@ Attributes = dict[str, str]
 
 
 class Metric(NamedTuple):
-    """A metric: its name, kind and unit, what it tells, and its attributes."""
+    """A metric: its name, kind and unit, its description, and its attributes."""
 
     name: str
     kind: str
@@ -163,8 +164,8 @@ class Telemetry:
     - `spans`: True, the default, puts attributes on the span of the request that is being served.
     - `identities`: True puts the token's client and subject there too. They are personal data.
 
-    Neither metrics nor spans have a token, a proof or its `jti`, nor anything else of an unverified request.
-    Raises ConfigurationError.
+    Neither metrics nor spans contain a token, a proof or its `jti`, or anything else of an unverified
+    request. Raises ConfigurationError.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class Telemetry:
         meter.create_observable_gauge(KEYS_AGE.name, [self._key_ages], KEYS_AGE.unit, KEYS_AGE.description)
 
     def watch(self, resource_server: ResourceServer) -> None:
-        """Also tell how old the keys of the server's issuers are, for as long as the server lives."""
+        """Also report the age of the keys of the server's issuers, while the server exists."""
         fits = isinstance(resource_server, ResourceServer)
         self._watched.add(part("watch", resource_server, "a ResourceServer", fits=fits))
 
@@ -221,7 +222,7 @@ class Telemetry:
         told: dict[str, str | int | float | None] = {
             _RESULT: labels.timed[_RESULT],
             _SCHEME: labels.timed.get(_SCHEME),
-            # The span's own error.type says how the whole request went.
+            # The span's own error.type is the result of the whole request.
             _SPAN_ERROR: labels.timed.get(_ERROR),
             _CHECK: labels.counted.get(_CHECK),
             _ISSUER: plain(event.issuer),
@@ -253,7 +254,7 @@ class _Labels(NamedTuple):
 
 @lru_cache(maxsize=512)
 def _labels(outcome: str, scheme: str | None, error: str | None, check: str | None) -> _Labels:
-    """Return the attributes, each one of a few words: a verifier of anybody's may raise errors of its own."""
+    """Return the attributes, each one of a few words: a user's own verifier may raise its own errors."""
     if outcome == "accepted":
         result = "success"
     else:

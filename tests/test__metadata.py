@@ -1,4 +1,4 @@
-"""What an operator may say of a resource server."""
+"""The metadata that an operator may publish."""
 
 import json
 from typing import Any
@@ -56,7 +56,7 @@ def test_sequences_become_tuples_and_the_value_is_frozen() -> None:
         ("max_age", 1.5),
     ],
 )
-def test_what_is_no_metadata_is_refused_by_the_name_of_the_option(name: str, value: Any) -> None:
+def test_other_values_for_metadata_are_refused_with_the_name_of_the_option(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} takes "):
         ResourceMetadata(**{name: value})
 
@@ -102,12 +102,12 @@ def test_the_well_known_path_goes_between_host_and_path(resource: str, url: str)
     assert of(resource).url() == url
 
 
-def test_metadata_that_nobody_would_find_are_refused() -> None:
+def test_metadata_that_no_client_would_find_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="public_url doesn't name"):
         published(ResourceMetadata(), API, origin=API, urls=urls("https://api.example.org"))
 
 
-def test_metadata_are_a_resource_metadata() -> None:
+def test_metadata_is_a_resource_metadata() -> None:
     with pytest.raises(ConfigurationError, match="metadata takes a ResourceMetadata, not"):
         published({"a": 1}, API, origin=API, urls=urls(API))  # type: ignore[arg-type]
 
@@ -176,7 +176,7 @@ def test_the_tag_changes_with_the_document_only() -> None:
         scope(f"{WELL_KNOWN}/v1", root_path="/"),
     ],
 )
-def test_a_request_for_the_document(asked: dict[str, Any]) -> None:
+def test_each_spelling_of_the_path_asks_for_the_document(asked: dict[str, Any]) -> None:
     assert of("https://api.example.com/v1").is_asked_for(asked)
 
 
@@ -327,16 +327,16 @@ def test_any_other_method_is_not_allowed(method: str) -> None:
 
 
 @pytest.mark.parametrize("known", [['"abc"'], ['"x", W/"abc"'], ["*"], ['"x"', ' "abc"\t']])
-def test_who_has_the_document_gets_304(known: list[str]) -> None:
+def test_a_client_with_the_document_gets_304(known: list[str]) -> None:
     status, headers, body = fields("GET", *known)
     assert (status, headers["etag"], body) == (304, '"abc"', b"")
     assert "content-length" not in headers
 
 
 @pytest.mark.parametrize("known", ['"abcd"', "abc", 'w/"abc"', ""])
-def test_who_has_another_document_gets_this_one(known: str) -> None:
+def test_a_client_with_another_document_gets_this_one(known: str) -> None:
     assert fields("GET", known)[0] == 200
 
 
-def test_a_document_that_nobody_may_keep() -> None:
+def test_a_max_age_of_zero_lets_nobody_keep_the_document() -> None:
     assert fields("GET", document=DOCUMENT._replace(max_age=0))[1]["cache-control"] == "no-cache"

@@ -1,4 +1,4 @@
-"""The middleware: who gets through, what it leaves alone, what it tells the application."""
+"""The middleware: which requests pass, what it doesn't change, and what it passes to the application."""
 
 import asyncio
 import gc
@@ -540,8 +540,8 @@ async def test_a_router_that_cuts_at_the_first_root_path_is_no_way_around(world:
     ("path", "root_path", "why"),
     [
         ("/health", "/api", "doesn't start with the root path"),
-        ("/api/health", "/api/", "starts with a slash, ends in none"),
-        ("/api/static/api.js", "/api", "holds the root path twice"),
+        ("/api/health", "/api/", "start with a slash, not end with one"),
+        ("/api/static/api.js", "/api", "contains the root path twice"),
     ],
 )
 async def test_a_listed_path_that_is_refused_is_warned_of_once(

@@ -263,7 +263,7 @@ class FailingStore:
         return self.answer  # type: ignore[return-value]
 
 
-async def test_no_answer_of_the_store_lets_nobody_in(clock: Clock) -> None:
+async def test_no_failure_of_the_store_lets_a_request_through(clock: Clock) -> None:
     for trouble in (OSError("down"), errors.Unavailable("the replay store is down", retry_after=7)):
         endpoint = TokenEndpoint(url=URL, replay_store=FailingStore(trouble), clock=clock)
         with pytest.raises(errors.Unavailable) as caught:
@@ -279,7 +279,7 @@ async def test_no_answer_of_the_store_lets_nobody_in(clock: Clock) -> None:
             await endpoint.verify(token_request(proof_text()))
 
 
-async def test_a_request_without_a_proof(endpoint: TokenEndpoint) -> None:
+async def test_a_request_without_a_proof_is_refused_unless_it_is_optional(endpoint: TokenEndpoint) -> None:
     with pytest.raises(errors.InvalidDPoPProof) as caught:
         await endpoint.verify(token_request())
     assert caught.value.check is Check.ONE_HEADER

@@ -1,4 +1,4 @@
-"""What the options of a resource server ask for."""
+"""The parts that the options of a resource server configure."""
 
 from typing import Any
 

@@ -40,7 +40,7 @@ def world() -> World:
 
 
 def session_user(get_response: Any) -> Any:
-    """Stands for what logs a user in by a session."""
+    """Represents a middleware that logs a user in by a session."""
 
     def middleware(request: Any) -> Any:
         request.user = "session"
@@ -132,7 +132,7 @@ async def test_a_request_that_two_decorators_judge_is_one_event(
     assert [(event.outcome, event.check) for event in events] == outcomes
 
 
-async def test_views_that_are_classes(world: World, serve: Serve) -> None:
+async def test_views_may_be_classes(world: World, serve: Serve) -> None:
     class Notes(View):  # type: ignore[misc] # Django has no types
         def get(self, request: Any) -> HttpResponse:
             return whoami(request)

@@ -1,4 +1,4 @@
-"""The error tree, as DESIGN draws it."""
+"""The error tree."""
 
 import pytest
 
@@ -19,7 +19,9 @@ from dpop_middleware.checks import Check
         (errors.Unavailable, 503, None),
     ],
 )
-def test_status_and_code(kind: type[errors.DPoPError], status: int, code: str | None) -> None:
+def test_each_error_has_its_status_and_code(
+    kind: type[errors.DPoPError], status: int, code: str | None
+) -> None:
     assert (kind.status, kind.code) == (status, code)
     assert issubclass(kind, errors.DPoPError)
 
@@ -30,7 +32,7 @@ def test_an_error_says_what_was_checked() -> None:
     assert (error.check, error.expected, error.actual, error.scheme) == (Check.HTM, "GET", "POST", None)
 
 
-def test_errors_with_more_to_say() -> None:
+def test_some_errors_have_further_attributes() -> None:
     nonce = errors.UseDPoPNonce("no", nonce="n")
     assert (nonce.check, nonce.nonce) == (Check.NONCE, "n")
     scope = errors.InsufficientScope("no", scopes=("a", "b"), actual=("c",))

@@ -30,7 +30,7 @@ async def refusal(api: Api, *args: Any, **kwargs: Any) -> errors.DPoPError:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What a formatter for structured logs finds in a record beside its message."""
+    """The fields of a record that a formatter for structured logs finds, other than the message."""
     return {
         name.removeprefix("dpop_"): value for name, value in vars(record).items() if name.startswith("dpop_")
     }
@@ -171,7 +171,7 @@ async def test_a_bearer_token_has_no_proof_whose_age_could_be_told() -> None:
     assert told == [("Bearer", None, None)]
 
 
-async def test_what_is_refused_after_the_token_names_the_client() -> None:
+async def test_a_refusal_after_the_token_names_the_client() -> None:
     api = Api()
     await refusal(api, api.request(), scopes=["notes:write"])
     (event,) = api.events
@@ -203,14 +203,16 @@ async def test_an_unknown_verdict_is_a_warning_with_its_cause(caplog: pytest.Log
     assert "nobody there" in caplog.text
 
 
-async def test_without_credentials() -> None:
+async def test_a_request_without_credentials_is_an_event() -> None:
     api = Api()
     await refusal(api, request())
     (event,) = api.events
     assert (event.check, event.error, event.status, event.scheme) == (Check.AUTHORIZATION, None, 401, None)
 
 
-async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_the_listener_is_logged_and_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def faulty(event: AuthenticationEvent) -> None:
         raise RuntimeError("the metrics are down")
 
@@ -221,7 +223,7 @@ async def test_what_the_sink_raises_is_logged_and_changes_nothing(caplog: pytest
     assert caplog.text.count("RuntimeError: the metrics are down") == 1
 
 
-def test_a_faulty_sink_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_faulty_listener_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     def faulty(event: AuthenticationEvent) -> None:
         raise RuntimeError
 
@@ -232,7 +234,7 @@ def test_a_faulty_sink_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) 
     assert 10 <= len(raised) <= 20
 
 
-def test_an_asynchronous_sink_would_never_run() -> None:
+def test_an_asynchronous_listener_would_never_run() -> None:
     async def sink(event: AuthenticationEvent) -> None: ...
 
     class Sink:
@@ -243,7 +245,7 @@ def test_an_asynchronous_sink_would_never_run() -> None:
             Reporter(wrong)  # type: ignore[arg-type]
 
 
-def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_listener_nothing_is_called(caplog: pytest.LogCaptureFixture) -> None:
     reporter = Reporter(None)
     assert reporter.wants_acceptance
     caplog.set_level(logging.ERROR, "dpop_middleware")
@@ -287,7 +289,7 @@ def test_where_info_is_shown_nothing_is_a_warning(caplog: pytest.LogCaptureFixtu
 
 
 def test_info_without_a_handler_is_seen_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody but Python's handler of last resort, as under uvicorn and gunicorn, and it shows warnings only.
+    # Only Python's handler of last resort, as under uvicorn and gunicorn, which shows warnings only.
     logger = logging.getLogger("dpop_middleware")
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [])
@@ -316,7 +318,7 @@ def test_only_a_handler_that_shows_info_counts(monkeypatch: pytest.MonkeyPatch, 
     assert shown == (["WARNING"] if level == logging.WARNING else ["INFO"] * 3)
 
 
-def test_a_sink_is_told_what_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_listener_gets_events_that_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "dpop_middleware")
     events: list[AuthenticationEvent] = []
     reporter = Reporter(events.append)

@@ -169,7 +169,7 @@ def test_the_exception_names_its_cause(world: World) -> None:
     app.add_exception_handler(DPoPHTTPException, handler)
     client = browser(app)
     answer = client.get("/notes")
-    # Whoever answers with a body of his own says what it is.
+    # An application with its own body describes it.
     assert (answer.status_code, answer.text) == (400, "no")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     client.get("/notes", headers=world.headers("/other"))

@@ -1,4 +1,4 @@
-"""A gateway's questions: what is judged, and what the gateway is told."""
+"""A gateway's questions: what is judged, and the answers."""
 
 import asyncio
 import json
@@ -178,7 +178,7 @@ async def test_without_credentials_the_challenge_is_passed_on(world: World) -> N
     assert challenge.count("resource_metadata=") == 2
 
 
-async def test_of_several_hosts_the_metadata_are_those_of_the_one_that_was_asked(world: World) -> None:
+async def test_of_several_hosts_the_one_that_was_asked_serves_its_metadata(world: World) -> None:
     other = "https://api.example.org"
     api = world.server(
         public_url=[ORIGIN, other], audience=[ORIGIN, other], metadata=ResourceMetadata(), resource=ORIGIN
@@ -238,7 +238,7 @@ class Broken(MemoryReplayStore):
 
 
 @pytest.mark.parametrize("status", [403, 503])
-async def test_what_cannot_be_known_is_no_500_at_any_gateway(world: World, status: Any) -> None:
+async def test_an_unknown_verdict_is_no_500_at_any_gateway(world: World, status: Any) -> None:
     api = world.server(replay_store=Broken())
     options = {} if status == 403 else {"unavailable_status": status}
     answer = await ask(
@@ -417,7 +417,9 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "says"), WRONG_OPTIONS)
-def test_a_wrong_option_is_refused_at_the_start(world: World, options: Any, says: str) -> None:
+def test_a_setup_that_would_not_protect_is_refused_at_the_start(
+    world: World, options: Any, says: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         ForwardAuth(world.server(), **options)
     assert says in str(caught.value)

@@ -1,4 +1,4 @@
-"""How a resource server is, for readiness probes: whatever verifier and store it has."""
+"""The health of a resource server, for readiness probes, with any verifier and store."""
 
 import asyncio
 import dataclasses
@@ -23,7 +23,7 @@ ROOM = MemoryStoreHealth(ok=True, entries=0, max_entries=200_000)
 
 
 class Part(Tokens):
-    """A verifier or store of somebody's own; `says` is what it says of itself, or raises."""
+    """A user's own verifier or store; `says` is its health, or the error that it raises."""
 
     def __init__(self, says: object = True) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def server_of(issuer: IssuerServer) -> ResourceServer:
     return ResourceServer(issuer=issuer.origin, resource=RESOURCE, replay_store=MemoryReplayStore())
 
 
-async def test_parts_that_say_nothing_keep_nobody_out() -> None:
+async def test_parts_that_report_nothing_keep_the_server_ready() -> None:
     health = await server(Tokens(), SilentStore()).health()
     assert health == ServerHealth(
         ready=True, issuer_keys=PartHealth(ok=True), replay_store=PartHealth(ok=True)
@@ -76,7 +76,7 @@ async def test_parts_that_say_nothing_keep_nobody_out() -> None:
         health.ready = False  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def test_given_keys_and_the_memory_store() -> None:
+async def test_given_keys_and_the_memory_store_are_ready() -> None:
     api = ResourceServer(
         issuer="https://as.example.com",
         jwks=key_set(issuer_key()),
@@ -98,7 +98,7 @@ async def test_the_keys_are_there_when_a_probe_asks_first(issuer: IssuerServer) 
     assert health.issuer_keys.error is None
 
 
-async def test_not_ready_without_keys(issuer: IssuerServer) -> None:
+async def test_a_server_without_keys_is_not_ready(issuer: IssuerServer) -> None:
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
     health = await server_of(issuer).health()
     assert (health.ready, health.issuer_keys.ok, health.replay_store.ok) == (False, False, True)
@@ -142,7 +142,9 @@ async def lifespan_only(scope: Any, receive: Any, send: Any) -> None:
         (TimeoutError(), False, "TimeoutError: no answer in time"),
     ],
 )
-async def test_what_parts_of_the_users_own_may_say(says: object, ok: bool, error: str | None) -> None:
+async def test_parts_of_the_users_own_may_report_their_health(
+    says: object, ok: bool, error: str | None
+) -> None:
     details = None if isinstance(says, Exception) else says
     expected = PartHealth(ok=ok, error=error, details=details)
     health = await server(Part(says)).health()
@@ -151,7 +153,7 @@ async def test_what_parts_of_the_users_own_may_say(says: object, ok: bool, error
     assert (health.ready, health.replay_store) == (ok, expected)
 
 
-async def test_nodes_that_are_something_else() -> None:
+async def test_nodes_of_another_kind_cause_no_error() -> None:
     @dataclasses.dataclass
     class Odd:
         ok: bool = True
@@ -160,7 +162,7 @@ async def test_nodes_that_are_something_else() -> None:
     assert (await server(Part(Odd())).health()).ready
 
 
-async def test_a_part_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_never_answers_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     part, clock = Part(), LoopClock(monkeypatch)
     part.gate.clear()
     probe = asyncio.create_task(server(part).health())
@@ -170,7 +172,7 @@ async def test_a_part_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not probe.result().ready
 
 
-async def test_many_probes_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_probes_share_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     part, clock = Part(), LoopClock(monkeypatch)
     part.gate.clear()
     api = server(part)
@@ -178,7 +180,7 @@ async def test_many_probes_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None
     probes = [asyncio.create_task(siblings[number % 2].health()) for number in range(200)]
     while not part.asked_how:
         await asyncio.sleep(0)
-    # A probe that gives up takes the answer from nobody.
+    # If one probe is cancelled, the others still get the answer.
     for probe in probes[:50]:
         probe.cancel()
     part.gate.set()

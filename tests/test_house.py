@@ -1,4 +1,4 @@
-"""The plan of the house, enforced: what may import what, what is public, what lies where."""
+"""The structure of the package, enforced: which module may import which, what is public, what is where."""
 
 import ast
 import fnmatch
@@ -22,7 +22,7 @@ from tests.support.mirror import mirror_of
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "dpop_middleware"
 INSTALLED = Path(dpop_middleware.__path__[0])
-# How many modules a reader meets who follows one request of a known client.
+# How many modules a known client's request passes at most.
 MOST_PASSED = 24
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
@@ -128,7 +128,7 @@ def imports_of(module: str) -> Iterator[str]:
 
 
 def in_house(name: str) -> str | None:
-    """The house's own name of a module, None for any other name."""
+    """The package's own name of a module, None for any other name."""
     own = name.removeprefix("dpop_middleware.")
     return own if own != name and own in trees() else None
 
@@ -144,10 +144,10 @@ ROW_OF = {unit: number for number, row in enumerate(ROWS) for unit in row}
 
 def test_every_module_has_its_place() -> None:
     without = [module for module in MODULES if unit_of(module) not in ROW_OF]
-    assert without == [], "give the new module its row in ROWS, by the plan of the house"
+    assert without == [], "give the new module its row in ROWS"
 
 
-def test_no_room_is_planned_that_does_not_exist() -> None:
+def test_every_unit_in_the_rows_exists() -> None:
     assert set(ROW_OF) == {unit_of(module) for module in MODULES}
     assert [pure for pure in PURE if not any(module.startswith(pure) for module in MODULES)] == []
 

@@ -1,4 +1,4 @@
-"""Each limit is the number that is written down: what just fits passes, one more does not."""
+"""Each limit is the documented number: the limit itself passes, one more does not."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def blanks_taken_off(count: int) -> None:
             {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", value)]}
         )
         if request.authorization != ("DPoP a",):
-            raise ValueError("a blank is left")
+            raise ValueError("white space remains")
 
 
 def nested(depth: int) -> None:
@@ -48,7 +48,7 @@ def nested(depth: int) -> None:
         "percent-encoded", "to be percent-encoded", "segments with dots", "authority", "authority of an htu",
     ],
 )  # fmt: skip
-def test_what_just_fits_passes_and_one_more_does_not(limit: int, use: Callable[[int], object]) -> None:
+def test_the_limit_passes_and_one_more_does_not(limit: int, use: Callable[[int], object]) -> None:
     use(limit)
     with pytest.raises((DPoPError, JOSEError, URIError, ValueError), match=r"^\w+ \w+ \w+"):
         use(limit + 1)

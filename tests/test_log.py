@@ -1,4 +1,4 @@
-"""What keeps the log readable and harmless."""
+"""The log stays readable and harmless."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""MCP servers behind `protect`: what tools see, what is refused and how, and what clients find out."""
+"""MCP servers behind `protect`: the caller for tools, the refusals, and the metadata for clients."""
 
 import hashlib
 import importlib
@@ -47,7 +47,7 @@ NONCES = DPoPPolicy(nonce="required", iat_limit_with_nonce=300)
 
 
 def who() -> str:
-    """Say whom the SDK knows."""
+    """Return the caller as the SDK knows it."""
     token = get_access_token()
     if token is None:
         return "nobody"
@@ -87,7 +87,7 @@ class Served:
         return self.issuer.token(**(usual | changes))
 
     def call(self, *fields: tuple[str, str], auth: DPoPAuth | None = None) -> httpx2.Response:
-        """Send what opens a session."""
+        """Send the request that opens a session."""
         with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False, auth=auth) as client:
             return client.post(self.url, headers=[*HEADERS.items(), *fields], json=INITIALIZE)
 
@@ -145,7 +145,7 @@ def either(request: pytest.FixtureRequest) -> Served:
 
 
 class TestTools:
-    async def test_see_user_client_and_scopes(self, either: Served) -> None:
+    async def test_tools_see_user_client_and_scopes(self, either: Served) -> None:
         token = either.token(client_id="app", scopes=["notes:read", "a"], expires_in=600)
         async with connected(either.url, KEY, token=token) as caller:
             seen = json.loads(await caller.call("who"))
@@ -165,7 +165,7 @@ class TestTools:
                 caller.use(served.token(scopes=scopes))
                 assert json.loads(await caller.call("who"))["scopes"] == scopes
 
-    async def test_of_a_session_are_for_nobody_else(self, served: Served) -> None:
+    async def test_a_session_is_for_no_other_caller(self, served: Served) -> None:
         async with connected(served.url, KEY, token=served.token()) as caller:
             for other in ({"sub": "bob"}, {"client_id": "another"}):
                 caller.use(served.token(**other))
@@ -174,7 +174,7 @@ class TestTools:
             caller.use(served.token())
             assert json.loads(await caller.call("who"))["subject"] == "ann"
 
-    async def test_of_a_low_level_server_see_the_same(self) -> None:
+    async def test_tools_of_a_low_level_server_see_the_same(self) -> None:
         async def call_tool(context: Any, params: Any) -> types.CallToolResult:
             return types.CallToolResult(content=[types.TextContent(type="text", text=who())])
 
@@ -185,7 +185,7 @@ class TestTools:
             async with connected(served.url, KEY, token=served.token()) as caller:
                 assert json.loads(await caller.call("who"))["subject"] == "ann"
 
-    async def test_of_a_ready_application_see_the_same(self) -> None:
+    async def test_tools_of_a_ready_application_see_the_same(self) -> None:
         for served in serve(lambda: server_of_tools().streamable_http_app(stateless_http=True)):
             async with connected(served.url, KEY, token=served.token()) as caller:
                 assert json.loads(await caller.call("who"))["subject"] == "ann"
@@ -263,7 +263,7 @@ Edit = Callable[["Probe"], None]
 
 @dataclass
 class Probe:
-    """A request that is right, until something is made wrong."""
+    """A correct request, until something is made wrong."""
 
     signer: Signer
     token: str
@@ -321,7 +321,7 @@ def send(served: Served, probe: Probe) -> httpx2.Response:
 
 
 def probe_of(served: Served, **token: Any) -> Probe:
-    """A request that is right: with the nonce that the server asks for, if it does."""
+    """A correct request: with the nonce that the server requires, if it does."""
     client = signer("ES256")
     access_token = served.token(
         **{"jkt": client.jkt, "client_id": ABSENT, "jti": ABSENT, "scopes": ["notes:read"], **token}
@@ -394,11 +394,11 @@ class TestSetUp:
         options = {"issuer": ISSUER, "metadata": ResourceMetadata(), **options}
         return ResourceServer(resource=resource, replay_store=MemoryReplayStore(), **options)
 
-    def test_metadata_are_needed(self) -> None:
+    def test_metadata_is_needed(self) -> None:
         with pytest.raises(ConfigurationError, match="metadata=ResourceMetadata"):
             protect(server_of_tools(), self.api(metadata=None))
 
-    def test_what_it_takes(self) -> None:
+    def test_protect_takes_a_server_and_a_resource_server(self) -> None:
         with pytest.raises(ConfigurationError, match="resource_server takes a ResourceServer"):
             protect(server_of_tools(), "https://api.example.test/mcp")  # type: ignore[arg-type]
         for wrong in ("server", MCPServer, None):

@@ -200,7 +200,7 @@ def test_fastapi_and_a_class_name_the_document_of_their_host(world: World) -> No
         assert challenge.endswith(f', resource_metadata="https://other.test{PATH}"')
 
 
-async def test_every_challenge_says_where_the_metadata_are(world: World) -> None:
+async def test_every_challenge_names_the_url_of_the_metadata(world: World) -> None:
     app = DPoPMiddleware(
         Starlette(routes=[Route("/", requires_dpop(api := describing(world), "notes:write")(endpoint))]), api
     )
@@ -229,7 +229,7 @@ def test_bearers_challenge_says_it_too(world: World) -> None:
     assert client.get(PATH).json()["dpop_bound_access_tokens_required"] is False
 
 
-async def test_a_nonce_challenge_and_unavailability(world: World) -> None:
+async def test_a_nonce_challenge_names_the_metadata_and_a_503_does_not(world: World) -> None:
     class Broken:
         async def add(self, entry: object) -> bool:
             raise OSError

@@ -1,4 +1,4 @@
-"""A nonce from an open endpoint: who gets it, where it counts, and a wallet that never sees a 401."""
+"""A nonce from a public endpoint: who gets it, where it is valid, and a wallet that never gets a 401."""
 
 import itertools
 import json
@@ -85,7 +85,7 @@ async def test_the_nonce_follows_the_clock_of_the_server() -> None:
 
 
 class Provider:
-    """A provider of somebody's own, without dated nonces."""
+    """A user's own provider, without dated nonces."""
 
     def __init__(self, issued: Any = "mine", known: bool = True) -> None:
         self.issued = issued
@@ -117,9 +117,9 @@ async def test_a_provider_of_your_own_is_asked_for_its_nonce() -> None:
         HMACNonceProvider(SECRET),
     ],
 )
-async def test_what_the_server_would_refuse_is_never_given(provider: Any, world: World) -> None:
+async def test_a_nonce_that_the_server_would_refuse_is_never_given(provider: Any, world: World) -> None:
     if isinstance(provider, HMACNonceProvider):
-        # Of no server: what a wrapper without `for_server` hands on.
+        # Without a server: nonces that a wrapper without `for_server` passes on.
         inner = provider
         provider = type("Wrapper", (), {"issue": inner.issue, "check": inner.check})()
     api = world.server(nonces=provider)

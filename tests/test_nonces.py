@@ -1,4 +1,4 @@
-"""Nonces without state: what is issued is known again, and nothing else is."""
+"""Nonces without state: an issued nonce is recognised, and no other."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ START = NOW // STEP * STEP
 
 
 def provider_of(secret: bytes | Sequence[bytes], **times: float) -> HMACNonceProvider:
-    """The provider of one server, whose nonces count."""
+    """The provider of one server, whose nonces are valid."""
     return HMACNonceProvider(secret, **times).for_server(purpose="resource server", server="")
 
 
@@ -32,7 +32,7 @@ def test_a_nonce_is_good_for_its_lifetime_from_the_beginning_of_its_step() -> No
     assert provider.check(nonce, START + 300) is None
 
 
-def test_current_until_the_next_step() -> None:
+def test_a_nonce_is_current_until_the_next_step() -> None:
     provider = provider_of(OLD)
     nonce = provider.issue(START)
     assert provider.issue(START + 59.999) == nonce
@@ -62,7 +62,7 @@ def test_all_workers_with_the_secret_know_each_others_nonces() -> None:
     assert provider_of(NEW).check(provider_of(OLD).issue(NOW), NOW) is None
 
 
-def test_a_new_secret_in_three_steps_refuses_nobody() -> None:
+def test_a_new_secret_in_three_steps_refuses_no_client() -> None:
     before, both = provider_of(OLD), provider_of((NEW, OLD))
     spreading = provider_of([OLD, NEW])
     old_nonce, new_nonce = before.issue(NOW), both.issue(NOW)
@@ -102,7 +102,7 @@ def test_a_servers_nonces_have_the_same_times_and_rotate_too() -> None:
 
 
 @given(st.text() | st.text("ABCDEFGabcdefg0123456789-_", min_size=28, max_size=32))
-def test_no_text_is_taken_for_a_nonce_or_raises(text: str) -> None:
+def test_no_other_text_counts_as_a_nonce_or_raises(text: str) -> None:
     assert provider_of(OLD).check(text, NOW) is None
 
 
@@ -186,9 +186,9 @@ def test_a_dated_nonce_says_the_second_of_its_issue() -> None:
 
 
 @pytest.mark.parametrize("mistake", ["issue", "issue_dated"])
-def test_what_counts_at_no_server_cannot_be_issued_by_mistake(mistake: str) -> None:
+def test_a_nonce_of_no_server_cannot_be_issued_by_mistake(mistake: str) -> None:
     provider = HMACNonceProvider(OLD)
     with pytest.raises(ConfigurationError, match=r"ResourceServer\.nonce_headers\(\)"):
         getattr(provider, mistake)(NOW)
-    with pytest.raises(ConfigurationError, match="counts at one server only"):
+    with pytest.raises(ConfigurationError, match="valid at one server only"):
         provider.check(provider_of(OLD).issue(NOW), NOW)

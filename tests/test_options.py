@@ -1,4 +1,4 @@
-"""Options are checked in one grammar, always with the value that was given."""
+"""Messages about options all have one form, and contain the given value."""
 
 import math
 from functools import partial
@@ -10,7 +10,7 @@ from dpop_middleware import _options as options
 from dpop_middleware.errors import ConfigurationError
 
 
-def test_what_is_right_comes_back() -> None:
+def test_valid_options_are_returned() -> None:
     assert options.flag("strict", False) is False
     assert options.choice("nonce", "off", ("off", "required")) == "off"
     assert options.seconds("lifetime", 1.5, minimum=1, maximum=2) == 1.5
@@ -38,13 +38,13 @@ def test_an_object_provides_its_methods_and_its_class_does_not() -> None:
 
 
 @pytest.mark.parametrize("value", [None, True, "60", math.nan, math.inf, 0.5, 301, [60]])
-def test_seconds_outside_their_bounds(value: Any) -> None:
+def test_seconds_outside_their_bounds_are_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         options.seconds("skew", value, minimum=1, maximum=300)
     assert str(caught.value) == f"skew takes a finite number of seconds, from 1 to 300, not {value!r}"
 
 
-def test_seconds_without_an_upper_bound() -> None:
+def test_seconds_may_have_no_upper_bound() -> None:
     with pytest.raises(ConfigurationError, match="a finite number of seconds, at least 1, not 0"):
         options.seconds("lifetime", 0, minimum=1)
     with pytest.raises(ConfigurationError, match="seconds, at least 1, not 1000"):

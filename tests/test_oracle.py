@@ -252,7 +252,7 @@ def texts(key: Signer, header: dict[str, Any], claims: dict[str, Any]) -> Iterat
 
 
 def segments(proof: str) -> Iterator[tuple[str, str]]:
-    """The same proof, its segments touched after it was signed."""
+    """The same proof, with segments that were changed after signing."""
     header, claims, signature = parts = proof.split(".")
     for number, part in enumerate(parts):
         for touched in (
@@ -276,7 +276,7 @@ def segments(proof: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-async def test_altered_proofs(alg: str) -> None:
+async def test_library_and_oracle_agree_on_altered_proofs(alg: str) -> None:
     judges = Judges(signer(alg))
     assert (
         await judges.disagree_on(
@@ -288,7 +288,7 @@ async def test_altered_proofs(alg: str) -> None:
     assert found == {}
 
 
-async def test_the_oracle_is_no_yes_man() -> None:
+async def test_the_oracle_also_refuses() -> None:
     judges = Judges(signer("ES256"))
     honest = dict(proofs(judges.key))
     asked = [
@@ -347,7 +347,7 @@ RAW_PATHS = [
 
 
 @pytest.mark.parametrize("alg", ["ES256", "EdDSA", "RS256"])
-async def test_altered_requests(alg: str) -> None:
+async def test_library_and_oracle_agree_on_altered_requests(alg: str) -> None:
     judges = Judges(signer(alg))
     key = judges.key
     proof = key.jws(key.header(), key.claims("GET", URL, token=TOKEN, now=NOW)).encode()
@@ -419,7 +419,9 @@ URIS = st.builds(
     | st.fixed_dictionaries({"htu": URIS})
     | st.fixed_dictionaries({"iat": st.floats(NOW - 95, NOW + 35)}),
 )
-async def test_whatever_else_a_client_may_sign(header: Any, jwk: Any, claims: Any) -> None:
+async def test_library_and_oracle_agree_on_anything_that_a_client_may_sign(
+    header: Any, jwk: Any, claims: Any
+) -> None:
     judges = Judges(signer("ES256"))
     key = judges.key
     proof = key.jws(

@@ -1,4 +1,4 @@
-"""The configuration of a judge: checked once, then frozen."""
+"""The policy of a resource server: checked once, then frozen."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 from tests.support.api import NOW, Api
 
 
-def test_defaults() -> None:
+def test_the_defaults_are_as_documented() -> None:
     policy = DPoPPolicy()
     assert policy.algorithms == (
         *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
@@ -45,7 +45,7 @@ def test_post_quantum_algorithms_must_be_named() -> None:
     assert named.algorithms == ("ES256", "ML-DSA-44", "ML-DSA-87")
 
 
-def test_what_this_build_of_cryptography_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_algorithm_that_cryptography_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpop_middleware.policy.ALGORITHMS", {"ES256": None})
     with pytest.raises(
         ConfigurationError, match="algorithms takes what this build of cryptography has .*, not 'ML-DSA-65'"
@@ -120,7 +120,7 @@ class TestFAPI2:
             ({"proof_lifetime": 0}, "proof_lifetime takes"),
         ],
     )
-    def test_what_leaves_the_profile_is_refused(self, changes: dict[str, Any], message: str) -> None:
+    def test_options_outside_the_profile_are_refused(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
             DPoPPolicy.fapi2(**changes)
 

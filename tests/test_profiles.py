@@ -25,7 +25,7 @@ async def test_the_profile_accepts_a_token_as_the_issuer_writes_it(name: str) ->
 
 
 @pytest.mark.parametrize("changes", [{"token_types": ("JWT",)}, {"required_claims": ("iss", "exp", "aud")}])
-def test_what_is_given_beside_a_profile_wins_over_it(changes: dict[str, Any]) -> None:
+def test_options_given_with_a_profile_take_precedence(changes: dict[str, Any]) -> None:
     verifier = profiles.OKTA.verifier(issuer="https://auth.example.com", audience=API, **changes)
     assert isinstance(verifier, JWTAccessTokenVerifier)
     api = ResourceServer(verifier=verifier, resource=API, replay_store=MemoryReplayStore())

@@ -1,4 +1,4 @@
-"""Every Python snippet of the README runs as it stands, and does to requests what the text says."""
+"""Every Python snippet of the README runs unchanged, and treats requests as the text says."""
 
 import logging
 import os
@@ -210,7 +210,7 @@ def test_the_readme_leads_to_every_chapter() -> None:
 
 
 def prose_for(block: Block) -> str:
-    """What a document says before its first section, and in the one of `block`, without code."""
+    """The text of a document before its first section, and in the section of `block`, without code."""
     before, *sections = re.split(
         r"^#+ ", re.sub(r"```.*?```", "", text_of(block.document), flags=re.DOTALL), flags=re.MULTILINE
     )[1:]
@@ -219,7 +219,7 @@ def prose_for(block: Block) -> str:
 
 @pytest.mark.parametrize("document", ["README.md", *CHAPTERS])
 def test_every_recipe_opens_and_closes_the_server_or_says_why_not(document: str) -> None:
-    # The middleware does it by itself. Of the README's files the chapter on testing speaks.
+    # The middleware does it. The chapter on testing explains it for the README's files.
     silent = [
         block.line
         for block in blocks("python", document)

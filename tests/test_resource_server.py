@@ -1,4 +1,4 @@
-"""The resource server as its users hold it: configuration, siblings, nonces, and no 500."""
+"""The resource server: configuration, siblings, nonces, and no 500."""
 
 import json
 import logging
@@ -89,7 +89,7 @@ def test_a_wrong_configuration_fails_at_construction(changes: dict[str, Any], wo
         build(**changes)
 
 
-def test_what_a_server_says_of_itself() -> None:
+def test_a_server_shows_its_configuration() -> None:
     policy = DPoPPolicy(proof_lifetime=30)
     server = build(policy=policy)
     assert server.policy is policy
@@ -217,7 +217,7 @@ class Closable(Tokens):
         self.closed += 1
 
 
-async def test_what_a_server_owns_is_closed() -> None:
+async def test_the_parts_of_a_server_are_closed() -> None:
     tokens = Closable()
     server = ResourceServer(verifier=tokens, resource=RESOURCE, replay_store=MemoryReplayStore())
     async with server as entered:
@@ -285,19 +285,19 @@ async def test_a_client_is_given_the_next_nonce_when_its_own_is_not_current(mode
     )
 
 
-async def test_fallback_hands_a_nonce_to_whoever_has_none() -> None:
+async def test_fallback_sends_a_nonce_to_a_client_without_one() -> None:
     api = Api(nonce="fallback")
     assert given_nonce(await api.server.authenticate(api.request())) == api.server_nonces.issue(NOW)
 
 
-async def test_off_hands_out_nothing() -> None:
+async def test_off_sends_no_nonce() -> None:
     api = Api()
     for nonce in (None, "x", api.server_nonces.issue(NOW), api.server_nonces.issue(NOW - 120)):
         assert given_nonce(await api.server.authenticate(api.request(api.proof(nonce=nonce)))) is None
 
 
 @pytest.mark.parametrize("mode", ["required", "fallback"])
-async def test_who_is_refused_after_the_proof_is_given_the_next_nonce_too(mode: str) -> None:
+async def test_a_client_that_is_refused_after_the_proof_gets_the_next_nonce_too(mode: str) -> None:
     api = Api(nonce=mode)
     for age, handed in ((0, None), (60, api.server_nonces.issue(NOW))):
         proof = api.proof(nonce=api.server_nonces.issue(NOW - age))
@@ -448,7 +448,7 @@ async def test_the_verdict_table_as_a_client_sees_it(
     assert json.loads(answer.body).get("error") == error
 
 
-# No input, however hostile, gives a 500.
+# No hostile input causes a 500.
 
 KEY = DPoPKey.generate()
 OTHERS = [DPoPKey.generate(name) for name in ("ES384", "Ed25519", "RS256")]
@@ -615,7 +615,7 @@ async def test_an_audience_named_twice_is_the_same_keyspace() -> None:
                 await server.authenticate(asked)
 
 
-# What the server hands to its parts.
+# The values that the server passes to its parts.
 
 
 @pytest.mark.parametrize(

@@ -114,13 +114,13 @@ async def test_it_is_fresh_for_a_while(later: float, accepted: bool) -> None:
         ({"proof": RESOURCE["proof"][:-4] + "AAAA"}, Check.SIGNATURE),
     ],
 )
-async def test_it_is_good_for_nothing_else(changes: dict[str, Any], check: Check) -> None:
+async def test_it_is_valid_for_nothing_else(changes: dict[str, Any], check: Check) -> None:
     with pytest.raises(DPoPError) as caught:
         await judge(RESOURCE["now"], [], **changes)
     assert caught.value.check is check
 
 
-def test_the_hash_of_its_token() -> None:
+def test_ath_is_the_hash_of_the_examples_token() -> None:
     digest = hashlib.sha256(RESOURCE["access_token"].encode("ascii")).digest()
     assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == RESOURCE["ath"]
 
@@ -131,7 +131,7 @@ def test_the_key_of_the_token_request_in_section_5_is_the_one_of_section_6() -> 
     assert thumbprint(jwk) == RESOURCE["jkt"]
 
 
-def test_the_proof_itself_check_by_check() -> None:
+def test_the_examples_proof_passes_each_check() -> None:
     jws = split_proof(RESOURCE["proof"])
     header = parse_header(jws.header, SUPPORTED_ALGORITHMS)
     proof = parse_claims(jws.payload, header)

@@ -1,6 +1,6 @@
 """Patched clocks reach every default; parts are opened and closed, under asyncio only; late imports.
 
-What not everybody needs is imported at its first use.
+Rarely used modules are imported at their first use.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.testing import TestIssuer
 
 
-def test_a_frozen_clock_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_or_patched_clock_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with freezegun.freeze_time("2001-09-09 01:46:40"):
         assert system_time() == 1_000_000_000
     with time_machine.travel(1_000_000_000, tick=False):
@@ -64,7 +64,7 @@ class Part:
             raise OSError(self.name)
 
 
-async def test_what_can_be_opened_is_opened() -> None:
+async def test_parts_that_can_be_opened_are_opened() -> None:
     calls: list[str] = []
     await open_parts(Part(calls, "a"), object(), Part(calls, "b"))
     assert calls == ["open a", "open b"]
@@ -112,7 +112,7 @@ def test_a_name_comes_from_its_module_and_no_other_name_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", LAZY)
-def test_what_only_some_need_is_imported_at_its_first_use(name: str) -> None:
+def test_rarely_used_modules_are_imported_at_their_first_use(name: str) -> None:
     program = (
         "import sys; from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer; "
         f"assert {LAZY[name]!r} not in sys.modules; from dpop_middleware import {name}; "
@@ -144,7 +144,7 @@ PUBLIC_MODULES = sorted(
 
 
 def annotated(thing: object) -> Iterator[object]:
-    """What of a public thing has annotations: a function, a class, and its methods and properties."""
+    """The annotated parts of a public object: a function, a class, and its methods and properties."""
     if inspect.isfunction(thing):
         yield thing
     if not inspect.isclass(thing):
@@ -177,7 +177,9 @@ def test_nobody_has_an_instance_of_a_class_whose_library_is_missing() -> None:
     assert not hasattr(missing, "__wrapped__")
 
 
-def test_what_a_library_of_others_lacks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_fails_inside_a_library_names_the_missing_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "library_with_a_hole.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):

@@ -418,7 +418,7 @@ def test_websockets_end_with_their_token(world: World, path: str) -> None:
 
 
 async def run(app: Any, scope: dict[str, Any], sent: list[Message]) -> None:
-    """Have `app` answer a client that never leaves, and whose server never makes it wait, into `sent`."""
+    """Let `app` answer a client that never disconnects, with a server that never waits, into `sent`."""
     first = [{"type": "websocket.connect"}] if scope["type"] == "websocket" else []
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""The page that signs: what it is served with, and where; tests/servers/test_docs_page.py presses it."""
+"""The page that signs: how and where it is served; tests/servers/test_docs_page.py uses it in a browser."""
 
 import html
 import json
@@ -93,7 +93,7 @@ def test_the_page_knows_how_to_get_a_token() -> None:
     assert settings_of(client(plain).get("/docs").text)["login"] is None
 
 
-def test_whatever_is_configured_is_text() -> None:
+def test_every_configured_value_is_escaped() -> None:
     app = FastAPI(title=HOSTILE)
     swagger_ui(app, swagger_ui_parameters={"filter": HOSTILE})
     text = client(app).get("/docs").text

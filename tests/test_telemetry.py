@@ -1,4 +1,4 @@
-"""Metrics and spans: every decision is measured, and no stranger can make a series."""
+"""Metrics and spans: every decision is measured, and no unauthenticated client can make a time series."""
 
 import importlib
 import sys
@@ -190,7 +190,7 @@ def event(**changes: Any) -> AuthenticationEvent:
     return AuthenticationEvent(**fields | changes)
 
 
-def test_nothing_that_a_stranger_sends_makes_a_series(measured: Measured) -> None:
+def test_nothing_that_an_unauthenticated_client_sends_makes_a_series(measured: Measured) -> None:
     for number in range(2000):
         hostile: Any = f"x{number}"
         measured.telemetry.on_event(
@@ -204,7 +204,7 @@ def test_nothing_that_a_stranger_sends_makes_a_series(measured: Measured) -> Non
                 actor=hostile,
                 expected=hostile,
                 actual=hostile,
-                # What a verifier or a store of anybody's may raise.
+                # Errors that a user's own verifier or store may raise.
                 error=hostile,
                 check=hostile,
                 scheme=hostile,

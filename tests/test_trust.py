@@ -1,4 +1,4 @@
-"""What is said for those who judge the package holds: the threat model, the map, the way of a release."""
+"""The documents about the project are right: the threat model, the map, the steps of a release."""
 
 import os
 import re
@@ -26,7 +26,7 @@ ADVISORIES = tomllib.loads(text_of(".ci/advisories.toml"))
 
 
 def script(name: str) -> ModuleType:
-    """A script of the house, as a module."""
+    """A script of the project, as a module."""
     spec = util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -51,8 +51,8 @@ def test_the_threat_model_says_of_every_check_what_it_stops() -> None:
     assert told == [check.value for check in Check]
 
 
-def test_the_map_of_the_house_is_the_one_that_is_enforced() -> None:
-    rows = [tuple(named(row[0])) for row in cells(CONTRIBUTING, "## The map of the house")]
+def test_the_map_of_the_modules_is_the_one_that_is_enforced() -> None:
+    rows = [tuple(named(row[0])) for row in cells(CONTRIBUTING, "## The map of the modules")]
     assert rows == list(ROWS)
 
 
@@ -112,7 +112,7 @@ def test_an_affected_version_in_the_lock_is_found_on_its_own_branch_only() -> No
         assert len(check.findings(known, bounds, lock)) == affected
 
 
-def test_what_nobody_looked_up_is_named() -> None:
+def test_a_package_that_was_never_looked_up_is_named() -> None:
     known = {"package": [{"name": "b"}, {"name": "a", "looked_at": "2026-12-01"}]}
     assert script("check_advisories").never_looked_up(known) == ["b"]
 
@@ -161,7 +161,7 @@ def test_only_the_job_that_uploads_has_an_identity_and_it_waits_for_the_others()
     assert set(jobs["publish"]["needs"]) == set(jobs) - {"publish"}
     assert jobs["publish"]["environment"] == "pypi"
     assert "secrets." not in text_of(WORKFLOW)
-    # Whoever has the identity runs no code of ours.
+    # The job with the publishing identity runs no code of the project.
     assert not any("run" in step for step in jobs["publish"]["steps"])
 
 
@@ -187,7 +187,7 @@ def test_the_files_that_the_release_uploads_are_those_that_tox_writes() -> None:
     assert paths == [f".tox/{built}/dist/", f".tox/{built}/sbom.cdx.json"]
 
 
-def test_whatever_builds_a_release_is_pinned_by_its_digest() -> None:
+def test_everything_that_builds_a_release_is_pinned_by_its_digest() -> None:
     lines = [line for line in text_of(".ci/build_tools.txt").splitlines() if not line.startswith("#")]
     pinned = re.compile(r"[\w-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}")
     assert [line for line in lines if not pinned.fullmatch(line)] == []

@@ -48,7 +48,7 @@ def _judge(answer: Answer, expect: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-async def test_vector(case: dict[str, Any]) -> None:
+async def test_each_vector_has_its_verdict(case: dict[str, Any]) -> None:
     clock = VectorClock()
     middleware = DPoPMiddleware(_application, server_of(case, clock))
     for at, request, expect in steps_of(case):

@@ -1,4 +1,4 @@
-"""Tickets for WebSockets and event sources: good once, for one path, one page, one token, for 30 s."""
+"""Tickets for WebSockets and event sources: valid once, for one path, one page, one token, for 30 s."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ TICKET = "dpop.ticket"
 
 
 class Handshake:
-    """What came of one handshake: how it was answered, and what the application saw."""
+    """The result of one handshake: its answer, and what the application saw."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -135,7 +135,7 @@ def handshake_of(
 
 
 async def knock(app: ASGIApp, scope: Scope) -> Handshake:
-    """Shake hands, and leave as soon as the application has said something."""
+    """Do the handshake, and disconnect as soon as the application has sent something."""
     handshake = Handshake()
     said = asyncio.Event()
     messages = [{"type": "websocket.connect"}]
@@ -280,7 +280,7 @@ async def test_secrets_are_replaced_while_tickets_are_on_their_way() -> None:
     assert (await redeem(both.middleware(DPoPMiddleware(house.routes(), house.api)), ticket)).accepted
 
 
-async def test_another_namespace_takes_none_of_ours() -> None:
+async def test_another_namespace_accepts_none_of_these_nonces() -> None:
     house = House()
     ticket = await house.get_ticket()
     other = House(namespace="other")
@@ -301,7 +301,7 @@ async def test_another_namespace_takes_none_of_ours() -> None:
         lambda ticket: "A" * 100_000,
     ],
 )
-async def test_what_we_never_issued_is_refused(forge: Callable[[str], str]) -> None:
+async def test_a_nonce_that_was_never_issued_is_refused(forge: Callable[[str], str]) -> None:
     house = House()
     ticket = await house.get_ticket()
     refused = await redeem(house.app, forge(ticket))
@@ -458,7 +458,7 @@ async def test_one_handshake_is_one_event(scopes: str, outcome: str) -> None:
     assert [event.outcome for event in house.events] == [outcome]
 
 
-async def test_where_nobody_listens_a_ticket_opens_the_websocket_all_the_same() -> None:
+async def test_without_a_listener_a_ticket_still_opens_the_websocket() -> None:
     house = House()
     silent = house.worker(on_event=None)
     assert (await redeem(silent, await house.get_ticket())).accepted
@@ -538,7 +538,7 @@ async def test_the_binding_of_the_token_must_be_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("failure", [ConnectionError("nobody there"), MissingCredentials("odd")])
-async def test_a_store_that_fails_lets_nobody_in(failure: Exception) -> None:
+async def test_a_store_that_fails_lets_no_request_through(failure: Exception) -> None:
     house = House()
     ticket = await house.get_ticket()
 
@@ -551,7 +551,7 @@ async def test_a_store_that_fails_lets_nobody_in(failure: Exception) -> None:
     assert house.events[-1].check == Check.JTI
 
 
-async def test_a_store_that_says_neither_lets_nobody_in() -> None:
+async def test_a_store_that_returns_neither_lets_no_request_through() -> None:
     house = House()
     ticket = await house.get_ticket()
 
@@ -598,7 +598,7 @@ async def test_a_ticket_is_issued_to_who_was_authenticated_here() -> None:
         await issued_at(house, scope_of("/x", house.world.fields("/x")), "/ws")
 
 
-async def test_a_ticket_begets_no_ticket() -> None:
+async def test_a_ticket_can_not_be_used_to_get_another() -> None:
     house = House()
     raised: list[DPoPError] = []
 
@@ -633,7 +633,7 @@ async def test_behind_a_root_path_the_path_is_the_servers() -> None:
 
 
 class TestInTheURL:
-    """By option: an event source, and a WebSocket whose subprotocol something takes off."""
+    """By option: an event source, and a WebSocket whose subprotocol an intermediary removes."""
 
     def event_source(
         self, ticket: str, *, origin: str | None = PAGE, rest: str = "", **changes: Any
@@ -701,7 +701,7 @@ class TestInTheURL:
         scope = self.event_source(await house.get_ticket(path="/events", origin=ORIGIN), origin=None)
         assert (await self.answer(house, scope)).status == 401
 
-    async def test_a_page_elsewhere_is_not_taken_for_ours(self) -> None:
+    async def test_a_page_of_our_own_origin_needs_to_be_listed(self) -> None:
         house = House(query_parameter="ticket")
         ticket = await house.get_ticket(path="/events", origin=None)
         scope = self.event_source(ticket, origin=None, fields=[("Sec-Fetch-Site", "same-origin")])
@@ -742,5 +742,5 @@ def test_wrong_options_are_refused() -> None:
         WebSocketTickets(object(), SECRET)  # type: ignore[arg-type]
 
 
-def test_what_is_carried_shows_no_ticket() -> None:
+def test_a_carried_ticket_is_not_shown() -> None:
     assert repr(Carried(("s3cr3t",), marked=True)) == "Carried(1 tickets)"

@@ -1,10 +1,10 @@
-"""How a request is answered: a refusal, the metadata, header fields; and when an acceptance is told.
+"""How a request is answered: a refusal, the metadata, header fields; and when an acceptance is reported.
 
-Metadata are served and named in refusals alike at every adapter (RFC 9728).
+Every adapter serves metadata and names it in refusals in the same way (RFC 9728).
 
-An acceptance is told as the response begins, unless an adapter further inside refuses the request: a
-middleware accepts what a route may refuse for a scope. That is one decision, and one event. It is told in the
-context in which it was made: the response may begin in another span of a trace.
+An acceptance is reported when the response begins, unless an adapter further inside refuses the request: a
+middleware accepts requests that a route may refuse for a scope. That is one decision, and one event. It is
+reported in the context in which it was made: the response may begin in another span of a trace.
 """
 
 import time
@@ -60,7 +60,7 @@ async def send_metadata(
 
 
 def error_response(resource_server: ResourceServer, error: DPoPError, scope: Scope) -> ErrorResponse:
-    """Return what `resource_server` answers to the request of `scope`, which it refused by `error`."""
+    """Return the answer of `resource_server` to the request of `scope`, which it refused with `error`."""
     published = resource_server.published_metadata
     if published is None or not published.several:
         return resource_server.error_response(error)
@@ -68,7 +68,7 @@ def error_response(resource_server: ResourceServer, error: DPoPError, scope: Sco
 
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return header fields as ASGI has them, in order, a repeated name as often as it comes."""
+    """Return header fields in ASGI's form, in order; a repeated name is kept each time."""
     return list(_encoded(headers))
 
 
@@ -78,7 +78,7 @@ def _encoded(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def adding_headers(send: Send, connection: Connection) -> Send:
-    """Return a `send` that puts the connection's response headers in place of any of their names."""
+    """Return a `send` that replaces fields of the same names with the connection's response headers."""
 
     async def send_with_headers(message: Message) -> None:
         if connection.response_headers and message["type"] in _WITH_HEADERS:
@@ -113,9 +113,9 @@ async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> Non
 
 
 async def send_startup_failed(error: BaseException, send: Send) -> None:
-    """Tell the server that the start failed: an error alone would pass for an application without a lifespan.
+    """Tell the server that the start failed: an error alone would mean an application without lifespan.
 
-    Of an error that isn't ours the traceback is told, as Starlette does: some servers show nothing else.
+    For an unexpected error the traceback is sent, as in Starlette: some servers show nothing else.
     """
     ours = isinstance(error, ConfigurationError)
     why = str(error) if ours else "".join(traceback.format_exception(error))
@@ -128,7 +128,7 @@ def can_deny(scope: Scope) -> bool:
 
 
 class _Held:
-    """What was accepted on one connection and isn't told yet, once for each server and its siblings."""
+    """The acceptances of one connection that aren't reported yet, one for each server and its siblings."""
 
     __slots__ = ("_waiting",)
 
@@ -162,9 +162,10 @@ def _as_it_is(send: Send) -> Send:
 
 @contextmanager
 def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
-    """Hold back what is accepted in the block until the first message, or the block's end.
+    """Hold acceptances in the block back until the first message, or the block's end.
 
-    Yields what makes a `send` that tells. Where somebody outside holds already, nothing is different.
+    Yields a function that makes a `send` that reports them. If an outer adapter holds them back already,
+    this changes nothing.
     """
     if connection.held is not None:
         yield _as_it_is

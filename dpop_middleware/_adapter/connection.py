@@ -1,6 +1,6 @@
 """One ASGI connection: its request as the resource server sees it, its verdicts, its answer.
 
-What every framework adapter does alike is here, and nothing is decided: a connection scope becomes a
+The common part of all framework adapters is here, and nothing is decided: a connection scope becomes a
 `ResourceRequest`, an error becomes messages.
 """
 
@@ -42,7 +42,7 @@ _Remembered = tuple[ResourceRequest, ResourceServer, Authentication | DPoPError]
 
 
 class DPoPUser(BaseUser):
-    """The user whom a verified access token speaks for: `request.user`."""
+    """The user or client of a verified access token: `request.user`."""
 
     def __init__(self, verified: VerifiedRequest) -> None:
         self.access_token = verified.access_token
@@ -54,33 +54,33 @@ class DPoPUser(BaseUser):
 
     @property
     def display_name(self) -> str:
-        """Whom the token speaks for: the same as `identity`."""
+        """The user or client of the token: the same as `identity`."""
         return self.access_token.identity
 
     @property
     def identity(self) -> str:
-        """The token's subject, or `client:` and its client where it has none: `AccessToken.identity`."""
+        """The token's subject, or `client:` and its client if it has no subject: `AccessToken.identity`."""
         return self.access_token.identity
 
 
 class HeldAcceptances(Protocol):
-    """What holds acceptances back until it is known that nothing refuses the request."""
+    """Holds acceptances back until it is known that nothing refuses the request."""
 
     def keep(self, reporter: Reporter, authentication: Authentication) -> None:
         """Hold back one acceptance."""
         ...
 
     def drop(self, reporter: Reporter) -> None:
-        """Forget what was held back of the server that has refused the request."""
+        """Drop the acceptance that was held back for the server that has refused the request."""
         ...
 
 
 class Connection:
-    """What the framework adapters of one connection share: past verdicts, and header fields for its response.
+    """State that the framework adapters of one connection share: past verdicts, response header fields.
 
-    A request is verified once: a second time would be a replay. What was found out is remembered for a
-    resource server and its siblings, and for the path on which the request is routed: what rewrites a path
-    may leave `raw_path` as it was, and the verdict on one path is none on another.
+    A request is verified once: a second time would be a replay. The verdict is remembered for a resource
+    server and its siblings, and for the path on which the request is routed: a layer that rewrites a path may
+    leave `raw_path` unchanged, and the verdict on one path doesn't hold for another.
     """
 
     __slots__ = ("_outcomes", "_root_path", "_turns", "held", "middleware", "response_headers")
@@ -99,13 +99,14 @@ class Connection:
         connection = scope.get(_CONNECTION)
         if connection is None:
             connection = scope[_CONNECTION] = cls()
-            # uvicorn with httptools adds chunked trailers to the list of a request that is being served: what
-            # is judged and what the application reads must be the same fields (RFC 9110 section 6.5.1).
+            # uvicorn with httptools adds chunked trailers to the list of a request that is being served: the
+            # fields that are judged and those that the application reads must be the same (RFC 9110 section
+            # 6.5.1).
             scope["headers"] = list(scope["headers"])
         return connection
 
     def evidence(self, resource_server: ResourceServer, verified: VerifiedRequest) -> Authentication | None:
-        """Return what `verified` was authorized by at `resource_server` or a sibling, None for nothing."""
+        """Return the evidence for `verified` at `resource_server` or a sibling, None if there is none."""
         for (verification, _), (_, _, outcome) in self._outcomes.items():
             if verification is not resource_server.verification or isinstance(outcome, DPoPError):
                 continue
@@ -114,7 +115,7 @@ class Connection:
         return None
 
     def remember(self, resource_server: ResourceServer, scope: Scope, evidence: Authentication) -> None:
-        """Take `evidence`, which is of an earlier request, for that of the connection of `scope` too."""
+        """Use `evidence`, which is of an earlier request, for the connection of `scope` too."""
         request = self.request(scope)
         self._outcomes[resource_server.verification, scope["path"]] = request, resource_server, evidence
         scope[_TICKET] = True
@@ -122,7 +123,7 @@ class Connection:
     def request(self, scope: Scope) -> ResourceRequest:
         """Return the request of `scope`, at the root path that the first adapter saw.
 
-        Frameworks change `root_path` on the way inside; for the client it stays one request.
+        Frameworks change `root_path` on the way inside; for the client it is still one request.
         """
         request = ResourceRequest.from_scope(scope)
         if self._root_path is None:
@@ -132,7 +133,7 @@ class Connection:
         )
 
     def hold(self, reporter: Reporter, evidence: Authentication) -> None:
-        """Hold the acceptance back, where anybody does."""
+        """Hold the acceptance back, if an adapter holds acceptances."""
         if self.held is not None:
             self.held.keep(reporter, evidence)
 
@@ -155,11 +156,11 @@ class Connection:
     async def judge(
         self, resource_server: ResourceServer, scope: Scope, requirements: Requirements
     ) -> VerifiedRequest | DPoPError:
-        """Authenticate the connection of `scope` once, and show the application who it is.
+        """Authenticate the connection of `scope` once, and show the application the caller.
 
         Sets `scope["user"]`, `scope["auth"]` and `scope["dpop"]`. Adapters that run at the same time wait for
-        one another. A refusal is returned, also that of a request which was refused before. The event loop
-        and the type of the scope are the caller's to check.
+        one another. A refusal is returned, also for a request that was refused before. The caller must check
+        the event loop and the type of the scope.
         """
         request = self.request(scope)
         key = (resource_server.verification, scope["path"])
@@ -170,7 +171,7 @@ class Connection:
         if outcome is None:
             self._turns[key] = None
             try:
-                # Not past it: a server of one's own may check more there.
+                # By the public method: a user's subclass may check more there.
                 outcome = await resource_server.verify(request)
             except DPoPError as error:
                 # Its traceback holds this frame, and so the connection.
@@ -205,7 +206,7 @@ class Connection:
         return error
 
     async def _turn(self, key: _Judged) -> None:
-        """Wait until whoever verifies for `key` is done."""
+        """Wait until a running verification for `key` is done."""
         turn = self._turns[key]
         if turn is None:
             turn = self._turns[key] = asyncio.Event()
@@ -214,11 +215,11 @@ class Connection:
     def _recall(
         self, key: _Judged, request: ResourceRequest, resource_server: ResourceServer
     ) -> Authentication | DPoPError | None:
-        """Return what came of an equal request, None when it must be verified.
+        """Return the verdict on an equal request, None when it must be verified.
 
-        What is between two adapters of a connection may add header fields; it stays one request. What one
-        policy refused is verified under another, unless the replay store was asked: until then nothing was
-        written, after that a second question would be a replay.
+        Layers between two adapters of a connection may add header fields; it is still one request. A request
+        that one policy refused is verified under another, unless the replay store was asked: until then
+        nothing was written, after that a second question would be a replay.
         """
         earlier, judge, outcome = self._outcomes[key]
         if earlier._replace(fields=request.fields) != request:
@@ -233,9 +234,9 @@ class Connection:
 
 
 def check_scope_type(scope: Scope) -> None:
-    """Raise ConfigurationError for a scope that is none of a request or a WebSocket handshake.
+    """Raise ConfigurationError for a scope that is neither a request nor a WebSocket handshake.
 
-    DPoP (RFC 9449) says how these two are authenticated, and of nothing else.
+    DPoP (RFC 9449) defines authentication for these two only.
     """
     kind = scope.get("type")
     if kind not in AUTHENTICATED:
@@ -246,7 +247,7 @@ def check_scope_type(scope: Scope) -> None:
 
 
 def anonymize(scope: Scope) -> None:
-    """Let nothing that DPoP proved be seen in `scope`; whom something else has authenticated stays."""
+    """Remove every result of DPoP from `scope`; a user that another middleware has set stays."""
     scope.pop("dpop", None)
     if "user" not in scope or isinstance(scope["user"], DPoPUser):
         scope["user"] = UnauthenticatedUser()
@@ -256,7 +257,7 @@ def anonymize(scope: Scope) -> None:
 def has_credentials(scope: Scope) -> bool:
     """Whether the request of `scope` has an `Authorization` field, or too many fields to look for one.
 
-    Or came with a ticket, which was redeemed.
+    It is also true for a request whose ticket was redeemed.
     """
     if _TICKET in scope:
         return True

@@ -1,7 +1,8 @@
 """Connections that end with their access token: WebSockets and server-sent events.
 
-A request is judged once, when it comes. What it opens may outlive the token by hours, so it can be told to
-end at the token's expiry. To the application that looks as if the client had left.
+A request is judged once, when it comes. The connection that it opens may outlive the token by hours, so it
+can be configured to end when the token expires. For the application the client then seems to have
+disconnected.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ __all__ = ["deadline_after", "ending_after", "is_event_stream", "until"]
 
 _CLOSE_CODE = WS_1008_POLICY_VIOLATION
 _CLOSE_REASON = "the access token has expired"
-# From this version of the ASGI HTTP specification on, `send` raises OSError when the client has left.
+# From this version of the ASGI HTTP specification on, `send` raises OSError when the client has disconnected.
 _SEND_RAISES = (2, 4)
 
 Chunk = TypeVar("Chunk")
@@ -31,16 +32,16 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def deadline_after(seconds: float | None) -> float | None:
-    """Return when `seconds` from now have passed, by the running event loop's clock; None for never."""
+    """Return the time that is `seconds` from now, by the running event loop's clock; None for never."""
     return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 class _Ending:
-    """The two directions of one connection until its deadline, and what each says from then on.
+    """The two directions of one connection until its deadline, and the messages of each after it.
 
-    A WebSocket's timer runs from the beginning, a response's from its start, where it is an event stream.
-    The timer says that it is the end; that it is time each direction sees for itself, since an application
-    that never waits gives no timer its turn.
+    A WebSocket's timer starts at once, a response's when the response starts, if it is an event stream. The
+    timer ends the connection. Each direction also checks the deadline itself, since no timer can run while an
+    application never waits.
     """
 
     def __init__(self, deadline: float, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +76,8 @@ class _Ending:
             return
         if not self._is_over():
             self._timer.cancel()
-        # Whatever the timer met, the connection is over: a client that has left can't be told so.
+        # Whatever failed in the timer, the connection is over: nothing can be sent to a client that has
+        # disconnected.
         await asyncio.gather(self._timer, return_exceptions=True)
 
     def _last_message(self) -> Message:
@@ -106,7 +108,7 @@ class _Ending:
                 return
         if self._send_raises:
             raise OSError(_CLOSE_REASON)
-        await asyncio.sleep(0)  # whoever sends without end must not hold up everybody else
+        await asyncio.sleep(0)  # an application that sends without pause must not block others
 
     async def _pass_on(self, message: Message) -> None:
         kind = message["type"]
@@ -121,11 +123,11 @@ class _Ending:
 async def ending_after(
     seconds: float | None, scope: Scope, receive: Receive, send: Send
 ) -> AsyncGenerator[tuple[Receive, Send]]:
-    """Give the `receive` and `send` of a connection that ends after `seconds`; None lets it last.
+    """Return the `receive` and `send` of a connection that ends after `seconds`; None sets no end.
 
     A WebSocket is closed with code 1008, a `text/event-stream` response is completed, so that its client
-    connects again. From then on `receive` tells that the client has left, and `send` raises OSError where the
-    ASGI specification has it do so. Every other response takes the time it needs.
+    connects again. From then on `receive` reports that the client has disconnected, and `send` raises OSError
+    where the ASGI specification requires it. Every other response takes the time it needs.
     """
     deadline = deadline_after(seconds)
     if deadline is None:
@@ -139,11 +141,11 @@ async def ending_after(
 
 
 async def until(deadline: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
-    """Yield what `chunks` yields until `deadline`, by the event loop's clock; then close it if it can be."""
+    """Yield from `chunks` until `deadline`, by the event loop's clock; then close `chunks` if possible."""
     loop = asyncio.get_running_loop()
     iterator = aiter(chunks)
     try:
-        # Chunks that are always ready never wait, and what doesn't wait no timeout ends.
+        # Chunks that are always ready never wait, and no timeout ends a loop that never waits.
         while loop.time() < deadline:
             timeout = asyncio.timeout_at(deadline)
             try:

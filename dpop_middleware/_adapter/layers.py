@@ -1,4 +1,4 @@
-"""What can be seen of an application from outside: the applications, middleware and routes inside it."""
+"""Inspection of an application from outside: the applications, middleware and routes inside it."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ _MOST_MOUNTS = 64
 
 
 class _Layer(NamedTuple):
-    """An object inside an application, and below which path it is: or at which, for a route."""
+    """An object inside an application, and the path below which it is; for a route, its own path."""
 
     value: object
     path: str = ""
@@ -26,7 +26,7 @@ class _Layer(NamedTuple):
     is_route: bool = False
 
     def inner(self) -> list["_Layer"]:
-        # FastAPI keeps a router that it includes behind a route without path.
+        # FastAPI keeps an included router behind a route without a path.
         behind = (_seen(self.value, name) for name in ("app", "original_router"))
         # A Starlette router's `app` is a method of its own, which dispatches to its routes.
         others = (value for value in behind if _seen(value, "__self__") is not self.value)
@@ -42,7 +42,7 @@ class _Layer(NamedTuple):
     def is_or_has_cors(self) -> bool:
         middleware = (_seen(each, "cls") for each in _listed(self.value, "user_middleware"))
         kinds = (type(self.value), *middleware)
-        # Where nobody imported the module, nothing is of its class.
+        # If the module wasn't imported, no object is of its class.
         cors = getattr(sys.modules.get("starlette.middleware.cors"), "CORSMiddleware", ())
         return any(isinstance(kind, type) and issubclass(kind, cors) for kind in kinds)
 
@@ -54,10 +54,10 @@ class _Layer(NamedTuple):
 
 
 def _seen(value: object, name: str, default: object = None) -> object:
-    """Return an attribute of an object of anybody's, `default` where it has none or fails to tell."""
+    """Return an attribute of any object, `default` if it has none or raises."""
     try:
         seen: object = getattr(value, name, default)
-    except Exception:  # noqa: BLE001 - what is looked at doesn't serve anybody yet
+    except Exception:  # noqa: BLE001 - the objects are only inspected here
         return default
     return seen
 
@@ -94,9 +94,9 @@ def _is_public_throughout(outermost: _Layer, public_paths: PublicPaths) -> bool:
 
 
 def inner_root_paths(app: ASGIApp) -> Iterator[tuple[str, str]]:
-    """Yield each root path that an application inside `app` sets by itself, after the path of its mount.
+    """Yield each root path that an application inside `app` sets itself, after the path of its mount.
 
-    That is what `FastAPI(root_path=...)` does.
+    `FastAPI(root_path=...)` does so.
     """
     for layer in islice(_inside(_Layer(app)), _MOST_LAYERS):
         root_path = _seen(layer.value, "root_path") if isinstance(layer.value, Starlette) else None

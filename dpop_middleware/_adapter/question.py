@@ -1,7 +1,7 @@
-"""A gateway's question about a client's request: who asks, and what the request was.
+"""A gateway's question about a client's request: who asks, and which request it is about.
 
-The question is a request of its own. All its header fields but the configured ones are the client's, copied:
-a configured one counts only where it comes exactly once, and from somebody who knows the secret.
+The question is a request of its own. All its header fields except the configured ones are copied from the
+client: a configured one counts only if it comes exactly once, and from a sender that knows the secret.
 """
 
 import hmac
@@ -19,28 +19,28 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = ["RESERVED", "NotBelieved", "Question", "asked"]
 
 RESERVED: Final = frozenset({"authorization", "dpop", "content-length", "transfer-encoding", "connection"})
-"""Fields that no gateway can use for what it tells or is told."""
+"""Fields that can't carry a value to or from a gateway."""
 
 _SECRET: Final = re.compile(r"[!-~]{32,}")
 
 # RFC 9110 section 9.1
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# No request line holds anything else; a blank shows that something joined two fields.
+# No request line has any other octet; a space shows that two fields were joined.
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
 
 class NotBelieved(Exception):
-    """A question that isn't the gateway's; the message is for the log, and quotes nothing."""
+    """A question that isn't trusted; the message is for the log, and quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """How a gateway asks.
 
-    - `method_header`, `uri_header`: which fields tell method and URI of the client's request, in lower case;
-      None for both where the question itself has them.
-    - `host_header`: which field names the host.
-    - `secret_header`: which field proves that the gateway asks; `secrets`: what it may hold, any of them.
+    - `method_header`, `uri_header`: the fields with the method and the URI of the client's request, in lower
+      case; None for both where the question itself has them.
+    - `host_header`: the field that names the host.
+    - `secret_header`: the field that proves that the gateway asks; `secrets`: the values that it may have.
       Without secrets nothing is proved.
     """
 
@@ -51,7 +51,7 @@ class Question:
     secrets: tuple[bytes, ...] = field(repr=False)
 
     def request(self, scope: Scope) -> ResourceRequest:
-        """Return the client's request, as the question in `scope` tells it. Raises NotBelieved."""
+        """Return the client's request that the question in `scope` is about. Raises NotBelieved."""
         fields: Sequence[tuple[bytes, bytes]] = scope["headers"]
         if self.secrets:
             self._check_secret(fields)
@@ -73,7 +73,7 @@ class Question:
 
     def _check_secret(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         presented = _one(fields, self.secret_header)
-        # Each is compared: the time tells nothing of which one it is.
+        # All are compared, so that the time doesn't depend on which one matches.
         matches = [hmac.compare_digest(secret, presented) for secret in self.secrets]
         if not any(matches):
             raise NotBelieved(f"{self.secret_header} is wrong")
@@ -129,7 +129,7 @@ def _secrets(secret: object, *, private_listener: bool) -> tuple[bytes, ...]:
     if private_listener is (secret is not None):
         raise ConfigurationError(
             "ForwardAuth takes secret=..., which the gateway sends too, or else private_listener=True where "
-            "nobody but the gateway can reach it"
+            "only the gateway can reach it"
         )
     if secret is None:
         return ()

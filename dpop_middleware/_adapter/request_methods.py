@@ -1,8 +1,7 @@
-"""By which request methods an HTTPEndpoint is reached (RFC 9110 section 9, RFC 5789).
+"""The request methods that reach an HTTPEndpoint (RFC 9110 section 9, RFC 5789).
 
-Starlette before 1.1 dispatches to whatever attribute is called like the request method in lower case:
-`RENDER` reaches a helper named `render`. What `requires_dpop` decorates is guarded against that at every
-version.
+Starlette before 1.1 dispatches to any attribute that has the request method in lower case as its name:
+`RENDER` reaches a helper named `render`. `requires_dpop` guards against that with every version.
 """
 
 import inspect
@@ -16,10 +15,10 @@ from starlette.responses import Response
 
 __all__ = ["guard_class_of", "is_unreachable", "mark", "not_allowed"]
 
-# What every class may answer, by handlers of its own choice.
+# The methods that every class may answer, with any handler.
 _USUAL = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-# What else is a method of HTTP, by RFC 9110 and the IANA registry: only a handler that we protect says that
-# the class answers it. `search` and `update` are good names for helpers too.
+# The other methods of HTTP, by RFC 9110 and the IANA registry: only a protected handler shows that the class
+# answers one. `search` and `update` are good names for helpers too.
 _DECLARED = frozenset({
     "ACL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY",
     "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH",
@@ -31,7 +30,7 @@ _GUARD = "__requires_dpop_guard__"
 
 
 def mark(protected: Any) -> None:
-    """Remember of a function or a class that it is protected."""
+    """Remember that a function or a class is protected."""
     setattr(protected, _MARK, True)
 
 
@@ -56,7 +55,7 @@ async def not_allowed(endpoint: HTTPEndpoint) -> Response:
 
 
 class _Guard:
-    """Put into the body of a class, guards the class's `dispatch` when the class is made, and goes."""
+    """In the body of a class, guards the class's `dispatch` when the class is made, and is removed then."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         delattr(owner, name)
@@ -71,7 +70,7 @@ class _Guard:
             elif own is not None:
                 await own(endpoint)
             else:
-                # Not the base class's: in a mixin, what comes next is the HTTPEndpoint.
+                # Not the base class's: in a mixin, the HTTPEndpoint comes next.
                 following: Any = super(owner, endpoint)
                 await following.dispatch()
 
@@ -81,7 +80,7 @@ class _Guard:
 def guard_class_of(endpoint: Callable[..., Any]) -> None:
     """Guard the class in whose body `endpoint` is being defined; does nothing for any other function.
 
-    The helpers beside a decorated method need the guard, not the method, and only the class body knows them.
+    The other methods of the class need the guard, not the decorated one, and only the class body has them.
     """
     body, _, _ = getattr(endpoint, "__qualname__", "").rpartition(".")
     if not body or body.endswith("<locals>"):

@@ -1,13 +1,13 @@
-"""A ticket for one handshake: what it says, how it is sealed, and how a handshake carries it.
+"""A ticket for one handshake: its contents, how it is sealed, and how a handshake carries it.
 
-It holds the access token of the request that asked for it and what was proved then, encrypted by AES-GCM
-under keys that only the workers of one server have: nobody can read or make one. The token is verified again
-when it is redeemed.
+It contains the access token of the request that asked for it and the evidence of that request, encrypted with
+AES-GCM under keys that only the workers of one server have: no one else can read or make one. The token is
+verified again when the ticket is redeemed.
 
-A WebSocket's handshake carries it as a subprotocol, `dpop.ticket.` and the ticket, beside one that can be
-answered: the application's own, or `dpop.ticket` alone. By option the URL's query carries it, an
-EventSource's too. The scope is changed in place, so that what the application sees of it loses it again:
-servers write their access logs from it.
+A WebSocket's handshake carries it as a subprotocol, `dpop.ticket.` and the ticket, together with one that can
+be accepted: the application's own, or `dpop.ticket` alone. By option the URL's query carries it, also for an
+EventSource. The scope is changed in place, so that the ticket is removed from it: servers write their access
+logs from the scope.
 """
 
 import hmac
@@ -38,7 +38,7 @@ UNIQUE_SIZE = 12
 MAX_TICKET_SIZE = 7_500
 """Servers read lines of a header up to 8 KiB."""
 
-# What is in a ticket may change from one release to the next.
+# The contents of a ticket may change from one release to the next.
 _LABEL = "dpop websocket ticket 1"
 MARKER: Final = "dpop.ticket"
 PREFIX: Final = f"{MARKER}."
@@ -46,12 +46,12 @@ _PROTOCOLS: Final = b"sec-websocket-protocol"
 
 
 class Ticket(NamedTuple):
-    """What a ticket says; times are in seconds since the epoch.
+    """The contents of a ticket; times are in seconds since the epoch.
 
     - `access_token`: as the client sent it. `target`: the URI that the ticket is for, in normal form.
     - `origin`: of the page that asked, None where its request named none.
-    - `issued_at`, `expires_at`: when the ticket was issued, and from when on nobody takes it.
-    - `authenticated_at`, `proof`, `nonce`: when the request was judged, and what was known of its proof.
+    - `issued_at`, `expires_at`: when the ticket was issued, and from when on it is refused.
+    - `authenticated_at`, `proof`, `nonce`: when the request was judged, and what was known about its proof.
     - `name`: names the sealed ticket in the replay store; it isn't part of what is sealed.
     """
 
@@ -72,7 +72,7 @@ class Ticket(NamedTuple):
 class Seal:
     """Seals tickets with the first of `secrets` and opens those that were sealed with any of them.
 
-    `namespace` tells servers apart that share a secret.
+    `namespace` separates servers that share a secret.
     """
 
     def __init__(self, secrets: tuple[bytes, ...], *, namespace: str) -> None:
@@ -91,7 +91,7 @@ class Seal:
         return base64url.encode(unique + self._ciphers[0].encrypt(unique, text, None))
 
     def open(self, text: str) -> Ticket | None:
-        """Return what the ticket `text` says, None where none of our secrets sealed it."""
+        """Return the ticket in `text`, None if none of the secrets sealed it."""
         if len(text) > MAX_TICKET_SIZE or not text.isascii():
             return None
         try:
@@ -132,7 +132,7 @@ def _ticket(
 
 
 class Carried(NamedTuple):
-    """The tickets of one handshake, and whether it offers a subprotocol that says no more than that."""
+    """The tickets of one handshake, and whether it offers the subprotocol `dpop.ticket`."""
 
     tickets: tuple[str, ...]
     marked: bool
@@ -157,7 +157,7 @@ class Carried(NamedTuple):
 
 
 def take_tickets(scope: Scope, parameter: str | None) -> Carried:
-    """Take what looks like a ticket out of `scope`: subprotocols, and values of the query's `parameter`."""
+    """Remove possible tickets from `scope`: subprotocols, and values of the query's `parameter`."""
     in_query = () if parameter is None else _take_from_query(scope, parameter)
     offered = [str(one) for one in scope.get("subprotocols") or ()] if scope["type"] == "websocket" else []
     as_protocols = tuple(one.removeprefix(PREFIX) for one in offered if one.startswith(PREFIX))
@@ -166,7 +166,7 @@ def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     left = [one for one in offered if not one.startswith(PREFIX) and one != MARKER]
     scope["subprotocols"] = left
     others = [field for field in scope["headers"] if field[0].lower() != _PROTOCOLS]
-    # Daphne decodes percent signs: what it offers may hold any character.
+    # Daphne decodes percent signs: the offered names may have any character.
     protocols = ", ".join(left).encode("latin-1", "replace")
     scope["headers"] = [*others, (_PROTOCOLS, protocols)] if left else others
     return Carried((*in_query, *as_protocols), marked=MARKER in offered)

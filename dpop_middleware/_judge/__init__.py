@@ -3,9 +3,9 @@
 From the top down:
 
     request.py       the order of a request's checks
-    verdicts.py      the evidence, what the application is given, or a refusal's response
+    verdicts.py      the evidence, the value for the application, or a refusal's response
     remote.py        the order where another server is asked about the token
-    requirements.py  what is asked of a valid token: by its binding, and by a route
+    requirements.py  what a valid token must have: for its binding, and for a route
     hints.py         a likely cause of an error, for logs
-    misplaced.py     hints for what stands in a wrong place, and for another profile
+    misplaced.py     hints for values in a wrong place, and for another profile
 """

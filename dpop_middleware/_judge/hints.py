@@ -1,4 +1,4 @@
-"""Why a proof or token failed, as a hint, for logs and for whoever debugs; never for the client."""
+"""Why a proof or token failed, as a hint, for logs and for developers; never for the client."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -37,8 +37,8 @@ _OF_ANY_TOKEN: Mapping[Check, str] = MappingProxyType(
 )
 
 _STRIPPED = (
-    "a proxy strips the prefix and tells nobody? with several in public_url it must pass the prefix on, or "
-    "the server be told by its root path"
+    "a proxy strips the prefix, and the server has no root path? with several prefixes in public_url, "
+    "pass the prefix on or set the root path"
 )
 
 
@@ -49,7 +49,7 @@ def _parts(uri: str) -> tuple[str, str, str]:
 
 
 def _of_path(ours: str, theirs: str) -> str | None:
-    """What differs between two paths of one origin, both in normal form."""
+    """The difference between two paths of one origin, both in normal form."""
     decoded, our_decoded = unquote_to_bytes(theirs), unquote_to_bytes(ours)
     if decoded == our_decoded:
         return "only percent-encoding differs: sign the path as it is sent, %40 and @ are two paths"
@@ -163,9 +163,9 @@ def _of_token(error: DPoPError) -> str | None:
 
 
 def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | None:
-    """Return a likely cause of `error` in one sentence, None where there is none to name.
+    """Return a likely cause of `error` in one sentence, None if none is known.
 
-    `request` is what was refused; without it, what stands in a wrong place isn't looked for.
+    `request` is the refused request; without it, values in a wrong place aren't looked for.
     """
     if request is not None and (found := misplaced(error, request)) is not None:
         return found

@@ -1,7 +1,7 @@
-"""What stands where something else belongs, as a hint: told from the fields of a request at one glance.
+"""Hints for values in a wrong place, from one quick look at the fields of a request.
 
-Nothing here is verified, nothing is parsed, and only the beginning of a field is looked at: whoever sends
-nonsense gets a wrong hint into the log, and makes nobody work for it.
+Nothing here is verified or parsed, and only the beginning of a field is examined: a nonsensical request may
+get a wrong hint in the log, but costs the server almost nothing.
 """
 
 import binascii
@@ -27,9 +27,9 @@ _PAYLOAD: Final = 4096
 _FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 _SCHEMES: Final = ("dpop", "bearer")
 _NO_TOKENS: Final = frozenset({"undefined", "null", "none", "nan", "false", "true"})
-# Of a longer word, only so much is put into lower case: that costs more than to receive it.
+# Only this many characters of a longer word are lowered: lowering costs more than receiving them.
 _LONGEST_WORD: Final = max(map(len, (*_SCHEMES, *_NO_TOKENS)))
-# Of what a proof is refused for before its claims are read.
+# The checks that fail before the claims of a proof are read.
 _FORM_OF_PROOF: Final = frozenset({Check.FORMAT, Check.TYP})
 _TYP: Final = re.compile(rb'"typ"\s*:\s*"([^"\\]{1,60})"')
 
@@ -43,13 +43,13 @@ def _decoded(segment: str, limit: int) -> bytes:
 
 
 def _glance(text: str) -> tuple[bytes, bytes]:
-    """Return the beginnings of a JWT's header and payload, decoded; empty for what is no JWT."""
+    """Return the beginnings of a JWT's header and payload, decoded; empty if it isn't a JWT."""
     header, _, rest = text[: _HEADER + _PAYLOAD].partition(".")
     return _decoded(header, _HEADER).lower(), _decoded(rest.partition(".")[0], _PAYLOAD)
 
 
 def _word(text: str) -> str:
-    """Return the first word of a field in lower case, no more of it than our longest word has."""
+    """Return the first word of a field in lower case, cut to the length of the longest known word."""
     return text[: _LONGEST_WORD + 1].partition(" ")[0].lower()
 
 
@@ -69,8 +69,8 @@ def _of_authorization(error: DPoPError, request: ResourceRequest, token: str) ->
         alone = not token and _word(request.authorization[0]) not in _SCHEMES
         return "a token without a scheme? send it as Authorization: DPoP <token>" if alone else None
     if _word(token) in _SCHEMES:
-        return "the scheme stands twice: send Authorization: DPoP <token>"
-    return "the token stands in quotes: send it without" if token[:1] in ('"', "'") else None
+        return "the scheme is there twice: send Authorization: DPoP <token>"
+    return "the token is in quotes: send it without them" if token[:1] in ('"', "'") else None
 
 
 def _of_token(error: DPoPError, token: str, *, scheme: str, with_proof: bool) -> str | None:
@@ -102,9 +102,9 @@ def _of_proof(proof: str, token: str) -> str | None:
 
 
 def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
-    """Return what `request` seems to have put in a wrong place; None where nothing looks like that.
+    """Return a hint for a value that `request` seems to have in a wrong place; None without one.
 
-    `error` is what it was refused for.
+    `error` is the refusal.
     """
     scheme, _, token = (request.authorization[0] if len(request.authorization) == 1 else "").partition(" ")
     scheme, token = _word(scheme), token.strip(" ")
@@ -121,9 +121,9 @@ def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
 
 
 def fitting_profile(error: DPoPError, header: bytes, payload: bytes) -> str | None:
-    """Return a sentence that names the profile whose tokens look like this one; None where there is none.
+    """Return a sentence that names the profile whose tokens look like this one; None without one.
 
-    - `error`: what the token was refused for; only its typ and a missing claim have to do with profiles.
+    - `error`: the refusal of the token; only its typ and a missing claim have to do with profiles.
     - `header`, `payload`: the beginnings of both, decoded, the header in lower case.
     """
     if error.check is not Check.TOKEN_TYP and not (
@@ -132,7 +132,7 @@ def fitting_profile(error: DPoPError, header: bytes, payload: bytes) -> str | No
         return None
     named = _TYP.search(header)
     typ = None if named is None else media_type(named[1].decode("ascii", "replace"))
-    # The profile that is set doesn't fit, or the token would not have been refused so.
+    # The configured profile doesn't fit, or this check would have passed.
     found = next((profile for profile in KNOWN if _fits(profile, typ, payload)), None)
     if found is None:
         return None

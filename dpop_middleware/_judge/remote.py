@@ -1,9 +1,9 @@
 """The order of the checks where another server is asked about the access token.
 
-    one DPoP field -> proof header -> what `proof_verification` does -> access token
+    one DPoP field -> proof header -> the checks of `proof_verification` -> access token
     -> binding -> jkt -> freshness once more -> replay store
 
-So nobody makes us ask by a bad proof. What a proof costs to judge, its sender has paid.
+A bad proof therefore never causes a question, and a proof costs its sender about as much as judging it.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ __all__ = ["bind", "judge_before_token", "remoteness"]
 
 
 def remoteness(verifier: object) -> Callable[[str], bool] | None:
-    """Return what tells of a token whether `verifier` asks another server about it, None where it never does.
+    """Return a function that says if `verifier` asks another server about a token, None if it never does.
 
     Raises ConfigurationError for a `remote` that is neither True nor False.
     """
@@ -33,7 +33,7 @@ def remoteness(verifier: object) -> Callable[[str], bool] | None:
     def is_remote(token: str) -> bool:
         try:
             return ask(token) is not False
-        except Exception:  # noqa: BLE001 - a verifier of anybody's: to ask it last is the safe order
+        except Exception:  # noqa: BLE001 - a user's own verifier: asking it last is the safe order
             return True
 
     return is_remote
@@ -48,7 +48,7 @@ def judge_before_token(
     policies: tuple[DPoPPolicy, ...],
     now: float,
 ) -> JudgedProof:
-    """Judge a proof by all but its token: what is left is its binding, and to mark it as used."""
+    """Judge a proof without its token: only the binding and marking it as used remain."""
     jws = split_proof(proof)
     return proofs.judge(
         jws,
@@ -66,8 +66,8 @@ def bind(
 ) -> JudgedProof:
     """Compare a judged proof with its token, which took time to get, and judge its freshness as of `now`.
 
-    The proof is remembered for as long as it could be fresh, whenever the token expires: what another server
-    says of that may change.
+    The proof is remembered for as long as it could be fresh, even if the token expires earlier: another
+    server may report another expiry the next time.
     """
     proof, _, entry = judged
     check_bound(token, now)

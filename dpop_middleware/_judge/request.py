@@ -1,11 +1,11 @@
-"""One request, judged: the one place that orders the checks and awaits the outside.
+"""The judgement of one request: the only place that orders the checks and awaits other servers.
 
     credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt
-    -> what `proof_verification` does, the replay store last
+    -> the checks of `proof_verification`, the replay store last
 
-What is between the token and the store awaits nothing. The clock is read once, when the token is known. What
-follows the proof's header is the same at a token endpoint: `ProofVerification`. Where a verifier asks another
-server about the token, the order is another one: see `remote`.
+The steps between the token and the store await nothing. The clock is read once, when the token is known. The
+checks after the proof's header are the same at a token endpoint: `ProofVerification`. Where a verifier asks
+another server about the token, the order is different: see `remote`.
 """
 
 import math
@@ -44,14 +44,14 @@ from dpop_middleware.tokens.claims import speaks_for_nobody
 __all__ = ["RequestVerification"]
 
 _TOKEN_NOT_JUDGED = "the access token can't be verified now"
-# Of a token that somebody logs, cut short or escaped, so many characters in a row remain.
+# If a token is logged, cut short or escaped, at least this many characters in a row remain.
 _PART = 16
 
 
 class _Client(NamedTuple):
-    """Who presents a token: the header of the proof, as it was sent and as it was read.
+    """The client that presents a token: the header of its proof, as sent and as parsed.
 
-    `speaks_for` is whom the token speaks for.
+    `speaks_for` is the user or client of the token.
     """
 
     segment: str
@@ -60,7 +60,7 @@ class _Client(NamedTuple):
 
 
 class RequestVerification:
-    """What all policies of one resource server share, and the order of its checks (RFC 9449 section 7).
+    """The common part of all policies of a resource server; the order of its checks (RFC 9449 section 7).
 
     Two servers are siblings when they have the same verification.
     """
@@ -82,7 +82,7 @@ class RequestVerification:
         self._gateway: RequestVerification | None = None
         # Whether something that can't put a nonce on each response needs a middleware; whether there is one.
         self.needs_middleware = self.has_middleware = False
-        # Where a token may last longer each time it is asked about, no proof dies with it.
+        # If a token may get a later expiry each time it is asked about, an entry can't expire with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
         self._is_remote = remoteness(verifier)
 
@@ -94,17 +94,17 @@ class RequestVerification:
             )
 
     def add(self, policy: DPoPPolicy) -> None:
-        """From now on remember proofs for `policy` too."""
+        """Remember proofs for `policy` too from now on."""
         if policy not in self.policies:
             self.policies = (*self.policies, policy)
         if self._gateway is not None:
             self._gateway.add(policy)
 
     def at_gateway(self) -> "RequestVerification":
-        """Return what judges for a gateway in front of this server: the same at each call.
+        """Return the judge for a gateway in front of this server: the same at each call.
 
-        What it remembers of proofs is apart, so that a request passes there and here, and paths are told to
-        it as clients sent them. Nonces count at both: a client remembers one for each origin (section 8.2).
+        It remembers proofs separately, so that a request passes there and here, and gets paths as clients
+        sent them. Nonces are valid at both: a client remembers one for each origin (section 8.2).
         """
         if self._gateway is None:
             keyspace = self.proofs.keyspace.apart("gateway")
@@ -121,7 +121,7 @@ class RequestVerification:
     ) -> Authentication | DPoPError:
         """Judge `request` under `policy`; its proof is remembered for all policies of the server.
 
-        `started` is kept with the evidence. What is wrong is returned, with what is known of the request.
+        `started` is kept with the evidence. An error is returned, with what is known about the request.
         """
         if request.fields > MAX_FIELDS:
             return InvalidRequest(
@@ -167,13 +167,14 @@ class RequestVerification:
                     policy=policy,
                     policies=self.policies,
                     now=now,
-                    # By `ath` a proof dies with its token, however far in the future its `iat` is.
+                    # By `ath` a proof is useless once its token has expired, however far in the future its
+                    # `iat` is.
                     useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
                     if self._expiry_is_final
                     else math.inf,
                     speaks_for=client.speaks_for,
                 )
-                # Padding buys no memory.
+                # A padded header is not cached.
                 if client is not known and len(client.segment) <= LONGEST_KNOWN_HEADER:
                     token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
@@ -184,7 +185,7 @@ class RequestVerification:
     def authorize(
         self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy
     ) -> VerifiedRequest:
-        """Judge what was verified by what a route requires, and by `policy` where another let it in.
+        """Judge a verified request by a route's requirements, and by `policy` if another one accepted it.
 
         The store is not asked again. Raises `errors.DPoPError`.
         """
@@ -214,18 +215,18 @@ class RequestVerification:
         )
 
     async def access_token(self, presented: str) -> AccessToken:
-        """Verify an access token alone; raises `errors.DPoPError`, whatever the verifier fails with."""
+        """Verify an access token alone; raises `errors.DPoPError` for any error of the verifier."""
         try:
             token: object = await self.verifier.verify(presented)
         except DPoPError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a verifier fails with, the request is refused
-            # The cause goes to the log, unless it quotes the token.
+        except Exception as error:  # noqa: BLE001 - with any error of a verifier the request is refused
+            # The cause is logged, unless it quotes the token.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
                 None if _quotes(error, presented) else error
             )
         if not isinstance(token, AccessToken):
-            # A verifier that answers anything else has a bug, and a bug must let no request through.
+            # A verifier that returns anything else has a bug, and a bug must let no request through.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(token).__name__)
         if not token.subject and not token.client_id:
             raise speaks_for_nobody("subject", "client_id")
@@ -233,9 +234,9 @@ class RequestVerification:
 
 
 def _promises_final_expiry(verifier: object) -> bool:
-    """Whether the `expires_at` of a token never changes, by the word of whoever wrote `verify`.
+    """Whether the author of `verify` promises that the `expires_at` of a token never changes.
 
-    A class that inherits the promise and has a `verify` of its own has promised nothing.
+    A class that inherits the promise but has its own `verify` has promised nothing.
     """
     for names in (getattr(verifier, "__dict__", {}), *map(vars, type(verifier).__mro__)):
         if "expiry_is_final" in names or "verify" in names:
@@ -244,7 +245,7 @@ def _promises_final_expiry(verifier: object) -> bool:
 
 
 def _quotes(error: Exception, token: str) -> bool:
-    """Whether what would be logged of `error` holds a part of `token` that is worth hiding."""
+    """Whether the log of `error` would contain a part of `token` that must be hidden."""
     text = "".join(traceback.format_exception(error))
     return any(
         token[start : start + _PART] in text for start in range(0, max(1, len(token) - _PART + 1), _PART)
@@ -252,7 +253,7 @@ def _quotes(error: Exception, token: str) -> bool:
 
 
 def _client(token: AccessToken, known: object, jws: CompactJWS, policy: DPoPPolicy) -> _Client:
-    """Return the client to whose key `token` is bound, read anew unless it is the one that is `known`."""
+    """Return the client to whose key `token` is bound, parsed again unless it is the `known` one."""
     if isinstance(known, _Client) and known.segment == jws.header:
         check_algorithm(known.header.algorithm.name, policy.algorithms)
     else:

@@ -1,6 +1,6 @@
-"""What is asked of a valid token: that it may come with this proof, and what a route wants.
+"""Requirements for a valid token: that it may come with this proof, and those of a route.
 
-A route asks for scopes, for claims, and for how and when the user authenticated.
+A route requires scopes, claims, and how and when the user authenticated.
 """
 
 import copy
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 Predicate = Callable[[Any], bool]
-"""Says of the value of a claim whether it is good enough: by True, and nothing else."""
+"""Says whether the value of a claim is sufficient: by True, and nothing else."""
 
 NO_CLAIMS: Final[Mapping[str, Predicate]] = MappingProxyType({})
 
 _ABSENT: Final = object()
-# Seconds: a login further ahead than any two clocks differ is none, a time in milliseconds for instance.
+# Seconds: a login further ahead than any clocks differ is invalid, such as a time in milliseconds.
 _MOST_AHEAD: Final = 300
 
 
@@ -43,13 +43,13 @@ def check_bound(token: AccessToken, now: float) -> None:
 
 
 def check_unbound(token: AccessToken) -> None:
-    """Raise InvalidToken for a token that is bound to anything: no Bearer token is."""
+    """Raise InvalidToken for a token that is bound to anything: a Bearer token isn't."""
     if token.jkt is not None or "cnf" in token.claims:
         raise InvalidToken("the access token is bound to a key: use it with DPoP", check=Check.BINDING)
 
 
 def check_not_expired(token: AccessToken, now: float) -> None:
-    """Raise InvalidToken for a token that expired so long ago that all clocks agree."""
+    """Raise InvalidToken for a token that has expired by every clock within the skew."""
     if token.expires_at + LONGEST_CLOCK_SKEW <= now:
         raise InvalidToken(
             "the access token has expired", check=Check.TOKEN_TIME, expected=now, actual=token.expires_at
@@ -68,12 +68,12 @@ def bound_to_another(jkt: str | None, presented: str) -> InvalidToken:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Requirements:
-    """What a token must offer for one route.
+    """What a token must have for one route.
 
     `scopes` must all be granted, and one of `any_of` (RFC 6750 section 3.1). Each of `claims` must be there,
     and its predicate return True for its value; one that raises refuses the request. One of `acr_values` must
     be the token's `acr`, and its `auth_time` must be at most `max_age` whole seconds ago (RFC 9470 section
-    4), and at most 300 ahead. Empty and None ask for nothing. Raises ConfigurationError.
+    4), and at most 300 ahead. Empty and None require nothing. Raises ConfigurationError.
     """
 
     scopes: tuple[str, ...]
@@ -106,7 +106,7 @@ class Requirements:
         return changed
 
     def check(self, token: AccessToken, *, now: float) -> None:
-        """Raise InsufficientScope or InsufficientUserAuthentication unless `token` offers all of it."""
+        """Raise InsufficientScope or InsufficientUserAuthentication unless `token` has all of it."""
         if not token.scopes.issuperset(self.scopes) or (self.any_of and token.scopes.isdisjoint(self.any_of)):
             raise InsufficientScope(
                 "the access token lacks a scope that is required here",
@@ -129,7 +129,7 @@ class Requirements:
 
     @property
     def _needed(self) -> tuple[str, ...]:
-        """What to ask the authorization server for; of several that would do, the one that is named first."""
+        """The scopes to request from the authorization server; of several alternatives the first."""
         return (*self.scopes, *(one for one in self.any_of[:1] if one not in self.scopes))
 
     def _check_claim(self, token: AccessToken, name: str, is_enough: Predicate) -> None:
@@ -139,7 +139,7 @@ class Requirements:
         if value is not _ABSENT:
             try:
                 verdict = is_enough(value)
-            except Exception as error:  # noqa: BLE001 - an issuer's odd claim must be no 500, and never a pass
+            except Exception as error:  # noqa: BLE001 - an issuer's odd claim must not cause a 500, nor pass
                 cause = error
         if verdict is True:
             return

@@ -1,8 +1,7 @@
-"""What comes out of judging a request: the evidence, what the application is given, or a refusal's response.
+"""The results of judging a request: the evidence, the value for the application, or a refusal's response.
 
-One place writes challenges (RFC 9449 section 7.1). Everything in a header value is of our own making: fixed
-descriptions, configured names, issued nonces. The descriptions of somebody else's verifier or store are
-cleaned first.
+Challenges are written only here (RFC 9449 section 7.1). Header values have only fixed descriptions,
+configured names and issued nonces. Descriptions of a user's own verifier or store are cleaned first.
 """
 
 import json
@@ -43,7 +42,7 @@ Headers = tuple[tuple[str, str], ...]
 
 _CHALLENGED = frozenset({400, 401, 403})
 _KINDS = 256
-# RFC 6750 section 3: what an error_description may not hold, and what would end its quoted string.
+# RFC 6750 section 3: characters that an error_description may not have, or that would end its quoted string.
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
 
@@ -57,12 +56,12 @@ class ErrorResponse:
 
 
 def nonce_headers(nonce: str) -> Headers:
-    """Return the fields that hand a nonce to the client, in a response that no cache keeps (section 8.2)."""
+    """Return the fields that send a nonce to the client, in a response that no cache keeps (section 8.2)."""
     return (("dpop-nonce", nonce), ("cache-control", "no-store"))
 
 
 def _parameters(error: DPoPError) -> tuple[tuple[str, str], ...]:
-    """What a challenge says beyond the error: of an error that asks for more than a better try."""
+    """The parameters of a challenge other than the error: what the client must get from its issuer."""
     if isinstance(error, InsufficientScope):
         return (("scope", " ".join(error.scopes)),) if error.scopes else ()
     if not isinstance(error, InsufficientUserAuthentication):
@@ -77,7 +76,7 @@ def _challenge(scheme: str, parameters: Collection[tuple[str, str]]) -> str:
 
 
 class _Kind(NamedTuple):
-    """All that the fixed part of a response depends on, so that it is written once for each kind of error."""
+    """Everything on which the fixed part of a response depends: it is written once for each kind of error."""
 
     status: int
     code: str | None
@@ -100,7 +99,7 @@ def _challenges(kind: _Kind) -> list[str]:
         return [_challenge("DPoP", [*parameters, *always])]
     bearer = _challenge("Bearer", [*(parameters if kind.scheme in ("Bearer", None) else []), *metadata])
     dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), *always])
-    # Some clients look only at the beginning of what the lines are folded into.
+    # Some clients read only the beginning of the field into which the lines are joined.
     return [dpop, bearer] if kind.scheme == "DPoP" else [bearer, dpop]
 
 
@@ -123,10 +122,10 @@ def error_response(
 ) -> ErrorResponse:
     """Return the response to `error` (RFC 9449 sections 7.1 and 7.2, RFC 6750 section 3).
 
-    The error stands on the challenge of the scheme that was used, on both when that can't be told, and on
-    neither without credentials. Where Bearer is accepted, each has a line of its own, that of the used scheme
-    first. Where the resource server publishes `metadata`, each says where: at the host of `request` (RFC 9728
-    section 5.1).
+    The error is in the challenge of the scheme that was used, in both if the scheme is unknown, and in
+    neither without credentials. Where Bearer is accepted, each challenge has a line of its own, with the used
+    scheme first. Where the resource server publishes `metadata`, each challenge has its URL, at the host of
+    `request` (RFC 9728 section 5.1).
     """
     parameters = _parameters(error)
     response = _response(
@@ -150,8 +149,9 @@ def error_response(
 class Authentication(NamedTuple):
     """The evidence of an authenticated request, judged under `policy` at `now`, before any scope.
 
-    `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has none of ours.
-    `now` is in seconds since the epoch; `started` is when the verification began, by `time.perf_counter`.
+    `proof` and `nonce` are None for a Bearer token; `nonce` is also None where the proof has no nonce of this
+    server. `now` is in seconds since the epoch; `started` is when the verification began, by
+    `time.perf_counter`.
     """
 
     access_token: AccessToken
@@ -181,9 +181,9 @@ class Authentication(NamedTuple):
 
     @property
     def clock_offset(self) -> float | None:
-        """By how many seconds the `iat` of the proof is ahead of our clock, below 0 for behind.
+        """By how many seconds the `iat` of the proof is ahead of the server's clock, below 0 for behind.
 
-        The time on the way counts as behind. None without a proof.
+        Time in transit counts as behind. None without a proof.
         """
         return None if self.proof is None else self.proof.iat - self.now
 
@@ -191,8 +191,8 @@ class Authentication(NamedTuple):
 class VerifiedRequest(NamedTuple):
     """A request that passed every check.
 
-    `proof` is None for a Bearer token. `response_headers` are to be added to the response: a nonce for the
-    client's next request, where there is one to give (RFC 9449 section 8.2).
+    `proof` is None for a Bearer token. `response_headers` must be added to the response: a nonce for the
+    client's next request, if there is a new one (RFC 9449 section 8.2).
     """
 
     access_token: AccessToken
@@ -206,7 +206,7 @@ class VerifiedRequest(NamedTuple):
 
 
 def refusal_of(token: AccessToken | None, error: DPoPError, *, scheme: Scheme, nonce: str | None) -> Refusal:
-    """Return what is known of a request that `error` refuses; `token` is None where it wasn't verified."""
+    """Return what is known about a request that `error` refuses; `token` is None if it wasn't verified."""
     if token is None:
         return Refusal(scheme=scheme, nonce=nonce, reason=error.refusal.reason)
     actor = token.actor

@@ -3,6 +3,6 @@
 From the top down:
 
     verification.py   the order of a proof's checks, and marking it as used
-    freshness.py      whether a proof is new, and how long it must be remembered
-    proof.py          what a proof says, each check a function
+    freshness.py      whether a proof is recent, and how long it must be remembered
+    proof.py          the contents of a proof, and one function for each check
 """

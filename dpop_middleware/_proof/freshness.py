@@ -39,7 +39,7 @@ class Reach(NamedTuple):
 
 
 def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> Nonce | None:
-    """Return what the server knows of the proof's nonce; None without one, or if it's unknown or stale.
+    """Return what the server knows about the proof's nonce; None without one, or if it's unknown or stale.
 
     Raises Unavailable when the provider fails.
     """
@@ -48,7 +48,7 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
     try:
         nonce: object = nonces.check(proof.nonce, now)
     except Exception as error:
-        # It may be anybody's provider. Taken for unknown, a proof could come back later.
+        # It may be a user's own provider. If the nonce counted as unknown, the proof could be accepted later.
         raise Unavailable(_NOT_CHECKED, check=Check.NONCE, actual=type(error).__name__) from error
     if nonce is None or isinstance(nonce, Nonce):
         return nonce
@@ -56,7 +56,7 @@ def known_nonce(proof: DPoPProof, nonces: NonceProvider | None, now: float) -> N
 
 
 def issued_nonce(nonces: NonceProvider, now: float) -> str:
-    """Return the nonce to give to a client; raises Unavailable when the provider fails."""
+    """Return the nonce to send to a client; raises Unavailable when the provider fails."""
     try:
         nonce: object = nonces.issue(now)
     except Exception as error:
@@ -69,8 +69,8 @@ def issued_nonce(nonces: NonceProvider, now: float) -> str:
 def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) -> str | None:
     """Return a nonce that was issued at `not_before` or later, None where the provider has none yet.
 
-    One that says the second of its issue is there sooner than one that says its step. Never one that wouldn't
-    do: a client would be challenged for ever.
+    A nonce that contains the second of its issue is available sooner than one that contains its step. It
+    never returns a nonce that would be refused: the client would be challenged for ever.
     """
     if nonces is None:
         return None
@@ -78,7 +78,7 @@ def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) 
     try:
         nonce: object = issue(now)
         known: object = nonces.check(nonce, now) if isinstance(nonce, str) else None
-    except Exception:  # noqa: BLE001 - a provider of anybody's; what can't be judged stays unavailable
+    except Exception:  # noqa: BLE001 - a user's own provider; the answer stays a 503
         return None
     if not isinstance(known, Nonce) or known.issued_at < not_before:
         return None
@@ -90,7 +90,7 @@ def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNo
 
 
 def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
-    """The time in which `policy` lets the `iat` of a proof with a nonce pass."""
+    """The time window in which `policy` accepts the `iat` of a proof with a nonce."""
     limit = math.inf if policy.iat_limit_with_nonce is None else policy.iat_limit_with_nonce
     return proof.iat - limit, proof.iat + limit
 
@@ -124,9 +124,9 @@ def check_freshness(
     """A proof with a nonce is fresh by the nonce alone, one without by `iat` alone (check 11, section 8).
 
     Where `policy.iat_limit_with_nonce` is set, the `iat` of a proof with a nonce must be within it too. Where
-    `policy.nonce` is off, `iat` alone counts. `nonce` is what `known_nonce` returned. Where it is the
-    client's clock that counts, `exp` and `nbf`, which it may add, must allow the moment too (RFC 7519 section
-    4.1). Raises InvalidDPoPProof and UseDPoPNonce.
+    `policy.nonce` is off, `iat` alone counts. `nonce` is the result of `known_nonce`. Where the client's
+    clock counts, the optional `exp` and `nbf` must allow the present time too (RFC 7519 section 4.1). Raises
+    InvalidDPoPProof and UseDPoPNonce.
     """
     if nonces is not None and policy.nonce != "off":
         if nonce is not None:
@@ -152,11 +152,11 @@ def check_freshness(
 
 
 def check_can_be_remembered(proof: DPoPProof, *, now: float, useless_after: float) -> None:
-    """A proof whose `iat` counts again one day must be remembered until then, which can't be for ever.
+    """A proof whose `iat` will be in the window later must be remembered until then, but not for ever.
 
-    One with a nonce may be dated as it likes (section 8), and whoever judges it by its `iat` later must find
-    it used. So it is refused when its `iat` is more than a day ahead, unless it is useless by then, as with a
-    token that has expired. `useless_after` is in seconds since the epoch. Raises InvalidDPoPProof.
+    A proof with a nonce may have any `iat` (section 8), and a worker that judges it by its `iat` later must
+    find it used. So it is refused when its `iat` is more than a day ahead, unless it is useless by then, as
+    with a token that has expired. `useless_after` is in seconds since the epoch. Raises InvalidDPoPProof.
     """
     latest = now + _FARTHEST_IAT
     if proof.iat > latest and useless_after > latest:
@@ -178,12 +178,12 @@ def reach_of(policies: Iterable[DPoPPolicy]) -> Reach:
 
 
 def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> tuple[float, float]:
-    """Return from when until when the proof could be accepted, in seconds since the epoch.
+    """Return the start and the end of the time when the proof could be accepted, in seconds since the epoch.
 
     The workers' margin is at the end. `reach` is that of all policies by which it may be judged. A proof is
-    remembered for all of it, so that what one policy accepted by its nonce can't come back through another's
-    `iat` window, nor the other way round: while a change is rolled out, two workers may differ in whether
-    nonces count. It is no older than its nonce.
+    remembered for all of this time, so that a proof that one policy accepted by its nonce can't be accepted
+    again in another's `iat` window, nor the other way round: while a change is rolled out, two workers may
+    differ in whether nonces count. A proof is no older than its nonce.
     """
     expires_at = proof.iat + reach.after + WORKER_CLOCK_MARGIN
     if nonce is None:
@@ -194,7 +194,7 @@ def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> tu
 def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
     """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
 
-    `nonce_lifetime` is what `lifetime_of` returns.
+    `nonce_lifetime` is the result of `lifetime_of`.
     """
     longest = 0.0
     for policy in policies:
@@ -204,9 +204,9 @@ def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
 
 
 def lifetime_of(nonces: NonceProvider, now: float) -> float | None:
-    """Return for how many seconds a nonce of `nonces` is good, None where that can't be told now."""
+    """Return for how many seconds a nonce of `nonces` is valid, None if that is unknown now."""
     try:
         known: object = nonces.check(nonces.issue(now), now)
-    except Exception:  # noqa: BLE001 - a provider of anybody's; the request may not need a new nonce
+    except Exception:  # noqa: BLE001 - a user's own provider; the request may not need a new nonce
         return None
     return known.expires_at - known.issued_at if isinstance(known, Nonce) else None

@@ -1,7 +1,7 @@
-"""The DPoP proof: what it says and whether it holds (RFC 9449 sections 4.2 and 4.3).
+"""The DPoP proof: its contents and its checks (RFC 9449 sections 4.2 and 4.3).
 
-Each check is one function that returns what it learnt or raises InvalidDPoPProof. The order in which they
-are made is the resource server's and the token endpoint's business; times are arguments.
+Each check is one function that returns its result or raises InvalidDPoPProof. The callers decide the order of
+the checks; times are arguments.
 """
 
 from collections.abc import Collection
@@ -43,7 +43,7 @@ class ProofHeader(NamedTuple):
 
 
 class DPoPProof(NamedTuple):
-    """What a DPoP proof says (RFC 9449 section 4.2).
+    """The contents of a DPoP proof (RFC 9449 section 4.2).
 
     `iat`, `exp` and `nbf` are in seconds since the epoch; of them only `iat` is DPoP's own. `exp`, `nbf`,
     `ath` and `nonce` are None where the proof has none. `jkt` is the RFC 7638 thumbprint of the proof's
@@ -101,7 +101,7 @@ def parse_header(segment: str, algorithms: Collection[str]) -> ProofHeader:
             "the typ of the DPoP proof is not dpop+jwt", check=Check.TYP, expected=_TYP, actual=typ
         )
     for member in _EXTENSIONS:
-        # `b64` true is how every JWS is encoded anyway (RFC 7797 section 3).
+        # `b64` true is the normal encoding of a JWS (RFC 7797 section 3).
         if member in header and (member != "b64" or header[member] is not True):
             raise InvalidDPoPProof(
                 "the DPoP proof uses a JOSE extension that is not supported", check=Check.CRIT, actual=member
@@ -136,7 +136,7 @@ def _time(name: str, value: object) -> float:
 
 
 def parse_claims(segment: str, header: ProofHeader) -> DPoPProof:
-    """Read the payload segment: every claim of its type, none of them judged yet (check 3)."""
+    """Read the payload segment: every claim has its type, and none is judged yet (check 3)."""
     try:
         claims = strict_json.parse_untrusted_object(base64url.decode(segment))
     except JOSEError as error:

@@ -1,9 +1,9 @@
-"""One proof, judged and marked as used, at a resource server as at a token endpoint (RFC 9449 section 4.3).
+"""One proof, judged and marked as used, at a resource server or a token endpoint (RFC 9449 section 4.3).
 
     claims -> htm, htu, ath -> signature -> freshness -> replay store
 
-The store comes last: nothing that failed before writes to it, and what comes before awaits nothing. The
-proof's header was read earlier, and the time is an argument.
+The store comes last: a proof that failed an earlier check writes nothing to it, and the earlier checks await
+nothing. The proof's header was read before, and the time is an argument.
 """
 
 import math
@@ -51,10 +51,10 @@ __all__ = ["JudgedProof", "ProofVerification", "TargetURIs"]
 
 
 class TargetURIs(Protocol):
-    """Knows by which URI a client called us."""
+    """Knows the URI that a client called."""
 
     def is_target(self, uri: str, request: ResourceRequest) -> bool:
-        """Whether `uri` is the request's target URI letter by letter; raises InvalidDPoPProof."""
+        """Whether `uri` is exactly the request's target URI; raises InvalidDPoPProof."""
         ...
 
     def target_uri(self, request: ResourceRequest) -> str:
@@ -63,7 +63,7 @@ class TargetURIs(Protocol):
 
 
 class _Memory(NamedTuple):
-    """What the policies of one server say of how long its proofs are remembered."""
+    """How long the proofs of one server are remembered, from its policies."""
 
     policies: tuple[DPoPPolicy, ...]
     reach: Reach
@@ -71,7 +71,7 @@ class _Memory(NamedTuple):
 
 
 class JudgedProof(NamedTuple):
-    """A proof that passed every check but the store's, what is known of its nonce, and the store's entry."""
+    """A proof that passed every check except the store's; its nonce, and the entry for the store."""
 
     proof: DPoPProof
     nonce: Nonce | None
@@ -80,13 +80,13 @@ class JudgedProof(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofVerification:
-    """What any server needs to judge proofs, and the order of their checks (RFC 9449 section 4.3)."""
+    """The parts that a server needs to judge proofs, and the order of checks (RFC 9449 section 4.3)."""
 
     store: ReplayStore
     keyspace: ReplayKeyspace
     public_urls: TargetURIs
     nonces: NonceProvider | None
-    # One, by the tuple itself, which is kept: to compare the policies in it costs more than the rest.
+    # One entry, by the identity of the tuple, which is kept: comparing its policies costs more than the rest.
     _memories: dict[int, _Memory] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,15 +111,15 @@ class ProofVerification:
         useless_after: float = math.inf,
         speaks_for: str = "",
     ) -> JudgedProof:
-        """Judge the proof `jws`, whose `header` was read; what is left is to mark it as used.
+        """Judge the proof `jws`, whose `header` was read; then it only remains to mark it as used.
 
-        - `request`: the request that carried it; `ath`: the hash of the access token beside it, None where
-          there is none.
-        - `policy`: what is asked of it; `policies`: all of those by which the same server may judge it again,
-          and for which it is remembered.
+        - `request`: the request that carried it; `ath`: the hash of the access token that came with it, None
+          without one.
+        - `policy`: the requirements; `policies`: all those by which the same server may judge the proof
+          again, and for which it is remembered.
         - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its
           `iat`.
-        - `speaks_for`: whom the access token speaks for, empty without one.
+        - `speaks_for`: the user or client of the access token, empty without one.
 
         Nothing is awaited and nothing written. Raises `errors.DPoPError`.
         """
@@ -152,33 +152,34 @@ class ProofVerification:
     def _remember_for(self, policies: tuple[DPoPPolicy, ...], now: float) -> _Memory:
         lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
         memory = _Memory(policies, reach_of(policies), retention(policies, lifetime or 0.0))
-        # A provider that fails now is asked again by the next request.
+        # If the provider fails now, the next request asks it again.
         if lifetime is not None:
             self._memories.clear()
             self._memories[id(policies)] = memory
         return memory
 
     def next_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
-        """Return the nonce for a client's next request, None where its own is the newest or none are used.
+        """Return the nonce for a client's next request, None if its own is the newest or none are used.
 
-        `nonce` is what is known of the proof's. Raises `errors.Unavailable` when the provider fails.
+        `nonce` is what is known about the proof's. Raises `errors.Unavailable` when the provider fails.
         """
         if self.nonces is None or policy.nonce == "off" or (nonce is not None and nonce.current):
             return None
         return issued_nonce(self.nonces, now)
 
     def offered_nonce(self, nonce: Nonce | None, policy: DPoPPolicy, now: float) -> str | None:
-        """Return what `next_nonce` returns, for a refusal: None also when the provider fails."""
+        """Return the result of `next_nonce` for a refusal; also None when the provider fails."""
         try:
             return self.next_nonce(nonce, policy, now)
         except Unavailable:
             return None
 
     def first_nonce(self, now: float) -> str:
-        """Return a nonce for a client that has shown no proof: one that is accepted at this very moment.
+        """Return a nonce for a client that has shown no proof: one that is accepted right now.
 
-        The newer it is, the sooner it passes where a replay store lost entries. Raises `errors.Unavailable`
-        when the provider fails or doesn't know what it issues, ConfigurationError where there is none.
+        The newer it is, the sooner it is accepted after a replay store lost entries. Raises
+        `errors.Unavailable` when the provider fails or doesn't recognise its own nonce, ConfigurationError
+        without a provider.
         """
         if self.nonces is None:
             raise ConfigurationError("nonce_headers needs nonces=HMACNonceProvider(secret) in ResourceServer")
@@ -188,29 +189,29 @@ class ProofVerification:
         return nonce
 
     async def mark_as_used(self, judged: JudgedProof, policy: DPoPPolicy) -> None:
-        """Have the store remember a judged proof. Raises `errors.DPoPError` unless it is the first time.
+        """Let the store remember a judged proof. Raises `errors.DPoPError` unless it is its first use.
 
-        Where a newer proof could be judged, the client is given the newest nonce and may come back at once,
-        since a proof is as old as its nonce.
+        If a newer proof could be judged, the client gets the newest nonce and may retry at once, since a
+        proof is as old as its nonce.
         """
         try:
             first = await self.store.add(judged.entry)
-        except Exception as error:  # noqa: BLE001 - the store may be anybody's; what fails is refused
+        except Exception as error:  # noqa: BLE001 - a user's own store; an error is a refusal
             failed = _of_store(error)
             raise self._answer_to(failed, judged, policy) from failed.__cause__
         if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
     async def is_first(self, entry: ReplayEntry) -> bool:
-        """Have the store remember `entry`; return whether it is the first time. Raises `errors.DPoPError`."""
+        """Let the store remember `entry`; return whether it is its first use. Raises `errors.DPoPError`."""
         try:
             return await self.store.add(entry) is True
-        except Exception as error:  # noqa: BLE001 - the store may be anybody's; nobody is first then
+        except Exception as error:  # noqa: BLE001 - a user's own store; an error never counts as a first use
             failed = _of_store(error)
             raise failed from failed.__cause__
 
     def _answer_to(self, error: DPoPError, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
-        """Return what a client is told where its proof couldn't be marked as used: a newer one may do."""
+        """Return the error for a client whose proof couldn't be marked as used: a newer one may pass."""
         if not isinstance(error, Unavailable):
             return error
         if error.newer_proof and error.judges_from is not None and policy.nonce != "off":
@@ -238,7 +239,7 @@ class ProofVerification:
 def _of_store(error: Exception) -> DPoPError:
     """Return the error of a store as one of the check that asked it; its cause is kept.
 
-    The store may be anybody's: when it fails, nobody knows, and the request is refused.
+    It may be a user's own store: when it fails, the verdict is unknown, and the request is refused.
     """
     if isinstance(error, DPoPError):
         return error.restated(check=Check.JTI)

@@ -1,6 +1,6 @@
 """The path of a URI: percent-encoding and dot segments, at a cost that depends on the length alone.
 
-A path has one character for each octet here. What doesn't change its meaning is unified, all else is kept.
+A path has one character for each octet here. Differences without a meaning are unified, all others are kept.
 """
 
 import re
@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 _MAX_PATH: Final = 4 * 1024
-# How much of a path may be or have to be percent-encoded, in octets: each is handled by itself.
+# How many octets of a path may be, or must be, percent-encoded: each is handled separately.
 _MAX_REWRITTEN: Final = 256
 # Removing dot segments is a loop over the segments.
 _MAX_DOTTED: Final = 256
@@ -30,17 +30,17 @@ _KEPT: Final = (_UNRESERVED + "!$&'()*+,;=:@/").encode()
 _PERCENT: Final = b"%"
 _KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 
-# What a path can't hold, and how it is written instead.
+# The octets that a path can't have, and their percent-encoded form.
 _NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
 _ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
-# The two digits after a percent sign, and what both become.
+# The two digits after a percent sign, and the text for both.
 _DECODED: Final = {
     digits: chr(int(digits, 16)) if chr(int(digits, 16)) in _UNRESERVED else f"%{digits.upper()}"
     for digits in (high + low for high in _HEX for low in _HEX)
 }
 
-# Percent-encoding becomes quoted-printable, which is decoded at C speed: what has a meaning there gets
-# another octet, and so does a slash, that an encoded one is not taken for it.
+# Percent-encoding becomes quoted-printable, which is decoded at C speed: octets with a meaning there are
+# replaced, and so is a slash, so that an encoded slash can be distinguished from it.
 _QUOTED_PRINTABLE: Final = bytes.maketrans(b"%=\r\n/", b"=xxx\0")
 _DECODED_DOTS: Final = (b"\0.\0", b"\0..\0")
 
@@ -65,7 +65,7 @@ def _to_rewrite(octets: bytes) -> bytes:
 
 
 def encoded(path: str) -> str:
-    """Return a path with all percent-encoded that must be, and nothing else (RFC 3986 sections 2.1, 6.2.2).
+    """Return a path that is percent-encoded only where it must be (RFC 3986 sections 2.1, 6.2.2).
 
     `path` has one character for each octet. Raises URIError for any other character, for malformed
     percent-encoding, and where over 256 characters are or must be percent-encoded.
@@ -111,12 +111,12 @@ def without_dot_segments(path: str) -> str:
 
 
 def is_normal(path: str) -> bool:
-    """Whether a path that starts with a slash is in normal form at one glance: nothing is percent-encoded."""
+    """Whether a path that starts with a slash is in normal form, without percent-encoding: a quick check."""
     return path.isascii() and not path.encode().translate(None, _KEPT) and not has_dot_segment(path)
 
 
 def check_request_path(raw_path: str) -> None:
-    """Raise URIError for a path that servers could read in two ways; the cost depends on the length alone."""
+    """Raise URIError for an ambiguous path; the cost depends on the length alone."""
     if len(raw_path) > _MAX_PATH:
         raise URIError("the request's path is too long")
     if raw_path[:1] != "/":
@@ -125,7 +125,7 @@ def check_request_path(raw_path: str) -> None:
         return
     octets = _octets(raw_path.partition("?")[0])
     if b"%00" in octets or b"\0" in octets:
-        # Below, this octet stands for a slash.
+        # Below, this octet represents a slash.
         if has_dot_segment(encoded(octets.decode("latin-1"))):
             raise URIError("the request's path has a dot segment")
         return
@@ -141,5 +141,5 @@ def check_request_path(raw_path: str) -> None:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path has only characters that a path can hold, percent-encoded ones among them."""
+    """Whether a path has only characters that a path can have, including percent-encoded ones."""
     return path.isascii() and not path.encode("ascii").translate(None, _KEPT_AND_PERCENT)

@@ -1,4 +1,4 @@
-"""Paths that need no credentials, matched so that nothing else slips through (RFC 3986 section 3.3)."""
+"""Paths that need no credentials, matched so that no other path passes (RFC 3986 section 3.3)."""
 
 import re
 from binascii import a2b_qp
@@ -11,13 +11,14 @@ from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["PublicPaths"]
 
-# What a router, a proxy or a file system could read in another way than the comparison below does: a dot
-# segment, also with parameters (RFC 3986 section 3.3), which some take off first, an empty segment, a
-# backslash, a control character, a percent sign that is left after decoding, half of a surrogate pair.
+# Parts that a router, a proxy or a file system could read differently from the comparison below: a dot
+# segment, also with parameters (RFC 3986 section 3.3), which some remove first, an empty segment, a
+# backslash, a control character, a percent sign that remains after decoding, half of a surrogate pair.
 _AMBIGUOUS = re.compile(r"(?:/|\A)\.{1,2}(?:[/;]|\Z)|//|[\\%\x00-\x1f\x7f\ud800-\udfff]")
-# The same before decoding: an encoded dot, slash, percent sign or backslash; what some cut off as a fragment.
+# The same before decoding: an encoded dot, slash, percent sign or backslash; the start of a fragment, which
+# some cut off.
 _AMBIGUOUS_RAW = re.compile(rb"(?:/|\A)\.{1,2}(?:/|\Z)|//|[\\#]|%2e|%2f|%25|%5c", re.IGNORECASE)
-# A root path that looks the same decoded and percent-encoded, and that every router takes off alike.
+# A root path that looks the same decoded and percent-encoded, and that every router removes in the same way.
 _PLAIN_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+")
 
 
@@ -35,12 +36,12 @@ def _checked(path: object) -> str:
 
 
 class PublicPaths:
-    """Exact paths, and prefixes that end in `/*`; a prefix covers what lies below it, not itself.
+    """Exact paths, and prefixes that end in `/*`; a prefix covers the paths below it, not itself.
 
-    `/docs/*` covers `/docs/a`, neither `/docs` nor `/docs/`, which some routers take for one. What routers
-    read in different ways is never public: some cut a root path off wherever the path holds it, some only in
-    front, some go by the raw path. `inner_root_paths` are root paths that the application sets by itself,
-    each after the path of the mount where it does. Raises ConfigurationError.
+    `/docs/*` covers `/docs/a`, but neither `/docs` nor `/docs/`, which some routers treat as one. A path that
+    routers read in different ways is never public: some remove a root path anywhere in the path, some only at
+    its start, some use the raw path. `inner_root_paths` are root paths that the application itself sets, each
+    after the path of the mount. Raises ConfigurationError.
     """
 
     def __init__(self, paths: Collection[str], *, inner_root_paths: Collection[tuple[str, str]] = ()) -> None:
@@ -58,7 +59,7 @@ class PublicPaths:
         return bool(self._exact or self._prefixes)
 
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
-        """Whether the path on which the application of this ASGI scope routes is public, however it does."""
+        """Whether the path of this ASGI scope is public, with any kind of routing."""
         root_path = _root_path(scope)
         path: str = scope["path"]
         return (
@@ -69,15 +70,15 @@ class PublicPaths:
         )
 
     def covers(self, path: str) -> bool:
-        """Whether this path, decoded and below any root path, is listed, by itself or by a prefix."""
+        """Whether this path, decoded and below any root path, is listed, exactly or by a prefix."""
         return path in self._exact or (path.startswith(self._prefixes) and path not in self._prefixes)
 
     def covers_all_below(self, path: str) -> bool:
-        """Whether everything that begins with this path is listed, by a prefix."""
+        """Whether every path that begins with this one is listed, by a prefix."""
         return path.startswith(self._prefixes)
 
     def locked_out(self, scope: Mapping[str, Any]) -> str | None:
-        """Return why a request for a listed path isn't public, where that is due to how things are set up."""
+        """Return why a request for a listed path isn't public, if the configuration is the cause."""
         root_path = _root_path(scope)
         if not any(map(self.covers, _readings(scope["path"], root_path))):
             return None
@@ -85,7 +86,7 @@ class PublicPaths:
         return None if doubt is None or (_is_plain(root_path) and _is_ambiguous(scope)) else doubt
 
     def _is_spelled_plainly(self, scope: Mapping[str, Any], root_path: str) -> bool:
-        """Whether what is listed stands in `raw_path` too: not every router decodes what it compares."""
+        """Whether `raw_path` also has the listed spelling: some routers compare paths undecoded."""
         raw_path = scope.get("raw_path")
         if raw_path is None:
             return True
@@ -99,11 +100,11 @@ class PublicPaths:
         path: str = scope["path"]
         if root_path:
             if not _is_plain(root_path):
-                return "a root path is plain ASCII without percent signs, starts with a slash, ends in none"
+                return "a root path must be ASCII without percent signs, start with a slash, not end with one"
             if not path.startswith(root_path + "/"):
                 return "the path doesn't start with the root path and a slash"
             if path.casefold().find(root_path.casefold(), 1) != -1:
-                return "the path holds the root path twice"
+                return "the path contains the root path twice"
         raw_path = scope.get("raw_path")
         if raw_path is not None and _decoded(raw_path) not in (None, path):
             return "path and raw_path are two paths"
@@ -117,7 +118,7 @@ class PublicPaths:
 
 def _root_path(scope: Mapping[str, Any]) -> str:
     root_path = scope.get("root_path") or ""
-    # A lone slash is no root path: every router reads what follows it alike.
+    # A single slash is no root path: every router reads the rest in the same way.
     return "" if root_path == "/" and not scope["path"].startswith("//") else root_path
 
 
@@ -126,13 +127,13 @@ def _is_plain(root_path: str) -> bool:
 
 
 def _decoded(raw_path: bytes) -> str | None:
-    """Return the path as servers decode it, None where it is not text; at C speed, whatever it holds."""
+    """Return the path as servers decode it, None if it is not text; at C speed for every path."""
     path, _, _ = raw_path.partition(b"?")
     if b"\r" in path or b"\n" in path:
         return None
     if b"%" in path:
-        # Quoted-printable writes an octet as percent-encoding does, with another sign. Of what is malformed
-        # a sign is left; a server's path keeps its percent sign, and is ambiguous.
+        # Quoted-printable is percent-encoding with another sign. A malformed sequence keeps its sign; a
+        # server's path keeps its percent sign, and is ambiguous.
         path = a2b_qp(path.replace(b"=", b"%3D").replace(b"%", b"="))
     try:
         return path.decode()
@@ -141,12 +142,12 @@ def _decoded(raw_path: bytes) -> str | None:
 
 
 def _spellings(path: str) -> tuple[bytes, bytes]:
-    """Return how clients send this path: encoded where RFC 3986 section 3.3 wants it, or not at all."""
+    """Return how clients send this path: encoded as RFC 3986 section 3.3 requires, or not at all."""
     return quote(path, safe="/!$&'()*+,;=:@").encode(), path.encode()
 
 
 def _is_ambiguous(scope: Mapping[str, Any]) -> bool:
-    """Whether the client wrote a path that can be read in two ways."""
+    """Whether the client sent a path that can be read in two ways."""
     if _AMBIGUOUS.search(scope["path"]):
         return True
     raw_path = scope.get("raw_path")

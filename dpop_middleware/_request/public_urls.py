@@ -1,4 +1,4 @@
-"""The target URI of a request, from our own configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
+"""The target URI of a request, from the configuration (RFC 9449 section 4.3, RFC 9110 section 7.1)."""
 
 import copy
 from collections.abc import Collection, Iterable, Sequence
@@ -28,10 +28,10 @@ class PublicURLs:
     """The base URLs by which clients call the application: hosts, and prefixes of each.
 
     Scheme and authority of a target URI come from here, never from `Host` or a forwarded header. Of several
-    hosts, `Host` selects the one that it names exactly. Several prefixes of one host are told apart by the
-    path and the server's root path. Raises ConfigurationError for none, for a URL that isn't https (or http
+    hosts, `Host` selects the one that it names exactly. Several prefixes of one host are distinguished by the
+    path and the server's root path. Raises ConfigurationError for no URL, for a URL that isn't https (or http
     to a loopback host or one of `insecure_http_hosts`), for one that is there twice, and for two schemes of
-    one host, which `Host` can't tell apart.
+    one host, which `Host` can't distinguish.
     """
 
     def __init__(self, urls: str | Sequence[str], *, insecure_http_hosts: Collection[str]) -> None:
@@ -56,7 +56,7 @@ class PublicURLs:
         self._of_every_host = tuple(hosts[bases[0].authority]) if len(hosts) == 1 else None
 
     def as_sent(self) -> "PublicURLs":
-        """Return the same hosts for whoever sees paths as clients sent them, with every prefix."""
+        """Return the same hosts for a server that sees paths as clients sent them, with every prefix."""
         whole = copy.copy(self)
         whole._hosts = {name: (bases[0]._replace(path=""),) for name, bases in self._hosts.items()}
         whole._of_every_host = next(iter(whole._hosts.values())) if len(whole._hosts) == 1 else None
@@ -68,7 +68,7 @@ class PublicURLs:
         return tuple(bases[0].origin for bases in self._hosts.values())
 
     def origin_of(self, request: ResourceRequest) -> str | None:
-        """Return the origin that the request was sent to, None where it names none of ours."""
+        """Return the origin to which the request was sent, None if it isn't one of these hosts."""
         try:
             if not request.raw_path.startswith("/"):
                 request = self._from_absolute_form(request)
@@ -80,8 +80,8 @@ class PublicURLs:
         """Return the request with its target in origin form; one that has that form is returned as it is.
 
         A target in absolute form (RFC 9112 section 3.2.2) must name the origin of one of the base URLs. Its
-        authority then stands in `hosts`, in place of what `Host` said. Raises InvalidRequest for another
-        origin, and for a path that servers and frameworks could read in different ways.
+        authority then replaces the value of `Host` in `hosts`. Raises InvalidRequest for another origin, and
+        for a path that servers and frameworks could read in different ways.
         """
         try:
             if request.raw_path[:1] != "/":
@@ -111,12 +111,12 @@ class PublicURLs:
         )
 
     def is_target(self, uri: str, request: ResourceRequest) -> bool:
-        """Whether `uri` is the request's target URI, without its query and letter by letter.
+        """Whether `uri` is exactly the request's target URI, without its query.
 
-        A client signs what it sends, so most proofs name this string. False says nothing yet: `target_uri`
-        tells the normal form. So it is for a path with characters that a path can't hold, and where a proxy
-        took off the path of the base URL and there is a root path to take off too. The request must be what
-        `origin_form` returned. Raises InvalidDPoPProof as `target_uri` does.
+        A client signs the URL that it sends, so most proofs contain this string. False is not a verdict yet:
+        `target_uri` returns the normal form. It is False for a path with characters that a path can't have,
+        and where a proxy removed the path of the base URL and there is also a root path to remove. The
+        request must come from `origin_form`. Raises InvalidDPoPProof as `target_uri` does.
         """
         bases = self._of_every_host or self._bases(request.hosts)
         if len(bases) != 1 or (bases[0].path and request.root_path):
@@ -127,8 +127,8 @@ class PublicURLs:
         """Return the request's target URI in normal form, without its query.
 
         Raises InvalidDPoPProof where `Host` selects none of several hosts, where neither path nor root path
-        begins with one of several prefixes, and for a path of which too much would have to be rewritten. The
-        request must be what `origin_form` returned.
+        begins with one of several prefixes, and for a path with too many characters to rewrite. The request
+        must come from `origin_form`.
         """
         bases = self._bases(request.hosts)
         try:
@@ -167,14 +167,15 @@ def _is_below(path: str, prefix: str) -> bool:
 def _public_path(bases: tuple[BaseURL, ...], path: str, root_path: str) -> str:
     """Return the path that the client called, where several prefixes of one host lead to the application.
 
-    Which reading holds depends on the root path alone, so that no two paths of one server meet in one URI
-    unless routers take them for one too:
+    The result depends on the root path alone, so that two paths of one server never get the same URI unless
+    routers treat them as one too:
 
-    - a root path that is one of the prefixes, or lies above or below one, stands for what a proxy stripped;
-    - any other is the server's own and comes off;
+    - a root path that is one of the prefixes, or lies above or below one, is the prefix that a proxy
+      stripped;
+    - any other is the server's own and is removed;
     - without one, the path is as the client sent it.
 
-    The path must begin with a prefix then. It doesn't where a proxy strips it and tells nobody.
+    The path must begin with a prefix then. It doesn't if a proxy strips it and the server has no root path.
     """
     prefixes = [base.path for base in bases if base.path]
     root = root_prefix(root_path)

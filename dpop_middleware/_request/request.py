@@ -37,7 +37,7 @@ MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
 _SPACE = 0x20
-# Blanks are taken off one by one: of more, what is left is no value.
+# White space is removed character by character: a value with more of it is refused.
 _MOST_BLANKS = 64
 _LENGTHS = frozenset(map(len, (b"host", b"authorization", b"dpop")))
 # RFC 9110 section 11.2, without the padding
@@ -50,13 +50,13 @@ _UNRESERVED_IN_PATH = "/!$&'()*+,;=:@"
 
 
 class ResourceRequest(NamedTuple):
-    """What a resource server must know of a request, as it was received.
+    """The parts of a request that a resource server needs, as received.
 
     - `method`: the HTTP method; GET for a WebSocket handshake.
     - `raw_path`: the path as sent, still percent-encoded, without the query.
     - `hosts`, `authorization`, `dpop`: the values of every such header field, in order.
     - `root_path`: the path, decoded, at which the server mounts the application.
-    - `fields`: how many header fields there were; of more than 256 none is read.
+    - `fields`: how many header fields there were; if there are more than 256, none is read.
     """
 
     method: str
@@ -109,7 +109,7 @@ def _values(
 
 
 class Credentials(NamedTuple):
-    """The scheme and the access token of an `Authorization` field, not yet looked into."""
+    """The scheme and the access token of an `Authorization` field, not parsed yet."""
 
     scheme: Scheme
     access_token: str
@@ -134,8 +134,8 @@ def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
 def credentials(authorization: tuple[str, ...]) -> Credentials:
     """Read the `Authorization` fields of one request (RFC 9110 section 11.4, RFC 6750 section 2.1).
 
-    Raises MissingCredentials without a field of our schemes, InvalidRequest for several fields, no token
-    or illegal characters, and InvalidToken for a token over 16 KiB.
+    Raises MissingCredentials without a field of an accepted scheme, InvalidRequest for several fields, no
+    token or illegal characters, and InvalidToken for a token over 16 KiB.
     """
     if not authorization:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
@@ -175,7 +175,7 @@ def _max_proof_size(algorithms: Collection[str]) -> int:
 def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:
     """Return the value of the one `DPoP` field (RFC 9449 section 4.3, check 1).
 
-    A comma counts as a second field: some intermediaries join fields with it, and no proof holds one.
+    A comma counts as a second field: some intermediaries join fields with it, and no proof contains one.
     `algorithms` are those that the proof may use: with ML-DSA among them it may have 16 KiB, otherwise 8.
     Raises InvalidDPoPProof.
     """

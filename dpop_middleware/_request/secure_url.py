@@ -1,7 +1,7 @@
-"""Which URLs we may trust: https, and http only where no network is crossed or where it was named.
+"""Which URLs may be trusted: https, and http only on this machine or for hosts that were named.
 
-The issuer, its metadata and its keys decide who gets in, so they must not travel in the clear
-(RFC 8414 section 6.2, RFC 9728 section 7.1).
+The issuer, its metadata and its keys decide which requests are accepted, so they must not be sent in the
+clear (RFC 8414 section 6.2, RFC 9728 section 7.1).
 """
 
 import ipaddress
@@ -19,7 +19,7 @@ _NUMBERS = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` (a name, or an address without brackets) is this machine itself."""
+    """Return whether `host` (a name, or an address without brackets) is this machine itself."""
     if host.lower() == "localhost":
         return True
     try:
@@ -29,10 +29,10 @@ def is_loopback(host: str) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Tell whether `host` leads to this machine: loopback in any spelling, `*.localhost`, the address 0.
+    """Return whether `host` leads to this machine: loopback in any spelling, `*.localhost`, the address 0.
 
-    Wider than `is_loopback`, which tells what may be trusted: this tells what somebody else's document must
-    not name. That a name's address is this machine's isn't found out.
+    It is wider than `is_loopback`, which says what may be trusted: this says what a document of another party
+    must not name. Not checked: whether a name resolves to this machine.
     """
     name = host.lower().removesuffix(".")
     if is_loopback(name) or name.endswith(".localhost"):
@@ -40,7 +40,7 @@ def is_this_machine(host: str) -> bool:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        # inet_aton's spellings (127.1, 2130706433, 0x7f.1), which a resolver may take for an address.
+        # inet_aton's spellings (127.1, 2130706433, 0x7f.1), which a resolver may read as an address.
         return _NUMBERS.fullmatch(name) is not None
     mapped = getattr(address, "ipv4_mapped", None) or address
     return mapped.is_loopback or mapped.is_unspecified
@@ -66,14 +66,14 @@ def _host(host: object) -> str:
 
 
 def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> BaseURL:
-    """Parse the absolute URL `url` and refuse one whose answers could be forged on the way.
+    """Parse the absolute URL `url` and refuse one whose responses could be forged in transit.
 
     - `name`: the option or metadata member that holds the URL, for the message.
     - `url`: an https URL without user, query and fragment. An http URL is accepted for `localhost`,
       127.0.0.0/8, `::1`, and the hosts in `insecure_http_hosts`.
 
-    Raises ConfigurationError with one sentence that says what to do. That anything answers at the URL is
-    not checked.
+    Raises ConfigurationError with one sentence that says what to do. Not checked: whether a server answers at
+    the URL.
     """
     hosts = checked_hosts(insecure_http_hosts)
     if not isinstance(url, str):
@@ -87,6 +87,6 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
     if base.scheme == "https" or is_loopback(base.host) or base.host in hosts:
         return base
     raise ConfigurationError(
-        f"{name} must be an https URL, not {url!r}: to use plain http all the same, "
+        f"{name} must be an https URL, not {url!r}: to use plain http anyway, "
         f"name its host in insecure_http_hosts=({base.host!r},)"
     )

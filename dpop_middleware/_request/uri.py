@@ -1,15 +1,16 @@
-"""http and https URIs in one normal form, so that equality of strings is sameness (RFC 3986 section 6).
+"""http and https URIs in one normal form, so that equal strings mean equal URIs (RFC 3986 section 6).
 
-Two spellings come together here: the `htu` that a client signed, and the target URI that we derive from our
-own configuration and the request's raw path. Both must end in the same string exactly when they name the
-same resource. The rules that keep it so:
+Two spellings are compared here: the `htu` that a client signed, and the target URI from the configuration and
+the request's raw path. Both must have the same normal form exactly when they name the same resource. The
+rules for that:
 
-- Our own grammar only. No URL library takes part: they strip tabs, fold Unicode or keep dots. What is not
-  ASCII is its UTF-8, percent-encoded, in a path, and refused in an authority: nothing is folded or composed.
-- A path is never resolved against a base, only put behind an origin: `//x/p` stays a path.
-- `htu` is normalised; a request's own path that would need dot segments removed is refused instead, since
-  servers and frameworks disagree on what it names.
-- What doesn't change the meaning is unified, all else is kept: `%2F`, empty segments, the case of a path, a
+- Only the grammar of this module is used, and no URL library: these strip tabs, fold Unicode or keep dots.
+  Non-ASCII characters become percent-encoded UTF-8 in a path, and are refused in an authority: nothing is
+  folded or composed.
+- A path is never resolved against a base, only appended to an origin: `//x/p` stays a path.
+- `htu` is normalised. A request's own path with dot segments is refused instead, since servers and frameworks
+  disagree on its meaning.
+- Differences without a meaning are unified, all others are kept: `%2F`, empty segments, the case of a path, a
   trailing slash, a trailing dot of the host.
 """
 
@@ -122,13 +123,13 @@ def normalize(uri: str) -> str:
 
     Scheme and host in lower case, no default or empty port, IPv6 in its short form; `/` for an empty path,
     dot segments removed, unreserved characters decoded, all other percent-encodings in upper case, characters
-    that a path can't hold encoded, non-ASCII ones as UTF-8 (RFC 3986 sections 6.2.2 and 6.2.3, RFC 3987
+    that a path can't have encoded, non-ASCII ones as UTF-8 (RFC 3986 sections 6.2.2 and 6.2.3, RFC 3987
     section 3.1). Normalising twice changes nothing. Query and fragment are cut off before anything is judged.
 
     Raises URIError for another scheme, user information, a host outside letters, digits, `-._` and IPv6
     literals, a port out of range, malformed percent-encoding, and for a backslash in the path, white space,
-    control characters and lone surrogates. Also for a path of which over 256 characters are or must be
-    percent-encoded, or that has dot segments and over 256 segments: none costs much more than another.
+    control characters and lone surrogates. Also for a path in which over 256 characters are or must be
+    percent-encoded, or that has dot segments and over 256 segments: so no path costs much more than another.
     """
     origin = _NORMAL_ORIGIN.match(uri)
     if origin is not None and is_normal(uri[origin.end() :]):
@@ -140,8 +141,8 @@ def normalize(uri: str) -> str:
 def parse_base_url(url: str) -> BaseURL:
     """Return the parts of a base URL in normal form (RFC 3986 section 6.2).
 
-    Raises URIError for whatever `normalize` refuses, for a query or fragment, even an empty one, for a path
-    with an empty segment, and for non-ASCII characters: it is configured, so it can be written as it is sent.
+    Raises URIError for everything that `normalize` refuses, for a query or fragment, even an empty one, for a
+    path with an empty segment, and for non-ASCII characters: a configured URL can be written as it is sent.
     """
     if "?" in url or "#" in url:
         raise URIError("a base URL has no query and no fragment")
@@ -163,10 +164,10 @@ def parse_base_url(url: str) -> BaseURL:
 def request_path(raw_path: str) -> str:
     """Return a request's own path in normal form, without query (RFC 3986 section 6.2.2).
 
-    `raw_path` is what stood in the request, one character for each octet. What `normalize` does to a path is
-    done here, but for two differences: characters that a path can't hold are all percent-encoded, octet by
+    `raw_path` is the path of the request line, one character for each octet. A path is treated as in
+    `normalize`, with two differences: characters that a path can't have are all percent-encoded, octet by
     octet, and dot segments raise, percent-encoded or not. A `#` is such a character, not the start of a
-    fragment: a request has none, and servers route by what follows it.
+    fragment: a request has none, and servers route by the text after it.
 
     Raises URIError as `check_request_path` does, and for more than 256 characters to percent-encode.
     """
@@ -175,9 +176,9 @@ def request_path(raw_path: str) -> str:
 
 
 def absolute_form(target: str) -> tuple[str, str] | None:
-    """Return the origin, in normal form, and the rest of a request target in absolute form, None for another.
+    """Return origin, in normal form, and rest of a request target in absolute form, None for another form.
 
-    RFC 9112 section 3.2.2. `target` is what stood in the request line; the rest, as it was sent, is empty or
+    RFC 9112 section 3.2.2. `target` is the target in the request line; the rest, as it was sent, is empty or
     starts with a slash or a question mark. Raises URIError for user information and a malformed authority.
     """
     match = _ABSOLUTE_FORM.fullmatch(target)
@@ -190,7 +191,7 @@ def absolute_form(target: str) -> tuple[str, str] | None:
 def root_prefix(root_path: str) -> str:
     """Return an ASGI `root_path` in the normal form of paths, without trailing slashes.
 
-    `root_path` is decoded, as ASGI has it.
+    `root_path` is decoded, as in ASGI.
     """
     # surrogatepass: a root path that isn't Unicode matches nothing, and raises nothing.
     octets = root_path.rstrip("/").encode("utf-8", "surrogatepass").replace(b"%", b"%25")
@@ -198,11 +199,11 @@ def root_prefix(root_path: str) -> str:
 
 
 def strip_root_path(path: str, root_path: str) -> str:
-    """Return `path` without the ASGI `root_path` that stands before it, else `path` itself.
+    """Return `path` without the ASGI `root_path` at its start, else `path` itself.
 
-    `path` is what `request_path` returned; `root_path` is decoded, as ASGI has it, a trailing slash doesn't
-    count. It is removed at a segment boundary only: `/svc` from `/svc/x`, never from `/svcs/x`. What is left
-    starts with a slash or is empty (`/svc` from `/svc`), so that it can be put behind a prefix as it is.
+    `path` is the result of `request_path`; `root_path` is decoded, as in ASGI, and a trailing slash doesn't
+    count. It is removed at a segment boundary only: `/svc` from `/svc/x`, never from `/svcs/x`. The rest
+    starts with a slash or is empty (`/svc` from `/svc`), so that it can be appended to a prefix.
     """
     rest = path.removeprefix(root_prefix(root_path))
     return path if rest[:1] not in ("", "/") else rest

@@ -60,8 +60,8 @@ class DocsLogin:
 
     - `authorization_endpoint`, `token_endpoint`: https URLs; the second must allow the page's origin (CORS).
     - `client_id`: a client whose redirect URI is that of the page.
-    - `issuer`: what the `iss` of the authorization response must be (RFC 9207), None for any.
-    - `scopes`, `resource` (RFC 8707): what is asked for.
+    - `issuer`: the required `iss` of the authorization response (RFC 9207), None for any.
+    - `scopes`, `resource` (RFC 8707): those that are requested.
     - `insecure_http_hosts`: hosts whose endpoints may be plain http, besides loopback ones.
 
     Raises ConfigurationError.
@@ -84,7 +84,7 @@ class DocsLogin:
         options.tokens("scopes", self.scopes)
 
     def settings(self) -> dict[str, object]:
-        """Return what the page must know."""
+        """Return the settings that the page needs."""
         asked = {"scope": " ".join(self.scopes), "resource": self.resource}
         return {
             "authorizationEndpoint": self.authorization_endpoint,
@@ -107,17 +107,18 @@ def swagger_ui(
 ) -> None:
     """Serve Swagger UI at `path`, with each "Try it out" signed by a key of the browser (RFC 9449).
 
-    The page makes an ES256 key whose private half nothing can read, shows its thumbprint, takes an access
-    token that is bound to it, and sends a new proof with each request, with the nonces that the server gives
-    out. Token and proofs go to the page's own origin and to those of `app.servers` only.
+    The page makes an ES256 key whose private half can't be read, shows its thumbprint, takes an access token
+    that is bound to it, and sends a new proof with each request, with the nonces that the server sends. Token
+    and proofs go to the page's own origin and to those of `app.servers` only.
 
     - `path`: where FastAPI's own page is replaced. Behind `DPoPMiddleware` the path of the page, those below
       it and that of the schema must be public.
-    - `login`: how the page gets a token itself; None where it is to be pasted.
+    - `login`: how the page gets a token itself; None if users paste one.
     - `swagger_js_url`, `swagger_css_url`, `swagger_favicon_url`, `swagger_ui_parameters`: as in FastAPI's
-      `get_swagger_ui_html`. A script from elsewhere could use the key: serve Swagger UI's files yourself.
+      `get_swagger_ui_html`. A script from another server could use the key: serve Swagger UI's files
+      yourself.
 
-    The page's `Content-Security-Policy` lets nothing else run. Raises ConfigurationError.
+    The page's `Content-Security-Policy` lets no other script run. Raises ConfigurationError.
     """
     options.part("swagger_ui", app, "a FastAPI application first", fits=isinstance(app, FastAPI))
     if not isinstance(path, str) or not path.startswith("/"):
@@ -164,7 +165,7 @@ def swagger_ui(
     def file(name: str) -> Any:
         content = resources.files(__name__).joinpath(name).read_bytes()
 
-        async def answer(request: Request) -> Response:  # noqa: ARG001 - each file is for everybody
+        async def answer(request: Request) -> Response:  # noqa: ARG001 - each file is public
             return Response(content, media_type=_FILES[name], headers=headers)
 
         return answer
@@ -177,17 +178,17 @@ def swagger_ui(
 
 
 def _is_fastapis_own(route: object, path: str) -> bool:
-    """Whether `route` is the page that FastAPI serves at `path` by itself."""
+    """Whether `route` is the page that FastAPI itself serves at `path`."""
     return getattr(route, "path", None) == path and getattr(route, "name", None) == "swagger_ui_html"
 
 
 def _directive(name: str, *sources: str | None) -> str:
-    """Return a directive of the Content-Security-Policy that allows our own origin and `sources`."""
+    """Return a directive of the Content-Security-Policy that allows the page's own origin and `sources`."""
     return " ".join((name, "'self'", *(one for one in dict.fromkeys(sources) if one is not None)))
 
 
 def _source(name: str, url: str) -> str | None:
-    """Return what the Content-Security-Policy says of a file's URL, None for one of our own origin."""
+    """Return the Content-Security-Policy's source for a file's URL, None for one of the page's own origin."""
     if not isinstance(url, str) or not _OF_A_URL.fullmatch(url):
         raise options.refused(name, "the URL of a file", url)
     return url.partition("?")[0] if _origin(url) else None

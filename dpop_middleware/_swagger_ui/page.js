@@ -1,5 +1,5 @@
-// FastAPI's page, with requests signed by WebCrypto (RFC 9449): a key that can't be read, a token bound to it,
-// nonces as they come. Token and proofs go to the origins of the API only.
+// FastAPI's page, with requests signed by WebCrypto (RFC 9449): a key that can't be read, a token bound to
+it, // nonces of the server. Token and proofs go to the origins of the API only.
 
 const panel = document.getElementById("dpop");
 const settings = JSON.parse(panel.dataset.settings);
@@ -38,8 +38,8 @@ function inKeys(mode, work) {
   });
 }
 
-/** IndexedDB keeps a handle to the private key: a page that was reloaded can sign, and nothing can read it. */
-async function takeKey({ fresh = false } = {}) {
+/** IndexedDB keeps a handle to the private key: a page that was reloaded can sign, and nothing can read it.
+*/ async function takeKey({ fresh = false } = {}) {
   pair = fresh ? null : await inKeys("readonly", (keys) => keys.get("client"));
   if (!pair) {
     pair = await crypto.subtle.generateKey(ES256, false, ["sign", "verify"]);
@@ -69,7 +69,7 @@ async function send(address, options, token) {
     const nonce = nonces.get(url.origin);
     const headers = { ...options.headers, DPoP: await proofOf(method, url, { token, nonce }) };
     if (token) headers.Authorization = `DPoP ${token}`;
-    // A redirection would take token and proof along, and the proof is for this URL only.
+    // A redirected request would carry token and proof, and the proof is for this URL only.
     const response = await fetch(url, { ...options, method, headers, redirect: "error" });
     const next = response.headers.get("DPoP-Nonce");
     if (next) nonces.set(url.origin, next);
@@ -99,7 +99,7 @@ function useToken(token) {
     return;
   }
   accessToken = token;
-  say(token ? "Each request is signed." : "Without a token, requests go out as they are.");
+  say(token ? "Each request is signed." : "Without a token, requests are sent unchanged.");
 }
 
 async function login() {
@@ -108,9 +108,9 @@ async function login() {
   sessionStorage.setItem(LOGIN, JSON.stringify({ state, verifier }));
   const url = new URL(settings.login.authorizationEndpoint);
   const parameters = {
-    ...settings.login.parameters, response_type: "code", client_id: settings.login.clientId, state, dpop_jkt: jkt,
-    redirect_uri: location.origin + location.pathname,
-    code_challenge: await sha256(verifier), code_challenge_method: "S256",
+    ...settings.login.parameters, response_type: "code", client_id: settings.login.clientId, state, dpop_jkt:
+    jkt, redirect_uri: location.origin + location.pathname, code_challenge: await sha256(verifier),
+    code_challenge_method: "S256",
   };
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   location.assign(url);
@@ -122,7 +122,7 @@ async function comeBack() {
   history.replaceState(null, "", location.pathname + location.hash);
   const { state, verifier } = JSON.parse(sessionStorage.getItem(LOGIN) ?? "{}");
   sessionStorage.removeItem(LOGIN);
-  if (!state || answer.get("state") !== state) throw new Error("this answer is not to our question");
+  if (!state || answer.get("state") !== state) throw new Error("this answer belongs to another request");
   const { issuer } = settings.login;
   if (issuer && answer.get("iss") !== issuer) throw new Error("this answer comes from another issuer");
   if (answer.has("error")) throw new Error(`the authorization server says ${answer.get("error")}`);
@@ -137,7 +137,7 @@ async function comeBack() {
   useToken(tokens.access_token);
 }
 
-/** What goes wrong is told on the page. */
+/** Errors are shown on the page. */
 const attempt = (work) => async () => {
   try {
     await work();
@@ -159,7 +159,7 @@ byId("dpop-login").hidden = !settings.login;
 byId("dpop-login").addEventListener("click", attempt(login));
 
 await attempt(async () => {
-  if (!globalThis.crypto?.subtle) throw new Error("a browser signs on https and on localhost only");
+  if (!globalThis.crypto?.subtle) throw new Error("a browser can sign only on https and on localhost");
   await takeKey();
   useToken("");
   await comeBack();

@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader closed the pipe: the interpreter's own last flush must not fail.
+        # The reader closed the pipe: the interpreter's final flush must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - a traceback doesn't help the user, and may contain a secret
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_tokens_joined(argv: Sequence[str]) -> list[str]:
-    """Return the arguments; a token that begins with a hyphen, as one in 64 opaque ones, isn't an option."""
+    """Return the arguments, so that a token that begins with a hyphen isn't read as an option."""
     joined: list[str] = []
     for word in argv:
         if joined[-1:] == ["--token"] and word[:1] == "-" and word[1:2] not in ("", "-"):

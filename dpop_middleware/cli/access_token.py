@@ -1,7 +1,7 @@
 """The access token of `explain`: its verifier, and the checks that can't be made without keys or names.
 
-A signed JWT is verified here. Of an opaque token its issuer says what it stands for, asked now or saved
-before.
+A signed JWT is verified here. The meaning of an opaque token comes from its issuer: it is asked now, or its
+answer was saved before.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -56,7 +56,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     """Add the options that say how a server verifies access tokens."""
     group = parser.add_argument_group("the access token")
     group.add_argument("--token", metavar="-|@FILE|TOKEN", help="without it, this is a token request")
-    group.add_argument("--bearer", action="store_true", help="it came by the scheme Bearer")
+    group.add_argument("--bearer", action="store_true", help="it came with the scheme Bearer")
     group.add_argument(
         "--jwks", metavar="FILE|URL", help="the issuer's keys: a file, - for standard input, or an https URL"
     )
@@ -72,7 +72,7 @@ def add_token_arguments(parser: ArgumentParser) -> None:
     )
     differs = parser.add_argument_group("tokens that differ from RFC 9068, each but --profile repeatable")
     differs.add_argument(
-        "--profile", choices=[known.name for known in KNOWN], help="the shape of an issuer's tokens"
+        "--profile", choices=[known.name for known in KNOWN], help="the form of an issuer's tokens"
     )
     differs.add_argument(
         "--token-type", action="append", metavar="TYP", help="another typ, or none for no typ"
@@ -104,8 +104,8 @@ def _add_opaque_arguments(parser: ArgumentParser) -> None:
         help="what the issuer says of it: a saved answer, - for standard input, or the https URL of the "
         "endpoint to ask, or the word issuer to find that by the metadata of --issuer",
     )
-    group.add_argument("--client-id", metavar="ID", help="who asks the endpoint")
-    group.add_argument("--client-secret", metavar="-|@FILE", help="and by which secret")
+    group.add_argument("--client-id", metavar="ID", help="the client that asks the endpoint")
+    group.add_argument("--client-secret", metavar="-|@FILE", help="the secret of that client")
     group.add_argument("--client-secret-post", action="store_true", help="send it in the form")
 
 
@@ -156,7 +156,7 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
 
 
 def _unnamed(args: Namespace) -> dict[Check, str]:
-    """Return the checks that can't be made where the server's issuer or audience isn't named, and why."""
+    """Return the checks that can't be made since the server's issuer or audience isn't named, and why."""
     unknown: dict[Check, str] = {}
     if args.issuer is None:
         unknown[Check.TOKEN_ISS] = "the issuer is not named: add --issuer"
@@ -192,7 +192,7 @@ def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
 
 
 def _unverified_claims(token: str | None) -> dict[str, Any]:
-    """Return the token's claims, unverified; none where it can't be read, which the verifier reports."""
+    """Return the token's claims, unverified; none if it can't be parsed, which the verifier reports."""
     try:
         return strict_json.parse_object(base64url.decode(split(token or "").payload))
     except JOSEError:
@@ -216,7 +216,7 @@ def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
 
 
 def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge | None:
-    """Return the verifier for an opaque token, None for a JWT and where nothing says what one stands for."""
+    """Return the verifier for an opaque token, None for a JWT and without an issuer's answer."""
     if token is None or args.introspection is None or token.count(".") == _DOTS_OF_A_JWT:
         return None
     claims: dict[str, Any] = {
@@ -241,7 +241,7 @@ def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: fl
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """Judges a token by an answer that was saved: for `explain` only."""
+    """Judges a token by a saved answer: for `explain` only."""
 
     rules: AnswerRules
     said: Mapping[str, Any] = field(repr=False)
@@ -254,7 +254,7 @@ class _Saved:
             return judge_answer(self.said, rules=self.rules, now=self.now)
         except MalformedAnswer as error:
             raise Unavailable(
-                "the saved answer is of no use", check=Check.TOKEN_ACTIVE, actual=str(error)
+                "the saved answer can't be used", check=Check.TOKEN_ACTIVE, actual=str(error)
             ) from error
 
 
@@ -288,5 +288,5 @@ def _asking(
 
 def _text(said: Mapping[str, Any], name: str) -> str:
     value = said.get(name)
-    # What is malformed is reported by whoever judges the answer.
+    # A malformed value is reported by the code that judges the answer.
     return value if isinstance(value, str) and value else _PLACEHOLDER

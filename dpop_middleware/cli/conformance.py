@@ -80,7 +80,7 @@ def _run(args: Namespace, console: Console) -> int:
 
 
 def _trusted(ca: str | None) -> ssl.SSLContext | None:
-    """Return what `--ca` and the environment say is to be trusted, None where they say nothing."""
+    """Return the certificates that `--ca` and the environment name as trusted, None if they name none."""
     named = {"--ca": ca, "SSL_CERT_FILE": os.environ.get("SSL_CERT_FILE")}
     if not any(named.values()) and not os.environ.get("SSL_CERT_DIR"):
         return None
@@ -90,7 +90,7 @@ def _trusted(ca: str | None) -> ssl.SSLContext | None:
             try:
                 context.load_verify_locations(cafile=file)
             except (OSError, ValueError) as error:
-                # What is no certificate is an OSError too: an SSLError.
+                # A file without a certificate is an OSError too: an SSLError.
                 raise CommandError(f"{option} names no readable file of certificates: {file}") from error
     return context
 
@@ -104,7 +104,7 @@ async def _drive(
 ) -> int:
     """Run the cases that `only` names, by default all, the honest one first; return the exit status.
 
-    `patience` are the seconds for one case, so that a server whose answers never end is one that gives none.
+    `patience` is the number of seconds for one case, so that a response that never ends counts as none.
 
     Raises CommandError for a case that doesn't exist, and where `target` gives no answer.
     """

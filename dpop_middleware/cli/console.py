@@ -1,6 +1,6 @@
-"""What all subcommands share: their parts, and the output of the command.
+"""The common parts of all subcommands, and the output of the command.
 
-Colours are on a terminal only, and foreign text is always escaped.
+Colours are used on a terminal only, and text from outside is always escaped.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class CommandError(Exception):
 
 
 def plain(text: str) -> str:
-    """Return `text` on one line of printable ASCII, so that it can't steer the terminal."""
+    """Return `text` on one line of printable ASCII, so that it can't control the terminal."""
     return _NOT_PLAIN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -55,7 +55,7 @@ def shown(value: object) -> str:
 
 @contextlib.contextmanager
 def _writing() -> Generator[None]:
-    """Where the output takes nothing more, that is the user's to correct, but for a pipe that was closed."""
+    """Turns an error of the output into one that the user can correct, except for a closed pipe."""
     try:
         yield
     except BrokenPipeError:
@@ -87,14 +87,14 @@ class Console:
 
     def note(self, text: str) -> None:
         """Write a line to standard error, so that a pipe receives results only."""
-        # Where that can't be written, nobody can be told so.
+        # If standard error can't be written, the failure can't be reported.
         with contextlib.suppress(OSError):
             self._err.write(f"{plain(text)}\n")
 
     def progress(self, text: str) -> None:
-        """Show `text` on the last line of a terminal, in place of what was shown so; empty to take it away.
+        """Show `text` on the last line of a terminal, in place of the previous one; empty to remove it.
 
-        Nothing where standard error is no terminal.
+        It does nothing if standard error isn't a terminal.
         """
         if self._moves:
             self._err.write(f"\r\x1b[K{plain(text)}")
@@ -116,7 +116,7 @@ class Console:
 
 
 def _finite(value: Any) -> Any:
-    """Return `value` as JSON can say it (RFC 8259 section 6)."""
+    """Return `value` as JSON can represent it (RFC 8259 section 6)."""
     if isinstance(value, Mapping):
         return {name: _finite(member) for name, member in value.items()}
     if isinstance(value, (list, tuple)):

@@ -58,7 +58,7 @@ def _steps(issuer: TestIssuer) -> Iterator[_Step]:
     yield _Step("a thief sends the same request again", used, Check.JTI)
     yield _Step("the thief uses the token as Bearer", request(scheme="Bearer"), Check.BINDING)
     yield _Step("the thief sends the token without a proof", request(), Check.ONE_HEADER)
-    yield _Step("the thief signs a proof with a key of his own", request(proof(thief)), Check.JKT)
+    yield _Step("the thief signs a proof with another key", request(proof(thief)), Check.JKT)
     yield _Step("... and names the client's key in it", broken("signed_by_another_key"), Check.SIGNATURE)
     yield _Step("... or signs nothing at all (alg none)", broken("alg_none"), Check.ALG)
     yield _Step("an unused proof, for another method", request(proof()), Check.HTM, method="POST")
@@ -116,7 +116,7 @@ async def _walk(console: Console) -> bool:
         all_right = all_right and right
         verdict = f"{status} {event.error or ''}"
         mark = console.mark(FindingState.PASSED if right else FindingState.FAILED)
-        console.line(f"{mark} {step.title:<48} {verdict:<24} {event.check or 'let in'}")
+        console.line(f"{mark} {step.title:<48} {verdict:<24} {event.check or 'accepted'}")
     return all_right
 
 
@@ -130,9 +130,9 @@ def _run(_args: Namespace, console: Console) -> int:
     all_right = asyncio.run(_walk(console))
     console.line()
     if not all_right:
-        console.line("a verdict is not the one that RFC 9449 asks for", style="red")
+        console.line("a verdict is not the one that RFC 9449 requires", style="red")
         return 1
-    console.line("every answer is the one that RFC 9449 asks for", style="green")
+    console.line("every answer is the one that RFC 9449 requires", style="green")
     console.line("In a checkout, tox -e demo shows it with a real Valkey and two workers.")
     return 0
 

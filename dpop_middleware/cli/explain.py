@@ -32,7 +32,7 @@ MEANING: Final[Mapping[Check, str]] = MappingProxyType(
         Check.TARGET: "a path that can be read in one way only",
         Check.ONE_HEADER: "exactly one DPoP field",
         Check.TOKEN_FORMAT: "the token is a signed JWT",
-        Check.TOKEN_TYP: "the token's typ says access token",
+        Check.TOKEN_TYP: "the token's typ is that of an access token",
         Check.TOKEN_ALG: "the token's alg is allowed",
         Check.TOKEN_KEY: "the issuer has a key for it",
         Check.TOKEN_SIGNATURE: "the issuer signed the token",
@@ -98,7 +98,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_token_arguments(parser)
     policy = parser.add_argument_group("the server's policy")
     policy.add_argument("--accept-bearer", action="store_true", help="it accepts Bearer tokens too")
-    policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server asks for")
+    policy.add_argument("--nonce", metavar="NONCE", help="the nonce that the server requires")
     policy.add_argument("--iat-limit-with-nonce", type=float, metavar="SECONDS")
     policy.add_argument("--proof-lifetime", type=float, default=_POLICY.proof_lifetime, metavar="SECONDS")
     policy.add_argument("--clock-skew", type=float, default=_POLICY.clock_skew, metavar="SECONDS")
@@ -110,7 +110,7 @@ def _run(args: Namespace, console: Console) -> int:
     now = time.time() if args.now is None else parse_time(args.now)
     request = _request(args, inputs)
     if args.request is not None and request.authorization is None:
-        console.note("judged as a token endpoint does: the request has a grant_type, or a client by Basic")
+        console.note("judged as a token request: it has a grant_type, or authenticates a client with Basic")
     policy = DPoPPolicy(
         accept_bearer=args.accept_bearer,
         proof_lifetime=args.proof_lifetime,
@@ -163,7 +163,7 @@ def _request(args: Namespace, inputs: Inputs) -> _Request:
         return _Request(checked_method(args.method), _url(args.url), proofs, fields)
     for option, value in apart.items():
         if value is not None:
-            raise CommandError(f"--request has all that {option} says: leave it out")
+            raise CommandError(f"--request includes {option}: leave it out")
     captured = read_captured(inputs.octets("--request", args.request.removeprefix("@")))
     sent = None if captured.is_token_request else captured.authorization
     return _Request(captured.method, _url(args.url or captured.url()), captured.dpop, sent)
@@ -221,7 +221,7 @@ def _print(explanation: Explanation, console: Console, now: float) -> None:
             _print_failure(finding, console, now)
     console.line()
     if any(finding.after_failure for finding in explanation.findings):
-        console.line(f"{_AFTER}: what the server would find if it got so far", style="dim")
+        console.line(f"{_AFTER}: what the server would find if it got that far", style="dim")
     error = explanation.error
     if error is None:
         console.line("accepted, as far as it can be judged here", style="green")

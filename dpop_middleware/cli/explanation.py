@@ -1,8 +1,8 @@
-"""The result of each check for one request, offline: for the person who debugs, never for the client.
+"""The result of each check for one request, offline: for developers, never for the client.
 
 The same code judges the request as in a server, here with an empty replay store: `verification`, or
 `TokenEndpoint` for a token request. Checks are made in the order of `Check`, so the check that failed shows
-which ones were not reached. What those would have said is judged beside that, by `later_checks`.
+which ones were not reached. `later_checks` judges those separately.
 """
 
 import re
@@ -63,9 +63,9 @@ async def explain(
     - `method`, `url`: of the request, the URL absolute and as clients call it.
     - `proofs`: the values of its `DPoP` header fields.
     - `authorization`: the values of its `Authorization` fields, None for a token request, which is judged as
-      a token endpoint does (RFC 9449 section 5).
-    - `verifier`: of the access token, not called without one; `asks` whether it asks another server;
-      `rules` for a JWT's claims, by which they are judged where the verifier doesn't get to them.
+      at a token endpoint (RFC 9449 section 5).
+    - `verifier`: of the access token, not called without one; `asks`: whether it asks another server;
+      `rules`: those for a JWT's claims, which judge them if the verifier doesn't reach them.
     - `unknown`: checks that `verifier` can't make here, and why.
     - `nonces`, `policy`, `requirements`: what the server requires; `now`: seconds since the epoch.
 
@@ -154,7 +154,7 @@ async def _judged(
     requirements: Requirements,
     now: float,
 ) -> tuple[AccessToken | None, DPoPError | None]:
-    """Return the token of a request, where it is good, and what a resource server refuses."""
+    """Return the token of a request, if it is valid, and the error of a resource server."""
     judged = await verification.judge(request, policy)
     if isinstance(judged, DPoPError):
         return None, judged
@@ -180,7 +180,7 @@ def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
 
 
 def _checks_of_bearer(policy: DPoPPolicy) -> tuple[Check, ...]:
-    """The checks of a Bearer request: whether there may be one at all is asked before its token is read."""
+    """The checks of a Bearer request: whether Bearer is accepted at all comes before its token is parsed."""
     of_the_token = tuple(check for check in CHECKS_OF_A_JWT if check.startswith("token_"))
     middle = (*of_the_token, Check.BINDING) if policy.accept_bearer else (Check.BINDING, *of_the_token)
     return (Check.AUTHORIZATION, Check.TARGET, *middle, Check.SCOPE, Check.AUTHENTICATION)
@@ -197,7 +197,7 @@ def _origin_and_path(url: str) -> tuple[str, str]:
 
 
 def _read(proofs: tuple[str, ...], policy: DPoPPolicy) -> Mapping[Check, object]:
-    """Return the values in a proof, as far as it can be read."""
+    """Return the values in a proof, as far as it can be parsed."""
     try:
         jws = split_proof(one_proof(proofs, policy.algorithms))
         header = parse_header(jws.header, policy.algorithms)

@@ -1,4 +1,4 @@
-"""What each check found of one request, as a row: passed, failed, not judged, or not reached."""
+"""The result of each check of one request, as a row: passed, failed, not judged, or not reached."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,8 +28,8 @@ class Finding:
 
     - `expected`, `actual`: the values that it compared, not escaped: escape them before you print them.
     - `hint`: the likely cause of a failure, or the reason why the check was not judged.
-    - `reason`: of a failure, what the server would say.
-    - `after_failure`: whether the server doesn't get so far, since an earlier check fails.
+    - `reason`: of a failure, the server's description.
+    - `after_failure`: whether the server doesn't reach this check, since an earlier one fails.
     """
 
     check: Check
@@ -64,10 +64,10 @@ def findings_of(
 ) -> tuple[Finding, ...]:
     """Return one row for each of `checks`, in their order.
 
-    - `error`: what the request is refused for, None where it is accepted.
+    - `error`: the refusal of the request, None if it is accepted.
     - `reading`: the values in its proof; `token`: its access token, None where that isn't known.
     - `unknown`: the checks that can't be made here, and why.
-    - `later`: what the checks say that the server doesn't reach: None or an error.
+    - `later`: the results of the checks that the server doesn't reach: None or an error.
     """
     failed = None if error is None else error.check or Check.AUTHORIZATION
     if failed is not None and failed not in checks:

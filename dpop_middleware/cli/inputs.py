@@ -41,23 +41,23 @@ _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 INSECURE_HTTP: Final = "send the token by plain http to another machine"
-"""What `--help` says of the option `--insecure-http`."""
+"""The text of `--help` for the option `--insecure-http`."""
 
 LATEST_TIME: Final = 253_402_300_799
 """The last second of the year 9999, in seconds since the epoch."""
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/\d(?:\.\d)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
-# As the tools of browsers show them of HTTP/2 (RFC 9113 section 8.3.1).
+# As the tools of browsers show HTTP/2 requests (RFC 9113 section 8.3.1).
 _PSEUDO_FIELD: Final = re.compile(r":(method|path|authority|scheme):[ \t]*(\S+)[ \t]*")
 _SENT: Final = "> "
-# Where curl's output goes to a file, its progress meter stands before its remarks.
+# If curl's output goes to a file, its progress meter comes before its remarks.
 _METER: Final = re.compile(r"[\r 0-9]*(?:--:--:-- *)+\d+(?=[*<>{}] )")
 _BASIC: Final = "basic "
 _GRANT: Final = "grant_type="
 
 
 class Inputs:
-    """Reads what the options name: `-` is standard input, for one option only, `@name` a file."""
+    """Reads the inputs that options name: `-` is standard input, for one option only, `@name` a file."""
 
     def __init__(self) -> None:
         self._stdin_taken_by: str | None = None
@@ -191,9 +191,9 @@ def check_destination(url: str, *, insecure_http: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedRequest:
-    """What a captured request says: method and target, and the fields that count, in order.
+    """The contents of a captured request: method and target, and the relevant fields, in order.
 
-    - `authorization`, `dpop`: None of them is looked into.
+    - `authorization`, `dpop`: the values, not parsed.
     - `is_token_request`: whether it seems to ask for a token, by its body or by how the client authenticates.
     """
 
@@ -218,7 +218,7 @@ class CapturedRequest:
 
 
 def read_captured(octets: bytes) -> CapturedRequest:
-    """Read what a file has of a request, which may be in UTF-16; else as `parse_captured`."""
+    """Parse the request in a file, which may be in UTF-16; otherwise as `parse_captured`."""
     is_utf_16 = octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     # As in a header field: each octet is one character.
     return parse_captured(octets.decode("utf-16", "replace") if is_utf_16 else octets.decode("latin-1"))
@@ -270,7 +270,7 @@ def _with_request_line(lines: list[str]) -> list[str]:
 
 
 def _last_of_curl(lines: list[str]) -> list[str]:
-    """Return the lines of the last request of curl's, whose own remarks begin with another sign."""
+    """Return the lines of curl's last request; curl's own remarks begin with another sign."""
     sent = [line.removeprefix(_SENT) if line != _SENT.strip() else "" for line in lines if line[:1] == ">"]
     starts = [number for number, line in enumerate(sent) if _REQUEST_LINE.fullmatch(line)]
     return sent[starts[-1] :] if starts else sent

@@ -1,6 +1,6 @@
-"""What is done with a key alone: `dpop-middleware keygen`, `proof` and `thumbprint`.
+"""The commands that need only a key: `dpop-middleware keygen`, `proof` and `thumbprint`.
 
-A new private key; a proof for one request, or the request as a curl command; the `jkt` of a key.
+They make a private key, a proof for one request or the request as a curl command, or the `jkt` of a key.
 """
 
 import shlex

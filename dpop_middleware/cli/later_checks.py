@@ -1,7 +1,7 @@
-"""What the checks say that a server doesn't reach, since an earlier one failed: for `explain` only.
+"""The results of checks that a server doesn't reach, since an earlier one failed: for `explain` only.
 
-Each check is the server's own. Where one fails, its value is taken as if it were right, and judging goes on,
-as far as that makes sense. What can't be judged so has no verdict here.
+Each check is the server's own. If one fails, its value is replaced by a right one, and judging continues, as
+far as that makes sense. A check that can't be judged in this way has no verdict here.
 """
 
 import json
@@ -38,7 +38,7 @@ from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claim
 __all__ = ["Verdicts", "judge_proof_later", "judge_token_later", "judge_use_later", "verified_later"]
 
 _STAND_INS: Final[Mapping[str, object]] = {"jti": "?", "htm": "?", "htu": "?", "iat": 0}
-# Claims say the same whatever the header; only their kinds are read with it.
+# Claims don't depend on the header; it is only part of the result.
 _NO_HEADER: Final = cast("ProofHeader", SimpleNamespace(jkt="", algorithm=SimpleNamespace(name="")))
 
 
@@ -49,7 +49,7 @@ class Verdicts:
     of: dict[Check, DPoPError | None] = field(default_factory=dict)
 
     def judge(self, check: Check, judged: Callable[[], object]) -> bool:
-        """Note what `judged` says of `check`, by what it raises; whether it passed."""
+        """Record the result of `check`, which is the error that `judged` raises; return whether it passed."""
         try:
             judged()
         except DPoPError as error:
@@ -64,14 +64,14 @@ async def verified_later(
 ) -> AccessToken | None:
     """Judge an access token by its verifier, which makes some of `checks` in order; return a good one.
 
-    Where its `typ` is wrong, it is judged on as if that were right, by a verifier with `accepting_type`.
+    If its `typ` is wrong, judging continues as if it were right, with a verifier that has `accepting_type`.
     """
     try:
         token: AccessToken | None = await verifier.verify(access_token)
         failed = None
     except DPoPError as error:
         token, failed = None, error
-    except Exception:  # noqa: BLE001 - a verifier of anybody's; the server says of it what it says
+    except Exception:  # noqa: BLE001 - a user's own verifier; the server's own verdict reports it
         return None
     made = [check for check in checks if check.startswith("token_")]
     if failed is not None:
@@ -87,11 +87,11 @@ async def verified_later(
 
 
 def _lenient(verifier: AccessTokenVerifier, access_token: str) -> AccessTokenVerifier | None:
-    """Return `verifier` where it accepts the `typ` of the token too, None where that can't be."""
+    """Return a `verifier` that also accepts the `typ` of the token, None where that isn't possible."""
     accepting: Callable[[object], AccessTokenVerifier] | None = getattr(verifier, "accepting_type", None)
     if accepting is None:
         return None
-    # A typ that is null counts as none here, and stays refused.
+    # A typ that is null counts as none here, and is still refused.
     typ = _object(split(access_token).header).get("typ")
     try:
         return accepting(typ)
@@ -102,7 +102,7 @@ def _lenient(verifier: AccessTokenVerifier, access_token: str) -> AccessTokenVer
 def judge_token_later(
     verdicts: Verdicts, access_token: str, *, rules: ClaimRules, now: float
 ) -> AccessToken | None:
-    """Judge what a JWT says, unverified; return it, as if it were right, where it can be read as a token.
+    """Judge the claims of a JWT, unverified; return them as a token, as if they were right, if possible.
 
     `rules` are those of the server; `now` is in seconds since the epoch.
     """
@@ -121,7 +121,7 @@ def judge_token_later(
             relaxed = None if check in failed else _relaxed(rules, check, claims)
             failed.setdefault(check, error)
             if relaxed is None:
-                # What comes before it was passed on the way.
+                # The checks before it were passed.
                 reached = order[: order.index(check)] if check in order else order
                 verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
                 return None
@@ -145,7 +145,7 @@ def _relaxed(rules: ClaimRules, check: Check, claims: Mapping[str, Any]) -> Clai
 def judge_use_later(
     verdicts: Verdicts, token: AccessToken, *, scheme: Scheme, requirements: Requirements, now: float
 ) -> None:
-    """Judge whether `token` may come by `scheme`, and what the route requires of it."""
+    """Judge whether `token` may come with `scheme`, and whether it has what the route requires."""
     if scheme == "Bearer":
         verdicts.judge(Check.BINDING, lambda: check_unbound(token))
     else:
@@ -167,9 +167,9 @@ def judge_proof_later(
 ) -> None:
     """Judge a proof, and whether it fits its token.
 
-    - `target_uri`: of the request, in normal form; None where it can't be told.
-    - `access_token`: what came along, None at a token endpoint; `token`: what it says, None where that isn't
-      known.
+    - `target_uri`: of the request, in normal form; None where it is unknown.
+    - `access_token`: the one that came with the proof, None at a token endpoint; `token`: its contents, None
+      where they are unknown.
     - `now`: seconds since the epoch. The others are as in `explain`.
     """
     jws = _split(verdicts, proofs, policy)
@@ -225,14 +225,14 @@ def _header(verdicts: Verdicts, segment: str, policy: DPoPPolicy) -> ProofHeader
                 verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
                 return None
             else:
-                return None  # what was put right made it too long to be read
+                return None  # the replaced values made it too long
         else:
             verdicts.of.update({one: failed.get(one) for one in order})
             return header
 
 
 def _claims(verdicts: Verdicts, segment: str, header: ProofHeader) -> tuple[DPoPProof | None, frozenset[str]]:
-    """Return what a proof claims, and which claims have a stand-in since they are missing or malformed."""
+    """Return the claims of a proof, and the names of missing or malformed ones, which are replaced."""
     odd: set[str] = set()
     while True:
         try:

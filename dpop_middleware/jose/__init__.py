@@ -1,12 +1,12 @@
 """JOSE as strictly as a resource server needs it: compact JWS, JSON, base64url, keys and algorithms.
 
 Everything here is a pure function of its arguments. Hostile input raises `JOSEError` and nothing else;
-a signature that doesn't verify is False. What PyJWT and cryptography would let pass (padding, duplicate
+a signature that doesn't verify is False. Input that PyJWT and cryptography would accept (padding, duplicate
 names, private members, weak keys, points of small order) is refused before they see it.
 
     base64url.py    canonical base64url (RFC 7515 section 2)
     strict_json.py  one JSON object in UTF-8, each name once (RFC 8259, RFC 7515 section 4)
-    compact.py      a compact JWS of an untrusted sender: its segments, its header (RFC 7515)
+    compact.py      a compact JWS of an untrusted sender: its segments and its header (RFC 7515)
     algorithms.py   the closed table of algorithms, with ML-DSA where this system has it
     jwk.py          JWK -> public key, JWK -> thumbprint (RFC 7517, RFC 7638)
 """
@@ -19,9 +19,10 @@ __all__ = ["JOSEError"]
 class JOSEError(ValueError):
     """A JWS or a JWK that can't be accepted.
 
-    `description` is a fixed sentence without anything of the input in it. `check` says which check failed:
-    `Check.FORMAT`, `Check.ALG` or `Check.JWK`. `member` is the name of the JWK's member at fault, which the
-    description ends with; None where no single one is. `reason` says more than the check where it can.
+    `description` is a fixed sentence that contains nothing of the input. `check` says which check failed:
+    `Check.FORMAT`, `Check.ALG` or `Check.JWK`. `member` is the name of the JWK's wrong member, with which the
+    description ends; None where no single member is wrong. `reason` is more exact than the check, where
+    known.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 """The closed table of signature algorithms (RFC 7518 section 3, RFC 8037, RFC 9864, RFC 9964).
 
-Asymmetric ones only, each with one type of key and, where the type has curves, one curve. To add one is a
-change here, on purpose: nothing that a request or a token says can widen the table.
+Only asymmetric ones, each with one type of key and, where the type has curves, one curve. Adding one needs a
+change here, on purpose: nothing in a request or a token can extend the table.
 
-ML-DSA is pure, with an empty context (RFC 9964, FIPS 204). `cryptography` has it since 48.0.0, where the
-library that it is built on has it: OpenSSL 3.5 and newer, AWS-LC, BoringSSL. Its own wheels do; a build of a
-distribution may not.
+ML-DSA is pure, with an empty context (RFC 9964, FIPS 204). `cryptography` has it since 48.0.0, if the library
+that it is built on has it: OpenSSL 3.5 and newer, AWS-LC, BoringSSL. Its own wheels have it; the build of a
+Linux distribution may not.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ MLDSAPublicKey = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
 MLDSAPrivateKey = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
 
 KTY: Final = "AKP"
-"""The `kty` of a key that names its one algorithm itself (RFC 9964 section 3)."""
+"""The `kty` of a key that names its only algorithm (RFC 9964 section 3)."""
 
 MLDSA_NAMES: Final = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 _PUBLIC: Final[Mapping[str, type[MLDSAPublicKey]]] = dict(
@@ -71,7 +71,7 @@ PublicKey = EllipticCurvePublicKey | RSAPublicKey | Ed25519PublicKey | MLDSAPubl
 
 
 class MLDSA(pyjwt.Algorithm):
-    """One parameter set as PyJWT's classes have it; `name` is its `alg`."""
+    """One parameter set with the interface of PyJWT's classes; `name` is its `alg`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -116,12 +116,12 @@ class MLDSA(pyjwt.Algorithm):
 
     @staticmethod
     def from_jwk(jwk: Any) -> Any:
-        """Return the private key of a JWK; raises KeyError, JOSEError and ValueError for what is none."""
+        """Return the private key of a JWK; raises KeyError, JOSEError or ValueError if it isn't one."""
         return _PRIVATE[jwk["alg"]].from_seed_bytes(base64url.decode(jwk["priv"]))
 
 
 def known() -> tuple[tuple[MLDSA, type[MLDSAPublicKey]], ...]:
-    """Return each parameter set, and the very class of its public keys; none where the system has none."""
+    """Return each parameter set, and the exact class of its public keys; empty where the system has none."""
     sets = tuple(map(MLDSA, MLDSA_NAMES))
     try:
         return tuple((each, type(each.public_key(bytes(each.public_size)))) for each in sets)
@@ -133,11 +133,11 @@ def _ed25519_key() -> type[PublicKey]:
     try:
         return type(Ed25519PublicKey.from_public_bytes(bytes(32)))
     except (UnsupportedAlgorithm, ValueError):
-        # An OpenSSL without this algorithm, as some with FIPS are: no key is of the abstract class itself.
+        # An OpenSSL without this algorithm, as with FIPS: no key is of the abstract class itself.
         return Ed25519PublicKey
 
 
-# The very classes: to compare them costs less than to ask for the abstract ones, for each signature.
+# The exact classes: comparing them costs less than isinstance with the abstract ones, for each signature.
 _EC_KEY: Final = type(derive_private_key(1, SECP256R1()).public_key())
 
 _RSA_KEY: Final = type(RSAPublicNumbers(65537, (1 << 2047) + 1).public_key())
@@ -147,10 +147,10 @@ _ED25519_KEY: Final = _ed25519_key()
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Algorithm:
-    """One JWS algorithm and the only keys that go with it.
+    """One JWS algorithm and its only kind of keys.
 
     `name` is the value of `alg`, `kty` and `crv` are what a JWK must say (`crv` is None where the type has no
-    curves), `curve` is the elliptic curve of an ECDSA key, None otherwise. `key_type` is the very class of
+    curves), `curve` is the elliptic curve of an ECDSA key, None otherwise. `key_type` is the exact class of
     its keys.
     """
 
@@ -178,9 +178,9 @@ class Algorithm:
 
 
 class _ECDSA(pyjwt.ECAlgorithm):
-    """PyJWT's ECDSA, but what it makes anew for each signature that it verifies is made once.
+    """PyJWT's ECDSA, with the objects made once that PyJWT makes for each signature.
 
-    hashlib hashes: for messages as short as these that takes half the time.
+    hashlib computes the hash: for such short messages that takes half the time.
     """
 
     def __init__(self, hash_alg: type[HashAlgorithm], curve: type[EllipticCurve]) -> None:

@@ -1,4 +1,4 @@
-"""A compact JWS of an untrusted sender, taken apart: its segments, its header, the media type in that.
+"""A compact JWS of an untrusted sender: its segments, its header, and the media type in the header.
 
 RFC 7515 sections 7.1 and 4.
 """
@@ -11,7 +11,7 @@ from dpop_middleware.jose.strict_json import Bounds, parse_untrusted_object
 
 __all__ = ["HEADER", "CompactJWS", "media_type", "parse_header", "split"]
 
-# Room for a key and for two certificates; some serialisers escape each slash, of which one has some thirty.
+# Room for a key and two certificates; some serialisers escape each slash, and a certificate has about thirty.
 HEADER: Final = Bounds(size=4 * 1024, structure=256, containers=16, escapes=160, fractions=True)
 """The bounds of a header."""
 
@@ -34,14 +34,14 @@ class CompactJWS(NamedTuple):
 
 
 def split(text: str) -> CompactJWS:
-    """Take a compact JWS apart.
+    """Split a compact JWS.
 
     Raises JOSEError (`Check.FORMAT`) unless there are exactly three segments in ASCII. A JWE, which has five,
-    is refused by that. What the segments hold is not checked.
+    is refused too. The contents of the segments are not checked.
     """
     if not text.isascii():
         raise JOSEError("a compact JWS is ASCII", check=Check.FORMAT)
-    # Not str.split: it looks at each character by itself.
+    # Not str.split: it examines each character separately.
     header, _, rest = text.partition(".")
     payload, dot, signature = rest.partition(".")
     if not dot or "." in signature:
@@ -50,10 +50,10 @@ def split(text: str) -> CompactJWS:
 
 
 def parse_header(segment: str, bounds: Bounds = HEADER) -> dict[str, Any]:
-    """Return the JSON object that a header segment holds.
+    """Return the JSON object in a header segment.
 
-    Raises JOSEError (`Check.FORMAT`) for whatever `base64url.decode` and `parse_untrusted_object` refuse, and
-    for more characters than `bounds` has bytes for. What the members mean is not checked.
+    Raises JOSEError (`Check.FORMAT`) for everything that `base64url.decode` and `parse_untrusted_object`
+    refuse, and for more characters than `bounds` allows. The meaning of the members is not checked.
     """
     if len(segment) > -(-bounds.size * 4 // 3):
         raise JOSEError("a header is too large", check=Check.FORMAT)
@@ -61,12 +61,12 @@ def parse_header(segment: str, bounds: Bounds = HEADER) -> dict[str, Any]:
 
 
 def media_type(typ: object) -> str | None:
-    """Return the media type that `typ` names, in its short form and in lower case; None for no such name.
+    """Return the media type that `typ` names, in its short form and in lower case; None if it isn't one.
 
-    `application/` may be left out where no other slash is in it, and case doesn't matter. Nothing else is
-    unified: a parameter, white space or another prefix make another value.
+    `application/` may be left out if there is no other slash, and case doesn't matter. Nothing else is
+    unified: with a parameter, white space or another prefix it is another value.
     """
-    # ASCII first: lower() makes a "k" of the Kelvin sign.
+    # ASCII first: lower() turns the Kelvin sign into a "k".
     if not isinstance(typ, str) or not typ.isascii():
         return None
     name = typ.lower()

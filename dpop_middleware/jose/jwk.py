@@ -1,4 +1,4 @@
-"""A public JWK becomes a key, or its thumbprint (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 9964, RFC 7638).
+"""The key and the thumbprint of a public JWK (RFC 7517, RFC 7518 section 6, RFC 8037, RFC 9964, RFC 7638).
 
 Each accepted key has exactly one spelling of its required members, so that it has exactly one thumbprint.
 """
@@ -20,15 +20,15 @@ from dpop_middleware.jose.algorithms import MLDSA, Algorithm, MLDSAPublicKey, Pu
 __all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
 
 PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv")
-"""The members that hold private or symmetric key material (RFC 7518 section 6, RFC 9964 section 3)."""
+"""The members with private or symmetric key material (RFC 7518 section 6, RFC 9964 section 3)."""
 
 _RSA_BITS: Final = range(2048, 4096 + 1)
 _RSA_EXPONENTS: Final = range(3, 65537 + 1, 2)
 
 _ED25519_LENGTH: Final = 32
 _ED25519_PRIME: Final = 2**255 - 19
-# The y coordinates of the eight points whose order divides the cofactor, whatever the sign of x. Under such
-# a key anyone can make a signature.
+# The y coordinates of the eight points whose order divides the cofactor, for both signs of x. With such a key
+# anyone can make a signature.
 _ORDER_EIGHT: Final = int.from_bytes(
     bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
 )
@@ -56,7 +56,7 @@ def _refused(description: str, member: str | None = None) -> JOSEError:
 
 
 def without_unset(jwk: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of `jwk` that say something: an empty array or null says "not set" (RFC 7517).
+    """Return the members of `jwk` that are set: an empty array or null means "not set" (RFC 7517).
 
     Some serialisers write every member that they know, whether it has a value or not.
     """
@@ -146,8 +146,8 @@ def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     another algorithm, a contradicting `use`, `key_ops` or `alg`, members that aren't canonical base64url of
     the exact length, points that aren't on the curve, RSA keys outside 2048 to 4096 bits or with an exponent
     other than odd and 3 to 65537, and Ed25519 keys of small order. `EdDSA` and `Ed25519` name one algorithm.
-    An empty array or null says "not set". Unknown members are ignored, certificates and `kid` among them.
-    Whether an Ed25519 key is on its curve shows only when it verifies.
+    An empty array or null means "not set". Unknown members are ignored, including certificates and `kid`.
+    Whether an Ed25519 key is on its curve is known only when it verifies.
 
     Raises JOSEError (`Check.JWK`).
     """
@@ -173,9 +173,9 @@ def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """Return the SHA-256 thumbprint of a public JWK in base64url (RFC 7638, RFC 8037, RFC 9964 section 6).
 
-    Only the required members count, as they are spelled: `public_key` is what refuses a second spelling of
-    the same key. Raises JOSEError (`Check.JWK`) when one is missing, isn't a string or has a character
-    outside base64url's alphabet, and for a `kty` without public members.
+    Only the required members count, as they are spelled: `public_key` refuses a second spelling of the same
+    key. Raises JOSEError (`Check.JWK`) when one is missing, isn't a string or has a character outside
+    base64url's alphabet, and for a `kty` without public members.
     """
     kty = jwk.get("kty")
     names = _REQUIRED.get(kty) if isinstance(kty, str) else None

@@ -11,20 +11,20 @@ from dpop_middleware.jose import JOSEError
 __all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_object", "parse_untrusted_object"]
 
 MAX_DEPTH: Final = 32
-"""How deep objects and arrays may be nested: more would exhaust the stack of code that walks them."""
+"""How deep objects and arrays may be nested: more would exhaust the stack of code that traverses them."""
 
 
 _STRUCTURE: Final = b'{}[],:"'
 _DIGITS: Final = b"0123456789"
-# What isn't counted.
+# The octets that aren't counted.
 _PLAIN: Final = bytes(set(range(256)).difference(_STRUCTURE, _DIGITS, b"\\"))
 
 # An integer of at most 308 digits has a finite float, so that arithmetic with times can't overflow.
 _MAX_INTEGER_LENGTH: Final = 308
-# Octets in which there is no longer one.
+# In a text of this many octets there is no longer integer.
 _SHORT: Final = _MAX_INTEGER_LENGTH
 
-# One search: two would each look at every escape.
+# One search: two would each examine every escape.
 _MAYBE_SURROGATE: Final = re.compile(r"\\u[dD]")
 
 # RFC 8259 section 2
@@ -32,7 +32,7 @@ _WHITE_SPACE: Final = " \t\n\r"
 
 
 class Bounds(NamedTuple):
-    """What an untrusted sender may make the parser do.
+    """Limits for the input of an untrusted sender.
 
     `size` is in bytes; `structure` counts braces, brackets, commas, colons and quotes together, `containers`
     opening braces and brackets, `escapes` backslashes. `fractions` says whether a number may have a fraction
@@ -46,7 +46,7 @@ class Bounds(NamedTuple):
     fractions: bool
 
 
-# Each object costs a call. A `jti` of 512 escaped characters has fewer escapes.
+# Each object costs one call. A `jti` of 512 escaped characters has fewer escapes than this.
 CLAIMS: Final = Bounds(size=8 * 1024, structure=256, containers=40, escapes=640, fractions=True)
 """The bounds of a proof's claims."""
 
@@ -81,8 +81,8 @@ def _constant(_name: str) -> None:
     raise JOSEError("NaN and Infinity are not JSON", check=Check.FORMAT, reason=Reason.NOT_JSON)
 
 
-# By whether there are enough digits for a long integer, without which each is read without a call, and by
-# whether there may be fractions.
+# By whether there are enough digits for a long integer (otherwise no integer costs a call), and by whether
+# fractions are allowed.
 _DECODERS: Final = {
     (has_long_integers, has_fractions): json.JSONDecoder(
         object_pairs_hook=_object,
@@ -111,13 +111,13 @@ def _check_depth(value: object) -> None:
 
 
 def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any]:
-    """Return the JSON object in `data`, however deep it is nested; all of its digits are in `counted`."""
+    """Return the JSON object in `data`, nested to any depth; all of its digits are in `counted`."""
     try:
         text = data.decode("utf-8").strip(_WHITE_SPACE)
         digits = 0 if len(counted) <= _SHORT else len(counted) - len(counted.translate(None, _DIGITS))
         value, end = _DECODERS[digits > _MAX_INTEGER_LENGTH, fractions].raw_decode(text)
         if "\\u" in text and _MAYBE_SURROGATE.search(text):
-            # Encoding visits every name and value, and UTF-8 has no surrogates.
+            # Encoding visits every name and value, and UTF-8 can't encode surrogates.
             _ENCODER.encode(value).encode("utf-8")
     except JOSEError:
         raise
@@ -133,13 +133,13 @@ def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any
 
 
 def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
-    """Return the JSON object that `data` holds in UTF-8 (RFC 8259, RFC 7515 section 4).
+    """Return the JSON object in `data`, which is UTF-8 (RFC 8259, RFC 7515 section 4).
 
     Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
-    the top, a member name that stands twice in any object, NaN and Infinity, numbers beyond a float's range,
+    the top, a member name that is twice in any object, NaN and Infinity, numbers beyond a float's range,
     surrogates without their other half, and nesting deeper than `MAX_DEPTH`; without `fractions` also for a
-    number with a fraction or an exponent. What the members mean is not checked, nor is the size: cap it
-    before.
+    number with a fraction or an exponent. Neither the meaning of the members nor the size is checked: limit
+    the size before.
     """
     value = _object_in(data, data, fractions=fractions)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
@@ -148,12 +148,12 @@ def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
 
 
 def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, Any]:
-    """Return what `parse_object` does, of what nobody has vouched for: a JOSE header, a proof's claims.
+    """Return what `parse_object` returns, for untrusted input: a JOSE header, a proof's claims.
 
-    Raises JOSEError (`Check.FORMAT`) also for what is beyond `bounds`: counted at C speed, before anything is
-    parsed.
+    Raises JOSEError (`Check.FORMAT`) also for input beyond `bounds`: it is counted at C speed, before
+    anything is parsed.
     """
-    # Of a long segment only what counts is looked at more than once.
+    # In a long segment only the octets that count are examined more than once.
     counted = data.translate(None, _PLAIN) if _SHORT < len(data) <= bounds.size else data
     if (
         len(data) > bounds.size
@@ -167,7 +167,7 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
             reason=Reason.NOT_JSON,
         )
     value = _object_in(data, counted, fractions=bounds.fractions)
-    # What opens closes as well.
+    # Every bracket that opens must close as well.
     if structure > 2 * MAX_DEPTH:
         _check_depth(value)
     return value

@@ -1,9 +1,9 @@
 """A test kit for applications that `dpop_middleware` protects: import it in tests only.
 
 `TestIssuer` makes tokens, clients and a resource server; `broken_proof` makes proofs that must be refused.
-The module `conformance` needs pytest and httpx2, `suite` needs httpx2, `fixtures` needs pytest and what
-Starlette's TestClient needs. `store_contract` and
-`verifier_contract`, for authors of a replay store or a token verifier, need pytest and pytest-asyncio.
+The module `conformance` needs pytest and httpx2, `suite` needs httpx2, `fixtures` needs pytest and the
+packages that Starlette's TestClient needs. `store_contract` and `verifier_contract`, for authors of a replay
+store or a token verifier, need pytest and pytest-asyncio.
 """
 
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, broken_proof

@@ -73,7 +73,7 @@ Request: TypeAlias = Callable[[CaseRun], Headers | None]
 
 
 def _honest(**changes: Any) -> Request:
-    """Return an honest request, with changed `header` members and `claims` that must make no difference."""
+    """Return an honest request, with changed `header` members and `claims` that must not matter."""
     return lambda run: run.credentials(run.honest().encode(**changes))
 
 

@@ -4,7 +4,7 @@
     from dpop_middleware.testing.fixtures import dpop_client, dpop_issuer
 
     @pytest.fixture
-    def dpop_server() -> ResourceServer: return api  # the production server, which is never altered
+    def dpop_server() -> ResourceServer: return api  # the production server, which stays unchanged
 
     @pytest.fixture
     def dpop_app(dpop_issuer) -> ASGIApp: return make_app(dpop_issuer.resource_server(api))
@@ -37,7 +37,7 @@ def dpop_issuer(dpop_server: ResourceServer) -> TestIssuer:
 def dpop_client(
     dpop_issuer: TestIssuer, dpop_server: ResourceServer, dpop_app: ASGIApp
 ) -> Generator[Callable[..., TestClient]]:
-    """Yield what makes clients of your fixture `dpop_app`: `dpop_client(sub="ann", scopes=["notes:read"])`.
+    """Yield a function that makes clients of `dpop_app`: `dpop_client(sub="ann", scopes=["notes:read"])`.
 
     Arguments are those of `TestIssuer.auth`. Each client has a key and a token of its own, calls the first
     public URL, and is in the application's lifespan until the test ends.

@@ -50,8 +50,8 @@ def encode_jws(
 ) -> str:
     """Return a compact JWS with the given content; nothing is checked (RFC 7515 section 7.1).
 
-    `header` and `claims` are JSON objects, or JSON text for what no mapping can hold, such as a duplicate
-    member. `key` signs by its own algorithm, whatever the header says; bytes are an HMAC-SHA256
+    `header` and `claims` are JSON objects, or JSON text for content that a mapping can't have, such as a
+    duplicate member. `key` signs by its own algorithm, whatever the header says; bytes are an HMAC-SHA256
     secret; ABSENT leaves the signature empty.
     """
     segments = [
@@ -71,12 +71,12 @@ def _signature(signing_input: bytes, key: DPoPKey | bytes | Absent) -> bytes:
 
 
 class TestIssuer:
-    """Issues access tokens of any shape, signed with a key of its own (RFC 9068, RFC 9449 section 6.1).
+    """Issues access tokens of any form, signed with a key of its own (RFC 9068, RFC 9449 section 6.1).
 
     - `issuer`: its identifier, the tokens' `iss`.
     - `audience`: the default `aud` of the tokens; a string or several.
     - `algorithm`: the JWS algorithm of its signing key.
-    - `profile`: the shape of its tokens, such as `profiles.KEYCLOAK`: their `typ`, and the names of claims.
+    - `profile`: the form of its tokens, such as `profiles.KEYCLOAK`: their `typ`, and the names of claims.
     - `clock`: seconds since the epoch, for `iat`, `exp` and the proofs of `auth`.
 
     Every instance has a new key. Give `jwks()` to the resource server under test, or make that server with
@@ -112,8 +112,8 @@ class TestIssuer:
     ) -> Self:
         """Make a stand-in for the issuer of `production`: its identifier, and tokens that it would accept.
 
-        They have the audience, the `typ` and the claims that `production` looks for, and no `jti` where it
-        needs none. Of several issuers it is the first, or `issuer`; of several audiences the first.
+        They have the audience, the `typ` and the claims that `production` requires, and no `jti` if it
+        requires none. With several issuers it is the first, or `issuer`; with several audiences the first.
         """
         if issuer is None:
             issuer = next(iter(production.issuers), _ISSUER)
@@ -150,10 +150,10 @@ class TestIssuer:
         """Return an access token of the issuer's profile (RFC 9068) with the given changes.
 
         `jkt` binds it to a client's key (`DPoPKey.jkt`); without it the token is unbound. With `sub` None it
-        has no subject, as some issuers do for clients that act for themselves. `expires_in` is in seconds
-        from now, negative for an expired token. `claims` and `header` change or add single
-        members, ABSENT removes one: `token(exp=ABSENT, header={"typ": "JWT"})`. `key` signs in place of the
-        issuer's key: another key, bytes for HMAC-SHA256, ABSENT for no signature. Nothing is checked.
+        has no subject, as with some issuers for clients that act on their own behalf. `expires_in` is in
+        seconds from now, negative for an expired token. `claims` and `header` change or add single members,
+        ABSENT removes one: `token(exp=ABSENT, header={"typ": "JWT"})`. `key` signs in place of the issuer's
+        key: another key, bytes for HMAC-SHA256, ABSENT for no signature. Nothing is checked.
         """
         signer = self.key if key is None else key
         now = int(self.clock())
@@ -174,10 +174,10 @@ class TestIssuer:
         return encode_jws(merged(usual_header, header or {}), merged(usual_claims, claims), key=signer)
 
     def access_token(self, *, jkt: str | None = None, **token: Any) -> AccessToken:
-        """Return what a token of this issuer says, as an application gets it: for `dependency_overrides`.
+        """Return a verified token of this issuer, as an application gets it: for `dependency_overrides`.
 
-        `token` are arguments of `token()`; `jkt` is the thumbprint of a new key by default. Nothing but the
-        token is judged, and no scope is asked for. Raises `errors.InvalidToken` for one that no server takes.
+        `token` are arguments of `token()`; `jkt` is the thumbprint of a new key by default. Only the token is
+        judged, and no scope is required. Raises `errors.InvalidToken` for one that no server accepts.
         """
         bound_to = DPoPKey.generate().jkt if jkt is None else jkt
         payload = base64url.decode(split(self.token(jkt=bound_to, **token)).payload)
@@ -225,11 +225,11 @@ class TestIssuer:
     ) -> ResourceServer:
         """Return a new ResourceServer with `production`'s configuration that trusts this issuer instead.
 
-        With `also` it trusts those too, which must have other identifiers.
+        With `also` it trusts those issuers too; they must have other identifiers.
 
         Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
         caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing
-        is fetched. A verifier other than those of this package for JWTs is replaced by one with default
+        is fetched. A verifier that isn't one of this package's for JWTs is replaced by one with default
         options. Make the issuer with `TestIssuer.of(production)`, so that its tokens have the right audience.
         """
         trusted = [Trusted(one.issuer, one.jwks()) for one in (self, *also)]

@@ -48,14 +48,14 @@ def _their_verifier(production: ResourceServer, issuer: str | None) -> JWTAccess
 def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple[str, ...]:
     """Return the values that a token's `aud` may name; the resource identifier where they aren't known.
 
-    `issuer` is whose token it is, None for the first of several.
+    `issuer` is the issuer of the token, None for the first of several.
     """
     verifier = _their_verifier(production, issuer)
     return (production.resource,) if verifier is None else tuple(sorted(verifier.audiences))
 
 
 def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile:
-    """Return the shape of the tokens that `production` accepts; RFC 9068 where it isn't known.
+    """Return the form of the tokens that `production` accepts; RFC 9068 where it isn't known.
 
     `issuer` is as in `audiences_of`.
     """
@@ -70,7 +70,7 @@ def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile
         client_id_claims=rules.client_id_claims,
         required_claims=rules.required,
     )
-    # A known one says more of what its issuer writes than a verifier has to know.
+    # A known profile describes its issuer's tokens in more detail than a verifier needs.
     return next((known for known in KNOWN if known.options == shape.options), shape)
 
 

@@ -1,6 +1,6 @@
-"""What every replay store must do, wherever it keeps its entries (RFC 9449 section 11.1).
+"""The contract of every replay store, wherever it keeps its entries (RFC 9449 section 11.1).
 
-To test a store of your own, make a subclass with the fixture `store`; the tests are async, for
+To test your own store, make a subclass with the fixture `store`; the tests are async, for
 pytest-asyncio's mode `auto`:
 
     from dpop_middleware.testing.store_contract import ReplayStoreContract

@@ -1,4 +1,4 @@
-"""The application that the conformance suite tests, started and stopped as a server does: for tests only."""
+"""The application that the conformance suite tests, started and stopped as by a server: for tests only."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, MutableMapping
@@ -31,8 +31,8 @@ class Target:
     - `method`: the HTTP method; the request has no body.
     - `key`, `access_token`: a client's key, and a token that is bound to it and grants what the route needs.
     - `app`: the ASGI application, served in this process; None to reach `url` over the network. `root_path`:
-      at what its server mounts it (uvicorn's `--root-path`); the path of `url` begins with it.
-    - `transport`: makes what reaches `url` over the network, for a CA of your own or HTTP/2 for instance:
+      the path at which its server mounts it (uvicorn's `--root-path`); the path of `url` begins with it.
+    - `transport`: makes the transport to `url` over the network, such as for your own CA or for HTTP/2:
       `lambda: httpx2.AsyncHTTPTransport(http2=True, verify=context)`.
     - `token`: makes other tokens for the same route (`TestIssuer.token`); without it the cases that need
       them are skipped.
@@ -126,7 +126,7 @@ async def _phase(
     message = answer.result() if answer.done() else {"type": "nothing"}
     if message["type"] == f"lifespan.{name}.complete":
         return True
-    # An application that returns, raises or sends another message has no lifespan, as servers see it.
+    # An application that returns, raises or sends another message has no lifespan for a server.
     answer.cancel()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

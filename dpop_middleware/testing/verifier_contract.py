@@ -1,6 +1,6 @@
-"""What every access token verifier must do, for tokens of any kind (RFC 9449 section 7.1).
+"""The contract of every access token verifier, for tokens of any kind (RFC 9449 section 7.1).
 
-To test a verifier of your own, make a subclass with the fixtures; the tests are async, for
+To test your own verifier, make a subclass with the fixtures; the tests are async, for
 pytest-asyncio's mode `auto`:
 
     from dpop_middleware.testing.verifier_contract import AccessTokenVerifierContract
@@ -12,7 +12,7 @@ pytest-asyncio's mode `auto`:
 
         @pytest.fixture
         def token(self) -> str:
-            return "a token that is good now"
+            return "a token that is valid now"
 """
 
 import asyncio

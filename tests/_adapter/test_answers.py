@@ -1,4 +1,4 @@
-"""What the adapters send: refusals, and header fields of a response."""
+"""The messages of the adapters: refusals, and header fields of a response."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ REFUSAL = ErrorResponse(401, (("www-authenticate", "Bearer"), ("www-authenticate
 
 
 class Sent(list[Message]):
-    """A `send` that keeps what it is given."""
+    """A `send` that keeps its messages."""
 
     async def __call__(self, message: Message) -> None:
         self.append(message)
@@ -83,7 +83,7 @@ def test_a_repeated_field_is_sent_as_often_as_it_comes() -> None:
 async def test_where_the_server_fails_to_open_nothing_starts(
     app: Callable[[ResourceServer], ASGIApp],
 ) -> None:
-    """An error alone would pass for an application without a lifespan, which is then served."""
+    """With an error alone, a server would assume an application without a lifespan, and serve it."""
 
     class Stuck(MemoryReplayStore):
         async def open(self) -> None:

@@ -1,4 +1,4 @@
-"""A request fires one event: its refusal, or its acceptance, however many adapters judge it."""
+"""A request causes one event: its refusal, or its acceptance, even if several adapters judge it."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ ISSUER = TestIssuer(audience=API)
 
 
 class Told:
-    """A server, and what it tells."""
+    """A server, and its events."""
 
     def __init__(self, namespace: str = "") -> None:
         self.events: list[AuthenticationEvent] = []
@@ -207,7 +207,7 @@ def test_two_servers_of_one_request_tell_each_their_own() -> None:
     assert (outer.outcomes, inner.outcomes) == ([ACCEPTED], [NO_SCOPE])
 
 
-def test_what_the_middleware_itself_refuses_is_told_at_once(told: Told) -> None:
+def test_a_refusal_by_the_middleware_is_reported_at_once(told: Told) -> None:
     app = DPoPMiddleware(decorated(told), told.server, scopes=["admin"])
     assert get(app, "read", "write") == 403
     assert told.outcomes == [NO_SCOPE]
@@ -282,7 +282,7 @@ async def test_a_dependency_that_is_called_where_no_endpoint_follows_tells_at_on
 
 @dataclass(frozen=True)
 class Layer:
-    """One adapter of a stack: what it asks for."""
+    """One adapter of a stack, and its requirements."""
 
     scopes: tuple[str, ...]
     required: bool
@@ -323,7 +323,7 @@ def with_decorators(server: ResourceServer, layers: list[Layer]) -> Starlette:
     granted=SCOPES,
     sent=st.sampled_from(["proof", "proof for another path", "nothing"]),
 )
-def test_whatever_judges_a_request_it_is_one_event_that_says_what_was_answered(
+def test_a_request_is_one_event_with_its_answer_at_every_adapter(
     app: Any, inside: list[Layer], around: list[Layer], granted: tuple[str, ...], sent: str
 ) -> None:
     told, world = Told(), World()

@@ -1,4 +1,4 @@
-"""What the framework adapters of one connection share."""
+"""The state that the framework adapters of one connection share."""
 
 import gc
 from dataclasses import replace
@@ -33,7 +33,7 @@ async def test_the_root_path_is_the_one_that_was_seen_first() -> None:
     assert connection.request({**scope, "raw_path": b"/b"}) != first
 
 
-async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
+async def test_a_verdict_on_one_path_does_not_hold_for_another() -> None:
     world = World()
     server = world.server()
     scope = scope_of("/a", world.fields("/a"))
@@ -45,7 +45,7 @@ async def test_what_was_found_on_one_path_is_nothing_on_another() -> None:
 
 
 class Stricter(ResourceServer):
-    """A user's own, which knows more of some clients."""
+    """A user's own server, which checks more for some clients."""
 
     async def verify(self, request: ResourceRequest) -> Authentication:
         evidence = await super().verify(request)
@@ -54,7 +54,7 @@ class Stricter(ResourceServer):
         return evidence
 
 
-async def test_what_a_server_of_ones_own_verifies_more_is_asked_by_every_adapter() -> None:
+async def test_every_adapter_calls_the_verify_of_a_users_own_server() -> None:
     world = World()
     server = world.server(Stricter)
     for subject, passes in (("ann", True), ("stolen", False)):
@@ -67,7 +67,7 @@ async def test_what_a_server_of_ones_own_verifies_more_is_asked_by_every_adapter
 
 
 def connections() -> int:
-    # Not by isinstance: what is lazy, as Django's settings are, would be made by the question.
+    # Not by isinstance: a lazy object, such as Django's settings, would be created by it.
     return sum(type(one) is Connection for one in gc.get_objects())
 
 

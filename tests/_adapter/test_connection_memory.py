@@ -1,4 +1,4 @@
-"""One connection is authenticated once; nothing found out for one server or request counts for another."""
+"""One connection is authenticated once; a verdict for one server or request doesn't hold for another."""
 
 import asyncio
 from collections.abc import Collection
@@ -22,7 +22,7 @@ async def judged(
     scopes: Collection[str] = (),
     connection: Connection,
 ) -> VerifiedRequest:
-    """What a framework adapter does with one request of one connection."""
+    """A framework adapter's handling of one request of one connection."""
     return await connection.authenticate(server, scope_for(asked), Requirements(scopes=scopes))
 
 
@@ -184,7 +184,7 @@ async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:
     assert (error.check, error.scheme) == (Check.BINDING, "Bearer")
 
 
-async def test_what_one_policy_refuses_another_may_accept_as_nothing_was_written() -> None:
+async def test_a_request_that_one_policy_refuses_may_pass_another_as_nothing_was_written() -> None:
     api, connection = Api(), Connection()
     strict = api.server.with_policy(nonce="required")
     asked = api.request()

@@ -1,4 +1,4 @@
-"""Connections that end after a while: what the client gets, what the application sees."""
+"""Connections that end after some time, for the client and for the application."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_eve
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
-MANY = 200_000  # more than anybody can do so soon, and no more than a failing test may
+MANY = 200_000  # more than is possible in this time, and no more than a failing test may
 
 
 class Server:
-    """The server's side of a connection: what it gives to the application, and what it got."""
+    """The server's side of a connection: the messages to the application, and those from it."""
 
     def __init__(self, *messages: Message, slow: float = 0) -> None:
         self.sent: list[Message] = []
@@ -89,7 +89,7 @@ async def test_an_application_that_only_sends_is_stopped_too() -> None:
     assert server.sent[-1] == CLOSE
 
 
-async def test_what_is_being_sent_is_sent_before_the_end() -> None:
+async def test_a_message_that_is_being_sent_is_sent_before_the_end() -> None:
     server = Server(slow=2 * SOON)
     async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, send):
         await send({"type": "websocket.send", "text": "slow"})
@@ -100,7 +100,7 @@ async def test_what_is_being_sent_is_sent_before_the_end() -> None:
 @pytest.mark.parametrize(
     "last", [{"type": "websocket.close", "code": 1000}, {"type": "websocket.http.response.body", "body": b""}]
 )
-async def test_what_is_closed_is_not_closed_again(last: Message) -> None:
+async def test_a_closed_connection_is_not_closed_again(last: Message) -> None:
     server = Server()
     async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, send):
         await send(last)
@@ -150,7 +150,7 @@ async def test_every_other_response_takes_its_time() -> None:
     assert server.sent == [start, CHUNK, LAST]
 
 
-async def test_whoever_sends_without_end_holds_up_nobody() -> None:
+async def test_an_application_that_sends_without_pause_blocks_no_other() -> None:
     server = Server()
 
     async def flood(send: Send) -> None:
@@ -170,7 +170,7 @@ async def test_whoever_sends_without_end_holds_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("scope", [WEBSOCKET, http("2.4")])
-async def test_whoever_never_waits_is_stopped_too(scope: dict[str, Any]) -> None:
+async def test_an_application_that_never_waits_is_stopped_too(scope: dict[str, Any]) -> None:
     server = Server()
     async with ending_after(SOON, scope, server.receive, server.send) as (_, send):
         await send(START if scope["type"] == "http" else {"type": "websocket.accept"})
@@ -185,7 +185,7 @@ async def test_whoever_never_waits_is_stopped_too(scope: dict[str, Any]) -> None
     assert server.sent[-1] == (LAST if scope["type"] == "http" else CLOSE)
 
 
-async def test_whoever_never_waits_and_hears_of_no_error_gives_way() -> None:
+async def test_an_application_that_never_waits_and_gets_no_error_lets_others_run() -> None:
     server = Server()
     async with ending_after(0, http("2.3"), server.receive, server.send) as (_, send):
         await send(START)
@@ -194,7 +194,7 @@ async def test_whoever_never_waits_and_hears_of_no_error_gives_way() -> None:
         assert server.sent == [START, LAST]
 
 
-async def test_whoever_only_receives_and_never_waits_is_stopped_too() -> None:
+async def test_an_application_that_only_receives_and_never_waits_is_stopped_too() -> None:
     server = Server()
 
     async def always_ready() -> Message:
@@ -219,7 +219,7 @@ async def test_a_handshake_that_takes_too_long_is_refused() -> None:
     assert server.sent == [CLOSE]
 
 
-async def test_what_ends_earlier_leaves_nothing_behind() -> None:
+async def test_a_connection_that_ends_earlier_leaves_nothing_behind() -> None:
     before = asyncio.all_tasks()
     server = Server()
     async with ending_after(3600, WEBSOCKET, server.receive, server.send) as (_, send):
@@ -243,7 +243,7 @@ async def test_the_applications_own_timeouts_stay_its_own() -> None:
         await anext(until(soon(60), chunks()))
 
 
-async def test_a_client_that_has_left_cannot_be_told() -> None:
+async def test_a_client_that_has_disconnected_gets_no_message() -> None:
     async def send(message: Message) -> None:
         raise OSError("gone")
 
@@ -290,7 +290,7 @@ def soon(seconds: float = SOON) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_chunks_until_a_time() -> None:
+async def test_chunks_end_at_the_deadline() -> None:
     source = Source()
     assert [chunk async for chunk in until(soon(), source.chunks(60))] == [1]
     assert source.closed == 1
@@ -325,7 +325,7 @@ async def test_chunks_that_nobody_wants_any_more_are_closed() -> None:
     assert source.closed == 1
 
 
-async def test_chunks_of_what_is_no_generator() -> None:
+async def test_chunks_need_not_come_from_a_generator() -> None:
     class Chunks:
         def __aiter__(self) -> "Chunks":
             return self
@@ -345,7 +345,7 @@ async def test_a_deadline_is_in_the_event_loops_time() -> None:
     assert deadline == pytest.approx(soon(60), abs=5)
 
 
-def test_event_streams() -> None:
+def test_event_streams_are_recognised() -> None:
     assert is_event_stream(EVENTS)
     assert is_event_stream([(b"x", b"y"), (b"content-type", b"TEXT/event-stream")])
     assert not is_event_stream([(b"content-type", b"text/plain")])

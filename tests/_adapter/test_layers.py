@@ -105,7 +105,7 @@ def test_cors_below_it_in_the_same_stack_is_warned_of(world: World, caplog: pyte
 
 
 class Strange:
-    """What looks like nothing we know must not keep a request from its answer."""
+    """An object of unknown kind must not prevent an answer."""
 
     routes = 7
     user_middleware = (object(),)

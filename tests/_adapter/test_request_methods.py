@@ -1,4 +1,4 @@
-"""Request methods: what is decorated can't be reached by one that isn't HTTP's, whatever Starlette does."""
+"""Request methods: only HTTP's own reach a decorated handler, with every version of Starlette."""
 
 import functools
 import inspect
@@ -21,7 +21,7 @@ from tests.support.asgi import Answer, call
 
 
 class EarlyEndpoint(HTTPEndpoint):
-    """Dispatches as Starlette before 1.1 does: by any attribute that is called like the method."""
+    """Dispatches as Starlette before 1.1: to any attribute that has the method's name."""
 
     async def dispatch(self) -> None:
         request = Request(self.scope, receive=self.receive)
@@ -262,7 +262,7 @@ async def test_every_registered_method_may_have_a_protected_handler(world: World
     assert (await ask(endpoint, method, good, alone=True)).body.decode() == method
 
 
-async def test_what_a_class_adds_to_starlettes_list_is_reached(world: World) -> None:
+async def test_methods_that_a_class_adds_to_starlettes_list_are_reached(world: World) -> None:
     class Cache(EarlyEndpoint):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)

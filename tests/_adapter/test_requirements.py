@@ -1,4 +1,4 @@
-"""What a route asks beside all of its scopes, through every adapter: one of several scopes, claims."""
+"""Further requirements of a route, through every adapter: one of several scopes, and claims."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -103,7 +103,7 @@ def test_one_of_the_scopes_and_the_claim_let_a_request_pass(
         (["notes:read"], STAFF, "scope"),
         (["api", "notes:read"], {}, "scope"),
         (["api", "notes:read"], {"realm_access": {"roles": ["user"]}}, "scope"),
-        # What the function doesn't expect: never a pass, and never a 500.
+        # Values that the function doesn't expect: never accepted, and never a 500.
         (["api", "notes:read"], {"realm_access": None}, "scope"),
         (["api", "notes:read"], {"realm_access": {}}, "scope"),
         (["api", "notes:read"], {"realm_access": [["roles"]]}, "scope"),
@@ -111,7 +111,7 @@ def test_one_of_the_scopes_and_the_claim_let_a_request_pass(
         (["api", "notes:read"], {"realm_access": "staff"}, "scope"),
     ],
 )
-def test_whatever_is_missing_is_a_403_that_names_what_to_ask_for(
+def test_anything_missing_is_a_403_that_names_what_to_ask_for(
     world: World,
     adapter: Callable[[ResourceServer], Any],
     scopes: list[str],

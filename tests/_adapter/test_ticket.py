@@ -1,4 +1,4 @@
-"""Tickets, sealed: nobody reads, makes or changes one, and a secret can be replaced."""
+"""Sealed tickets: nobody else can read, make or change one, and a secret can be replaced."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def seal(*secrets: bytes, namespace: str = "") -> Seal:
         TICKET._replace(nonce=Nonce(issued_at=0.0, expires_at=300.0, current=True)),
     ],
 )
-def test_what_was_sealed_is_read_again_with_its_name(ticket: Ticket) -> None:
+def test_a_sealed_ticket_is_read_again_with_its_name(ticket: Ticket) -> None:
     opened = seal().open(seal().seal(ticket, unique=UNIQUE))
     assert opened == ticket._replace(name=base64url.encode(UNIQUE))
 
@@ -67,7 +67,7 @@ def test_no_changed_cut_or_longer_ticket_is_ours() -> None:
         assert seal().open(wrong) is None
 
 
-def test_what_is_too_long_is_not_even_decoded() -> None:
+def test_a_segment_that_is_too_long_is_not_decoded() -> None:
     large = TICKET._replace(access_token="t" * MAX_TICKET_SIZE)
     text = seal().seal(large, unique=UNIQUE)
     assert len(text) > MAX_TICKET_SIZE

@@ -54,7 +54,7 @@ def hint(check: Check, expected: object, actual: object) -> str:
         ("the URI is not absolute", "the client must sign the absolute URL"),
     ],
 )
-def test_htu(actual: str, words: str) -> None:
+def test_each_difference_of_an_htu_has_its_hint(actual: str, words: str) -> None:
     assert hint(Check.HTU, TARGET, actual).startswith(words)
 
 
@@ -74,7 +74,7 @@ def test_htu(actual: str, words: str) -> None:
         ("/a%40b/x", "/a@b", None),
     ],
 )
-def test_two_paths_of_one_origin(sent: str, signed: str, words: str | None) -> None:
+def test_two_paths_of_one_origin_have_their_hint(sent: str, signed: str, words: str | None) -> None:
     # RFC 3986 section 6.2.2: these are different URIs, however alike they look.
     error = InvalidDPoPProof(
         "no", check=Check.HTU, expected=f"https://a.example{sent}", actual=f"https://a.example{signed}"
@@ -103,11 +103,11 @@ async def test_a_path_that_is_encoded_in_another_way_is_refused_with_a_hint() ->
         (NOW - 3600, "iat is 3510 s too early: an old proof, or a slow clock?"),
     ],
 )
-def test_iat(actual: float, words: str) -> None:
+def test_an_iat_outside_the_window_has_a_hint(actual: float, words: str) -> None:
     assert words in hint(Check.IAT, (NOW - 90, NOW + 30), actual)
 
 
-def test_htm_in_lower_case() -> None:
+def test_an_htm_in_lower_case_has_a_hint() -> None:
     assert "case-sensitive" in hint(Check.HTM, "POST", "post")
 
 
@@ -130,7 +130,7 @@ def test_no_guess_is_better_than_a_wrong_one(check: Check | None, expected: obje
 
 
 @pytest.mark.parametrize("name", ["iat", "exp", "nbf"])
-def test_a_time_in_milliseconds(name: str) -> None:
+def test_a_time_in_milliseconds_has_a_hint(name: str) -> None:
     assert hint(Check.CLAIMS, name, NOW * 1000) == f"{name} is in milliseconds? it must be in seconds"
 
 
@@ -269,7 +269,7 @@ async def test_the_guess_about_a_replay_knows_the_replays_description() -> None:
         ("replayed", "sent twice, by a retry, a proxy or a thief?"),
     ],
 )
-async def test_what_a_server_guesses_of_each_defect(name: str, words: str | None) -> None:
+async def test_each_defect_has_the_documented_hint(name: str, words: str | None) -> None:
     api = Api()
     lines = broken_proof(
         name, key=api.key, method="GET", url=f"{RESOURCE}/notes", access_token=api.token, now=NOW
@@ -300,7 +300,7 @@ async def test_what_a_server_guesses_of_each_defect(name: str, words: str | None
         ({"cnf": {"x5t#S256": "x"}}, None),
     ],
 )
-async def test_what_a_server_guesses_of_each_token(changes: dict[str, Any], words: str | None) -> None:
+async def test_each_wrong_token_has_the_documented_hint(changes: dict[str, Any], words: str | None) -> None:
     issuer, key = TestIssuer(audience=RESOURCE, clock=lambda: NOW), DPoPKey.generate()
     claims: dict[str, Any] = {"jkt": key.jkt, **changes}
     token = issuer.token(**claims)
@@ -320,7 +320,7 @@ async def test_what_a_server_guesses_of_each_token(changes: dict[str, Any], word
 
 
 @pytest.mark.parametrize("check", [Check.TOKEN_KEY, Check.JTI])
-def test_what_cannot_be_known_is_not_guessed_at(check: Check) -> None:
+def test_a_503_has_no_hint(check: Check) -> None:
     assert hint_of(Unavailable("no", check=check)) is None
 
 
@@ -339,7 +339,7 @@ def hints_of(module: ModuleType) -> set[str]:
             isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (told | parts)
         ):
             found.add(node.value)
-    # Words and names are no sentences, nor is how a number is written.
+    # Words, names and formats of numbers are not sentences.
     return {text for text in found if " " in text.strip()}
 
 

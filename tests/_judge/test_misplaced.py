@@ -1,4 +1,4 @@
-"""Hints for what stands in a wrong place, and for the profile that would fit."""
+"""Hints for values in a wrong place, and for the profile that would fit."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ RIGHT = {
 
 
 async def event_of(asked: ResourceRequest, **options: Any) -> AuthenticationEvent:
-    """Return what an operator reads of a refused request."""
+    """Return the event of a refused request."""
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
         issuer=ISSUER.issuer,
@@ -69,7 +69,7 @@ IS_PROOF = "this is a proof: it belongs in the DPoP field, and Authorization tak
 
 IS_TOKEN = "this is an access token: it belongs in Authorization, and the DPoP field takes a proof"
 
-TWICE = "the scheme stands twice: send Authorization: DPoP <token>"
+TWICE = "the scheme is there twice: send Authorization: DPoP <token>"
 
 ALONE = "the DPoP field takes the proof alone: no scheme before it"
 
@@ -108,8 +108,8 @@ ID_TOKEN = "an ID token? it is for the client only: send the access token"
         (f"DPoP Bearer {TOKEN}", [PROOF], TWICE),
         (f"Bearer DPoP {TOKEN}", [PROOF], TWICE),
         (f"DPoP dpop {TOKEN}", [PROOF], TWICE),
-        (f'DPoP "{TOKEN}"', [PROOF], "the token stands in quotes: send it without"),
-        (f"DPoP '{TOKEN}'", [PROOF], "the token stands in quotes: send it without"),
+        (f'DPoP "{TOKEN}"', [PROOF], "the token is in quotes: send it without them"),
+        (f"DPoP '{TOKEN}'", [PROOF], "the token is in quotes: send it without them"),
         ("DPoP [object Object]", [PROOF], None),
         ("DPoP", [PROOF], None),
         ("DPoP ", [PROOF], None),
@@ -133,13 +133,13 @@ async def test_a_field_that_holds_something_else(
 
 
 @pytest.mark.parametrize("text", ["undefined", "null", "None", "NaN", "false", "true"])
-async def test_what_a_program_writes_where_it_has_no_token(text: str) -> None:
+async def test_a_placeholder_for_a_missing_token_has_a_hint(text: str) -> None:
     found = (await event_of(asking(f"DPoP {text}", PROOF))).hint
     assert found is not None
     assert NO_TOKEN in found
 
 
-async def test_an_opaque_token_in_the_dpop_field() -> None:
+async def test_an_opaque_token_in_the_dpop_field_has_a_hint() -> None:
     api = Api()
     with pytest.raises(DPoPError):
         await api.server.authenticate(request(api.token, api.token))
@@ -182,12 +182,12 @@ async def test_a_verifier_of_ones_own_that_was_given_a_proof() -> None:
         ({"nonce": "x", "expires_in": -300}, "it expired 300 s ago"),
     ],
 )
-async def test_another_token_than_the_access_token(changes: dict[str, Any], hint: str) -> None:
+async def test_another_token_than_the_access_token_has_a_hint(changes: dict[str, Any], hint: str) -> None:
     token = ISSUER.token(**changes)
     assert hint in str((await event_of(asking(f"DPoP {token}", PROOF))).hint)
 
 
-async def test_a_token_that_speaks_for_nobody() -> None:
+async def test_a_token_without_subject_and_client_is_refused() -> None:
     events: list[AuthenticationEvent] = []
     server = ResourceServer(
         verifier=JWTAccessTokenVerifier(
@@ -213,7 +213,7 @@ async def test_a_token_that_speaks_for_nobody() -> None:
     "text",
     ["", ".", "..", "....", "é.é.é", "\ud800.\ud800.x", "A.A.A", "=.=.=", "a" * 100_000, "." * 100_000, "\0"],
 )
-async def test_whatever_stands_there_no_hint_costs_or_breaks_anything(text: str) -> None:
+async def test_no_value_makes_a_hint_fail_or_cost_much(text: str) -> None:
     for authorization in (f"DPoP {text}", f"Bearer {text}", f" {text}", f"DPoP {TOKEN}"):
         assert (await event_of(asking(authorization, text))).outcome == "refused"
 

@@ -1,4 +1,4 @@
-"""A verifier that asks another server is asked last but the store, for good proofs only."""
+"""A verifier that asks another server is called just before the store, and only for good proofs."""
 
 import asyncio
 from collections.abc import Callable
@@ -61,7 +61,7 @@ class Api:
         return caught.value
 
 
-async def test_an_honest_request() -> None:
+async def test_an_honest_request_is_accepted() -> None:
     api = Api()
     verified = await api.server.authenticate(request(api.token, api.proof()))
     assert verified.access_token is api.tokens.known[api.token]
@@ -148,7 +148,7 @@ async def test_a_proof_that_went_stale_while_the_token_was_asked_about_is_refuse
     assert api.store.entries == []
 
 
-async def test_so_is_a_nonce() -> None:
+async def test_a_nonce_that_expires_during_the_question_is_stale() -> None:
     api = Api(nonce="required")
     first = await api.refused(request(api.token, api.proof()))
     api.tokens.meanwhile = lambda: api.advance(599)
@@ -183,7 +183,7 @@ async def test_bearer_is_asked_about_where_it_is_accepted() -> None:
     assert (await api.server.authenticate(request(unbound, scheme="Bearer"))).proof is None
 
 
-async def test_what_can_not_be_known_is_503() -> None:
+async def test_an_unknown_verdict_is_503() -> None:
     api = Api()
     api.tokens.known[api.token] = OSError("no route")
     error = await api.refused(request(api.token, api.proof()))

@@ -1,4 +1,4 @@
-"""The order of the checks, and the doors to the outside."""
+"""The order of the checks, and the calls of other parts."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ async def refused(api: Api, asked: ResourceRequest) -> DPoPError:
     return caught.value
 
 
-async def test_an_honest_request() -> None:
+async def test_an_honest_request_is_accepted() -> None:
     api = Api()
     verified = await api.server.authenticate(api.request())
     assert verified.access_token is api.tokens.known[api.token]
@@ -101,7 +101,7 @@ async def test_the_first_fault_counts(number: int) -> None:
         assert len(api.store.entries) == written, "what fails before writes nothing"
 
 
-async def test_a_proof_that_failed_is_not_used_up() -> None:
+async def test_a_proof_that_failed_is_not_marked_as_used() -> None:
     api = Api()
     proof = api.proof()
     for wrong in (
@@ -248,7 +248,7 @@ async def test_only_true_is_the_first_time(answer: object) -> None:
 
 
 @pytest.mark.parametrize("fault", [ConnectionError("x"), TimeoutError(), KeyError("x"), RecursionError()])
-async def test_a_store_that_fails_lets_nobody_in(fault: Exception) -> None:
+async def test_a_store_that_fails_lets_no_request_through(fault: Exception) -> None:
     api = Api()
     api.store.answer = fault
     error = await refused(api, api.request())
@@ -262,7 +262,7 @@ async def test_a_store_that_fails_lets_nobody_in(fault: Exception) -> None:
 
 @pytest.mark.parametrize("fault", [ConnectionError("x"), TimeoutError(), KeyError("x")])
 @pytest.mark.parametrize("scheme", ["DPoP", "Bearer"])
-async def test_a_verifier_that_fails_lets_nobody_in(fault: Exception, scheme: str) -> None:
+async def test_a_verifier_that_fails_lets_no_request_through(fault: Exception, scheme: str) -> None:
     api = Api(accept_bearer=True)
     api.tokens.known[api.token] = fault
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
@@ -272,8 +272,8 @@ async def test_a_verifier_that_fails_lets_nobody_in(fault: Exception, scheme: st
 
 
 @pytest.mark.parametrize("mode", ["off", "required", "fallback"])
-async def test_who_can_not_be_judged_is_given_the_newest_nonce(mode: str) -> None:
-    # A store that lost entries can judge what was made since: a proof is as old as its nonce.
+async def test_a_client_that_can_not_be_judged_gets_the_newest_nonce(mode: str) -> None:
+    # A store that lost entries can judge later proofs: a proof is as old as its nonce.
     api = Api(nonce=mode)
     newest, older = (api.server_nonces.issue(NOW - age) for age in (0, 60))
     for newer_proof, nonce, handed in (
@@ -292,7 +292,7 @@ async def test_who_can_not_be_judged_is_given_the_newest_nonce(mode: str) -> Non
         assert ("cache-control", "no-store") in response.headers
 
 
-async def test_what_a_store_says_to_one_client_is_not_told_to_another() -> None:
+async def test_an_error_of_the_store_for_one_client_is_not_shown_to_another() -> None:
     api = Api(nonce="required")
     api.store.answer = shared = Unavailable("lost", retry_after=30, newer_proof=True)
     first = await refused(api, api.request(api.proof(nonce=api.server_nonces.issue(NOW - 60))))
@@ -305,7 +305,7 @@ async def test_what_a_store_says_to_one_client_is_not_told_to_another() -> None:
 
 
 class Silent:
-    """A provider that knows every nonce and has none to give."""
+    """A provider that accepts every nonce and issues none."""
 
     def issue(self, now: float) -> str:
         raise OSError("no entropy")
@@ -330,7 +330,7 @@ async def test_a_refusal_needs_no_nonce() -> None:
 
 
 class Quoting(Exception):
-    """What some HTTP client fails with."""
+    """The error of some HTTP client."""
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ async def test_a_verifier_must_answer_with_a_token(answer: object, scheme: str) 
 
 @pytest.mark.parametrize("subject", [None, ""])
 @pytest.mark.parametrize("scheme", ["DPoP", "Bearer"])
-async def test_a_verifiers_token_speaks_for_somebody(subject: str | None, scheme: str) -> None:
+async def test_a_verifiers_token_has_a_subject_or_a_client(subject: str | None, scheme: str) -> None:
     api = Api(accept_bearer=True)
     jkt = api.key.jkt if scheme == "DPoP" else None
     api.tokens.issue(jkt)
@@ -395,7 +395,7 @@ async def test_a_verifiers_token_speaks_for_somebody(subject: str | None, scheme
     assert (error.code, error.check) == ("invalid_token", Check.TOKEN_CLAIMS)
 
 
-async def test_what_verifier_and_store_refuse_themselves_goes_through() -> None:
+async def test_refusals_by_verifier_and_store_are_passed_on() -> None:
     api = Api()
     own = Unavailable("later", retry_after=9)
     api.store.answer = own
@@ -409,7 +409,7 @@ async def test_what_verifier_and_store_refuse_themselves_goes_through() -> None:
     assert (await refused(api, request("unknown", api.proof()))).description == "the access token is unknown"
 
 
-async def test_two_schemes_or_none() -> None:
+async def test_two_authorization_fields_or_none_are_refused() -> None:
     api = Api()
     assert isinstance(await refused(api, request()), MissingCredentials)
     two = ResourceRequest(
@@ -424,7 +424,7 @@ async def test_two_schemes_or_none() -> None:
     assert error.scheme is None
 
 
-async def test_jti_of_two_keys_and_of_one() -> None:
+async def test_a_jti_is_used_once_for_each_key() -> None:
     api = Api()
     other_token = api.tokens.issue(STRANGER.jkt, name="of-the-stranger")
     url = "https://api.example.test/notes"
@@ -439,7 +439,7 @@ async def test_jti_of_two_keys_and_of_one() -> None:
 
 
 class Dynamic:
-    """A verifier whose methods are found at each look."""
+    """A verifier whose methods are looked up each time."""
 
     issuers = ("https://auth.example.test",)
 

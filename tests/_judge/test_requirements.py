@@ -1,4 +1,4 @@
-"""What a route asks of a valid token."""
+"""The requirements of a route for a valid token."""
 
 import math
 from typing import Any
@@ -57,7 +57,7 @@ def test_one_of_the_acr_values_is_enough() -> None:
 
 
 @pytest.mark.parametrize("auth_time", [NOW, NOW - 60, int(NOW), NOW + 5])
-def test_recent_authentication(auth_time: float) -> None:
+def test_authentication_must_be_recent(auth_time: float) -> None:
     Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW)
     with pytest.raises(InsufficientUserAuthentication):
         Requirements(max_age=60).check(token(auth_time=auth_time), now=NOW + 66)
@@ -214,6 +214,6 @@ def test_claims_are_functions_by_name(claims: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [asynchronous, Asynchronous()])
-def test_the_promise_of_a_verdict_is_none(function: Any) -> None:
+def test_an_asynchronous_function_of_a_claim_is_refused(function: Any) -> None:
     with pytest.raises(ConfigurationError, match="claims takes synchronous functions"):
         Requirements(claims={"a": function})

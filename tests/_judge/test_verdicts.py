@@ -65,7 +65,7 @@ def challenges(error: DPoPError, policy: DPoPPolicy) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("policy", [STRICT, MIXED])
-def test_status_body_and_no_store(
+def test_a_refusal_has_status_body_and_no_store(
     error: DPoPError, status: int, code: str | None, policy: DPoPPolicy
 ) -> None:
     response = error_response(error, policy)
@@ -79,7 +79,7 @@ def test_status_body_and_no_store(
     assert bool(values(response, "www-authenticate")) == (status != 503)
 
 
-def test_no_credentials_no_error() -> None:
+def test_without_credentials_a_challenge_has_no_error() -> None:
     assert challenges(MissingCredentials("m"), STRICT) == [f"DPoP {ALGS}"]
     assert challenges(MissingCredentials("m"), MIXED) == ["Bearer", f"DPoP {ALGS}"]
 
@@ -108,7 +108,7 @@ def test_no_scope_is_named_where_a_claim_is_missing() -> None:
     assert b"realm_access" not in error_response(error, STRICT).body
 
 
-def test_the_scope_that_is_missing() -> None:
+def test_a_missing_scope_is_in_the_challenge() -> None:
     error = used(InsufficientScope("m", scopes=("a", "b:c")), "DPoP")
     assert challenges(error, STRICT) == [
         f'DPoP error="insufficient_scope", error_description="m", scope="a b:c", {ALGS}'
@@ -123,7 +123,9 @@ def test_the_scope_that_is_missing() -> None:
         (("gold",), 60, 'acr_values="gold", max_age="60", '),
     ],
 )
-def test_step_up(acr_values: tuple[str, ...], max_age: int | None, asked: str) -> None:
+def test_a_step_up_challenge_names_what_the_route_needs(
+    acr_values: tuple[str, ...], max_age: int | None, asked: str
+) -> None:
     error = used(InsufficientUserAuthentication("m", acr_values=acr_values, max_age=max_age), "DPoP")
     assert challenges(error, STRICT) == [
         f'DPoP error="insufficient_user_authentication", error_description="m", {asked}{ALGS}'
@@ -144,7 +146,7 @@ def test_unavailable_says_when_to_come_again() -> None:
 
 
 @given(st.text())
-def test_whatever_a_verifier_says_a_challenge_stays_one_challenge(description: str) -> None:
+def test_no_text_of_a_verifier_breaks_a_challenge(description: str) -> None:
     response = error_response(InvalidToken(description), MIXED)
     for name, value in response.headers:
         assert re.fullmatch(r"[\x20-\x7e]*", name + value)
@@ -168,7 +170,7 @@ def test_our_own_descriptions_pass_unchanged() -> None:
     assert seen > 20
 
 
-def test_every_challenge_says_where_the_metadata_are() -> None:
+def test_every_challenge_names_the_url_of_the_metadata() -> None:
     where = f'resource_metadata="{API}/.well-known/oauth-protected-resource"'
 
     def told(error: DPoPError, policy: DPoPPolicy) -> list[str]:

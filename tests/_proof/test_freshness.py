@@ -45,14 +45,14 @@ def check(presented: DPoPProof, policy: DPoPPolicy, now: float = NOW) -> None:
 
 @pytest.mark.parametrize("policy", [OFF, FALLBACK])
 @pytest.mark.parametrize("age", [-30, -29.5, -16, 0, 60, 90])
-def test_iat_inside_the_window(policy: DPoPPolicy, age: float) -> None:
+def test_an_iat_inside_the_window_is_fresh(policy: DPoPPolicy, age: float) -> None:
     check(proof(NOW - age), policy)
     with pytest.raises((InvalidDPoPProof, UseDPoPNonce)):
         check(proof(NOW - age), policy, now=NOW + HOUR)
 
 
 @pytest.mark.parametrize("age", [-HOUR, -30.001, 90.001, HOUR, NOW])
-def test_iat_outside_the_window(age: float) -> None:
+def test_an_iat_outside_the_window_is_refused(age: float) -> None:
     with pytest.raises(InvalidDPoPProof) as caught:
         check(proof(NOW - age), OFF)
     assert caught.value.check is Check.IAT
@@ -91,7 +91,7 @@ def test_iat_may_be_limited_beside_a_nonce(mode: NonceMode) -> None:
             check(proof(NOW - age, nonce), policy)
         assert caught.value.check is Check.IAT
         assert (caught.value.expected, caught.value.actual) == ((NOW - 300, NOW + 300), NOW - age)
-        # What is asked of the nonce comes first: a client that has none learns of it.
+        # The check of the nonce comes first: a client without one gets one.
         with pytest.raises(UseDPoPNonce):
             check(proof(NOW - age, "unknown"), policy)
         with pytest.raises(UseDPoPNonce):
@@ -148,14 +148,14 @@ def test_where_the_nonce_counts_no_clock_of_the_clients_does(policy: DPoPPolicy)
 
 
 def test_a_nonce_policy_without_provider_is_iat_alone() -> None:
-    # A server can't be built so; the rule must not open a door all the same.
+    # A server can't be built in this way; the rule must still accept nothing more.
     check_freshness(proof(), FALLBACK, nonces=None, nonce=None, now=NOW)
     with pytest.raises(InvalidDPoPProof):
         check_freshness(proof(0), FALLBACK, nonces=None, nonce=None, now=NOW)
 
 
 class Strange:
-    """A provider of somebody else's making that can't cope with what clients send."""
+    """A user's own provider that fails for unexpected nonces."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -169,13 +169,13 @@ class Strange:
 
 
 @pytest.mark.parametrize("nonce", ["", " ", "é", "a b", 'a"b', "a\\b", "a\n", "\x7f", "a\x00"])
-def test_what_is_no_nonce_never_reaches_the_provider(nonce: str) -> None:
+def test_a_malformed_nonce_never_reaches_the_provider(nonce: str) -> None:
     provider = Strange()
     assert known_nonce(proof(nonce=nonce), provider, NOW) is None
     assert provider.asked == []
 
 
-def test_a_provider_that_fails_lets_nobody_in() -> None:
+def test_a_provider_that_fails_lets_no_request_through() -> None:
     with pytest.raises(Unavailable) as caught:
         known_nonce(proof(nonce="abc"), Strange(), NOW)
     assert (caught.value.check, caught.value.actual) == (Check.NONCE, "KeyError")
@@ -183,7 +183,7 @@ def test_a_provider_that_fails_lets_nobody_in() -> None:
 
 
 @pytest.mark.parametrize("answer", [True, "abc", object()])
-def test_a_provider_that_knows_no_nonce_of_ours_lets_nobody_in(answer: object) -> None:
+def test_a_provider_that_does_not_recognise_its_nonces_lets_no_request_through(answer: object) -> None:
     class Odd(Strange):
         def check(self, nonce: str, now: float) -> Nonce | None:
             return answer  # type: ignore[return-value] # pyright: ignore[reportReturnType]
@@ -194,7 +194,7 @@ def test_a_provider_that_knows_no_nonce_of_ours_lets_nobody_in(answer: object) -
 
 
 @pytest.mark.parametrize("issued", [None, "", "a b", "a\r\nset-cookie: x", "é", 5])
-def test_what_a_provider_issues_is_looked_at_before_it_goes_into_a_header(issued: object) -> None:
+def test_an_issued_nonce_is_checked_before_it_goes_into_a_header(issued: object) -> None:
     class Odd(Strange):
         def issue(self, now: float) -> str:
             return issued  # type: ignore[return-value] # pyright: ignore[reportReturnType]
@@ -206,7 +206,7 @@ def test_what_a_provider_issues_is_looked_at_before_it_goes_into_a_header(issued
         check_freshness(proof(), REQUIRED, nonces=Odd(), nonce=None, now=NOW)
 
 
-def test_a_provider_that_can_t_issue() -> None:
+def test_a_provider_that_can_t_issue_makes_it_unavailable() -> None:
     class Odd(Strange):
         def issue(self, now: float) -> str:
             raise OverflowError
@@ -217,7 +217,7 @@ def test_a_provider_that_can_t_issue() -> None:
     assert caught.value.description == "a nonce can't be issued now"
 
 
-def test_an_issued_nonce() -> None:
+def test_the_issued_nonce_is_the_providers() -> None:
     assert issued_nonce(PROVIDER, NOW) == PROVIDER.issue(NOW)
 
 
@@ -260,7 +260,7 @@ LIMITED = DPoPPolicy(nonce="required", iat_limit_with_nonce=100)
 @pytest.mark.parametrize("iat", [NOW - 90, NOW, NOW + 90])
 @pytest.mark.parametrize("policies", [[LIMITED], [LIMITED, REQUIRED], [OFF, LIMITED], [REQUIRED]])
 def test_a_limit_does_not_shorten_what_is_remembered(iat: float, policies: list[DPoPPolicy]) -> None:
-    # A worker without the limit may be running beside us.
+    # A worker without the limit may be running at the same time.
     assert acceptance_window(proof(iat), reach_of(policies), KNOWN) == BY_NONCE
 
 
@@ -299,7 +299,7 @@ async def test_a_client_whose_clock_is_an_hour_fast_is_heard_once(
     api.tokens.issue(api.key.jkt, expires_in=3 * HOUR)
     presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
     assert await accepted(api, presented)
-    # Each second of the minutes in which its iat would do, and now and then before.
+    # Each second of the minutes in which its iat would be accepted, and some times before.
     for second in (*range(1, HOUR - 120, 7), *range(HOUR - 120, HOUR + 120)):
         api.clock.now = NOW + second
         for server in servers:
@@ -343,7 +343,7 @@ async def test_a_route_can_tighten_the_limit() -> None:
         assert "3 s too" in api.events[-1].hint
 
 
-async def test_what_iat_let_in_does_not_come_back_by_its_nonce() -> None:
+async def test_a_proof_accepted_by_its_iat_is_not_accepted_again_by_its_nonce() -> None:
     api = Api(nonce="off")
     required = api.server.with_policy(nonce="required")
     nonce = api.server_nonces.issue(NOW)
@@ -356,7 +356,7 @@ async def test_what_iat_let_in_does_not_come_back_by_its_nonce() -> None:
 
 
 async def test_without_the_store_each_of_these_would_have_come_back() -> None:
-    # The tests above show something only if iat or nonce alone would let the proof in again.
+    # The tests above are meaningful only if iat or nonce alone would accept the proof again.
     api = Api(nonce="required")
     off = api.server.with_policy(nonce="off")
     presented = api.proof(at=HOUR, nonce=api.server_nonces.issue(NOW))
@@ -397,7 +397,7 @@ async def test_where_a_token_may_last_longer_no_proof_dies_with_it() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "is_accepted"), [(86_400, True), (86_401, False)])
-async def test_what_would_have_to_be_remembered_for_more_than_a_day_is_refused(
+async def test_a_proof_that_must_be_remembered_for_more_than_a_day_is_refused(
     ahead: float, is_accepted: bool
 ) -> None:
     api = Api(nonce="required")
@@ -408,7 +408,7 @@ async def test_what_would_have_to_be_remembered_for_more_than_a_day_is_refused(
         assert api.store.entries == []
 
 
-async def test_whatever_a_verifier_says_a_token_ends_300_seconds_after_its_expiry() -> None:
+async def test_with_any_verifier_a_token_ends_300_seconds_after_its_expiry() -> None:
     # Until then the store remembers its proofs.
     api = Api()
     api.tokens.issue(api.key.jkt, expires_in=-300)

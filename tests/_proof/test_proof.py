@@ -57,7 +57,7 @@ def test_a_header_gives_algorithm_key_and_thumbprint() -> None:
     assert header.jkt == KEY.jkt
 
 
-def test_claims_of_every_kind() -> None:
+def test_claims_of_every_kind_are_read() -> None:
     assert parsed(ath="a", nonce="n", exp=1.5, nbf=0, iss=1, aud=[], sub={}) == DPoPProof(
         jti="j",
         htm="GET",
@@ -75,13 +75,13 @@ def test_claims_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e", "é.b.c", "...."])
-def test_three_segments(text: str) -> None:
+def test_a_token_has_three_segments(text: str) -> None:
     error = refused(Check.FORMAT, split_proof, text)
     assert error.__cause__ is not None
 
 
 @pytest.mark.parametrize("octets", [b"", b"[]", b"{", b"null", b'{"a":1,"a":2}', b"\xff", b'{"a":NaN}'])
-def test_two_json_objects(octets: bytes) -> None:
+def test_two_json_objects_are_refused(octets: bytes) -> None:
     refused(Check.FORMAT, parse_header, segment(octets), SUPPORTED_ALGORITHMS)
     refused(Check.CLAIMS, parse_claims, segment(octets), parsed_header())
     refused(Check.FORMAT, parse_header, segment(HEADER) + "=", SUPPORTED_ALGORITHMS)
@@ -115,7 +115,7 @@ def test_two_json_objects(octets: bytes) -> None:
         "APPL\u0130CATION/dpop+jwt",
     ],
 )
-def test_typ(typ: object) -> None:
+def test_another_typ_is_refused(typ: object) -> None:
     error = refused(Check.TYP, parsed_header, typ=typ)
     assert error.expected == "dpop+jwt"
 
@@ -143,11 +143,11 @@ def test_b64_true_says_what_is_so_anyway_rfc_7797_3() -> None:
 @pytest.mark.parametrize(
     "alg", [..., None, "", "none", "HS256", "es256", "ES256K", "ES521", 1, ["ES256"], {}, True]
 )
-def test_alg(alg: object) -> None:
+def test_an_unaccepted_alg_is_refused(alg: object) -> None:
     refused(Check.ALG, parsed_header, alg=alg)
 
 
-def test_only_the_algorithms_of_the_policy() -> None:
+def test_only_the_algorithms_of_the_policy_are_accepted() -> None:
     error = refused(Check.ALG, parse_header, segment(HEADER), ("EdDSA",))
     assert (error.expected, error.actual) == (("EdDSA",), "ES256")
     check_algorithm("EdDSA", ("EdDSA",))
@@ -179,13 +179,13 @@ def test_the_jwk_is_an_acceptable_public_key(jwk: object) -> None:
 
 
 @pytest.mark.parametrize("members", [{"key_ops": []}, {"use": None}, {"alg": None}, {"x5c": [], "kid": None}])
-def test_members_of_the_jwk_that_are_not_set(members: dict[str, Any]) -> None:
+def test_members_of_the_jwk_that_are_not_set_are_ignored(members: dict[str, Any]) -> None:
     assert parsed_header(jwk=KEY.public_jwk | members).jkt == KEY.jkt
 
 
 @pytest.mark.parametrize("name", ["jti", "htm", "htu"])
 @pytest.mark.parametrize("value", [..., None, "", 1, True, [], {}, ["x"]])
-def test_required_texts(name: str, value: object) -> None:
+def test_missing_or_malformed_texts_are_refused(name: str, value: object) -> None:
     error = refused(Check.CLAIMS, parsed, **{name: value})
     assert error.description == f"the {name} of the DPoP proof is missing or malformed"
     assert error.expected == name
@@ -198,7 +198,7 @@ def test_a_jti_has_at_most_512_characters() -> None:
 
 @pytest.mark.parametrize("name", ["ath", "nonce"])
 @pytest.mark.parametrize("value", [None, 1, True, [], {}])
-def test_optional_texts(name: str, value: object) -> None:
+def test_malformed_optional_texts_are_refused(name: str, value: object) -> None:
     assert (
         refused(Check.CLAIMS, parsed, **{name: value}).description
         == f"the {name} of the DPoP proof is malformed"
@@ -209,12 +209,12 @@ def test_optional_texts(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     "value", [None, "1800000000", True, False, [], {}, -1, -0.5, 253_402_300_800, 10**300]
 )
-def test_times(name: str, value: object) -> None:
+def test_malformed_times_are_refused(name: str, value: object) -> None:
     refused(Check.CLAIMS, parsed, **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1.5, 253_402_300_799])
-def test_times_that_are_times(value: float) -> None:
+def test_valid_times_are_accepted(value: float) -> None:
     assert parsed(iat=value).iat == value
 
 

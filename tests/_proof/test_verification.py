@@ -1,4 +1,4 @@
-"""The part of a verdict that a token endpoint shares."""
+"""The checks of a proof that resource server and token endpoint share."""
 
 import pytest
 
@@ -81,7 +81,7 @@ async def test_after_a_loss_a_nonce_from_later_brings_a_client_in(mode: str) -> 
 @pytest.mark.parametrize(
     "provider", [Stepwise(), Stepwise(fails=True), Stepwise(wrong=True)], ids=["step", "fails", "wrong"]
 )
-async def test_nobody_is_challenged_with_a_nonce_that_would_not_do(provider: Stepwise) -> None:
+async def test_no_client_is_challenged_with_a_nonce_that_would_be_refused(provider: Stepwise) -> None:
     api = Api(nonces=provider, nonce="fallback")
     start = NOW // 60 * 60
     for second in (0, 7, 59):
@@ -104,7 +104,7 @@ async def test_without_nonces_a_client_is_told_to_wait() -> None:
     assert (caught.value.retry_after, caught.value.nonce) == (35, None)
 
 
-async def test_what_a_store_refuses_by_itself_is_the_stores_check() -> None:
+async def test_a_refusal_by_the_store_is_the_stores_check() -> None:
     api = Api()
     api.store.answer = InvalidDPoPProof("this client has used too many proofs")
     with pytest.raises(InvalidDPoPProof, match="too many proofs") as caught:

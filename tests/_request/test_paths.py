@@ -24,7 +24,7 @@ from dpop_middleware._request.paths import (
         ("/ü^|", "/%FC%5E%7C"),
     ],
 )
-def test_what_must_be_percent_encoded_is_and_nothing_else(path: str, normal: str) -> None:
+def test_only_characters_that_must_be_percent_encoded_are(path: str, normal: str) -> None:
     assert encoded(path) == normal
     assert encoded(normal) == normal
 
@@ -87,7 +87,7 @@ def test_any_other_path_is_let_through(path: str) -> None:
 
 @given(st.text(st.sampled_from("/.%2eE0aAfF?=~^é"), max_size=24).map("/".__add__))
 @settings(max_examples=300, deadline=None)
-def test_what_is_let_through_has_no_dot_segment_once_it_is_decoded(path: str) -> None:
+def test_an_accepted_path_has_no_dot_segment_once_it_is_decoded(path: str) -> None:
     try:
         check_request_path(path)
         normal = encoded(path.partition("?")[0])
@@ -96,7 +96,7 @@ def test_what_is_let_through_has_no_dot_segment_once_it_is_decoded(path: str) ->
     assert not has_dot_segment(normal)
 
 
-def test_plain_and_normal_paths_are_told_at_one_glance() -> None:
+def test_plain_and_normal_paths_are_recognised_quickly() -> None:
     assert is_normal("/a/b")
     assert not any(map(is_normal, ("/a%41", "/ü", "/a/../b", "/a b")))
     assert is_plain("/a%2F")

@@ -1,4 +1,4 @@
-"""Public paths: what is meant is let through, and nothing that a router could read as something else."""
+"""Public paths: listed paths pass, and no path that a router could read as another one."""
 
 import random
 from typing import Any
@@ -33,7 +33,7 @@ def scope(raw_path: str, **changes: Any) -> dict[str, Any]:
         "/static/a%20b",
     ],
 )
-def test_public(raw_path: str) -> None:
+def test_listed_paths_are_public(raw_path: str) -> None:
     assert scope(raw_path) in PATHS
 
 
@@ -83,7 +83,7 @@ def test_public(raw_path: str) -> None:
         "http://api.example.test/health",
     ],
 )
-def test_not_public(raw_path: str) -> None:
+def test_other_paths_are_not_public(raw_path: str) -> None:
     assert scope(raw_path) not in PATHS
 
 
@@ -93,7 +93,7 @@ def test_the_decoded_path_alone_is_enough_to_doubt(path: str) -> None:
     assert {"path": path} not in PATHS
 
 
-def test_without_a_raw_path() -> None:
+def test_a_scope_without_a_raw_path_is_compared_by_its_path() -> None:
     assert {"path": "/health"} in PATHS
     assert {"path": "/health", "raw_path": None} in PATHS
 
@@ -116,11 +116,11 @@ def test_the_query_is_no_part_of_a_raw_path() -> None:
         ("/svc//health", "/svc", False),
     ],
 )
-def test_the_path_that_the_router_sees(path: str, root_path: str, public: bool) -> None:
+def test_the_path_that_the_router_sees_is_compared(path: str, root_path: str, public: bool) -> None:
     assert (scope(path, root_path=root_path) in PATHS) is public
 
 
-# Where a root path is set: what a router would read in each of the ways that are known.
+# Where a root path is set: the path that a router reads, in each of the known ways.
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_path_that_the_router_sees(path: str, root_path: str, public: bool) 
         "/svc*",
     ],
 )
-def test_beside_a_root_path_not_public(path: str) -> None:
+def test_paths_outside_the_root_path_are_not_public(path: str) -> None:
     assert scope(path, root_path="/svc") not in PATHS
     assert {"path": unquote(path), "root_path": "/svc"} not in PATHS
 
@@ -157,7 +157,7 @@ def test_a_root_path_that_the_client_percent_encoded() -> None:
     assert given | {"raw_path": None} in PATHS
 
 
-def test_a_root_path_that_overlaps_itself() -> None:
+def test_a_root_path_may_overlap_itself() -> None:
     assert scope("/a/a/static/x", root_path="/a/a") in PATHS
     assert scope("/a/a/a/static/x", root_path="/a/a") not in PublicPaths(["/a/*"])
 
@@ -191,7 +191,7 @@ def test_under_a_root_path_that_routers_take_off_in_different_ways_nothing_is_pu
 
 
 @pytest.mark.parametrize("root_path", ["", "/", None])
-def test_no_root_path(root_path: Any) -> None:
+def test_an_empty_root_path_changes_nothing(root_path: Any) -> None:
     assert scope("/health", root_path=root_path) in PATHS
     assert scope("/static/a", root_path=root_path) in PATHS
 
@@ -216,12 +216,12 @@ def test_a_root_path_that_everybody_takes_off_alike(root_path: str) -> None:
         ("/health", b"/health/", ""),
     ],
 )
-def test_a_raw_path_that_is_another_path(path: str, raw_path: bytes, root_path: str) -> None:
+def test_a_raw_path_that_is_another_path_is_never_public(path: str, raw_path: bytes, root_path: str) -> None:
     given = {"path": path, "raw_path": raw_path, "root_path": root_path}
     assert given not in PATHS
 
 
-# --- what says so
+# --- the reasons
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,10 @@ def test_a_raw_path_that_is_another_path(path: str, raw_path: bytes, root_path: 
         ("/svc/static/svc.js", "/svc", "twice"),
         ("/health/health", "/health", "twice"),
         ("/health", "/health", "doesn't start with the root path"),
-        ("/svc/health", "/svc/", "starts with a slash"),
+        ("/svc/health", "/svc/", "start with a slash"),
     ],
 )
-def test_whoever_is_listed_and_locked_out_is_told_why(path: str, root_path: str, why: str) -> None:
+def test_a_refused_request_for_a_listed_path_has_a_reason(path: str, root_path: str, why: str) -> None:
     told = PATHS.locked_out(scope(path, root_path=root_path))
     assert told is not None
     assert why in told
@@ -254,7 +254,7 @@ def test_whoever_is_listed_and_locked_out_is_told_why(path: str, root_path: str,
         scope("/static/%ff", root_path="/svc"),
     ],
 )
-def test_what_is_the_clients_own_doing_is_not_told(given: dict[str, Any]) -> None:
+def test_a_path_that_only_the_client_made_ambiguous_has_no_reason(given: dict[str, Any]) -> None:
     assert PATHS.locked_out(given) is None
 
 
@@ -263,7 +263,7 @@ def test_a_raw_path_of_another_path_is_told() -> None:
     assert told == "path and raw_path are two paths"
 
 
-# --- a root path that the application sets by itself
+# --- a root path that the application itself sets
 
 
 @pytest.mark.parametrize(
@@ -281,21 +281,23 @@ def test_a_raw_path_of_another_path_is_told() -> None:
         ("/static", "/static/x", "/static/x/secret", "", False),
     ],
 )
-def test_an_inner_root_path(mount: str, inner: str, path: str, root_path: str, public: bool) -> None:
+def test_an_inner_root_path_limits_public_paths(
+    mount: str, inner: str, path: str, root_path: str, public: bool
+) -> None:
     paths = PublicPaths(["/health", "/static/*"], inner_root_paths=[(mount, inner)])
     given = scope(path, root_path=root_path)
     assert (given in paths) is public
     assert (paths.locked_out(given) is None) is public
 
 
-def test_what_is_listed() -> None:
+def test_listed_paths_and_prefixes_are_covered() -> None:
     assert PATHS.covers("/health")
     assert not PATHS.covers("/static/")
     assert PATHS.covers_all_below("/static/")
     assert not PATHS.covers_all_below("/health/")
 
 
-def test_a_root_path_that_no_url_can_hold() -> None:
+def test_a_root_path_that_no_url_can_have_makes_nothing_public() -> None:
     assert scope("/svc/health", root_path="/\ud800") not in PATHS
 
 
@@ -304,7 +306,7 @@ def test_a_path_that_was_sent_without_any_encoding() -> None:
     assert {"path": "/na\u00efve", "raw_path": raw_path} in PATHS
 
 
-def test_no_public_paths() -> None:
+def test_without_public_paths_nothing_is_public() -> None:
     assert scope("/") not in PublicPaths([])
     assert scope("/health") not in PublicPaths(())
 
@@ -333,14 +335,14 @@ def test_no_public_paths() -> None:
         (["/\ud800"], "takes decoded paths and prefixes that end in '/\\*', not"),
     ],
 )
-def test_bad_configuration(paths: Any, sentence: str) -> None:
+def test_wrong_public_paths_are_a_configuration_error(paths: Any, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         PublicPaths(paths)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_raw_path_is_decoded_as_servers_do(seed: int) -> None:
-    """Whatever it holds: what differs from the server's path is never public, what doesn't is."""
+    """With any octets: a path that differs from the server's is never public, an equal one is."""
     draw = random.Random(seed)
     parts = ["%41", "%3d", "=", "_", "a", "%C3%A9", "%09", "=41", "%20", "~"]
     listed = PublicPaths(["/p/*"])

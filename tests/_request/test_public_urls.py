@@ -36,7 +36,9 @@ def urls(*listed: str, hosts: tuple[str, ...] = ()) -> PublicURLs:
         ("https://[2001:DB8:0::1]:8443", "/", "", "https://[2001:db8::1]:8443/"),
     ],
 )
-def test_target_uri(public_url: str, raw_path: str, root_path: str, target: str) -> None:
+def test_the_target_uri_comes_from_the_configuration(
+    public_url: str, raw_path: str, root_path: str, target: str
+) -> None:
     asked = request(raw_path=raw_path, root_path=root_path, hosts=("evil.example.test",))
     assert urls(public_url).target_uri(asked) == target
     assert PublicURLs(public_url, insecure_http_hosts=()).target_uri(asked) == target
@@ -101,7 +103,7 @@ def test_a_path_of_which_too_much_would_be_rewritten_is_compared_as_it_was_sent_
 @pytest.mark.parametrize(
     "raw_path", ["/", "/notes", "/.notes", "/a%2Fb", "//a", "/a..b", "/ä", "/a\\b", "/..."]
 )
-def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
+def test_an_unambiguous_path_is_accepted(raw_path: str) -> None:
     asked = request(raw_path=raw_path)
     assert urls("https://api.example.test").origin_form(asked) is asked
 
@@ -146,7 +148,7 @@ def test_a_path_that_can_be_read_in_one_way(raw_path: str) -> None:
         "?a",
     ],
 )
-def test_a_path_that_can_not(raw_path: str) -> None:
+def test_an_ambiguous_path_is_refused(raw_path: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         urls("https://api.example.test").origin_form(request(raw_path=raw_path))
     assert caught.value.check is Check.TARGET
@@ -202,7 +204,7 @@ def test_http_is_for_named_hosts_only() -> None:
 def test_absolute_form_is_judged_as_its_origin_form_and_its_authority_stands(
     target: str, path: str, host: str
 ) -> None:
-    """RFC 9112 section 3.2.2: Host is ignored then, whatever it says."""
+    """RFC 9112 section 3.2.2: Host is ignored then."""
     ours = urls("https://api.example.test", "https://b.example.test:8443")
     for hosts in ((), ("api.example.test",), ("b.example.test:8443",), ("evil.test", "x")):
         seen = ours.origin_form(request(raw_path=target, hosts=hosts))
@@ -222,7 +224,8 @@ VERSIONS = ("https://h.test/v1", "https://h.test/v2", "https://h.test/v1/beta")
         ("/v1", "", "/v1"),
         ("/%761/notes", "", "/v1/notes"),
         ("/v1/v2/notes", "", "/v1/v2/notes"),
-        # A proxy strips the prefix, and the server is told: uvicorn puts it back, others don't.
+        # A proxy strips the prefix, and the server has it as its root path: uvicorn puts it back, others
+        # don't.
         ("/v1/notes", "/v1", "/v1/notes"),
         ("/notes", "/v1", "/v1/notes"),
         ("/notes", "/v2/", "/v2/notes"),
@@ -252,12 +255,12 @@ def test_several_prefixes_of_one_host(raw_path: str, root_path: str, public: str
         ("/v1%2Fnotes", ""),
     ],
 )
-def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> None:
+def test_a_path_that_begins_with_no_prefix_is_refused(raw_path: str, root_path: str) -> None:
     with pytest.raises(InvalidDPoPProof, match="begins with no prefix") as caught:
         urls(*VERSIONS).target_uri(request(raw_path=raw_path, root_path=root_path))
     assert caught.value.check is Check.HTU
     assert caught.value.expected == VERSIONS
-    assert "a proxy strips the prefix and tells nobody" in str(hint_of(caught.value))
+    assert "a proxy strips the prefix, and the server has no root path" in str(hint_of(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +268,7 @@ def test_a_path_that_begins_with_no_prefix(raw_path: str, root_path: str) -> Non
     [("/notes", "", "/notes"), ("/v1/notes", "", "/v1/notes"), ("/notes", "/svc", "/notes"),
      ("/svc/notes", "/svc", "/svc/notes"), ("/notes", "/v1", "/v1/notes")],
 )  # fmt: skip
-def test_prefixes_and_the_whole_host(raw_path: str, root_path: str, public: str) -> None:
+def test_a_prefix_may_be_listed_beside_the_whole_host(raw_path: str, root_path: str, public: str) -> None:
     ours = urls("https://h.test", "https://h.test/v1")
     assert ours.target_uri(request(raw_path=raw_path, root_path=root_path)) == f"https://h.test{public}"
 
@@ -279,6 +282,8 @@ def test_prefixes_and_the_whole_host(raw_path: str, root_path: str, public: str)
         ("j.test", "/notes", "", "https://j.test/only/notes"),
     ],
 )
-def test_hosts_and_prefixes(host: str, raw_path: str, root_path: str, target: str) -> None:
+def test_hosts_and_their_prefixes_select_the_url(
+    host: str, raw_path: str, root_path: str, target: str
+) -> None:
     ours = urls("https://h.test/v1", "https://i.test", "https://h.test/v2", "https://j.test/only")
     assert ours.target_uri(request(hosts=(host,), raw_path=raw_path, root_path=root_path)) == target

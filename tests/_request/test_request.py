@@ -1,4 +1,4 @@
-"""What a request carries, before anything is decoded."""
+"""The credentials of a request, before anything is decoded."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_a_second_field_is_seen_in_whatever_spelling_and_company(again: bytes, o
     assert ResourceRequest.from_scope(scope((again, b"first"), (other, b"a"))).dpop == ("first",)
 
 
-def test_only_blanks_and_tabs_are_taken_off_a_field() -> None:
+def test_only_spaces_and_tabs_are_removed_around_a_field() -> None:
     read = ResourceRequest.from_scope(scope((b"dpop", b"\x0b\x85proof\xa0")))
     assert read.dpop == ("\x0b\x85proof\xa0",)
 
@@ -204,7 +204,7 @@ def test_one_proof_is_returned_as_it_is() -> None:
         (("x" * (MAX_PROOF_SIZE + 1),), 8193),
     ],
 )
-def test_not_exactly_one_proof(fields: tuple[str, ...], actual: int | None) -> None:
+def test_more_or_fewer_than_one_proof_is_refused(fields: tuple[str, ...], actual: int | None) -> None:
     with pytest.raises(InvalidDPoPProof) as caught:
         one_proof(fields)
     assert caught.value.check is Check.ONE_HEADER

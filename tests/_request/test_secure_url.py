@@ -10,7 +10,7 @@ from dpop_middleware.errors import ConfigurationError
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.255.0.9", "::1"])
-def test_loopback_hosts(host: str) -> None:
+def test_loopback_hosts_are_recognised(host: str) -> None:
     assert is_loopback(host)
 
 
@@ -18,7 +18,7 @@ def test_loopback_hosts(host: str) -> None:
     "host",
     ["example.com", "localhost.example.com", "10.0.0.1", "128.0.0.1", "127.1", "2130706433", "::2", ""],
 )
-def test_other_hosts(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
@@ -29,7 +29,7 @@ def test_other_hosts(host: str) -> None:
         *("127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0"),
     ],
 )
-def test_hosts_that_are_this_machine(host: str) -> None:
+def test_loopback_names_and_addresses_are_this_machine(host: str) -> None:
     assert is_this_machine(host)
 
 
@@ -37,7 +37,7 @@ def test_hosts_that_are_this_machine(host: str) -> None:
     "host",
     ["example.com", "localhost.example.com", "10.0.0.1", "::2", "::ffff:a00:1", "1.example", "0xg", ""],
 )
-def test_hosts_that_are_another_machine(host: str) -> None:
+def test_other_hosts_are_another_machine(host: str) -> None:
     assert not is_this_machine(host)
 
 
@@ -57,7 +57,7 @@ def test_hosts_that_are_another_machine(host: str) -> None:
         "http://[fd00::1]:80",
     ],
 )
-def test_accepted_urls(url: str) -> None:
+def test_https_urls_and_named_http_hosts_are_accepted(url: str) -> None:
     assert isinstance(checked_url("issuer", url, insecure_http_hosts=("Auth", "[fd00:0::1]")), BaseURL)
 
 
@@ -85,7 +85,7 @@ def test_plain_http_is_refused_and_the_way_out_named(url: str) -> None:
         "https://as.exämple.com",
     ],
 )
-def test_what_is_no_base_url(url: str) -> None:
+def test_unacceptable_urls_are_refused(url: str) -> None:
     with pytest.raises(
         ConfigurationError, match="resource takes an https URL without user, query and fragment"
     ):
@@ -93,7 +93,7 @@ def test_what_is_no_base_url(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [None, 1, b"https://as.example.com", ["https://as.example.com"]])
-def test_what_is_no_string(url: object) -> None:
+def test_a_url_must_be_a_string(url: object) -> None:
     with pytest.raises(ConfigurationError, match="issuer takes an https URL as a string"):
         checked_url("issuer", url, insecure_http_hosts=())
 

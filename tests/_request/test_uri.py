@@ -79,7 +79,7 @@ few = settings(max_examples=200, deadline=None)
         ("https://h/.../..a/a..", "https://h/.../..a/a.."),
         ("https://h/%5C", "https://h/%5C"),
         ("https://h/%00%7f%ff", "https://h/%00%7F%FF"),
-        # RFC 9449 section 4.3, check 9: query and fragment are ignored, whatever is in them.
+        # RFC 9449 section 4.3, check 9: query and fragment are ignored, with any content.
         ("https://h/p?q=ü", "https://h/p"),
         ("https://h/p?a b", "https://h/p"),
         ("https://h/p#\r\n", "https://h/p"),
@@ -103,7 +103,7 @@ few = settings(max_examples=200, deadline=None)
         ("https://h/\ufffd\U0010fffd", "https://h/%EF%BF%BD%F4%8F%BF%BD"),
     ],
 )
-def test_normalize(uri: str, normal: str) -> None:
+def test_normalize_returns_the_normal_form(uri: str, normal: str) -> None:
     assert normalize(uri) == normal
     assert normalize(normal) == normal
 
@@ -207,7 +207,7 @@ def test_normalize_refuses(uri: str, reason: str) -> None:
         ),
     ],
 )
-def test_parse_base_url(url: str, base: BaseURL) -> None:
+def test_a_base_url_is_parsed(url: str, base: BaseURL) -> None:
     assert parse_base_url(url) == base
 
 
@@ -254,7 +254,7 @@ def test_parse_base_url_refuses(url: str, reason: str) -> None:
         ("/http://evil.example/", "/http://evil.example/"),
     ],
 )
-def test_request_path(raw_path: str, normal: str) -> None:
+def test_a_request_path_has_one_normal_form(raw_path: str, normal: str) -> None:
     assert request_path(raw_path) == normal
     assert request_path(normal) == normal
 
@@ -308,7 +308,7 @@ def test_request_path_refuses(raw_path: str, reason: str) -> None:
         ("[::1]:8443", "https", "[::1]:8443"),
     ],
 )
-def test_authority(value: str, scheme: str, normal: str) -> None:
+def test_an_authority_has_one_normal_form(value: str, scheme: str, normal: str) -> None:
     assert authority(value, scheme=scheme) == normal
 
 
@@ -373,7 +373,7 @@ def test_authority_refuses_another_scheme() -> None:
         ("/x", "/\ud800", "/x"),
     ],
 )
-def test_strip_root_path(path: str, root_path: str, rest: str) -> None:
+def test_a_root_path_is_stripped_at_a_segment_boundary(path: str, root_path: str, rest: str) -> None:
     assert strip_root_path(path, root_path) == rest
 
 
@@ -392,7 +392,9 @@ def test_strip_root_path(path: str, root_path: str, rest: str) -> None:
         (PREFIXED, "//evil.example/p", "", "https://api.example.com/svc//evil.example/p"),
     ],
 )
-def test_target_uri(base: BaseURL, raw_path: str, root_path: str, uri: str) -> None:
+def test_the_target_uri_comes_from_the_configuration(
+    base: BaseURL, raw_path: str, root_path: str, uri: str
+) -> None:
     assert target_uri(base, raw_path, root_path) == uri
 
 
@@ -417,7 +419,7 @@ HTU_CASES = [case for case in VECTORS["cases"] if case["group"] == "U" and case[
 
 
 @pytest.mark.parametrize("case", HTU_CASES, ids=[case["id"] for case in HTU_CASES])
-def test_vectors_of_htu(case: dict[str, Any]) -> None:
+def test_normalize_agrees_with_the_vectors_of_htu(case: dict[str, Any]) -> None:
     url: str = case["request"]["url"]
     [proof] = [value for name, value in case["request"]["headers"] if name == "dpop"]
     htu = json.loads(base64url.decode(proof.split(".")[1]))["htu"]
@@ -467,7 +469,7 @@ def test_normalize_is_idempotent_and_raises_nothing_else(uri: str) -> None:
 
 @given(PATHS | st.text(max_size=40))
 @few
-def test_what_request_path_accepts_is_a_fixed_point_of_normalize(raw_path: str) -> None:
+def test_a_path_from_request_path_is_a_fixed_point_of_normalize(raw_path: str) -> None:
     try:
         path = request_path(raw_path)
     except URIError:
@@ -485,7 +487,7 @@ def test_what_request_path_accepts_is_a_fixed_point_of_normalize(raw_path: str) 
 def test_request_path_and_normalize_agree(raw_path: str, query: str) -> None:
     try:
         path = request_path(raw_path)
-        # What a client writes as characters travels as their UTF-8.
+        # Characters of a client's URL are sent as their UTF-8.
         written = raw_path.encode("latin-1").decode("utf-8")
         normal = normalize(f"https://h{written.replace('#', '%23')}")
     except (URIError, UnicodeDecodeError):

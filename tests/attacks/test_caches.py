@@ -1,4 +1,4 @@
-"""Memory that an attacker wants us to keep, and what one request wants to leave there for another."""
+"""Attacks on caches: memory that an attacker wants to fill, and data that one request leaves for another."""
 
 import hashlib
 import tracemalloc
@@ -65,13 +65,13 @@ def test_the_attacker_wants_memory_for_thousands_of_scopes() -> None:
 
 
 class Forgetful:
-    """A replay store that keeps nothing, so that what is measured is kept elsewhere."""
+    """A replay store that keeps nothing, so that only other memory is measured."""
 
     async def add(self, entry: ReplayEntry) -> bool:
         return entry.key != ""
 
 
-async def test_a_stranger_wants_memory_for_each_proof_at_the_token_endpoint() -> None:
+async def test_an_unauthenticated_client_wants_memory_for_each_proof_at_the_token_endpoint() -> None:
     url, key = "https://auth.example.test/token", DPoPKey.generate()
     endpoint = TokenEndpoint(url=url, replay_store=Forgetful())
     requests = [
@@ -128,7 +128,7 @@ async def test_one_request_wants_to_change_the_token_of_another() -> None:
     assert second.access_token.scopes == {"notes:read"}
 
 
-async def test_whoever_reads_logs_wants_the_claims() -> None:
+async def test_a_reader_of_logs_wants_the_claims() -> None:
     world = World()
     first, _ = await twice(world, world.token(email="s3cr3t@example.com", address={"street": "s3cr3t"}))
     shown = f"{first!r} {first.access_token!r} {first.access_token.claims!r} {first.access_token.claims}"

@@ -1,4 +1,4 @@
-"""What an attacker who answers our client wants: its token or proof elsewhere, its time, its end."""
+"""A server that attacks our client: it wants token or proof elsewhere, endless requests, or a crash."""
 
 import base64
 import contextlib
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.parametrize("kind", CLIENTS)
 
 @dataclass(frozen=True)
 class Sent:
-    """One request as the attacker, or who is at home, would see it."""
+    """One request as the attacker's server, or the honest one, would see it."""
 
     url: str
     headers: dict[str, str]
@@ -71,7 +71,7 @@ class Sent:
 
 
 def origin(url: str) -> tuple[str, str | None, int | None]:
-    """By the standard library, so that our own reading of URLs is not its own judge."""
+    """Parsed by the standard library, so that our own parser doesn't judge itself."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
@@ -98,7 +98,7 @@ def answered_by(kind: str, answers: Answers, sent: list[Sent]) -> Any:
 
 @contextlib.contextmanager
 def refusals_of_the_client_itself(kind: str) -> Generator[None]:
-    """What httpx2 and httpx raise of their own accord for an answer that can't be used."""
+    """The errors that httpx2 and httpx themselves raise for an answer that can't be used."""
     module = module_of(kind)
     with contextlib.suppress(module.HTTPError, module.InvalidURL):
         yield
@@ -127,14 +127,14 @@ def sending_to(location: str, status: int) -> Answers:
     def answers(request: Sent, number: int) -> tuple[int, Any, bytes]:
         if number == 1:
             return status, {"location": location, "dpop-nonce": "from-home"}, b""
-        # Whoever gets it asks for more.
+        # The server asks for more each time.
         return 401, CHALLENGE | {"dpop-nonce": "from-elsewhere"}, b""
 
     return answers
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_that_token_or_proof_go_to_another_origin_or_unencrypted(kind: str, own: bool) -> None:
+async def test_token_and_proof_never_go_to_another_origin_or_unencrypted(kind: str, own: bool) -> None:
     left = set[str]()
     for location in ELSEWHERE:
         for status in REDIRECTS:
@@ -150,7 +150,7 @@ async def test_that_token_or_proof_go_to_another_origin_or_unencrypted(kind: str
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("status", [307, 308])
-async def test_that_cookies_of_the_first_origin_come_along(kind: str, own: bool, status: int) -> None:
+async def test_cookies_of_the_first_origin_never_go_to_another(kind: str, own: bool, status: int) -> None:
     sent: list[Sent] = []
 
     def answers(request: Sent, number: int) -> tuple[int, Any, bytes]:
@@ -172,9 +172,7 @@ async def test_that_cookies_of_the_first_origin_come_along(kind: str, own: bool,
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_that_a_cookie_or_another_authorization_of_one_request_comes_along(
-    kind: str, own: bool
-) -> None:
+async def test_no_cookie_or_authorization_of_one_request_goes_with_another(kind: str, own: bool) -> None:
     sent: list[Sent] = []
     transport = answered_by(kind, sending_to("https://evil.example/x", 307), sent)
     auth = DPoPAuth(KEY, follow_redirects=own)  # proofs only, beside the caller's own credentials
@@ -187,7 +185,7 @@ async def test_that_a_cookie_or_another_authorization_of_one_request_comes_along
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_that_a_nonce_of_one_origin_is_used_at_another(kind: str, own: bool) -> None:
+async def test_a_nonce_of_one_origin_is_never_used_at_another(kind: str, own: bool) -> None:
     sent: list[Sent] = []
     auth = DPoPAuth(KEY, "token", origin=(HOME, "https://other.example"), follow_redirects=own)
 
@@ -212,7 +210,7 @@ async def test_that_a_nonce_of_one_origin_is_used_at_another(kind: str, own: boo
 @pytest.mark.parametrize(
     "tactic", ["challenge", "redirect", "both in turn", "both at once", "between two origins"]
 )
-async def test_that_it_asks_for_ever(kind: str, own: bool, tactic: str) -> None:
+async def test_the_client_never_asks_for_ever(kind: str, own: bool, tactic: str) -> None:
     asked_for_token: list[int] = []
 
     def answers(request: Sent, number: int) -> tuple[int, Any, bytes]:
@@ -253,7 +251,7 @@ HOSTILE_BODIES = {
 
 @pytest.mark.parametrize("status", [400, 401])
 @pytest.mark.parametrize("name", HOSTILE_BODIES)
-async def test_that_it_dies_of_a_body(kind: str, name: str, status: int) -> None:
+async def test_no_body_stops_the_client(kind: str, name: str, status: int) -> None:
     sent: list[Sent] = []
     headers = {"dpop-nonce": "n", "content-type": "application/json; charset=x"}
     transport = answered_by(kind, lambda *_: (status, headers, HOSTILE_BODIES[name]), sent)
@@ -263,7 +261,7 @@ async def test_that_it_dies_of_a_body(kind: str, name: str, status: int) -> None
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_that_it_dies_of_a_redirect_or_a_header(kind: str, own: bool) -> None:
+async def test_no_redirect_or_header_stops_the_client(kind: str, own: bool) -> None:
     for location in NO_URLS:
         assert len(await asked(kind, sending_to(location, 307), own=own)) <= 22
     for nonce in ("", " ", "a b", "\t", "\u00e4".encode(), b"\xff", "x" * 2049, '"', "\\", "a,b c"):
@@ -283,7 +281,7 @@ async def test_that_it_dies_of_a_redirect_or_a_header(kind: str, own: bool) -> N
         assert len(await asked(kind, lambda *_, headers=headers: (401, headers, b""), own=own)) == 1
 
 
-async def test_that_a_client_secret_goes_elsewhere(kind: str) -> None:
+async def test_a_client_secret_never_goes_elsewhere(kind: str) -> None:
     if kind.endswith("-async"):
         return  # `fetch_token_async` makes the same request
     module, sent = module_of(kind), list[Sent]()
@@ -306,7 +304,7 @@ async def test_that_a_client_secret_goes_elsewhere(kind: str) -> None:
     assert len(sent) == 1
 
 
-async def test_that_a_token_that_everybody_can_use_is_taken_for_a_bound_one(kind: str) -> None:
+async def test_an_unbound_token_never_passes_as_a_bound_one(kind: str) -> None:
     if kind.endswith("-async"):
         return  # `fetch_token_async` reads the same answer
     for token_type in ("Bearer", "", None, ["DPoP"], "DPoP\n", "dpop bearer"):

@@ -44,7 +44,7 @@ PATHS = {
 
 
 def calls(function: Any, *arguments: Any) -> int:
-    """How many functions, Python's and C's, are called."""
+    """How many functions of Python and C are called."""
     counted = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -73,7 +73,7 @@ def test_the_attacker_wants_an_htu_that_is_rewritten_for_long(path: str) -> None
 
 
 class Watched(str):
-    """Text that knows of how many of its characters the case was changed."""
+    """Text that counts the characters whose case was changed."""
 
     __slots__ = ()
     changed: ClassVar[list[int]] = []
@@ -120,7 +120,7 @@ def test_an_honest_long_path_passes(path: str) -> None:
 
 
 @pytest.mark.parametrize("blanks", ["\t" * 16_000, " " * 16_000, " \t" * 8000])
-def test_the_attacker_wants_thousands_of_blanks_taken_off_one_by_one(blanks: str) -> None:
+def test_the_attacker_wants_much_white_space_removed_character_by_character(blanks: str) -> None:
     for value in (f"{blanks}DPoP x", f"DPoP x{blanks}", f"DPoP {blanks}x", blanks):
         scope = {
             "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
@@ -132,7 +132,7 @@ def test_the_attacker_wants_thousands_of_blanks_taken_off_one_by_one(blanks: str
             credentials(request.authorization)
 
 
-def test_an_honest_sender_may_put_some_blanks_there() -> None:
+def test_an_honest_sender_may_put_some_white_space_there() -> None:
     field = b" \t" * 32 + b"DPoP" + b" " * 65 + b"x" + b"\t " * 32
     scope = {
         "type": "http", "method": "GET", "path": "/", "raw_path": b"/",
@@ -189,7 +189,7 @@ async def test_an_honest_client_signs_a_long_path_as_it_sends_it(path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/a#b", "/a?b", "/a\\b", '/a"b', "/ä", "/a b"])
-async def test_what_a_url_can_be_cut_at_is_never_compared_letter_by_letter(path: str) -> None:
+async def test_a_character_at_which_a_url_can_be_cut_is_never_compared_letter_by_letter(path: str) -> None:
     api = Api()
     base = PublicURLs(RESOURCE_URL, insecure_http_hosts=())
     assert not base.is_target(RESOURCE_URL + path, api.request(raw_path=path))

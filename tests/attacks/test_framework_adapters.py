@@ -1,4 +1,4 @@
-"""What an attacker wants from the adapters: the application without credentials, or as somebody else."""
+"""Attacks on the adapters: reaching the application without credentials, or as another user."""
 
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ def cutting_at_the_first(served: list[str]) -> Any:
 
 
 def cutting_a_prefix(served: list[str]) -> Any:
-    """Route as Django does: on what is left without the root path, even within a segment."""
+    """Route as Django does: on the rest without the root path, even within a segment."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         served.append(scope["path"].removeprefix(scope["root_path"]))
@@ -82,7 +82,7 @@ ROUTERS = [cutting_at_the_first, cutting_a_prefix, comparing_what_was_sent]
         ("/apihttp://x/static/a", "/api"),
     ],
 )
-async def test_reaching_a_protected_path_under_the_name_of_a_public_one(
+async def test_no_protected_path_is_reached_under_the_name_of_a_public_one(
     world: World, router: Any, path: str, root_path: str
 ) -> None:
     served: list[str] = []
@@ -114,7 +114,7 @@ async def secret(request: Request) -> Response:
     return PlainTextResponse("secret")
 
 
-async def test_reaching_a_protected_path_through_a_root_path_that_the_application_sets_by_itself(
+async def test_no_protected_path_is_reached_through_a_root_path_of_the_application(
     world: World,
 ) -> None:
     inner = OwnRootPath(routes=[Route("/secret", secret)])
@@ -126,9 +126,9 @@ async def test_reaching_a_protected_path_through_a_root_path_that_the_applicatio
     ).status == 404
 
 
-async def test_reaching_a_protected_path_through_a_wrapper_that_can_not_be_looked_into(world: World) -> None:
+async def test_no_protected_path_is_reached_through_an_opaque_wrapper(world: World) -> None:
     class Wrapper:
-        """A layer of anybody's, one of whose attributes fails until it is set up."""
+        """A layer with an attribute that fails until it is set up."""
 
         app = OwnRootPath(routes=[Route("/secret", secret)])
 
@@ -144,7 +144,7 @@ async def test_reaching_a_protected_path_through_a_wrapper_that_can_not_be_looke
         assert (await call(app, scope_of("/static/secret"))).status == 401
 
 
-async def test_reaching_a_protected_path_while_the_look_inside_fails(
+async def test_no_protected_path_is_reached_while_the_inspection_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(_app: object) -> list[tuple[str, str]]:
@@ -158,7 +158,7 @@ async def test_reaching_a_protected_path_while_the_look_inside_fails(
             await call(app, scope_of("/static/secret"))
 
 
-async def test_running_a_helper_of_a_class_as_if_its_name_were_a_method(world: World) -> None:
+async def test_no_helper_of_a_class_runs_as_a_request_method(world: World) -> None:
     class Notes(HTTPEndpoint):
         @requires_dpop(world.server())
         async def get(self, request: Request) -> Response:
@@ -190,7 +190,7 @@ OTHER_TYPES = ["webtransport", "http.request", "HTTP", "Lifespan", "", None, "x\
 
 @pytest.mark.parametrize("kind", OTHER_TYPES)
 @pytest.mark.parametrize("options", [{}, {"required": False}, {"public_paths": ["/"]}])
-async def test_passing_the_middleware_as_a_scope_type_that_it_does_not_know(
+async def test_no_unknown_scope_type_passes_the_middleware(
     world: World, kind: Any, options: dict[str, Any]
 ) -> None:
     app = DPoPMiddleware(never_reached, world.server(), **options)
@@ -236,9 +236,7 @@ def kinds_of_adapters(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("adapter", ["function", "endpoint", "socket", "dependency", "optional dependency"])
 @pytest.mark.parametrize("kind", OTHER_TYPES)
-async def test_passing_a_route_as_a_scope_type_that_it_does_not_know(
-    world: World, adapter: str, kind: Any
-) -> None:
+async def test_no_unknown_scope_type_passes_a_route(world: World, adapter: str, kind: Any) -> None:
     connection = HTTPConnection(scope_of("/"))
     connection.scope["type"] = kind
     with pytest.raises(ConfigurationError, match="scope type"):
@@ -249,7 +247,7 @@ async def ask(app: Any, path: str, world: World | None = None, **changes: Any) -
     return await call(app, scope_of(path, world.fields(path) if world else None, **changes))
 
 
-async def test_being_taken_for_a_client_whom_something_outside_authenticated(world: World) -> None:
+async def test_nobody_passes_as_a_client_that_an_outer_layer_authenticated(world: World) -> None:
     proved = scope_of("/", world.fields("/"))
     await call(DPoPMiddleware(reached, world.server()), proved)
     for options in ({"required": False}, {"public_paths": ["/"]}):
@@ -261,19 +259,19 @@ async def test_being_taken_for_a_client_whom_something_outside_authenticated(wor
         assert not scope["user"].is_authenticated
 
 
-async def test_bringing_a_session_in_place_of_credentials(world: World) -> None:
+async def test_a_session_does_not_replace_credentials(world: World) -> None:
     app = DPoPMiddleware(reached, world.server(), public_paths=["/health"])
     assert (await ask(app, "/private", user=SimpleUser("alice"))).status == 401
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "CONNECT", "get", ""])
-async def test_reaching_the_application_by_a_preflight_or_another_method(world: World, method: str) -> None:
+async def test_no_preflight_or_other_method_reaches_the_application(world: World, method: str) -> None:
     fields = [("Origin", "https://evil.test"), ("Access-Control-Request-Method", "GET")]
     app = DPoPMiddleware(never_reached, world.server())
     assert (await call(app, scope_of("/", fields, method=method))).status == 401
 
 
-async def test_hiding_the_authorization_field_from_the_optional_middleware(world: World) -> None:
+async def test_the_authorization_field_can_not_be_hidden_from_the_optional_middleware(world: World) -> None:
     app = DPoPMiddleware(never_reached, world.server(), required=False)
     for name in (b"authorization", b"Authorization", b"AUTHORIZATION"):
         scope = scope_of("/")
@@ -281,7 +279,7 @@ async def test_hiding_the_authorization_field_from_the_optional_middleware(world
         assert (await call(app, scope)).status == 401
 
 
-async def test_using_one_proof_for_two_paths_of_one_connection(world: World) -> None:
+async def test_one_proof_is_not_accepted_for_two_paths_of_one_connection(world: World) -> None:
     api = world.server()
     inner = DPoPMiddleware(never_reached, api)
 
@@ -291,7 +289,7 @@ async def test_using_one_proof_for_two_paths_of_one_connection(world: World) -> 
     assert (await ask(DPoPMiddleware(rewriting, api), "/notes", world)).status == 401
 
 
-async def test_getting_past_a_required_dependency_by_way_of_an_optional_one(world: World) -> None:
+async def test_an_optional_dependency_opens_no_way_past_a_required_one(world: World) -> None:
     app = FastAPI()
     required, optional = DPoPSecurity(world.server()), DPoPSecurity(world.server(), required=False)
 

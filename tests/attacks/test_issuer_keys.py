@@ -1,4 +1,4 @@
-"""What an attacker wants of the fetching of keys: each test is named by it, and shows that it isn't got."""
+"""Attacks on the fetching of keys."""
 
 import asyncio
 import json
@@ -53,10 +53,10 @@ async def outcomes_of(judge: JWTAccessTokenVerifier, tokens: list[str]) -> Count
     return Counter(await asyncio.gather(*(outcome_of(judge, token) for token in tokens)))
 
 
-# To make us fetch.
+# The attacker wants many fetches.
 
 
-async def test_a_fetch_for_each_token_that_names_another_key(issuer: IssuerServer) -> None:
+async def test_tokens_that_name_other_keys_cause_few_fetches(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     begun = time.monotonic()
@@ -65,7 +65,7 @@ async def test_a_fetch_for_each_token_that_names_another_key(issuer: IssuerServe
     assert len(issuer.asked) <= 2 + 2 * (time.monotonic() - begun + 1)
 
 
-async def test_a_fetch_for_each_token_without_a_name(issuer: IssuerServer) -> None:
+async def test_tokens_that_name_no_key_cause_few_fetches(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     begun = time.monotonic()
@@ -74,7 +74,7 @@ async def test_a_fetch_for_each_token_without_a_name(issuer: IssuerServer) -> No
     assert len(issuer.asked) <= 2 + 2 * (time.monotonic() - begun + 1)
 
 
-async def test_a_fetch_for_a_forged_signature(issuer: IssuerServer) -> None:
+async def test_a_forged_signature_causes_no_fetch(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for number in range(20):
@@ -93,14 +93,14 @@ async def test_a_fetch_for_a_forged_signature(issuer: IssuerServer) -> None:
         {"cnf": 5},
     ],
 )
-async def test_a_fetch_for_a_token_that_is_not_for_us(issuer: IssuerServer, claims: dict[str, Any]) -> None:
+async def test_a_token_for_another_api_causes_no_fetch(issuer: IssuerServer, claims: dict[str, Any]) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     assert await outcome_of(judge, FORGER.token(**claims)) is InvalidToken
     assert len(issuer.asked) == 1
 
 
-async def test_a_fetch_from_an_address_in_the_token(issuer: IssuerServer) -> None:
+async def test_an_address_in_the_token_is_never_fetched(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for member in ("jku", "x5u", "kid", "jwk"):
@@ -109,7 +109,7 @@ async def test_a_fetch_from_an_address_in_the_token(issuer: IssuerServer) -> Non
     assert set(issuer.targets) == {"/jwks"}
 
 
-async def test_a_fetch_for_each_probe(issuer: IssuerServer) -> None:
+async def test_probes_cause_few_fetches(issuer: IssuerServer) -> None:
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
     api = ResourceServer(verifier=verifier(issuer), resource=RESOURCE, replay_store=MemoryReplayStore())
     healths = await asyncio.gather(*(api.health() for _ in range(500)))
@@ -117,10 +117,10 @@ async def test_a_fetch_for_each_probe(issuer: IssuerServer) -> None:
     assert len(issuer.asked) == 1
 
 
-# To make others wait, or to be refused.
+# The attacker wants others to wait, or to be refused.
 
 
-async def test_a_wait_for_whoever_has_a_known_key(issuer: IssuerServer) -> None:
+async def test_a_token_with_a_known_key_does_not_wait(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: [10.0]
@@ -128,13 +128,13 @@ async def test_a_wait_for_whoever_has_a_known_key(issuer: IssuerServer) -> None:
     await asyncio.sleep(0)
     for number in range(20):
         token = KEY.token(jti=str(number))
-        # Without giving up the loop once: nothing is waited for.
+        # The event loop never runs in between: nothing is awaited.
         with pytest.raises(StopIteration):
             judge.verify(token).send(None)
     assert set(await asyncio.gather(*floods)) == {Unavailable}
 
 
-async def test_401_for_a_key_that_is_published_while_strangers_ask_for_others(issuer: IssuerServer) -> None:
+async def test_a_published_key_gets_no_401_while_an_attacker_asks_for_others(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     for number in range(3):
@@ -145,18 +145,20 @@ async def test_401_for_a_key_that_is_published_while_strangers_ask_for_others(is
         tokens = [new.token(jti=str(position)) for position in range(20)]
         found = await outcomes_of(judge, tokens)
         assert found[InvalidToken] == 0
-        # A busy machine may be late; without that there is none.
+        # A busy machine may be late; otherwise there is none.
         assert found[AccessToken] + found[Unavailable] == 20
         await asyncio.gather(*flood)
 
 
-async def test_401_for_a_name_that_was_named_before_it_was_published(issuer: IssuerServer) -> None:
+async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwards(
+    issuer: IssuerServer,
+) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
     new = issuer_key("ES256", kid="2026-12")
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, new))
-    # For half a second it is remembered as missing, whoever asks for it however often.
+    # For half a second it is remembered as missing, for any number of requests.
     async with asyncio.timeout(10):
         while await outcome_of(judge, new.token()) is InvalidToken:
             assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
@@ -164,17 +166,17 @@ async def test_401_for_a_name_that_was_named_before_it_was_published(issuer: Iss
     assert await outcome_of(judge, new.token()) is AccessToken
 
 
-# To make 5xx.
+# The attacker wants 5xx responses.
 
 
-async def test_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
+async def test_the_attacker_causes_no_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     tokens = [unknown_key() for _ in range(300)]
     assert await outcomes_of(judge, tokens) == {InvalidToken: 300}
 
 
-async def test_5xx_without_end_while_the_issuer_is_down(issuer: IssuerServer) -> None:
+async def test_5xx_are_limited_while_the_issuer_is_down(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     issuer.handlers["/jwks"] = lambda _: answer(b"", status=500)
@@ -185,15 +187,15 @@ async def test_5xx_without_end_while_the_issuer_is_down(issuer: IssuerServer) ->
     assert await outcome_of(judge, KEY.token(jti="another")) is AccessToken
 
 
-async def test_5xx_of_a_static_set() -> None:
+async def test_a_static_set_causes_no_5xx() -> None:
     judge = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(KEY))
     assert await outcomes_of(judge, [unknown_key() for _ in range(100)]) == {InvalidToken: 100}
 
 
-# To fill memory.
+# The attacker wants to fill memory.
 
 
-async def test_memory_for_names_that_nobody_has(issuer: IssuerServer) -> None:
+async def test_names_of_unknown_keys_take_little_memory(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     await judge.verify(KEY.token())
     tokens = [unknown_key("x" * 10_000 + str(number)) for number in range(600)]
@@ -208,7 +210,7 @@ async def test_memory_for_names_that_nobody_has(issuer: IssuerServer) -> None:
     assert held < 256 * 1024, "5 MB of names came"
 
 
-async def test_more_waiting_requests_than_there_are_places() -> None:
+async def test_the_number_of_waiting_requests_is_limited() -> None:
     answering = threading.Event()
     answering.set()
 
@@ -246,7 +248,7 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# To have keys accepted that aren't the issuer's.
+# The attacker wants other keys to be accepted.
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ async def test_more_waiting_requests_than_there_are_places() -> None:
         {"issuer": [ISSUER], "jwks_uri": "https://as.example.com/jwks"},
     ],
 )
-def test_a_key_from_where_no_key_of_the_issuer_is(metadata: dict[str, Any]) -> None:
+def test_a_key_from_another_place_than_the_issuers_is_not_accepted(metadata: dict[str, Any]) -> None:
     from dpop_middleware.tokens.fetch import FetchError
     from dpop_middleware.tokens.issuer_keys import jwks_endpoint
 
@@ -269,7 +271,9 @@ def test_a_key_from_where_no_key_of_the_issuer_is(metadata: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("path", [METADATA, OPENID, "/jwks"])
-async def test_a_key_behind_a_redirect(issuer: IssuerServer, path: str) -> None:
+async def test_a_key_behind_a_redirect_to_another_origin_is_not_accepted(
+    issuer: IssuerServer, path: str
+) -> None:
     issuer.publish(key_set(KEY))
     issuer.handlers[OPENID] = issuer.handlers[METADATA]
     with IssuerServer() as attacker:
@@ -284,7 +288,7 @@ async def test_a_key_behind_a_redirect(issuer: IssuerServer, path: str) -> None:
         assert attacker.asked == []
 
 
-async def test_a_key_of_another_issuer(issuer: IssuerServer) -> None:
+async def test_a_key_of_another_issuer_is_not_accepted(issuer: IssuerServer) -> None:
     issuer.publish(key_set(KEY))
     with IssuerServer() as other:
         other.publish(key_set(FORGER))
@@ -295,19 +299,19 @@ async def test_a_key_of_another_issuer(issuer: IssuerServer) -> None:
         assert await outcome_of(ours, FORGER.token(iss=other.origin)) is InvalidToken
 
 
-async def test_a_withdrawn_key_once_more(issuer: IssuerServer) -> None:
+async def test_a_withdrawn_key_is_not_accepted_again(issuer: IssuerServer) -> None:
     judge = verifier(issuer)
     withdrawn = issuer_key("ES256", kid="withdrawn")
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY, withdrawn))
     token = withdrawn.token()
     await judge.verify(token)
     issuer.handlers["/jwks"] = lambda _: json_answer(key_set(KEY))
-    # A stranger's unknown key brings the newer set sooner than its time; nothing brings the older one back.
+    # An attacker's unknown key causes the newer set to be fetched earlier; nothing brings the older one back.
     assert await outcome_of(judge, unknown_key()) is InvalidToken
     assert await outcome_of(judge, token) is InvalidToken
 
 
-async def test_a_signature_by_a_small_order_or_a_symmetric_key(issuer: IssuerServer) -> None:
+async def test_a_signature_by_a_small_order_or_a_symmetric_key_is_refused(issuer: IssuerServer) -> None:
     small = {"kty": "OKP", "crv": "Ed25519", "kid": "small", "x": base64url.encode(b"\1" + bytes(31))}
     symmetric = {"kty": "oct", "kid": "symmetric", "k": base64url.encode(b"k" * 32)}
     issuer.handlers["/jwks"] = lambda _: json_answer({"keys": [KEY.jwk, small, symmetric]})

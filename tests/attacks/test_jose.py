@@ -1,4 +1,4 @@
-"""What an attacker writes into headers and proofs, and how little of it is looked at."""
+"""Attacks with headers and proofs: how little of them is parsed."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ HOSTILE = {
 def test_the_attacker_wants_the_parser_to_build_thousands_of_values(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strict_json, "_DECODERS", {})  # whoever decodes fails
+    monkeypatch.setattr(strict_json, "_DECODERS", {})  # decoding fails
     with pytest.raises(JOSEError):
         parse_untrusted_object(text.encode())
     with pytest.raises(InvalidToken) as caught:
@@ -75,7 +75,7 @@ async def test_the_attacker_wants_every_key_of_the_issuer_tried(
 async def test_the_attacker_wants_a_costlier_algorithm_than_the_issuers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Algorithm, "verify", None)  # whoever verifies fails
+    monkeypatch.setattr(Algorithm, "verify", None)  # verifying fails
     verifier = JWTAccessTokenVerifier(issuer=ISSUER, audience=RESOURCE, jwks=key_set(issuer_key("ES256")))
     with pytest.raises(InvalidToken):
         await verifier.verify(issuer_key("ES512").token(header={"kid": "key-1"}))
@@ -89,8 +89,8 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
         assert SigningKeys().signer(signed, keys.keys) is keys.keys[number]
 
 
-def test_no_parsing_of_many_small_objects() -> None:
-    """Each object is a call; a header has one for its key, and few beside it."""
+def test_many_small_objects_are_refused_before_they_are_parsed() -> None:
+    """Each object is a call; a header has one for its key, and few others."""
     with pytest.raises(JOSEError, match="too many members"):
         parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 39) + "]}").encode())
     assert len(parse_untrusted_object(('{"a":[' + ",".join(["{}"] * 38) + "]}").encode())["a"]) == 38

@@ -1,4 +1,4 @@
-"""What an attacker wants from a server of several issuers: a token of one that passes as another's."""
+"""Attacks on a server with several issuers: a token of one must not pass as another's."""
 
 import json
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ KEY = DPoPKey.generate()
 
 
 class World:
-    """Two issuers; the attacker runs A, and wants to be somebody at B."""
+    """Two issuers; the attacker runs A, and wants to be a user of B."""
 
     def __init__(self, **changes: Any) -> None:
         self.a = TestIssuer(A, audience=API)
@@ -64,13 +64,13 @@ def world() -> World:
     return World()
 
 
-async def test_the_attacker_signs_for_another_issuer_with_a_key_of_his_own(world: World) -> None:
+async def test_the_attacker_signs_for_another_issuer_with_its_own_key(world: World) -> None:
     error = await world.refused(world.a.token(jkt=KEY.jkt, iss=B, audience=world.b.audience))
     assert isinstance(error, InvalidToken)
     assert error.check is Check.TOKEN_KEY
 
 
-async def test_the_attacker_names_his_key_as_the_other_issuer_does(world: World) -> None:
+async def test_the_attacker_gives_its_key_the_name_of_the_other_issuers(world: World) -> None:
     token = world.a.token(jkt=KEY.jkt, iss=B, audience=world.b.audience, header={"kid": world.b.kid})
     assert (await world.refused(token)).check is Check.TOKEN_SIGNATURE
 
@@ -93,7 +93,7 @@ async def test_the_attacker_publishes_keys_of_the_same_name(world: World, kid: A
 
 
 async def test_the_attacker_uses_the_audience_of_another_issuer(world: World) -> None:
-    # What B calls this API means nothing in a token of A, and the reverse.
+    # B's name for this API means nothing in a token of A, and the reverse.
     for issuer, other in ((world.a, world.b), (world.b, world.a)):
         error = await world.refused(issuer.token(jkt=KEY.jkt, audience=other.audience))
         assert error.check is Check.TOKEN_AUD
@@ -117,7 +117,7 @@ async def test_the_attacker_takes_the_name_of_a_user_of_another_issuer(world: Wo
         '{{"x":"\\"iss\\":\\"{b}\\"",{rest}',
     ],
 )
-async def test_the_attacker_hides_another_issuer_in_his_token(world: World, payload: str) -> None:
+async def test_the_attacker_hides_another_issuer_in_its_token(world: World, payload: str) -> None:
     honest = world.a.token(jkt=KEY.jkt, sub="1")
     claims = base64url.decode(honest.split(".")[1]).decode()
     text = payload.format(b=B, rest=claims[1:], rest_open=claims[1:-1])
@@ -152,7 +152,7 @@ async def test_the_attacker_replays_a_proof_at_a_server_of_other_issuers(world: 
     assert caught.value.check is Check.JTI
 
 
-async def test_the_attacker_floods_the_server_with_issuers_that_nobody_knows(
+async def test_the_attacker_floods_the_server_with_unknown_issuers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(resolved_issuers, "time", SimpleNamespace(monotonic=lambda: 0.0))

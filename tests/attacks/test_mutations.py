@@ -1,9 +1,9 @@
-"""An attacker who may change anything: our verdict on each of thousands of mutations is that of the oracle.
+"""An attacker changes anything: our verdict on each of thousands of mutations is that of the oracle.
 
-Whoever holds a token and its key signs whatever he likes, so claims and headers are mutated and signed again;
+A client with a token and its key can sign anything, so claims and headers are mutated and signed again;
 octets are mutated after the signature. A mutation that we accept and the oracle refuses is a hole, one that
 we refuse and it accepts locks an honest client out, and an exception is a 500. Run the same mutations again
-by `MUTATIONS_SEED=…`, more of them by `MUTATIONS=…`.
+with `MUTATIONS_SEED=…`, more of them with `MUTATIONS=…`.
 """
 
 import os
@@ -66,7 +66,7 @@ def octets_of_a_signed_proof(mutator: Mutator, key: Signer) -> Asked:
         return asked(mutator.octets(proof.encode()))
     segments = proof.split(".")
     number = mutator.rng.choice([0, 1, 2, 2])
-    # Decoded, mutated and encoded canonically: a signature that is no longer one, other words under it.
+    # Decoded, mutated and encoded canonically: another signature, or other claims under the same one.
     segments[number] = base64url.encode(mutator.octets(base64url.decode(segments[number])))
     return asked(".".join(segments))
 
@@ -158,7 +158,7 @@ def test_the_run_is_as_long_as_promised() -> None:
 
 
 @pytest.mark.parametrize("goal", CASES)
-async def test_an_attacker_can_t(goal: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_attacker_can_not_reach_the_goal(goal: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\nMUTATIONS_SEED={SEED} ")
     judges: dict[str, Judges] = {}

@@ -1,4 +1,4 @@
-"""What an attacker wants of the replay store: a proof that passes twice, a store that is full for others."""
+"""Attacks on the replay store: a proof that passes twice, a store that is full for others."""
 
 import contextlib
 from collections import Counter
@@ -49,7 +49,7 @@ async def two_workers(server: Server, one: Any, other: Any) -> AsyncGenerator[tu
         ({}, {"token_clock_skew": 60}),
     ],
 )
-async def test_one_proof_for_a_worker_of_before_and_one_of_after_a_deploy(
+async def test_old_and_new_workers_accept_a_proof_once_during_a_deployment(
     implementation: str, one: Any, other: Any
 ) -> None:
     key = DPoPKey.generate()
@@ -64,7 +64,7 @@ async def test_one_proof_for_a_worker_of_before_and_one_of_after_a_deploy(
                 assert caught.value.check is Check.JTI
 
 
-async def test_a_full_store_for_everybody_by_ten_keys_of_one_user() -> None:
+async def test_ten_keys_of_one_user_do_not_fill_the_store_for_others() -> None:
     issuer, store = TestIssuer(ISSUER, audience=RESOURCE), MemoryReplayStore(max_entries=200, max_share=0.1)
     server = ResourceServer(issuer=ISSUER, resource=RESOURCE, jwks=issuer.jwks(), replay_store=store)
     keys = [DPoPKey.generate() for _ in range(10)]
@@ -86,7 +86,7 @@ async def test_a_full_store_for_everybody_by_ten_keys_of_one_user() -> None:
 
 
 class Sliding:
-    """A verifier of a user's own: each time it is asked, a token is good for one more minute."""
+    """A user's own verifier: each time it is asked, a token is valid for one more minute."""
 
     issuers = (ISSUER,)
 
@@ -99,7 +99,7 @@ class Sliding:
 
 
 @pytest.mark.parametrize("after", [1, 299, 359, 361, 400, 899, 929])
-async def test_a_proof_that_comes_back_when_the_token_should_have_been_dead(after: float) -> None:
+async def test_a_proof_is_not_accepted_again_when_its_token_should_have_expired(after: float) -> None:
     api = Api(proof_lifetime=900)
     server = ResourceServer(
         verifier=Sliding(api),
@@ -125,7 +125,7 @@ class SlidingJWT(JWTAccessTokenVerifier):
         return replace(await super().verify(token), expires_at=self.clock() + 60)
 
 
-async def test_a_proof_that_comes_back_by_a_verifier_that_extends_ours() -> None:
+async def test_a_verifier_that_extends_ours_accepts_no_proof_again() -> None:
     clock, key = Clock(), DPoPKey.generate()
     issuer = TestIssuer(ISSUER, audience=RESOURCE, clock=clock)
     verifier = SlidingJWT(issuer=ISSUER, audience=RESOURCE, jwks=issuer.jwks(), clock=clock)
@@ -147,7 +147,7 @@ async def test_a_proof_that_comes_back_by_a_verifier_that_extends_ours() -> None
 
 
 @pytest.mark.parametrize("after", [30, 330, 361, 3500, 3590, 3660])
-async def test_a_proof_dated_an_hour_ahead_that_comes_back_at_its_own_time(after: float) -> None:
+async def test_a_proof_dated_an_hour_ahead_is_not_accepted_again_at_its_own_time(after: float) -> None:
     api = Api(nonce="required")
     lenient = ResourceServer(
         verifier=Sliding(api), resource=RESOURCE, replay_store=api.store, clock=api.clock

@@ -1,4 +1,4 @@
-"""What an attacker wants of URLs and paths: that a proof for one resource is good for another."""
+"""Attacks with URLs and paths: a proof for one resource must not be accepted for another."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ HOSTS = st.sampled_from(
 
 
 def target_of(urls: PublicURLs, **asked: Any) -> str | None:
-    """Return what a proof must name for a request, None where no proof is good."""
+    """Return the URL that a proof must name for a request, None where no proof is accepted."""
     try:
         return urls.target_uri(urls.origin_form(request(**asked)))
     except DPoPError:
@@ -45,10 +45,10 @@ def prefixed(prefixes: list[str], host: str = "https://h.test") -> PublicURLs:
 @example(["/v1/api", "/a"], "/v1", "/api/x", "/v1/v1/api/x")
 @example(["/v1", "/v2"], "/v1", "/v2/a", "/v1/v2/a")
 @example(["", "/v1"], "/api", "/v1/a", "/api/v1/a")
-def test_that_two_paths_of_one_server_have_one_target_uri(
+def test_two_paths_of_one_server_never_have_one_target_uri(
     prefixes: list[str], root: str, one: str, other: str
 ) -> None:
-    """But for a path with and without its root path, which every server and router takes for one."""
+    """Except a path with and without its root path, which every server and router treats as one."""
     urls = prefixed(prefixes)
     targets = [target_of(urls, raw_path=path, root_path=root) for path in (one, other)]
     if None in targets or targets[0] != targets[1]:
@@ -58,7 +58,7 @@ def test_that_two_paths_of_one_server_have_one_target_uri(
 
 @settings(max_examples=500)
 @given(PREFIXES, ROOTS, PATHS, HOSTS)
-def test_that_host_moves_a_target_uri(prefixes: list[str], root: str, path: str, hosts: Any) -> None:
+def test_host_never_moves_a_target_uri(prefixes: list[str], root: str, path: str, hosts: Any) -> None:
     urls = prefixed(prefixes)
     assert target_of(urls, raw_path=path, root_path=root, hosts=hosts) == target_of(
         urls, raw_path=path, root_path=root
@@ -67,7 +67,7 @@ def test_that_host_moves_a_target_uri(prefixes: list[str], root: str, path: str,
 
 @settings(max_examples=500)
 @given(PREFIXES, ROOTS, PATHS)
-def test_that_a_target_uri_leaves_our_urls(prefixes: list[str], root: str, path: str) -> None:
+def test_a_target_uri_never_leaves_our_urls(prefixes: list[str], root: str, path: str) -> None:
     target = target_of(prefixed(prefixes), raw_path=path, root_path=root)
     if target is None:
         return
@@ -78,7 +78,7 @@ def test_that_a_target_uri_leaves_our_urls(prefixes: list[str], root: str, path:
 
 @settings(max_examples=500)
 @given(PREFIXES, ROOTS, PATHS)
-def test_that_the_order_of_urls_decides(prefixes: list[str], root: str, path: str) -> None:
+def test_the_order_of_urls_never_decides(prefixes: list[str], root: str, path: str) -> None:
     there, back = prefixed(prefixes), prefixed(prefixes[::-1])
     asked: dict[str, Any] = {"raw_path": path, "root_path": root}
     assert target_of(there, **asked) == target_of(back, **asked)
@@ -86,7 +86,7 @@ def test_that_the_order_of_urls_decides(prefixes: list[str], root: str, path: st
 
 @settings(max_examples=500)
 @given(PREFIXES, ROOTS, PATHS, HOSTS)
-def test_that_an_absolute_form_has_another_target_uri(
+def test_an_absolute_form_never_has_another_target_uri(
     prefixes: list[str], root: str, path: str, hosts: Any
 ) -> None:
     urls = prefixed(prefixes)
@@ -98,8 +98,8 @@ def test_that_an_absolute_form_has_another_target_uri(
 
 @settings(max_examples=1000)
 @given(st.text(st.characters(max_codepoint=255), max_size=40))
-def test_that_an_authority_is_read_in_two_ways(text: str) -> None:
-    """What is taken for ours is exactly the host, in any case, with the default port or none."""
+def test_an_authority_is_never_read_in_two_ways(text: str) -> None:
+    """Only the exact host counts as ours, in any case, with the default port or none."""
     urls = prefixed([""])
     for target in (
         f"https://{text}",
@@ -116,7 +116,7 @@ def test_that_an_authority_is_read_in_two_ways(text: str) -> None:
 
 
 @given(ROOTS)
-def test_that_a_root_path_is_removed_in_part(root: str) -> None:
+def test_a_root_path_is_never_removed_in_part(root: str) -> None:
     assert root_prefix(root + "/") == root
     assert strip_root_path(f"{root}s/a", root) == (f"{root}s/a" if root else "s/a")
 
@@ -148,7 +148,7 @@ async def asked(world: World, scope: dict[str, Any], **options: Any) -> tuple[An
 
 @pytest.mark.parametrize("root_path", ["", "/svc"])
 @pytest.mark.parametrize("raw_path", [b"/a%2Fb", None])
-async def test_that_the_application_sees_a_host_that_was_not_verified(
+async def test_the_application_never_sees_a_host_that_was_not_verified(
     root_path: str, raw_path: bytes | None
 ) -> None:
     world = World()
@@ -163,7 +163,7 @@ async def test_that_the_application_sees_a_host_that_was_not_verified(
     assert [value for name, value in seen["headers"] if name.lower() == b"host"] == [b"api.example.test"]
 
 
-async def test_that_a_proof_for_one_host_serves_the_host_of_the_host_field() -> None:
+async def test_a_proof_for_one_host_is_not_accepted_for_the_host_of_the_host_field() -> None:
     world = World()
     urls = [ORIGIN, "https://b.example.test"]
     scope = absolute_scope("https://b.example.test", "/a", world.fields(f"{ORIGIN}/a"))
@@ -176,19 +176,19 @@ async def test_that_a_proof_for_one_host_serves_the_host_of_the_host_field() -> 
 
 @pytest.mark.parametrize("origin", [ORIGIN, "https://evil.test", "http://api.example.test"])
 @pytest.mark.parametrize("path", ["/public", "/open/a", "/a"])
-async def test_that_an_absolute_form_is_public(origin: str, path: str) -> None:
+async def test_an_absolute_form_is_never_public(origin: str, path: str) -> None:
     assert (await asked(World(), absolute_scope(origin, path)))[0].status == 401
 
 
 @pytest.mark.parametrize("path", ["/public", "/a"])
-async def test_that_an_anonymous_request_for_another_origin_is_served(path: str) -> None:
+async def test_an_anonymous_request_for_another_origin_is_not_served(path: str) -> None:
     answer, seen = await asked(World(), absolute_scope(ORIGIN, path), required=False)
     assert (answer.status, seen["path"], seen["user"].is_authenticated) == (200, path, False)
     assert (await asked(World(), absolute_scope("https://evil.test", path), required=False))[0].status == 401
 
 
-async def test_that_a_path_that_was_left_behind_is_rewritten() -> None:
-    """What stands before us may have rewritten one of the two: nothing is cut off where it isn't."""
+async def test_a_path_that_was_left_behind_is_not_rewritten() -> None:
+    """An outer layer may have rewritten one of the two: only an existing prefix is removed."""
     world = World()
     scope = scope_of("/a", world.fields("/a"))
     scope["path"] = f"{ORIGIN}/a"

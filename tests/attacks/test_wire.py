@@ -47,7 +47,7 @@ PREFIXES = (f"{ORIGIN}/v1", f"{ORIGIN}/v2")
         ("/v2", "/a", "/v2/a"),
     ],
 )
-def test_that_a_proof_for_one_version_serves_another(
+def test_a_proof_for_one_version_is_not_accepted_for_another(
     kind: ServerKind, root_path: str, target: str, public: str
 ) -> None:
     with listening(kind, *PREFIXES, root_path=root_path) as wire:

@@ -1,9 +1,9 @@
-"""Every benchmark with bars, each in a process of its own; exits with 1 when a bar of either is missed.
+"""Every benchmark with bars, each in a process of its own; exits with 1 when a bar is missed.
 
     python -m tests.benchmarks [--quick]
 
 `--quick` runs each for some seconds only, to see that they run: its figures are too rough to be judged by.
-The benchmarks by themselves, with their own options: `python -m tests.benchmarks.judge`,
+Each benchmark alone, with its own options: `python -m tests.benchmarks.judge`,
 `python -m tests.benchmarks.serving`, `python -m tests.benchmarks.imports`,
 `python -m tests.benchmarks.hostile`, `python -m tests.benchmarks.flood`,
 `python -m tests.benchmarks.comparison` and `python -m tests.benchmarks.replay_store`.
@@ -26,7 +26,7 @@ BENCHMARKS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run them all, whatever becomes of the first; return the exit status."""
+    """Run them all, even if one fails; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks", description="What a verdict and an entry of the replay store cost"
     )

@@ -1,4 +1,4 @@
-"""A table and a chart of what `tests.benchmarks.comparison` has measured."""
+"""A table and a chart of the figures of `tests.benchmarks.comparison`."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ _TOP = 66
 
 
 class Row(NamedTuple):
-    """One application: microseconds of CPU a request, requests a second, milliseconds, what it remembers."""
+    """One application: microseconds of CPU a request, requests a second, milliseconds, replays."""
 
     cpu: float
     rate: float

@@ -1,4 +1,4 @@
-"""Ours, the usual recipe and the peers on PyPI and npm, side by side: a table and a chart.
+"""This library, the usual recipe and the libraries on PyPI and npm, compared: a table and a chart.
 
     python -m tests.benchmarks.comparison [--seconds 5] [--output DIRECTORY]
 

@@ -24,13 +24,13 @@ Protection = Callable[[ASGIApp, ResourceServer], ASGIApp]
 
 
 async def accepted(api: ResourceServer, scopes: list[Scope]) -> None:
-    """Every request is let in."""
+    """Every request is accepted."""
     for scope in scopes:
         await api.authenticate(ResourceRequest.from_scope(scope))
 
 
 async def refused(api: ResourceServer, scopes: list[Scope]) -> None:
-    """No request is let in."""
+    """No request is accepted."""
     for scope in scopes:
         try:
             await api.authenticate(ResourceRequest.from_scope(scope))

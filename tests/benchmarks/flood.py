@@ -1,12 +1,12 @@
-"""What honest clients see beside a flood of hostile requests, with us and without, under uvicorn.
+"""Latencies of honest clients under uvicorn in a flood of hostile requests, with the middleware and bare.
 
     python -m tests.benchmarks.flood [--seconds 10] [--megabytes 5] [--rate 100]
 
 The flood is 16 KB requests without a valid token, of the costliest kinds of `tests.benchmarks.hostile`.
-Known clients send a steady rate beside it, each request with a fresh proof. One application is served twice,
-bare and behind the middleware with its memory store and default logging; what is measured takes turns in
-short slices, so that what else the machine does falls on both. Exits with 1 when the honest clients' p50
-is more than three times that of the bare application under the same flood, or when the flood wasn't sent.
+Known clients send a steady rate at the same time, each request with a fresh proof. One application is served
+twice, bare and behind the middleware with its memory store and default logging; the two are measured in turn
+in short slices, so that other work of the machine affects both. Exits with 1 when the honest clients' p50 is
+more than three times that of the bare application under the same flood, or when the flood wasn't sent.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.benchmarks.hostile import strangers
 from tests.benchmarks.workload import KNOWN_CLIENTS, RESOURCE, Scope, Workload
 
 BAR = 3.0
-# Of the flood that was asked for, so much must have been sent and answered for the figures to count.
+# This part of the requested flood must have been sent and answered for the figures to count.
 LEAST_FLOOD = 0.9
 BARE, OURS = "without us", "with us"
 # Of the kinds that reach the judge under a real server, these cost the most.
@@ -46,7 +46,7 @@ _START_UP = 60.0
 
 @dataclass
 class Phase:
-    """What one application showed, with the flood or in quiet, summed over the slices."""
+    """The figures of one application, with or without the flood, summed over the slices."""
 
     latencies: list[float] = field(default_factory=list)
     medians: list[float] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Phase:
 
 
 def written(scope: Scope, size: int = 0) -> bytes:
-    """The request as it goes over the wire, filled up to `size` bytes by a field of no meaning."""
+    """The request as it is sent, padded to `size` bytes with a meaningless field."""
     path: bytes = scope["raw_path"]
     head = b"GET " + path + b" HTTP/1.1\r\n"
     fields: list[tuple[bytes, bytes]] = list(scope["headers"])
@@ -103,7 +103,7 @@ def cores(*, pinned: bool) -> tuple[int | None, int | None]:
 
 @contextlib.contextmanager
 def serving(target: Callable[..., None], *arguments: object) -> Generator[int]:
-    """Run `target` in a process of its own, with a pipe by which it tells its port; yield the port."""
+    """Run `target` in a process of its own, with a pipe over which it sends its port; yield the port."""
     with serving_process(target, *arguments) as (port, _):
         yield port
 
@@ -129,7 +129,7 @@ def serving_process(target: Callable[..., None], *arguments: object) -> Generato
 
 
 def measured(*, seconds: float, megabytes: float, rate: float, pinned: bool) -> dict[tuple[str, bool], Phase]:
-    """Return what each application showed, in quiet (False) and under the flood (True)."""
+    """Return the figures of each application, without (False) and with the flood (True)."""
     workload = Workload()
     attack = hostile_requests(workload)
     protection = {"issuer": workload.issuer.issuer, "resource": RESOURCE, "jwks": workload.issuer.jwks()}
@@ -185,7 +185,7 @@ def show(phases: Mapping[tuple[str, bool], Phase], *, megabytes: float) -> bool:
         if flooded and phase.megabytes(phase.answered) < LEAST_FLOOD * megabytes:
             print(f"{title}: under {LEAST_FLOOD:.0%} of the flood was answered, the figures don't count")
             met = False
-    # Slice by slice, and of those the median: a busy neighbour falls on some slices only.
+    # The median over the slices: other work of the machine affects only some of them.
     pairs = zip(phases[OURS, True].medians, phases[BARE, True].medians, strict=True)
     ratio = statistics.median(ours / bare for ours, bare in pairs)
     print(

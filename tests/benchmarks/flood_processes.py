@@ -1,6 +1,6 @@
-"""The processes of `tests.benchmarks.flood`: servers, honest clients and the flood. All end by themselves.
+"""The processes of `tests.benchmarks.flood`: servers, honest clients and the flood. All end on their own.
 
-Requests are made beforehand, by the parent: here is nothing but sockets.
+The parent makes the requests beforehand: these processes only use sockets.
 """
 
 import os
@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ResourceServer
 
 HOST = "127.0.0.1"
-# So long the flood runs before the honest clients come, in seconds.
+# For this many seconds the flood runs before the honest clients start.
 LEAD = 0.3
-# Nobody waits longer for an answer, in seconds.
+# The longest wait for an answer, in seconds.
 PATIENCE = 10.0
 _CONNECTIONS = 64
 _BODY = b'{"note":"four thousand seven hundred and eleven"}'
@@ -31,7 +31,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class Sent:
-    """What a sender got: statuses, seconds for each answer, bytes of the requests, seconds for all."""
+    """The results of a sender: statuses, seconds for each answer, bytes of the requests, seconds for all."""
 
     statuses: Mapping[int, int]
     latencies: Sequence[float]
@@ -146,7 +146,7 @@ def honest(port: int, requests: Sequence[bytes], rate: float) -> Sent:
 
 
 def flood(port: int, requests: Sequence[bytes], bytes_per_second: float, seconds: float) -> Sent:
-    """Send the requests in turn for so many seconds, as fast as the bucket fills, each when it is due."""
+    """Send the requests in turn for `seconds`, as fast as the bucket fills, each when it is due."""
     selector = selectors.DefaultSelector()
     connections = {one.fileno(): one for one in (Connection(port) for _ in range(_CONNECTIONS))}
     for connection in connections.values():

@@ -1,9 +1,8 @@
-"""What a verdict would cost as one straight function: the floor under the figures of `judge`.
+"""The cost of a verdict in one straight function: the floor under the figures of `judge`.
 
 The same checks as those of `DPoPMiddleware` for a usual request, ES256 only, without modules, messages,
-events, policies, nonces and settings. What lies between this and `judge` is what those cost; what
-lies between this and the bare verifications is the work itself. For measuring only: it knows too little to
-protect anything.
+events, policies, nonces and settings. The difference from `judge` is the cost of those; the difference from
+the bare verifications is the work itself. For measuring only: it checks too little to protect anything.
 """
 
 import hashlib
@@ -37,7 +36,7 @@ _LATEST = 253_402_300_799
 
 
 class Refused(Exception):
-    """Which check it was is part of what is left out here."""
+    """A refusal; the name of the check is left out here."""
 
 
 def _verify(key: Any, signing_input: bytes, signature: bytes) -> None:
@@ -55,7 +54,7 @@ class Straight:
 
     def __init__(self, app: ASGIApp, api: ResourceServer) -> None:
         self._app = app
-        # The very parts that it is compared with, which are nobody else's business.
+        # The same private parts as in the application with which it is compared.
         part: Any = api.verification
         self._issuer = part.verifier.issuers[0]
         self._tokens = part.verifier._cache._tokens
@@ -63,9 +62,9 @@ class Straight:
         self._store = part.proofs.store
         self._keyspace = part.proofs.keyspace
 
-    # One long function on purpose: what it would cost to take it apart is what `judge` measures.
+    # One long function on purpose: `judge` measures the cost of splitting it.
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915
-        """Let a right request through to the application; raises Refused for any other."""
+        """Let a valid request through to the application; raises Refused for any other."""
         authorization, proof, fields = None, None, scope["headers"]
         if len(fields) > 256:
             raise Refused
@@ -79,7 +78,7 @@ class Straight:
                     raise Refused
                 proof = value.decode("latin-1").strip(" \t")
         octets = scope["raw_path"].partition(b"?")[0]
-        # What would have to be rewritten or could be read in two ways is too rare to be quick with.
+        # Paths that must be rewritten or are ambiguous are rare: no need to be quick.
         if len(octets) > 4096 or octets[:1] != b"/" or b"/." in octets or octets.translate(None, _PLAIN):
             raise Refused
         if authorization is None or not proof or len(proof) > 8192 or not proof.isascii() or "," in proof:

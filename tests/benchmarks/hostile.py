@@ -1,4 +1,4 @@
-"""What refusals of hostile requests cost, without and with a valid token.
+"""The cost of refusing hostile requests, without and with a valid token.
 
     python -m tests.benchmarks.hostile [--rounds 15] [--size 40]
 
@@ -78,7 +78,7 @@ def _changed(scope: Scope, name: bytes, value: str) -> Scope:
 
 
 def _ruler(scope: Scope) -> Yardstick:
-    """What a bare verification of the very token in `scope` takes."""
+    """The time of a bare verification of exactly the token in `scope`."""
     _, _, token = dict(scope["headers"])[b"authorization"].partition(b" ")
     return Yardstick(octets=len(token.rpartition(b".")[0]))
 
@@ -89,7 +89,7 @@ def _at(scope: Scope, path: str) -> Scope:
 
 
 def strangers(client: Client) -> dict[str, Scope]:
-    """Requests without a valid token, by what is hostile about them."""
+    """Requests without a valid token, by their kind of attack."""
     usual = client.scope(client.proof())
     header, payload, signature = client.token.split(".")
     # Of another message: numbers as a real signature has them are multiplied to the end.
@@ -142,7 +142,7 @@ def clients(client: Client) -> dict[str, Scope]:
 
 
 def without_kid(algorithm: str, keys: int) -> tuple[ResourceServer, Scope]:
-    """A server whose issuer has so many keys, and a request with a forged token that names none of them."""
+    """A server whose issuer has `keys` keys, and a request with a forged token that names none of them."""
     issuer = TestIssuer(audience=RESOURCE, algorithm=algorithm)
     others = [TestIssuer(algorithm=algorithm).jwks()["keys"][0] for _ in range(keys)]
     api = ResourceServer(

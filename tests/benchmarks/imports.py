@@ -1,4 +1,4 @@
-"""How long the import takes, against that of what it can't do without, each in fresh interpreters.
+"""How long the import takes, compared with that of its dependencies, each in fresh interpreters.
 
     python -m tests.benchmarks.imports [--rounds 15]
 

@@ -1,4 +1,4 @@
-"""What a verdict costs through the whole middleware, around an application that does nothing.
+"""The cost of a verdict through the whole middleware, around an application that does nothing.
 
     python -m tests.benchmarks.judge [--rounds 30] [--size 100]
 
@@ -34,7 +34,7 @@ from tests.benchmarks.workload import KNOWN_CLIENTS, Making, Scope, Workload
 IN_FLIGHT = 64
 FLOOR, ACCEPTANCE = "floor", "acceptance"
 MEMORY, VALKEY = "memory", "Valkey"
-# A neighbour on the machine must not turn a slow answer into a refusal.
+# Other work on the machine must not turn a slow answer into a refusal.
 STORE_TIMEOUT = 5.0
 
 Pair = Callable[[int], tuple[list[Scope], list[Scope]]]
@@ -46,7 +46,7 @@ def fresh(ours: Making, other: Making | None = None) -> Pair:
 
 
 def twice(making: Making) -> Pair:
-    """The very same requests for both: what is measured second are replays."""
+    """The same requests for both: the second measurement consists of replays."""
 
     def pair(size: int) -> tuple[list[Scope], list[Scope]]:
         scopes = making(size)
@@ -111,7 +111,7 @@ def rows() -> list[Row]:
 
 @dataclass
 class Measured:
-    """What was measured of a row, and of what it is compared with in the same rounds."""
+    """The measurements of a row, and of its counterpart in the same rounds."""
 
     ours: Samples = field(default_factory=Samples)
     other: Samples = field(default_factory=Samples)
@@ -125,7 +125,7 @@ class Measured:
 
 @contextlib.asynccontextmanager
 async def stores() -> AsyncGenerator[Mapping[str, Callable[[], ReplayStore]]]:
-    """What makes a store of each kind; those in Valkey share one server and are closed at the end."""
+    """Functions that make a store of each kind; those in Valkey share one server, closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
         port = stack.enter_context(ValkeyServer()).port
 
@@ -158,10 +158,10 @@ async def table(*, rounds: int, size: int) -> list[tuple[Row, Measured]]:
         servers: list[tuple[Row, Protection, ResourceServer, ResourceServer]] = []
         for row in rows():
             api = await warmed(row, made[row.store]())
-            # Replays are such only at the server that let the first presentation in.
+            # Replays are replays only at the server that accepted the first presentation.
             other = api if row.other == ACCEPTANCE else await warmed(row, made[row.store]())
             servers.append((row, Straight if row.other == FLOOR else DPoPMiddleware, api, other))
-        # What lives for the whole run is not looked through by each collection.
+        # Objects that live for the whole run are not traversed by each collection.
         gc.collect()
         gc.freeze()
         stack.callback(gc.unfreeze)

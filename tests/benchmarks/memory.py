@@ -1,8 +1,8 @@
-"""What verified tokens with their clients weigh, and how long the collector looks through them.
+"""The memory of verified tokens with their clients, and how long the collector takes to traverse them.
 
     python -m tests.benchmarks.memory [--clients 50000]
 
-To be run in a process of its own, on Linux: memory is told from the growth of what is resident.
+Run it in a process of its own, on Linux: memory is measured as the growth of the resident set.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def collection() -> float:
 
 
 async def weigh(clients: int) -> None:
-    """Have so many clients known, and print what that cost."""
+    """Let the server know this many clients, and print the cost."""
     workload = Workload()
     issuer = workload.issuer
     server = ResourceServer(

@@ -1,6 +1,6 @@
 """Protected resources by others, each through its public API, for `tests.benchmarks.comparison`.
 
-They verify token and proof, and remember no proof: whoever uses them adds that.
+They verify token and proof, and remember no proof: their users must add that.
 """
 
 import contextlib

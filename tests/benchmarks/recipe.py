@@ -46,7 +46,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 class Recipe:
-    """What both kinds of middleware do with a request."""
+    """The common part of both kinds of middleware."""
 
     def __init__(self, *, issuer: str, audience: str, jwks: dict[str, Any], redis: Redis) -> None:
         self._issuer = issuer

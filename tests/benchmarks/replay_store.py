@@ -32,7 +32,7 @@ BARS = {
     "cluster, client CPU at 64": 0.25,
     "cluster, server CPU at 64": 0.35,
 }
-# Long: a machine that is busy with something else is to slow things down, not to end the measurement.
+# Long: other work on the machine should slow things down, not end the measurement.
 TIMEOUT = 5.0
 
 ROUNDS = 10
@@ -139,7 +139,7 @@ async def compare(
 async def take_turns(
     operations: Sequence[Operation], in_flight: int, servers: Sequence[Redis], n: int
 ) -> list[Cost]:
-    """Measure `operations` in turns, so that what else the machine does falls on all of them."""
+    """Measure `operations` in turns, so that other work of the machine affects all of them."""
     cpu = cpu_reader(*servers)
     costs = [Cost() for _ in operations]
     for operation in operations:
@@ -147,10 +147,11 @@ async def take_turns(
     for _ in range(ROUNDS):
         for cost, operation in zip(costs, operations, strict=True):
             for server in servers:
-                # At once: what a server frees in the background would be charged to what is measured next.
+                # At once: memory that a server frees in the background would count for the next measurement.
                 # redis-py has not annotated it.
                 await server.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
-            # What a store does after that, once, is no entry's cost: a cluster's 1,024 anchors are due then.
+            # The store's one-time work after that is not an entry's cost: a cluster's 1,024 anchors are due
+            # then.
             for _ in range(10 * len(servers)):
                 await asyncio.gather(*(operation() for _ in range(100)))
             await measure(cost, operation, in_flight, n // ROUNDS, cpu)

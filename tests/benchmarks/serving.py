@@ -41,7 +41,7 @@ Rates = Mapping[str, Sequence[float]]
 
 
 def check_safe(name: str, port: int, workload: Workload) -> None:
-    """Raise AssertionError unless a right request passes once, and one with a wrong signature never."""
+    """Raise AssertionError unless a valid request passes once, and one with a wrong signature never."""
     right, wrong = workload.known(1), workload.bad_signature(1)
     for scopes, status in ((right, 200), (right, 401), (wrong, 401)):
         statuses = load(port, [written(scope) for scope in scopes]).statuses
@@ -78,7 +78,7 @@ def measured(*, seconds: float) -> dict[str, list[float]]:
         }
         rates: dict[str, list[float]] = {name: [] for name in ports}
         for number in range(_SLICES):
-            # Backwards every other time: none has the same neighbour before it in all slices.
+            # Backwards every other time: no application has the same predecessor in all slices.
             for name in ports if number % 2 else reversed(ports):
                 print(f"slice {number + 1} of {_SLICES}: {name}", file=sys.stderr, flush=True)
                 rates[name].append(rate(name, ports[name], workload, counts[name]))

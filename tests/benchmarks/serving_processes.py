@@ -1,4 +1,4 @@
-"""The processes of `tests.benchmarks.serving`: the four applications under uvicorn, and who loads them."""
+"""The processes of `tests.benchmarks.serving`: the four applications under uvicorn, and the clients."""
 
 import selectors
 import time
@@ -34,13 +34,13 @@ OURS = "DPoPMiddleware"
 PURE_ASGI = "the PyJWT recipe, pure ASGI"
 BASE_HTTP = "the PyJWT recipe, BaseHTTPMiddleware"
 CONNECTIONS = 64
-# A neighbour on the machine must not turn a slow answer of the store into a refusal.
+# Other work on the machine must not turn a slow answer of the store into a refusal.
 _STORE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all applications are told: the issuer, its keys, the API's own name, and the Valkey server."""
+    """The configuration of all applications: the issuer, its keys, the API's name, and the Valkey server."""
 
     issuer: str
     resource: str
@@ -88,7 +88,7 @@ def serve(told: pipes.Connection, name: str, setting: Setting, lifetime: float) 
 
 
 class Loaded(NamedTuple):
-    """What came back: the statuses, the seconds for all, and those for each request."""
+    """The results: the statuses, the seconds for all, and those for each request."""
 
     statuses: Counter[int]
     seconds: float

@@ -1,4 +1,4 @@
-"""What the table and the chart hold, and that what is compared verifies signatures: no figure is judged."""
+"""The contents of table and chart, and that each application verifies signatures: no figure is judged."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -48,7 +48,7 @@ def test_an_application_is_measured_that_lets_known_clients_in_and_refuses_a_wro
 
 
 @pytest.mark.slow
-def test_what_verifies_nothing_is_not_measured() -> None:
+def test_an_application_that_verifies_nothing_is_not_measured() -> None:
     with pytest.raises(AssertionError, match="401"):
         measured((BARE,), seconds=0.1)
 

@@ -1,4 +1,4 @@
-"""What the flood's figures are judged by; what they are is not judged here."""
+"""How the flood's figures are judged; the figures themselves are not judged here."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def phases(
     return found
 
 
-def test_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flood_over_its_bar_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
     assert show(phases(2.9), megabytes=MEGABYTES)
     assert "MISSED" not in capsys.readouterr().out
     assert not show(phases(3.1), megabytes=MEGABYTES)
@@ -44,7 +44,7 @@ def test_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=["honest clients refused", "another refusal", "half a flood"],
 )
-def test_figures_that_do_not_count(
+def test_a_run_that_does_not_count_is_reported(
     found: dict[tuple[str, bool], Phase], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not show(found, megabytes=MEGABYTES)

@@ -1,4 +1,4 @@
-"""What the table of verdicts is judged by, and that its rows are what they say; no figure is judged here."""
+"""How the table of verdicts is judged, and that its rows are as described; no figure is judged here."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The benchmarks' exit statuses, by which a missed bar is noticed; what they measure is not judged here."""
+"""The benchmarks' exit statuses, which report a missed bar; no figure is judged here."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def test_a_missed_bar_of_any_benchmark_is_the_exit_status(
 
 
 @pytest.mark.parametrize("missed", [None, *BARS])
-def test_the_bars_of_the_replay_store(missed: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replay_store_over_a_bar_is_missed(missed: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     figures = {name: bar * 1.01 if name == missed else bar for name, bar in BARS.items()}
     assert judge(figures) is (missed is None)
     told = capsys.readouterr().out

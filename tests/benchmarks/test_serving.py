@@ -1,4 +1,4 @@
-"""What the requests a second are judged by, and that every application is safe; no figure is judged here."""
+"""How the requests a second are judged, and that every application is safe; no figure is judged here."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_quotient_under_its_bar_is_missed(missed: str | None, capsys: pytest.C
     assert [line.startswith(str(missed)) for line in told] == [True] * (missed is not None)
 
 
-def test_what_counts_is_the_median_of_the_slices() -> None:
+def test_the_median_of_the_slices_counts() -> None:
     others = {name: [100.0] * 3 for name in BARS if name != BARE}
     assert show({OURS: [800.0, 10.0, 800.0], BARE: [1000.0] * 3, **others})
     assert not show({OURS: [800.0, 600.0, 600.0], BARE: [1000.0] * 3, **others})

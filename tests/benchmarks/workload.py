@@ -56,7 +56,7 @@ class Client:
 
 
 class Workload:
-    """One issuer, the clients that the server knows, and any number of strangers."""
+    """One issuer, the clients that the server knows, and any number of unknown clients."""
 
     def __init__(self, issuer_algorithm: str = "ES256") -> None:
         self.issuer = TestIssuer(audience=RESOURCE, algorithm=issuer_algorithm)
@@ -139,7 +139,7 @@ class Workload:
 
 
 class StubStore:
-    """Says yes: what is left is the cost of the judge alone."""
+    """Accepts everything: only the cost of the judge remains."""
 
     async def add(self, entry: ReplayEntry) -> bool:
         return True

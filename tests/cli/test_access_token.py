@@ -1,4 +1,4 @@
-"""Access tokens of every kind of issuer, judged by what the options say."""
+"""Access tokens of every kind of issuer, judged by the options."""
 
 import json
 from pathlib import Path

@@ -74,7 +74,7 @@ def saved(tmp_path: Path) -> Any:
     return save
 
 
-def test_a_saved_answer(saved: Any) -> None:
+def test_a_saved_answer_is_judged(saved: Any) -> None:
     ran = explained("opaque", *saved())
     assert (ran.status, ran.err) == (0, "")
     told = outcomes(ran)
@@ -83,7 +83,7 @@ def test_a_saved_answer(saved: Any) -> None:
     assert told["token_iss"] == told["token_aud"] == told["jti"] == "not judged"
 
 
-def test_an_answer_on_standard_input() -> None:
+def test_an_answer_may_come_on_standard_input() -> None:
     named = ("--issuer", "https://auth.example.test", "--audience", API)
     ran = explained("opaque", "--introspection", "-", *named, stdin=json.dumps(said()))
     assert ran.status == 0
@@ -160,7 +160,9 @@ def test_a_person_waits_longer_for_the_endpoint_than_a_request_would(
     assert outcomes(explained(issuer.issue(KEY.jkt), *where, *secret))["token_active"] == "passed"
 
 
-def test_an_endpoint_that_can_not_be_asked(issuer: IssuerOfOpaqueTokens, secret: tuple[str, ...]) -> None:
+def test_an_endpoint_that_can_not_be_asked_is_reported(
+    issuer: IssuerOfOpaqueTokens, secret: tuple[str, ...]
+) -> None:
     where = ("--issuer", issuer.origin, "--introspection", f"{issuer.origin}/none")
     ran = explained("opaque", *where, *secret)
     assert ran.status == 3
@@ -189,7 +191,7 @@ ASKING = ("--introspection", "issuer", "--issuer", "https://a.example", "--audie
         (("--introspection", "no-such-file"), "can't read no-such-file"),
     ],
 )
-def test_what_is_missing_is_named(options: tuple[str, ...], says: str) -> None:
+def test_missing_options_are_named(options: tuple[str, ...], says: str) -> None:
     ran = explained("opaque", *options)
     assert ran.status == 2
     assert says in ran.err

@@ -1,4 +1,4 @@
-"""The commands in the chapter on the command line do what is printed there."""
+"""The commands in the chapter on the command line print the output that is shown there."""
 
 import re
 import shlex

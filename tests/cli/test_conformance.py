@@ -33,7 +33,7 @@ async def notes(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Late:
-    """Knows where it is served only when it is."""
+    """Knows its address only once it is served."""
 
     def __init__(self) -> None:
         self.app: Any = notes

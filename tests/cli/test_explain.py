@@ -1,4 +1,4 @@
-"""The window on one request: what a person reads, and what a script does."""
+"""The explanation of one request: for people, and for scripts."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def test_a_refusal_shows_expected_actual_and_a_guess(jwks: str) -> None:
     assert {shown[check] for check in ("ath", "signature", "iat")} == {"✓"}
     after = [line.split()[1] for line in ran.out.splitlines() if "(after the failure)" in line]
     assert after == ["ath", "signature", "iat"]
-    assert "after the failure: what the server would find if it got so far" in ran.out
+    assert "after the failure: what the server would find if it got that far" in ran.out
     assert (
         "     reason    the htu of the DPoP proof is not the URI of the request\n"
         "     expected  'http://api.example.test/notes'\n"

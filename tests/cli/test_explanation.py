@@ -1,4 +1,4 @@
-"""The explanation of a request says what the server says, and how far the request came."""
+"""The explanation of a request agrees with the server, and shows which checks were reached."""
 
 import asyncio
 import json
@@ -215,7 +215,7 @@ async def test_each_defect_is_caught_as_at_a_token_endpoint(name: str) -> None:
     lines = broken_proof(name, key=KEY, method="POST", url=TOKEN_URL, access_token=TOKEN, now=NOW)
     explanation = await token_request(*(value for _, value in lines))
     assert_is_told_in_order(explanation, CHECKS)
-    # Without an access token there is no key to compare the proof's with, and no `ath` is looked at.
+    # Without an access token there is no key to compare the proof's with, and `ath` isn't checked.
     only_with_a_token = BROKEN_PROOFS[name].check not in CHECKS
     assert (explanation.error is None) is only_with_a_token
 
@@ -329,7 +329,7 @@ def test_nothing_makes_it_raise_anything_else(
 
 
 class Remote:
-    """Another server's word on every token: what `says` is."""
+    """Another server's answer about every token: `says`."""
 
     remote = True
     issuers = ("https://auth.example.test",)

@@ -1,4 +1,4 @@
-"""What the command reads, a captured request too; and that secrets do not come back out."""
+"""The inputs of the command, captured requests included; and that secrets are never printed."""
 
 import json
 import sys
@@ -252,7 +252,7 @@ dpop: p
 
 
 @pytest.mark.parametrize("octets", [BROWSER.encode(), BROWSER.encode("utf-16"), RAW.encode("utf-16")])
-def test_what_a_browser_or_powershell_writes_down_says_the_same(octets: bytes) -> None:
+def test_the_capture_of_a_browser_or_powershell_is_read_alike(octets: bytes) -> None:
     captured = read_captured(octets)
     assert (captured.method, captured.url()) == ("GET", "https://api.example.test/notes?a=1")
     assert (captured.authorization, captured.dpop) == (("DPoP t",), ("p",))
@@ -303,7 +303,7 @@ def test_a_target_in_absolute_form_is_the_url() -> None:
         ("GET / HTTP/1.1\nHost: a\n folded\n", "line 3 of the request is no header field"),
     ],
 )
-def test_what_is_no_request_is_one_sentence(text: str, words: str) -> None:
+def test_a_file_without_a_request_is_reported_in_one_sentence(text: str, words: str) -> None:
     with pytest.raises(CommandError, match=words):
         parse_captured(text)
 
@@ -379,7 +379,7 @@ def test_a_captured_bearer_request_is_judged_as_one() -> None:
 )
 def test_a_request_for_a_token_is_judged_as_a_token_endpoint_does(authorization: str, end: str) -> None:
     ran = judged(sent(authorization, method="POST", proof_for="POST", end=end))
-    assert "judged as a token endpoint does" in ran.err
+    assert "judged as a token request" in ran.err
     told = json.loads(ran.out)
     assert told["verdict"] == "accepted"
     assert "token_format" not in [row["check"] for row in told["checks"]]
@@ -405,5 +405,5 @@ def usage_error(*options: str) -> Ran:
 
 def test_a_request_is_described_once() -> None:
     for option in ("--method", "--proof", "--token"):
-        assert f"--request has all that {option} says" in usage_error("--request", "-", option, "x").err
+        assert f"--request includes {option}" in usage_error("--request", "-", option, "x").err
     assert "name the request by --request, or by --method, --proof" in usage_error("--url", URL).err

@@ -1,4 +1,4 @@
-"""What the server does not reach is told all the same, and every fault of a request with it."""
+"""Checks that the server does not reach are still reported, with every fault of a request."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ from tests.support.explained import (
 PASSED, FAILED = FindingState.PASSED, FindingState.FAILED
 
 
-async def test_what_the_server_does_not_reach_is_judged_all_the_same() -> None:
+async def test_checks_that_the_server_does_not_reach_are_still_judged() -> None:
     expired = ISSUER.token(jkt=KEY.jkt, expires_in=-100, scopes=["notes:read"])
     told = await explained(
         proof(access_token=expired, now=NOW - 999),
@@ -246,7 +246,9 @@ async def test_a_verifier_that_breaks_or_cannot_know_is_not_asked_to_say_more() 
     assert later(asked)[Check.HTM] is FAILED
 
 
-async def test_whoever_asks_the_issuer_is_not_asked_for_what_the_server_does_not_reach() -> None:
+async def test_a_verifier_that_asks_the_issuer_is_not_called_for_checks_that_the_server_does_not_reach() -> (
+    None
+):
     class Asking:
         remote = True
         issuers = ()

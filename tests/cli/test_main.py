@@ -140,7 +140,7 @@ def test_an_output_that_takes_nothing_more_is_one_sentence(
     assert told.getvalue() == "dpop-middleware: standard output can't be written: No space left on device\n"
 
 
-def test_what_standard_error_does_not_take_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_standard_error_causes_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Full())
     assert main(["nothing"]) == 2
 

@@ -102,7 +102,7 @@ async def redis_in_production(names: dict[str, Any], world: World) -> None:
 async def public_urls(names: dict[str, Any], world: World) -> None:
     app = DPoPMiddleware(names["app"], names["api"])
     for url in (f"{API}/v1", "https://api.example.org"):
-        # What the client calls, and what the proxy passes on.
+        # The URL that the client calls, and the one that the proxy passes on.
         passed = url.replace("/v1", "") + "/notes%2F1"
         key = DPoPKey.generate()
         token = world.issuers[ISSUER].token(jkt=key.jkt)
@@ -298,7 +298,7 @@ async def dashboard(names: dict[str, Any], world: World) -> None:
 
 
 def authorization_server(names: dict[str, Any], world: World) -> Starlette:
-    """The README's token endpoint, with what it leaves to the reader: how tokens are signed."""
+    """The README's token endpoint, with the part that the reader adds: how tokens are signed."""
 
     def sign(claims: dict[str, Any]) -> str:
         return world.issuers[ISSUER].token(**claims, scopes=["notes:read"])
@@ -388,7 +388,7 @@ async def pushed_request(names: dict[str, Any], world: World) -> None:
 
 
 async def client_of_others(names: dict[str, Any], world: World) -> None:
-    """Authlib, which knows Bearer only, against the chapter's token endpoint, and an API."""
+    """Authlib, which supports only Bearer, against the chapter's token endpoint, and an API."""
     transport = httpx2.MockTransport(await network(world))
     world.patch.setattr(httpx2, "AsyncHTTPTransport", lambda: transport)
     notes = await names["read_notes"](names["key"])
@@ -538,7 +538,7 @@ async def page_that_signs(names: dict[str, Any], world: World) -> None:
 
 
 async def overridden(names: dict[str, Any], world: World) -> None:
-    """What judges is run by the snippet itself; what judges nothing gives everybody Ann's token."""
+    """The snippet itself runs the override that judges; the other one gives every caller Ann's token."""
     app, dpop = names["app"], names["dpop"]
     answer = await ask(app, "GET", "/notes")
     judged = isinstance(app.dependency_overrides[dpop], DPoPSecurity)
@@ -559,14 +559,14 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     "browsers": {"Browsers and CORS": [cors], "FastAPI's page at `/docs`": [page_that_signs]},
     "client_and_authorization_server": {
         "Client and authorization server": [client, pushed_request, token_endpoint],
-        "Below somebody else's client": [client_of_others],
+        "Below a third-party client": [client_of_others],
         "Tokens that are renewed": [client],
     },
     "dashboard": {"Metrics": [dashboard]},
     "events": {"Events": [events]},
     "fetching_keys": {
         "Through an egress proxy": [keys_through_a_proxy],
-        "By a client of your own": [keys_by_an_own_client],
+        "With your own HTTP client": [keys_by_an_own_client],
     },
     "frameworks": {
         "Django": [django_behind_the_middleware, django_views],
@@ -584,7 +584,7 @@ SCENARIOS: dict[str, dict[str, list[Scenario]]] = {
     },
     "mcp": {"The server": [mcp_server], "The client": [mcp_client]},
     "metadata": {
-        "Say what you are": [metadata],
+        "Publish the metadata": [metadata],
         "Without the middleware": [metadata_by_a_route],
         "Behind a proxy": [metadata_of_two_hosts],
     },

@@ -51,7 +51,7 @@ def test_without_valkey_the_example_measures_the_rest() -> None:
     assert "dpop_replay_store" not in printed
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_series_are_detected() -> None:
     series = [Series("dpop_authentication_challenges_total", {"dpop_check": "jti"}, 2.0)]
     assert not any(expected(series, with_store=True).values())
     assert count(series, "dpop_authentication_challenges_total", dpop_check="jti") == 2

@@ -1,4 +1,4 @@
-"""examples/demo, run as a newcomer runs it, and what it says when something is wrong."""
+"""examples/demo, run as a newcomer runs it, and its messages when something is wrong."""
 
 import subprocess
 import sys

@@ -75,7 +75,7 @@ def check(app: Deployed) -> None:
         honest = client.put("/files/a", content=b"x" * 200_000, auth=ann)
         assert honest.json()["size"] == 200_000
         stolen = {name: honest.request.headers[name] for name in ("Authorization", "DPoP")}
-        # Whichever worker is asked.
+        # At every worker.
         for _ in range(8):
             assert httpx2.put(f"{app.origin}/files/a", headers=stolen, trust_env=False).status_code == 401
         assert client.get("/notes", auth=app.auth(["other"])).status_code == 403

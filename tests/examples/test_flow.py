@@ -35,7 +35,7 @@ def client() -> Generator[httpx2.Client]:
         yield one
 
 
-def test_the_whole_flow_without_a_browser() -> None:
+def test_the_whole_flow_runs_without_a_browser() -> None:
     done = subprocess.run(
         [*COMMAND, "--port", "0", "--check"],
         cwd=HOUSE,

@@ -145,7 +145,7 @@ def test_each_attack_is_caught_by_the_check_that_is_named(played: Browser, attac
     assert complaints(played) == []
 
 
-def test_no_attack_is_left_out(played: Browser) -> None:
+def test_every_attack_is_tried(played: Browser) -> None:
     assert each(played, "[data-attack]", "one.dataset.attack") == list(ATTACKS)
 
 
@@ -413,7 +413,7 @@ def test_the_summary_tells_what_the_thief_sees(played: Browser) -> None:
     told = each(played, "#summary-table td:nth-of-type(2)")
     assert told[0] == "401 invalid_dpop_proof: the DPoP proof was used before"
     assert all(re.match(r"40[01] \w+: .", one) for one in told)
-    # What the check compared is in the servers' logs, not in what a thief is told.
+    # The values that the check compared are in the servers' logs, not in the thief's response.
     assert not any("expected" in one or "actual" in one for one in told)
     spoken = played.script("return document.querySelector('[role=status]').textContent")
     assert spoken == "8 of 8 tried, none got in."

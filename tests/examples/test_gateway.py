@@ -1,4 +1,4 @@
-"""The chapter's nginx and Caddy, run by the real ones: honest clients, and what a hostile one may send."""
+"""The chapter's nginx and Caddy configurations, run by the real programs, with honest and hostile clients."""
 
 from collections.abc import Generator
 from dataclasses import replace
@@ -23,7 +23,7 @@ IDENTITY = ("x-auth-identity", "x-auth-client-id", "x-auth-issuer", "x-auth-scop
 
 
 class House:
-    """A gateway, whom it asks, what is behind it, and the world of tokens."""
+    """A gateway, the server that it asks, the application behind it, and the tokens."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -110,7 +110,7 @@ def test_no_method_passes_without_credentials_or_with_a_proof_for_another(house:
     assert house.gateway.ask(method, "/notes", *house.lines("/notes", method=method)).status == 200
 
 
-# What a gateway answers by itself with a 400, without asking.
+# Requests that a gateway itself answers with 400, without asking.
 ANSWERED_BY_ITSELF = {
     "nginx": {"two_authorizations": "two Authorization fields", "oversized": "a header line may have 8 KB"},
 }
@@ -148,7 +148,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("forged", FORGED, ids=range(len(FORGED)))
-def test_what_the_gateway_tells_no_client_can_tell(house: House, forged: list[str]) -> None:
+def test_no_client_can_set_the_fields_of_the_gateway(house: House, forged: list[str]) -> None:
     stolen = house.lines("/notes")
     assert house.get("/admin", *forged, *stolen).status == 401
     assert house.get("/admin", *stolen, *forged).status == 401
@@ -176,19 +176,17 @@ CLAIMED = [
 
 
 @pytest.mark.parametrize("claimed", CLAIMED, ids=range(len(CLAIMED)))
-def test_who_asks_is_told_by_the_gateway_alone(house: House, claimed: list[str]) -> None:
+def test_only_the_gateway_names_the_caller(house: House, claimed: list[str]) -> None:
     answer = house.get("/notes", *claimed, *house.lines("/notes"))
     told = identity(answer)
     assert told.pop("x-auth-identity", ["user123"]) == ["user123"]
     assert told == {"x-auth-client-id": ["my_client"], "x-auth-issuer": [house.world.issuer.issuer]}
-    assert identity(house.get("/health", *claimed)) == {}, "where nobody is asked, nobody is named"
+    assert identity(house.get("/health", *claimed)) == {}, "without a question there is no identity"
     assert house.get("/notes", *claimed).status == 401
 
 
 @pytest.mark.parametrize("target", ["/notes/../health", "/notes/%2e%2e/health", "//health", "/HEALTH?x=1"])
-def test_what_a_gateway_takes_for_the_public_path_is_no_other_path_behind_it(
-    house: House, target: str
-) -> None:
+def test_the_public_path_of_a_gateway_is_no_other_path_behind_it(house: House, target: str) -> None:
     answer = house.get(target)
     if answer.status != 401:
         assert answer.reached["path"] == "/health"
@@ -245,7 +243,7 @@ def test_a_target_in_absolute_form_is_that_of_the_same_host(house: House) -> Non
 
 
 async def tell_and_close(scope: Scope, receive: Receive, send: Send) -> None:
-    """A WebSocket that says who opened it."""
+    """A WebSocket that sends the identity of its caller."""
     websocket = WebSocket(scope, receive, send)
     await websocket.accept()
     await websocket.send_text(websocket.headers["x-auth-identity"])
@@ -311,7 +309,7 @@ class Broken(MemoryReplayStore):
         raise Unavailable("the store is down", retry_after=7)
 
 
-def test_what_cannot_be_known_is_a_503_for_the_client(house: House) -> None:
+def test_an_unknown_verdict_is_a_503_for_the_client(house: House) -> None:
     house.protect(replay_store=Broken())
     answer = house.get("/notes", *house.lines("/notes"))
     status = 403 if house.name == "envoy" else 503  # a 5xx is what failure_mode_allow lets pass
@@ -329,7 +327,7 @@ def test_nothing_passes_while_nobody_can_be_asked(house: House) -> None:
     assert answer.values("Retry-After") == (["1"] if house.name == "nginx" else [])
 
 
-def test_a_gateway_with_a_wrong_secret_lets_nobody_in(house: House) -> None:
+def test_a_gateway_with_a_wrong_secret_lets_no_request_through(house: House) -> None:
     house.asked.app = ForwardAuth(house.world.server(), secret="x" * 32)
     answer = house.get("/notes", *house.lines("/notes"))
     assert (answer.status, answer.values("WWW-Authenticate")) == (403, [])

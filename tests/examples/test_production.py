@@ -1,4 +1,4 @@
-"""examples/production, run as its docstring says, and what it calls a fault."""
+"""examples/production, run as its docstring says, and its findings."""
 
 import re
 import subprocess
@@ -55,7 +55,7 @@ def assert_all_was_as_it_must_be(printed: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif("redis" not in implementations() or nginx() is None, reason="no nginx or no redis-server")
-def test_nobody_is_lost_and_no_thief_gets_in() -> None:
+def test_no_request_is_lost_and_no_thief_is_accepted() -> None:
     printed = production()
     assert "nginx\n" in printed
     assert ", TLS; master, replica, 3 Sentinels, ACL" in printed
@@ -71,7 +71,7 @@ def counted(*outcomes: str, outage: bool = False) -> Timeline:
     return timeline
 
 
-def test_what_went_well_has_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_run_has_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     timeline = counted(ACCEPTED, REFUSED, UNAVAILABLE, outage=True)
     timeline.show((1, 2))
     timeline.show((2, 2))

@@ -1,6 +1,6 @@
-"""Other people's houses: one application of each framework, alone and mounted, each behind the middleware.
+"""One application of each framework, alone and mounted, each behind the middleware.
 
-Every handler says whether it is one of those that are listed as public, or the one that catches all the rest.
+Every handler says whether it is one of those that are listed as public, or the one for all other paths.
 """
 
 import asyncio

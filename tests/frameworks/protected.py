@@ -1,6 +1,6 @@
 """One protected application of each framework, each protected as its users would, under one server.
 
-The first segment of a path names the framework. Every one answers with whom the access token speaks for.
+The first segment of a path names the framework. Every one answers with the identity of the access token.
 """
 
 import json

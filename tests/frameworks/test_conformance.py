@@ -21,7 +21,7 @@ from tests.support.servers import Certificate, serving
 
 SERVERS = ("uvicorn-h11", "uvicorn-httptools", "hypercorn", "hypercorn-h2", "granian", "daphne")
 ISSUER = TestIssuer(audience=ORIGIN)
-# To make one for each client takes longer than all its requests.
+# Making one for each client takes longer than all its requests.
 NO_TLS = ssl.create_default_context()
 # Where the server decides by nonces, it doesn't by iat.
 ONLY_WITHOUT_NONCES = {case.name for case in CASES if case.by_time}
@@ -35,7 +35,7 @@ class Served(NamedTuple):
 
 
 class Towards(httpx2.AsyncBaseTransport):
-    """Reaches the origin of a server, whatever host a request is for: it keeps its Host field."""
+    """Connects to one server for requests to any host, and keeps the Host field."""
 
     def __init__(self, origin: str, certificate: Certificate | None) -> None:
         self._origin = httpx2.URL(origin)

@@ -1,8 +1,8 @@
-"""Whatever the router and the server: without credentials nobody reaches what isn't listed as public.
+"""With every router and server, a request without credentials reaches only listed public paths.
 
 Paths that are made by a seeded generator are sent as raw bytes to every server, at several root paths, and
-each server hands them to every framework. Handlers that are not listed must never run; what is listed, and
-can be read in one way only, must be served. One of the root paths is called like a public prefix.
+each server passes them to every framework. Handlers that are not listed must never run; listed paths that are
+unambiguous must be served. One of the root paths has the name of a public prefix.
 """
 
 import json
@@ -55,7 +55,7 @@ def hostile_paths(lots: random.Random, origin: str) -> Iterator[str]:
 
 
 def ask(origin: str, path: str, *fields: str) -> dict[str, Any] | None:
-    """Return what the houses have answered, None where the server itself refused."""
+    """Return the answers of the applications, None where the server itself refused."""
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *fields, "", ""]
     head, _, body = exchange(origin, "\r\n".join(lines).encode(), timeout=30).partition(b"\r\n\r\n")
     return json.loads(body) if head.split(b" ")[1:2] == [b"200"] else None

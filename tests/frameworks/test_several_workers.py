@@ -1,4 +1,4 @@
-"""Real servers: several workers with a store of one process are warned of, and one worker never is."""
+"""Real servers: several workers with a store of one process cause a warning, and one worker never does."""
 
 import os
 import signal

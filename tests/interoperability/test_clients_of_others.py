@@ -1,4 +1,4 @@
-"""Our resource server, under uvicorn, called by clients of other authors."""
+"""Our resource server, under uvicorn, called by third-party clients."""
 
 from collections.abc import Callable, Generator
 
@@ -12,7 +12,7 @@ from tests.support.peers import NPM_CLIENTS, Client, NodeClient, PythonClient, S
 pytestmark = pytest.mark.slow
 
 PYTHON_CLIENT = "requests-oauth2client"
-# What they make no keys for.
+# Algorithms for which they make no keys.
 LACKS = {"openid-client": (), "@atproto/oauth-client": ("EdDSA", "Ed25519"), PYTHON_CLIENT: ("Ed25519",)}
 
 NewClient = Callable[[str], Client]

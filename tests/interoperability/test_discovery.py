@@ -1,4 +1,4 @@
-"""From one 401 of ours, clients of other authors find out whom to ask for a token (RFC 9728)."""
+"""From one 401 of our server, third-party clients learn where to get a token (RFC 9728)."""
 
 from collections.abc import Generator
 from urllib.parse import parse_qs, urlsplit
@@ -85,7 +85,7 @@ def resource(request: pytest.FixtureRequest, issuer: str) -> Generator[str]:
 
 
 class Storage:
-    """What an MCP client remembers: nothing."""
+    """An MCP client's storage, which keeps nothing."""
 
     async def get_tokens(self) -> OAuthToken | None:
         return None

@@ -1,4 +1,4 @@
-"""Tokens and proofs that other JOSE libraries signed, judged by us; ours, judged by others."""
+"""Tokens and proofs of other JOSE libraries, judged by this one; its own, judged by others."""
 
 import hashlib
 import time

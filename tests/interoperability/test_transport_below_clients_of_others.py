@@ -1,4 +1,4 @@
-"""OAuth clients of other authors that know Bearer only, DPoP-bound by our transport; nonces on both sides.
+"""Third-party OAuth clients that support only Bearer, DPoP-bound by our transport; nonces on both sides.
 
 The authorization server is the npm package oidc-provider, which demands nonces.
 """
@@ -61,7 +61,7 @@ async def test_authlib_logs_a_user_in_calls_the_api_and_refreshes(issuer: str, s
         first = await client.fetch_token(code=code, code_verifier=verifier, resource=RESOURCE, state=state)
         answer = await client.get(f"{served.origin}/notes/a%2Fb?q=1")
         assert (answer.status_code, answer.json()["sub"]) == (200, "ann")
-        # It refreshes by itself what has expired, at the next request.
+        # It refreshes an expired token at the next request.
         client.token["expires_at"] = 1
         answer = await client.post(f"{served.origin}/notes", content=b"text")
         assert (answer.status_code, answer.json()["body"]) == (200, "text")
@@ -81,7 +81,7 @@ def test_a_plain_client_asks_and_calls(issuer: str, served: Served, library: Any
         for _ in range(2):
             called = client.get(f"{served.origin}/notes", headers=bearer)
             assert (called.status_code, called.json()["sub"]) == (200, "machine")
-    # Another key makes nothing of it, and neither does Bearer.
+    # It can't be used with another key, nor as Bearer.
     thief = DPoPTransport(DPoPKey.generate())
     with library.Client(transport=thief, trust_env=False) as client:
         assert client.get(f"{served.origin}/notes", headers=bearer).status_code == 401

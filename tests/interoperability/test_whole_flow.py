@@ -1,4 +1,4 @@
-"""A client and an authorization server of other authors, with our resource server."""
+"""A third-party client and authorization server, with our resource server."""
 
 from collections.abc import Generator
 

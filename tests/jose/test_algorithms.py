@@ -145,7 +145,7 @@ def test_der_signatures_are_refused() -> None:
 
 
 def test_a_negated_ecdsa_signature_verifies() -> None:
-    # Valid by mathematics (r, n - s), which is why nothing may take a signature for the name of a proof.
+    # Mathematically valid (r, n - s), which is why a signature must never identify a proof.
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     signature = sign("ES256")
     negated = order - int.from_bytes(signature[32:], "big")

@@ -16,7 +16,7 @@ few = settings(max_examples=200, deadline=None)
 
 
 def canonical(text: str) -> bytes | None:
-    """An independent oracle: what the standard library makes of it, if that comes back as it was."""
+    """An independent oracle: the standard library's result, if it encodes back to the same text."""
     if not set(text) <= set(ALPHABET):
         return None
     try:

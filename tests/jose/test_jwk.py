@@ -86,7 +86,7 @@ def test_public_key_has_the_numbers_of_the_jwk() -> None:
         {"alg": "ES256"},
         {"kid": 1, "x5c": "x", "x5u": [], "ext": True, "unknown": {"d": 1}},
         {"n": "AQAB", "e": "AQAB"},
-        # Some serialisers write every member that they know: RFC 7517 has no null, and no key for nothing.
+        # Some serialisers write every member that they know: in RFC 7517 null and empty arrays mean nothing.
         {"key_ops": []},
         {"use": None, "key_ops": None, "alg": None, "kid": None, "x5c": [], "x5t": None},
         {"use": [], "key_ops": [], "alg": []},
@@ -247,7 +247,7 @@ def test_members_are_canonical_base64url(name: str, member: str) -> None:
     "fault",
     [
         UnsupportedAlgorithm("ed25519 is not supported by this version of OpenSSL."),
-        # What comes of an OpenSSL that is told to have FIPS algorithms only.
+        # The result of an OpenSSL that is restricted to FIPS algorithms.
         ValueError("An Ed25519 public key is 32 bytes long"),
     ],
 )
@@ -345,7 +345,7 @@ def test_even_rsa_moduli_are_refused(bits: int) -> None:
 
 
 @pytest.mark.parametrize("e", [1, 2, 4, 65536, 65538, 65539, 2**24 - 1, 2**32 - 1, 2**2000 + 1])
-def test_rsa_exponents_that_are_refused(e: int) -> None:
+def test_bad_rsa_exponents_are_refused(e: int) -> None:
     refuse(RSA | {"e": integer(e)}, "PS256", "exponent")
 
 

@@ -1,4 +1,4 @@
-"""ML-DSA by the RFC's own examples, and what is refused of its keys and signatures (RFC 9964)."""
+"""ML-DSA with the RFC's own examples, and the keys and signatures that are refused (RFC 9964)."""
 
 import json
 from collections.abc import Mapping
@@ -103,7 +103,7 @@ def test_no_key_serves_another_parameter_set(name: str) -> None:
         ({"key_ops": ["sign"]}, "key_ops"),
     ],
 )
-def test_keys_that_are_refused(changes: dict[str, Any], member: str) -> None:
+def test_malformed_keys_are_refused(changes: dict[str, Any], member: str) -> None:
     jwk = {name: value for name, value in (jwk_of("ML-DSA-44") | changes).items() if value is not ...}
     with pytest.raises(JOSEError) as caught:
         public_key(jwk, ALGORITHMS["ML-DSA-44"])
@@ -133,7 +133,7 @@ def test_a_new_key_can_be_kept_and_read(name: str, tmp_path: Path) -> None:
         ({"alg": ...}, "not of a supported type"),
     ],
 )
-def test_private_keys_that_are_refused(changes: dict[str, Any], reason: str) -> None:
+def test_malformed_private_keys_are_refused(changes: dict[str, Any], reason: str) -> None:
     jwk = jwk_of("ML-DSA-44") | {"priv": SEED} | changes
     with pytest.raises(ValueError, match=reason):
         DPoPKey.from_jwk({name: value for name, value in jwk.items() if value is not ...})

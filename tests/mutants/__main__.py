@@ -85,7 +85,7 @@ def tried(
 
 
 def described(mutant: Mutant) -> str:
-    """A mutant, as the list of survivors wants it."""
+    """A mutant, in the form of the list of survivors."""
     return "\n".join((
         f"{mutant.path}:{mutant.first}",
         "[[survivor]]",
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         directory = Path(temporary)
-        # Whoever edits while it runs changes nothing of it.
+        # Edits during the run don't affect it.
         checkout = copy_to(directory / "checkout")
         files = sources(arguments.only, checkout)
         everything = [mutant for path, source in files.items() for mutant in mutants_of(path, source)]

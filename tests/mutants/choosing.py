@@ -48,12 +48,12 @@ def candidates(mutant: Mutant, recording: Recording) -> set[str]:
         # A test of a value that is made at import runs no line of the module.
         mirrored = mirror_of(mutant.path)
         chosen.update(*lines.values(), (test for test in recording.seconds if file_of(test) == mirrored))
-    # A module that only holds values, and has no tests of its own: whoever uses it would see its change.
+    # A module that has only values, and no tests of its own: the tests of its users would notice a change.
     return chosen or set(recording.seconds)
 
 
 def file_of(test: str) -> str:
-    """The file in which a test stands."""
+    """The file that contains a test."""
     return test.partition("::")[0]
 
 

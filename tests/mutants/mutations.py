@@ -1,7 +1,7 @@
-"""What a mutant is, and where one can be made: by mutmut's operators, and some for guards.
+"""Mutants, and the places where one can be made: with mutmut's operators, and some for guards.
 
-A mutant is one change of one expression or statement. What has no behaviour isn't changed: annotations,
-imports, docstrings, `__all__`, slots, what exists for type checkers.
+A mutant is one change of one expression or statement. Code without behaviour isn't changed: annotations,
+imports, docstrings, `__all__`, slots, code for type checkers.
 """
 
 import ast

@@ -23,7 +23,7 @@ LEFT_OUT = {
     "benchmarks", "cli", "examples", "frameworks", "interoperability", "mutants", "servers", "soak",
     "testing", "test_house.py", "test_oracle.py", "test_readme.py", "test_trust.py",
 }  # fmt: skip
-# They want npm's packages, attack at random, or want every server there is.
+# They need npm's packages, attack at random, or need every kind of server.
 NEVER = (
     "tests/client/test_against_oidc_provider.py",
     "tests/introspection/test_against_oidc_provider.py",

@@ -9,7 +9,7 @@ from typing import Any, Self
 from tests.mutants.mutations import Name
 
 LIST = Path(__file__).with_name("survivors.toml")
-# Nobody can tell an equivalent mutant from the original; what is harmless, nobody needs to.
+# No test can distinguish an equivalent mutant from the original; a harmless one needs no test.
 KINDS = ("equivalent", "harmless")
 
 
@@ -38,6 +38,6 @@ def listed(text: str | None = None) -> dict[Name, Survivor]:
 
 
 def gone(survivors: Iterable[Survivor], names: Iterable[Name]) -> list[Survivor]:
-    """Those of the list that no mutant of today is: somebody changed the code since."""
+    """The entries of the list that match no current mutant: the code has changed since."""
     there = set(names)
     return [survivor for survivor in survivors if survivor.name not in there]

@@ -23,18 +23,18 @@ def test_a_line_of_a_function_is_tried_by_the_tests_that_run_it() -> None:
     assert candidates(mutant(5), recording(f"{OTHER}::test_1")) == {f"{OTHER}::test_1"}
 
 
-def test_what_acts_at_import_is_tried_by_all_tests_that_run_the_module() -> None:
+def test_code_that_acts_at_import_is_tried_by_all_tests_that_run_the_module() -> None:
     assert candidates(mutant(1), recording(f"{OTHER}::test_1")) == {f"{OTHER}::test_1"}
 
 
-def test_what_acts_at_import_is_tried_by_its_module_s_own_tests_that_only_look() -> None:
+def test_code_that_acts_at_import_is_tried_by_its_module_s_own_tests_that_only_look() -> None:
     known = recording(f"{OTHER}::test_1")
     looking = Recording(lines=known.lines, seconds={**known.seconds, f"{OWN}::test_1": 0.1})
     assert candidates(mutant(1), looking) == {f"{OTHER}::test_1", f"{OWN}::test_1"}
     assert candidates(mutant(5), looking) == {f"{OTHER}::test_1"}
 
 
-def test_what_no_test_runs_is_tried_by_all() -> None:
+def test_code_that_no_test_runs_is_tried_by_all() -> None:
     nothing = Recording(lines={}, seconds={"tests/test_c.py::test_x": 0.1})
     assert candidates(mutant(1), nothing) == {"tests/test_c.py::test_x"}
 
@@ -52,7 +52,7 @@ def test_a_neighbour_s_tests_come_before_those_of_other_folders() -> None:
     assert first == [*near, f"{OTHER}::test_1"]
 
 
-def test_what_only_looks_at_the_module_comes_last() -> None:
+def test_a_test_that_only_looks_at_the_module_comes_last() -> None:
     known = recording(f"{OTHER}::test_1")
     looking = Recording(lines=known.lines, seconds={**known.seconds, f"{OWN}::test_looks": 0.1})
     first, _ = stages(mutant(5), looking)

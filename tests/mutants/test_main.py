@@ -48,7 +48,7 @@ def test_a_listed_mutant_that_is_killed_is_found() -> None:
     assert found.startswith("killed, and listed as a survivor: ")
 
 
-def test_what_a_run_prints_is_what_the_list_reads() -> None:
+def test_the_list_reads_the_output_of_a_run() -> None:
     printed = described(MUTANTS[0]).partition("\n")[2]
     (read,) = listed(f"{printed}\nkind = 'harmless'\nreason = 'for a reason'\n").values()
     assert read.name == MUTANTS[0].name

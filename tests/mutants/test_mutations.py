@@ -49,7 +49,7 @@ def test_conditions_statements_and_values_are_changed() -> None:
     } <= changes()
 
 
-def test_what_has_no_behaviour_is_left_alone() -> None:
+def test_code_without_behaviour_is_not_mutated() -> None:
     texts = {text for _, text in changes()}
     assert not [text for text in texts if "XXcheckedXX" in text or "int & " in text or "A function" in text]
     assert not [text for text in texts if "XXint" in text or "never" in text]

@@ -1,4 +1,4 @@
-"""What is mutated is a copy, and whoever edits the checkout meanwhile changes nothing of it."""
+"""Only a copy is mutated, and edits of the checkout during a run don't affect it."""
 
 import subprocess
 import sys

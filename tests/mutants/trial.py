@@ -155,7 +155,7 @@ def _waited_for(child: int, limit: float) -> int | None:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # what its tests started and left
+                os.killpg(child, signal.SIGKILL)  # processes that its tests started and left running
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError):

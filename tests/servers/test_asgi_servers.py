@@ -191,7 +191,7 @@ def test_a_nonce_is_asked_for_and_then_accepted(served: Served) -> None:
     assert served.get("/nonce", nonce=nonce).json()["user"] == "user123"
 
 
-# --- what no client library sends
+# --- requests that no client library sends
 
 
 def test_trailing_spaces_and_tabs_are_ignored(served: Served) -> None:
@@ -211,7 +211,7 @@ def test_repeated_fields_are_refused(served: Served) -> None:
     assert served.raw("/a", authorization, proof)[0] == 200
 
 
-def test_folded_and_illegal_fields(served: Served) -> None:
+def test_folded_and_illegal_fields_are_refused(served: Served) -> None:
     authorization, proof = served.lines("/a")
     for line in (
         f"{proof[:40]}\r\n {proof[40:]}",
@@ -231,7 +231,7 @@ def test_large_fields_are_refused(served: Served, size: int) -> None:
     assert served.raw("/a", f"Authorization: DPoP {'a' * size}", proof)[0] in (0, 400, 401, 431)
 
 
-def test_absolute_form(served: Served) -> None:
+def test_an_absolute_form_is_served_for_our_own_origin_only(served: Served) -> None:
     lines = served.lines("/a")
     assert served.raw(served.url("/a"), *lines)[0] == 200
     assert served.raw("http://evil.test/a", *served.lines("/a"))[0] in (200, 400)
@@ -355,7 +355,7 @@ def test_a_prefix_that_a_proxy_strips_is_put_back(kind: ServerKind) -> None:
             == 401
         )
         listed = httpx2.get(f"{origin}/public", trust_env=False)
-        # A root path that the path doesn't start with is cut off by every router in a way of its own.
+        # Every router removes a root path that the path doesn't start with in its own way.
         assert listed.status_code == (401 if kind == "hypercorn" else 200)
 
 

@@ -162,7 +162,7 @@ def origin(house: House) -> Generator[str]:
 
 def test_each_try_is_signed_anew(browser: Browser, house: House, origin: str) -> None:
     jkt = open_page(browser, f"{origin}/docs")
-    assert browser.text("#dpop-status") == "Without a token, requests go out as they are."
+    assert browser.text("#dpop-status") == "Without a token, requests are sent unchanged."
     assert try_out(browser, "read_note", name="first")[0] == "401"
     token = house.issuer.token(jkt=jkt, sub="ann", scopes=["notes:read"])
     assert paste(browser, token) == "Each request is signed."
@@ -228,7 +228,7 @@ def test_a_token_of_another_key_is_not_taken(browser: Browser, house: House, ori
     assert try_out(browser, "read_note", name="first")[0] == "401"
     assert paste(browser, "opaque") == "Each request is signed."
     assert try_out(browser, "read_note", name="first")[0] == "401"
-    assert paste(browser, "") == "Without a token, requests go out as they are."
+    assert paste(browser, "") == "Without a token, requests are sent unchanged."
 
 
 class Elsewhere:
@@ -317,7 +317,7 @@ def test_a_token_comes_from_the_authorization_server(browser: Browser, house: Ho
         assert complaints(browser) == []
         browser.open(f"{page}/?code=stolen&state=guessed&iss={issuer}")
         browser.wait_for(
-            "document.getElementById('dpop-status')?.textContent.includes('not to our question')"
+            "document.getElementById('dpop-status')?.textContent.includes('belongs to another request')"
         )
         assert browser.url == f"{page}/"
 

@@ -1,4 +1,4 @@
-"""Under a server in its default configuration, whoever starts it sees why requests are refused."""
+"""Under a server in its default configuration, the console shows why requests are refused."""
 
 import socket
 import subprocess

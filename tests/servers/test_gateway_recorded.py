@@ -1,4 +1,4 @@
-"""What Traefik and Envoy ask, octet by octet, sent to the real server that runs ForwardAuth.
+"""The exact requests of Traefik and Envoy, sent to a real server that runs ForwardAuth.
 
 The real Envoy is asked where its wheel is installed: tests/examples/test_gateway.py.
 """

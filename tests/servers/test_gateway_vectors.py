@@ -11,19 +11,19 @@ from dpop_middleware.forward_auth import ForwardAuth
 from tests.support.gateway import GATEWAY_SECRET, OPTIONS, Answered, Door, Gateway, echo, running_gateway
 from tests.support.vectors import CASES, VectorClock, error_in, expected, server_of, steps_of
 
-# What a gateway answers by itself with 400, so that nobody is asked.
+# Requests that a gateway itself answers with 400, without asking.
 NOT_PASSED_ON: dict[str, dict[str, str]] = {
     "nginx": {"U049": "a Host field with a path", "U051": "two Host fields"},
     "caddy": {"U049": "a Host field with a path", "U051": "two Host fields"},
     "envoy": {"U049": "a Host field with a path"},
 }
-# What can't be sent.
+# Requests that can't be sent.
 NO_REQUEST = {"H018": "a newline ends a field: on the wire, the rest is a good request"}
 
 
 @dataclass(frozen=True)
 class House:
-    """A gateway, and whom it asks: each test puts its own server there."""
+    """A gateway, and the server that it asks: each test sets its own."""
 
     name: str
     asked: Door
@@ -61,7 +61,7 @@ def _judge(answer: Answered, expect: dict[str, Any]) -> None:
     assert "DPoP " in challenges[0]
 
 
-def test_what_is_not_sent_is_no_field() -> None:
+def test_a_field_that_is_not_sent_is_no_field() -> None:
     values = [value for case in CASES if case["id"] in NO_REQUEST for _, value in case["request"]["headers"]]
     assert [value[-1] for value in values if "\n" in value] == ["\n"]
 

@@ -1,4 +1,4 @@
-"""How far the largest proofs get: through real servers, and through nginx as it is and as it must be set."""
+"""The largest proofs, through real servers, and through nginx with default and with larger limits."""
 
 import http.client
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""Behind the real nginx: TLS ends there, prefixes are stripped there, and its way with header fields."""
+"""Behind the real nginx: TLS ends there, prefixes are stripped there, and its handling of header fields."""
 
 import socket
 import ssl
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)"
 )
 
-# What the README recommends stands in `location /`; the others are what else is found in the wild.
+# `location /` is the README's recommendation; the others are configurations that are also in use.
 SERVERS = """
 server {{
     listen 127.0.0.1:{port} ssl http2;

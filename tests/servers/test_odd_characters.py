@@ -1,4 +1,4 @@
-"""Paths with characters that clients treat differently: what our client signs is what arrives."""
+"""Paths with characters that clients treat differently: our client signs exactly the path that arrives."""
 
 from collections.abc import Generator
 from typing import Any
@@ -33,7 +33,7 @@ ODD = {
     "space": "x y",
     "all": "\\|^\"{}'`<>[]%5C \u00e4",
 }
-# `DPoPAuth` encodes these; whoever sends them as they are sends no URI, and no proof makes it one.
+# `DPoPAuth` encodes these; a request with the raw characters has no URI, and no proof is accepted for it.
 MALFORMED = {"percent", "malformed", "cut"}
 VISIBLE = {name: text for name, text in ODD.items() if text.isascii() and " " not in text}
 
@@ -54,7 +54,7 @@ def origin(request: pytest.FixtureRequest, world: World) -> Generator[str]:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-async def test_what_dpop_auth_sends_is_let_in(world: World, origin: str, kind: str) -> None:
+async def test_a_request_of_dpop_auth_is_accepted(world: World, origin: str, kind: str) -> None:
     statuses: dict[str, int] = {}
     async with caller(kind, auth=DPoPAuth(world.key, world.token(), clock=world.clock)) as client:
         for name, text in ODD.items():

@@ -97,7 +97,7 @@ async def asking(asks: list[Any]) -> AsyncGenerator[None]:
 
 
 class Requests:
-    """Requests without end to one server, and what they were answered."""
+    """Continuous requests to one server, and their answers."""
 
     def __init__(self, client: httpx2.AsyncClient, origin: str, issuer: Issuer) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""Random clients, honest and confused, and thieves who send again whatever they saw."""
+"""Random clients, honest and confused, and thieves that replay everything they saw."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from tests.support.adapters import ORIGIN
 
 __all__ = ["Clients", "Probe"]
 
-# For so long something accepts a proof after it was made, at most: the lifetime of its nonce.
+# A proof is accepted for at most this long after it was made: the lifetime of its nonce.
 USEFUL_FOR = 330.0
 MOST_KEPT = 40_000
 # Proofs of a wave, and how many of its requests are on their way at once.
@@ -24,7 +24,7 @@ NO_VERDICT = Verdict(0)
 
 
 class Probe(NamedTuple):
-    """What a new proof of an honest client with a right clock was answered."""
+    """The answer to a new proof of an honest client with a right clock."""
 
     worker: int
     sent: float
@@ -100,7 +100,7 @@ class Clients:
                 task.result()
 
     async def steal(self, seconds: float) -> None:
-        """Send again what was seen in the last `seconds`, and what may still be fresh, to anybody."""
+        """Replay the proofs of the last `seconds`, and those that may still be fresh, to any worker."""
         newest = self._since(seconds)
         older = self._since(USEFUL_FOR)
         chosen = [
@@ -136,7 +136,7 @@ class Clients:
             await asyncio.sleep(chance.uniform(0, 2 * self._pause))
 
     def _fresh(self, client: Client) -> Proof:
-        """A proof by a clock that is wrong as clocks are, with a nonce or without."""
+        """A proof by a clock that is wrong by a usual amount, with a nonce or without."""
         chance = self._chance
         if chance.random() < 0.6:
             offset = chance.choice(
@@ -147,7 +147,7 @@ class Clients:
         return client.proof("nonces", offset=offset, nonce=client.nonce if chance.random() < 0.7 else None)
 
     async def _probe(self, client: Client, api: str) -> None:
-        """What an honest client does: a new proof, and another if it is given a nonce to use."""
+        """An honest client: a new proof, and another if it gets a nonce to use."""
         nonce = client.nonce if api == "nonces" else None
         worker = self._anybody()
         verdict = await self._present(client.proof(api, nonce=nonce), worker, probe=True)
@@ -166,7 +166,7 @@ class Clients:
         try:
             verdict = await worker.ask(proof)
         except Unanswered:
-            # Whatever became of it, nobody was told.
+            # Its result is unknown: there was no answer.
             return NO_VERDICT
         answered = time.monotonic()
         self._oracle.answered(proof, presentation, verdict, answered)

@@ -20,7 +20,7 @@ __all__ = ["Cluster"]
 
 NODE_TIMEOUT = 1.0
 SLOTS = 16_384
-# A node that was away for so long may have been replaced.
+# A node that was down for this long may have been replaced.
 _REPLACED_AFTER = 0.7
 _MOST_MOVED = 300
 
@@ -40,7 +40,7 @@ class Cluster(Faults):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What tells the workers where the store is."""
+        """The store's URL for the workers."""
         ports = {port: proxy.port for port, proxy in self._proxies.items()}
         return {"ports": ports, "username": USER, "password": PASSWORD}
 
@@ -68,7 +68,7 @@ class Cluster(Faults):
         await eventually(self._serves)
 
     async def settled(self) -> None:
-        """And every replica is in step; a node that came back and owns nothing any more is made one."""
+        """And every replica is in step; a returned node without slots becomes a replica."""
         await eventually(self._has_replicas)
         await asyncio.to_thread(self.nodes.until_agreed, within=40)
 
@@ -90,7 +90,7 @@ class Cluster(Faults):
         return seconds > _REPLACED_AFTER
 
     def faults(self) -> dict[str, Fault]:
-        """Those of any server, failovers and what happens to slots."""
+        """The faults of any server, failovers, and moves of slots."""
         moving: dict[str, Fault] = {"slots migrated at once": self.slots_migrated_at_once}
         return {
             **super().faults(),
@@ -118,7 +118,7 @@ class Cluster(Faults):
         await self._dies(happening, master, await asyncio.to_thread(self.nodes.replica_of, master))
 
     async def lagging_replica(self, happening: Happening) -> None:
-        """The replica heard nothing of its master for a time before it died."""
+        """The replica received nothing from its master for some time before the master died."""
         master = await self.victim()
         replica = await asyncio.to_thread(self.nodes.replica_of, master)
         await self.cut_off_replicas(master)
@@ -151,7 +151,7 @@ class Cluster(Faults):
         await self.serving()
 
     async def slots_without_data(self, happening: Happening) -> None:
-        """A living master is given slots that it has no data of, mostly because their owner died."""
+        """A running master gets slots without their data, mostly because their owner died."""
         source, target, first, last = await self._move()
         replica = await asyncio.to_thread(self.nodes.replica_of, source)
         dies = self.chance.random() < 0.6
@@ -204,7 +204,7 @@ class Cluster(Faults):
         until(lambda: set(range(first, last + 1)) <= self._owned(target, source))
 
     def _give_away(self, target: Server, first: int, last: int) -> None:
-        """Take slots from whoever has them, as the tools fix a cluster: the newest claim wins everywhere."""
+        """Take slots from their owners, as the tools fix a cluster: the newest claim wins everywhere."""
         wanted = set(range(first, last + 1))
         with target.client() as client:
             # At once: between the two the nodes' gossip would bring the old owner back.
@@ -213,7 +213,7 @@ class Cluster(Faults):
                 transaction.execute_command("CLUSTER", "DELSLOTS", slot)
                 transaction.execute_command("CLUSTER", "ADDSLOTS", slot)
             transaction.execute_command("CLUSTER", "BUMPEPOCH")
-            # Slots of nobody can't be taken from anybody.
+            # Slots without an owner can't be taken from one.
             transaction.execute(raise_on_error=False)
         until(lambda: wanted <= set.intersection(*(self._owned(target, node) for node in self._living())))
 
@@ -234,12 +234,12 @@ class Cluster(Faults):
         raise LookupError("no node answers")
 
     def _view(self, server: Server) -> tuple[tuple[int, int, int], ...]:
-        """Who owns which slots by the word of `server`."""
+        """Who owns which slots according to `server`."""
         slots = server.raw("CLUSTER SLOTS")
         return tuple(sorted((first, last, master[1]) for first, last, master, *_ in slots))
 
     def _owned(self, owner: Server, server: Server) -> set[int]:
-        """The slots of `owner` by the word of `server`."""
+        """The slots of `owner` according to `server`."""
         view = self._view(server)
         return {slot for first, last, port in view if port == owner.port for slot in range(first, last + 1)}
 

@@ -1,6 +1,6 @@
-"""The faults that any server can have, whatever stands around it.
+"""The faults that any server can have, in every deployment.
 
-A fault is a method that does its harm, marks in its `Happening` what that means, and returns when the servers
+A fault is a method that causes it, records its meaning in its `Happening`, and returns when the servers
 should answer again.
 """
 
@@ -21,7 +21,7 @@ from tests.support.valkey import HOST, Server, until
 __all__ = ["ACL", "PASSWORD", "USER", "Fault", "Faults", "eventually"]
 
 USER, PASSWORD = "soak", "secret"
-# The workers' user; its password can be changed while ours stays.
+# The workers' user; its password can be changed while the test's own stays.
 ACL = (USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
 FILLERS = 900
 FILLER_BYTES = 1000
@@ -41,9 +41,9 @@ def _accepts(server: Server) -> bool:
 
 
 class Faults:
-    """What can happen to one of `masters()`; `serving()` returns when the workers could be answered again."""
+    """The faults of one of `masters()`; `serving()` returns when the workers can get answers again."""
 
-    # Whether a master that was replaced may go on for some time.
+    # Whether a master that was replaced may continue for some time.
     has_pretenders = False
     # The faults that can't be done here, with the reason.
     left_out: Sequence[str] = ()
@@ -68,7 +68,7 @@ class Faults:
         await self.serving()
 
     def state(self) -> Sequence[str]:
-        """What the servers say of themselves, for a run that failed."""
+        """The servers' own state, for a run that failed."""
         return ()
 
     def faults(self) -> dict[str, Fault]:
@@ -114,7 +114,7 @@ class Faults:
         await asyncio.sleep(shortest * (longest / shortest) ** self.chance.random())
 
     async def cut_off_replicas(self, master: Server) -> None:
-        """They need the default user's password for a new connection, and don't have it."""
+        """New connections need the default user's password, which the workers don't have."""
         await asyncio.to_thread(self._cut_off_replicas, master)
 
     def _cut_off_replicas(self, master: Server) -> None:
@@ -123,7 +123,7 @@ class Faults:
             client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
     async def hang(self, happening: Happening) -> None:
-        """SIGSTOP and SIGCONT; whoever waits too long for a master promotes another one."""
+        """SIGSTOP and SIGCONT; if a master is stopped for too long, another one is promoted."""
         server = await self.victim()
         server.pause()
         try:
@@ -134,7 +134,7 @@ class Faults:
         await self.serving()
 
     async def is_replaced_after(self, seconds: float) -> bool:
-        """Whether a server that was away for so long may have been replaced by another one."""
+        """Whether a server that was down for this long may have been replaced by another one."""
         del seconds
         return False
 
@@ -160,7 +160,7 @@ class Faults:
         await self.serving()
 
     async def restart_with_all_data(self, happening: Happening) -> None:
-        """Nothing is lost, but no store can know."""
+        """Nothing is lost, but a store can't know that."""
         happening.loses = True
         server = await self.victim()
         await asyncio.to_thread(self._shut_down, server)
@@ -191,7 +191,7 @@ class Faults:
         await self.run(server, "CONFIG", "SET", "maxmemory", 0)
 
     async def evictions(self, happening: Happening) -> None:
-        """A full server that evicts; that it began to can't be seen for a second, that it goes on can."""
+        """A full server that evicts; the first second of evictions can't be detected, later ones can."""
         happening.loses = True
         server = await self.victim()
         policy = self.chance.choice(["volatile-ttl", "allkeys-random", "allkeys-lru", "volatile-lru"])
@@ -202,7 +202,7 @@ class Faults:
         await self.pause(0.5, 4)
         await self.run(server, "CONFIG", "SET", "maxmemory", 0)
         await self.run(server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
-        # One look that sees the last eviction, and one that sees no more.
+        # One check that sees the last eviction, and one that sees no more.
         happening.ended = time.monotonic() + 2.5
 
     def _fill(self, server: Server, policy: str) -> None:
@@ -213,7 +213,7 @@ class Faults:
             pipeline = client.pipeline(transaction=False)
             for number in range(FILLERS):
                 pipeline.set(f"filler:{self.chance.random()}:{number}", "x" * FILLER_BYTES, px=20_000)
-            # Elsewhere in a cluster, or no room: the more it evicts of ours.
+            # In another slot of a cluster, or no room: then it evicts more of the store's entries.
             pipeline.execute(raise_on_error=False)
 
     async def connections_killed(self, happening: Happening) -> None:
@@ -221,7 +221,7 @@ class Faults:
         await self.run(await self.victim(), "CLIENT", "KILL", "USER", USER)
 
     async def slow_server(self, happening: Happening) -> None:
-        """It answers nobody for a time, and then everybody."""
+        """It answers no request for some time, and then all of them."""
         server = await self.victim()
         milliseconds = int(1000 * 0.05 * 40 ** self.chance.random())
         happening.detail = f"{milliseconds} ms"
@@ -245,7 +245,7 @@ class Faults:
         (await self.proxy()).reset()
 
     async def silent_cut(self, happening: Happening) -> None:
-        """Nothing passes, then the connections break, or what was held passes after all."""
+        """Nothing passes, then the connections break, or the held data passes after all."""
         proxy = await self.proxy()
         proxy.hold()
         await self.pause(0.1, 5)
@@ -254,7 +254,7 @@ class Faults:
             proxy.cut()
 
     async def lost_replies(self, happening: Happening) -> None:
-        """Some batches are written and nobody hears of it."""
+        """Some batches are written, but their replies are lost."""
         proxy = await self.proxy()
         for _ in range(self.chance.randint(1, 5)):
             proxy.lose_next_reply = True

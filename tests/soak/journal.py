@@ -1,4 +1,4 @@
-"""What was done to the servers and when, and what the design allows because of it.
+"""The faults of the servers with their times, and the answers that the design allows because of them.
 
 Times are seconds of the monotonic clock, which all processes of one machine share.
 """
@@ -16,11 +16,11 @@ from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 __all__ = ["CLOCK_SKEW", "RECOVERY", "SLACK", "Happening", "Journal", "until_judged"]
 
 CLOCK_SKEW = 30.0
-# A store is back within so many seconds of its server.
+# A store is back within this number of seconds after its server.
 RECOVERY = 1.0
-# What a request may take, and what a busy machine may add.
+# The time that a request may take, and the time that a busy machine may add.
 SLACK = 0.75
-# How often a store looks at what a connection that survives can't show, with the time of one request.
+# How often a store checks for changes behind a surviving connection, plus the time of one request.
 LOOK = 1.3
 
 
@@ -29,8 +29,8 @@ class Happening:
     """One fault: from when to when it kept servers from answering as they should.
 
     `loses` says whether entries may be lost, and `lost_until` until when, if that is later. `blind` are the
-    times in which the design can't tell a loss yet: what is lost and presented again within a second of the
-    last look, on a connection that survives.
+    times in which the design can't detect a loss yet: entries that are lost, and whose proofs are presented
+    again, within a second after the last check, on a connection that survives.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Happening:
         return max(self.ended, self.lost_until, *(last for _, last in self.blind))
 
     def hides(self, begin: float, end: float) -> None:
-        """What was lost between `begin` and `end` can't be told for a second more."""
+        """A loss between `begin` and `end` can't be detected for one more second."""
         self.blind.append((begin, end + LOOK))
 
 
 def until_judged(*, by_nonce: bool) -> float:
     """Seconds after a loss, at most, until an honest client's new proof is judged again."""
     since = 2 * WORKER_CLOCK_MARGIN
-    # A nonce and an `iat` bear whole seconds.
+    # A nonce and an `iat` have whole seconds.
     return since + 1 + (0.0 if by_nonce else CLOCK_SKEW)
 
 
@@ -105,11 +105,11 @@ class Journal:
             self.note(f"{name}{detail}: the servers are back{lost}", at=happening.ended)
 
     def stalled(self, end: float, seconds: float) -> None:
-        """An event loop, a worker's or ours, was held up for `seconds` until `end`."""
+        """An event loop, a worker's or the test's own, was blocked for `seconds` until `end`."""
         self.stalls.append((end - seconds, end))
 
     def was_stalled(self, begin: float, end: float) -> bool:
-        """Whether an event loop was held up while a request was on its way."""
+        """Whether an event loop was blocked while a request was running."""
         return any(begin <= last + SLACK and first <= end for first, last in self.stalls)
 
     def is_blind(self, begin: float, end: float) -> Happening | None:
@@ -125,7 +125,7 @@ class Journal:
         return any(begin <= last + RECOVERY + SLACK and first <= end for first, last in spans)
 
     def allows_lost(self, begin: float, end: float, *, by_nonce: bool) -> bool:
-        """Whether a new proof of an honest client may have been answered that entries are lost."""
+        """Whether a new proof of an honest client may have got the answer that entries are lost."""
         return any(
             happening.loses
             and happening.began <= end

@@ -1,7 +1,7 @@
-"""What must be true of the verdicts, judged without the package: each proof by its key and its jti.
+"""The rules for the verdicts, judged without the package: each proof by its key and its jti.
 
-Every proof is kept with all its presentations. It may be accepted once, and called used only where it was
-presented before to somebody who may have written it down.
+Every proof is kept with all its presentations. It may be accepted once, and called used only if it was
+presented before to a worker that may have written it down.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ __all__ = ["Finding", "Kind", "Oracle", "Presentation", "Proof", "Verdict"]
 
 
 class Kind(StrEnum):
-    """What an answer means."""
+    """The meaning of an answer."""
 
     ACCEPTED = "accepted"
     USED = "401 used before"
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """What a client was answered; `nonce` is for its next proof."""
+    """A client's answer; `nonce` is for its next proof."""
 
     status: int
     error: str = ""
@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What it means, by status and description."""
+        """Its meaning, by status and description."""
         lost = "lost entries" in self.description
         if self.status == 200:
             return Kind.ACCEPTED
@@ -61,7 +61,7 @@ UNWRITTEN = {Kind.NONCE, Kind.REFUSED}
 
 @dataclass(slots=True, eq=False)
 class Presentation:
-    """One time that a proof was sent to a worker, and what came back; times are monotonic."""
+    """One presentation of a proof to a worker, and the answer; times are monotonic."""
 
     worker: int
     sent: float
@@ -71,9 +71,9 @@ class Presentation:
 
 @dataclass(slots=True, eq=False)
 class Proof:
-    """A proof by its thumbprint and jti; `text` is the proof itself, emptied when nobody sends it any more.
+    """A proof by its thumbprint and jti; `text` is the proof itself, emptied when it isn't sent any more.
 
-    `offset` is what the client's clock was ahead; `by_nonce` says whether the proof has a nonce.
+    `offset` is how far the client's clock was ahead; `by_nonce` says whether the proof has a nonce.
     """
 
     jkt: str
@@ -93,7 +93,7 @@ class Proof:
 
 
 class Finding(NamedTuple):
-    """Something that must not be."""
+    """A broken rule."""
 
     what: str
     proof: Proof
@@ -101,7 +101,7 @@ class Finding(NamedTuple):
 
 
 class Oracle:
-    """Keeps every proof that was presented, and says what must not be."""
+    """Keeps every proof that was presented, and finds broken rules."""
 
     def __init__(self) -> None:
         self._proofs: dict[tuple[str, str], Proof] = {}
@@ -144,5 +144,5 @@ class Oracle:
         if all(one.kind in UNWRITTEN for one in others):
             self.false_replays.append(Finding("false replay", proof, presentation))
         elif not any(one.kind in {Kind.ACCEPTED, None} for one in others):
-            # What was answered 503 may be remembered: its client knows that it has to make another.
+            # A proof that got 503 may be remembered: its client knows that it must make another.
             self.used_unaccepted += 1

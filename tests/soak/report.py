@@ -1,4 +1,4 @@
-"""What a run showed: a line now and then, a table at the end."""
+"""The report of a run: progress lines, and a table at the end."""
 
 import statistics
 from collections import Counter, defaultdict
@@ -13,18 +13,18 @@ from tests.soak.workers import Worker, has_grown
 
 __all__ = ["Excess", "Recovery", "Report", "excess_of", "recoveries", "unexplained"]
 
-# Refusals that are no farther apart belong together, in seconds.
+# Refusals at most this many seconds apart belong together.
 _TOGETHER = 1.0
 # Refusals after a longer pause have another cause: a machine too busy, for instance.
 _PAUSE = 2.0
 _UNJUDGED = {Kind.UNAVAILABLE, Kind.EVICTS}
 _SHOWN = 10
-# Of the faults before a finding, so many are told.
+# How many of the faults before a finding are reported.
 _TOLD = 6
 
 
 class Excess(NamedTuple):
-    """503s that no fault explains: `times`, for how long at most, since when that was and at which worker."""
+    """503s that no fault explains: how many, for how long at most, since when, and at which worker."""
 
     times: int
     longest: float
@@ -77,7 +77,7 @@ def unexplained(probes: Iterable[Probe], journal: Journal) -> Iterable[str]:
 
 
 def is_allowed(probe: Probe, journal: Journal) -> bool:
-    """Whether what an honest client was answered is no 503, or one that the design allows."""
+    """Whether an honest client's answer isn't a 503, or is one that the design allows."""
     if probe.kind in _UNJUDGED:
         return journal.allows_no_answer(probe.sent, probe.answered)
     if probe.kind is Kind.LOST:
@@ -89,7 +89,7 @@ def is_allowed(probe: Probe, journal: Journal) -> bool:
 def recoveries(probes: Sequence[Probe], journal: Journal, end: float) -> dict[str, list[Recovery]]:
     """For each kind of fault how long it took to recover, each time that it happened.
 
-    What was refused while an event loop was held up doesn't count: a busy machine is no fault of a server.
+    Refusals while an event loop was blocked don't count: a busy machine is not a server's fault.
     """
     found: dict[str, list[Recovery]] = defaultdict(list)
     happenings = journal.happenings
@@ -138,11 +138,11 @@ class Report:
         self._left_out = left_out
 
     def named(self) -> list[tuple[Finding, Happening]]:
-        """What was accepted twice while the design can't tell a loss yet."""
+        """Proofs that were accepted twice while the design can't detect a loss yet."""
         return [(finding, cause) for finding, cause in self._twice() if cause is not None]
 
     def accepted_twice(self) -> list[Finding]:
-        """What was accepted twice and must not have been."""
+        """Proofs that were accepted twice against the rules."""
         return [finding for finding, cause in self._twice() if cause is None]
 
     def progress(self, passed: float, minutes: float) -> str:
@@ -158,7 +158,7 @@ class Report:
         )
 
     def is_good(self, workers: Sequence[Worker]) -> bool:
-        """Whether nothing happened that must not."""
+        """Whether no rule was broken."""
         grown = any(has_grown(worker.measured) for worker in workers)
         return not (self.accepted_twice() or self._oracle.false_replays or grown)
 
@@ -227,7 +227,7 @@ class Report:
             yield f"  {count} x {cause}"
 
     def _before(self, finding: Finding) -> str:
-        """The faults between the first acceptance and what must not be, the latest first."""
+        """The faults between the first acceptance and the broken rule, the latest first."""
         accepted = finding.proof.acceptances
         first = accepted[0].sent if finding.what == "accepted twice" else finding.presentation.sent - 60
         names = [

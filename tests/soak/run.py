@@ -33,12 +33,12 @@ TOPOLOGIES: dict[str, Callable[[random.Random, str], Standalone | Sentinel | Clu
 # Seconds between two progress lines, and between two measurements of the workers.
 PROGRESS = 15.0
 MEASURED_EVERY = 1.0
-# After the last fault there is nothing but load, in seconds.
+# Seconds of load without faults after the last fault.
 QUIET = 3.0
 _WARM_WITHIN = 60.0
 # One worker keeps proofs for longer than the others do.
 LIFETIME, LONGER_LIFETIME = 60.0, 90.0
-# Clocks are no farther apart than they may be, with room for what a request takes.
+# Clocks differ by no more than they may, with room for the time of a request.
 _APART = WORKER_CLOCK_MARGIN - 0.1
 # Seconds until the next fault, after a loss and after anything else, with weights. Long ones show recovery,
 # and let entries gather for the next loss.
@@ -48,7 +48,7 @@ _AFTER_OTHERS = ((0.5, 4.0, 5), (4.0, 10.0, 2))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do: `faults` names those to choose from, all where it is empty, `without` those to leave out.
+    """The plan of a run: `faults` names those to choose from, all if it is empty, `without` those to omit.
 
     `rate` is in requests a second.
     The first fault comes when `warm_up` proofs were accepted. With `once` each fault comes once, however long
@@ -91,7 +91,7 @@ class Soak:
         self._failed = False
 
     def faults(self) -> dict[str, Fault]:
-        """What can happen, by name, once the servers run; raises `UnknownFault`."""
+        """The possible faults, by name, once the servers run; raises `UnknownFault`."""
         known: dict[str, Fault] = {
             **self._topology.faults(),
             "worker frozen": self._worker_frozen,
@@ -159,7 +159,7 @@ class Soak:
                     self._ended_early(outcome)
 
     def _ended_early(self, error: Exception) -> None:
-        """What is known so far is shown all the same."""
+        """The results so far are still shown."""
         self._failed = True
         self.journal.note("".join(traceback.format_exception(error)))
         self._say(f"the run ended early: {type(error).__name__}: {error}")
@@ -188,14 +188,14 @@ class Soak:
         return deck
 
     async def _aftermath(self, happening: Happening, clients: Clients) -> None:
-        """Thieves come at once, and once more when every worker has looked at its servers."""
+        """Thieves replay at once, and once more when every worker has checked its servers."""
         before = time.monotonic() - happening.began + 5.0
         await clients.steal(before)
         await asyncio.sleep(1.5)
         await clients.steal(before + 1.5)
         await self._topology.settled()
         if happening.loses and self._topology.has_pretenders:
-            # A master that was replaced may have gone on for a time.
+            # A master that was replaced may have continued for some time.
             happening.lost_until = time.monotonic()
 
     def _gap(self, happening: Happening) -> float:
@@ -204,7 +204,7 @@ class Soak:
         return self._chance.uniform(shortest, longest)
 
     async def _worker_frozen(self, happening: Happening) -> None:
-        """SIGSTOP and SIGCONT of a worker: what it reads then is old."""
+        """SIGSTOP and SIGCONT of a worker: it then reads old replies."""
         worker = self._chance.choice(self._workers)
         happening.detail = f"worker {worker.number}"
         worker.freeze()
@@ -221,7 +221,7 @@ class Soak:
         await worker.restart(kill=kill)
 
     async def _flush_and_restart(self, happening: Happening) -> None:
-        """As a deploy script might do it: nobody who was there before is left."""
+        """As a deployment script might do it: all workers are replaced."""
         await self._topology.flush_all(happening)
         await asyncio.gather(*(worker.restart(kill=False) for worker in self._workers))
 
@@ -232,7 +232,7 @@ class Soak:
             self._say(self._report.progress(time.monotonic() - begin, self._plan.minutes))
 
     async def _measure(self) -> None:
-        """Measure the workers, and note what holds up our own event loop, in which the proxies live."""
+        """Measure the workers, and record when this event loop, which runs the proxies, is blocked."""
         before = time.monotonic()
         measured = before
         while True:
@@ -250,7 +250,7 @@ class Soak:
             before = time.monotonic()
 
     def _new_workers(self, issuer: TestIssuer) -> list[Worker]:
-        """Three, with clocks as far apart as they may be, one in between, and one with a wider policy."""
+        """Three, two of them with the largest allowed difference of clocks, and one with a wider policy."""
         offsets = [-_APART / 2, _APART / 2, self._chance.uniform(-_APART / 2, _APART / 2)]
         self._chance.shuffle(offsets)
         wider = self._chance.randrange(len(offsets))

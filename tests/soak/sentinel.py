@@ -12,7 +12,7 @@ from tests.support.valkey import Sentinels, Server
 
 __all__ = ["Sentinel"]
 
-# The Sentinels replace a master that was away for so long, in seconds, or a little less.
+# The Sentinels replace a master that was down for this many seconds, or a little less.
 _REPLACED_AFTER = 0.5
 
 
@@ -28,7 +28,7 @@ class Sentinel(Faults):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What tells the workers where the store is."""
+        """The store's URL for the workers."""
         return {"url": self.service.url.replace("://", f"://{USER}:{PASSWORD}@", 1)}
 
     @property
@@ -53,7 +53,7 @@ class Sentinel(Faults):
         await eventually(self._serves)
 
     async def settled(self) -> None:
-        """And the other one is its replica, and in step."""
+        """And the other server is its replica, and in step."""
         await eventually(self._in_step, within=40)
         # A Sentinel fails over again only after its own pause.
         await asyncio.sleep(0.5)
@@ -63,7 +63,7 @@ class Sentinel(Faults):
         return seconds > _REPLACED_AFTER
 
     def faults(self) -> dict[str, Fault]:
-        """Those of any server, and failovers."""
+        """The faults of any server, and failovers."""
         return {
             **super().faults(),
             "failover on demand": self.failover,
@@ -86,7 +86,7 @@ class Sentinel(Faults):
         await self.serving()
 
     async def master_dies(self, happening: Happening) -> None:
-        """A replica is promoted, which nobody can know to have had everything; the old master comes back."""
+        """A replica is promoted, which may have lacked entries; the old master comes back."""
         happening.loses = True
         master = await self.victim()
         await asyncio.to_thread(master.kill)
@@ -97,7 +97,7 @@ class Sentinel(Faults):
         await self.start(master)
 
     async def lagging_replica(self, happening: Happening) -> None:
-        """The replica heard nothing of the master for a time before it died."""
+        """The replica received nothing from the master for some time before the master died."""
         master = await self.victim()
         await self.cut_off_replicas(master)
         await self.pause(0.5, 4)
@@ -105,7 +105,7 @@ class Sentinel(Faults):
         await self.master_dies(happening)
 
     async def sentinel_hangs(self, happening: Happening) -> None:
-        """The workers may ask just that one."""
+        """The workers may ask exactly that one."""
         sentinel = self.service.sentinels[0]
         sentinel.pause()
         try:

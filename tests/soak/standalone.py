@@ -37,7 +37,7 @@ class Standalone(Faults):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What tells the workers where the store is."""
+        """The store's URL for the workers."""
         return {"url": f"redis://{USER}:{PASSWORD}@{HOST}:{self._proxy.port}"}
 
     async def __aenter__(self) -> Self:
@@ -63,7 +63,7 @@ class Standalone(Faults):
         await eventually(lambda: self.server.run("ROLE")[0] == "master")
 
     def faults(self) -> dict[str, Fault]:
-        """Those of any server, and its own."""
+        """The faults of any server, and its own."""
         stepping: dict[str, Fault] = {
             "server clock forward": self.clock_forward,
             "server clock back": self.clock_back,
@@ -82,7 +82,7 @@ class Standalone(Faults):
         await self._takes_over(happening)
 
     async def lagging_replica(self, happening: Happening) -> None:
-        """A replica that heard nothing for a time takes over, and the old master takes back, from it."""
+        """A replica that lagged for some time takes over, then the old master takes over from it."""
         await self._follow(self.other, self.server)
         await self.run(self.other, "REPLICAOF", "NO", "ONE")
         await self.pause(0.5, 5)

@@ -18,7 +18,7 @@ def proof(jti: str = "a") -> Proof:
 
 
 def judged(*verdicts: Verdict) -> Oracle:
-    """What an oracle finds where one proof got these answers, one after the other."""
+    """The oracle's findings for one proof with these answers, one after the other."""
     oracle, one = Oracle(), proof()
     for verdict, now in zip(verdicts, itertools.count()):
         presentation = oracle.presents(one, 0, now)
@@ -55,7 +55,7 @@ def test_a_proof_that_is_accepted_again_is_found() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (STALE,), (NEEDED, STALE)])
-def test_a_proof_that_nobody_can_have_written_down_is_not_used(before: tuple[Verdict, ...]) -> None:
+def test_a_proof_that_was_never_written_down_is_not_used(before: tuple[Verdict, ...]) -> None:
     assert len(judged(*before, USED).false_replays) == 1
 
 
@@ -74,7 +74,7 @@ def test_of_two_at_once_either_may_be_used() -> None:
     assert (oracle.false_replays, oracle.twice) == ([], [])
 
 
-def test_what_was_never_answered_may_have_been_written_down() -> None:
+def test_a_proof_that_got_no_answer_may_have_been_written_down() -> None:
     oracle, one = Oracle(), proof()
     oracle.presents(one, 0, 0)
     oracle.answered(one, oracle.presents(one, 1, 1), USED, 2)

@@ -46,7 +46,7 @@ def test_lost_entries_excuse_a_503_for_as_long_as_the_design_says(journal: Journ
     last = ENDED + until_judged(by_nonce=by_nonce) + SLACK
     assert excess_of([probe(last - 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 0
     assert excess_of([probe(last + 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 1
-    # What a connection that survives can't show is noticed, and dated, by the next look.
+    # A change behind a surviving connection is detected, and dated, by the next check.
     journal.happenings[0].hides(BEGAN, ENDED)
     assert excess_of([probe(last + LOOK - 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 0
     assert excess_of([probe(last + LOOK + 0.01, Kind.LOST, by_nonce=by_nonce)], journal).times == 1
@@ -74,12 +74,12 @@ def test_recovery_is_measured_from_the_servers_return(journal: Journal) -> None:
     ]
     ((judged, by_nonce, by_iat),) = recoveries(probes, journal, 60.0)["hang"]
     assert [judged, by_nonce, by_iat] == pytest.approx([0.2, 2.0, 2.9])
-    # The next fault came before that: nobody knows.
+    # The next fault came before that: the time is unknown.
     journal.happenings.append(Happening("kill", 15.0, 16.0))
     ((judged, by_nonce, by_iat),) = recoveries(probes, journal, 60.0)["hang"]
     assert [judged, by_nonce] == pytest.approx([0.2, 2.0])
     assert by_iat is None
-    # A busy machine is no fault of a server.
+    # A busy machine is not a server's fault.
     journal.stalled(12.3, 0.5)
     assert recoveries(probes, journal, 60.0)["hang"][0].judged == 0.0
 
@@ -95,7 +95,7 @@ def measured(*values: tuple[int, int]) -> list[Measured]:
     return [Measured(float(at), rss, fds) for at, (rss, fds) in enumerate(values)]
 
 
-def test_what_a_worker_gains_while_it_warms_up_is_no_growth() -> None:
+def test_memory_that_a_worker_gains_while_it_warms_up_is_no_growth() -> None:
     start, warm = (50 * MEGABYTE, 8), (60 * MEGABYTE, 10)
     assert not has_grown([])
     assert not has_grown(measured(start, warm, warm, warm))
@@ -111,7 +111,7 @@ def accepted_twice(oracle: Oracle, at: float) -> None:
         oracle.answered(proof, oracle.presents(proof, 1, sent), Verdict(200), sent + 0.01)
 
 
-def test_what_the_design_cannot_tell_is_counted_apart(journal: Journal) -> None:
+def test_losses_that_the_design_cannot_detect_are_counted_separately(journal: Journal) -> None:
     journal.happenings[0].blind.append((BEGAN, ENDED + LOOK))
     named, found = Oracle(), Oracle()
     accepted_twice(named, ENDED + 1)

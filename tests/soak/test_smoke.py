@@ -31,7 +31,7 @@ def plan(tmp_path: Path, *faults: str) -> Plan:
     )
 
 
-async def test_some_seconds_with_three_faults(tmp_path: Path) -> None:
+async def test_a_short_run_with_three_faults_finds_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     soak = Soak(plan(tmp_path, "hang", "FLUSHALL", "worker restarted"), said.append)
     assert await soak.run(), said[-1]
@@ -45,7 +45,7 @@ async def test_some_seconds_with_three_faults(tmp_path: Path) -> None:
 
 
 class Sabotage(Soak):
-    """Somebody deletes the entries one by one, which no store can tell."""
+    """The entries are deleted one by one, which no store can detect."""
 
     def faults(self) -> dict[str, Fault]:
         return {"entries deleted": self.delete}
@@ -56,7 +56,7 @@ class Sabotage(Soak):
         await asyncio.to_thread(server.run, "DEL", *entries)
 
 
-async def test_what_is_accepted_twice_is_found(tmp_path: Path) -> None:
+async def test_a_proof_that_is_accepted_twice_is_found(tmp_path: Path) -> None:
     said: list[str] = []
     soak = Sabotage(plan(tmp_path), said.append)
     assert not await soak.run()

@@ -27,7 +27,7 @@ from tests.support.valkey import HOST
 
 # A request and its answer are one line.
 LONGEST_LINE = 1 << 20
-# An event loop that is held up for longer is worth telling, in seconds.
+# An event loop that is blocked for longer is reported, in seconds.
 STALL = 0.1
 _TICK = 0.02
 
@@ -57,7 +57,7 @@ def servers(config: Mapping[str, Any], store: RedisReplayStore) -> dict[str, Res
 
 
 def store_of(config: Mapping[str, Any]) -> RedisReplayStore:
-    """The store at a URL, or of a cluster whose nodes are reached by other ports than they say."""
+    """The store at a URL, or of a cluster whose nodes are reached at other ports than they announce."""
     if "url" in config:
         return RedisReplayStore.from_url(config["url"])
     ports = {int(port): int(proxy) for port, proxy in config["ports"].items()}
@@ -84,7 +84,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, line: bytes) -> None:
-        """Answer one line, beside those that are still being judged."""
+        """Answer one line, while others are still being judged."""
         task = asyncio.create_task(self._answer(json.loads(line)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -94,7 +94,7 @@ class Worker:
         await asyncio.gather(*self._tasks)
 
     async def watch(self) -> None:
-        """Note for how long the event loop is held up."""
+        """Record for how long the event loop is blocked."""
         before = time.monotonic()
         while True:
             await asyncio.sleep(_TICK)
@@ -120,7 +120,7 @@ class Worker:
 
 
 def told(answer: Answer) -> dict[str, Any]:
-    """What a client reads in an answer."""
+    """The parts of an answer that a client reads."""
     nonce, *_ = (*answer.values("dpop-nonce"), None)
     if answer.status == 200:
         return {"nonce": nonce}

@@ -18,7 +18,7 @@ from tests.soak.worker import LONGEST_LINE
 
 __all__ = ["Measured", "Unanswered", "Worker", "WorkerDied", "has_grown"]
 
-# What a process may gain after it has warmed up: allocators and caches settle.
+# The growth that a process may show after warming up: allocators and caches settle.
 SPARE_BYTES = 24 * 1024 * 1024
 SPARE_DESCRIPTORS = 16
 _STARTS_WITHIN = 30.0
@@ -26,7 +26,7 @@ _ENDS_WITHIN = 10.0
 
 
 class WorkerDied(Exception):
-    """A worker ended by itself."""
+    """A worker ended unexpectedly."""
 
 
 class Unanswered(Exception):
@@ -111,7 +111,7 @@ class Worker:
         await self._reading
 
     async def measure(self) -> Measured:
-        """Ask for memory and descriptors; what held up its event loop goes to the journal."""
+        """Ask for memory and descriptors; times when its event loop was blocked go to the journal."""
         await self._up.wait()
         told = await self._exchange()
         for end, seconds in told["stalls"]:
@@ -122,11 +122,11 @@ class Worker:
         return measured
 
     def freeze(self) -> None:
-        """Stop the process in its tracks."""
+        """Pause the process."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         os.kill(self._process.pid, signal.SIGCONT)
 
     async def _exchange(self, **values: str) -> Mapping[str, Any]:

@@ -115,7 +115,7 @@ async def reached(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def whoami(request: Request) -> JSONResponse:
-    """Answer whom the request was taken for."""
+    """Answer with the identity of the caller."""
     verified = request.scope.get("dpop")
     return JSONResponse(
         {

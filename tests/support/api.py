@@ -28,7 +28,7 @@ SECRET = bytes(range(32))
 
 
 class Tokens:
-    """Opaque access tokens, each with what it stands for: a verifier as an application might write one."""
+    """Opaque access tokens, each with its meaning: a verifier as an application might write one."""
 
     issuers = (ISSUER,)
 
@@ -151,7 +151,7 @@ class Api:
 
     @property
     def server_nonces(self) -> HMACNonceProvider:
-        """What the server itself issues and knows."""
+        """The nonces that the server itself issues and recognises."""
         assert isinstance(self.nonces, HMACNonceProvider)
         return self.nonces.for_server(purpose="resource server", server="")
 

@@ -1,4 +1,4 @@
-"""A real browser: headless Chromium, which opens one page and goes away again."""
+"""A real browser: headless Chromium, which opens one page and is then closed."""
 
 import os
 import shutil

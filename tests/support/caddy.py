@@ -1,4 +1,4 @@
-"""The real Caddy in front of an application: one process of ours, on loopback, in a folder of its own."""
+"""The real Caddy in front of an application: one process, on loopback, in a folder of its own."""
 
 import os
 import shutil

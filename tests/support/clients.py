@@ -1,4 +1,4 @@
-"""A real HTTP server that answers as a test says and remembers what it saw, and the four kinds of client."""
+"""A real HTTP server that answers as a test says and records the requests, and the four kinds of client."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ import uvicorn
 
 from dpop_middleware.jose import base64url
 
-# Plain http on loopback needs none, and to load those of the whole world takes longer than a test.
+# Plain http on loopback needs none, and loading all public ones takes longer than a test.
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENTS = ("httpx2-sync", "httpx2-async", "httpx-sync", "httpx-async")
 
@@ -148,7 +148,7 @@ Answering = Callable[[Handler], AbstractContextManager[LoopbackServer]]
 
 
 class Caller:
-    """Makes requests with one of the four kinds of client, in the same words for all."""
+    """Makes requests with one of the four kinds of client, with one interface for all."""
 
     def __init__(self, kind: str, client: Any) -> None:
         self.kind = kind
@@ -187,7 +187,7 @@ JSON = {"content-type": "application/json"}
 
 
 def demanding(nonce: str) -> Handler:
-    """A resource server that wants `nonce`."""
+    """A resource server that requires `nonce`."""
 
     def handler(seen: Seen) -> Answer:
         if not seen.bare and seen.proof.get("nonce") == nonce:
@@ -198,7 +198,7 @@ def demanding(nonce: str) -> Handler:
 
 
 def issuing(token_type: str = "DPoP", nonce: str | None = None, status: int = 200) -> Handler:
-    """A token endpoint that wants `nonce`, if any."""
+    """A token endpoint that requires `nonce`, if any."""
 
     def handler(seen: Seen) -> Answer:
         if nonce is not None and seen.proof.get("nonce") != nonce:

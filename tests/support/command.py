@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run of the command said."""
+    """The output and the exit status of one run of the command."""
 
     status: int
     out: str
@@ -27,7 +27,7 @@ class Ran:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal, if asked to."""
+    """A stream that claims to be a terminal, if asked to."""
 
     encoding = "utf-8"
 
@@ -42,7 +42,7 @@ class Terminal(io.StringIO):
 def run(
     *argv: str, stdin: bytes | str = b"", terminal: bool = False, environ: Mapping[str, str] | None = None
 ) -> Ran:
-    """Run `main` in this process; no traceback comes out of it, and no SystemExit but for `--help`."""
+    """Run `main` in this process; it prints no traceback, and raises SystemExit only for `--help`."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     out, err = Terminal(is_terminal=terminal), Terminal(is_terminal=terminal)
     with (

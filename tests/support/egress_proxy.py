@@ -13,7 +13,7 @@ __all__ = ["EgressProxy"]
 class EgressProxy(ThreadedServer):
     """Tunnels every CONNECT to the loopback port `to`; `asked` holds the heads of the requests.
 
-    `answer` is what it says before the tunnel, or in place of it where it doesn't begin with 2xx.
+    `answer` is its response before the tunnel, or instead of it if the status isn't 2xx.
     """
 
     to: int

@@ -1,4 +1,4 @@
-"""Requests that are explained, by one issuer, one client and one moment."""
+"""Requests that are explained, with one issuer, one client and one time."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def found(explanation: Explanation) -> dict[Check, Finding]:
 
 
 def outcomes(explanation: Explanation) -> dict[Check, FindingState]:
-    """What the server finds: what it doesn't reach counts as that, whatever is told of it."""
+    """The server's own findings: a check that it doesn't reach counts as not reached."""
     return {
         finding.check: FindingState.NOT_REACHED if finding.after_failure else finding.outcome
         for finding in explanation.findings
@@ -69,7 +69,7 @@ def outcomes(explanation: Explanation) -> dict[Check, FindingState]:
 
 
 def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] = CHECKS_OF_A_JWT) -> None:
-    """One row for each check, in order; one failure, if any; after it nothing that counts as judged."""
+    """One row for each check, in order; one failure, if any; after it no check counts as judged."""
     assert [finding.check for finding in explanation.findings] == list(checks)
     told = outcomes(explanation)
     failed = [check for check, outcome in told.items() if outcome is FindingState.FAILED]
@@ -89,5 +89,5 @@ def assert_is_told_in_order(explanation: Explanation, checks: tuple[Check, ...] 
 
 
 def later(explanation: Explanation) -> dict[Check, FindingState]:
-    """What the server doesn't reach, and is told all the same."""
+    """The findings of checks that the server doesn't reach."""
     return {finding.check: finding.outcome for finding in explanation.findings if finding.after_failure}

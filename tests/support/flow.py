@@ -1,4 +1,4 @@
-"""examples/flow, running: its three origins, and what the header says of its decisions."""
+"""examples/flow, running: its three origins, and its decisions from the header."""
 
 import json
 import select
@@ -47,5 +47,5 @@ def running_flow() -> Generator[Flow]:
 
 
 def decision_of(response: httpx2.Response) -> dict[str, Any]:
-    """Return what a server says of its decision on one request."""
+    """Return a server's description of its decision on one request."""
     return dict(json.loads(response.headers[HEADER]))

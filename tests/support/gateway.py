@@ -1,4 +1,4 @@
-"""The gateways of the chapter, run by the real nginx and Caddy: an application behind, one that is asked."""
+"""The gateways of the chapter, run by the real nginx and Caddy, with an application and a ForwardAuth."""
 
 import http.client
 import io
@@ -32,7 +32,7 @@ METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"]
 
 @dataclass(frozen=True)
 class Answered:
-    """What a client got from the gateway."""
+    """A client's response from the gateway."""
 
     status: int
     fields: list[tuple[str, str]]
@@ -44,14 +44,14 @@ class Answered:
 
     @property
     def reached(self) -> dict[str, Any]:
-        """What the application behind was sent."""
+        """The request that the application behind the gateway got."""
         assert self.status == 200, (self.status, self.fields, self.body)
         seen: dict[str, Any] = json.loads(self.body)
         return seen
 
 
 class Door:
-    """An application whose inside can be changed while it is served."""
+    """An application that can be replaced while it is served."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -78,7 +78,7 @@ class Gateway:
         return self.send("\r\n".join([*head, "", ""]).encode("latin-1") + body)
 
     def send(self, octets: bytes) -> Answered:
-        """Send a request that asks for the end of its connection."""
+        """Send a request that asks to close its connection."""
         return answered(exchange(f"http://127.0.0.1:{self.port}", octets, timeout=30))
 
 
@@ -109,13 +109,13 @@ async def _seen(request: Request) -> Response:
 
 
 def echo() -> Starlette:
-    """An application that answers what it was sent."""
+    """An application that answers with the request that it got."""
     return Starlette(routes=[Route("/{path:path}", _seen, methods=METHODS)])
 
 
 @contextmanager
 def _applications(asked: ASGIApp, behind: ASGIApp, config: str) -> Generator[str]:
-    """Serve what is asked and what is behind; yield `config` with where they are."""
+    """Serve the ForwardAuth and the application; yield `config` with their addresses."""
     with (
         serving("uvicorn-h11", lambda _: asked) as asked_at,
         serving("uvicorn-httptools", lambda _: behind) as behind_at,

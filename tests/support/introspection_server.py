@@ -46,9 +46,9 @@ def signed_jwt(key: DPoPKey, claims: Mapping[str, Any], *, kid: str | None = "1"
 
 @dataclass
 class IssuerOfOpaqueTokens:
-    """What the server knows, and how it behaves.
+    """The server's tokens and its behaviour: `behaves` may answer in another way, or not at all.
 
-    `behaves` may answer a question in another way, or not; `describes` answers instead of the metadata.
+    `describes` answers instead of the metadata.
     """
 
     origin: str
@@ -124,7 +124,7 @@ class IssuerOfOpaqueTokens:
         )
 
 
-# Requests wait for answers as long as a busy machine takes; a test of the waiting says otherwise.
+# Requests wait for answers as long as a busy machine takes; tests of the waiting set other values.
 PATIENT: Final = MappingProxyType({"timeout": 60.0, "patience": 60.0})
 
 

@@ -22,7 +22,7 @@ class Asked:
     headers: Mapping[str, str]
 
 
-# What goes over the connection: bytes to send, or seconds to pause.
+# The actions on the connection: bytes to send, or seconds to pause.
 Script = Iterable[bytes | float]
 Handler = Callable[[Asked], Script]
 
@@ -30,7 +30,7 @@ Handler = Callable[[Asked], Script]
 def answer(
     body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, length: int | None = None
 ) -> Script:
-    """A whole answer; `length` is what Content-Length says, if it is to lie."""
+    """A complete answer; `length` is the value of Content-Length, if it is to be wrong."""
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body) if length is None else length),
@@ -85,7 +85,7 @@ class IssuerServer(ThreadedServer):
         self.handlers["/jwks"] = lambda _: json_answer(jwks)
 
     def serve(self, connection: socket.socket) -> None:
-        # The client may leave at any moment: that is what some tests are about.
+        # The client may disconnect at any time: some tests are about that.
         with suppress(OSError), connection:
             connection.settimeout(5)
             if self.before is not None:

@@ -1,4 +1,4 @@
-"""Signing keys of an issuer for every algorithm, and tokens of any shape signed by them."""
+"""Signing keys of an issuer for every algorithm, and tokens of any form signed by them."""
 
 import json
 import time
@@ -39,7 +39,7 @@ class IssuerKey:
         return document if self.kid is None else document | {"kid": self.kid}
 
     def sign(self, header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str | bytes) -> str:
-        """Sign any header and payload: mappings, or text where no mapping can hold it."""
+        """Sign any header and payload: mappings, or text for content that a mapping can't have."""
         texts = [
             part
             if isinstance(part, bytes)
@@ -51,7 +51,7 @@ class IssuerKey:
         return f"{signing_input}.{base64url.encode(signature)}"
 
     def token(self, *, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
-        """A good RFC 9068 token, with `header` and `claims` put over it; Ellipsis leaves a member out."""
+        """A valid RFC 9068 token, with changed `header` and `claims`; Ellipsis removes a member."""
         kid = {} if self.kid is None else {"kid": self.kid}
         return self.sign(
             _merged({"typ": "at+jwt", "alg": self.alg} | kid, header or {}),

@@ -1,4 +1,4 @@
-"""JOSE libraries of other authors behind one interface: a key that signs."""
+"""Third-party JOSE libraries behind one interface: a key that signs."""
 
 import importlib
 import warnings

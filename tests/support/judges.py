@@ -1,4 +1,4 @@
-"""The library and the oracle side by side: both judge one request, by the same facts."""
+"""The library and the oracle: both judge one request, with the same knowledge."""
 
 from dpop_middleware import ResourceRequest, ResourceServer
 from dpop_middleware.errors import DPoPError
@@ -16,7 +16,7 @@ HOST = (b"host", b"api.example.test")
 
 
 class Judges:
-    """The library and the oracle, with the same facts; `last` is the library's last event."""
+    """The library and the oracle, with the same knowledge; `last` is the library's last event."""
 
     def __init__(self, key: Signer) -> None:
         self.key = key
@@ -61,7 +61,7 @@ class Judges:
         return f"we found nothing, the oracle {expected}" if expected else None
 
     async def disagree_on(self, proof: str) -> str | None:
-        """Return what they don't agree about in an honest request with this proof."""
+        """Return how they disagree about an honest request with this proof, None when they agree."""
         return await self.disagree(
             Asked("GET", b"/notes", [HOST, AUTHORIZATION, (b"dpop", proof.encode("latin-1"))])
         )

@@ -1,4 +1,4 @@
-"""Requests of many clients at once, some of them thieves: what they were told, and how long it took."""
+"""Requests of many clients at once, some of them thieves: the answers, and how long they took."""
 
 import asyncio
 import random
@@ -17,11 +17,11 @@ from tests.support.valkey import until
 
 __all__ = ["RECOVERY", "SLACK", "TIMEOUT", "Load", "eventually", "recovery", "stolen"]
 
-# A store is back within so many seconds of its server.
+# A store is back within this number of seconds after its server.
 RECOVERY = 1.0
-# A store's default: what one request may take.
+# A store's default: the time that one request may take.
 TIMEOUT = 0.25
-# What a busy machine may add to a deadline before a test calls it missed.
+# The time that a busy machine may add to a deadline before it counts as missed.
 SLACK = 0.25
 
 # Proofs that a thief would try again, the newest.
@@ -50,14 +50,13 @@ async def recovery(store: ReplayStore, fresh: Callable[[], ReplayEntry] = after_
 class Load:
     """Asks `store` for fresh proofs and for ones it accepted, from `clients` tasks, while it is entered.
 
-    When it is left it has judged what holds whatever a test does to the servers meanwhile: no proof was
+    At its end it has checked the promise that holds whatever a test does to the servers: no proof was
     accepted twice, and no fresh one was called a replay.
 
     With `slots` each client asks in one of these slots of a cluster only, as many clients in each.
 
-    `refusals` counts the answers 503 by their description and cause: what a test that expects none shows.
-    The times are in seconds in which the machine let us run; `longest_wait` is the longest that any request
-    took.
+    `refusals` counts the answers 503 by their description and cause, for tests that expect none. The times
+    are in seconds in which this process could run; `longest_wait` is the longest time of any request.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ LONGEST = 10.0
 
 
 class LoopClock:
-    """The clock of the running loop: no pause and no deadline is over by itself. A test sets `now`."""
+    """The clock of the running loop: no pause and no deadline ends until a test sets `now`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from tests.support.clients import NO_AUTHORITIES
 
 __all__ = ["HEADERS", "INITIALIZE", "Caller", "connected"]
 
-# What opens a session, as a client of any library sends it.
+# The request that opens a session, as any client sends it.
 HEADERS = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
 INITIALIZE: dict[str, Any] = {
     "jsonrpc": "2.0",
@@ -29,7 +29,7 @@ INITIALIZE: dict[str, Any] = {
 
 
 class Caller:
-    """A session of the SDK's client; `token` is what its next requests carry, as Bearer."""
+    """A session of the SDK's client; its next requests carry `token`, as Bearer."""
 
     def __init__(self, session: ClientSession, http: httpx2.AsyncClient) -> None:
         self._session = session
@@ -53,7 +53,7 @@ class Caller:
 async def connected(
     url: str, key: DPoPKey | None, *, token: str | None = None, auth: httpx2.Auth | None = None
 ) -> AsyncGenerator[Caller]:
-    """Open a session with an access token that is bound to `key`, or with what `auth` gets.
+    """Open a session with an access token that is bound to `key`, or with the token that `auth` gets.
 
     Without a key it is the SDK's client alone.
     """

@@ -1,4 +1,4 @@
-"""The MCP SDK's OAuth client with our transport below it, as the conformance suite wants to start it.
+"""The MCP SDK's OAuth client with our transport below it, as the conformance suite starts it.
 
     python -m tests.support.mcp_conformance_client [--alone] URL
 

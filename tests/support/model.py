@@ -1,4 +1,4 @@
-"""What the model tests of the replay store judge alike: proofs, when they count, and each answer."""
+"""The common part of the replay store's model tests: proofs, when they count, and each answer."""
 
 import random
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Proof:
         return self.iat - SKEW <= now <= self.iat + LIFETIME + SKEW
 
     def judge(self, outcome: bool | None, *, noticed: float, told: str) -> None:
-        """The store's answer: the first time, used, or None for what it can't know.
+        """The store's answer: first use, used, or None for unknown.
 
         `noticed` is when the last loss was noticed, by the model's time, `told` says which run this is.
         """

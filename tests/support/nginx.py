@@ -1,4 +1,4 @@
-"""The real nginx in front of an application: one process of ours, on loopback, in a folder of its own."""
+"""The real nginx in front of an application: one process, on loopback, in a folder of its own."""
 
 import shutil
 import socket

@@ -1,4 +1,4 @@
-"""Scripts that run under Node.js with npm packages of others: a server, clients and a judge."""
+"""Scripts that run under Node.js with third-party npm packages: a server, clients and a judge."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from dpop_middleware.client import DPoPKey
 
 __all__ = ["NodePeer", "OIDCProvider", "mcp_conformance", "node_peers", "oidc_provider", "signing_key"]
 
-# All that any script needs, and the hash of each package: one installation serves them all.
+# The packages of all scripts, and the hash of each package: one installation serves them all.
 _LISTED = ("package.json", "package-lock.json")
 _OLDEST_NODE = 20
 _OLDEST_NODE_OF_CONFORMANCE = 22
@@ -69,7 +69,7 @@ def _installed(config: pytest.Config) -> Path:
         done = subprocess.run(install, check=False, cwd=fresh, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
             _missing(f"npm can't install the packages of others here: {done.stderr[-500:]}")
-        # Another run may have been quicker: then its directory stays, and ours goes.
+        # Another run may have been quicker: then its directory stays, and this one is removed.
         with suppress(OSError):
             fresh.rename(place)
     finally:
@@ -127,7 +127,7 @@ def _running(config: pytest.Config, script: str, *arguments: str) -> Generator[_
 
 
 class OIDCProvider:
-    """An authorization server of others, whose signing keys can be changed while it serves."""
+    """A third-party authorization server, whose signing keys can be changed while it serves."""
 
     def __init__(self, script: _Script, api_key: DPoPKey) -> None:
         self._script = script
@@ -184,7 +184,7 @@ def node_peers(config: pytest.Config) -> Generator[NodePeer]:
 
 
 def mcp_conformance(config: pytest.Config, scenario: str, *, client: str, results: Path) -> str:
-    """Let the public suite of the Model Context Protocol judge a client; return what it says.
+    """Let the public suite of the Model Context Protocol judge a client; return its result.
 
     `client` is a command that is given the URL of the suite's server; `results` is a folder for the details.
     """

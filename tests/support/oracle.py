@@ -1,8 +1,8 @@
-"""A second judge of requests, written apart from the library: slow, plain, and without a line of it.
+"""A second judge of requests, written separately from the library: slow, plain, and without its code.
 
 It reads RFC 9449 sections 4.3 and 7 (with RFCs 3986, 3987, 6750, 7515, 7517, 7518, 7638, 7797 and
-8037) as a list of things that may be wrong, and finds all of them that can be found. A request is good when
-nothing is wrong with it.
+8037) as a list of possible faults, and finds all of them that can be found. A request is good when it has no
+fault.
 """
 
 import base64
@@ -53,7 +53,7 @@ SMALL_ORDER = {
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What the server knows: its base URL, its clock, and the tokens with the keys they are bound to."""
+    """The server's knowledge: its base URL, its clock, and the tokens with the keys they are bound to."""
 
     base: str
     now: float
@@ -109,7 +109,7 @@ def scalars(value: Any) -> list[Any]:
 
 
 def within_our_bounds(header: bytes) -> bytes:
-    """A header may have 4 KiB, and an escape for each slash of two certificates: what we chose, no RFC."""
+    """A header may have 4 KiB, and an escape for each slash of two certificates: our limit, not an RFC's."""
     if len(header) > 4096 or header.count(b"\\") > 160:
         raise Wrong
     return header
@@ -411,7 +411,7 @@ def claims_faults(claims: dict[str, Any], asked: Asked, world: ServerFacts, toke
 
 
 def faults(asked: Asked, world: ServerFacts) -> set[str]:
-    """Return the names of all that is wrong with a request, as far as it can be read; empty to let it in."""
+    """Return the names of all faults of a request, as far as it can be parsed; empty to accept it."""
     authorization = values(asked, b"authorization")
     if len(authorization) != 1:
         return {"authorization"}

@@ -1,4 +1,4 @@
-"""DPoP clients of other authors behind one interface, and a real server of ours for them to call."""
+"""Third-party DPoP clients behind one interface, and a real server of this library for them to call."""
 
 import itertools
 import json
@@ -33,13 +33,13 @@ _numbers = itertools.count(1)
 
 @cache
 def _rsa() -> rsa.RSAPrivateKey:
-    """Return the one key of the Python clients for RSA algorithms: making them is slow."""
+    """Return the only RSA key of the Python clients: making one is slow."""
     return rsa.generate_private_key(65537, 2048)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a client handed to its caller; `challenges` are those that it parsed, if it parses them."""
+    """The result that a client returned to its caller; `challenges` are those that it parsed, if it does."""
 
     status: int
     body: str | None
@@ -57,7 +57,7 @@ class Answered:
 
 
 class Client(Protocol):
-    """A client with a key of its own, which remembers nonces as it does in earnest."""
+    """A client with a key of its own, which remembers nonces as in real use."""
 
     jkt: str
 

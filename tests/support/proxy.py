@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that does to connections what networks do."""
+"""A TCP proxy in front of a server that causes the faults of a network."""
 
 import asyncio
 import contextlib

@@ -86,7 +86,7 @@ class World:
         self.patch.setattr(RedisReplayStore, "from_url", redirected)
 
     def _fetched(self, endpoint: Endpoint, **_: object) -> dict[str, Any]:
-        """What the issuers publish."""
+        """The documents that the issuers publish."""
         for issuer, published in self.issuers.items():
             if endpoint.url == f"{issuer}/jwks":
                 return published.jwks()
@@ -94,7 +94,7 @@ class World:
         return {"issuer": issuer, "jwks_uri": f"{issuer}/jwks"}
 
     async def _introspected(self, request: httpx2.Request) -> httpx2.Response:
-        """What the issuer says of its opaque tokens, and where to ask."""
+        """The issuer's answers about its opaque tokens, and the endpoint to ask."""
         if request.method == "GET":
             found = {"issuer": ISSUER, "introspection_endpoint": f"{ISSUER}/introspect"}
             return httpx2.Response(200, json=found)
@@ -163,7 +163,7 @@ def driven(document: str, scenarios: dict[str, list[Scenario]]) -> Iterator[Any]
 
 
 async def follow(snippet: Block, scenario: Scenario | None, world: World) -> None:
-    """Run `snippet`, then do to it what its scenario says."""
+    """Run `snippet`, then its scenario."""
     assert scenario is not None, "give the new snippet a scenario that drives it"
     if "from_url" in snippet.text:
         if not implementations():

@@ -19,7 +19,7 @@ def after_a_loss(key: str | None = None) -> ReplayEntry:
 
 
 async def answer(store: ReplayStore, item: ReplayEntry) -> bool | Unavailable:
-    """What `store` says, an `Unavailable` as a value."""
+    """The answer of `store`, an `Unavailable` as a value."""
     try:
         return await store.add(item)
     except Unavailable as error:
@@ -27,7 +27,7 @@ async def answer(store: ReplayStore, item: ReplayEntry) -> bool | Unavailable:
 
 
 async def answers(store: ReplayStore, items: Iterable[ReplayEntry]) -> Counter[object]:
-    """How often `store` said True, False, or 503 to `items`, all asked at once."""
+    """How often `store` answered True, False, or 503 to `items`, all asked at once."""
     outcomes = await asyncio.gather(*(answer(store, item) for item in items))
     return Counter(503 if isinstance(outcome, Unavailable) else outcome for outcome in outcomes)
 

@@ -1,7 +1,7 @@
-"""Time in which this machine let us run, for tests that judge how long something took.
+"""Time in which this process could run, for tests that judge how long something took.
 
-A machine that stands still for a second, or gives that second to somebody else, takes it from nobody here.
-What an event loop loses by what itself does counts.
+If the machine stops for a second, or gives that second to another process, the second doesn't count. The time
+that an event loop loses by its own work counts.
 """
 
 import threading
@@ -9,7 +9,7 @@ import time
 
 __all__ = ["running"]
 
-# Seconds between two beats of the pulse, and what counts of a longer time in which none came.
+# Seconds between two beats of the pulse; a longer time without a beat counts as this much.
 BEAT = 0.01
 LONGEST = 0.1
 
@@ -41,7 +41,7 @@ _pulse: list[Pulse] = []
 
 
 def running() -> float:
-    """A moment as `time.monotonic` tells it, but that what the machine withholds takes no time."""
+    """A time as from `time.monotonic`, without the time that the machine withholds."""
     if not _pulse:
         _pulse.append(Pulse())
     return _pulse[0].beat()

@@ -1,4 +1,4 @@
-"""A server that says what a test wants to hear: old versions, narrow permissions, odd replies."""
+"""A server with the replies that a test chooses: old versions, narrow permissions, odd replies."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ def bulk(data: bytes) -> bytes:
 
 
 def info(version: str = "7.2.0") -> bytes:
-    """What a server says to INFO."""
+    """A server's reply to INFO."""
     identity = f"run_id:{'a' * 40}\r\nmaster_replid:{'b' * 40}"
     return bulk(
         f"redis_version:{version}\r\n{identity}\r\nuptime_in_seconds:9999\r\nrole:master\r\n".encode()
@@ -74,12 +74,12 @@ class ScriptedServer:
         return len([words for words in self.commands if words[0] == name and about in words[1]])
 
     def hold(self, name: bytes) -> None:
-        """From now on the reply to each command `name`, and what follows on its connection, waits."""
+        """From now on hold back the reply to each command `name`, and all later replies on its connection."""
         self._held = name
         self._released.clear()
 
     def release(self) -> None:
-        """Say everything that was held."""
+        """Send every reply that was held back."""
         self._held = b""
         self._released.set()
 

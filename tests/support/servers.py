@@ -152,5 +152,5 @@ def exchange(origin: str, request: bytes, *, timeout: float = 5) -> bytes:
             while chunk := connection.recv(65536):
                 received += chunk
         except (ConnectionError, TimeoutError):
-            pass  # a server that has seen enough closes while we still send
+            pass  # a server that refuses early closes while we still send
     return received

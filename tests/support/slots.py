@@ -1,4 +1,4 @@
-"""Entries in slots of a test's choice, and slots that move."""
+"""Entries in slots that a test chooses, and slots that move."""
 
 import binascii
 import contextlib
@@ -39,7 +39,7 @@ def _endings() -> dict[int, str]:
 def entry_in(slot: int) -> ReplayEntry:
     """An entry that is kept in `slot`."""
     begin = secrets.token_urlsafe(16)
-    # A checksum is linear: what stands before the ending adds the same to all of them.
+    # A checksum is linear: the text before the ending adds the same to all of them.
     added = binascii.crc_hqx(b"\0\0\0", binascii.crc_hqx(begin.encode(), 0))
     return entry(begin + _endings()[(_BUCKETS.slots.index(slot) ^ added) % BUCKETS])
 

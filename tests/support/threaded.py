@@ -1,4 +1,4 @@
-"""A server on loopback with a thread for each connection: it may misbehave as a test likes."""
+"""A server on loopback with a thread for each connection: it may misbehave as a test chooses."""
 
 import contextlib
 import socket
@@ -41,7 +41,7 @@ class ThreadedServer:
         thread.start()
 
     def serve(self, connection: socket.socket) -> None:
-        """Say something on one connection, in a thread of its own."""
+        """Send something on one connection, in a thread of its own."""
         raise NotImplementedError
 
     def _accept(self) -> None:

@@ -47,7 +47,7 @@ def implementations() -> dict[str, Path]:
 
 
 def missing() -> list[str]:
-    """The servers that the tests would also run against, were they installed."""
+    """The servers that the tests would also use, if they were installed."""
     return [name for name in ("valkey", "redis") if name not in implementations()]
 
 
@@ -64,7 +64,7 @@ def until(condition: Callable[[], object], *, within: float = STARTS_WITHIN) -> 
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, and the second one of a cluster node with it."""
+    """An unused TCP port, whose second port as a cluster node is unused too."""
     start = secrets.randbelow(len(PORTS))
     for port in [*PORTS[start:], *PORTS[:start]]:
         with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as second:
@@ -123,7 +123,7 @@ class Server:
             return client.execute_command(*words)
 
     def raw(self, *words: object) -> Any:
-        """One command's reply as it came: what redis-py makes of some differs between its versions."""
+        """One command's raw reply: redis-py's conversion of some differs between its versions."""
         with redis.Redis(host=HOST, port=self.port) as client:
             client.response_callbacks.clear()
             return client.execute_command(*words)
@@ -172,11 +172,11 @@ class Server:
         self.start()
 
     def pause(self) -> None:
-        """Stop the process in its tracks: connections stay, nothing answers."""
+        """Pause the process: connections stay open, and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Let a paused process continue."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -241,7 +241,7 @@ class Cluster:
         return server
 
     def owner(self, slot: int) -> Server:
-        """The master of `slot` by the word of the first node that answers."""
+        """The master of `slot` according to the first node that answers."""
         for server in self.servers:
             with contextlib.suppress(redis.RedisError, OSError):
                 for first, last, master, *_ in self._slots(server):

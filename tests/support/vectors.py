@@ -57,7 +57,7 @@ def server_of(case: dict[str, Any], clock: Callable[[], float]) -> ResourceServe
 
 
 def steps_of(case: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any], Any]]:
-    """When each request comes, what it is, and what must come of it."""
+    """The time of each request, the request, and its expected result."""
     if "request" in case:
         yield 0, case["request"], case["expect"]
         return
@@ -66,7 +66,7 @@ def steps_of(case: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any], Any]
 
 
 def expected(expect: Any) -> dict[str, Any]:
-    """What must come of a request, written out."""
+    """The expected result of a request, in full."""
     if expect == "reject":
         return {"outcome": "reject", "status": 401, "error": "invalid_dpop_proof"}
     return {"outcome": "accept"} if expect == "accept" else dict(expect)

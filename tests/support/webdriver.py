@@ -25,7 +25,7 @@ needs_chromium = pytest.mark.skipif(
 
 
 class Browser:
-    """One window. Elements are found by CSS selectors; what isn't there yet is waited for."""
+    """One window. Elements are found by CSS selectors; it waits for elements that aren't there yet."""
 
     def __init__(self, client: httpx2.Client, session: str) -> None:
         self._client = client
@@ -90,7 +90,7 @@ class Browser:
         return self.command("POST", "/goog/cdp/execute", cmd=name, params=parameters)
 
     def console(self) -> list[dict[str, Any]]:
-        """Return what the console has said since the last call."""
+        """Return the console's messages since the last call."""
         return list(self.command("POST", "/se/log", type="browser"))
 
     def screenshot(self, path: Path, *, clip: dict[str, float] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A protected application that tells what reached it, and requests to it, their octets as given."""
+"""A protected application that returns the request that reached it, and requests with exact octets."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ def wire_app(jwks: str, *public_urls: str) -> ASGIApp:
 
 
 async def recorder(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read a request to its end, then answer what its scope and its evidence say."""
+    """Read a request to its end, then answer with its scope and its evidence."""
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
@@ -88,7 +88,7 @@ def _told(scope: Scope) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came back: the status, 0 where the connection was closed, and what the application told."""
+    """The response: the status, 0 if the connection was closed, and the application's report."""
 
     status: int
     told: dict[str, Any] | None

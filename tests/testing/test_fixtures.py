@@ -1,4 +1,4 @@
-"""The fixtures: by import, and as a plugin that is named; never by themselves."""
+"""The fixtures: by import, and as a named plugin; they are never loaded automatically."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""TestIssuer: tokens of any shape, and `auth=` for every kind of test client."""
+"""TestIssuer: tokens of any form, and `auth=` for every kind of test client."""
 
 import hashlib
 import hmac
@@ -208,14 +208,14 @@ def test_ten_lines_are_enough() -> None:
     issuer = TestIssuer.of(api)
     client = TestClient(make_app(issuer.resource_server(api)), base_url="https://api.example.com")
 
-    def test_reads_notes() -> None:
+    def test_the_client_reads_the_notes() -> None:
         ann = issuer.auth(sub="ann", scopes=["notes:read"])
         assert client.get("/notes", auth=ann).json()["sub"] == "ann"
 
     def test_needs_the_scope() -> None:
         assert client.get("/notes", auth=issuer.auth()).status_code == 403
 
-    test_reads_notes()
+    test_the_client_reads_the_notes()
     test_needs_the_scope()
 
 
@@ -238,7 +238,7 @@ class TestAccessToken:
     @pytest.mark.parametrize(
         "changes", [{"expires_in": -1}, {"exp": ABSENT}, {"scope": 7}, {"iss": "https://x.example"}]
     )
-    def test_what_no_server_would_take_is_refused(self, changes: dict[str, Any]) -> None:
+    def test_a_token_that_no_server_would_accept_is_refused(self, changes: dict[str, Any]) -> None:
         with pytest.raises(errors.InvalidToken):
             TestIssuer().access_token(**changes)
 

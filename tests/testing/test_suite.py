@@ -1,4 +1,4 @@
-"""The suite itself: it fails what is not safe, says why, and runs over the network too."""
+"""The suite itself: it fails an unsafe application, says why, and runs over the network too."""
 
 import json
 import re

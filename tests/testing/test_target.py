@@ -1,4 +1,4 @@
-"""The application under test is started and stopped as a server does."""
+"""The application under test is started and stopped as by a server."""
 
 from typing import Any
 

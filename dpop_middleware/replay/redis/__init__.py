@@ -4,8 +4,8 @@
 - `url`, `endpoints`: where servers are, and how to connect to them.
 - `connection`, `resp`: one open socket, and the commands and replies on it.
 - `vitals`: what a server reports of itself. `looks`: when it is asked, and what two reports show. `anchors`:
-  the values that vouch for entries, and what was seen of them. `fence`: since when entries are vouched for, by
-  all these. `retention`: for how long others remember.
+  the values that vouch for entries, and what was seen of them. `fence`: since when entries are vouched for,
+  by all these. `retention`: for how long others remember.
 - `writes`: one request's write, and its possible outcomes. `batch`: several writes, and what their replies
   mean.
 - `server`: one server, its connection and what is known of it. `writer`: its queue of writes, and their

@@ -29,7 +29,7 @@ class Looks:
         self._evicted: tuple[str, int] | None = None
 
     def question(self, at: float, *, by_sections: bool) -> bytes:
-        """The question, if it is due; `by_sections` says whether the server takes several sections at once."""
+        """The question, if it is due; `by_sections` says whether the server takes several sections."""
         if at < self._due:
             return b""
         self._sent = at
