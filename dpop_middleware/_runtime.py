@@ -1,6 +1,7 @@
 """What this process runs under: its clock, its event loop, parts that open and close, late imports."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -57,8 +58,11 @@ def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a `__getattr__` for `package` (PEP 562), which imports each name from its module in `modules`.
 
     Modules are named from the package on, as in `{"RedisReplayStore": "replay.redis"}`. A name that isn't
-    there raises AttributeError. Type checkers are told of the names under TYPE_CHECKING.
+    there raises AttributeError. Type checkers are told of the names under TYPE_CHECKING, and whoever asks for
+    `dir(package)`, as completion does, by what is in its `__all__`.
     """
+    known = vars(sys.modules[package])
+    known["__dir__"] = lambda: sorted({*known, *known["__all__"]})
 
     def imported(name: str) -> Any:
         module = modules.get(name)

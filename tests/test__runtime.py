@@ -130,6 +130,16 @@ def test_the_redis_client_is_not_imported_without_its_store() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("package", ["", ".client", ".introspection", ".replay", ".tokens"])
+def test_completion_shows_what_is_not_imported_yet_and_imports_nothing(package: str) -> None:
+    program = (
+        f"import sys; import dpop_middleware{package} as package; modules = set(sys.modules); "
+        "names = dir(package); assert set(sys.modules) == modules; assert names == sorted(set(names)); "
+        "assert {*package.__all__, '__name__'} < set(names)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("package", [dpop_middleware, client, introspection, replay, tokens])
 def test_every_public_name_of_a_package_is_there_and_no_other_one(package: object) -> None:
     assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
