@@ -230,7 +230,7 @@ class Endpoint:
                     "introspection_endpoint", metadata, issuer=issuer, insecure_http_hosts=hosts
                 ).url
             except (EndpointError, FetchError) as error:
-                reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+                reasons.append(str(error) if url in str(error) else f"{error} (at {url})")
         raise EndpointError("; ".join(reasons))
 
     async def _document(self, url: str) -> dict[str, Any]:

@@ -76,20 +76,21 @@ def endpoint_named(
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:
             raise FetchError(
-                f"the metadata names {shown(endpoint.url)} for {_MEANING[member]}, which is this machine and "
-                f"not the issuer's: mend {member} there, or give {_OPTION[member]}= the URL if it is right"
+                f"mend {member} in the metadata, or give {_OPTION[member]}= the URL if it is right: it names "
+                f"{shown(endpoint.url)} for {_MEANING[member]}, which is this machine and not the issuer's"
             )
     return endpoint
 
 
 def _another_issuer(named: object, issuer: str) -> str:
+    # What to do comes first: a line of the log may cut what is long.
     sentence = f"the metadata is another issuer's: it says {shown(named)}, and we were told {shown(issuer)}"
     if not isinstance(named, str):
         return sentence
     if named.rstrip("/") == issuer.rstrip("/"):
-        return f"{sentence}; only a trailing slash differs, so set issuer={shown(named)}"
+        return f"only a trailing slash differs, so set issuer={shown(named)}: {sentence}"
     if named.rstrip("/").lower() == issuer.rstrip("/").lower():
-        return f"{sentence}; only upper and lower case differ, so set issuer={shown(named)}"
+        return f"only upper and lower case differ, so set issuer={shown(named)}: {sentence}"
     return sentence
 
 
@@ -107,7 +108,7 @@ def discover(
             metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
             return jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
         except FetchError as error:
-            reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+            reasons.append(str(error) if url in str(error) else f"{error} (at {url})")
     raise FetchError("; ".join(reasons))
 
 

@@ -111,8 +111,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
-        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', and we "
-        f"were told '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
+        f"only a trailing slash differs, so set issuer='{server.origin}/': the metadata is another issuer's: "
+        f"it says '{server.origin}/', and we were told '{server.origin}' (at {server.origin}{METADATA}); "
         f"{server.origin}{OPENID}: the status is 404, not 200"
     )
 
@@ -169,8 +169,8 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
 )
 def test_both_issuers_are_named_and_what_differs(told: str, says: object, hint: str | None) -> None:
     message = refused({"issuer": says}, told)
-    start = f"the metadata is another issuer's: it says {says!a}, and we were told '{told}'"
-    assert message == (start if hint is None else f"{start}; {hint}'{says}'")
+    both = f"the metadata is another issuer's: it says {says!a}, and we were told '{told}'"
+    assert message == (both if hint is None else f"{hint}'{says}': {both}")
     assert message.isascii()
     assert message.isprintable()
 
@@ -200,9 +200,9 @@ def test_what_another_issuer_says_is_cut_short() -> None:
 def test_an_issuer_elsewhere_does_not_send_us_to_this_machine(uri: str) -> None:
     issuer = "https://as.example.com"
     assert "names" in refused({"issuer": issuer, "jwks_uri": uri}, issuer)
-    assert "which is this machine and not the issuer's" in refused(
-        {"issuer": issuer, "jwks_uri": uri}, issuer, ("keys",)
-    )
+    message = refused({"issuer": issuer, "jwks_uri": uri}, issuer, ("keys",))
+    assert "which is this machine and not the issuer's" in message
+    assert message.startswith("mend jwks_uri in the metadata, or give jwks= the URL if it is right: ")
 
 
 @pytest.mark.parametrize(
