@@ -88,7 +88,8 @@ def dpop_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpReque
         MIDDLEWARE = [..., "dpop_middleware.django.dpop_user"]
 
     It goes after `AuthenticationMiddleware` and whatever else sets a user. That user stays where a request
-    has no credentials.
+    has no credentials. One that has them is exempt from Django's CSRF check, as no browser makes a proof by
+    itself.
     """
     if iscoroutinefunction(get_response):  # pyright: ignore[reportDeprecated]
 
@@ -188,6 +189,8 @@ def _show(request: Any) -> None:
 
     request.user = user
     request.auser = auser
+    # What Django's own test client says. The check is made when all middleware has been entered.
+    request._dont_enforce_csrf_checks = True
 
 
 def _refusal(response: ErrorResponse) -> HttpResponse:

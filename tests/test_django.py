@@ -196,6 +196,17 @@ async def test_a_post_needs_no_csrf_token(world: World, serve: Serve) -> None:
     assert (await ask(optional, method="POST")).status == 403, "the session may be another page's to use"
 
 
+@pytest.mark.parametrize("view", [whoami, async_whoami])
+async def test_under_the_middleware_a_post_with_a_proof_needs_no_csrf_token(
+    world: World, serve: Serve, view: Any
+) -> None:
+    app = serve(view, SESSION_USER, "django.middleware.csrf.CsrfViewMiddleware", US)
+    protected = DPoPMiddleware(app, world.server(), required=False)
+    fields = world.fields("/notes", method="POST")
+    assert (await ask(protected, fields, method="POST")).body == b"user123"
+    assert (await ask(protected, method="POST")).status == 403, "the session may be another page's to use"
+
+
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
     configure()
     request: Any = RequestFactory().get("/notes")
