@@ -18,7 +18,7 @@ from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
 from dpop_middleware.testing import TestIssuer
 from dpop_middleware.testing.target import lifespan
 from tests.support.api import RESOURCE, Tokens, request
-from tests.support.issuer_server import METADATA, IssuerServer, answer, json_answer
+from tests.support.issuer_server import OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
 from tests.support.loop_clock import LoopClock
 
@@ -125,7 +125,7 @@ async def test_what_to_do_about_an_issuer_is_not_cut_off_in_the_line_of_a_reques
 ) -> None:
     path = "/realms/" + "x" * 200
     named, keys = f"{issuer.origin}{path}", f"{issuer.origin}/jwks"
-    issuer.handlers[f"{METADATA}{path}"] = lambda _: json_answer({"issuer": f"{named}/", "jwks_uri": keys})
+    issuer.handlers[f"{path}{OPENID}"] = lambda _: json_answer({"issuer": f"{named}/", "jwks_uri": keys})
     server = ResourceServer(issuer=named, resource=RESOURCE, replay_store=MemoryReplayStore())
     token = TestIssuer(named, audience=RESOURCE).token()
     with caplog.at_level(logging.WARNING, "dpop_middleware"), pytest.raises(Unavailable):

@@ -226,11 +226,16 @@ class Endpoint:
         for url in metadata_urls(issuer, insecure_http_hosts=hosts):
             try:
                 metadata = await self._document(url)
+            except EndpointError as error:
+                reasons.append(str(error))
+                continue
+            try:
                 return endpoint_named(
                     "introspection_endpoint", metadata, issuer=issuer, insecure_http_hosts=hosts
                 ).url
-            except (EndpointError, FetchError) as error:
-                reasons.append(str(error) if url in str(error) else f"{error} (at {url})")
+            except FetchError as error:
+                # What to do about a document that is there comes before one that isn't.
+                reasons.insert(0, f"{error} (at {url})")
         raise EndpointError("; ".join(reasons))
 
     async def _document(self, url: str) -> dict[str, Any]:

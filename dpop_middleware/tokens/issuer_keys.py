@@ -106,9 +106,14 @@ def discover(
         endpoint = checked_endpoint("issuer", url, insecure_http_hosts=insecure_http_hosts)
         try:
             metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
+        except FetchError as error:
+            reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+            continue
+        try:
             return jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
         except FetchError as error:
-            reasons.append(str(error) if url in str(error) else f"{error} (at {url})")
+            # What to do about a document that is there comes before one that isn't.
+            reasons.insert(0, f"{error} (at {url})")
     raise FetchError("; ".join(reasons))
 
 
