@@ -24,8 +24,17 @@ from dpop_middleware.tokens.jwks import (
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
-__all__ = ["StaticKeySource", "discover", "endpoint_named", "issuer_keys", "jwks_endpoint", "metadata_urls"]
+__all__ = [
+    "StaticKeySource",
+    "check_issuer",
+    "discover",
+    "endpoint_named",
+    "issuer_keys",
+    "jwks_endpoint",
+    "metadata_urls",
+]
 
+_WELL_KNOWN = _OAUTH, _OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
@@ -33,6 +42,17 @@ _JWKS_LIMIT = 512 * 1024
 _USUALLY = Fetching()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
+
+
+def check_issuer(issuer: str, *, insecure_http_hosts: Collection[str]) -> None:
+    """Raise ConfigurationError unless `issuer` is an acceptable URL, and not that of its metadata."""
+    base = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
+    for place in _WELL_KNOWN:
+        if place in base.path:
+            found = f"{base.origin}{base.path.replace(place, '')}"
+            raise ConfigurationError(
+                f"issuer takes the issuer's identifier, such as {found!r}, not the URL of its metadata"
+            )
 
 
 def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple[str, str]:
@@ -43,8 +63,8 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
     """
     base = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     return (
-        f"{base.origin}/.well-known/oauth-authorization-server{base.path}",
-        f"{base.origin}{base.path}/.well-known/openid-configuration",
+        f"{base.origin}{_OAUTH}{base.path}",
+        f"{base.origin}{base.path}{_OPENID}",
     )
 
 
@@ -130,8 +150,9 @@ def issuer_keys(
 
     Nothing is fetched yet. A fetched set without a usable key counts as no answer: the keys before it serve
     on. What is left out of fetched sets is logged once for each key. Raises ConfigurationError for a set
-    without a usable key and for a URL by which keys must not travel.
+    without a usable key, for a URL by which keys must not travel, and for an issuer that is none.
     """
+    check_issuer(issuer, insecure_http_hosts=insecure_http_hosts)
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
     if jwks is not None and not isinstance(jwks, str):
