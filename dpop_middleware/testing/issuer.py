@@ -115,6 +115,8 @@ class TestIssuer:
         They have the audience, the `typ` and the claims that `production` looks for, and no `jti` where it
         needs none. Of several issuers it is the first, or `issuer`; of several audiences the first.
         """
+        takes = "the production ResourceServer"
+        _options.part("TestIssuer.of", production, takes, fits=isinstance(production, ResourceServer))
         if issuer is None:
             issuer = next(iter(production.issuers), _ISSUER)
         return cls(

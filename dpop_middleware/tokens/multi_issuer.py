@@ -185,9 +185,10 @@ class MultiIssuerVerifier:
 
 
 def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
-    listed: tuple[Any, ...] = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
-    fits = all(options.provides(one, "verify") for one in listed)
-    return options.part("verifiers", listed, "a sequence of AccessTokenVerifiers", fits=fits)
+    listed: tuple[Any, ...] | None = tuple(verifiers) if isinstance(verifiers, Iterable) else None
+    if listed is None or not all(options.provides(one, "verify") for one in listed):
+        raise options.refused("verifiers", "a sequence of AccessTokenVerifiers", verifiers)
+    return listed
 
 
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:

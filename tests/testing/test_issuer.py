@@ -452,6 +452,12 @@ def test_a_test_that_calls_no_url_of_the_api_is_told_how_to() -> None:
         client.websocket_connect("/notes", auth=issuer.auth())
 
 
+def test_a_stand_in_is_made_of_a_resource_server() -> None:
+    nobody: Any = None
+    with pytest.raises(ConfigurationError, match=r"takes the production ResourceServer, not None"):
+        TestIssuer.of(nobody)
+
+
 def test_who_names_that_host_may_call_it() -> None:
     auth = DPoPAuth(DPoPKey.generate(), "token", insecure_http_hosts=["testserver"])
     with TestClient(protected(TestIssuer().resource_server(production()))) as client:

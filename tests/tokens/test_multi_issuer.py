@@ -273,7 +273,8 @@ async def test_the_server_is_ready_while_one_issuer_is() -> None:
     [
         (([],), "takes verifiers or a resolver"),
         ((), "takes verifiers or a resolver"),
-        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not"),
+        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not None"),
+        ((of_a(),), "verifiers takes a sequence of AccessTokenVerifiers, not <dpop_middleware.tokens.jwt."),
         ((["https://a.example.com"],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([JWTAccessTokenVerifier],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([of_a(), of_a()],), "one for each issuer, not two for 'https://a.example.com'"),
