@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import Any, Final, Never
@@ -54,15 +54,24 @@ async def aclose_parts(*parts: object) -> None:
                 stack.push_async_callback(close)
 
 
-def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def importing(
+    package: str, modules: Mapping[str, str], *, either: Collection[str] = ()
+) -> Callable[[str], Any]:
     """Return a `__getattr__` for `package` (PEP 562), which imports each name from its module in `modules`.
 
     Modules are named from the package on, as in `{"RedisReplayStore": "replay.redis"}`. A name that isn't
     there raises AttributeError. Type checkers are told of the names under TYPE_CHECKING, and whoever asks for
-    `dir(package)`, as completion does, by what is in its `__all__`.
+    `dir(package)`, as completion does, by what is in its `__all__`: not where all these names need one of the
+    libraries `either` and none is installed, since who asks for names looks at each of them next.
     """
     known = vars(sys.modules[package])
-    known["__dir__"] = lambda: sorted({*known, *known["__all__"]})
+
+    def names() -> list[str]:
+        # Nobody else needs that module.
+        there = not either or any(map(import_module("importlib.util").find_spec, either))
+        return sorted({*known, *(known["__all__"] if there else ())})
+
+    known["__dir__"] = names
 
     def imported(name: str) -> Any:
         module = modules.get(name)
