@@ -153,6 +153,7 @@ def test_without_the_library_that_they_need_completion_shows_the_names_that_are_
 @pytest.mark.parametrize("package", [dpop_middleware, client, introspection, replay, tokens])
 def test_every_public_name_of_a_package_is_there_and_no_other_one(package: object) -> None:
     assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
+    assert set(dir(package)) >= set(getattr(package, "__all__", ()))
     assert not hasattr(package, "Nothing")
 
 
