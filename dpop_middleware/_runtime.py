@@ -1,8 +1,9 @@
 """The environment of this process: its clock, its event loop, parts that open and close, late imports."""
 
 import asyncio
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import Any, Final, Never
@@ -53,12 +54,24 @@ async def aclose_parts(*parts: object) -> None:
                 stack.push_async_callback(close)
 
 
-def importing(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def importing(
+    package: str, modules: Mapping[str, str], *, either: Collection[str] = ()
+) -> Callable[[str], Any]:
     """Return a `__getattr__` for `package` (PEP 562), which imports each name from its module in `modules`.
 
     Modules are named relative to the package, as in `{"RedisReplayStore": "replay.redis"}`. A missing name
-    raises AttributeError. For type checkers the names are imported under TYPE_CHECKING.
+    raises AttributeError. For type checkers the names are imported under TYPE_CHECKING. `dir(package)`, which
+    completion uses, shows all of `__all__`, unless these names need one of the libraries `either` and none is
+    installed: a tool that lists names also looks them up.
     """
+    known = vars(sys.modules[package])
+
+    def names() -> list[str]:
+        # Nobody else needs that module.
+        there = not either or any(map(import_module("importlib.util").find_spec, either))
+        return sorted({*known, *(known["__all__"] if there else ())})
+
+    known["__dir__"] = names
 
     def imported(name: str) -> Any:
         module = modules.get(name)

@@ -36,6 +36,8 @@ POST_QUANTUM_ALGORITHMS = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 # FAPI 2.0 Security Profile: sections 5.4.1 and 5.3.2.1, item 13.
 _OF_FAPI2 = ("ES256", "EdDSA", "Ed25519", "PS256")
 _LEAST_SKEW, _MOST_SKEW = 10, 60
+# The store remembers each proof for as long as it could be fresh: here, and at every neighbour.
+_DAY = 86_400
 
 
 def checked_algorithms(algorithms: object) -> tuple[str, ...]:
@@ -60,9 +62,10 @@ class DPoPPolicy:
 
     - `algorithms`: JWS algorithms that a proof may use; asymmetric ones only. ML-DSA-44, ML-DSA-65 and
       ML-DSA-87 (RFC 9964) must be named; with one of them a proof may have 16 KiB, otherwise 8.
-    - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`.
-    - `clock_skew`: seconds by which a client's clock may differ from the server's, both ways. It is for
-      proofs: tokens have a skew of their own.
+    - `proof_lifetime`: seconds for which a proof without nonce is fresh after its `iat`, 1 to 86400. Each
+      proof is remembered for as long.
+    - `clock_skew`: seconds by which a client's clock may differ from the server's, both ways, at most 86400.
+      It is for proofs: tokens have a skew of their own.
     - `accept_bearer`: also accept unbound tokens as Bearer. They have no protection by DPoP: a thief can use
       such a token. Bound tokens are never accepted as Bearer.
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
@@ -83,8 +86,8 @@ class DPoPPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "algorithms", checked_algorithms(self.algorithms))
-        seconds("proof_lifetime", self.proof_lifetime, minimum=1)
-        seconds("clock_skew", self.clock_skew, minimum=0)
+        seconds("proof_lifetime", self.proof_lifetime, minimum=1, maximum=_DAY)
+        seconds("clock_skew", self.clock_skew, minimum=0, maximum=_DAY)
         flag("accept_bearer", self.accept_bearer)
         choice("nonce", self.nonce, get_args(NonceMode))
         if self.iat_limit_with_nonce is not None:

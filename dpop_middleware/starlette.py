@@ -24,7 +24,6 @@ from dpop_middleware._adapter.answers import (
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
-from dpop_middleware._adapter.request_methods import guard_class_of, is_unreachable, mark, not_allowed
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
@@ -69,10 +68,8 @@ def requires_dpop(
     - `required`, `close_at_expiry`: as in `DPoPMiddleware`.
 
     A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
-    HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. A class
-    in which something is decorated is reached only by HTTP's own methods (RFC 9110 section 9, RFC 5789): by
-    those that Starlette lists, and by any other registered one that has a decorated handler. Raises
-    ConfigurationError when it is applied to something else.
+    HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. Methods
+    of a class that aren't decorated stay open. Raises ConfigurationError when applied to something else.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -130,15 +127,12 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
             self.send = adding_headers(send, shared)
             try:
-                if isinstance(self, HTTPEndpoint) and is_unreachable(self, self.scope["method"]):
-                    await (await not_allowed(self))(self.scope, self.receive, self.send)
-                else:
-                    await dispatch(self)
+                await dispatch(self)
             except HTTPException as error:
                 _add_headers(error, shared)
                 raise
 
-    protected = type(
+    return type(
         endpoint.__name__,
         (endpoint,),
         {
@@ -148,13 +142,10 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
             "__doc__": endpoint.__doc__,
         },
     )
-    mark(protected)
-    return protected
 
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
-    guard_class_of(endpoint)
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -170,9 +161,6 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     ) -> Any:
         websocket = connection if isinstance(connection, WebSocket) else None
         scope = connection.scope
-        owner = args[0] if args else None
-        if isinstance(owner, HTTPEndpoint) and is_unreachable(owner, scope["method"]):
-            return await not_allowed(owner)
         try:
             seconds = await gate.seconds(scope)
         except DPoPError as error:
@@ -191,7 +179,6 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
                 return await _called(endpoint, args, {**kwargs, name: inner})
             return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
-    mark(protected)
     return protected
 
 

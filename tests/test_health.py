@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore, ReplayEntry, ResourceServer
+from dpop_middleware.client import DPoPKey
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.health import IssuerKeysHealth, PartHealth, ServerHealth
 from dpop_middleware.replay.memory import MemoryStoreHealth
 from dpop_middleware.replay.redis.health import NodeHealth, StoreHealth
+from dpop_middleware.testing import TestIssuer
 from dpop_middleware.testing.target import lifespan
-from tests.support.api import RESOURCE, Tokens
-from tests.support.issuer_server import IssuerServer, answer
+from tests.support.api import RESOURCE, Tokens, request
+from tests.support.issuer_server import OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
 from tests.support.loop_clock import LoopClock
 
@@ -115,6 +118,20 @@ async def test_an_open_server_has_looked_at_its_issuer(
     (message,) = caplog.messages
     assert f"it says '{issuer.origin}/', not the configured '{issuer.origin}'" in message
     assert "only a trailing slash differs" in message
+
+
+async def test_what_to_do_about_an_issuer_is_not_cut_off_in_the_line_of_a_request(
+    issuer: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = "/realms/" + "x" * 200
+    named, keys = f"{issuer.origin}{path}", f"{issuer.origin}/jwks"
+    issuer.handlers[f"{path}{OPENID}"] = lambda _: json_answer({"issuer": f"{named}/", "jwks_uri": keys})
+    server = ResourceServer(issuer=named, resource=RESOURCE, replay_store=MemoryReplayStore())
+    token = TestIssuer(named, audience=RESOURCE).token()
+    with caplog.at_level(logging.WARNING, "dpop_middleware"), pytest.raises(Unavailable):
+        await server.authenticate(request(token, DPoPKey.generate().proof("GET", RESOURCE)))
+    (line,) = (message for message in caplog.messages if message.startswith("unavailable: "))
+    assert "actual=\"only a trailing slash differs, so set issuer='http://127.0.0.1:" in line
 
 
 async def lifespan_only(scope: Any, receive: Any, send: Any) -> None:

@@ -53,6 +53,11 @@ def test_an_algorithm_that_cryptography_lacks_is_refused(monkeypatch: pytest.Mon
         DPoPPolicy(algorithms=("ES256", "ML-DSA-65"))
 
 
+def test_a_proof_may_be_fresh_for_a_day_whatever_the_clocks_say() -> None:
+    policy = DPoPPolicy(proof_lifetime=86_400, clock_skew=86_400)
+    assert (policy.proof_lifetime, policy.clock_skew) == (86_400, 86_400)
+
+
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
 def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
     assert DPoPPolicy(algorithms=kind(["PS256", "ES256"])).algorithms == ("ES256", "PS256")
@@ -69,11 +74,14 @@ def test_algorithms_come_in_our_order_each_once(kind: type) -> None:
         ({"algorithms": ("HS256",)}, "ML-DSA-87, not 'HS256'"),
         ({"algorithms": ("es256",)}, "ML-DSA-87, not 'es256'"),
         ({"algorithms": ([],)}, "ML-DSA-87, not \\[]"),
-        ({"proof_lifetime": 0}, "proof_lifetime takes a finite number of seconds, at least 1, not 0"),
+        ({"proof_lifetime": 0}, "proof_lifetime takes a finite number of seconds, from 1 to 86400, not 0"),
+        ({"proof_lifetime": 86_401}, "proof_lifetime takes .*, from 1 to 86400, not 86401"),
+        ({"proof_lifetime": 10**9}, "proof_lifetime takes .*, from 1 to 86400, not 1000000000"),
         ({"proof_lifetime": "60"}, "proof_lifetime takes a finite number"),
         ({"proof_lifetime": math.inf}, "proof_lifetime takes a finite number"),
         ({"proof_lifetime": True}, "proof_lifetime takes a finite number"),
-        ({"clock_skew": -1}, "clock_skew takes a finite number of seconds, at least 0, not -1"),
+        ({"clock_skew": -1}, "clock_skew takes a finite number of seconds, from 0 to 86400, not -1"),
+        ({"clock_skew": 86_401}, "clock_skew takes .*, from 0 to 86400, not 86401"),
         ({"clock_skew": math.nan}, "clock_skew takes a finite number"),
         ({"clock_skew": None}, "clock_skew takes a finite number"),
         ({"accept_bearer": 1}, "accept_bearer takes True or False"),

@@ -130,9 +130,30 @@ def test_the_redis_client_is_not_imported_without_its_store() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("package", ["", ".client", ".introspection", ".replay", ".tokens"])
+def test_completion_shows_what_is_not_imported_yet_and_imports_nothing(package: str) -> None:
+    program = (
+        f"import sys; import dpop_middleware{package} as package; modules = set(sys.modules); "
+        "names = dir(package); assert set(sys.modules) - modules <= {'importlib.util', 'importlib._abc'}; "
+        "assert names == sorted(set(names)); assert {*package.__all__, '__name__'} < set(names)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("package", ["client", "introspection"])
+def test_without_the_library_that_they_need_completion_shows_the_names_that_are_there(package: str) -> None:
+    program = (
+        "import inspect, sys; sys.modules.update(httpx=None, httpx2=None); "
+        f"import dpop_middleware.{package} as package; names = dict(inspect.getmembers(package)); "
+        "missing = set(package.__all__) - set(names); assert 0 < len(missing) < len(package.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("package", [dpop_middleware, client, introspection, replay, tokens])
 def test_every_public_name_of_a_package_is_there_and_no_other_one(package: object) -> None:
     assert all(hasattr(package, name) for name in getattr(package, "__all__", ()))
+    assert set(dir(package)) >= set(getattr(package, "__all__", ()))
     assert not hasattr(package, "Nothing")
 
 

@@ -68,7 +68,7 @@ def _of_htu(expected: str, actual: str) -> str | None:
     if authority == our_authority and path == our_path:
         return f"scheme differs ({scheme}, not {our_scheme}): TLS ends at a proxy? set public_url"
     if scheme == our_scheme and path == our_path:
-        return f"host differs: clients call {authority}? set public_url"
+        return f"host differs: set public_url, if clients call {authority}"
     if (scheme, authority) == (our_scheme, our_authority):
         differs = _of_path(our_path, path)
         if differs is not None:

@@ -4,6 +4,7 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -26,6 +27,9 @@ _COMMANDS: Final = (
     conformance.COMMAND,
     demo.COMMAND,
 )
+_LACKING: Final = re.compile(r"argument (--[a-z-]+): expected one argument")
+# Of a token or a nonce one in 64 begins with a hyphen.
+_OPAQUE: Final = ("--token", "--nonce")
 _INTERRUPTED: Final = 130
 _INTERNAL: Final = 70
 # The commands print what the library logs. Without this handler it would appear twice, and unescaped.
@@ -47,6 +51,9 @@ class _Parser(argparse.ArgumentParser):
     """Reports a usage error in one sentence, without the whole usage text."""
 
     def error(self, message: str) -> NoReturn:
+        lacking = _LACKING.fullmatch(message)
+        if lacking is not None:
+            message = f"{message}, and {lacking[1]}=VALUE for one that begins with a hyphen"
         raise CommandError(f"{message}: see {self.prog} --help")
 
 
@@ -98,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Python has no stream for a descriptor that was closed, as by `>&-`.
     console = Console(sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), environ=os.environ)
     try:
-        args = _parser().parse_args(_with_tokens_joined(sys.argv[1:] if argv is None else argv))
+        args = _parser().parse_args(_with_values_joined(sys.argv[1:] if argv is None else argv))
         status: int = args.run(args, console)
         console.flush()
     except CommandError as error:
@@ -118,11 +125,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _with_tokens_joined(argv: Sequence[str]) -> list[str]:
-    """Return the arguments, so that a token that begins with a hyphen isn't read as an option."""
+def _with_values_joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments, so that a token or nonce that begins with a hyphen isn't read as an option."""
     joined: list[str] = []
     for word in argv:
-        if joined[-1:] == ["--token"] and word[:1] == "-" and word[1:2] not in ("", "-"):
+        if joined and joined[-1] in _OPAQUE and word[:1] == "-" and word[1:2] not in ("", "-"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

@@ -65,4 +65,5 @@ __getattr__ = importing(
         "fetch_token": "token_request",
         "fetch_token_async": "token_request",
     },
+    either=("httpx2", "httpx"),
 )

@@ -17,7 +17,10 @@ from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
     ClientAuthentication,
     TokenRequestError,
+    checked_client_id,
+    checked_key,
     form_request,
+    keyword_arguments,
     optional_parameters,
     seconds_in,
     text_in,
@@ -86,7 +89,7 @@ def authorization_url(
 
     Raises ConfigurationError (a ValueError) for a plain http endpoint that isn't named: the user logs in
     there, and on the way somebody could replace `dpop_jkt` with that of another key (RFC 6749 section 3.1).
-    Schemes other than http aren't checked.
+    Schemes other than http aren't checked. Also for a `code_challenge` that isn't text.
     """
     _check_endpoint(endpoint, insecure_http_hosts)
     query = _code_request_parameters(
@@ -117,20 +120,23 @@ def _code_request_parameters(
     client_id: str,
     redirect_uri: str,
     code_challenge: str,
-    key: DPoPKey,
+    key: "DPoPKey | auth.DPoPAuth",
     state: str | None = None,
     scopes: Iterable[str] = (),
     resource: str | None = None,
 ) -> dict[str, str]:
     """Return the parameters of a request for a code that is bound to `key` (RFC 9449 section 10)."""
     scope = " ".join(_options.strings("scopes", scopes))
+    of_a_pair = isinstance(code_challenge, str)
+    _options.part("code_challenge", code_challenge, "the code_challenge of a pkce_pair()", fits=of_a_pair)
+    _options.part("redirect_uri", redirect_uri, "the client's URL", fits=redirect_uri is not None)
     return {
         "response_type": "code",
-        "client_id": client_id,
+        "client_id": checked_client_id(client_id),
         "redirect_uri": redirect_uri,
         "code_challenge": code_challenge,
         "code_challenge_method": "S256",
-        "dpop_jkt": key.jkt,
+        "dpop_jkt": checked_key(key).jkt,
     } | optional_parameters(state=state, scope=scope, resource=resource)
 
 
@@ -203,7 +209,8 @@ def push_authorization_request(
 
     One nonce challenge is answered. Redirects are not followed. Raises what `fetch_token` raises.
     """
-    response = client.post(**_request(client, endpoint, **options))
+    given = keyword_arguments("push_authorization_request", options, PushedRequestOptions)
+    response = client.post(**_request(client, endpoint, **given))
     return _pushed(response.status_code, response.content, options["client_id"])
 
 
@@ -211,7 +218,8 @@ async def push_authorization_request_async(
     client: "httpx2.AsyncClient | httpx.AsyncClient", endpoint: str, **options: Unpack[PushedRequestOptions]
 ) -> PushedAuthorizationRequest:
     """Do as `push_authorization_request` does, with an async client."""
-    response = await client.post(**_request(client, endpoint, **options))
+    given = keyword_arguments("push_authorization_request_async", options, PushedRequestOptions)
+    response = await client.post(**_request(client, endpoint, **given))
     return _pushed(response.status_code, response.content, options["client_id"])
 
 
@@ -228,8 +236,7 @@ def _request(
     **asked: Any,
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`; `asked` is what `_code_request_parameters` takes."""
-    bound_to = key if isinstance(key, DPoPKey) else key.key
-    data = _code_request_parameters(client_id=client_id, key=bound_to, **asked)
+    data = _code_request_parameters(client_id=client_id, key=key, **asked)
     return form_request(
         client,
         endpoint,

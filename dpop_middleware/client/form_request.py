@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote_plus
 
+from dpop_middleware._options import part, refused
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
@@ -23,7 +24,10 @@ __all__ = [
     "NO_PARAMETERS",
     "ClientAuthentication",
     "TokenRequestError",
+    "checked_client_id",
+    "checked_key",
     "form_request",
+    "keyword_arguments",
     "optional_parameters",
     "seconds_in",
     "text_in",
@@ -57,6 +61,32 @@ def optional_parameters(**parameters: str | None) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if value}
 
 
+def keyword_arguments(of: str, given: Mapping[str, Any], known: type, *others: str) -> dict[str, Any]:
+    """Return what the function or class `of` was `given`, and None for a required argument that is missing.
+
+    `known` is the TypedDict of what it hands on, `others` name the arguments of its own: where one is wrong,
+    the caller is told by the name of what was called. Raises ConfigurationError for an unknown one.
+    """
+    required, optional = (getattr(known, f"__{kind}_keys__") for kind in ("required", "optional"))
+    names = sorted((*required, *optional, *others))
+    for name in given:
+        if name not in names:
+            raise refused(of, ", ".join(names), name)
+    return dict.fromkeys(required) | dict(given)
+
+
+def checked_key(key: "DPoPKey | auth.DPoPAuth") -> DPoPKey:
+    """Return the key that the option `key` is or has; raises ConfigurationError for anything else."""
+    if isinstance(key, DPoPKey):
+        return key
+    return part("key", key, "a DPoPKey or a DPoPAuth", fits=isinstance(key, auth.DPoPAuth)).key
+
+
+def checked_client_id(client_id: str) -> str:
+    """Return the option `client_id`; raises ConfigurationError where there is none."""
+    return part("client_id", client_id, "the client's identifier", fits=client_id is not None)
+
+
 def form_request(
     client: Any,
     url: str,
@@ -74,6 +104,8 @@ def form_request(
     `data` is the form without the client's authentication, and takes precedence over it; `option` is what the
     user calls `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
     """
+    checked_key(key)
+    checked_client_id(client_id)
     # A client with a base_url turns a path into the URL that is then called.
     request = client.build_request("POST", url)
     checked_url(option, origin_of(str(request.url)), insecure_http_hosts=insecure_http_hosts)

@@ -13,6 +13,7 @@ from dpop_middleware.client.form_request import (
     ClientAuthentication,
     TokenRequestError,
     form_request,
+    keyword_arguments,
     optional_parameters,
     seconds_in,
     text_in,
@@ -137,11 +138,12 @@ def fetch_token(
     Redirects are not followed. The content of the token is not checked: that is the task of the API.
 
     Raises TokenRequestError when the server refuses or its answer is not a DPoP token; ConfigurationError (a
-    ValueError), before anything is sent, for a plain http endpoint that isn't named; ValueError for a
-    `DPoPAuth` with a token, with `follow_redirects` or of another origin; and what the client raises when the
-    server can't be reached.
+    ValueError), before anything is sent, for a plain http endpoint that isn't named and for an argument that
+    is unknown, missing or of another type; ValueError for a `DPoPAuth` with a token, with `follow_redirects`
+    or of another origin; and what the client raises when the server can't be reached.
     """
-    response = client.post(**_request(client, token_endpoint, grant, **options))
+    given = keyword_arguments("fetch_token", options, TokenRequestOptions)
+    response = client.post(**_request(client, token_endpoint, grant, **given))
     return _token_response(response.status_code, response.content)
 
 
@@ -152,7 +154,8 @@ async def fetch_token_async(
     **options: Unpack[TokenRequestOptions],
 ) -> TokenResponse:
     """Do as `fetch_token` does, with an async client."""
-    response = await client.post(**_request(client, token_endpoint, grant, **options))
+    given = keyword_arguments("fetch_token_async", options, TokenRequestOptions)
+    response = await client.post(**_request(client, token_endpoint, grant, **given))
     return _token_response(response.status_code, response.content)
 
 
@@ -171,6 +174,8 @@ def _request(
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`."""
+    takes = "an AuthorizationCode(…), a ClientCredentials() or a RefreshToken(…)"
+    _options.part("grant", grant, takes, fits=_options.provides(grant, "parameters"))
     data = {
         "grant_type": grant.grant_type,
         **grant.parameters(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred, system_time
+from dpop_middleware.client.form_request import checked_client_id, checked_key, keyword_arguments
 from dpop_middleware.client.proofs import installed
 from dpop_middleware.client.token_request import (
     ClientCredentials,
@@ -86,9 +87,12 @@ class TokenSource:
         self._leeway = _options.seconds("leeway", leeway, minimum=0)
         self._on_response = _options.listener("on_response", on_response)
         self._clock = _options.clock(clock)
-        self._options = options
+        own = ("leeway", "on_response", "clock")
+        self._options = keyword_arguments("TokenSource", options, TokenRequestOptions, *own)
+        checked_key(self._options["key"])
+        checked_client_id(self._options["client_id"])
         if "scopes" in options:
-            options["scopes"] = _options.strings("scopes", options["scopes"])
+            self._options["scopes"] = _options.strings("scopes", options["scopes"])
         self._held = _NOTHING
         self._lock = Lock()
         self._flight: asyncio.Task[str] | None = None

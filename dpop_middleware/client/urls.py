@@ -9,6 +9,7 @@ from typing import Any, Final
 from dpop_middleware import _options
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import parse_base_url
+from dpop_middleware.errors import ConfigurationError
 
 __all__ = ["OwnOrigins", "named_urls", "origin_of", "percent_encoded", "request_origin", "target_of"]
 
@@ -20,6 +21,9 @@ _URL: Final = re.compile(
 _ON_THE_WIRE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 # Characters that a path may not contain unencoded (RFC 3986 section 3.3) but clients send: \\ ^ | and others.
 _NOT_IN_A_PATH: Final = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]|%(?![0-9A-Fa-f]{2})")
+
+# Where Starlette's TestClient calls an application unless it is told where that is, and WebSockets always.
+_OF_TESTS: Final = "testserver"
 
 
 def percent_encoded(path: str) -> str:
@@ -95,7 +99,14 @@ class OwnOrigins:
 
     def require_secure(self, request: Any) -> None:
         """Raise ConfigurationError for a request by plain http that crosses a network and isn't named."""
-        checked_url("the request's URL", request_origin(request), insecure_http_hosts=self._hosts)
+        origin = request_origin(request)
+        if origin == f"http://{_OF_TESTS}" and _OF_TESTS not in self._hosts:
+            raise ConfigurationError(
+                f"the request's URL must be the API's own, not {origin!r}: "
+                "TestClient(app, base_url='https://api.example.com'), "
+                "websocket_connect('wss://api.example.com/notes')"
+            )
+        checked_url("the request's URL", origin, insecure_http_hosts=self._hosts)
 
 
 def request_origin(request: Any) -> str:

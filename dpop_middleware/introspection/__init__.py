@@ -37,4 +37,8 @@ __all__ = [
 ]
 
 
-__getattr__ = importing(__name__, dict.fromkeys(("IntrospectionHealth", "IntrospectionVerifier"), "verifier"))
+__getattr__ = importing(
+    __name__,
+    dict.fromkeys(("IntrospectionHealth", "IntrospectionVerifier"), "verifier"),
+    either=("httpx2",),
+)

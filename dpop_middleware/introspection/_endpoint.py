@@ -54,8 +54,7 @@ _PLACE_LIFETIME: Final = 3600.0
 _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
 _LONGEST_RETRY_AFTER: Final = 60
-# These say that nothing can be asked now, or that this server may not ask. Any other status is about one
-# token.
+# Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
 # Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
@@ -127,10 +126,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How to ask. `url` is None where the issuer's metadata name it; `accept` is the media type asked for.
-
-    `monotonic` returns seconds.
-    """
+    """How to ask. `url` is None where the issuer's metadata name it; `accept` is the media type asked for."""
 
     issuer: str
     url: str | None
@@ -157,12 +153,10 @@ class Endpoint:
 
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
-        transport = BoundedTransport(
+        bounded = BoundedTransport(
             ssl_context=options.ssl_context, max_connections=options.max_connections, limit=_LIMIT
         )
-        self._client = httpx2.AsyncClient(
-            transport=transport, timeout=None, trust_env=False, headers=_HEADERS
-        )
+        self._client = httpx2.AsyncClient(transport=bounded, timeout=None, trust_env=False, headers=_HEADERS)
         self._discovering = asyncio.Lock()
         self._place = None if options.url is None else self._at(options.url, until=math.inf)
 
@@ -235,12 +229,17 @@ class Endpoint:
         for url in metadata_urls(issuer, insecure_http_hosts=hosts):
             try:
                 metadata = await self._document(url)
+            except EndpointError as error:
+                reasons.append(str(error))
+                continue
+            try:
                 return endpoint_named(
                     "introspection_endpoint", metadata, issuer=issuer, insecure_http_hosts=hosts
                 ).url
-            except (EndpointError, FetchError) as error:
-                reasons.append(str(error) if url in str(error) else f"{url}: {error}")
-                kind = NotNamedError if isinstance(error, FetchError) else kind
+            except FetchError as error:
+                # The advice about a document that is there comes before one that isn't.
+                reasons.insert(0, f"{error} (at {url})")
+                kind = NotNamedError
         raise kind("; ".join(reasons))
 
     async def _document(self, url: str) -> dict[str, Any]:

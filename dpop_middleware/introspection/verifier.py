@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from dpop_middleware import _options as options
 from dpop_middleware._log import warn_of_plain_http
-from dpop_middleware._request.secure_url import checked_hosts, checked_url
+from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
@@ -33,7 +33,7 @@ from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
 from dpop_middleware.tokens.fetching import Fetching
-from dpop_middleware.tokens.issuer_keys import issuer_keys
+from dpop_middleware.tokens.issuer_keys import check_issuer, issuer_keys
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]
@@ -124,7 +124,7 @@ class IntrospectionVerifier:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         hosts = checked_hosts(insecure_http_hosts)
-        checked_url("issuer", issuer, insecure_http_hosts=hosts)
+        check_issuer(issuer, insecure_http_hosts=hosts)
         if not isinstance(client_authentication, ClientAuthentication):
             raise ConfigurationError(
                 "client_authentication takes a ClientSecretBasic, ClientSecretPost, PrivateKeyJWT or "

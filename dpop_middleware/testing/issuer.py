@@ -115,6 +115,8 @@ class TestIssuer:
         They have the audience, the `typ` and the claims that `production` requires, and no `jti` if it
         requires none. With several issuers it is the first, or `issuer`; with several audiences the first.
         """
+        takes = "the production ResourceServer"
+        _options.part("TestIssuer.of", production, takes, fits=isinstance(production, ResourceServer))
         if issuer is None:
             issuer = next(iter(production.issuers), _ISSUER)
         return cls(

@@ -85,11 +85,11 @@ class Actor:
         return name if self.issuer is None else f"{self.issuer} {name}"
 
 
-def shown(value: object) -> str:
-    """Return a value of a token for the log, shortened."""
+def shown(value: object, *, most: int = _SHOWN) -> str:
+    """Return a value of a token for the log, shortened to `most` characters."""
     # A string is shortened first: escaping it costs more than receiving it.
-    text = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:

@@ -20,6 +20,7 @@ from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
 __all__ = [
     "NEVER_DROPPED",
     "ClaimRules",
+    "another_issuer",
     "checked_required_claims",
     "checked_token_types",
     "judge_claims",
@@ -34,6 +35,7 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # RFC 7638 with SHA-256: 43 characters, of which the last one carries only four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _CERTIFICATE = "x5t#S256"
+_MOST_OF_AN_ISSUER = 600
 _LATEST = 253402300799  # the end of the year 9999
 
 
@@ -183,14 +185,20 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
     return frozenset(scopes)
 
 
+def another_issuer(named: object, expected: str | tuple[str, ...]) -> InvalidToken:
+    """Return the error for a token whose issuer is `named` so, where `expected` was."""
+    return InvalidToken(
+        "the access token is from another issuer",
+        check=Check.TOKEN_ISS,
+        expected=expected,
+        # All of it, where it isn't absurd: a hint says what differs from ours.
+        actual=shown(named, most=_MOST_OF_AN_ISSUER),
+    )
+
+
 def _judge_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
     if claims["iss"] != rules.issuer:
-        raise InvalidToken(
-            "the access token is from another issuer",
-            check=Check.TOKEN_ISS,
-            expected=rules.issuer,
-            actual=shown(claims["iss"]),
-        )
+        raise another_issuer(claims["iss"], rules.issuer)
 
 
 def _judge_audience(claims: Mapping[str, Any], rules: ClaimRules) -> None:

@@ -24,8 +24,17 @@ from dpop_middleware.tokens.jwks import (
 )
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
-__all__ = ["StaticKeySource", "discover", "endpoint_named", "issuer_keys", "jwks_endpoint", "metadata_urls"]
+__all__ = [
+    "StaticKeySource",
+    "check_issuer",
+    "discover",
+    "endpoint_named",
+    "issuer_keys",
+    "jwks_endpoint",
+    "metadata_urls",
+]
 
+_WELL_KNOWN = _OAUTH, _OPENID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
@@ -33,6 +42,17 @@ _JWKS_LIMIT = 512 * 1024
 _USUALLY = Fetching()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
+
+
+def check_issuer(issuer: str, *, insecure_http_hosts: Collection[str]) -> None:
+    """Raise ConfigurationError unless `issuer` is an acceptable URL, and not that of its metadata."""
+    base = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
+    for place in _WELL_KNOWN:
+        if place in base.path:
+            found = f"{base.origin}{base.path.replace(place, '')}"
+            raise ConfigurationError(
+                f"issuer takes the issuer's identifier, such as {found!r}, not the URL of its metadata"
+            )
 
 
 def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple[str, str]:
@@ -43,8 +63,8 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
     """
     base = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     return (
-        f"{base.origin}/.well-known/oauth-authorization-server{base.path}",
-        f"{base.origin}{base.path}/.well-known/openid-configuration",
+        f"{base.origin}{_OAUTH}{base.path}",
+        f"{base.origin}{base.path}{_OPENID}",
     )
 
 
@@ -76,20 +96,21 @@ def endpoint_named(
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:
             raise FetchError(
-                f"the metadata names {shown(endpoint.url)} for {_MEANING[member]}, which is this machine and "
-                f"not the issuer's: correct {member} there, or set {_OPTION[member]}= if the URL is right"
+                f"correct {member} in the metadata, or set {_OPTION[member]}= if the URL is right: it names "
+                f"{shown(endpoint.url)} for {_MEANING[member]}, which is this machine and not the issuer's"
             )
     return endpoint
 
 
 def _another_issuer(named: object, issuer: str) -> str:
+    # The advice comes first: a line of the log may be cut after it.
     sentence = f"the metadata is another issuer's: it says {shown(named)}, not the configured {shown(issuer)}"
     if not isinstance(named, str):
         return sentence
     if named.rstrip("/") == issuer.rstrip("/"):
-        return f"{sentence}; only a trailing slash differs, so set issuer={shown(named)}"
+        return f"only a trailing slash differs, so set issuer={shown(named)}: {sentence}"
     if named.rstrip("/").lower() == issuer.rstrip("/").lower():
-        return f"{sentence}; only upper and lower case differ, so set issuer={shown(named)}"
+        return f"only upper and lower case differ, so set issuer={shown(named)}: {sentence}"
     return sentence
 
 
@@ -105,9 +126,14 @@ def discover(
         endpoint = checked_endpoint("issuer", url, insecure_http_hosts=insecure_http_hosts)
         try:
             metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
-            return jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
         except FetchError as error:
             reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+            continue
+        try:
+            return jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
+        except FetchError as error:
+            # What to do about a document that is there comes before one that isn't.
+            reasons.insert(0, f"{error} (at {url})")
     raise FetchError("; ".join(reasons))
 
 
@@ -124,8 +150,9 @@ def issuer_keys(
 
     Nothing is fetched yet. A fetched set without a usable key counts as a failed fetch: the previous keys
     stay in use. Each key that is left out of fetched sets is logged once. Raises ConfigurationError for a set
-    without a usable key and for a URL that isn't secure.
+    without a usable key, for a URL that isn't secure, and for an `issuer` that isn't an issuer's URL.
     """
+    check_issuer(issuer, insecure_http_hosts=insecure_http_hosts)
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
     if jwks is not None and not isinstance(jwks, str):

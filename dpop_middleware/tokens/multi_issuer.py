@@ -28,8 +28,8 @@ from dpop_middleware.tokens.access_token import (
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
-    shown,
 )
+from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
 from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
@@ -154,20 +154,10 @@ class MultiIssuerVerifier:
         if verifier is None and self._resolved is not None:
             verifier = await self._resolved.verifier(issuer)
         if verifier is None:
-            raise InvalidToken(
-                "the access token is from another issuer",
-                check=Check.TOKEN_ISS,
-                expected=self.issuers,
-                actual=shown(issuer),
-            )
+            raise another_issuer(issuer, self.issuers)
         verified = await verifier.verify(token)
         if verified.issuer != issuer:
-            raise InvalidToken(
-                "the access token is from another issuer",
-                check=Check.TOKEN_ISS,
-                expected=issuer,
-                actual=shown(verified.issuer),
-            )
+            raise another_issuer(verified.issuer, issuer)
         return verified if verified.names_issuer else replace(verified, names_issuer=True)
 
     def key_ages(self) -> tuple[tuple[str, float], ...]:
@@ -195,9 +185,10 @@ class MultiIssuerVerifier:
 
 
 def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
-    listed: tuple[Any, ...] = tuple(verifiers) if isinstance(verifiers, Iterable) else (None,)
-    fits = all(options.provides(one, "verify") for one in listed)
-    return options.part("verifiers", listed, "a sequence of AccessTokenVerifiers", fits=fits)
+    listed: tuple[Any, ...] | None = tuple(verifiers) if isinstance(verifiers, Iterable) else None
+    if listed is None or not all(options.provides(one, "verify") for one in listed):
+        raise options.refused("verifiers", "a sequence of AccessTokenVerifiers", verifiers)
+    return listed
 
 
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:

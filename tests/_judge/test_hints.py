@@ -11,6 +11,7 @@ import pytest
 from dpop_middleware import MemoryReplayStore, ResourceServer
 from dpop_middleware._judge import hints, misplaced
 from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import (
@@ -45,7 +46,7 @@ def hint(check: Check, expected: object, actual: object) -> str:
         ),
         (
             "https://other.example.test/svc/notes",
-            "host differs: clients call other.example.test? set public_url",
+            "host differs: set public_url, if clients call other.example.test",
         ),
         ("https://api.example.test/svc/notes/", "trailing slash"),
         ("http://other.example.test/svc/notes", "trailing slash, or scheme or host"),
@@ -56,6 +57,16 @@ def hint(check: Check, expected: object, actual: object) -> str:
 )
 def test_each_difference_of_an_htu_has_its_hint(actual: str, words: str) -> None:
     assert hint(Check.HTU, TARGET, actual).startswith(words)
+
+
+def test_what_to_do_about_a_host_is_not_cut_off_in_the_log() -> None:
+    found = hint(Check.HTU, TARGET, f"https://{'a' * 300}/svc/notes")
+    assert escaped(found).startswith("'host differs: set public_url, if clients call aaa")
+
+
+def test_no_fixed_hint_is_cut_off_in_the_log() -> None:
+    for fixed in set[str]().union(*(hints_of(module) for module in (hints, misplaced))):
+        assert ascii(fixed.replace("…", "")) == escaped(fixed.replace("…", ""))
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def unused_port() -> int:
         (("--url", "https://[::z]/"), "the URL can't be used: "),
         (("--method", ""), "the method is not an HTTP method name"),
         (("--now", "then"), "--now takes seconds since the epoch"),
-        (("--proof-lifetime", "0"), "proof_lifetime takes a finite number of seconds, at least 1"),
+        (("--proof-lifetime", "0"), "proof_lifetime takes a finite number of seconds, from 1 to 86400"),
         (("--proof-lifetime", "nan"), "proof_lifetime takes a finite number"),
         (("--clock-skew", "x"), "invalid float value: 'x'"),
         (("--scope", "a b"), "scopes takes strings without spaces"),

@@ -318,6 +318,17 @@ def test_a_token_may_begin_with_a_hyphen(key_file: str, token: str) -> None:
     assert f"Authorization: DPoP {token}" in ran.out
 
 
-def test_an_option_in_the_place_of_a_token_is_none(key_file: str) -> None:
-    ran = run("proof", "GET", "https://api.example.com/x", "--key", key_file, "--token", "--curl")
-    assert (ran.status, "--token: expected one argument" in ran.err) == (2, True)
+def test_a_nonce_may_begin_with_a_hyphen(key_file: str) -> None:
+    ran = run("proof", "GET", "https://api.example.com/x", "--key", key_file, "--nonce", "-jxY_Fy")
+    assert decoded(ran.out)[1]["nonce"] == "-jxY_Fy"
+
+
+def test_a_value_that_begins_with_two_hyphens_follows_an_equals_sign(key_file: str) -> None:
+    argv = ("proof", "GET", "https://api.example.com/x", "--key", key_file, "--curl")
+    ran = run(*argv, "--token", "--curl")
+    assert ran.err == (
+        "dpop-middleware: argument --token: expected one argument, and --token=VALUE for one that "
+        "begins with a hyphen: see dpop-middleware proof --help\n"
+    )
+    assert run(*argv, "--token").err == ran.err
+    assert "Authorization: DPoP --secret" in run(*argv, "--token=--secret").out

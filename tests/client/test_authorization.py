@@ -130,3 +130,19 @@ def test_one_string_is_no_sequence_of_scopes() -> None:
         for ask in asking:
             with pytest.raises(ConfigurationError, match=takes):
                 ask(scopes=wrong)
+
+
+def test_a_pair_is_no_challenge() -> None:
+    pair: Any = pkce_pair()
+    with pytest.raises(ConfigurationError) as caught:
+        authorization_url(
+            "https://auth.example/authorize",
+            client_id="c",
+            redirect_uri="https://app.example/cb",
+            code_challenge=pair,
+            key=DPoPKey.generate(),
+        )
+    assert str(caught.value).startswith(
+        "code_challenge takes the code_challenge of a pkce_pair(), not PKCE(code_challenge="
+    )
+    assert pair.code_verifier not in str(caught.value)

@@ -5,6 +5,7 @@ import json
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+import httpx2
 import pytest
 
 from dpop_middleware.client import (
@@ -15,8 +16,9 @@ from dpop_middleware.client import (
     push_authorization_request,
     push_authorization_request_async,
 )
+from dpop_middleware.client.authorization import PushedRequestOptions
 from dpop_middleware.errors import ConfigurationError
-from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, caller
+from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, awaited, caller
 
 KEY = DPoPKey.generate()
 JSON = {"content-type": "application/json"}
@@ -168,3 +170,31 @@ async def test_plain_http_to_another_machine_is_refused_before_anything_is_sent(
     async with caller("httpx2-async") as client:
         with pytest.raises(ConfigurationError, match="endpoint"):
             await push(client, "http://auth.example/par")
+
+
+@pytest.mark.parametrize("push", [push_authorization_request, push_authorization_request_async])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"code_challenge": ...}, "code_challenge takes the code_challenge of a pkce_pair(), not None"),
+        ({"code_challenge": b"x"}, "code_challenge takes the code_challenge of a pkce_pair(), not a bytes"),
+        ({"redirect_uri": ...}, "redirect_uri takes the client's URL, not None"),
+        ({"client_id": ...}, "client_id takes the client's identifier, not None"),
+        ({"key": ...}, "key takes a DPoPKey or a DPoPAuth, not None"),
+        ({"key": "-----BEGIN PRIVATE KEY-----"}, "key takes a DPoPKey or a DPoPAuth, not a str"),
+        (
+            {"scope": "notes:read"},
+            f"{{name}} takes {', '.join(sorted(PushedRequestOptions.__annotations__))}, not 'scope'",
+        ),
+    ],
+)
+async def test_an_argument_that_is_missing_or_wrong_is_named_before_anything_is_sent(
+    push: Any, changes: dict[str, Any], message: str
+) -> None:
+    given = {"key": KEY, "client_id": "c", "redirect_uri": "https://app.example/cb", "code_challenge": "x"}
+    given = {name: value for name, value in (given | changes).items() if value is not ...}
+    is_async = push is push_authorization_request_async
+    client = httpx2.AsyncClient() if is_async else httpx2.Client()
+    with pytest.raises(ConfigurationError) as caught:
+        await awaited(push(client, "https://auth.example/par", **given))
+    assert str(caught.value) == message.format(name=push.__name__)

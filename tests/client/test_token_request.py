@@ -20,8 +20,9 @@ from dpop_middleware.client import (
     fetch_token,
     fetch_token_async,
 )
+from dpop_middleware.client.token_request import TokenRequestOptions
 from dpop_middleware.errors import ConfigurationError
-from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, caller
+from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, Seen, awaited, caller
 
 KEY = DPoPKey.generate()
 JSON = {"content-type": "application/json"}
@@ -288,3 +289,29 @@ def test_where_plain_http_is_allowed_the_request_has_its_proof() -> None:
             insecure_http_hosts=["auth.internal"],
         )
     assert "DPoP" in sent[0].headers
+
+
+OPTIONS = sorted(TokenRequestOptions.__annotations__)
+GRANTS = "an AuthorizationCode(…), a ClientCredentials() or a RefreshToken(…)"
+
+
+@pytest.mark.parametrize("fetch", [fetch_token, fetch_token_async])
+@pytest.mark.parametrize(
+    ("grant", "changes", "message"),
+    [
+        (ClientCredentials(), {"client_id": ...}, "client_id takes the client's identifier, not None"),
+        (ClientCredentials(), {"key": ...}, "key takes a DPoPKey or a DPoPAuth, not None"),
+        (ClientCredentials(), {"scope": "a"}, f"{{name}} takes {', '.join(OPTIONS)}, not 'scope'"),
+        ("client_credentials", {}, f"grant takes {GRANTS}, not a str"),
+        (ClientCredentials, {}, f"grant takes {GRANTS}, not {ClientCredentials!r}"),
+    ],
+)
+async def test_an_argument_that_is_missing_or_wrong_is_named_before_anything_is_sent(
+    fetch: Any, grant: Any, changes: dict[str, Any], message: str
+) -> None:
+    given = {"key": KEY, "client_id": "c"} | changes
+    given = {name: value for name, value in given.items() if value is not ...}
+    client = httpx2.Client() if fetch is fetch_token else httpx2.AsyncClient()
+    with pytest.raises(ConfigurationError) as caught:
+        await awaited(fetch(client, "https://auth.example/token", grant, **given))
+    assert str(caught.value) == message.format(name=fetch.__name__)

@@ -21,7 +21,7 @@ from dpop_middleware.client import (
     TokenResponse,
     TokenSource,
 )
-from dpop_middleware.client.token_request import Grant
+from dpop_middleware.client.token_request import Grant, TokenRequestOptions
 from dpop_middleware.errors import ConfigurationError
 
 KEY = DPoPKey.generate()
@@ -349,3 +349,17 @@ def test_the_options_are_checked_and_the_repr_has_no_token() -> None:
     source.token()
     assert "token-1" not in repr(vars(source))
     assert "refresh 1" not in repr(vars(source))
+
+
+def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
+    key, client = DPoPKey.generate(), httpx2.Client()
+    names = sorted(("leeway", "on_response", "clock", *TokenRequestOptions.__annotations__))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"client_id": "c"}, "key takes a DPoPKey or a DPoPAuth, not None"),
+        ({"key": key}, "client_id takes the client's identifier, not None"),
+        ({"key": key, "client_id": "c", "scope": "a"}, f"TokenSource takes {', '.join(names)}, not 'scope'"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(ConfigurationError) as caught:
+            TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
+        assert str(caught.value) == message

@@ -1,6 +1,7 @@
 """Every Python snippet of the chapters runs unchanged, and treats requests as the text says."""
 
 import asyncio
+import hashlib
 import json
 import os
 import time
@@ -8,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 import httpx2
 import pytest
@@ -26,6 +27,7 @@ from dpop_middleware import DPoPMiddleware, MemoryReplayStore, RedisReplayStore,
 from dpop_middleware.authorization_server import TokenEndpoint, requested_jkt
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.fastapi import DPoPSecurity
+from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT
 from dpop_middleware.testing.target import lifespan
 from tests.support.django import configure, serving_by_django
@@ -373,18 +375,33 @@ async def client(names: dict[str, Any], world: World) -> None:
 
 async def pushed_request(names: dict[str, Any], world: World) -> None:
     """The chapter's client against an endpoint for pushed requests, made of the package's own parts."""
-    endpoint, bound = TokenEndpoint(url=PAR, replay_store=MemoryReplayStore()), []
+    endpoint = TokenEndpoint(url=PAR, replay_store=MemoryReplayStore())
+    pushed: list[dict[str, str]] = []
 
     async def par(request: Request) -> JSONResponse:
-        proof, form = await endpoint.verify(request), parse_qs((await request.body()).decode())
-        bound.append(requested_jkt(dpop_jkt=form["dpop_jkt"][0], proof=proof))
+        proof, form = await endpoint.verify(request), dict(parse_qsl((await request.body()).decode()))
+        assert requested_jkt(dpop_jkt=form["dpop_jkt"], proof=proof) == key.jkt
+        pushed.append(form)
         return JSONResponse({"request_uri": "urn:example:1", "expires_in": 60}, 201)
 
-    key, app = DPoPKey.generate(), Starlette(routes=[Route("/par", par, methods=["POST"])])
+    async def token(request: Request) -> JSONResponse:
+        form = dict(parse_qsl((await request.body()).decode()))
+        verifier = hashlib.sha256(form["code_verifier"].encode()).digest()
+        assert base64url.encode(verifier) == pushed[0]["code_challenge"]
+        assert (form["code"], form["redirect_uri"]) == ("the code", pushed[0]["redirect_uri"])
+        return JSONResponse({"access_token": "t", "token_type": "DPoP"})
+
+    key, session = DPoPKey.generate(), dict[str, str]()
+    app = Starlette(routes=[Route(f"/{one.__name__}", one, methods=["POST"]) for one in (par, token)])
     with TestClient(app, base_url="https://auth.example.com") as client:
-        url = await asyncio.to_thread(names["login_url"], client, key)
-    assert bound == [key.jkt]
-    assert url == "https://auth.example.com/authorize?client_id=my_client&request_uri=urn%3Aexample%3A1"
+        url = await asyncio.to_thread(names["begin_login"], client, key, session)
+        assert url == "https://auth.example.com/authorize?client_id=my_client&request_uri=urn%3Aexample%3A1"
+        stolen = dict(session)
+        with pytest.raises(ValueError, match="another login"):
+            await asyncio.to_thread(names["end_login"], client, key, stolen, "the code", "another")
+        state = pushed[0]["state"]
+        answer = await asyncio.to_thread(names["end_login"], client, key, session, "the code", state)
+    assert (answer.access_token, session) == ("t", {})
 
 
 async def client_of_others(names: dict[str, Any], world: World) -> None:

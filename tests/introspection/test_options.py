@@ -29,6 +29,10 @@ def anybody() -> ssl.SSLContext:
     ("options", "says"),
     [
         ({"issuer": "http://auth.example.com"}, "issuer must be an https URL"),
+        (
+            {"issuer": "https://auth.example.com/.well-known/openid-configuration"},
+            "issuer takes the issuer's identifier, such as 'https://auth.example.com', not the URL",
+        ),
         ({"endpoint": "http://auth.example.com/introspect"}, "endpoint must be an https URL"),
         ({"endpoint": "https://auth.example.com/a#b"}, "endpoint takes an https URL"),
         ({"audience": ()}, "audience takes a sequence"),

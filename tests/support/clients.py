@@ -1,6 +1,7 @@
 """A real HTTP server that answers as a test says and records the requests, and the four kinds of client."""
 
 import asyncio
+import inspect
 import json
 import ssl
 import threading
@@ -51,6 +52,11 @@ class Answer:
 
 
 Handler = Callable[[Seen], Answer]
+
+
+async def awaited(answer: Any) -> Any:
+    """What a function of a sync client or of an async one answers."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 @dataclass

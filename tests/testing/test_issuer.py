@@ -26,7 +26,8 @@ from dpop_middleware import (
     errors,
     profiles,
 )
-from dpop_middleware.client import DPoPKey
+from dpop_middleware.client import DPoPAuth, DPoPKey
+from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import NonceMode
 from dpop_middleware.testing import ABSENT, TestIssuer, encode_jws
@@ -267,6 +268,31 @@ def test_server_client_and_issuer_travel_together(travel: Any) -> None:
         assert client.get("/notes", auth=ann).status_code == 200
         move(100)
         assert client.get("/notes", auth=ann).status_code == 401
+
+
+def test_a_test_that_calls_no_url_of_the_api_is_told_how_to() -> None:
+    issuer, client = TestIssuer(), TestClient(protected(production()))
+    with pytest.raises(ConfigurationError) as caught:
+        client.get("/notes", auth=issuer.auth())
+    assert str(caught.value) == (
+        "the request's URL must be the API's own, not 'http://testserver': "
+        "TestClient(app, base_url='https://api.example.com'), websocket_connect('wss://api.example.com/notes')"
+    )
+    client = TestClient(protected(production()), base_url=RESOURCE)
+    with pytest.raises(ConfigurationError, match="must be the API's own"):
+        client.websocket_connect("/notes", auth=issuer.auth())
+
+
+def test_a_stand_in_is_made_of_a_resource_server() -> None:
+    nobody: Any = None
+    with pytest.raises(ConfigurationError, match=r"takes the production ResourceServer, not None"):
+        TestIssuer.of(nobody)
+
+
+def test_who_names_that_host_may_call_it() -> None:
+    auth = DPoPAuth(DPoPKey.generate(), "token", insecure_http_hosts=["testserver"])
+    with TestClient(protected(TestIssuer().resource_server(production()))) as client:
+        assert client.get("/notes", auth=auth).status_code == 401
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])

@@ -111,8 +111,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
     with pytest.raises(FetchError) as caught:
         found(server.origin)
     assert str(caught.value) == (
-        f"{server.origin}{METADATA}: the metadata is another issuer's: it says '{server.origin}/', not "
-        f"the configured '{server.origin}'; only a trailing slash differs, so set issuer='{server.origin}/'; "
+        f"only a trailing slash differs, so set issuer='{server.origin}/': the metadata is another issuer's: "
+        f"it says '{server.origin}/', not the configured '{server.origin}' (at {server.origin}{METADATA}); "
         f"{server.origin}{OPENID}: the status is 404, not 200"
     )
 
@@ -169,8 +169,8 @@ def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) 
 )
 def test_the_error_names_both_issuers_and_the_difference(told: str, says: object, hint: str | None) -> None:
     message = refused({"issuer": says}, told)
-    start = f"the metadata is another issuer's: it says {says!a}, not the configured '{told}'"
-    assert message == (start if hint is None else f"{start}; {hint}'{says}'")
+    both = f"the metadata is another issuer's: it says {says!a}, not the configured '{told}'"
+    assert message == (both if hint is None else f"{hint}'{says}': {both}")
     assert message.isascii()
     assert message.isprintable()
 
@@ -200,9 +200,9 @@ def test_the_name_of_another_issuer_is_cut_in_the_error() -> None:
 def test_metadata_of_an_issuer_elsewhere_can_not_name_this_machine(uri: str) -> None:
     issuer = "https://as.example.com"
     assert "names" in refused({"issuer": issuer, "jwks_uri": uri}, issuer)
-    assert "which is this machine and not the issuer's" in refused(
-        {"issuer": issuer, "jwks_uri": uri}, issuer, ("keys",)
-    )
+    message = refused({"issuer": issuer, "jwks_uri": uri}, issuer, ("keys",))
+    assert "which is this machine and not the issuer's" in message
+    assert message.startswith("correct jwks_uri in the metadata, or set jwks= if the URL is right: ")
 
 
 @pytest.mark.parametrize(

@@ -504,6 +504,14 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
     ("options", "message"),
     [
         ({"issuer": "http://as.example.com"}, "issuer must be an https URL"),
+        (
+            {"issuer": "https://as.example.com/x/.well-known/openid-configuration"},
+            "issuer takes the issuer's identifier, such as 'https://as.example.com/x', not the URL",
+        ),
+        (
+            {"issuer": "https://as.example.com/.well-known/oauth-authorization-server/x"},
+            "issuer takes the issuer's identifier, such as 'https://as.example.com/x', not the URL",
+        ),
         ({"issuer": "as"}, "issuer takes an https URL"),
         ({"audience": ""}, "audience takes a sequence"),
         ({"audience": []}, "audience takes a sequence"),

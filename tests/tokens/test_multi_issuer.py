@@ -135,6 +135,14 @@ async def test_a_trailing_slash_is_found_among_several_issuers(issuer: str, hint
     assert hint_for(caught.value) == hint
 
 
+async def test_a_trailing_slash_is_found_at_the_end_of_a_long_issuer() -> None:
+    long = f"https://a.example.com/{'x' * 400}"
+    server, slash = MultiIssuerVerifier([Own(issuer=long)]), TestIssuer(f"{long}/")
+    with pytest.raises(InvalidToken) as caught:
+        await server.verify(slash.token())
+    assert hint_for(caught.value) == "only a trailing slash differs: name the issuer as it names itself"
+
+
 async def test_a_token_without_an_issuer_is_refused() -> None:
     with pytest.raises(InvalidToken) as caught:
         await MultiIssuerVerifier([of_a()]).verify(A.token(iss=ABSENT))
@@ -265,7 +273,8 @@ async def test_the_server_is_ready_while_one_issuer_is() -> None:
     [
         (([],), "takes verifiers or a resolver"),
         ((), "takes verifiers or a resolver"),
-        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not"),
+        ((None,), "verifiers takes a sequence of AccessTokenVerifiers, not None"),
+        ((of_a(),), "verifiers takes a sequence of AccessTokenVerifiers, not <dpop_middleware.tokens.jwt."),
         ((["https://a.example.com"],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([JWTAccessTokenVerifier],), "verifiers takes a sequence of AccessTokenVerifiers"),
         (([of_a(), of_a()],), "one for each issuer, not two for 'https://a.example.com'"),
