@@ -15,6 +15,13 @@ import_root = str(Path(__file__).parents[1])
 if import_root not in sys.path:
     sys.path.append(import_root)  # appended: an installed package comes first
 
+if importlib.util.find_spec("hypothesis") is not None:
+    from hypothesis import HealthCheck, settings
+
+    # A busy machine takes its time for an example: that is no finding.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
 # Programs that some tests need and pip doesn't install: .ci/run has them; without one, tests are skipped.
 PROGRAMS = ("redis-server", "nginx", "caddy", "chromium", "chromedriver")
 # Valkey is a wheel, which tox installs except in these environments, whose tests don't need it.

@@ -380,7 +380,7 @@ async def test_each_decision_is_an_event_of_the_original_request() -> None:
 GUARDED = ForwardAuth(World().server(), secret=SHARED_SECRET)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     method=st.text(max_size=20),
     uri=st.text(st.characters(max_codepoint=255), max_size=40),

@@ -407,7 +407,7 @@ URIS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     header=st.dictionaries(st.sampled_from(["typ", "alg", "crit", "kid", "x"]), JSON, max_size=1),
     jwk=st.dictionaries(

@@ -508,7 +508,7 @@ def check_answer(answer: Any) -> None:
         assert answer.values("cache-control") == ["no-store"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     method=st.sampled_from(["GET", "get", "GET\n", "POſT", ""]) | st.text(max_size=10),
     raw_path=st.none()
@@ -556,7 +556,7 @@ JWKS_LIKE = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     header=st.dictionaries(HEADER_NAMES, JSON, max_size=3) | st.fixed_dictionaries({"jwk": JWKS_LIKE}),
     claims=st.dictionaries(CLAIM_NAMES, JSON, max_size=4),
@@ -574,7 +574,7 @@ async def test_no_signed_json_gives_a_500(header: dict[str, Any], claims: dict[s
     check_answer(await call(middleware(), scope))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     authorization=st.lists(st.text(max_size=30), max_size=2),
     dpop=st.lists(st.text(max_size=30) | st.just(HONEST), max_size=2),

@@ -315,7 +315,7 @@ def with_decorators(server: ResourceServer, layers: list[Layer]) -> Starlette:
     return Starlette(routes=[Route("/notes", notes)])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     app=st.sampled_from([with_dependencies, with_decorators]),
     inside=LAYERS,

@@ -24,7 +24,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "proof_vectors.jso
 BASE = parse_base_url("https://api.example.com")
 PREFIXED = parse_base_url("https://api.example.com/svc")
 
-few = settings(max_examples=200, deadline=None)
+few = settings(max_examples=200)
 
 
 @pytest.mark.parametrize(

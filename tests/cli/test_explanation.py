@@ -298,7 +298,7 @@ async def test_the_order_of_the_server_is_the_order_of_the_checks() -> None:
     assert told.error.check is Check.ATH
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     proofs=st.lists(st.text(max_size=60), max_size=2).map(tuple),
     token=st.none() | st.text(max_size=60),

@@ -281,7 +281,7 @@ OF_PROOFS: dict[Check, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     of_token=st.sets(st.sampled_from(list(OF_TOKENS))),
     of_proof=st.sets(st.sampled_from(list(OF_PROOFS))),

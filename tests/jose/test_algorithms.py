@@ -170,7 +170,7 @@ def test_pss_takes_a_salt_as_long_as_the_digest_only() -> None:
 
 
 @given(st.sampled_from(SUPPORTED_ALGORITHMS), st.binary(max_size=300), st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_verify_raises_for_no_bytes(name: str, message: bytes, signature: bytes) -> None:
     assert ALGORITHMS[name].verify(public_key(name), message, signature) is False
 

@@ -12,7 +12,7 @@ from dpop_middleware.jose import JOSEError, base64url
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-few = settings(max_examples=200, deadline=None)
+few = settings(max_examples=200)
 
 
 def canonical(text: str) -> bytes | None:

@@ -31,7 +31,7 @@ def test_split_refuses_anything_but_three_segments(text: str) -> None:
 
 
 @given(st.text(max_size=30) | st.text("ab.", max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_split_loses_nothing_and_raises_nothing_else(text: str) -> None:
     try:
         jws = split(text)

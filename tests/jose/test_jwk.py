@@ -544,7 +544,7 @@ NAMES = st.sampled_from(["kty", "crv", "x", "y", "n", "e", "use", "key_ops", "al
 
 
 @given(st.sampled_from(SUPPORTED_ALGORITHMS), st.dictionaries(NAMES, VALUES, max_size=3), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_jwk_raises_anything_else(name: str, members: dict[str, Any], whole: bool) -> None:
     jwk = (JWKS[name] if whole else {"kty": JWKS[name]["kty"]}) | members
     try:
@@ -561,7 +561,7 @@ def test_no_jwk_raises_anything_else(name: str, members: dict[str, Any], whole: 
 
 
 @given(st.integers(1, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_generated_key_comes_back_with_one_thumbprint(seed: int) -> None:
     private = ec.derive_private_key(seed, ec.SECP256R1())
     point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)

@@ -12,7 +12,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.jose.strict_json import MAX_DEPTH, parse_object
 
-few = settings(max_examples=200, deadline=None)
+few = settings(max_examples=200)
 
 
 @pytest.mark.parametrize(

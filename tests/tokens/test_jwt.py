@@ -160,7 +160,7 @@ async def test_characters_that_no_token_has_are_refused() -> None:
         assert (await refused(verifier(), token)).check is Check.TOKEN_FORMAT
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]*){0,5}", fullmatch=True))
 def test_no_string_raises_anything_but_our_errors(token: str) -> None:
     with pytest.raises(DPoPError):
@@ -178,7 +178,7 @@ CLAIM_NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(HEADER_NAMES, JSON, max_size=2), st.dictionaries(CLAIM_NAMES, JSON, max_size=3))
 def test_no_signed_token_raises_anything_but_our_errors(header: Any, claims: Any) -> None:
     try:

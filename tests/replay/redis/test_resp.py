@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 from redis.exceptions import InvalidResponse
@@ -145,7 +145,6 @@ def test_pushes_and_attributes_are_not_replies() -> None:
     assert read([bytes([byte]) for byte in data], 3) == [b"one", b"two", None]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.binary(max_size=40)), min_size=1, max_size=20),
     st.lists(st.integers(1, 30), min_size=1, max_size=10),
@@ -173,7 +172,6 @@ def test_bytes_that_are_no_reply_are_refused(data: bytes) -> None:
         read([data], 1)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 3))
 def test_any_bytes_are_read_or_refused(data: bytes, count: int) -> None:
     try:
@@ -292,7 +290,6 @@ def test_a_lifetime_is_rounded_up_and_never_below_a_second(
 ONE, MANY = Buckets(b"dpop", spread=False), Buckets(b"dpop", spread=True)
 
 
-@settings(deadline=None)
 @given(st.text(), st.text())
 def test_different_entries_have_different_names(one: str, other: str) -> None:
     for buckets in (ONE, MANY):
@@ -300,14 +297,12 @@ def test_different_entries_have_different_names(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("buckets", [ONE, MANY])
-@settings(deadline=None)
 @given(key=st.text())
 def test_no_entry_has_the_name_of_an_anchor(buckets: Buckets, key: str) -> None:
     for odd in (key, f":anchor{key}", ":anchor", ":health:1"):
         assert buckets.locate(odd)[1] not in buckets.anchors
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_an_entry_is_in_the_slot_of_its_anchor(key: str) -> None:
     bucket, name = MANY.locate(key)
