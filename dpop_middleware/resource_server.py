@@ -186,10 +186,9 @@ class ResourceServer:
         the middleware's own. Make siblings before the first request, the same ones in every worker: a proof
         is remembered for as long as any existing policy could accept it. Raises ConfigurationError.
         """
-        try:
-            policy = replace(self._policy, **changes)
-        except TypeError as error:
-            raise ConfigurationError(f"with_policy takes fields of DPoPPolicy: {error}") from error
+        for name in changes.keys() - DPoPPolicy.__dataclass_fields__.keys():
+            raise options.refused("with_policy", "fields of DPoPPolicy", name)
+        policy = replace(self._policy, **changes)
         check_nonces(policy, self.verification.proofs.nonces)
         self.verification.add(policy)
         sibling = copy.copy(self)
