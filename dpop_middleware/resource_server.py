@@ -16,7 +16,7 @@ from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred, aclose_parts, open_parts, system_time
-from dpop_middleware.errors import ConfigurationError, DPoPError
+from dpop_middleware.errors import DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
