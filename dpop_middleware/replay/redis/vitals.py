@@ -120,7 +120,7 @@ def parse_info(text: bytes) -> ServerInfo:
         replication_id=fields.get("master_replid", ""),
         role=fields.get("role", ""),
         loading=fields.get("loading") == "1",
-        uptime=_integer(fields, "uptime_in_seconds"),
+        uptime=_uptime(fields),
         time=None if seconds is None else seconds / 1e6,
         maxmemory_policy=fields.get("maxmemory_policy", ""),
         evicted_keys=_integer(fields, "evicted_keys") or 0,
@@ -129,6 +129,12 @@ def parse_info(text: bytes) -> ServerInfo:
             key.removeprefix("cmdstat_") for key in fields if key.startswith("cmdstat_")
         ),
     )
+
+
+def _uptime(fields: Mapping[str, str]) -> int | None:
+    """Whole seconds since the start, by the server's clock; none have passed if that was set back since."""
+    told = fields.get("uptime_in_seconds", "")
+    return 0 if told.startswith("-") else _integer(fields, "uptime_in_seconds")
 
 
 def _integer(fields: Mapping[str, str], name: str) -> int | None:

@@ -249,3 +249,25 @@ async def test_a_real_servers_clock_is_set_forward_and_back(tmp_path: Path) -> N
         assert await stores[1].add(newer._replace(now=time.time())) is False
         for store in stores:
             await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_before_its_start(
+    tmp_path: Path,
+) -> None:
+    """Its uptime is negative then: without one, nothing would be noticed on a new connection."""
+    clock = ServerClock(tmp_path / "offset")
+    if not clock.goes_with(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", environment=clock.environment) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(30)]
+        assert await answers(store, used) == {True: 30}
+        server.kill()
+        server.start()
+        clock.set(-100)
+        until(lambda: server.run("INFO", "server")["uptime_in_seconds"] < 0)
+        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert await answers(store, again(used)) == {503: 30}
+        assert await store.add(after_a_loss()) is True
+        await store.aclose()

@@ -61,7 +61,7 @@ def test_the_report_of_a_server_is_read() -> None:
     [
         b"",
         b"\xff\xfe\r\n:::\r\n",
-        b"uptime_in_seconds:-1\r\nevicted_keys:many\r\n",
+        b"uptime_in_seconds:long\r\nevicted_keys:many\r\n",
         b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
@@ -181,10 +181,16 @@ def test_other_data_or_another_role_mean_that_the_server_changed(
         (b"run_id:a", False),
         (b"uptime_in_seconds:1", False),
         (b"run_id:a\nuptime_in_seconds:0", True),
+        # Its clock was set back to before its start.
+        (b"run_id:a\nuptime_in_seconds:-16", True),
     ],
 )
 def test_a_server_is_watched_by_its_run_id_and_uptime(text: bytes, can_be_watched: bool) -> None:
     assert parse_info(text).can_be_watched is can_be_watched
+
+
+def test_a_server_whose_clock_was_set_back_to_before_its_start_has_just_started() -> None:
+    assert parse_info(b"run_id:a\nuptime_in_seconds:-16") == parse_info(b"run_id:a\nuptime_in_seconds:0")
 
 
 def test_only_a_master_has_data_to_move() -> None:
