@@ -20,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from dpop_middleware.replay.redis.resp import Replies, ServerError, command
+from dpop_middleware.replay.redis.resp import NOT_ALLOWED, Replies, ServerError, command
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
 __all__ = ["Connect", "Connection", "ask", "disconnect", "first_answer", "inspect", "opened"]
@@ -202,10 +202,16 @@ async def opened(connection: AbstractConnection) -> Connection:
 
 
 async def inspect(connection: Connection) -> ServerInfo | None:
-    """Return what the server reports of itself; None where the user has no permission for INFO."""
+    """Return what the server reports of itself; None where the user may not ask it.
+
+    Raises any other refusal: a server that is busy for a moment must not go unwatched for as long as the
+    connection lasts.
+    """
     try:
         text = await connection.ask(command(b"INFO", b"all"))
-    except ServerError:
+    except ServerError as error:
+        if error.code not in NOT_ALLOWED:
+            raise
         return None
     if not isinstance(text, bytes):
         return None

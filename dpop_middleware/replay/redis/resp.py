@@ -17,6 +17,7 @@ __all__ = [
     "ASKING",
     "BUCKETS",
     "FORBIDDEN",
+    "NOT_ALLOWED",
     "TIME",
     "Buckets",
     "Replies",
@@ -123,6 +124,8 @@ class Buckets:
 
 # The code of an error reply to what the user may not do.
 FORBIDDEN = "NOPERM"
+# Those to what the user may not do, or the server doesn't know: both stay so.
+NOT_ALLOWED: Final = frozenset({FORBIDDEN, "ERR"})
 
 # The reply to almost every entry.
 OK = b"+OK\r\n"

@@ -13,7 +13,7 @@ from typing import Final
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay.redis.looks import Looks
-from dpop_middleware.replay.redis.resp import TIME, ServerError
+from dpop_middleware.replay.redis.resp import NOT_ALLOWED, TIME, ServerError
 
 __all__ = [
     "ServerChanged",
@@ -265,11 +265,13 @@ class VitalSigns:
     def timed(self, reply: object, *, sent: float, at: float) -> None:
         """Record the `reply` to `time`, which was sent at `sent` and received at `at`.
 
-        Raises the server's refusal; after that it is no longer asked on this connection.
+        Raises the refusal of a server that doesn't allow it; it is no longer asked on this connection then.
         """
         if isinstance(reply, ServerError):
-            self._tells_time = False
-            raise reply
+            if reply.code in NOT_ALLOWED:
+                self._tells_time = False
+                raise reply
+            return
         shown = _moment(reply)
         if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
             self.has_lost, self.lost_at = True, at

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
@@ -198,6 +199,48 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         assert await store.add(entry(age=-30)) is True
         await store.aclose()
         await other.aclose()
+
+
+async def test_a_connection_that_opens_while_the_server_is_busy_is_watched_all_the_same(
+    server: Server,
+) -> None:
+    """A script that runs for long makes INFO an error, as long as it runs."""
+    server.run("CONFIG", "SET", "busy-reply-threshold", 1)
+    script = asyncio.create_task(asyncio.to_thread(run_for_ever, server))
+    store, used = RedisReplayStore.from_url(server.url, timeout=2.0), entry(age=60)
+    error = Unavailable("not asked yet")
+    async with asyncio.timeout(10):
+        while error.actual != "BUSY":
+            outcome = await answer(store, entry(age=60))
+            error = outcome if isinstance(outcome, Unavailable) else error
+    server.run("SCRIPT", "KILL")
+    await script
+    async with asyncio.timeout(10):
+        while await answer(store, used) is not True:
+            await asyncio.sleep(0.01)
+    server.run("FLUSHALL")
+    assert await answers(store, again([used])) == {503: 1}
+    await store.aclose()
+
+
+def run_for_ever(server: Server) -> None:
+    with pytest.raises(redis.ResponseError, match="killed"):
+        server.run("EVAL", "while true do end", 0)
+
+
+async def test_a_busy_server_is_asked_for_its_time_with_the_next_batch() -> None:
+    stepping = Stepping()
+    async with ScriptedServer(stepping) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(30)]
+        assert await answers(store, used) == {True: 30}
+        server.script = lambda words: b"-BUSY a script runs\r\n" if words[0] == b"TIME" else stepping(words)
+        assert await store.add(entry(age=60)) is True
+        server.script = stepping
+        stepping.step = 100.0
+        expire(server)
+        assert await answers(store, again(used)) == {503: 30}
+        await store.aclose()
 
 
 async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
