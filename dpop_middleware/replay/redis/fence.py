@@ -237,7 +237,8 @@ class Fence:
             self._lose(bucket, max(learned, doubt), value, is_ours=True)
             return
         self._agree(bucket, anchor, value, learned, at)
-        if anchor.identity != self.vitals.identity and bucket in self.standing.owned:
+        is_told = self.vitals.info is not None and self.vitals.info.is_told
+        if is_told and anchor.identity != self.vitals.identity and bucket in self.standing.owned:
             self.standing.owe(bucket, value, anchor.under(self.vitals.identity).value)
 
     def _agree(self, bucket: int, anchor: Anchor, value: bytes, since: float, at: float) -> None:
@@ -278,8 +279,8 @@ class Fence:
 
     def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
         """When `bucket` was lost, at the latest."""
-        if self.sights.buckets.spread:
-            # The bucket may have come here only now.
+        if self.sights.buckets.spread or not info.is_told:
+            # The bucket may have come here only now, or the server may have been flushed.
             return now + WORKER_CLOCK_MARGIN
         known, asked = self.sights.of(bucket), now - (at - self.vitals.asked_at)
         started = asked - max(0, (info.uptime or 0) - 1)

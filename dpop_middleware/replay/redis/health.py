@@ -56,8 +56,8 @@ def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHea
     """Judge a server's report, None where INFO isn't allowed; `now` is the present time, if it is known."""
     if info is None:
         sentence = (
-            f"{address}: the user may not ask INFO, so restarts and failovers that lose entries go "
-            "unnoticed; grant +info and +get"
+            f"{address}: the user may not ask INFO, so a restart with older data and a failover that lose "
+            "entries go unnoticed; grant +info"
         )
         return NodeHealth(address=address, warnings=(sentence,))
     offset = None if info.time is None or now is None else info.time - now
@@ -83,7 +83,10 @@ def examine(address: str, info: ServerInfo | None, now: float | None) -> NodeHea
             "and is answered 503"
         )
     if not fenced:
-        warnings.append(f"{address}: the server hides its run_id, so lost entries go unnoticed")
+        warnings.append(
+            f"{address}: the server hides its run_id, so a restart with older data and a failover that lose "
+            "entries go unnoticed"
+        )
     return NodeHealth(
         address=address,
         software=info.software,

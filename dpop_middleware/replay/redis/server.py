@@ -21,7 +21,7 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ServerError, track
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.topology import Surroundings
-from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, parse_info, still_has
+from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, parse_info, still_has, watched
 
 __all__ = ["Opening", "Server"]
 
@@ -264,6 +264,7 @@ class Server:
         for sentence in health.warnings:
             self._settings.notices.warn(sentence)
         require_fit(health, self._settings)
+        info = watched(info)
         anchors, watches = await self._anchors(connection, info)
         self._say_how_far(min(asked[1] - sent, self._loop.time() - asked[1]) if anchors else asked[1] - sent)
         return Opened(connection, info, asked, anchors, watches)
@@ -278,12 +279,12 @@ class Server:
             )
 
     async def _anchors(
-        self, connection: Connection, info: ServerInfo | None
+        self, connection: Connection, info: ServerInfo
     ) -> tuple[Mapping[int, bytes | None], bool]:
         """The anchors of the buckets that the server has, and whether it reports changes."""
         names = self.fence.sights.buckets
         buckets = tuple(range(len(names.reads))) if self._around is None else self._around.buckets()
-        if info is None or not info.can_be_watched or not buckets:
+        if not buckets:
             return {}, False
         told, asked = list[object](), list[bytes]()
         if self._around is not None and info.tells_of_changes:

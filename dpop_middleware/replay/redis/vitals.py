@@ -6,7 +6,7 @@ every entry has expired, or it may have evicted keys.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from typing import Final
 
@@ -25,6 +25,7 @@ __all__ = [
     "is_of_process",
     "parse_info",
     "still_has",
+    "watched",
 ]
 
 NO_REPLICATION_ID = "0" * 40
@@ -52,7 +53,10 @@ class ServerChanged(RedisError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """One server at one moment. Times are in seconds; what the server does not report is None or empty."""
+    """One server at one moment. Times are in seconds; what the server does not report is None or empty.
+
+    `is_told` is False where it doesn't report which server it is: then only its anchors can show a loss.
+    """
 
     software: str = ""
     version: str = ""
@@ -66,6 +70,7 @@ class ServerInfo:
     evicted_keys: int = 0
     former_replication_id: str = ""
     rewriting_commands: frozenset[str] = field(default_factory=frozenset)
+    is_told: bool = True
 
     @property
     def was_flushed(self) -> bool:
@@ -170,11 +175,20 @@ def is_of_data(identity: bytes, replication_id: str) -> bool:
     return identity.partition(b".")[2] == _digest(replication_id)
 
 
+def watched(info: ServerInfo | None) -> ServerInfo:
+    """Return `info`, or what takes its place where the server doesn't report which server it is."""
+    if info is not None and info.can_be_watched:
+        return info
+    return replace(info or ServerInfo(role="master"), run_id="?", uptime=0, is_told=False)
+
+
 def still_has(info: ServerInfo, identity: bytes) -> bool:
-    """Whether the server has the data of `identity`.
+    """Whether the server has the data of `identity`, as far as it reports that.
 
     A server that was no replica since its start has its own data, whatever their id is now.
     """
+    if not info.is_told:
+        return True
     is_renamed = not info.was_replica and is_of_process(identity, info.run_id)
     return is_renamed or identity == identity_of(info)
 
@@ -214,7 +228,7 @@ class VitalSigns:
         self._note(info, asked[1])
         self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
         # Uptime counts whole seconds, up to one too many: it says nothing about a store younger than two.
-        self.is_older = info.uptime + 1 > lived
+        self.is_older = not info.is_told or info.uptime + 1 > lived
         if still_has(info, former) if former else not info.was_replica:
             return False
         self.changed_at = asked[1]
@@ -222,7 +236,7 @@ class VitalSigns:
 
     def has_told_since(self, at: float) -> bool:
         """Whether the server reported to a question after `at`, by the loop's clock, or never does."""
-        return self.info is None or self._looks.asked >= at
+        return self.info is None or not self.info.is_told or self._looks.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
         """Whether the worker that wrote `identity`, read at `at`, may have asked after this one last did."""
@@ -236,12 +250,13 @@ class VitalSigns:
 
     def still_has(self, identity: bytes) -> bool:
         """Whether the server is a master that has the data of `identity`."""
-        return self.info is not None and self.info.role == "master" and still_has(self.info, identity)
+        info = self.info
+        return info is not None and info.is_told and info.role == "master" and still_has(info, identity)
 
     def look(self, at: float) -> bytes:
         """The command to put first in a batch that is sent at `at` by the loop's clock."""
         self.sent_at = at
-        if self.info is None:
+        if self.info is None or not self.info.is_told:
             return b""
         # Before version 7.0 a server takes one section only.
         return self._looks.question(at, by_sections=self.info.answers_set_with_get)
