@@ -1,5 +1,5 @@
-// FastAPI's page, with requests signed by WebCrypto (RFC 9449): a key that can't be read, a token bound to
-it, // nonces of the server. Token and proofs go to the origins of the API only.
+// FastAPI's page, with requests signed by WebCrypto (RFC 9449): a key that can't be read, a token bound to it,
+// nonces of the server. Token and proofs go to the origins of the API only.
 
 const panel = document.getElementById("dpop");
 const settings = JSON.parse(panel.dataset.settings);
@@ -38,8 +38,8 @@ function inKeys(mode, work) {
   });
 }
 
-/** IndexedDB keeps a handle to the private key: a page that was reloaded can sign, and nothing can read it.
-*/ async function takeKey({ fresh = false } = {}) {
+/** IndexedDB keeps a handle to the private key: a page that was reloaded can sign, and nothing can read it. */
+async function takeKey({ fresh = false } = {}) {
   pair = fresh ? null : await inKeys("readonly", (keys) => keys.get("client"));
   if (!pair) {
     pair = await crypto.subtle.generateKey(ES256, false, ["sign", "verify"]);
@@ -108,9 +108,9 @@ async function login() {
   sessionStorage.setItem(LOGIN, JSON.stringify({ state, verifier }));
   const url = new URL(settings.login.authorizationEndpoint);
   const parameters = {
-    ...settings.login.parameters, response_type: "code", client_id: settings.login.clientId, state, dpop_jkt:
-    jkt, redirect_uri: location.origin + location.pathname, code_challenge: await sha256(verifier),
-    code_challenge_method: "S256",
+    ...settings.login.parameters, response_type: "code", client_id: settings.login.clientId, state, dpop_jkt: jkt,
+    redirect_uri: location.origin + location.pathname,
+    code_challenge: await sha256(verifier), code_challenge_method: "S256",
   };
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   location.assign(url);

@@ -1,5 +1,4 @@
-// The honest client: authorization code with PKCE, a token bound to its key, and a new proof for every
-request.
+// The honest client: authorization code with PKCE, a token bound to its key, and a new proof for every request.
 
 import { decode, makeProof, randomText, sha256 } from "./dpop.js";
 import { answerOf, send } from "./exchange.js";
@@ -34,10 +33,10 @@ export async function authorizationRequest({ metadata, clientId, redirectUri, jk
 /** What came back in the page's own URL; throws where it isn't the answer to our question. */
 export function authorizationResponse(search, { state, issuer }) {
   const answer = new URLSearchParams(search);
-  if (!state || answer.get("state") !== state) throw new Error("This answer belongs to another request: state
-  differs."); if (answer.get("iss") !== issuer) throw new Error("This answer comes from another issuer."); if
-  (answer.has("error")) throw new Error(`The authorization server says: ${answer.get("error")}`); return
-  answer.get("code");
+  if (!state || answer.get("state") !== state) throw new Error("This answer belongs to another request: state differs.");
+  if (answer.get("iss") !== issuer) throw new Error("This answer comes from another issuer.");
+  if (answer.has("error")) throw new Error(`The authorization server says: ${answer.get("error")}`);
+  return answer.get("code");
 }
 
 /** Ask the token endpoint, with a proof by `pair`. */
