@@ -4,6 +4,7 @@ On a connection that survived, its identity may have changed, its clock may have
 every entry has expired, or it may have evicted keys.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -149,11 +150,10 @@ def _integer(fields: Mapping[str, str], name: str) -> int | None:
 
 def _moment(reply: object) -> float:
     """What `TIME` answers, in seconds since the epoch."""
-    match reply:
-        case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
-            return float(seconds) + float(microseconds) / 1e6
-        case _:
-            raise InvalidResponse("the server answered TIME with something else")
+    if isinstance(reply, list) and len(reply) == 2:
+        with contextlib.suppress(TypeError, ValueError):
+            return int(reply[0]) + int(reply[1]) / 1e6
+    raise InvalidResponse("the server sent an unexpected reply to TIME")
 
 
 def _digest(text: str) -> bytes:

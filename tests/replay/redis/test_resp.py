@@ -319,3 +319,28 @@ def test_buckets_spread_evenly_over_masters(masters: int) -> None:
     shares = Counter(slot * masters // 16384 for slot in MANY.slots)
     assert len(set(MANY.slots)) == BUCKETS
     assert max(shares.values()) - min(shares.values()) < 0.1 * BUCKETS / masters
+
+
+@pytest.mark.parametrize(
+    ("told", "reply"),
+    [
+        (b"*2\r\n$10\r\n1800000000\r\n$3\r\n123\r\n", [b"1800000000", b"123"]),
+        (b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n", [b"1", b"2"]),
+        (b"*2\r\n:1\r\n:2\r\n", [1, 2]),
+        (b"*2\r\n$2\r\n\r\n\r\n$1\r\n2\r\n", [b"\r\n", b"2"]),
+        (b"+OK\r\n", b"OK"),
+        (b"$-1\r\n", None),
+    ],
+)
+def test_what_comes_before_the_usual_replies_is_read_as_it_stands(told: bytes, reply: object) -> None:
+    replies = Replies()
+    replies.expect(4, b"$1\r\na\r\n", [b"a"])
+    assert replies.feed(b"+OK\r\n+OK\r\n" + told + b"$1\r\na\r\n") == [b"OK", b"OK", reply, b"a"]
+
+
+def test_a_time_whose_length_is_not_what_it_says_is_read_no_quicker() -> None:
+    replies = Replies()
+    replies.expect(2, b"$1\r\na\r\n", [b"a"])
+    assert replies.feed(b"*2\r\n$1\r\n12\r\n$1\r\n2\r\n$1\r\na\r\n"[:10]) is None
+    with pytest.raises(InvalidResponse):
+        replies.feed(b"*2\r\n$1\r\n12\r\n$1\r\n2\r\n$1\r\na\r\n"[10:])
