@@ -71,7 +71,9 @@ class Looks:
             _, shown_before, sent_before = self._clock
             passed = received - sent_before
             has_stepped = shown - shown_before - passed > _LARGEST_STEP + passed * _DRIFT
-            if not has_stepped and passed < _LOOK_EVERY:
+            # After a step back what follows is compared with this: a step forward may only undo it.
+            is_behind = shown - sent < shown_before - sent_before
+            if not (has_stepped or is_behind) and passed < _LOOK_EVERY:
                 return False
         else:
             has_stepped = False

@@ -313,3 +313,22 @@ async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_b
         assert await answers(store, again(used)) == {503: 30}
         assert await store.add(after_a_loss()) is True
         await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire(tmp_path: Path) -> None:
+    """Those that were written meanwhile, as soon as it is right again."""
+    clock = ServerClock(tmp_path / "offset")
+    if not clock.goes_with(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", environment=clock.environment) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await store.add(entry()) is True
+        clock.set(-200)
+        until(lambda: server.run("TIME")[0] < time.time() - 50)
+        used = [entry() for _ in range(30)]
+        assert await answers(store, used) == {True: 30}
+        clock.set(0)
+        until(lambda: server.run("TIME")[0] > time.time() - 50)
+        assert await answers(store, again(used)) == {503: 30}
+        await store.aclose()
