@@ -97,7 +97,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="dpop-store-"))
         self.options: dict[str, object] = {"save": "", "appendonly": "no", "bind": HOST, **(options or {})}
         self.arguments = tuple(arguments)
-        self._environment = dict(environment or {})
+        self.environment = dict(environment or {})
         self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,7 +139,7 @@ class Server:
                 ]
         words += ["--dir", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
-            environment = {**os.environ, **self._environment}
+            environment = {**os.environ, **self.environment}
             self._process = subprocess.Popen(
                 words, stdout=log, stderr=log, cwd=self.directory, env=environment
             )

@@ -90,7 +90,7 @@ class Fence:
     ) -> None:
         """Record a new connection, on which the `anchors` were read; otherwise as `VitalSigns.connected`."""
         self._forget()
-        if self.vitals.connected(info, lived=lived, asked=asked) or self.vitals.has_lost:
+        if self.vitals.connected(info, lived=lived, asked=asked):
             self._changed(asked[1])
         if self.active:
             self.standing.owned = set(anchors)
@@ -117,6 +117,8 @@ class Fence:
     def surveyed(self, buckets: Iterable[int], values: Iterable[object], at: float) -> None:
         """Record what was read after a survey: an error where the bucket is elsewhere."""
         offset = self.sights.offset
+        if self.vitals.has_lost:
+            self._changed(at)
         for bucket, value in zip(buckets, values, strict=True):
             if value is not None and not isinstance(value, bytes):
                 self.standing.drop(bucket)
@@ -161,10 +163,9 @@ class Fence:
         """Judge the foreign anchors in `asked`; other masters have the data of `present`."""
         now, info = at + (self.sights.offset or 0.0), self.vitals.info
         for bucket, value in asked.items():
-            anchor = Anchor.parse(value)
-            if info is None or anchor is None or self.standing.foreign.get(bucket) != value:
+            if info is None or self.standing.foreign.get(bucket) != value:
                 continue
-            if is_moved(anchor, info, present):
+            if (anchor := Anchor.parse(value)) is not None and is_moved(anchor, info, present):
                 doubt = self.sights.doubt(bucket, self.sights.changed_at)
                 self._trust(bucket, anchor, value, now, at, doubt=doubt)
             else:
@@ -186,9 +187,8 @@ class Fence:
 
     def _see(self, bucket: int, value: bytes | None, at: float) -> None:
         """Record what was read before an entry gave the time: enough to notice a loss or to begin a store."""
-        standing, sight = self.standing, self.sights.of(bucket)
+        standing, sight, anchor = self.standing, self.sights.of(bucket), Anchor.parse(value)
         standing.due.pop(bucket, None)
-        anchor = Anchor.parse(value)
         if anchor is not None and anchor.identity == self.vitals.identity and sight.anchor in {None, anchor}:
             self.sights.meet(anchor)
             sight.anchor, sight.value, sight.asked, sight.at = anchor, value or b"", self.vitals.sent_at, at
@@ -282,8 +282,8 @@ class Fence:
         if self.sights.buckets.spread or not info.is_told:
             # The bucket may have come here only now, or the server may have been flushed.
             return now + WORKER_CLOCK_MARGIN
-        known, asked = self.sights.of(bucket), now - (at - self.vitals.asked_at)
-        started = asked - max(0, (info.uptime or 0) - 1)
+        known = self.sights.of(bucket)
+        started = now - (at - self.vitals.asked_at) - max(0, (info.uptime or 0) - 1)
         return lost_by(info, known.anchor, started=started, seen=known.at + (now - at), now=now)
 
     def _is_first(self, bucket: int, info: ServerInfo) -> bool:

@@ -142,8 +142,8 @@ class Server:
         All of this without any entry, and only where it is due.
         """
         await self._survey_once(deadline)
-        if self.fence.standing.due:
-            # Missing anchors were found only then: they are written before a new worker reads them.
+        if self.fence.standing.due or self.fence.vitals.has_lost:
+            # A loss was found only then: anchors are written before a new worker reads them.
             await self._survey_once(deadline)
 
     async def _survey_once(self, deadline: float) -> None:

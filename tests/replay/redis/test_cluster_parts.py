@@ -20,7 +20,7 @@ from dpop_middleware.replay.redis.writes import PendingWrite
 from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 from tests.support.loop_clock import LoopClock
 from tests.support.replay import cluster_nodes, entry, standalone
-from tests.support.scripted import ScriptedServer, bulk
+from tests.support.scripted import ScriptedServer, bulk, info
 from tests.support.valkey import HOST
 
 BUCKETS = Buckets(b"dpop", spread=True)
@@ -52,6 +52,12 @@ def asked(server: ScriptedServer, name: bytes) -> int:
 def reads(server: ScriptedServer) -> int:
     """How often an anchor was read."""
     return server.asked(b"GET", b"anchor")
+
+
+def evicting() -> bytes:
+    """What a scripted server reports of itself, and that it has evicted a key."""
+    _, _, text = info().partition(b"\r\n")
+    return bulk(text + b"evicted_keys:1\r\n")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -158,6 +164,16 @@ async def test_a_master_that_does_not_report_may_have_lost_its_data(scripted: Sc
     async with asyncio.timeout(10):
         while await made.present(known, asker=asker, patient=True) != known:
             pass
+    await made.aclose()
+
+
+async def test_a_master_that_evicts_has_lost_data_when_it_is_asked(scripted: ScriptedServer) -> None:
+    """A slot that moved from there to another master is judged by that."""
+    made = await opened(scripted)
+    scripted.script = lambda words: evicting() if words[0] == b"INFO" else None
+    before = asyncio.get_running_loop().time()
+    assert await made.present(frozenset({SCRIPTED}), asker=(HOST, 1), patient=True) == {SCRIPTED}
+    assert made.sights.changed_at >= before
     await made.aclose()
 
 
