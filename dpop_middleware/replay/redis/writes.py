@@ -122,10 +122,11 @@ class PendingWrite:
         self.bucket, self.name = buckets.locate(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
         self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
-        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + self.kept))
+        # Others count its age from `made_at`, which a client whose clock is ahead puts later than now.
+        since = max(entry.now, entry.made_at) if entry.made_at < math.inf else entry.now
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, since + self.kept))
         self.namespace, self.made_at = entry.namespace, entry.made_at
-        self.now = entry.now
-        self.not_before = entry.not_before
+        self.now, self.not_before = entry.now, entry.not_before
         self.started = loop.time()
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
@@ -135,8 +136,7 @@ class PendingWrite:
         # While its slot moves: the node that it leaves still had the anchor.
         self.vouched = False
         # An earlier try may have been applied: its reply never came, or couldn't be judged.
-        self.unknown = False
-        self.is_repeat = False
+        self.unknown = self.is_repeat = False
 
     @property
     def offset(self) -> float:

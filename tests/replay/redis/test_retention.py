@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +118,40 @@ async def test_an_entry_outlives_its_own_workers_acceptance(server: Server) -> N
     assert await store.add(item) is True
     assert server.run("PTTL", f"dpop:{item.key}") > 94_000
     await store.aclose()
+
+
+@pytest.mark.parametrize(("ahead", "kept"), [(0.0, 400), (25.0, 425), (-25.0, 400), (math.inf, 400)])
+async def test_an_entry_is_kept_for_the_published_time_after_its_proof_was_made(
+    server: Server, ahead: float, kept: int
+) -> None:
+    """Its `iat` may lie ahead: it is from then on that another worker's policy counts."""
+    store = RedisReplayStore.from_url(server.url, timeout=2.0, retention=400)
+    item = entry(lifetime=5)
+    assert await store.add(item._replace(namespace="n", made_at=item.now + ahead, retention=95.0)) is True
+    assert 1000 * kept - 1000 < server.run("PTTL", f"dpop:{item.key}") <= 1000 * kept
+    await store.aclose()
+
+
+@pytest.mark.parametrize("retention", [0, 400])
+async def test_no_worker_accepts_a_proof_from_ahead_that_another_has_forgotten(
+    server: Server, retention: float
+) -> None:
+    """What the narrow one keeps for longer than its own policy needs, by its nonces or by `retention`."""
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    narrow = worker(server, issuer, clock, replace(NARROW, nonce="fallback"), retention=retention)
+    other = worker(server, issuer, clock, DPoPPolicy(proof_lifetime=380, clock_skew=15))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    used = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=clock.now + 14))
+    await narrow.authenticate(used)
+    (name,) = server.run("KEYS", "dpop:??????????????????????")
+    passed = server.run("PTTL", name) / 1000
+    server.run("DEL", name)
+    clock.now += passed
+    with pytest.raises(DPoPError):
+        await other.authenticate(used)
+    await narrow.aclose()
+    await other.aclose()
 
 
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
