@@ -188,7 +188,7 @@ class Replies:
         return replies
 
     def _parse(self, data: bytes) -> Parsed:
-        if not data.endswith(self._usual):
+        if not self._wanted or not data.endswith(self._usual):
             return _parse_all(data, self._wanted)
         before = self._wanted - len(self._usual_replies)
         rest = data[: len(data) - len(self._usual)]

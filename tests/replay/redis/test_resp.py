@@ -200,6 +200,12 @@ def test_a_reply_without_a_request_is_refused() -> None:
 LONE = b"_\r\n$4\r\n-inf\r\n"
 
 
+def test_a_time_without_a_request_is_refused() -> None:
+    replies = Replies()
+    with pytest.raises(InvalidResponse):
+        replies.feed(b"*2\r\n$1\r\n5\r\n$1\r\n7\r\n")
+
+
 def test_the_same_bytes_have_the_same_meaning_again() -> None:
     replies = Replies()
     for _ in range(3):
