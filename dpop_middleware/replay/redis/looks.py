@@ -56,8 +56,9 @@ class Looks:
         """
         before, self._evicted = self._evicted, (run_id, evicted)
         # A new server that has evicted keys may have done so since the last write to the one that it
-        # replaces.
-        evicts = before is not None and evicted > (before[1] if before[0] == run_id else 0)
+        # replaces, and one that counts anew (`CONFIG RESETSTAT`) since the last look.
+        known = before[1] if before is not None and before[0] == run_id and before[1] <= evicted else 0
+        evicts = before is not None and evicted > known
         steps = shown is not None and self.steps(run_id, shown, sent=self._sent, received=self.answered_at)
         return evicts, steps
 

@@ -82,3 +82,10 @@ def test_a_step_back_that_is_undone_a_minute_later_is_a_step_forward() -> None:
     look(looks, 0, 0.1, 1000.0)
     assert not looks.steps("a", 900.2, sent=0.2, received=0.3)
     assert looks.steps("a", 1060.0, sent=60, received=60.1)
+
+
+@pytest.mark.parametrize(("evicted", "evicts"), [(4, True), (5, False), (0, False), (6, True)])
+def test_a_server_that_counts_evictions_anew_has_evicted_as_many(evicted: int, evicts: bool) -> None:
+    looks = Looks()
+    look(looks, 0, 0.1, 1000.0, evicted=5)
+    assert look(looks, 2, 2.1, 1002.0, evicted=evicted) == (evicts, False)

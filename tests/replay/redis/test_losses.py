@@ -122,6 +122,28 @@ async def test_evictions_are_losses_unless_they_are_accepted(
     await careless.aclose()
 
 
+async def test_evictions_are_losses_also_where_the_server_counts_them_anew(server: Server) -> None:
+    def evict(count: int, *, spare: int) -> None:
+        server.run("CONFIG", "SET", "maxmemory", server.run("INFO", "memory")["used_memory"] + spare)
+        with server.client() as client:
+            for number in range(count):
+                client.set(f"filler:{number}", "x" * 1000, px=500_000)
+        server.run("CONFIG", "SET", "maxmemory", 0)
+
+    server.run("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    evict(900, spare=300_000)
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    used = [entry() for _ in range(60)]
+    assert await answers(store, used) == {True: 60}
+    counted = server.run("INFO", "stats")["evicted_keys"]
+    server.run("CONFIG", "RESETSTAT")
+    evict(200, spare=0)
+    assert 0 < server.run("INFO", "stats")["evicted_keys"] < counted
+    await asyncio.sleep(LOOK)
+    assert (await answers(store, again(used)))[True] == 0
+    await store.aclose()
+
+
 async def test_the_first_replica_and_the_end_of_the_last_one_are_no_loss(implementation: str) -> None:
     with (
         Server({"repl-diskless-sync-delay": 0}, implementation=implementation) as server,
