@@ -5,12 +5,11 @@ A clock that steps forward makes entries expire too early.
 
 import math
 
-from dpop_middleware.replay.redis.resp import command
+from dpop_middleware.replay.redis.resp import LARGEST_STEP, command
 
 __all__ = ["Looks"]
 
 _LOOK_EVERY = 1.0
-_LARGEST_STEP = 1.0
 # By how much two monotonic clocks may drift apart.
 _DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
@@ -71,7 +70,7 @@ class Looks:
         if self._clock is not None and self._clock[0] == run_id:
             _, shown_before, sent_before = self._clock
             passed = received - sent_before
-            has_stepped = shown - shown_before - passed > _LARGEST_STEP + passed * _DRIFT
+            has_stepped = shown - shown_before - passed > LARGEST_STEP + passed * _DRIFT
             # After a step back what follows is compared with this: a step forward may only undo it.
             is_behind = shown - sent < shown_before - sent_before
             if not (has_stepped or is_behind) and passed < _LOOK_EVERY:

@@ -16,7 +16,9 @@ from redis.exceptions import InvalidResponse, RedisError
 __all__ = [
     "ASKING",
     "BUCKETS",
+    "FASTEST",
     "FORBIDDEN",
+    "LARGEST_STEP",
     "NOT_ALLOWED",
     "TIME",
     "Buckets",
@@ -36,6 +38,10 @@ BUCKETS: Final = 1024
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 TIME = b"*1\r\n$4\r\nTIME\r\n"
 SHORTEST_LIFETIME_MS = 1000
+# What entries allow for: a step of the server's clock that counts as none, and one that is being corrected
+# without a step, and runs faster by up to a twelfth meanwhile (chronyd).
+LARGEST_STEP: Final = 1.0
+FASTEST: Final = 12 / 11
 COMPARE_AND_SET = (
     b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end "
     b"return redis.call('SET', KEYS[1], ARGV[2])"
@@ -93,8 +99,12 @@ def probe_name(prefix: bytes, number: bytes, tag: bytes) -> bytes:
 
 
 def lifetime(now: float, expires_at: float) -> bytes:
-    """Milliseconds to keep an entry, rounded up and at least a second: `PX 0` is an error on the server."""
-    return b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil((expires_at - now) * 1000))
+    """Milliseconds to keep an entry, rounded up and at least a second: `PX 0` is an error on the server.
+
+    That is by the server's clock, which may be faster than ours.
+    """
+    seconds = (expires_at - now) * FASTEST + LARGEST_STEP
+    return b"%d" % max(SHORTEST_LIFETIME_MS, math.ceil(seconds * 1000))
 
 
 class Buckets:
