@@ -27,6 +27,7 @@ LIFETIME = 95.0
 BARS = {
     "client CPU at 64": 0.20,
     "server CPU at 64": 0.30,
+    "client CPU at 1": 0.90,
     "latency at 1": 1.0,
     "bytes for each entry": 120.0,
     "cluster, client CPU at 64": 0.25,
@@ -132,6 +133,7 @@ async def compare(
             ratios["client CPU at 64"] = ratio(ours.client_cpu, plain.client_cpu)
             ratios["server CPU at 64"] = ratio(ours.server_cpu, plain.server_cpu)
         if in_flight == 1:
+            ratios["client CPU at 1"] = ratio(ours.client_cpu, plain.client_cpu)
             ratios["latency at 1"] = ours.percentile(50) / plain.percentile(50)
     return ratios
 

@@ -271,9 +271,8 @@ class Standing:
 
     def usual(self, buckets: Iterable[int]) -> bytes:
         """The replies to reads of the anchors of `buckets` if nothing happened; empty where unknown."""
-        usual = self._usual
         try:
-            return b"".join([usual[bucket] for bucket in buckets])
+            return b"".join(map(self._usual.__getitem__, buckets))
         except KeyError:
             return b""
 

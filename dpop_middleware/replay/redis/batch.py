@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from redis.exceptions import InvalidResponse
-
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
@@ -76,6 +74,7 @@ class Batch:
         self._fence = fence
         self._retentions = retentions
         self._publishing: tuple[bytes, ...] = ()
+        self._own: dict[str, float] = {}
         self._shortest: dict[str, float] = {}
         self._now = self._sent = 0.0
         self._with_get = with_get
@@ -112,14 +111,14 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        own = {write.namespace: write.kept for write in self._writes if write.retention}
-        self._publishing = self._retentions.exchange(own, at=at, now=now)
+        self._own = {write.namespace: write.kept for write in self._writes if write.retention}
+        self._publishing = self._retentions.exchange(self._own, at=at, now=now)
         anchors, self._time = self._reading.commands(), self._fence.vitals.time()
         self._after_time = len(anchors)
         before = [*self._publishing, self._look, *self._opening]
         after = [*self._touching, self._waiting, self._time, *anchors]
-        around = [part for part in (*before, *after) if part]
-        return b"".join((*before, *commands, *after)), len(commands) + len(around)
+        around = len(list(filter(None, (*before, *after))))
+        return b"".join((*before, *commands, *after)), len(commands) + around
 
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, and answer the requests whose outcome is known.
@@ -135,6 +134,8 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
+        for namespace in self._own:
+            self._shortest[namespace] = self._settings.living.shortest(namespace, now)
         self._reading.take(replies)
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
@@ -143,8 +144,11 @@ class Batch:
             del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
-        if not all(map(PendingWrite.is_answered_by, self._writes, replies)):
-            raise InvalidResponse("the server sent an unexpected reply to an entry")
+        # All of them before any is answered: a stray reply puts the others in doubt.
+        outcomes = [
+            reply if isinstance(reply, ServerError) else write.judge(reply)
+            for write, reply in zip(self._writes, replies, strict=True)
+        ]
         if self._reading.is_forbidden:
             self._fence.off()
             self._settings.notices.warn(
@@ -154,7 +158,7 @@ class Batch:
         if self._fence.active:
             self._reading.judge(replies, now=now, at=at)
             warn_of_findings(self._fence, self._settings.notices, now)
-        self.outcome = self._settled(replies)
+        self.outcome = self._settled(outcomes)
 
     def tell(self, at: float) -> None:
         """Report the exchange, which ended `at`, by the event loop's clock, to `on_exchange`."""
@@ -206,27 +210,28 @@ class Batch:
         if isinstance(reply, int) and touched[:1] in ([], [b"OK"]):
             self._acknowledged = reply
 
-    def _settled(self, replies: list[object]) -> Again:
+    def _settled(self, outcomes: Sequence[Outcome | ServerError]) -> Again:
         """Resolve the writes whose outcome is known; return the others, each with its error."""
         replicated = self._acknowledged >= self._settings.wait_replicas
-        reading, again = self._reading, Again()
-        for write, reply in zip(self._writes, replies, strict=True):
-            if isinstance(reply, ServerError):
-                if self._is_for_another_try(write, reply):
-                    again.append((write, reply))
+        reading, again, shortest = self._reading, Again(), self._shortest
+        is_odd = reading.is_odd
+        for write, found in zip(self._writes, outcomes, strict=True):
+            if isinstance(found, ServerError):
+                if self._is_for_another_try(write, found):
+                    again.append((write, found))
                 else:
-                    write.resolve(unavailable(REFUSED, reply))
+                    write.resolve(unavailable(REFUSED, found))
                 continue
-            outcome = write.judge(reply)
+            outcome = found
             if outcome is True:
-                if reading.is_odd and self._waits(write, again):
+                if is_odd and self._waits(write, again):
                     continue
                 if not replicated:
                     outcome = unavailable(UNREPLICATED)
                 elif write.not_before < (since := reading.since(write)):
                     outcome = self._lost(write, since)
-                elif write.retention:
-                    outcome = self._judge_age(write)
+                elif write.retention > shortest.get(write.namespace, math.inf):
+                    outcome = self._judge_age(write, shortest[write.namespace])
             write.resolve(outcome)
         return again
 
@@ -262,13 +267,9 @@ class Batch:
         write.unknown = True
         again.append((write, error))
 
-    def _judge_age(self, write: PendingWrite) -> Outcome:
+    def _judge_age(self, write: PendingWrite, shortest: float) -> Outcome:
         """Whether everybody who may have accepted the proof of `write` still remembers it."""
-        shortest = self._shortest.get(write.namespace)
-        if shortest is None:
-            shortest = self._settings.living.shortest(write.namespace, self._now)
-            self._shortest[write.namespace] = shortest
-        if shortest >= write.retention or write.made_at >= judges_from(shortest, self._now):
+        if write.made_at >= judges_from(shortest, self._now):
             return True
         self._settings.notices.warn(
             f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy "

@@ -27,10 +27,12 @@ class Looks:
         self._clock: tuple[str, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
 
+    def are_due(self, at: float) -> bool:
+        """Whether the server is to be asked."""
+        return at >= self._due
+
     def question(self, at: float, *, by_sections: bool) -> bytes:
-        """The question, if it is due; `by_sections` says whether the server takes several sections."""
-        if at < self._due:
-            return b""
+        """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
         self._sent = at
         return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
 

@@ -32,10 +32,13 @@ class LivingRetentions:
 
     def shortest(self, namespace: str, now: float) -> float:
         """The shortest retention that counts in `namespace`, infinite where none is known."""
-        until = self._until
-        for key in [key for key, end in until.items() if end < now]:
-            del until[key]
-        return min((retention for name, retention in until if name == namespace), default=math.inf)
+        shortest = math.inf
+        for key, end in [*self._until.items()]:
+            if end < now:
+                del self._until[key]
+            elif key[0] == namespace:
+                shortest = min(shortest, key[1])
+        return shortest
 
 
 class PublishedRetentions:
@@ -64,7 +67,7 @@ class PublishedRetentions:
         """Two commands to send before entries with the retentions `own`, by namespace; none if not due."""
         if not own or self.is_forbidden:
             return ()
-        if at < self._looked_at + _LOOK_EVERY and all(self._told.get(name) == own[name] for name in own):
+        if at < self._looked_at + _LOOK_EVERY and own.items() <= self._told.items():
             return ()
         self._told, self._looked_at = {**self._told, **own}, at
         score = b"%.3f" % (now + _ALIVE_FOR)

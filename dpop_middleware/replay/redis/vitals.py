@@ -4,7 +4,6 @@ On a connection that survived, its identity may have changed, its clock may have
 every entry has expired, or it may have evicted keys.
 """
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -148,14 +147,6 @@ def _integer(fields: Mapping[str, str], name: str) -> int | None:
     return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
-def _moment(reply: object) -> float:
-    """What `TIME` answers, in seconds since the epoch."""
-    if isinstance(reply, list) and len(reply) == 2:
-        with contextlib.suppress(TypeError, ValueError):
-            return int(reply[0]) + int(reply[1]) / 1e6
-    raise InvalidResponse("the server sent an unexpected reply to TIME")
-
-
 def _digest(text: str) -> bytes:
     return blake2s(text.encode(), digest_size=_DIGEST_SIZE).hexdigest().encode()
 
@@ -256,7 +247,7 @@ class VitalSigns:
     def look(self, at: float) -> bytes:
         """The command to put first in a batch that is sent at `at` by the loop's clock."""
         self.sent_at = at
-        if self.info is None or not self.info.is_told:
+        if self.info is None or not self.info.is_told or not self._looks.are_due(at):
             return b""
         # Before version 7.0 a server takes one section only.
         return self._looks.question(at, by_sections=self.info.answers_set_with_get)
@@ -287,7 +278,11 @@ class VitalSigns:
                 self._tells_time = False
                 raise reply
             return
-        shown = _moment(reply)
+        match reply:
+            case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
+                shown = float(seconds) + float(microseconds) / 1e6
+            case _:
+                raise InvalidResponse("the server sent an unexpected reply to TIME")
         if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
             self.has_lost, self.lost_at = True, at
 

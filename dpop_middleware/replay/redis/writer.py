@@ -99,11 +99,13 @@ class Writer:
 
     def submit(self, write: PendingWrite) -> None:
         """Queue `write`; it is answered by its deadline."""
+        if self._may_begin and self._begin(write):
+            return
         if self.state in {"pausing", "closed"}:
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))
-        elif not (self._may_begin and self._begin(write)):
+        else:
             self._queue.append(write)
             if self._reopening:
                 self._loop.call_at(write.deadline, self._refuse, (write,), context=contextvars.Context())
@@ -120,7 +122,7 @@ class Writer:
 
     async def aclose(self) -> None:
         """Close the connection and answer the waiting writes: their outcome can't be known."""
-        self.closed = True
+        self.closed, self._may_begin = True, False
         self._task.cancel()
         await asyncio.wait([self._task])
         # Once more, in case the task had not yet begun.
@@ -169,7 +171,6 @@ class Writer:
         if self._breaker.is_open:
             await self._reopen()
             return
-        # Without writes for which no request waits, or whose time is over.
         self._flying, late = take(self._queue, self._loop.time())
         self._refuse(late)
         if not self._flying:
@@ -219,8 +220,7 @@ class Writer:
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
         self._may_begin, self._flying, server = False, writes, self.server
         now, offset = self._loop.time(), writes[-1].offset
-        # Half of a request's time for one try leaves the other half for the second. Where less is left, the
-        # connection gets that half all the same: a far server's would never be ready for the next request.
+        # For one of two tries, even if a request has less time left: a far server's replies take as long.
         end = now + self._settings.timeout / 2
         server.fence.sights.offset = offset
         batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)

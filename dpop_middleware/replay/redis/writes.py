@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from redis.exceptions import InvalidResponse
@@ -151,27 +152,28 @@ class PendingWrite:
         self.is_repeat = with_get and self.unknown
         return (set_again if self.is_repeat else set_once)(self.name, self.owner, self.milliseconds)
 
-    def is_answered_by(self, reply: object) -> bool:
-        """Whether this can be the reply to `command`, and not a stray one on the connection."""
-        if reply is None or isinstance(reply, ServerError):
-            return True
-        if self.is_repeat:
-            return isinstance(reply, bytes) and len(reply) == OWNER_SIZE
-        return reply == b"OK"
-
     def judge(self, reply: object) -> Outcome:
-        """Whether the entry was stored by this call, as `reply`, which is no error, says."""
+        """Whether the entry was stored by this call, as `reply`, which is no error, says.
+
+        Raises `InvalidResponse` for what can't be the reply to `command`: a stray one on the connection.
+        """
         if self.is_repeat:
-            return reply is None or reply == self.owner
-        if reply is not None:
+            if reply is None or (isinstance(reply, bytes) and len(reply) == OWNER_SIZE):
+                return reply is None or reply == self.owner
+        elif reply == b"OK":
             return True
-        # An earlier try of this same call may have stored it: not known, so it must not be called a replay.
-        return unavailable(NO_ANSWER) if self.unknown else False
+        elif reply is None:
+            # Where an earlier try of this same call may have stored it, it must not be called a replay.
+            return unavailable(NO_ANSWER) if self.unknown else False
+        raise InvalidResponse("the server sent an unexpected reply to an entry")
 
     def resolve(self, outcome: Outcome) -> None:
         """Give the waiting request its outcome, unless it has gone."""
         if not self.answer.done():
             self.answer.set_result(outcome)
+
+
+_BUCKET, _ASKING = attrgetter("bucket"), attrgetter("asking")
 
 
 def refuse(writes: Iterable[PendingWrite], cause: BaseException | None = None) -> None:
@@ -187,25 +189,22 @@ class AnchorReading:
 
     `buckets` are those of the writes, `elsewhere` has those that the server doesn't have, `changed` those
     whose anchors have changed since they were read. While a slot moves, an entry may be written at the node
-    to which it goes, where the anchor comes later: then the node that it leaves vouches, which was asked
-    before.
+    to which it goes, where the anchor comes later: the node that it leaves, asked before, vouches then.
     """
 
     def __init__(self, writes: Sequence[PendingWrite], fence: Fence) -> None:
         self._writes = writes
         self._fence = fence
-        self._since = fence.sights.since
-        self.buckets = tuple(dict.fromkeys([write.bucket for write in writes]))
-        self._read_after: list[int] = []
+        self.buckets = tuple(dict.fromkeys(map(_BUCKET, writes)))
+        self._read_after: tuple[int, ...] = ()
         self._watched: set[int] = set()
-        self._moving = list(dict.fromkeys([write.bucket for write in writes if write.asking]))
+        self._moving = tuple(dict.fromkeys(map(_BUCKET, filter(_ASKING, writes))))
         self._values: dict[int, bytes | None] = {}
-        self._was_read = False
         self._now = 0.0
         self.usual: tuple[bytes, Sequence[object]] = (b"", ())
         self.elsewhere: dict[int, ServerError] = {}
         self.changed: set[int] = set()
-        self.is_forbidden = False
+        self._was_read = self.is_forbidden = False
 
     @property
     def is_odd(self) -> bool:
@@ -216,17 +215,20 @@ class AnchorReading:
         """The commands to send; none where the server can't be watched."""
         fence = self._fence
         self._was_read = fence.active
-        if not fence.active:
+        if not self._was_read:
             return []
         reads, standing = fence.sights.buckets.reads, fence.standing
-        here = [bucket for bucket in self.buckets if bucket not in self._moving]
-        self._watched = set(filter(standing.stands, here)) if standing.watched else set()
-        self._read_after = [bucket for bucket in here if bucket not in self._watched]
-        standing.watch(self._read_after)
-        if not self._moving:
-            usual = standing.usual(self._read_after)
-            self.usual = usual, [standing.agreed[bucket] for bucket in self._read_after] if usual else ()
-        commands = [reads[bucket] for bucket in self._read_after]
+        here = self.buckets
+        if self._moving:
+            here = tuple(bucket for bucket in here if bucket not in self._moving)
+        if standing.watched:
+            self._watched = set(filter(standing.stands, here))
+            here = tuple(bucket for bucket in here if bucket not in self._watched)
+        self._read_after = here
+        standing.watch(here)
+        if not self._moving and (usual := standing.usual(here)):
+            self.usual = usual, list(map(standing.agreed.__getitem__, here))
+        commands = list(map(reads.__getitem__, here))
         for bucket in self._moving:
             commands += [ASKING, reads[bucket]]
         return commands
@@ -255,9 +257,9 @@ class AnchorReading:
 
     def since(self, write: PendingWrite) -> float:
         """The moment before which entries beside `write` may be missing."""
-        if not self._fence.active:
+        if self._fence.vitals.info is None:
             return -math.inf
-        since = self._since[write.bucket]
+        since = self._fence.sights.since[write.bucket]
         if write.asking and self._values.get(write.bucket) is None and not write.vouched:
             return max(since, self._now + WORKER_CLOCK_MARGIN)
         return since

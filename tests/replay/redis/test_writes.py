@@ -99,8 +99,9 @@ async def test_each_try_is_judged_by_its_own_command() -> None:
     assert [repeat.judge(reply) for reply in (None, repeat.owner, first.owner)] == [True, True, False]
     assert blind.judge(b"OK") is True
     assert isinstance(blind.judge(None), Unavailable)
-    assert not first.is_answered_by(first.owner)
-    assert not repeat.is_answered_by(b"OK")
+    for made, stray in ((first, first.owner), (first, 1), (repeat, b"OK"), (repeat, 1), (blind, b"OK?")):
+        with pytest.raises(InvalidResponse):
+            made.judge(stray)
 
 
 async def test_each_bucket_is_read_once(quiet: Fence) -> None:
