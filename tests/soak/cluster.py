@@ -31,9 +31,14 @@ class Cluster(Faults):
     has_pretenders = True
 
     def __init__(self, chance: random.Random, implementation: str) -> None:
-        super().__init__(chance)
+        super().__init__(chance, implementation)
         options: dict[str, object] = {"user": ACL, "cluster-allow-replica-migration": "no"}
-        self.nodes = Nodes(implementation=implementation, node_timeout=NODE_TIMEOUT, options=options)
+        self.nodes = Nodes(
+            implementation=implementation,
+            node_timeout=NODE_TIMEOUT,
+            options=options,
+            with_clocks=self.has_clocks,
+        )
         self._moves_at_once = implementation == "valkey"
         self._proxies: dict[int, Proxy] = {}
         self._stack = AsyncExitStack()

@@ -16,7 +16,8 @@ import redis
 
 from tests.soak.journal import Happening
 from tests.support.proxy import Proxy
-from tests.support.valkey import HOST, Server, until
+from tests.support.server_clock import can_have_clock
+from tests.support.valkey import HOST, Server, implementations, until
 
 __all__ = ["ACL", "PASSWORD", "USER", "Fault", "Faults", "eventually"]
 
@@ -48,8 +49,11 @@ class Faults:
     # The faults that can't be done here, with the reason.
     left_out: Sequence[str] = ()
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, implementation: str) -> None:
         self.chance = chance
+        self.has_clocks = can_have_clock(implementations()[implementation])
+        if not self.has_clocks:
+            self.left_out = (*self.left_out, "server clock steps (no libfaketime that serves here)")
 
     def masters(self) -> Sequence[Server]:
         """The servers that take writes now."""
@@ -85,8 +89,12 @@ class Faults:
             "connections killed": self.connections_killed,
             "slow server": self.slow_server,
             "changed password": self.changed_password,
+            **(self._of_clocks() if self.has_clocks else {}),
             **(self._of_proxies() if self.proxies() else {}),
         }
+
+    def _of_clocks(self) -> dict[str, Fault]:
+        return {"server clock forward": self.clock_forward, "server clock back": self.clock_back}
 
     def _of_proxies(self) -> dict[str, Fault]:
         return {
@@ -235,6 +243,22 @@ class Faults:
         await self.run(server, "CLIENT", "KILL", "USER", USER)
         await self.pause(0.3, 4)
         await self.run(server, "ACL", "SETUSER", USER, "resetpass", f">{PASSWORD}")
+
+    async def clock_forward(self, happening: Happening) -> None:
+        """Every entry that is younger than the step expires."""
+        await self._step(happening, self.chance.randint(20, 200))
+
+    async def clock_back(self, happening: Happening) -> None:
+        """Entries live longer, and those written meanwhile expire too early when the clock is set right."""
+        await self._step(happening, -self.chance.randint(5, 100))
+
+    async def _step(self, happening: Happening, seconds: int) -> None:
+        happening.detail, happening.loses = f"{seconds:+d} s", True
+        server = await self.victim()
+        await asyncio.to_thread(server.set_clock, seconds)
+        await self.pause(0.3, 6)
+        await asyncio.to_thread(server.set_clock, 0)
+        await self.serving()
 
     async def proxy(self) -> Proxy:
         """The one before some server."""

@@ -23,8 +23,10 @@ class Sentinel(Faults):
     left_out = ("faults of a proxy (Sentinels name the servers themselves)",)
 
     def __init__(self, chance: random.Random, implementation: str) -> None:
-        super().__init__(chance)
-        self.service = Sentinels(implementation=implementation, options={"user": ACL})
+        super().__init__(chance, implementation)
+        self.service = Sentinels(
+            implementation=implementation, options={"user": ACL}, with_clocks=self.has_clocks
+        )
 
     @property
     def config(self) -> Mapping[str, Any]:

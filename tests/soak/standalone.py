@@ -1,20 +1,16 @@
-"""One server, reached through a proxy, that can also take over other data and have its clock stepped."""
+"""One server, reached through a proxy, that can also take over other data."""
 
 import asyncio
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Self
 
 from tests.soak.faults import ACL, PASSWORD, USER, Fault, Faults, eventually
 from tests.soak.journal import Happening
 from tests.support.proxy import Proxy
-from tests.support.server_clock import ServerClock
-from tests.support.valkey import HOST, Server, implementations
+from tests.support.valkey import HOST, Server
 
 __all__ = ["Standalone"]
 
@@ -25,13 +21,8 @@ class Standalone(Faults):
     """A server and another one that lends it data, as an async context manager."""
 
     def __init__(self, chance: random.Random, implementation: str) -> None:
-        super().__init__(chance)
-        self._directory = Path(tempfile.mkdtemp(prefix="dpop-soak-clock-"))
-        self._clock = ServerClock(self._directory / "offset")
-        self._has_clock = self._clock.goes_with(implementations()[implementation])
-        self.left_out = () if self._has_clock else ("server clock steps (no libfaketime that serves here)",)
-        environment = self._clock.environment if self._has_clock else None
-        self.server = Server(OPTIONS, implementation=implementation, environment=environment)
+        super().__init__(chance, implementation)
+        self.server = Server(OPTIONS, implementation=implementation, with_clock=self.has_clocks)
         self.other = Server(OPTIONS, implementation=implementation)
         self._stack = AsyncExitStack()
 
@@ -41,7 +32,6 @@ class Standalone(Faults):
         return {"url": f"redis://{USER}:{PASSWORD}@{HOST}:{self._proxy.port}"}
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(shutil.rmtree, self._directory, ignore_errors=True)
         for server in (self.server, self.other):
             await asyncio.to_thread(self._stack.enter_context, server)
         self._proxy = await self._stack.enter_async_context(Proxy(self.server.port))
@@ -64,16 +54,11 @@ class Standalone(Faults):
 
     def faults(self) -> dict[str, Fault]:
         """The faults of any server, and its own."""
-        stepping: dict[str, Fault] = {
-            "server clock forward": self.clock_forward,
-            "server clock back": self.clock_back,
-        }
         return {
             **super().faults(),
             "REPLICAOF there and back": self.other_data,
             "lagging replica takes over and back": self.lagging_replica,
             "first replica comes and goes": self.replica_comes_and_goes,
-            **(stepping if self._has_clock else {}),
         }
 
     async def other_data(self, happening: Happening) -> None:
@@ -97,15 +82,6 @@ class Standalone(Faults):
         await self.run(self.other, "REPLICAOF", "NO", "ONE")
         await asyncio.sleep(2.5)
 
-    async def clock_forward(self, happening: Happening) -> None:
-        """Every entry that is younger than the step expires."""
-        happening.loses = True
-        await self._step(happening, self.chance.randint(20, 200))
-
-    async def clock_back(self, happening: Happening) -> None:
-        """Entries live longer."""
-        await self._step(happening, -self.chance.randint(5, 100))
-
     async def _takes_over(self, happening: Happening) -> None:
         happening.loses = True
         begin = time.monotonic()
@@ -116,9 +92,3 @@ class Standalone(Faults):
     async def _follow(self, follower: Server, leader: Server) -> None:
         await self.run(follower, "REPLICAOF", HOST, leader.port)
         await eventually(lambda: follower.run("ROLE")[3] == "connected")
-
-    async def _step(self, happening: Happening, seconds: int) -> None:
-        happening.detail = f"{seconds:+d} s"
-        self._clock.set(self._clock.ahead + seconds)
-        expected = time.time() + self._clock.ahead
-        await eventually(lambda: abs(int(self.server.run("TIME")[0]) - expected) < 5)

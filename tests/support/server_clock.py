@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-__all__ = ["ServerClock", "missing"]
+__all__ = ["ServerClock", "can_have_clock", "missing"]
 
 _PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
 _LIBRARY = "faketime/libfaketime.so.1"
@@ -24,13 +24,13 @@ def missing() -> NoReturn:
 
 
 class ServerClock:
-    """The clock of a server that is started with `environment`; `file` holds by how much it is ahead."""
+    """The clock of a server that is started with `environment`; `file` holds how far ahead it is."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.set(0)
         library = _libfaketime()
-        self.environment: Mapping[str, str] = {} if library is None else {
+        self.environment: dict[str, str] = {} if library is None else {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_NO_CACHE": "1",
@@ -45,21 +45,24 @@ class ServerClock:
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._file)
 
-    def goes_with(self, binary: Path) -> bool:
-        """Whether the server starts with that clock: some memory allocators don't go with the library."""
-        if not self.environment:
+
+def can_have_clock(binary: Path) -> bool:
+    """Whether that server starts with such a clock: some memory allocators don't go with the library."""
+    with tempfile.TemporaryDirectory() as directory:
+        clock = ServerClock(Path(directory, "clock"))
+        if not clock.environment:
             return False
         try:
             done = subprocess.run(
                 [binary, "--version"],
-                env={**os.environ, **self.environment},
+                env=os.environ | clock.environment,
                 capture_output=True,
                 timeout=_STARTS_WITHIN,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return False
-        return done.returncode == 0 and not done.stderr
+    return done.returncode == 0 and not done.stderr
 
 
 def _libfaketime() -> Path | None:

@@ -12,13 +12,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import redis
 from redis.asyncio import Sentinel
+
+from tests.support.server_clock import ServerClock
 
 __all__ = ["HOST", "Cluster", "Sentinels", "Server", "implementations", "missing", "sentinel_client", "until"]
 
@@ -28,6 +30,8 @@ HOST = "127.0.0.1"
 PORTS = range(11_000, 22_000)
 SECOND_PORT = 10_000
 STARTS_WITHIN = 10.0
+# Seconds within which two clocks show the same: whoever compares them may be held up.
+_CLOCKS_AGREE = 5
 
 
 @functools.cache
@@ -78,8 +82,8 @@ def free_port() -> int:
 class Server:
     """One server process; `with Server() as server:` starts and stops it.
 
-    `options` are the server's, such as `{"maxmemory": "2mb"}`, and `environment` is added to ours. It keeps
-    its port and its directory over `kill` and `start`.
+    `options` are the server's, such as `{"maxmemory": "2mb"}`; `with_clock` says whether it has its own clock,
+    which needs libfaketime. It keeps its port and its directory over `kill` and `start`.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Server:
         implementation: str | None = None,
         port: int | None = None,
         arguments: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
+        with_clock: bool = False,
     ) -> None:
         found = implementations()
         self.implementation = implementation or next(iter(found))
@@ -97,7 +101,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="dpop-store-"))
         self.options: dict[str, object] = {"save": "", "appendonly": "no", "bind": HOST, **(options or {})}
         self.arguments = tuple(arguments)
-        self.environment = dict(environment or {})
+        self._clock = ServerClock(self.directory / "clock") if with_clock else None
         self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,7 +143,7 @@ class Server:
                 ]
         words += ["--dir", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
-            environment = {**os.environ, **self.environment}
+            environment = os.environ | ({} if self._clock is None else self._clock.environment)
             self._process = subprocess.Popen(
                 words, stdout=log, stderr=log, cwd=self.directory, env=environment
             )
@@ -179,6 +183,13 @@ class Server:
         """Let a paused process continue."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def set_clock(self, seconds: int) -> None:
+        """Set the clock of its own so many seconds ahead of the machine's, and wait until it shows that."""
+        if self._clock is None:
+            raise RuntimeError("the server has no clock of its own")
+        self._clock.set(seconds)
+        until(lambda: abs(int(self.run("TIME")[0]) - time.time() - seconds) < _CLOCKS_AGREE)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -201,8 +212,10 @@ class Cluster:
         implementation: str | None = None,
         node_timeout: float = 1.0,
         options: dict[str, object] | None = None,
+        with_clocks: bool = False,
     ) -> None:
         self._masters = masters
+        self._with_clocks = with_clocks
         self._replicas = replicas
         self._options: dict[str, object] = {
             "cluster-enabled": "yes",
@@ -235,7 +248,7 @@ class Cluster:
 
     def add_server(self) -> Server:
         """One more empty node, not yet part of the cluster."""
-        server = Server(self._options, implementation=self._implementation)
+        server = Server(self._options, implementation=self._implementation, with_clock=self._with_clocks)
         self.servers.append(server)
         server.start()
         return server
@@ -331,12 +344,13 @@ class Sentinels:
         replicas: int = 1,
         implementation: str | None = None,
         options: dict[str, object] | None = None,
+        with_clocks: bool = False,
     ) -> None:
         options = {"repl-diskless-sync-delay": 0, "repl-ping-replica-period": 1, **(options or {})}
-        self.master = Server(options, implementation=implementation)
+        self.master = Server(options, implementation=implementation, with_clock=with_clocks)
+        following = {**options, "replicaof": (HOST, self.master.port)}
         self.replicas = [
-            Server({**options, "replicaof": (HOST, self.master.port)}, implementation=implementation)
-            for _ in range(replicas)
+            Server(following, implementation=implementation, with_clock=with_clocks) for _ in range(replicas)
         ]
         self.sentinels: list[Server] = []
         self._implementation = implementation

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from pathlib import Path
 
 import pytest
 import redis
@@ -14,7 +13,7 @@ from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.writes import EVICTED, FENCED
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer, Words, bulk, shown
-from tests.support.server_clock import ServerClock, missing
+from tests.support.server_clock import can_have_clock, missing
 from tests.support.valkey import HOST, Server, implementations, until
 
 # Later than the next look at a server.
@@ -293,44 +292,39 @@ async def test_a_server_that_says_something_else_than_its_time_is_not_believed(t
 
 
 @pytest.mark.slow
-async def test_a_real_servers_clock_is_set_forward_and_back(tmp_path: Path) -> None:
-    clock = ServerClock(tmp_path / "offset")
-    if not clock.goes_with(implementations()["valkey"]):
+async def test_a_real_servers_clock_is_set_forward_and_back() -> None:
+    if not can_have_clock(implementations()["valkey"]):
         missing()
-    with Server(implementation="valkey", environment=clock.environment) as server:
+    with Server(implementation="valkey", with_clock=True) as server:
         stores = [RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab"]
         used, others = ([entry() for _ in range(30)] for _ in "ab")
         assert await answers(stores[0], used) == {True: 30}
         assert await answers(stores[1], others) == {True: 30}
-        clock.set(100)
-        until(lambda: server.run("TIME")[0] > time.time() + 50)
+        server.set_clock(100)
         # At once, however short ago the last look at the server was.
         assert await answers(stores[0], again(used)) == {503: 30}
         assert await answers(stores[1], again(others)) == {503: 30}
         newer = after_a_loss()
         assert await stores[0].add(newer) is True
-        clock.set(0)
+        server.set_clock(0)
         assert await stores[1].add(newer._replace(now=time.time())) is False
         for store in stores:
             await store.aclose()
 
 
 @pytest.mark.slow
-async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_before_its_start(
-    tmp_path: Path,
-) -> None:
+async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_before_its_start() -> None:
     """Its uptime is negative then: without one, nothing would be noticed on a new connection."""
-    clock = ServerClock(tmp_path / "offset")
-    if not clock.goes_with(implementations()["valkey"]):
+    if not can_have_clock(implementations()["valkey"]):
         missing()
-    with Server(implementation="valkey", environment=clock.environment) as server:
+    with Server(implementation="valkey", with_clock=True) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         used = [entry() for _ in range(30)]
         assert await answers(store, used) == {True: 30}
         server.kill()
         server.start()
-        clock.set(-100)
-        until(lambda: server.run("INFO", "server")["uptime_in_seconds"] < 0)
+        server.set_clock(-100)
+        assert server.run("INFO", "server")["uptime_in_seconds"] < 0
         server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         assert await answers(store, again(used)) == {503: 30}
         assert await store.add(after_a_loss()) is True
@@ -338,19 +332,16 @@ async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_b
 
 
 @pytest.mark.slow
-async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire(tmp_path: Path) -> None:
+async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire() -> None:
     """Those that were written meanwhile, as soon as it is right again."""
-    clock = ServerClock(tmp_path / "offset")
-    if not clock.goes_with(implementations()["valkey"]):
+    if not can_have_clock(implementations()["valkey"]):
         missing()
-    with Server(implementation="valkey", environment=clock.environment) as server:
+    with Server(implementation="valkey", with_clock=True) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         assert await store.add(entry()) is True
-        clock.set(-200)
-        until(lambda: server.run("TIME")[0] < time.time() - 50)
+        server.set_clock(-200)
         used = [entry() for _ in range(30)]
         assert await answers(store, used) == {True: 30}
-        clock.set(0)
-        until(lambda: server.run("TIME")[0] > time.time() - 50)
+        server.set_clock(0)
         assert await answers(store, again(used)) == {503: 30}
         await store.aclose()
