@@ -82,8 +82,8 @@ def free_port() -> int:
 class Server:
     """One server process; `with Server() as server:` starts and stops it.
 
-    `options` are the server's, such as `{"maxmemory": "2mb"}`; `with_clock` says whether it has its own clock,
-    which needs libfaketime. It keeps its port and its directory over `kill` and `start`.
+    `options` are the server's, such as `{"maxmemory": "2mb"}`; `with_clock` says whether it has its own
+    clock, which needs libfaketime. It keeps its port and its directory over `kill` and `start`.
     """
 
     def __init__(

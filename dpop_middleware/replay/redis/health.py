@@ -115,6 +115,7 @@ def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
             f"worker's clock, which shows {now:.0f}: one of the two clocks is wrong; correct it",
             again_after=60,
             level=logging.ERROR,
+            topic="a wrong clock",
         )
 
 

@@ -5,13 +5,11 @@ A clock that steps forward makes entries expire too early.
 
 import math
 
-from dpop_middleware.replay.redis.resp import LARGEST_STEP, command
+from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 
 __all__ = ["Looks"]
 
 _LOOK_EVERY = 1.0
-# By how much two monotonic clocks may drift apart.
-_DRIFT = 0.001
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
@@ -67,12 +65,13 @@ class Looks:
         """Whether the clock of the server process `run_id` stepped forward before it showed this moment.
 
         Between two reports no more time can pass at the server than from sending the first question to
-        receiving the second answer: an excess is a step of its clock. A blocked event loop causes none.
+        receiving the second answer: an excess is a step of its clock, unless a clock that is being corrected
+        runs so fast, for which entries allow. A blocked event loop causes none.
         """
         if self._clock is not None and self._clock[0] == run_id:
             _, shown_before, sent_before = self._clock
             passed = received - sent_before
-            has_stepped = shown - shown_before - passed > LARGEST_STEP + passed * _DRIFT
+            has_stepped = shown - shown_before > LARGEST_STEP + passed * FASTEST
             # After a step back what follows is compared with this: a step forward may only undo it.
             is_behind = shown - sent < shown_before - sent_before
             if not (has_stepped or is_behind) and passed < _LOOK_EVERY:

@@ -39,17 +39,25 @@ class Notices:
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def warn(self, sentence: str, *, again_after: float = math.inf, level: int = logging.WARNING) -> None:
+    def warn(
+        self,
+        sentence: str,
+        *,
+        again_after: float = math.inf,
+        level: int = logging.WARNING,
+        topic: str | None = None,
+    ) -> None:
         """Log `sentence` as a warning, unless it was logged in the last `again_after` seconds.
 
         By default it is logged once, which fits a state that lasts until somebody changes it. For a state
-        that comes and goes, such as an outage, give the seconds after which to log it again.
+        that comes and goes, such as an outage, give the seconds after which to log it again. Sentences that
+        differ each time, and say the same, have a `topic`, which counts in their place.
         """
-        now = self._clock()
+        now, said = self._clock(), topic or sentence
         with self._lock:
-            if now - self._said.get(sentence, -math.inf) < again_after:
+            if now - self._said.get(said, -math.inf) < again_after:
                 return
-            self._said[sentence] = now
+            self._said[said] = now
         logger.log(level, sentence)
 
 

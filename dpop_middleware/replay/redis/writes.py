@@ -124,20 +124,18 @@ class PendingWrite:
         self.owner = os.urandom(OWNER_SIZE)
         self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
         # Others count its age from `made_at`, which a client whose clock is ahead puts later than now.
-        since = max(entry.now, entry.made_at) if entry.made_at < math.inf else entry.now
+        since = entry.made_at if entry.now < entry.made_at < math.inf else entry.now
         self.milliseconds = lifetime(entry.now, max(entry.expires_at, since + self.kept))
         self.namespace, self.made_at = entry.namespace, entry.made_at
         self.now, self.not_before = entry.now, entry.not_before
         self.started = loop.time()
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
-        self.tries = self.redirects = 0
-        # How often it waited until another master was asked about its data.
-        self.held, self.asking = 0, False
-        # While its slot moves: the node that it leaves still had the anchor.
-        self.vouched = False
-        # An earlier try may have been applied: its reply never came, or couldn't be judged.
-        self.unknown = self.is_repeat = False
+        # `held`: how often it waited until another master was asked about its data.
+        self.tries = self.redirects = self.held = 0
+        # `vouched`: while its slot moves, the node that it leaves still had the anchor. `unknown`: an earlier
+        # try may have been applied, since its reply never came, or couldn't be judged.
+        self.asking = self.vouched = self.unknown = self.is_repeat = False
 
     @property
     def offset(self) -> float:

@@ -20,8 +20,8 @@ def test_an_event_loop_that_was_blocked_is_no_step() -> None:
     assert look(looks, 20, 20.1, 1020.0) == (False, False)
 
 
-@pytest.mark.parametrize(("told", "steps"), [(1011.0, False), (1011.2, True), (1110.0, True), (900.0, False)])
-def test_a_step_is_what_exceeds_the_time_that_passed(told: float, steps: bool) -> None:
+@pytest.mark.parametrize(("told", "steps"), [(1012.0, False), (1012.1, True), (1110.0, True), (900.0, False)])
+def test_a_step_is_more_than_a_clock_shows_that_is_being_corrected(told: float, steps: bool) -> None:
     looks = Looks()
     look(looks, 0, 0.1, 1000.0)
     assert look(looks, 10, 10.1, told) == (False, steps)

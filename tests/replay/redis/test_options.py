@@ -90,9 +90,14 @@ def test_a_warning_about_a_temporary_state_is_logged_again_after_a_while(
             notices.warn(f"an outage at {moment}", again_after=60)
             notices.warn("an outage", again_after=60)
             notices.warn("a setting")
-    assert [record.message for record in caplog.records].count("an outage") == 3
-    assert [record.message for record in caplog.records].count("a setting") == 1
-    assert len(caplog.records) == 6 + 3 + 1
+            notices.warn(f"a clock shows {moment}", again_after=60, topic="a clock")
+    messages = [record.message for record in caplog.records]
+    assert messages.count("an outage") == 3
+    assert messages.count("a setting") == 1
+    assert [message for message in messages if "clock" in message] == [
+        f"a clock shows {moment}" for moment in (5.0, 65.0, 125.0)
+    ]
+    assert len(messages) == 6 + 3 + 1 + 3
 
 
 def test_without_a_listener_an_exchange_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:

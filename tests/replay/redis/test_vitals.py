@@ -143,7 +143,8 @@ def looked(then: ServerInfo, *, after: float, heeds_evictions: bool = True) -> V
     ("changes", "loses"),
     [
         ({"time": NOW + 10}, False),
-        ({"time": NOW + 11.1}, True),
+        ({"time": NOW + 11.9}, False),
+        ({"time": NOW + 12}, True),
         ({"time": NOW - 100}, False),
         ({"time": None}, False),
         ({"time": NOW + 10, "evicted_keys": 4}, True),
