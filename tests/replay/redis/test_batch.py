@@ -1,3 +1,5 @@
+"""What each reply to a batch means for its writes, on scripted and real servers and without any."""
+
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -6,6 +8,29 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
+from dpop_middleware.replay.redis.anchors import Anchor
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import ASKING, ServerError, command
+from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRetentions
+from dpop_middleware.replay.redis.vitals import identity_of
+from dpop_middleware.replay.redis.writes import CHANGED, PendingWrite
+from tests.support.batches import (
+    ASK,
+    BUCKETS,
+    INFO,
+    KNOWN,
+    MOVED,
+    NOW,
+    SAID,
+    SHOWN,
+    SLOTS,
+    Received,
+    anchor,
+    fence,
+    write,
+)
 from tests.support.load import stolen
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer, bulk, info
@@ -374,3 +399,154 @@ async def test_a_server_without_a_run_id_is_watched_by_its_anchors_alone(scripte
     scripted.keys.clear()
     assert isinstance(await answer(store, entry()), Unavailable)
     await store.aclose()
+
+
+@pytest.fixture
+def quiet() -> Fence:
+    """A fence that has just looked at its server."""
+    return fence()
+
+
+@pytest.fixture
+async def watched() -> Fence:
+    """The same; its server reports changes, and the first two buckets were read."""
+    made = fence()
+    made.standing.watches = True
+    Received(made, [write(0), write(1)], b"OK", b"OK", KNOWN, KNOWN)
+    return made
+
+
+def told(fence: Fence, item: PendingWrite) -> None:
+    fence.standing.heed([b"invalidate", [BUCKETS.anchors[item.bucket]]])
+
+
+async def test_an_anchor_whose_changes_are_reported_is_not_read_again(watched: Fence) -> None:
+    one, new, used = write(0), write(2), write(0)
+    Received(watched, [one, new, used], b"OK", b"OK", None, KNOWN, at=NOW + 0.5)
+    assert [item.answer.result() for item in (one, new, used)] == [True, True, False]
+    assert watched.sights.of(one.bucket).at == NOW + 0.5
+    told(watched, one)
+    Received(watched, [write(0)], b"OK", KNOWN)
+
+
+async def test_with_each_report_the_anchors_are_read_again(watched: Fence) -> None:
+    Received(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
+
+
+async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:
+    new, used = write(0), write(0)
+    batch = Batch([new, used], Settings(), watched, PublishedRetentions(b"dpop", LivingRetentions()), True)
+    assert batch.compose(now=NOW, at=NOW, timeout=1.0)[1] == 3
+    told(watched, new)
+    batch.receive([b"OK", None, SHOWN], now=NOW, at=NOW)
+    assert batch.outcome == [(new, CHANGED)]
+    assert new.unknown
+    assert new.tries == -1
+    assert not new.answer.done()
+    assert used.answer.result() is False
+    # This time the anchor is read.
+    lost = Anchor.new(identity_of(INFO), NOW + 5, server_time=NOW).value
+    Received(watched, [new], None, lost)
+    assert isinstance(new.answer.result(), Unavailable)
+
+
+async def test_a_server_that_does_not_answer_a_write_has_not_shown_its_anchor(watched: Fence) -> None:
+    item, sent_on, unknown = write(0), write(1), write(2)
+    replies = MOVED, ServerError("OOM no"), MOVED
+    received = Received(watched, [item, sent_on, unknown], *replies, MOVED, at=NOW + 0.5)
+    assert received.batch.outcome == [(item, MOVED), (unknown, MOVED)]
+    assert not item.vouched
+    assert watched.sights.of(item.bucket).at == NOW
+    assert watched.sights.of(sent_on.bucket).at == NOW
+    # A bucket that has moved may come back with other data.
+    assert not watched.standing.stands(item.bucket)
+    assert watched.standing.stands(sent_on.bucket)
+
+
+async def test_a_bucket_that_moves_between_two_writes_is_followed(watched: Fence) -> None:
+    before, after = write(0), write(0)
+    received = Received(watched, [before, after], b"OK", MOVED)
+    assert received.batch.outcome == [(before, MOVED), (after, MOVED)]
+    assert before.unknown
+    assert not after.unknown
+
+
+async def test_a_write_redirected_while_the_slot_moves_knows_that_the_anchor_stands(watched: Fence) -> None:
+    sent_on = write(0)
+    received = Received(watched, [sent_on], ASK)
+    assert received.batch.outcome == [(sent_on, ASK)]
+    assert sent_on.vouched
+
+
+async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:
+    item = write(0)
+    watched.standing.owe(item.bucket, KNOWN, KNOWN)
+    Received(watched, [item], b"OK", b"OK", KNOWN)
+    assert item.answer.result() is True
+
+
+async def test_a_repeat_that_gave_the_replicas_nothing_to_confirm_is_not_confirmed(quiet: Fence) -> None:
+    """Where its slot has moved, the write beside it is refused: `WAIT` counts from an earlier write."""
+    settings = Settings(wait_replicas=1)
+    for beside, confirmed in ((b"OK", True), (MOVED, False)):
+        sent_on, stored = write(0), write(1)
+        sent_on.unknown = stored.unknown = True
+        replies = MOVED, stored.owner, beside, 1, MOVED, KNOWN
+        received = Received(quiet, [sent_on, stored], *replies, settings=settings)
+        assert received.batch.outcome == [(sent_on, MOVED)]
+        outcome = stored.answer.result()
+        assert outcome is True if confirmed else isinstance(outcome, Unavailable)
+
+
+async def test_a_repeat_where_its_slot_goes_is_confirmed_by_what_was_written_there(quiet: Fence) -> None:
+    for beside, confirmed in ((b"OK", True), (MOVED, False)):
+        repeat = write(0, asking=True)
+        repeat.unknown = True
+        replies = b"OK", None, b"OK", beside, 1, b"OK", KNOWN
+        Received(quiet, [repeat], *replies, settings=Settings(wait_replicas=1))
+        outcome = repeat.answer.result()
+        assert outcome is True if confirmed else isinstance(outcome, Unavailable)
+
+
+async def test_the_write_for_replicas_to_confirm_is_sent_with_the_repeat(quiet: Fence) -> None:
+    settings, retentions = Settings(wait_replicas=1), PublishedRetentions(b"dpop", LivingRetentions())
+    for asking in (False, True):
+        new, repeat = write(0), write(1, asking=asking)
+        repeat.unknown = True
+        data, _ = Batch([new, repeat], settings, quiet, retentions, True).compose(now=NOW, at=NOW, timeout=1)
+        before, touched, _ = data.partition(
+            command(b"SET", BUCKETS.touched[repeat.bucket], b"1", b"PX", b"1000")
+        )
+        assert touched
+        assert before.endswith(ASKING) is asking
+
+
+async def test_a_user_without_scripts_replaces_anchors_without_a_comparison(
+    quiet: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = BUCKETS.slots.index(SLOTS[0])
+    quiet.standing.owe(bucket, b"old", b"new")
+    refused = write(0)
+    Received(quiet, [refused], ServerError("NOPERM no eval"), b"OK", anchor())
+    assert not quiet.with_script
+    assert refused.answer.result() is True
+    assert "grant +eval" in caplog.text
+
+
+async def test_a_report_that_the_server_refused_is_ignored() -> None:
+    for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
+        made, item = fence(), write(0)
+        Received(made, [item], reply, b"OK", anchor(), at=NOW + 2)
+        assert item.answer.result() is True
+        assert made.vitals.has_told_since(NOW + 1) is told
+
+
+async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clocks(
+    quiet: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    dated = Anchor.new(identity_of(INFO), NOW + 3600, server_time=NOW - 5000).value
+    Received(quiet, [write(0)], b"OK", dated)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "3600 s ahead" in record.getMessage()
+    assert f"shows {NOW:.0f}:" in record.getMessage()

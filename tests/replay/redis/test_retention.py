@@ -22,6 +22,7 @@ from dpop_middleware.replay.redis.retention import LivingRetentions, PublishedRe
 from dpop_middleware.replay.redis.writes import FORGOTTEN
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import RESOURCE, Clock, request
+from tests.support.batches import MOVED
 from tests.support.replay import answer, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import Server
@@ -234,3 +235,13 @@ def test_a_retention_counts_for_its_published_time() -> None:
     living.note("n", 10.0, until=5.0)
     assert living.shortest("n", 599.0) == 10.0
     assert living.shortest("n", 601.0) == math.inf
+
+
+async def test_the_slot_of_the_retentions_may_move() -> None:
+    retentions = PublishedRetentions(b"dpop", LivingRetentions())
+    retentions.connected(b"{1}")
+    assert retentions.exchange({"n": 10.0}, at=0.0, now=0.0)
+    retentions.read(MOVED, MOVED, now=0.0)
+    assert retentions.elsewhere is MOVED
+    retentions.connected(b"{2}")
+    assert retentions.elsewhere is None

@@ -1,13 +1,31 @@
 """A server may report anything of its cluster: a malformed report is no answer, and causes nothing else."""
 
 import asyncio
+import math
+from typing import Any
 
 import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
+from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
-from dpop_middleware.replay.redis.topology import Topology, fetch_topology, identities_among
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.topology import (
+    MOST_HELD,
+    Inquiry,
+    Topology,
+    fetch_topology,
+    identities_among,
+)
 from dpop_middleware.replay.redis.vitals import identity_of, parse_info
+from dpop_middleware.replay.redis.writes import PendingWrite
+from tests.support.batches import (
+    NOW,
+    OTHER,
+    anchor,
+    fence,
+    write,
+)
 from tests.support.replay import cluster_nodes
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import HOST
@@ -134,3 +152,95 @@ async def test_an_identity_that_was_found_is_not_asked_for_elsewhere() -> None:
         nodes = [(HOST, server.port), (HOST, silent.port)]
         found = await asyncio.wait_for(identities_among(cluster, nodes, wanted, 60.0), 30)
     assert found == wanted
+
+
+@pytest.fixture
+def quiet() -> Fence:
+    """A fence that has just looked at its server."""
+    return fence()
+
+
+class Silent:
+    """A cluster that doesn't answer until the test allows it."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[frozenset[bytes]] = asyncio.get_running_loop().create_future()
+        self.resubmitted: list[PendingWrite] = []
+        self.asked = 0
+
+    def resubmit(self, write: PendingWrite) -> None:
+        self.resubmitted.append(write)
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        self.asked += 1
+        return await self.answer
+
+
+class Busy(Silent):
+    """A cluster with a master that doesn't report for a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patient: list[bool] = []
+
+    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+        self.patient.append(patient)
+        await asyncio.sleep(0.01)
+        return None if patient else frozenset()
+
+
+async def test_a_master_that_does_not_report_is_asked_again_and_then_assumed_lost(quiet: Fence) -> None:
+    around: Any = Busy()
+    inquiry = Inquiry(quiet, around, lambda: None, patience=0.05)
+    item = write(0)
+    quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([item])
+    inquiry.look()
+    async with asyncio.timeout(10):
+        while inquiry.is_running:
+            await asyncio.sleep(0.005)
+    assert around.patient == [True] * (len(around.patient) - 1) + [False]
+    assert len(around.patient) > 1
+    assert quiet.sights.since[item.bucket] > -math.inf
+    assert around.resubmitted == [item]
+    await inquiry.aclose()
+
+
+async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> None:
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
+    one, other = write(0), write(1)
+    quiet.observe(one.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([one])
+    inquiry.look()
+    inquiry.look()
+    await asyncio.sleep(0)
+    assert inquiry.is_running
+    # A write that came while others were asked waits for the next answer.
+    quiet.observe(other.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([other])
+    around.answer.set_result(frozenset({identity_of(OTHER)}))
+    await asyncio.sleep(0.01)
+    assert around.resubmitted == [one, other]
+    assert around.asked == 2
+    assert not inquiry.is_running
+    await inquiry.aclose()
+
+
+async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
+    around: Any = Silent()
+    inquiry = Inquiry(quiet, around, lambda: None)
+    late, restless, waiting = write(0), write(0), write(0)
+    late.deadline = asyncio.get_running_loop().time()
+    inquiry.hold([late])
+    for _ in range(MOST_HELD + 1):
+        inquiry.hold([restless])
+    await asyncio.sleep(0.01)
+    for one in (late, restless):
+        assert isinstance(one.answer.result(), Unavailable)
+    quiet.observe(waiting.bucket, anchor(OTHER), NOW, NOW)
+    inquiry.hold([waiting])
+    inquiry.look()
+    await asyncio.sleep(0)
+    await inquiry.aclose()
+    assert isinstance(waiting.answer.result(), Unavailable)
