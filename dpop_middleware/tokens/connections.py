@@ -103,11 +103,13 @@ def connected(host: str, port: int, *, deadline: Deadline) -> socket.socket:
     failure = OSError("the host name has no address")
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for position, (family, kind, protocol, _, address) in enumerate(addresses):
+        # A share for each address, so that one that drops packets leaves time for the next.
+        share = deadline.remaining() / (len(addresses) - position)
         with contextlib.ExitStack() as cleanup:
-            sock = cleanup.enter_context(socket.socket(family, kind, protocol))
-            # A share for each address, so that one that drops packets leaves time for the next.
-            sock.settimeout(deadline.remaining() / (len(addresses) - position))
             try:
+                # A kernel without IPv6 has no socket for an address that the name has all the same.
+                sock = cleanup.enter_context(socket.socket(family, kind, protocol))
+                sock.settimeout(share)
                 sock.connect(address)
             except OSError as error:
                 failure = error

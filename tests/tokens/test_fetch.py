@@ -1,5 +1,6 @@
 """One bounded GET, against servers that misbehave over real sockets."""
 
+import errno
 import gzip
 import socket
 import ssl
@@ -332,6 +333,27 @@ def test_each_address_has_its_share_of_the_time(
     server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
     assert get("http://localhost/jwks", seconds=60) == {"keys": []}
     assert shares == [pytest.approx(30, abs=10), pytest.approx(60, abs=10)]
+
+
+def test_an_address_of_a_family_that_the_kernel_lacks_is_passed_over(
+    server: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *arguments: Any, **options: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *arguments, **options)
+
+    six = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", server.port, 0, 0))
+    four = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))
+    found = [six, four]
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": []})
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    assert get("http://localhost/jwks") == {"keys": []}
+    found.remove(four)
+    with pytest.raises(FetchError, match="Address family not supported"):
+        get("http://localhost/jwks")
 
 
 def test_a_name_without_addresses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
