@@ -44,22 +44,25 @@ else:
 
 
 class UncopiedHeaders(MutableMapping[str, str]):
-    """The header fields of one request, whose copies have neither its proof nor its DPoP token.
+    """The header fields of one request, whose copies by the client have neither its proof nor its DPoP token.
 
     A client that follows redirects makes the next request's fields with `Headers(request.headers)`. From a
-    mapping of any other class, `Headers` takes the `items()`, and here they leave out `DPoP` and an
-    `Authorization` of the scheme DPoP. Everything else comes from `headers`, which are httpx2's or httpx's.
+    mapping of any other class, `Headers` takes the `items()`, and for the client they leave out `DPoP` and an
+    `Authorization` of the scheme DPoP. Anybody else gets all fields: many transports send a copy of the
+    request, as those of OpenTelemetry and aiohttp do. Everything else comes from `headers`, which are
+    httpx2's or httpx's.
     """
 
     def __init__(self, headers: Any) -> None:
         self._headers = headers
 
     def items(self) -> ItemsView[str, str]:
-        """Return the fields that a request to another URL may have."""
+        """Return the fields; the client itself gets those that a request to another URL may have."""
         kept = dict(self._headers.items())
-        kept.pop("dpop", None)
-        if kept.get("authorization", "").lower().startswith("dpop "):
-            del kept["authorization"]
+        if _is_asked_by_client_of(self._headers):
+            kept.pop("dpop", None)
+            if kept.get("authorization", "").lower().startswith("dpop "):
+                del kept["authorization"]
         return kept.items()
 
     def __getitem__(self, name: str) -> str:
@@ -84,6 +87,17 @@ class UncopiedHeaders(MutableMapping[str, str]):
 
     def __repr__(self) -> str:
         return repr(self._headers)
+
+
+def _is_asked_by_client_of(headers: Any) -> bool:
+    """Whether the library of `headers` itself reads them: not for another caller of its public classes."""
+    kind = type(headers)
+    frame = inspect.currentframe()
+    asking = None if frame is None or frame.f_back is None else frame.f_back.f_back
+    while asking is not None and asking.f_globals is kind.__init__.__globals__:
+        asking = asking.f_back
+    name = kind.__module__ if asking is None else str(asking.f_globals.get("__name__"))
+    return name.partition(".")[0] == kind.__module__.partition(".")[0]
 
 
 class DPoPAuth(_Auth):

@@ -14,6 +14,7 @@ import pytest
 from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport
 from dpop_middleware.client.auth import UncopiedHeaders
 from dpop_middleware.errors import ConfigurationError
+from tests.support.clients import NO_AUTHORITIES
 
 KEY = DPoPKey.generate()
 
@@ -107,13 +108,51 @@ def test_the_package_has_these_names() -> None:
         _ = module.nothing
 
 
+def copied_by_the_client(module: Any, fields: UncopiedHeaders) -> dict[str, str]:
+    with module.Client(headers={}, verify=NO_AUTHORITIES) as client:
+        request = client.build_request("GET", "https://api.example.com/", headers=fields)
+    added = ("host", "accept-encoding", "connection", "user-agent")
+    return {name: value for name, value in request.headers.items() if name not in added}
+
+
 @pytest.mark.parametrize("module", [httpx2, httpx])
 def test_a_copy_has_neither_proof_nor_token_and_the_fields_themselves_have_both(module: Any) -> None:
     fields = UncopiedHeaders(module.Headers({"Authorization": "DPoP t", "DPoP": "p", "Accept": "text/plain"}))
     assert (fields["dpop"], fields["authorization"], len(fields)) == ("p", "DPoP t", 3)
     assert sorted(fields) == ["accept", "authorization", "dpop"]
-    assert dict(module.Headers(fields)) == {"accept": "text/plain"}
+    assert copied_by_the_client(module, fields) == {"accept": "text/plain"}
     assert (b"DPoP", b"p") in fields.raw
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+@pytest.mark.parametrize("copied", [dict, lambda fields: dict(fields.items()), "Headers", "Request"])
+def test_a_transport_may_send_a_copy(module: Any, copied: Any) -> None:
+    fields = UncopiedHeaders(module.Headers({"Authorization": "DPoP t", "DPoP": "p"}))
+    if copied == "Headers":
+        copy = dict(module.Headers(fields))
+    elif copied == "Request":
+        copy = dict(module.Request("GET", "https://api.example.com/", headers=fields).headers)
+    else:
+        copy = copied(fields)
+    assert (copy["dpop"], copy["authorization"]) == ("p", "DPoP t")
+
+
+@pytest.mark.parametrize("module", [httpx2, httpx])
+def test_a_request_is_sent_with_both_by_a_transport_that_copies_it(module: Any) -> None:
+    seen: list[Any] = []
+
+    def handler(request: Any) -> Any:
+        seen.append(module.Request(request.method, request.url, headers=request.headers))
+        redirects = request.url.path == "/old"
+        return module.Response(302 if redirects else 200, headers={"Location": "https://b.example/"})
+
+    auth = DPoPAuth(KEY, "token")
+    with module.Client(transport=module.MockTransport(handler), auth=auth, follow_redirects=True) as client:
+        client.get("https://api.example.com/old")
+    assert [sorted({"dpop", "authorization"} & set(request.headers)) for request in seen] == [
+        ["authorization", "dpop"],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("module", [httpx2, httpx])
