@@ -1,6 +1,7 @@
 """Access tokens that are renewed before they expire, by one request at a time (RFC 6749 section 6)."""
 
 import asyncio
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,13 +33,25 @@ __all__ = ["TokenSource"]
 
 
 @dataclass(frozen=True, slots=True)
+class _Moment:
+    """A moment by both clocks: no token lasts longer when the wall clock is set back."""
+
+    wall: float = 0.0
+    monotonic: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """`expires_at` is None where there is no access token, and where its life isn't known."""
+    """`lifetime` and `renew_after` are in seconds since `asked`.
+
+    Both are None where there is no access token, and where its life isn't known.
+    """
 
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
-    renew_at: float | None = None
-    expires_at: float | None = None
+    asked: _Moment = _Moment()
+    renew_after: float | None = None
+    lifetime: float | None = None
 
 
 _NOTHING: Final = _Held()
@@ -58,7 +71,7 @@ class TokenSource:
     - `grant`: how the first token is requested. A code is used once: later tokens need a refresh token.
     - `leeway`: seconds before its expiry at which a token is renewed, at most half of its lifetime.
     - `on_response`: called with each `TokenResponse`, for example to store a new refresh token.
-    - `clock`: seconds since the epoch.
+    - `clock`: seconds since the epoch. Where it is set back, a token lasts no longer.
 
     The other arguments are those of `fetch_token`. Of several callers at the same time one sends the request,
     and the others get its token or its error: a refresh token is sent once. If the server refuses a refresh
@@ -135,12 +148,19 @@ class TokenSource:
 
     def _current(self) -> str | None:
         held = self._held
-        fresh = held.renew_at is None or self._clock() < held.renew_at
+        fresh = held.renew_after is None or self._age(held.asked) < held.renew_after
         return held.access_token if fresh else None
+
+    def _now(self) -> _Moment:
+        return _Moment(self._clock(), time.monotonic())
+
+    def _age(self, moment: _Moment) -> float:
+        now = self._now()
+        return max(now.wall - moment.wall, now.monotonic - moment.monotonic)
 
     def _renewed(self) -> str:
         while True:
-            asked_at = self._clock()
+            asked = self._now()
             try:
                 grant = self._next_grant()
                 response = fetch_token(self._client, self._endpoint, grant, **self._options)
@@ -150,11 +170,11 @@ class TokenSource:
                 if (alive := self._still_alive()) is None:
                     raise
                 return alive
-            return self._kept(response, asked_at)
+            return self._kept(response, asked)
 
     async def _renewed_async(self) -> str:
         while True:
-            asked_at = self._clock()
+            asked = self._now()
             try:
                 grant = self._next_grant()
                 response = await fetch_token_async(self._client, self._endpoint, grant, **self._options)
@@ -164,7 +184,7 @@ class TokenSource:
                 if (alive := self._still_alive()) is None:
                     raise
                 return alive
-            return self._kept(response, asked_at)
+            return self._kept(response, asked)
 
     def _next_grant(self) -> Grant:
         if self._held.refresh_token is not None:
@@ -182,21 +202,20 @@ class TokenSource:
 
     def _still_alive(self) -> str | None:
         """Return the token that none can follow now, if it lives; the next attempt comes after a pause."""
-        now, expires_at = self._clock(), self._held.expires_at
-        if expires_at is None or now >= expires_at:
+        age, lifetime = self._age(self._held.asked), self._held.lifetime
+        if lifetime is None or age >= lifetime:
             return None
-        pause = max((expires_at - now) / 2, _SHORTEST_PAUSE)
-        self._held = replace(self._held, renew_at=min(now + pause, expires_at))
+        pause = max((lifetime - age) / 2, _SHORTEST_PAUSE)
+        self._held = replace(self._held, renew_after=min(age + pause, lifetime))
         return self._held.access_token
 
-    def _kept(self, response: TokenResponse, asked_at: float) -> str:
+    def _kept(self, response: TokenResponse, asked: _Moment) -> str:
         sent = self._grant.refresh_token if isinstance(self._grant, RefreshToken) else None
-        renew_at = expires_at = None
-        if response.expires_in is not None:
-            expires_at = asked_at + response.expires_in
-            renew_at = expires_at - min(self._leeway, response.expires_in / 2)
+        lifetime, renew_after = response.expires_in, None
+        if lifetime is not None:
+            renew_after = lifetime - min(self._leeway, lifetime / 2)
         refresh_token = response.refresh_token or self._held.refresh_token or sent
-        self._held = _Held(response.access_token, refresh_token, renew_at, expires_at)
+        self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token

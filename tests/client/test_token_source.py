@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -363,3 +364,16 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
         with pytest.raises(ConfigurationError) as caught:
             TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
         assert str(caught.value) == message
+
+
+def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) -> None:
+    server = Server(expires_in=0.1)
+    token = asking(server, MACHINE, {})
+    assert token() == "token-1"
+    server.now -= 3600
+    time.sleep(0.15)
+    assert token() == "token-2"
+    server.is_down = True
+    time.sleep(0.15)
+    with pytest.raises(httpx2.ConnectError):
+        token()
