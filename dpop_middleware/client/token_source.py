@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
@@ -107,7 +107,8 @@ class TokenSource:
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
         self._held = _NOTHING
-        self._lock = Lock()
+        # A listener, or a hook of the client, may call `discard` during a request.
+        self._lock = RLock()
         self._flight: asyncio.Task[str] | None = None
         self._failures = 0
         self._failure: BaseException | None = None

@@ -377,3 +377,21 @@ def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) 
     time.sleep(0.15)
     with pytest.raises(httpx2.ConnectError):
         token()
+
+
+@pytest.mark.timeout(20)
+def test_a_listener_may_discard_a_token() -> None:
+    server = Server()
+    sources: list[TokenSource] = []
+
+    def discards(response: TokenResponse) -> None:
+        if response.access_token == "token-1":
+            sources[0].discard("another")
+            sources[0].discard("token-1")
+
+    sources.append(server.source(on_response=discards))
+    asked = threading.Thread(target=sources[0].token, daemon=True)
+    asked.start()
+    asked.join(5)
+    assert not asked.is_alive()
+    assert sources[0].token() == "token-2"
