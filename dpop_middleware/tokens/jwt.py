@@ -202,13 +202,13 @@ class JWTAccessTokenVerifier:
         """
         if len(token) > MAX_TOKEN_SIZE or not token.isascii():
             raise not_a_jwt()
+        since = time.monotonic()
         known = self._cache.get(token)
         if known is not None:
             keys = self._source.current() or await self._source.load()
             if known.usable(keys, now=self._clock(), clock_skew=self._rules.clock_skew):
                 return known.access_token
             self._cache.discard(token)
-        since = time.monotonic()
         signed = parse_signed_token(token, token_types=self._token_types, algorithms=self._algorithms)
         key = await self._signer(signed, token, since)
         payload = signed.payload

@@ -311,6 +311,18 @@ async def test_a_withdrawn_key_is_not_accepted_again(issuer: IssuerServer) -> No
     assert await outcome_of(judge, token) is InvalidToken
 
 
+async def test_the_key_of_a_known_token_is_not_looked_for_twice(issuer: IssuerServer) -> None:
+    offset = 0.0
+    judge = verifier(issuer, clock=lambda: time.time() + offset, jwks_lifetime=60)
+    token = KEY.token()
+    await judge.verify(token)
+    issuer.handlers["/jwks"] = lambda _: json_answer(key_set(issuer_key("ES256", kid="another")))
+    # Nobody came for so long that requests wait for new keys: this one waits for one fetch, not for two.
+    offset = 200.0
+    assert await outcome_of(judge, token) is InvalidToken
+    assert issuer.targets == ["/jwks"] * 2
+
+
 async def test_a_signature_by_a_small_order_or_a_symmetric_key_is_refused(issuer: IssuerServer) -> None:
     small = {"kty": "OKP", "crv": "Ed25519", "kid": "small", "x": base64url.encode(b"\1" + bytes(31))}
     symmetric = {"kty": "oct", "kid": "symmetric", "k": base64url.encode(b"k" * 32)}
