@@ -221,12 +221,13 @@ def _confirmation(claims: Mapping[str, Any]) -> str | None:
     Any other confirmation is refused under both schemes: such a token is bound, so it must not be accepted as
     Bearer, and bound to something that can't be checked here, so it must not be accepted as DPoP. That holds
     for a client certificate beside `jkt` too (RFC 8705): an issuer that bound the token to both wants both
-    checked. Unknown members are ignored, as RFC 7800 section 3.1 requires.
+    checked. Null there says that there is none, as some serializers write it. Unknown members are ignored, as
+    RFC 7800 section 3.1 requires.
     """
     if "cnf" not in claims:
         return None
     cnf = claims["cnf"]
-    jkt = cnf.get("jkt") if isinstance(cnf, dict) and _CERTIFICATE not in cnf else None
+    jkt = cnf.get("jkt") if isinstance(cnf, dict) and cnf.get(_CERTIFICATE) is None else None
     if not isinstance(jkt, str) or not _THUMBPRINT.fullmatch(jkt):
         raise InvalidToken(
             "the access token is bound by a confirmation method that is not supported here",

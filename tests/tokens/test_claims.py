@@ -233,6 +233,10 @@ def test_an_unknown_member_of_cnf_is_ignored() -> None:
     assert judge(cnf={"jkt": JKT, "unknown": 1}).access_token.jkt == JKT
 
 
+def test_a_certificate_that_is_not_set_binds_nothing() -> None:
+    assert judge(cnf={"jkt": JKT, "x5t#S256": None}).access_token.jkt == JKT
+
+
 @pytest.mark.parametrize(
     "cnf",
     [
@@ -245,6 +249,9 @@ def test_an_unknown_member_of_cnf_is_ignored() -> None:
         False,
         [JKT],
         {"x5t#S256": JKT},
+        {"x5t#S256": None},
+        {"jkt": None, "x5t#S256": None},
+        {"jkt": JKT, "x5t#S256": ""},
         {"jwk": {"kty": "OKP"}},
         {"kid": "x"},
         {"jkt": JKT, "x5t#S256": JKT},
