@@ -69,7 +69,8 @@ class MultiIssuerVerifier:
       `profiles.OKTA.verifier(…)`. A token is verified by that of its `iss`, never by another.
     - `resolver`: `async def (issuer) -> AccessTokenVerifier | None`, for tenants: it is called with any other
       issuer that a token names. That name is untrusted: look it up among the issuers that you trust, build no
-      URL from it, and return None for all others. You must close the verifiers that it returns.
+      URL from it, and return None for all others. Return the same verifier each time, which holds the keys.
+      You must close the verifiers that it returns.
     - `max_resolved`: how many issuers' verifiers are kept.
     - `resolved_lifetime`: seconds after which the resolver is asked again about a known issuer: until then an
       issuer that you removed is still trusted. `unknown_lifetime`: the same for an unknown one.

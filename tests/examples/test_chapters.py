@@ -208,6 +208,8 @@ async def tenants(names: dict[str, Any], world: World) -> None:
     assert (await ask(app, "GET", "/notes", auth=world.auth())).status_code == 200
     stranger = world.issuers[PARTNER].auth()
     assert (await ask(app, "GET", "/notes", auth=stranger)).status_code == 401
+    # Another one would lack the keys, which this one keeps while the issuer is down.
+    assert await names["tenant"](ISSUER) is await names["tenant"](ISSUER)
 
 
 async def claims(names: dict[str, Any], world: World) -> None:
