@@ -49,6 +49,11 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no time left."""
+        return time.monotonic() >= self._end
+
     def remaining(self) -> float:
         """Return the seconds left; raises FetchError when there are none."""
         left = self._end - time.monotonic()

@@ -25,9 +25,9 @@ from dpop_middleware.tokens.jwks import (
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
 
 __all__ = [
+    "Discovery",
     "StaticKeySource",
     "check_issuer",
-    "discover",
     "endpoint_named",
     "issuer_keys",
     "jwks_endpoint",
@@ -114,27 +114,41 @@ def _another_issuer(named: object, issuer: str) -> str:
     return sentence
 
 
-def discover(
-    issuer: str, *, fetcher: Fetcher, deadline: Deadline, insecure_http_hosts: Collection[str]
-) -> Endpoint:
-    """Fetch the issuer's metadata and return the endpoint of its keys.
+class Discovery:
+    """Finds the endpoint of an issuer's keys in its metadata.
 
-    Raises FetchError with the reasons when neither document names it.
+    The place at which nothing answered in time is tried last at the next attempt: on a host that the issuer
+    shares with others, somebody else may be there.
     """
-    reasons: list[str] = []
-    for url in metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts):
-        endpoint = checked_endpoint("issuer", url, insecure_http_hosts=insecure_http_hosts)
-        try:
-            metadata = fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
-        except FetchError as error:
-            reasons.append(str(error) if url in str(error) else f"{url}: {error}")
-            continue
-        try:
-            return jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
-        except FetchError as error:
-            # What to do about a document that is there comes before one that isn't.
-            reasons.insert(0, f"{error} (at {url})")
-    raise FetchError("; ".join(reasons))
+
+    def __init__(self, issuer: str, *, fetcher: Fetcher, insecure_http_hosts: Collection[str]) -> None:
+        self._issuer = issuer
+        self._fetcher = fetcher
+        self._hosts = insecure_http_hosts
+        self._urls: tuple[str, ...] = metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts)
+
+    def endpoint(self, *, deadline: Deadline) -> Endpoint:
+        """Fetch the metadata and return the endpoint that they name.
+
+        Raises FetchError with the reasons when neither document names it.
+        """
+        reasons: list[str] = []
+        for url in self._urls:
+            endpoint = checked_endpoint("issuer", url, insecure_http_hosts=self._hosts)
+            try:
+                metadata = self._fetcher.get(endpoint, deadline=deadline, limit=_METADATA_LIMIT)
+            except FetchError as error:
+                reasons.append(str(error) if url in str(error) else f"{url}: {error}")
+                if deadline.is_over:
+                    self._urls = (*(other for other in self._urls if other != url), url)
+                    break
+                continue
+            try:
+                return jwks_endpoint(metadata, issuer=self._issuer, insecure_http_hosts=self._hosts)
+            except FetchError as error:
+                # What to do about a document that is there comes before one that isn't.
+                reasons.insert(0, f"{error} (at {url})")
+        raise FetchError("; ".join(reasons))
 
 
 def issuer_keys(
@@ -161,12 +175,11 @@ def issuer_keys(
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     fetcher = fetching.fetcher(ours.origin)
     report = _Once()
+    discovery = Discovery(issuer, fetcher=fetcher, insecure_http_hosts=insecure_http_hosts)
 
     def fetch() -> KeySet:
         deadline = Deadline(lifetimes.timeout)
-        endpoint = given or discover(
-            issuer, fetcher=fetcher, deadline=deadline, insecure_http_hosts=insecure_http_hosts
-        )
+        endpoint = given or discovery.endpoint(deadline=deadline)
         document = fetcher.get(endpoint, deadline=deadline, limit=_JWKS_LIMIT)
         try:
             keys = parse_key_set(document, report=report)

@@ -14,8 +14,8 @@ from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
 from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import (
+    Discovery,
     StaticKeySource,
-    discover,
     issuer_keys,
     jwks_endpoint,
     metadata_urls,
@@ -36,7 +36,21 @@ def server() -> Iterator[IssuerServer]:
 
 
 def found(issuer: str) -> Endpoint:
-    return discover(issuer, fetcher=Fetcher(), deadline=Deadline(5), insecure_http_hosts=())
+    return Discovery(issuer, fetcher=Fetcher(), insecure_http_hosts=()).endpoint(deadline=Deadline(5))
+
+
+@pytest.mark.parametrize("hangs", [METADATA, OPENID])
+def test_a_place_that_hangs_is_tried_last_at_the_next_attempt(server: IssuerServer, hangs: str) -> None:
+    document = {"issuer": server.origin, "jwks_uri": f"{server.origin}/jwks"}
+    server.handlers[METADATA if hangs == OPENID else OPENID] = lambda _: json_answer(document)
+    server.handlers[hangs] = lambda _: [60.0]
+    discovery = Discovery(server.origin, fetcher=Fetcher(), insecure_http_hosts=())
+    if hangs == METADATA:
+        with pytest.raises(FetchError, match="timed out|time limit"):
+            discovery.endpoint(deadline=Deadline(0.3))
+    for _ in range(2):
+        assert discovery.endpoint(deadline=Deadline(5)).target == "/jwks"
+    assert server.targets.count(hangs) == (hangs == METADATA)
 
 
 @pytest.mark.parametrize(
