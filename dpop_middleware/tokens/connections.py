@@ -88,7 +88,7 @@ class BoundedSocket:
     def __init__(self, sock: socket.socket, *, deadline: Deadline, limit: int) -> None:
         self._sock = sock
         self._deadline = deadline
-        self._limit = limit
+        self._reader: io.BufferedReader = io.BufferedReader(_Reader(sock, deadline=deadline, limit=limit))
 
     def sendall(self, data: bytes) -> None:
         """Send all of it before the deadline."""
@@ -96,8 +96,8 @@ class BoundedSocket:
         self._sock.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return a reader that enforces both bounds."""
-        return io.BufferedReader(_Reader(self._sock, deadline=self._deadline, limit=self._limit))
+        """Return the one reader, which enforces both bounds: what it has read ahead is not lost."""
+        return self._reader
 
     def close(self) -> None:
         """Leave the socket open: http.client closes it before the answer is read."""

@@ -66,6 +66,8 @@ _OURS: Final = frozenset(
 _HEADERS_ALLOWANCE = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 2
+# Not 101: no upgrade was asked for.
+_INTERIM = frozenset({100, *range(102, 200)})
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -144,6 +146,17 @@ def checked_ssl_context(context: object) -> ssl.SSLContext | None:
             "ssl.create_default_context(cafile=...)"
         )
     return context
+
+
+def _final_response(sock: Any) -> http.client.HTTPResponse:
+    """Return the response after those that only say that it is coming (RFC 9110 section 15.2)."""
+    while True:
+        response = http.client.HTTPResponse(sock, method="GET")
+        response.begin()
+        if response.status not in _INTERIM:
+            return response
+        # So that it doesn't close the reader, which belongs to the next response too.
+        response.fp = None  # type: ignore[assignment] # http.client itself does so
 
 
 def _read(response: http.client.HTTPResponse, *, limit: int) -> bytes:
@@ -236,9 +249,10 @@ class Fetcher:
         connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
         # http.client leaves the port out of Host when it is the default one, which depends on TLS.
         connection.default_port = 443 if endpoint.secure else 80
-        connection.sock = BoundedSocket(sock, deadline=deadline, limit=limit + _HEADERS_ALLOWANCE)
+        bounded: Any = BoundedSocket(sock, deadline=deadline, limit=limit + _HEADERS_ALLOWANCE)
+        connection.sock = bounded
         connection.request("GET", endpoint.target, headers=self._headers.to(endpoint.origin))
-        with connection.getresponse() as response:
+        with _final_response(bounded) as response:
             if response.status in _REDIRECTS and response.headers.get("Location") is not None:
                 return _redirection(endpoint, response.headers["Location"])
             return _read(response, limit=limit)

@@ -160,6 +160,24 @@ def test_other_answers_are_refused(server: IssuerServer, script: Script, reason:
     assert str(caught.value).startswith(f"{server.origin}/jwks: ")
 
 
+def test_responses_before_the_final_one_are_passed_over(server: IssuerServer) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    for final in (json_answer({"keys": []}), [b"HTTP/1.1 200 OK\r\n\r\n", b'{"keys": []}']):
+        whole = b"".join(part for part in final if isinstance(part, bytes))
+        for script in ([interim, whole], [interim + whole], drip(interim + whole, pause=0)):
+            server.handlers["/jwks"] = lambda _, script=script: script  # type: ignore[misc]
+            assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
+def test_responses_that_only_announce_others_are_bounded(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000]
+    with pytest.raises(FetchError, match="larger than the limit"):
+        get(f"{server.origin}/jwks")
+    server.handlers["/jwks"] = lambda _: [b"HTTP/1.1 101 Switching Protocols\r\n\r\n{}"]
+    with pytest.raises(FetchError, match="the status is 101"):
+        get(f"{server.origin}/jwks")
+
+
 def test_text_of_an_answer_is_escaped_in_the_log(server: IssuerServer) -> None:
     server.handlers["/jwks"] = lambda _: [b"HTTP/1.1 \x1b[2J\rthe keys are fine\r\n\r\n"]
     with pytest.raises(FetchError) as caught:
