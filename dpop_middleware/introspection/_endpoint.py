@@ -19,6 +19,7 @@ from dpop_middleware.introspection._errors import (
     ConnectionLostError,
     EndpointError,
     NotNamedError,
+    seconds_to_wait,
 )
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
@@ -53,7 +54,6 @@ _PLACE_LIFETIME: Final = 3600.0
 # For how many seconds one question looks whether a place that is known has changed, and how soon another may.
 _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
-_LONGEST_RETRY_AFTER: Final = 60
 # Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
@@ -158,6 +158,9 @@ class Endpoint:
         )
         self._client = httpx2.AsyncClient(transport=bounded, timeout=None, trust_env=False, headers=_HEADERS)
         self._discovering = asyncio.Lock()
+        self._metadata: tuple[str, ...] = metadata_urls(
+            options.issuer, insecure_http_hosts=options.insecure_http_hosts
+        )
         self._place = None if options.url is None else self._at(options.url, until=math.inf)
 
     @property
@@ -226,12 +229,16 @@ class Endpoint:
         issuer, hosts = self._options.issuer, self._options.insecure_http_hosts
         reasons: list[str] = []
         kind = EndpointError
-        for url in metadata_urls(issuer, insecure_http_hosts=hosts):
+        for url in self._metadata:
             try:
                 metadata = await self._document(url)
             except EndpointError as error:
                 reasons.append(str(error))
                 continue
+            except asyncio.CancelledError:
+                # In time nothing answered there: the next attempt tries it last (see `Discovery`).
+                self._metadata = (*(other for other in self._metadata if other != url), url)
+                raise
             try:
                 return endpoint_named(
                     "introspection_endpoint", metadata, issuer=issuer, insecure_http_hosts=hosts
@@ -264,7 +271,7 @@ class Endpoint:
             f"{place.url}: the status is {answer.status_code}, not 200",
             of_token=answer.status_code not in _OF_THE_SERVER,
             declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
-            retry_after=_retry_after(answer.headers.get("Retry-After", "")),
+            retry_after=seconds_to_wait(answer.headers.get("Retry-After", "")),
         )
 
     async def _post(self, place: _Place, token: str) -> httpx2.Response:
@@ -290,10 +297,3 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
             # Its message may quote a token.
             raise EndpointError(f"{url}: {type(error).__name__}") from None
-
-
-def _retry_after(value: str) -> int | None:
-    """Return the seconds that the server asks for, within bounds; None for a date and for anything else."""
-    if not value.isascii() or not value.isdecimal() or len(value) > 9:
-        return None
-    return min(max(int(value), 1), _LONGEST_RETRY_AFTER)

@@ -1,6 +1,10 @@
 """Why an introspection endpoint gave no answer; the messages are for logs."""
 
-__all__ = ["AnswerError", "ConnectionLostError", "EndpointError", "NotNamedError"]
+from typing import Final
+
+__all__ = ["AnswerError", "ConnectionLostError", "EndpointError", "NotNamedError", "seconds_to_wait"]
+
+_LONGEST_RETRY_AFTER: Final = 60
 
 
 class AnswerError(Exception):
@@ -34,3 +38,10 @@ class ConnectionLostError(EndpointError):
 
 class NotNamedError(EndpointError):
     """The issuer's metadata were read, and name no acceptable endpoint, or are another issuer's."""
+
+
+def seconds_to_wait(retry_after: str) -> int | None:
+    """Return the seconds that the server asks for, within bounds; None for a date and for anything else."""
+    if not retry_after.isascii() or not retry_after.isdecimal() or len(retry_after) > 9:
+        return None
+    return min(max(int(retry_after), 1), _LONGEST_RETRY_AFTER)

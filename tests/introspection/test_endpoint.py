@@ -16,6 +16,7 @@ from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
 from dpop_middleware.introspection._errors import EndpointError
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
+from tests.support.issuer_server import OPENID, IssuerServer, json_answer
 
 JKT = DPoPKey.generate().jkt
 US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
@@ -56,6 +57,31 @@ async def located(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[tuple[Endpoint,
     issuer.requests.clear()
     yield endpoint, now
     await endpoint.aclose()
+
+
+async def test_a_place_of_the_metadata_that_hangs_is_tried_last_at_the_next_attempt() -> None:
+    with IssuerServer() as server:
+        server.handlers[METADATA] = lambda _: [60.0]
+        document = {"issuer": server.origin, DISCOVERED: f"{server.origin}/introspect"}
+        server.handlers[OPENID] = lambda _: json_answer(document)
+        options = EndpointOptions(
+            issuer=server.origin,
+            url=None,
+            authentication=US,
+            accept="application/json",
+            clock=time.time,
+            insecure_http_hosts=frozenset(),
+            ssl_context=NO_AUTHORITIES,
+            max_connections=4,
+        )
+        endpoint = Endpoint(options)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await endpoint.locate()
+        await endpoint.locate()
+        assert endpoint.url == f"{server.origin}/introspect"
+        assert server.targets.count(METADATA) == 1
+        await endpoint.aclose()
 
 
 async def test_an_hour_later_the_metadata_are_read_again(
