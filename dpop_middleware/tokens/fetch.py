@@ -63,6 +63,8 @@ _OURS: Final = frozenset(
         "upgrade",
     }
 )
+# Not the two slashes after the scheme.
+_EMPTY_SEGMENTS: Final = re.compile(r"(?<![:/])/{2,}")
 _HEADERS_ALLOWANCE = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 2
@@ -119,7 +121,8 @@ def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
     base_url, mark, query = url.partition("?")
-    base = checked_url(name, base_url, insecure_http_hosts=insecure_http_hosts)
+    # Empty segments are legal, and some issuers write them; they matter only in the target.
+    base = checked_url(name, _EMPTY_SEGMENTS.sub("/", base_url), insecure_http_hosts=insecure_http_hosts)
     if not all("!" <= character <= "~" and character != "#" for character in query):
         raise ConfigurationError(f"{name} has an illegal character in its query: percent-encode it")
     port = base.authority.rpartition("]")[2].partition(":")[2]

@@ -160,6 +160,16 @@ def test_other_answers_are_refused(server: IssuerServer, script: Script, reason:
     assert str(caught.value).startswith(f"{server.origin}/jwks: ")
 
 
+def test_a_url_may_have_empty_segments_and_the_target_keeps_them(server: IssuerServer) -> None:
+    server.handlers["//realms//keys/"] = lambda _: json_answer({"keys": []})
+    assert get(f"{server.origin}//realms//keys/?a=b//c") == {"keys": []}
+    assert server.targets == ["//realms//keys/?a=b//c"]
+    assert endpoint("https://as.example.com///keys").origin == (True, "as.example.com", 443)
+    for url in ("https:////as.example.com/keys", "https:///as.example.com/keys", "https://", "//as/keys"):
+        with pytest.raises(ConfigurationError):
+            endpoint(url)
+
+
 def test_responses_before_the_final_one_are_passed_over(server: IssuerServer) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     for final in (json_answer({"keys": []}), [b"HTTP/1.1 200 OK\r\n\r\n", b'{"keys": []}']):
