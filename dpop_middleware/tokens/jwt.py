@@ -38,6 +38,7 @@ from dpop_middleware.tokens.signed_token import (
     SigningKeys,
     not_a_jwt,
     parse_signed_token,
+    signed_by_none_of,
 )
 
 __all__ = ["JWTAccessTokenVerifier"]
@@ -273,7 +274,7 @@ class JWTAccessTokenVerifier:
                 expected=signed.algorithm.name,
                 actual=keys.why_not(signed.kid) or shown(signed.kid),
             )
-        raise InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
+        raise signed_by_none_of(candidates.keys)
 
     def _check_worth_waiting(self, signed: SignedToken) -> None:
         """Raise InvalidToken for a token that no key could make acceptable, where that is cheap to find out.

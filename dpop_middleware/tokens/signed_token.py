@@ -23,7 +23,14 @@ from dpop_middleware.jose.strict_json import Bounds
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
-__all__ = ["MAX_TOKEN_SIZE", "SignedToken", "SigningKeys", "not_a_jwt", "parse_signed_token"]
+__all__ = [
+    "MAX_TOKEN_SIZE",
+    "SignedToken",
+    "SigningKeys",
+    "not_a_jwt",
+    "parse_signed_token",
+    "signed_by_none_of",
+]
 
 MAX_TOKEN_SIZE = 16 * 1024
 """Characters of the longest token that is read."""
@@ -68,6 +75,21 @@ class SignedToken(NamedTuple):
 def not_a_jwt(why: str | None = None) -> InvalidToken:
     """Return the error for a string that isn't a signed JWT; `why` is for the log."""
     return InvalidToken("the access token is not a signed JWT", check=Check.TOKEN_FORMAT, actual=why)
+
+
+def signed_by_none_of(keys: tuple[VerificationKey, ...]) -> InvalidToken:
+    """Return the error for a token that fits `keys`, and was signed by none of those that were tried."""
+    if len(keys) > _MAX_TRIES:
+        return _names_no_key()
+    return InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
+
+
+def _names_no_key() -> InvalidToken:
+    return InvalidToken(
+        "the access token names no key, and its signature is by none of those tried",
+        check=Check.TOKEN_KEY,
+        expected="kid",
+    )
 
 
 def parse_signed_token(
@@ -173,11 +195,7 @@ class SigningKeys:
                 self._in_vain += 1
             tried += 1
         if only_one:
-            raise InvalidToken(
-                "the access token names no key, and its signature is by none of those tried",
-                check=Check.TOKEN_KEY,
-                expected="kid",
-            )
+            raise _names_no_key()
         return None
 
     def _is_another(self, key: VerificationKey) -> bool:

@@ -115,6 +115,14 @@ async def test_a_token_without_kid_is_verified_by_the_key_that_fits() -> None:
     assert (await judge.verify(nameless.token(header={"kid": "any"}))).jkt == JKT
 
 
+async def test_a_token_without_kid_by_a_key_that_was_not_tried_says_what_it_lacks() -> None:
+    keys = [issuer_key("ES256", number=number, kid=None) for number in (1, 2, 3)]
+    error = await refused(verifier(*keys), keys[2].token())
+    assert (error.check, error.expected) == (Check.TOKEN_KEY, "kid")
+    # With two keys each was tried.
+    assert (await refused(verifier(*keys[:2]), keys[2].token())).check is Check.TOKEN_SIGNATURE
+
+
 async def test_claims_and_times_are_judged() -> None:
     clock = Clock()
     judge = verifier(clock=clock)
