@@ -49,8 +49,8 @@ class UncopiedHeaders(MutableMapping[str, str]):
     A client that follows redirects makes the next request's fields with `Headers(request.headers)`. From a
     mapping of any other class, `Headers` takes the `items()`, and for the client they leave out `DPoP` and an
     `Authorization` of the scheme DPoP. Anybody else gets all fields: many transports send a copy of the
-    request, as those of OpenTelemetry and aiohttp do. Everything else comes from `headers`, which are
-    httpx2's or httpx's.
+    request, as those of OpenTelemetry and aiohttp do. What such a transport puts in place of these fields
+    isn't left out of a redirect. Everything else comes from `headers`, which are httpx2's or httpx's.
     """
 
     def __init__(self, headers: Any) -> None:
