@@ -289,6 +289,19 @@ async def test_a_request_without_a_proof_is_refused_unless_it_is_optional(endpoi
     assert optional.jkt == KEY.jkt
 
 
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_proof_among_too_many_fields_is_not_taken_for_none(
+    endpoint: TokenEndpoint, required: bool
+) -> None:
+    fields = [(b"dpop", proof_text().encode()), *[(b"x-%d" % number, b"") for number in range(256)]]
+    scope = {"type": "http", "method": "POST", "path": "/token", "headers": fields}
+    with pytest.raises(errors.InvalidRequest, match="too many header fields") as caught:
+        await endpoint.verify(Request(scope), required=required)
+    assert caught.value.check is Check.ONE_HEADER
+    scope["headers"] = fields[:-1]
+    assert (await endpoint.verify(Request(scope), required=False)) is not None
+
+
 async def test_refusals_are_oauth_errors_in_json(endpoint: TokenEndpoint) -> None:
     with pytest.raises(errors.InvalidDPoPProof) as caught:
         await endpoint.verify(token_request(broken_proof(htm='"}<script>')))
