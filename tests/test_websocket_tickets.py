@@ -441,6 +441,25 @@ async def test_a_route_judges_scopes_of_the_token() -> None:
     assert (await redeem(app, await house.get_ticket())).status == 403
 
 
+@pytest.mark.parametrize("sibling", [False, True])
+async def test_a_login_grows_old_while_the_ticket_waits(sibling: bool) -> None:
+    house = House(lifetime=60)
+    strict = house.api.with_policy(proof_lifetime=30) if sibling else house.api
+
+    @requires_dpop(strict, max_age=60)
+    async def protected(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(websocket.user.display_name)
+
+    app = house.tickets.middleware(Starlette(routes=[WebSocketRoute("/ws", protected)]))
+    early, late = [await house.get_ticket(auth_time=int(house.world.clock()) - 30) for _ in range(2)]
+    house.world.clock.now += 30
+    assert (await redeem(app, early)).accepted
+    house.world.clock.now += 1
+    assert (await redeem(app, late)).status == 401
+    assert house.events[-1].check == Check.AUTHENTICATION
+
+
 @pytest.mark.parametrize(("scopes", "outcome"), [("notes:read", "accepted"), ("", "refused")])
 async def test_one_handshake_is_one_event(scopes: str, outcome: str) -> None:
     house = House()

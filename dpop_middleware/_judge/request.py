@@ -189,17 +189,18 @@ class RequestVerification:
 
         The store is not asked again. Raises `errors.DPoPError`.
         """
-        token, nonce = authentication.access_token, None
+        token, nonce, now = authentication.access_token, None, authentication.now
         try:
             if authentication.policy is not policy:
                 self._judge_again(authentication, policy)
-            requirements.check(token, now=authentication.now)
+            # A ticket brings evidence from an earlier request, and a login grows old in the meantime.
+            requirements.check(token, now=now if requirements.max_age is None else self.clock())
             if authentication.proof is not None:
-                nonce = self.proofs.next_nonce(authentication.nonce, policy, authentication.now)
+                nonce = self.proofs.next_nonce(authentication.nonce, policy, now)
         except DPoPError as error:
             offered = error.nonce
             if offered is None and authentication.proof is not None:
-                offered = self.proofs.offered_nonce(authentication.nonce, policy, authentication.now)
+                offered = self.proofs.offered_nonce(authentication.nonce, policy, now)
             refusal = refusal_of(token, error, scheme=authentication.scheme, nonce=offered)
             raise error.restated(refusal=refusal) from error.__cause__
         return VerifiedRequest(token, authentication.proof, nonce_headers(nonce) if nonce else ())
