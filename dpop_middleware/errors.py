@@ -12,7 +12,7 @@ DPoPError
 ConfigurationError(ValueError)    the setup, no request
 """
 
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from dpop_middleware.checks import Check, Reason
 
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Scheme = Literal["DPoP", "Bearer"]
+_Error = TypeVar("_Error", bound="DPoPError")
 
 
 class ConfigurationError(ValueError):
@@ -114,13 +115,15 @@ class DPoPError(Exception):
         """Why the check failed, where the check alone doesn't say."""
         return self.refusal.reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unfinished, (type(self), self.args), self.__dict__
+
     def restated(self, *, check: Check | None = None, refusal: Refusal | None = None) -> Self:
         """Return a copy of this error with more knowledge about the request, and with the same cause.
 
         `check` and `refusal` replace the error's own; None keeps it.
         """
-        # Not with its constructor, whose arguments differ from class to class.
-        error = type(self).__new__(type(self), *self.args)
+        error = _unfinished(type(self), self.args)
         error.__dict__.update(self.__dict__)
         if check is not None:
             error.check = check
@@ -128,6 +131,11 @@ class DPoPError(Exception):
             error.refusal = refusal
         error.__cause__ = self.__cause__
         return error
+
+
+def _unfinished(kind: type[_Error], args: tuple[Any, ...]) -> _Error:
+    """Return an error without its attributes, for a copy: constructors differ from class to class."""
+    return kind.__new__(kind, *args)
 
 
 class MissingCredentials(DPoPError):

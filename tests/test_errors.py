@@ -1,5 +1,9 @@
 """The error tree."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 
 from dpop_middleware import errors
@@ -48,6 +52,26 @@ def test_some_errors_have_further_attributes() -> None:
     unavailable = errors.Unavailable("no", retry_after=7, check=Check.JTI, actual="TimeoutError")
     assert (unavailable.retry_after, unavailable.check, unavailable.actual) == (7, Check.JTI, "TimeoutError")
     assert errors.Unavailable("no").retry_after == 1
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidToken("no", check=Check.TOKEN_AUD, expected=("a",), actual="b"),
+        errors.UseDPoPNonce("no", nonce="n"),
+        errors.InsufficientScope("no", scopes=("a",), claim="roles"),
+        errors.InsufficientUserAuthentication("no", acr_values=("high",), max_age=60),
+        errors.Unavailable("no", retry_after=7),
+    ],
+)
+def test_an_error_can_be_copied_and_sent_to_another_process(
+    error: errors.DPoPError, copied: Callable[[errors.DPoPError], errors.DPoPError]
+) -> None:
+    other = copied(error)
+    assert (type(other), str(other), vars(other)) == (type(error), "no", vars(error))
 
 
 def test_a_wrong_configuration_is_no_refusal() -> None:
