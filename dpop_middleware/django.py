@@ -18,6 +18,7 @@ from dpop_middleware.resource_server import ResourceServer
 
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+    from django.db import connections, transaction
     from django.http import HttpRequest, HttpResponse
     from django.utils.decorators import sync_and_async_middleware
 except ImportError as error:
@@ -120,7 +121,8 @@ def requires_dpop(
     Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
     second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
-    page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither.
+    page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync
+    view has the transactions that `ATOMIC_REQUESTS` asks for.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it already
@@ -137,7 +139,7 @@ def requires_dpop(
     flag("required", required)
 
     def decorate(view: Any) -> Any:
-        call = _asynchronous(view)
+        call, marks = _asynchronous(view)
 
         async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             scope = _scope(request)
@@ -158,19 +160,40 @@ def requires_dpop(
         exempt: Any = protected
         exempt.csrf_exempt = required or getattr(view, "csrf_exempt", False)
         exempt.login_required = not required and getattr(view, "login_required", True)
+        vars(protected).update(marks)
         return markcoroutinefunction(protected)
 
     return decorate
 
 
-def _asynchronous(view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+class _Everything(set[str]):
+    """The databases in which Django opens no transaction: it refuses to around an async view.
+
+    For a sync view `requires_dpop` opens them itself, except in those that are listed.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any]], Mapping[str, Any]]:
+    """Return `view` as an async function, and the attributes by which Django knows what that changes."""
     if inspect.isclass(view) or not callable(view):
         raise ConfigurationError(
             f"@requires_dpop goes on a view that is a function, or around MyView.as_view(), not on {view!r}"
         )
     if iscoroutinefunction(view):  # pyright: ignore[reportDeprecated]
-        return view
-    return sync_to_async(view)
+        return view, {}
+    without_transaction = _Everything(getattr(view, "_non_atomic_requests", ()))
+
+    def atomic(*args: Any, **kwargs: Any) -> Any:
+        inner, listed = view, frozenset(without_transaction)
+        for alias, options in connections.settings.items():
+            if options["ATOMIC_REQUESTS"] and alias not in listed:
+                inner = transaction.atomic(using=alias)(inner)
+        return inner(*args, **kwargs)
+
+    return sync_to_async(atomic), {"_non_atomic_requests": without_transaction}
 
 
 def _scope(request: HttpRequest) -> Scope:

@@ -5,12 +5,14 @@ import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.context_processors import PermWrapper
 from django.contrib.auth.decorators import login_not_required, login_required, permission_required
+from django.db import connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
@@ -247,6 +249,43 @@ async def test_without_required_a_view_needs_the_login_that_it_needs_without_us(
 async def test_behind_the_middleware_a_proof_is_a_login(world: World, serve: Serve) -> None:
     app = DPoPMiddleware(serve(whoami, ANONYMOUS, US, LOGIN_REQUIRED), world.server())
     assert (await ask(app, world.fields("/notes"))).body == b"user123"
+
+
+@pytest.mark.parametrize("exempt", [None, "inside", "outside"])
+@pytest.mark.parametrize("decorators", [1, 2])
+async def test_a_sync_view_has_the_transaction_that_atomic_requests_asks_for(
+    world: World,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    decorators: int,
+    exempt: str | None,
+) -> None:
+    configure()
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "db", "ATOMIC_REQUESTS": True}
+    settings = connections.configure_settings({"default": {}, "notes": database})
+    monkeypatch.setattr(connections, "settings", settings)
+    without = transaction.non_atomic_requests(using="notes")
+
+    def in_transaction(request: Any) -> HttpResponse:
+        return HttpResponse(str(connections["notes"].in_atomic_block).encode())
+
+    view: Any = without(in_transaction) if exempt == "inside" else in_transaction
+    api = world.server()
+    for _ in range(decorators):
+        view = requires_dpop(api)(view)
+    answer = await ask(serve(without(view) if exempt == "outside" else view), world.fields("/notes"))
+    assert (answer.status, answer.body) == (200, str(exempt is None).encode())
+
+
+async def test_an_async_view_can_have_no_transaction(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    settings = connections.configure_settings({"default": {"ATOMIC_REQUESTS": True}})
+    monkeypatch.setattr(connections, "settings", settings)
+    app = serve(requires_dpop(world.server())(async_whoami))
+    assert (await ask(app, world.fields("/notes"))).status == 500  # as without the decorator
 
 
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
