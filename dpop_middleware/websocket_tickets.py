@@ -180,8 +180,9 @@ class WebSocketTickets:
             known = error.restated(refusal=refusal)
             self._api.report(known, request, started=started)
             raise known from error.__cause__
-        connection.hold(self._api.reporter, evidence)
-        connection.remember(self._api, scope, evidence._replace(policy=self._api.policy))
+        judged = evidence._replace(policy=self._api.policy)
+        connection.hold(self._api.reporter, judged)
+        connection.remember(self._api, scope, judged)
         return token
 
     def _opened(self, carried: Carried, scope: Scope, request: ResourceRequest, now: float) -> Ticket:

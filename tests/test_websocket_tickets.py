@@ -477,6 +477,24 @@ async def test_one_handshake_is_one_event(scopes: str, outcome: str) -> None:
     assert [event.outcome for event in house.events] == [outcome]
 
 
+async def test_the_event_has_the_age_of_the_nonce_that_counted() -> None:
+    house = House()
+    world, policy = house.world, DPoPPolicy(nonce="required")
+    api = house.server(policy=policy, nonces=world.nonces())
+    tickets = house.tickets_of(api)
+    nonce = dict(api.nonce_headers())["dpop-nonce"]
+    token, year = world.token(), 31_536_000
+    proof = world.key.proof(
+        "POST", f"{ORIGIN}/ticket", access_token=token, nonce=nonce, now=world.clock() - year
+    )
+    house.tickets = tickets
+    app = tickets.middleware(DPoPMiddleware(house.routes(), api))
+    fields = [("Authorization", f"DPoP {token}"), ("DPoP", proof), ("Origin", PAGE)]
+    answer = await call(app, scope_of("/ticket", fields, method="POST"))
+    assert (await redeem(app, json.loads(answer.body)["ticket"])).accepted
+    assert [(event.path, event.proof_age) for event in house.events] == [("/ticket", 0.0), ("/ws", 0.0)]
+
+
 async def test_without_a_listener_a_ticket_still_opens_the_websocket() -> None:
     house = House()
     silent = house.worker(on_event=None)
