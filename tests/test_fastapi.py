@@ -404,6 +404,27 @@ def test_a_websocket_route_is_protected(world: World, with_handler: bool) -> Non
         assert ("error_description" if with_handler else "detail") in caught.value.json()
 
 
+def test_a_dependency_may_hold_the_websocket_of_a_decorated_route(world: World) -> None:
+    class Caller:
+        def __init__(self, websocket: WebSocket) -> None:
+            self.websocket = websocket
+
+    app = FastAPI()
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+
+    @app.websocket("/ws")
+    @requires_dpop(api)
+    async def echo(websocket: WebSocket, caller: Annotated[Caller, Depends(Caller)]) -> None:
+        await caller.websocket.accept()
+        await caller.websocket.send_text(await websocket.receive_text())
+
+    with browser(app).websocket_connect("/ws", headers=world.headers("/ws")) as websocket:
+        assert websocket.extra_headers is not None
+        assert b"dpop-nonce" in dict(websocket.extra_headers)
+        websocket.send_text("hello")
+        assert websocket.receive_text() == "hello"
+
+
 @pytest.mark.parametrize("with_handler", [False, True])
 async def test_without_the_denial_extension_a_websocket_is_closed(world: World, with_handler: bool) -> None:
     app = socket_app(world.server())
