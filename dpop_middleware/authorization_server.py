@@ -7,6 +7,7 @@ refresh token (`refresh_jkt`, `check_refresh_binding`). The server that uses the
 
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final, Literal, overload
 
 from starlette.requests import Request
@@ -177,13 +178,15 @@ class TokenEndpoint:
         """Return the header fields for the answer to a verified request.
 
         No cache may store a token (RFC 6749 section 5.1). Where nonces are used and the client's is not the
-        newest, the newest is included (RFC 9449 section 8.2).
+        newest, the newest is included (RFC 9449 section 8.2), unless the provider fails.
         """
         nonce = None
         if proof is not None:
             now = self._clock()
-            known = known_nonce(proof, self._verification.nonces, now)
-            nonce = self._verification.next_nonce(known, self._policy, now)
+            # The code was redeemed, and the client needs its answer more than a nonce.
+            with suppress(Unavailable):
+                known = known_nonce(proof, self._verification.nonces, now)
+                nonce = self._verification.next_nonce(known, self._policy, now)
         return (("cache-control", "no-store"),) if nonce is None else nonce_headers(nonce)
 
     def error_response(self, error: DPoPError) -> ErrorResponse:

@@ -390,6 +390,23 @@ async def test_fallback_gives_the_first_nonce_on_success(clock: Clock) -> None:
     assert (await endpoint.verify(token_request(proof_text(nonce=nonce)))).nonce == nonce
 
 
+@pytest.mark.parametrize("fails", ["issue", "check"])
+async def test_a_provider_that_fails_keeps_no_token_from_its_client(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    endpoint = endpoint_with_nonces(clock, policy=DPoPPolicy(nonce="fallback"))
+    first = await endpoint.verify(token_request(proof_text()))
+    nonce = dict(endpoint.response_headers(first))["dpop-nonce"]
+    second = await endpoint.verify(token_request(proof_text(nonce=nonce)))
+    clock.now += 61
+
+    def fail(*_: Any) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(endpoint._verification.nonces, fails, fail)
+    assert endpoint.response_headers(second) == (("cache-control", "no-store"),)
+
+
 async def test_where_nonces_are_off_none_is_sent(clock: Clock) -> None:
     for endpoint in (
         endpoint_with_nonces(clock, policy=DPoPPolicy()),
