@@ -269,7 +269,7 @@ class ResourceServer:
         return verdicts.nonce_headers(self.verification.proofs.first_nonce(self.verification.clock()))
 
     def seconds_left(self, access_token: AccessToken) -> float:
-        """Return for how many seconds `access_token` is still accepted; the clock skew is included."""
+        """Return the seconds until `access_token` expires, then those until the clock skew has passed."""
         left = access_token.expires_at - self.verification.clock()
         return left if left > 0 else max(0.0, left + self._token_clock_skew)
 

@@ -105,8 +105,9 @@ class WebSocketTickets:
           decides for which paths a client may have a ticket.
 
         Send it in a response that no cache keeps (`Cache-Control: no-store`). Raises InvalidRequest for a
-        text that can't be a path, and for a token that is too large for a header field; ConfigurationError
-        for a request that this server hasn't authenticated.
+        text that can't be a path, and for a token that is too large for a header field; MissingCredentials in
+        a connection that a ticket opened; ConfigurationError for a request that this server hasn't
+        authenticated.
         """
         scope: Scope = request.scope if isinstance(request, HTTPConnection) else request
         evidence, connection = None, Connection.of(scope)
