@@ -44,7 +44,8 @@ class ResourceServer:
     - `replay_store`: where presented proofs are remembered. `MemoryReplayStore()` is for a single process.
     - `replay_namespace`: servers with the same text and the same store share the proofs that are remembered,
       and their nonces. Two servers that must each judge one request, such as a gateway and the API behind it,
-      need two. No other option matters for this.
+      need two; then only one of them may use nonces, since a proof has a single one (`ForwardAuth` is made
+      for this). No other option matters here.
     - `audience`: the value, or one of several, that a token's `aud` must contain; `resource` by default. With
       `issuer` only.
     - `jwks`: a JWK Set, or its https URL; discovered from the issuer's metadata by default.
