@@ -57,8 +57,9 @@ def requires_dpop(
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
 
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
-    `WebSocketEndpoint`, or a method of an `HTTPEndpoint`. Put it below the decorator that registers a route.
-    It needs no middleware, and under one the request is not authenticated a second time.
+    `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
+    below the decorator that registers a route. It needs no middleware, and under one the request is not
+    authenticated a second time.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -149,6 +150,11 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], WebSocketEndpoint):
+            # After a refusal its `dispatch` would pass on what the server has received meanwhile.
+            raise ConfigurationError(
+                f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
+            )
         connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
         with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)

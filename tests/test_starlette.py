@@ -371,6 +371,41 @@ def sockets(api: ResourceServer, **options: Any) -> list[WebSocketRoute]:
     ]
 
 
+@pytest.mark.parametrize("with_credentials", [False, True])
+async def test_no_message_gets_past_a_decorated_on_connect(world: World, with_credentials: bool) -> None:
+    """uvicorn queues a frame that comes during the verdict, and delivers it after the refusal."""
+    heard: list[str] = []
+
+    class Endpoint(WebSocketEndpoint):
+        encoding = "text"
+
+        @requires_dpop(world.server())
+        async def on_connect(self, websocket: WebSocket) -> None:
+            await websocket.accept()
+
+        async def on_receive(self, websocket: WebSocket, data: str) -> None:
+            heard.append(data)
+
+    messages: list[Message] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "text": "delete everything"},
+        {"type": "websocket.disconnect", "code": 1006},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = Starlette(routes=[WebSocketRoute("/ws", Endpoint)])
+    fields = world.fields("/ws") if with_credentials else None
+    with pytest.raises(ConfigurationError, match="on the whole WebSocketEndpoint"):
+        await app(scope_of("/ws", fields, type="websocket", subprotocols=[]), receive, send)
+    assert (heard, sent) == ([], [])
+
+
 @pytest.mark.parametrize("under_middleware", [False, True])
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
 def test_every_kind_of_websocket_endpoint_is_protected(
