@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Scope, Send
 from starlette.websockets import WebSocket
 
 from dpop_middleware._adapter.answers import (
     adding_headers,
+    can_deny,
     error_response,
     holding,
     raw_headers,
@@ -59,7 +61,8 @@ def requires_dpop(
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time.
+    authenticated a second time. As a dependency of FastAPI it raises an HTTPException; `DPoPSecurity` is made
+    for that.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -171,6 +174,8 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
+            if _is_dependency(protected, scope):
+                raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
             await send_refusal(response, scope, websocket.send)
@@ -190,6 +195,27 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
     return protected
+
+
+def _is_dependency(function: Callable[..., Any], scope: Scope) -> bool:
+    """Whether FastAPI asks `function` for the value of a dependency: then the endpoint runs after it.
+
+    It is also True where a decorator hides that `function` is in the endpoint.
+    """
+    if not hasattr(scope.get("route"), "dependant"):
+        return False
+    endpoint = scope.get("endpoint")
+    while endpoint is not None and endpoint is not function:
+        endpoint = getattr(endpoint, "__wrapped__", None) or getattr(endpoint, "func", None)
+    return endpoint is None
+
+
+def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:
+    """Return a refusal as an exception, which no endpoint can take for a value."""
+    if scope["type"] == "websocket" and not can_deny(scope):
+        return WebSocketException(WS_1008_POLICY_VIOLATION)
+    kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
+    return HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
 
 
 def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:

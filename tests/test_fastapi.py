@@ -1,5 +1,6 @@
 """The FastAPI dependency: scopes, OpenAPI, refusals with and without the handler, mixtures of adapters."""
 
+import functools
 import importlib
 import sys
 from collections.abc import AsyncGenerator
@@ -250,6 +251,86 @@ def test_fastapis_own_root_path_is_no_other_request(world: World) -> None:
     app = DPoPMiddleware(notes_app(api, root_path="/api"), api)
     assert browser(app).get("/me", headers=world.headers("/api/me")).status_code == 200
     assert world.store.asked == 1
+
+
+@pytest.mark.parametrize("where", ["value", "route", "router", "included", "application"])
+def test_a_decorated_dependency_lets_no_stranger_reach_the_endpoint(world: World, where: str) -> None:
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+
+    @requires_dpop(api, "notes:write")
+    async def writer(request: Request) -> str:
+        return str(request.user.identity)
+
+    def depends(here: str) -> list[Any]:
+        return [Depends(writer)] if where == here else []
+
+    reached: list[str] = []
+    router = APIRouter(dependencies=depends("router"))
+
+    async def nobody() -> str:
+        return "nobody"
+
+    asked = Depends(writer if where == "value" else nobody)
+
+    @router.delete("/notes", dependencies=depends("route"))
+    @requires_dpop(api)
+    async def delete(by: Annotated[str, asked], request: Request) -> str:
+        reached.append(by)
+        return str(request.user.display_name)
+
+    app = FastAPI(dependencies=depends("application"))
+    app.include_router(router, prefix="/v1", dependencies=depends("included"))
+    client = browser(app)
+    anonymous = client.delete("/v1/notes")
+    assert (anonymous.status_code, anonymous.headers["www-authenticate"][:4]) == (401, "DPoP")
+    unfit = client.delete("/v1/notes", headers=world.headers("/v1/notes", method="DELETE"))
+    assert (unfit.status_code, "dpop-nonce" in unfit.headers) == (403, True)
+    assert reached == []
+    fit = world.headers("/v1/notes", method="DELETE", scopes=["notes:write"])
+    assert client.delete("/v1/notes", headers=fit).json() == "user123"
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
+    world: World, extensions: dict[str, Any]
+) -> None:
+    @requires_dpop(world.server())
+    async def caller(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    app = FastAPI()
+
+    @app.websocket("/ws", dependencies=[Depends(caller)])
+    async def ws(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions)
+    await app(scope, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert (sent[0].get("status"), sent[0].get("code")) == ((401, None) if extensions else (None, 1008))
+
+
+def test_in_fastapi_a_decorated_endpoint_still_answers_with_the_usual_body(world: World) -> None:
+    def quiet(endpoint: Any) -> Any:
+        @functools.wraps(endpoint)
+        async def outer(*args: Any, **kwargs: Any) -> Any:
+            return await endpoint(*args, **kwargs)
+
+        return outer
+
+    app = FastAPI()
+
+    @app.get("/notes")
+    @quiet
+    @requires_dpop(world.server())
+    async def notes(request: Request) -> str:
+        raise AssertionError
+
+    assert browser(app).get("/notes").json() == {"error_description": "an access token is required"}
 
 
 def test_two_servers_accept_their_own_audience_only(world: World) -> None:
