@@ -17,7 +17,8 @@ from collections.abc import (
     Iterator,
     MutableMapping,
 )
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
@@ -91,13 +92,12 @@ class UncopiedHeaders(MutableMapping[str, str]):
 
 def _is_asked_by_client_of(headers: Any) -> bool:
     """Whether the library of `headers` itself reads them: not for another caller of its public classes."""
-    kind = type(headers)
-    frame = inspect.currentframe()
-    asking = None if frame is None or frame.f_back is None else frame.f_back.f_back
-    while asking is not None and asking.f_globals is kind.__init__.__globals__:
-        asking = asking.f_back
-    name = kind.__module__ if asking is None else str(asking.f_globals.get("__name__"))
-    return name.partition(".")[0] == kind.__module__.partition(".")[0]
+    library = type(headers).__module__.partition(".")[0]
+    module = cast("FunctionType", type(headers).__init__).__globals__["__name__"]
+    frame, asking = inspect.currentframe(), library
+    while frame is not None and (asking := str(frame.f_globals.get("__name__"))) in {__name__, module}:
+        frame = frame.f_back
+    return asking.partition(".")[0] == library
 
 
 class DPoPAuth(_Auth):
