@@ -3,10 +3,11 @@
 Put `DPoPMiddleware` around `get_asgi_application()`, as around any application; these two are for use inside.
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dpop_middleware._adapter.answers import error_response, holding
 from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
@@ -19,6 +20,7 @@ from dpop_middleware.resource_server import ResourceServer
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
     from django.db import connections, transaction
+    from django.db.transaction import Atomic
     from django.http import HttpRequest, HttpResponse
     from django.utils.decorators import sync_and_async_middleware
 except ImportError as error:
@@ -166,10 +168,10 @@ def requires_dpop(
     return decorate
 
 
-class _Everything(set[str]):
-    """The databases in which Django opens no transaction: it refuses to around an async view.
+class _AllDatabases(set[str]):
+    """The databases in which Django itself opens no transaction: it can't around an async view.
 
-    For a sync view `requires_dpop` opens them itself, except in those that are listed.
+    For a sync view `requires_dpop` opens them, except in those that the set really has.
     """
 
     def __contains__(self, alias: object) -> bool:
@@ -184,16 +186,17 @@ def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any
         )
     if iscoroutinefunction(view):  # pyright: ignore[reportDeprecated]
         return view, {}
-    without_transaction = _Everything(getattr(view, "_non_atomic_requests", ()))
+    without_transaction = _AllDatabases(getattr(view, "_non_atomic_requests", ()))
 
-    def atomic(*args: Any, **kwargs: Any) -> Any:
-        inner, listed = view, frozenset(without_transaction)
-        for alias, options in connections.settings.items():
-            if options["ATOMIC_REQUESTS"] and alias not in listed:
-                inner = transaction.atomic(using=alias)(inner)
-        return inner(*args, **kwargs)
+    def in_transactions(*args: Any, **kwargs: Any) -> Any:
+        exempt = frozenset(without_transaction)
+        with contextlib.ExitStack() as transactions:
+            for alias in connections:
+                if connections[alias].settings_dict["ATOMIC_REQUESTS"] and alias not in exempt:
+                    transactions.enter_context(cast("Atomic", transaction.atomic(using=alias)))
+            return view(*args, **kwargs)
 
-    return sync_to_async(atomic), {"_non_atomic_requests": without_transaction}
+    return sync_to_async(in_transactions), {"_non_atomic_requests": without_transaction}
 
 
 def _scope(request: HttpRequest) -> Scope:

@@ -23,7 +23,7 @@ from dpop_middleware.authorization_server import (
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
-from dpop_middleware.nonces import HMACNonceProvider
+from dpop_middleware.nonces import HMACNonceProvider, Nonce
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.replay.store import ReplayEntry
@@ -390,20 +390,33 @@ async def test_fallback_gives_the_first_nonce_on_success(clock: Clock) -> None:
     assert (await endpoint.verify(token_request(proof_text(nonce=nonce)))).nonce == nonce
 
 
-@pytest.mark.parametrize("fails", ["issue", "check"])
-async def test_a_provider_that_fails_keeps_no_token_from_its_client(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, fails: str
-) -> None:
-    endpoint = endpoint_with_nonces(clock, policy=DPoPPolicy(nonce="fallback"))
+class Failing:
+    """A provider of the user's own, whose methods in `failing` raise."""
+
+    def __init__(self) -> None:
+        self._provider = HMACNonceProvider(SECRET).for_server(purpose="test", server="one")
+        self.failing = ""
+
+    def issue(self, now: float) -> str:
+        if self.failing == "issue":
+            raise ConnectionError
+        return self._provider.issue(now)
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        if self.failing == "check":
+            raise ConnectionError
+        return self._provider.check(nonce, now)
+
+
+@pytest.mark.parametrize("method", ["issue", "check"])
+async def test_a_provider_that_fails_keeps_no_token_from_its_client(clock: Clock, method: str) -> None:
+    provider = Failing()
+    endpoint = endpoint_with_nonces(clock, policy=DPoPPolicy(nonce="fallback"), nonces=provider)
     first = await endpoint.verify(token_request(proof_text()))
     nonce = dict(endpoint.response_headers(first))["dpop-nonce"]
     second = await endpoint.verify(token_request(proof_text(nonce=nonce)))
     clock.now += 61
-
-    def fail(*_: Any) -> None:
-        raise ConnectionError
-
-    monkeypatch.setattr(endpoint._verification.nonces, fails, fail)
+    provider.failing = method
     assert endpoint.response_headers(second) == (("cache-control", "no-store"),)
 
 
