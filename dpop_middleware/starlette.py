@@ -62,7 +62,8 @@ def requires_dpop(
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
     authenticated a second time. As a dependency of FastAPI it raises an HTTPException; `DPoPSecurity` is made
-    for that.
+    for that. An endpoint of Starlette that calls a decorated function must return what that returns: a
+    refusal is a response.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
