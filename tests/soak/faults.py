@@ -229,12 +229,14 @@ class Faults:
         await self.run(await self.victim(), "CLIENT", "KILL", "USER", USER)
 
     async def slow_server(self, happening: Happening) -> None:
-        """It answers no request for some time, and then all of them."""
+        """It answers no request for some time, and then all of them; that may be taken for its death."""
         server = await self.victim()
         milliseconds = int(1000 * 0.05 * 40 ** self.chance.random())
         happening.detail = f"{milliseconds} ms"
         await self.run(server, "CLIENT", "PAUSE", milliseconds, self.chance.choice(["ALL", "WRITE"]))
         await asyncio.sleep(milliseconds / 1000)
+        happening.loses = await self.is_replaced_after(milliseconds / 1000)
+        await self.serving()
 
     async def changed_password(self, happening: Happening) -> None:
         """New connections are refused until it is the old one again."""
