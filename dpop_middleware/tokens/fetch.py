@@ -155,7 +155,11 @@ def _final_response(sock: Any) -> http.client.HTTPResponse:
     """Return the response after those that only say that it is coming (RFC 9110 section 15.2)."""
     while True:
         response = http.client.HTTPResponse(sock, method="GET")
-        response.begin()
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
         if response.status not in _INTERIM:
             return response
         # So that it doesn't close the reader, which belongs to the next response too.
