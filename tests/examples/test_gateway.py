@@ -171,6 +171,7 @@ CLAIMED = [
     ["X-Auth-Identity: root", "X-Auth-Scope: admin", "X-Auth-Client-ID: evil", "X-Auth-Issuer: evil"],
     ["x-auth-identity: root", "X-AUTH-IDENTITY: root", "x-auth-scope: admin", "X-Auth-scope: root"],
     ["X_Auth_Identity: root", "X_Auth_Scope: admin"],
+    ["X-Auth_Identity: root", "X_Auth-Scope: admin", "X-Auth-Client_ID: evil", "x_auth-client_id: evil"],
     ["Connection: X-Auth-Identity", "X-Auth-Identity: root", "X-Auth-Scope: admin"],
 ]
 
