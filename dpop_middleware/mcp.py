@@ -7,7 +7,7 @@ function: `get_access_token()` returns the verified token.
 import math
 from collections.abc import Collection
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -108,7 +108,8 @@ def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
 
 def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
     url = urlsplit(resource)
-    where = path or url.path or _PATH
+    # A route is compared with the decoded path.
+    where = path or unquote(url.path) or _PATH
     is_local = is_loopback(url.hostname or "")
     if provides(server, "streamable_http_app"):
         if getattr(getattr(server, "settings", None), "auth", None) is not None:

@@ -427,6 +427,7 @@ class TestSetUp:
             (RESOURCE, None, "/mcp"),
             (f"{RESOURCE}/notes/mcp", None, "/notes/mcp"),
             (f"{RESOURCE}/notes/mcp", "/mcp", "/mcp"),
+            (f"{RESOURCE}/my%20notes/%C3%BC", None, "/my notes/ü"),
             ("http://127.0.0.1:8000/mcp", None, "/mcp"),
             ("http://localhost:8000", None, "/mcp"),
         ],
@@ -458,6 +459,16 @@ class TestSetUp:
         ]
         with pytest.raises(ConfigurationError, match="a FastMCP without auth="):
             protect(type("WithAuth", (OfFastMCP,), {"auth": object()})(), self.api(resource))
+
+    async def test_an_encoded_path_of_the_resource_is_found(self) -> None:
+        resource = f"{RESOURCE}/my%20notes"
+        issuer = TestIssuer(audience=resource)
+        app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
+        lifespan = app.app.app.router.lifespan_context(None)  # type: ignore[attr-defined]
+        async with lifespan, httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
+            auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
+            answer = await client.post(resource, auth=auth, headers=HEADERS, json=INITIALIZE)
+        assert answer.status_code == 200
 
     async def test_another_host_name_is_no_hindrance_where_the_resource_is_not_here(self) -> None:
         issuer = TestIssuer(audience=f"{RESOURCE}/mcp")
