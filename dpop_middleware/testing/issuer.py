@@ -19,7 +19,7 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.jose.compact import split
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, stand_in
+from dpop_middleware.testing.stand_in import Trusted, audiences_of, names_issuer, profile_of, stand_in
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
@@ -100,6 +100,7 @@ class TestIssuer:
         self.key = DPoPKey.generate(algorithm)
         self.profile = profile
         self.clock = clock
+        self._names_issuer = False
 
     @classmethod
     def of(
@@ -119,13 +120,15 @@ class TestIssuer:
         _options.part("TestIssuer.of", production, takes, fits=isinstance(production, ResourceServer))
         if issuer is None:
             issuer = next(iter(production.issuers), _ISSUER)
-        return cls(
+        made = cls(
             issuer,
             audience=audiences_of(production, issuer)[0],
             algorithm=algorithm,
             profile=profile_of(production, issuer),
             clock=clock,
         )
+        made._names_issuer = names_issuer(production)
+        return made
 
     @property
     def kid(self) -> str:
@@ -191,6 +194,7 @@ class TestIssuer:
             scope_claims=self.profile.scope_claims,
             client_id_claims=self.profile.client_id_claims,
             clock_skew=0,
+            names_issuer=self._names_issuer,
         )
         return judge_claims(payload, rules=rules, now=self.clock()).access_token
 

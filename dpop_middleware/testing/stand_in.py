@@ -20,7 +20,7 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
-__all__ = ["Trusted", "audiences_of", "origin_of", "profile_of", "stand_in"]
+__all__ = ["Trusted", "audiences_of", "names_issuer", "origin_of", "profile_of", "stand_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,13 @@ def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile
     return next((known for known in KNOWN if known.options == shape.options), shape)
 
 
+def names_issuer(production: ResourceServer) -> bool:
+    """Return whether the identities of `production` name the issuer; False where that isn't known."""
+    verifier = production.verification.verifier
+    both = isinstance(verifier, JWTOrOpaqueVerifier) and verifier._names_issuer
+    return both or isinstance(_for_jwts(production), MultiIssuerVerifier)
+
+
 def origin_of(production: ResourceServer) -> str:
     """Return scheme and authority of the first URL by which clients call `production`."""
     return production.verification.public_urls.origins[0]
@@ -92,7 +99,7 @@ def stand_in(
     server = copy.copy(production)
     theirs = production.verification
     verifiers = [_verifier(production, one, clock=clock) for one in trusted]
-    several = len(verifiers) > 1 or isinstance(_for_jwts(production), MultiIssuerVerifier)
+    several = len(verifiers) > 1 or names_issuer(production)
     verifier = MultiIssuerVerifier(verifiers) if several else verifiers[0]
     store = MemoryReplayStore(max_share=1)
     server._token_clock_skew = verifier.clock_skew

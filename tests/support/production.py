@@ -18,7 +18,7 @@ RESOURCE = "https://api.example.com"
 class NeverAsked:
     """A production store and verifier that no test may call."""
 
-    issuers = ("https://auth.example.com",)
+    issuers: tuple[str, ...] = ("https://auth.example.com",)
 
     async def add(self, entry: object) -> bool:
         raise AssertionError("the production store was asked")

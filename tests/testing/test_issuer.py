@@ -197,7 +197,7 @@ class TestAuth:
 
 def test_a_verifier_without_issuers_gets_the_default_issuer() -> None:
     class Anonymous(NeverAsked):
-        issuers = ()  # type: ignore[assignment] # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+        issuers = ()
 
     api = ResourceServer(verifier=Anonymous(), resource=RESOURCE, replay_store=MemoryReplayStore())
     assert TestIssuer.of(api).issuer == "https://auth.example.test"

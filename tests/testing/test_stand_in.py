@@ -119,6 +119,7 @@ def test_each_of_several_issuers_has_a_stand_in() -> None:
             for one in (a, b)
         ]
     assert answers == ["https://a.example.com 1", "https://b.example.com 1"]
+    assert [one.access_token(sub="1").identity for one in (a, b)] == answers
     with TestClient(protected(b.resource_server(api)), base_url=RESOURCE) as client:
         assert client.get("/notes", auth=a.auth(scopes=["notes:read"])).status_code == 401
         answer = client.get("/notes", auth=b.auth(sub="1", scopes=["notes:read"]))
@@ -128,15 +129,22 @@ def test_each_of_several_issuers_has_a_stand_in() -> None:
 def test_a_server_of_both_kinds_of_token_gets_jwts() -> None:
     okta = profiles.OKTA.verifier(issuer="https://a.example.com", audience="of a")
     several = MultiIssuerVerifier([okta])
-    wanted: list[tuple[AccessTokenVerifier, str]] = [(okta, "1"), (several, "https://a.example.com 1")]
-    for verifier, identity in wanted:
-        both = JWTOrOpaqueVerifier(jwt=verifier, opaque=NeverAsked())
+    same, other = NeverAsked(), NeverAsked()
+    same.issuers = okta.issuers
+    wanted: list[tuple[AccessTokenVerifier, NeverAsked, str]] = [
+        (okta, same, "1"),
+        (okta, other, "https://a.example.com 1"),
+        (several, same, "https://a.example.com 1"),
+    ]
+    for verifier, opaque, identity in wanted:
+        both = JWTOrOpaqueVerifier(jwt=verifier, opaque=opaque)
         api = ResourceServer(verifier=both, resource=RESOURCE, replay_store=MemoryReplayStore())
         issuer = TestIssuer.of(api)
         assert (issuer.audience, issuer.profile) == ("of a", profiles.OKTA)
         with TestClient(protected(issuer.resource_server(api)), base_url=RESOURCE) as client:
             answer = client.get("/notes", auth=issuer.auth(sub="1", scopes=["notes:read"]))
         assert answer.json()["sub"] == identity
+        assert issuer.access_token(sub="1").identity == identity
 
 
 async def test_tenants_have_stand_ins_too() -> None:
@@ -152,6 +160,7 @@ async def test_tenants_have_stand_ins_too() -> None:
     with TestClient(protected(server), base_url=RESOURCE) as client:
         answer = client.get("/notes", auth=tenant.auth(sub="1", scopes=["notes:read"]))
     assert answer.json()["sub"] == "https://tenant.example.com 1"
+    assert tenant.access_token(sub="1").identity == "https://tenant.example.com 1"
 
 
 def test_an_issuer_of_any_name_is_trusted_even_by_http() -> None:
