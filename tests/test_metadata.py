@@ -289,6 +289,19 @@ def test_cors_around_the_middleware_still_lets_every_page_read(world: World) -> 
         assert answer.headers.get_list("access-control-allow-origin") == [allowed]
 
 
+@pytest.mark.parametrize(("listed", "status"), [([], 400), (["MCP-Protocol-Version"], 200)])
+def test_cors_around_the_middleware_answers_preflights_for_the_document(
+    world: World, listed: list[str], status: int
+) -> None:
+    page = "https://app.example.com"
+    cors = Middleware(CORSMiddleware, allow_origins=[page], allow_headers=["Authorization", "DPoP", *listed])
+    client = TestClient(
+        Starlette(middleware=[cors, Middleware(DPoPMiddleware, describing(world))]), base_url=ORIGIN
+    )
+    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "mcp-protocol-version"}
+    assert client.options(PATH, headers={"Origin": page, **asked}).status_code == status
+
+
 def test_a_route_serves_the_document_without_the_middleware(world: World) -> None:
     api = describing(world, resource=f"{ORIGIN}/v1")
     protected = Route("/notes", requires_dpop(api)(endpoint))
