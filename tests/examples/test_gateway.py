@@ -87,6 +87,16 @@ def test_the_request_arrives_as_it_was_sent_with_who_asks(house: House) -> None:
     assert GATEWAY_SECRET not in answer.body.decode()
 
 
+def test_a_token_of_many_scopes_and_a_long_name_passes(house: House) -> None:
+    scopes = [f"https://api.example.test/auth/notes.{number:03}" for number in range(85)]
+    name = "ü" * 200  # six times as long in the token, and in the field
+    answer = house.get("/notes", *house.lines("/notes", scopes=scopes, sub=name))
+    told = identity(answer)
+    assert told["x-auth-scope"] == [" ".join(scopes)]
+    assert told["x-auth-identity"] == ["%C3%BC" * 200]
+    assert sum(len(value) for values in told.values() for value in values) > 4096
+
+
 def test_a_body_of_unknown_length_passes(house: House) -> None:
     lines = [*house.lines("/notes", method="PUT"), "Transfer-Encoding: chunked"]
     chunks = b"6\r\na note\r\n0\r\n\r\n"
