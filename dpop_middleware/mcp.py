@@ -58,7 +58,9 @@ def protect(
     expiry, and the token itself, which you must not pass on; the token is empty where a ticket opened a
     stream. A session belongs to the client and user that opened it. A tool that needs more must check that
     itself. Where `resource` is not on this machine, the libraries' check of `Host` and `Origin`, which is for
-    servers without authentication, is off: no page can make a proof. Raises ConfigurationError.
+    servers without authentication, is off: no page can make a proof. In an application that you pass, turn it
+    off yourself, in the SDK's by `host="api.example.com"`, the host of `resource`: otherwise clients get 421.
+    Raises ConfigurationError.
     """
     fits = isinstance(resource_server, ResourceServer)
     part("resource_server", resource_server, "a ResourceServer", fits=fits)

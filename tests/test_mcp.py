@@ -460,6 +460,19 @@ class TestSetUp:
         with pytest.raises(ConfigurationError, match="a FastMCP without auth="):
             protect(type("WithAuth", (OfFastMCP,), {"auth": object()})(), self.api(resource))
 
+    @pytest.mark.parametrize(("options", "status"), [({}, 421), ({"host": "api.example.test"}, 200)])
+    async def test_a_ready_application_checks_the_host_by_options_of_its_own(
+        self, options: dict[str, Any], status: int
+    ) -> None:
+        issuer = TestIssuer(audience=f"{RESOURCE}/mcp")
+        served = server_of_tools().streamable_http_app(stateless_http=True, **options)
+        app = protect(served, issuer.resource_server(self.api()))
+        lifespan = served.router.lifespan_context(served)
+        async with lifespan, httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
+            auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
+            answer = await client.post(f"{RESOURCE}/mcp", auth=auth, headers=HEADERS, json=INITIALIZE)
+        assert answer.status_code == status
+
     async def test_an_encoded_path_of_the_resource_is_found(self) -> None:
         resource = f"{RESOURCE}/my%20notes"
         issuer = TestIssuer(audience=resource)
