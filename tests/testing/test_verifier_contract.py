@@ -65,7 +65,7 @@ class OfAClient(Right):
     """The token is a client's own, unbound, and never expires but by the server's word."""
 
     def granted(self) -> AccessToken:
-        return replace(GRANTED, subject=None, jkt=None)
+        return replace(GRANTED, subject=None, jkt=None, expires_at=math.inf)
 
 
 class AcceptsAnything(Right):
@@ -199,6 +199,7 @@ WRONG: list[tuple[type[Right], set[str]]] = [
     (granting("OfNoClient", client_id=None), {GOOD}),
     (granting("WithAListOfScopes", scopes=["notes:read"]), {GOOD}),
     (granting("WithoutAnEnd", expires_at=math.nan), {GOOD}),
+    (granting("BeforeAllTime", expires_at=-math.inf), {GOOD}),
     (granting("WithAShortThumbprint", jkt="thumb"), {GOOD}),
     (granting("WithClaimsToBeChanged", claims={"sub": "ann"}), {READ_ONLY}),
     (granting("WithoutClaims", claims=None), {READ_ONLY}),
