@@ -69,7 +69,7 @@ class ResourceMetadata:
         object.__setattr__(
             self,
             "authorization_details_types_supported",
-            () if types == () else names("authorization_details_types_supported", types),
+            () if types in ((), []) else names("authorization_details_types_supported", types),
         )
         _check_text("resource_name", self.resource_name)
         for name in ("resource_documentation", "resource_policy_uri", "resource_tos_uri"):

@@ -32,6 +32,12 @@ def test_sequences_become_tuples_and_the_value_is_frozen() -> None:
         metadata.max_age = 1  # type: ignore[misc] # it must fail
 
 
+@pytest.mark.parametrize("none", [(), []], ids=str)
+def test_a_list_that_is_empty_is_left_out_of_the_document(none: Any) -> None:
+    metadata = ResourceMetadata(scopes_supported=none, authorization_details_types_supported=none)
+    assert metadata == ResourceMetadata()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
