@@ -316,15 +316,20 @@ def test_all_challenges_reach_the_client_in_one_field(house: House) -> None:
 
 
 class Broken(MemoryReplayStore):
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
     async def add(self, entry: Any) -> bool:
-        raise Unavailable("the store is down", retry_after=7)
+        raise Unavailable("the store is down", retry_after=self.retry_after)
 
 
-def test_an_unknown_verdict_is_a_503_for_the_client(house: House) -> None:
-    house.protect(replay_store=Broken())
+@pytest.mark.parametrize("seconds", [7, 0])
+def test_an_unknown_verdict_is_a_503_for_the_client(house: House, seconds: int) -> None:
+    house.protect(replay_store=Broken(seconds))
     answer = house.get("/notes", *house.lines("/notes"))
     status = 403 if house.name == "envoy" else 503  # a 5xx is what failure_mode_allow lets pass
-    assert (answer.status, answer.values("Retry-After")) == (status, ["7"])
+    assert (answer.status, answer.values("Retry-After")) == (status, [str(seconds)])
     assert answer.values("WWW-Authenticate") == []
 
 
