@@ -29,6 +29,25 @@ def test_urls_are_read(url: str, expected: dict[str, Any]) -> None:
     assert parse_store_url(url).options == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "scheme", "deployment"),
+    [
+        ("redis://h", "redis", "standalone"),
+        ("rediss://h", "rediss", "standalone"),
+        ("valkey://h", "redis", "standalone"),
+        ("valkeys://h", "rediss", "standalone"),
+        ("unix:///h", "unix", "standalone"),
+        ("redis+sentinel://h/s", "redis", "sentinel"),
+        ("rediss+sentinel://h/s", "rediss", "sentinel"),
+        ("redis+cluster://h", "redis", "cluster"),
+        ("rediss+cluster://h", "rediss", "cluster"),
+    ],
+)
+def test_a_scheme_says_what_is_deployed_and_whether_with_tls(url: str, scheme: str, deployment: str) -> None:
+    parsed = parse_store_url(url)
+    assert (parsed.scheme, parsed.deployment) == (scheme, deployment)
+
+
 def test_a_sentinel_url_is_read() -> None:
     parsed = parse_store_url(
         "rediss+sentinel://s1,s2:1/my%20proofs/0?sentinel_username=u&sentinel_password=p"
