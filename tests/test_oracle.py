@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
@@ -408,6 +408,7 @@ URIS = st.builds(
 
 
 @settings(max_examples=300)
+@example(header={"typ": [[]] * 7}, jwk={"kty": [[]] * 7}, claims={})
 @given(
     header=st.dictionaries(st.sampled_from(["typ", "alg", "crit", "kid", "x"]), JSON, max_size=1),
     jwk=st.dictionaries(

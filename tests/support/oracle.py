@@ -109,8 +109,9 @@ def scalars(value: Any) -> list[Any]:
 
 
 def within_our_bounds(header: bytes) -> bytes:
-    """A header may have 4 KiB, and an escape for each slash of two certificates: our limit, not an RFC's."""
-    if len(header) > 4096 or header.count(b"\\") > 160:
+    """A header may have 4 KiB, and an escape for each slash of two certificates: our limits, not an RFC's."""
+    containers, structure = (sum(map(header.count, marks)) for marks in (b"[{", b'[]{},:"'))
+    if len(header) > 4096 or header.count(b"\\") > 160 or containers > 16 or structure > 256:
         raise Wrong
     return header
 

@@ -27,6 +27,12 @@ def test_a_step_is_more_than_a_clock_shows_that_is_being_corrected(told: float, 
     assert look(looks, 10, 10.1, told) == (False, steps)
 
 
+def test_a_clock_that_shows_exactly_what_one_may_that_is_being_corrected_has_not_stepped() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    assert not looks.steps("a", 1013.0, sent=11, received=11)
+
+
 def test_each_step_is_told_once() -> None:
     looks = Looks()
     look(looks, 0, 0.1, 1000.0)
