@@ -18,7 +18,7 @@ from dpop_middleware._options import namespace, part
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
-from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, one_proof
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, one_proof, too_many_fields
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware._runtime import system_time
@@ -157,12 +157,7 @@ class TokenEndpoint:
             request = ResourceRequest.from_scope(request.scope)
         if request.fields > MAX_FIELDS:
             # None was read: it isn't known whether there is a proof.
-            raise InvalidRequest(
-                "the request has too many header fields",
-                check=Check.ONE_HEADER,
-                expected=MAX_FIELDS,
-                actual=request.fields,
-            )
+            raise too_many_fields(request, Check.ONE_HEADER)
         if not required and not request.dpop:
             return None
         now = self._clock()

@@ -309,8 +309,11 @@ async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     async def send(message: Message) -> None:
         sent.append(message)
 
+    async def receive() -> Message:
+        raise AssertionError
+
     scope = scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions)
-    await app(scope, None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await app(scope, receive, send)
     assert (sent[0].get("status"), sent[0].get("code")) == ((401, None) if extensions else (None, 1008))
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -225,6 +227,12 @@ class TestTools:
         with httpx2.Client(verify=NO_AUTHORITIES, trust_env=False) as client:
             answer = client.get(served.url.replace("/mcp", "/health"))
         assert (answer.status_code, answer.text) == (200, "nobody")
+
+
+def lifespan_of(app: Any) -> AbstractAsyncContextManager[object]:
+    """The lifespan of the SDK's application inside what `protect` returned."""
+    inside: Starlette = app.app.app
+    return inside.router.lifespan_context(inside)
 
 
 def challenge_of(answer: httpx2.Response) -> str:
@@ -477,8 +485,7 @@ class TestSetUp:
         resource = f"{RESOURCE}/my%20notes"
         issuer = TestIssuer(audience=resource)
         app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
-        lifespan = app.app.app.router.lifespan_context(None)  # type: ignore[attr-defined]
-        async with lifespan, httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
+        async with lifespan_of(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
             auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
             answer = await client.post(resource, auth=auth, headers=HEADERS, json=INITIALIZE)
         assert answer.status_code == 200
@@ -487,8 +494,7 @@ class TestSetUp:
         issuer = TestIssuer(audience=f"{RESOURCE}/mcp")
         app = protect(server_of_tools(), issuer.resource_server(self.api()))
         transport = httpx2.ASGITransport(app)
-        lifespan = app.app.app.router.lifespan_context(None)  # type: ignore[attr-defined]
-        async with lifespan, httpx2.AsyncClient(transport=transport) as client:
+        async with lifespan_of(app), httpx2.AsyncClient(transport=transport) as client:
             auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
             answer = await client.post(f"{RESOURCE}/mcp", auth=auth, headers=HEADERS, json=INITIALIZE)
         assert answer.status_code == 200

@@ -27,9 +27,15 @@ from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import (
+    MAX_FIELDS,
+    ResourceRequest,
+    credentials,
+    one_proof,
+    too_many_fields,
+)
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidRequest, InvalidToken, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
@@ -124,12 +130,7 @@ class RequestVerification:
         `started` is kept with the evidence. An error is returned, with what is known about the request.
         """
         if request.fields > MAX_FIELDS:
-            return InvalidRequest(
-                "the request has too many header fields",
-                check=Check.AUTHORIZATION,
-                expected=MAX_FIELDS,
-                actual=request.fields,
-            )
+            return too_many_fields(request, Check.AUTHORIZATION)
         try:
             scheme, presented = credentials(request.authorization)
         except DPoPError as error:

@@ -27,6 +27,7 @@ __all__ = [
     "ResourceRequest",
     "credentials",
     "one_proof",
+    "too_many_fields",
 ]
 
 MAX_TOKEN_SIZE = 16 * 1024
@@ -125,6 +126,13 @@ def _text(octets: bytes) -> str:
         value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
         value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
     return value
+
+
+def too_many_fields(request: ResourceRequest, check: Check) -> InvalidRequest:
+    """Return the error for more than `MAX_FIELDS` fields: none was read, so that `check` finds none."""
+    return InvalidRequest(
+        "the request has too many header fields", check=check, expected=MAX_FIELDS, actual=request.fields
+    )
 
 
 def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:

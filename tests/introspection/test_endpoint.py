@@ -36,22 +36,26 @@ METADATA = "/.well-known/oauth-authorization-server"
 DISCOVERED = "introspection_endpoint"
 
 
+def options_for(issuer: str, **changes: Any) -> EndpointOptions:
+    """Options that find the endpoint by the metadata of `issuer`."""
+    options: dict[str, Any] = {
+        "issuer": issuer,
+        "url": None,
+        "authentication": US,
+        "accept": "application/json",
+        "clock": time.time,
+        "insecure_http_hosts": frozenset(),
+        "ssl_context": NO_AUTHORITIES,
+        "max_connections": 4,
+    }
+    return EndpointOptions(**options | changes)
+
+
 @pytest.fixture
 async def located(issuer: IssuerOfOpaqueTokens) -> AsyncIterator[tuple[Endpoint, list[float]]]:
     """An endpoint that was found by the metadata, and the time, which is the test's to move."""
     now = [1000.0]
-    options = EndpointOptions(
-        issuer=issuer.origin,
-        url=None,
-        authentication=US,
-        accept="application/json",
-        clock=time.time,
-        insecure_http_hosts=frozenset(),
-        ssl_context=NO_AUTHORITIES,
-        max_connections=4,
-        monotonic=lambda: now[0],
-    )
-    endpoint = Endpoint(options)
+    endpoint = Endpoint(options_for(issuer.origin, monotonic=lambda: now[0]))
     await endpoint.ask("any")
     assert endpoint.url == issuer.endpoint
     issuer.requests.clear()
@@ -64,17 +68,7 @@ async def test_a_place_of_the_metadata_that_hangs_is_tried_last_at_the_next_atte
         server.handlers[METADATA] = lambda _: [60.0]
         document = {"issuer": server.origin, DISCOVERED: f"{server.origin}/introspect"}
         server.handlers[OPENID] = lambda _: json_answer(document)
-        options = EndpointOptions(
-            issuer=server.origin,
-            url=None,
-            authentication=US,
-            accept="application/json",
-            clock=time.time,
-            insecure_http_hosts=frozenset(),
-            ssl_context=NO_AUTHORITIES,
-            max_connections=4,
-        )
-        endpoint = Endpoint(options)
+        endpoint = Endpoint(options_for(server.origin))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await endpoint.locate()

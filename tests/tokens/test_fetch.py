@@ -4,7 +4,7 @@ import errno
 import gzip
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -170,12 +170,16 @@ def test_a_url_may_have_empty_segments_and_the_target_keeps_them(server: IssuerS
             endpoint(url)
 
 
+def answering(script: Script) -> Callable[[Asked], Script]:
+    return lambda _: script
+
+
 def test_responses_before_the_final_one_are_passed_over(server: IssuerServer) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     for final in (json_answer({"keys": []}), [b"HTTP/1.1 200 OK\r\n\r\n", b'{"keys": []}']):
         whole = b"".join(part for part in final if isinstance(part, bytes))
         for script in ([interim, whole], [interim + whole], drip(interim + whole, pause=0)):
-            server.handlers["/jwks"] = lambda _, script=script: script  # type: ignore[misc]
+            server.handlers["/jwks"] = answering(script)
             assert get(f"{server.origin}/jwks") == {"keys": []}
 
 

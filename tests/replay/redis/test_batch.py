@@ -430,7 +430,10 @@ async def test_an_anchor_whose_changes_are_reported_is_not_read_again(watched: F
 
 
 async def test_with_each_report_the_anchors_are_read_again(watched: Fence) -> None:
-    Received(watched, [write(0)], SAID, b"OK", KNOWN, at=NOW + 2)
+    item = write(0)
+    # The report, the write, the time and the anchor.
+    assert Received(watched, [item], SAID, b"OK", KNOWN, at=NOW + 2).count == 4
+    assert item.answer.result() is True
 
 
 async def test_a_write_beside_which_the_anchor_changed_is_tried_again(watched: Fence) -> None:

@@ -310,8 +310,9 @@ async def test_a_server_far_away_is_reached(server: Server, protocol: int) -> No
         far.reply_delay = 0.15
         store = RedisReplayStore.from_url(f"{far.url}?protocol={protocol}", timeout=0.5)
         async with asyncio.timeout(20):
-            while await answer(store, entry()) is not True:
+            while (reached := await answer(store, entry())) is not True:
                 await asyncio.sleep(0.01)
+        assert reached
         await store.aclose()
 
 
