@@ -7,12 +7,12 @@ share.
 
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
-from dpop_middleware.replay.redis.resp import Buckets, command, compare_and_set
+from dpop_middleware.replay.redis.resp import NOTHING_USUAL, Buckets, Usual, command, compare_and_set
 from dpop_middleware.replay.redis.vitals import ServerInfo, VitalSigns, is_of_data, is_of_process
 
 __all__ = ["Anchor", "Sight", "Sights", "Standing", "is_moved", "lost_by", "new_anchor"]
@@ -269,12 +269,13 @@ class Standing:
         """Whether the anchor of `bucket` is known to be unchanged and correct."""
         return bucket in self.watched and bucket in self.agreed and bucket not in self.due
 
-    def usual(self, buckets: Iterable[int]) -> bytes:
-        """The replies to reads of the anchors of `buckets` if nothing happened; empty where unknown."""
+    def usual(self, buckets: Sequence[int]) -> Usual:
+        """The replies to reads of the anchors of `buckets` if nothing happened; none where unknown."""
         try:
-            return b"".join(map(self._usual.__getitem__, buckets))
+            usual = b"".join(map(self._usual.__getitem__, buckets))
         except KeyError:
-            return b""
+            return NOTHING_USUAL
+        return usual, list(map(self.agreed.__getitem__, buckets))
 
     def writes(self, buckets: Iterable[int], info: ServerInfo | None, *, with_script: bool) -> list[bytes]:
         """The commands that write the anchors due in `buckets`.

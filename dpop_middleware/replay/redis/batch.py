@@ -12,7 +12,7 @@ from typing import Final
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
-from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, ServerError, command
+from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
 from dpop_middleware.replay.redis.vitals import parse_info
 from dpop_middleware.replay.redis.writes import (
@@ -58,7 +58,8 @@ class Batch:
 
     `with_get` says whether the server knows `SET … NX GET`. `outcome` is None until the replies have arrived:
     then it is the writes that need another try, each with its error, or the error that prevented the replies.
-    `held` are writes that can't be judged before the other masters of the cluster are asked.
+    `held` are writes that can't be judged before the other masters of the cluster are asked; `usual` is as in
+    `Replies.expect`.
     """
 
     def __init__(
@@ -81,18 +82,14 @@ class Batch:
         self._look = self._waiting = self._time = b""
         self._opening: list[bytes] = []
         self._touching: list[bytes] = []
-        self._asking = [index for index, write in enumerate(writes) if write.asking]
+        self._asking: list[int] = []
         self._reading = AnchorReading(writes, fence)
         self._acknowledged = self._after_time = 0
+        self.usual: Usual = NOTHING_USUAL
         self.held: list[PendingWrite] = []
         self.get_is_unknown = False
         self.wrong_server = False
         self.outcome: Again | Exception | None = None
-
-    @property
-    def usual(self) -> tuple[bytes, Sequence[object]]:
-        """The replies to expect at the end if nothing happened."""
-        return self._reading.usual
 
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
         """The bytes to send, and how many replies they get.
@@ -107,18 +104,22 @@ class Batch:
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
-        with_get = self._with_get
-        commands = [write.command(with_get=with_get) for write in self._writes]
-        for index in reversed(self._asking):
-            commands.insert(index, ASKING)
-        self._own = {write.namespace: write.kept for write in self._writes if write.retention}
+        commands: list[bytes] = []
+        for index, write in enumerate(self._writes):
+            if write.asking:
+                self._asking.append(index)
+                commands.append(ASKING)
+            commands.append(write.command(with_get=self._with_get))
+            if write.retention:
+                self._own[write.namespace] = write.kept
         self._publishing = self._retentions.exchange(self._own, at=at, now=now)
-        anchors, self._time = self._reading.commands(), self._fence.vitals.time()
+        anchors, self.usual = self._reading.commands()
+        self._time = self._fence.vitals.time()
         self._after_time = len(anchors)
-        before = [*self._publishing, self._look, *self._opening]
-        after = [*self._touching, self._waiting, self._time, *anchors]
-        around = len(list(filter(None, (*before, *after))))
-        return b"".join((*before, *commands, *after)), len(commands) + around
+        before = (*self._publishing, self._look, *self._opening)
+        after = (*self._touching, self._waiting, self._time, *anchors)
+        sent = list(filter(None, (*before, *commands, *after)))
+        return b"".join(sent), len(sent)
 
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, and answer the requests whose outcome is known.
@@ -155,9 +156,8 @@ class Batch:
                 "the user may not GET: restarts, flushes and failovers that lose entries go unnoticed "
                 "until +get is granted and the connection is opened again"
             )
-        if self._fence.active:
-            self._reading.judge(replies, now=now, at=at)
-            warn_of_findings(self._fence, self._settings.notices, now)
+        self._reading.judge(replies, now=now, at=at)
+        warn_of_findings(self._fence, self._settings.notices, now)
         self.outcome = self._settled(outcomes)
 
     def tell(self, at: float) -> None:

@@ -13,21 +13,20 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar, cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from dpop_middleware.replay.redis.resp import NOT_ALLOWED, Replies, ServerError, command
+from dpop_middleware.replay.redis.resp import NOT_ALLOWED, NOTHING_USUAL, Replies, ServerError, Usual, command
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
 __all__ = ["Connect", "Connection", "ask", "disconnect", "first_answer", "inspect", "opened"]
 
 OnReplies = Callable[[list[object] | Exception], None]
 
-NOTHING_USUAL: Final = (b"", ())
 # The coarsest event loops have clocks of milliseconds.
 CLOCK_STEP = 0.001
 
@@ -49,17 +48,14 @@ class Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         self._end: Exception | None = None
+        # Whether no command can be sent any more.
+        self.has_ended = False
         # Called with the server's pushes, in the order of its replies.
         self.heed: Callable[[object], None] = lambda _: None
         self._transport.set_protocol(self)
         # No public method of a stream shows its data without consuming it.
         if self._transport.is_closing() or reader.at_eof() or reader._buffer:  # type: ignore[attr-defined]
             self._break(RedisConnectionError("the connection ended, or received data, before it was used"))
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether no command can be sent any more."""
-        return self._end is not None
 
     def exchange(
         self,
@@ -68,7 +64,7 @@ class Connection(asyncio.Protocol):
         on_replies: OnReplies,
         *,
         deadline: float,
-        usual: tuple[bytes, Sequence[object]] = NOTHING_USUAL,
+        usual: Usual = NOTHING_USUAL,
     ) -> None:
         """Send `data`; `on_replies` is called with its `count` replies once all of them have arrived.
 
@@ -84,7 +80,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         self._replies.expect(count, *usual)
         self._on_replies = on_replies
-        self._watch(deadline)
+        self._deadline = deadline
+        # The alarm stays set after an exchange has ended: a new one for each would cost more than that.
+        if self._alarm is None or self._rings_at > deadline:
+            self._watch(deadline)
 
     async def replies(self, data: bytes, count: int, *, deadline: float = math.inf) -> list[object]:
         """Send `data` and return its `count` replies; raises the error that `exchange` raises or reports."""
@@ -144,21 +143,16 @@ class Connection(asyncio.Protocol):
             self._alarm.cancel()
             self._alarm = None
         if self._end is None:
-            self._end = error
+            self._end, self.has_ended = error, True
             abort(self._connection)
         self._finish(self._end)
 
     def _watch(self, deadline: float) -> None:
-        """End the connection at `deadline` if the replies have not arrived.
-
-        The alarm stays set after an exchange has ended: a new one for each exchange would cost more than
-        that.
-        """
-        self._deadline = deadline
-        if self._alarm is not None and self._rings_at > deadline:
+        """End the connection at `deadline` if the replies have not arrived."""
+        if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._alarm is None and deadline < math.inf:
+        if deadline < math.inf:
             self._rings_at = deadline
             # Not in the context of the current request.
             self._alarm = self._loop.call_at(deadline, self._ring, context=contextvars.Context())

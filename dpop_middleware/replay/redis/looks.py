@@ -16,18 +16,15 @@ _SECTIONS = (b"server", b"replication", b"stats")
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
+    The server is to be asked when it is `due`.
     Times are by the event loop's clock, except what the server's own clock showed.
     """
 
     def __init__(self) -> None:
-        self._sent = self._due = -math.inf
+        self._sent = self.due = -math.inf
         self.asked = self.answered_at = -math.inf
         self._clock: tuple[str, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
-
-    def are_due(self, at: float) -> bool:
-        """Whether the server is to be asked."""
-        return at >= self._due
 
     def question(self, at: float, *, by_sections: bool) -> bytes:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
@@ -36,7 +33,7 @@ class Looks:
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""
-        self._due = -math.inf
+        self.due = -math.inf
 
     def connected(self, sent: float, answered: float) -> None:
         """Record that a connection was opened, and that the question was asked and answered on it."""
@@ -46,7 +43,7 @@ class Looks:
     def answered(self, at: float) -> None:
         """Record that the answer to the last question was received."""
         self.answered_at, self.asked = at, self._sent
-        self._due = at + _LOOK_EVERY
+        self.due = at + _LOOK_EVERY
 
     def note(self, run_id: str, *, evicted: int, shown: float | None) -> tuple[bool, bool]:
         """Whether the server has evicted keys since the last look, and whether its clock stepped forward.

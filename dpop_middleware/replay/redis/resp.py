@@ -19,14 +19,15 @@ __all__ = [
     "FASTEST",
     "FORBIDDEN",
     "LARGEST_STEP",
+    "NOTHING_USUAL",
     "NOT_ALLOWED",
     "TIME",
     "Buckets",
     "Replies",
     "ServerError",
+    "Usual",
     "command",
     "compare_and_set",
-    "escaped",
     "lifetime",
     "probe_name",
     "set_again",
@@ -69,12 +70,6 @@ def set_once(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
 def set_again(name: bytes, token: bytes, milliseconds: bytes) -> bytes:
     """`SET name token NX GET PX milliseconds`: the reply is nil the first time, else what is stored."""
     return command(b"SET", name, token, b"NX", b"GET", b"PX", milliseconds)
-
-
-def escaped(key: str) -> bytes:
-    """An entry's key as part of a name: it begins with no colon, unlike the store's other keys."""
-    encoded = key.encode("utf-8", "surrogatepass")
-    return b":" + encoded if encoded.startswith(b":") else encoded
 
 
 def compare_and_set(name: bytes, found: bytes, value: bytes, *, with_ifeq: bool) -> bytes:
@@ -127,7 +122,9 @@ class Buckets:
 
     def locate(self, key: str) -> tuple[int, bytes]:
         """The bucket of the entry `key` and its name on the server, never that of an anchor."""
-        name = escaped(key)
+        name = key.encode("utf-8", "surrogatepass")
+        if name.startswith(b":"):  # unlike the store's other keys
+            name = b":" + name
         bucket = binascii.crc_hqx(name, 0) % BUCKETS if self.spread else 0
         return bucket, self._homes[bucket] + name
 
@@ -152,6 +149,10 @@ class ServerError(RedisError):
 class Incomplete(Exception):
     """The reply is incomplete: more of its bytes must arrive."""
 
+
+# Bytes that nearly always come last, and the replies in them.
+Usual = tuple[bytes, Sequence[object]]
+NOTHING_USUAL: Final[Usual] = (b"", ())
 
 # Replies, the position after the last one, and pushes.
 Parsed = tuple[list[object], int, list[object]]
@@ -193,7 +194,7 @@ class Replies:
         except (ValueError, RecursionError) as error:
             raise InvalidResponse("the server's reply can't be read") from error
         self._unread = data[end:]
-        self.expect(0)
+        self._wanted = 0
         self.pushes += pushes
         return replies
 

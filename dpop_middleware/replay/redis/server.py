@@ -110,9 +110,9 @@ class Server:
 
     def tell(self) -> None:
         """Report to the cluster what was learned here: other data, or that the retentions' slot has moved."""
-        self._happened.set()
         if self._around is None:
             return
+        self._happened.set()
         moved = self.retentions.elsewhere
         if moved is not None:
             self._around.look_again(moved)

@@ -164,11 +164,11 @@ class RedisReplayStore:
         if session is not None and session.pid == os.getpid():
             await session.writer.aclose()
 
-    async def _ask(self, entry: ReplayEntry) -> Outcome:
+    def _ask(self, entry: ReplayEntry) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         write = PendingWrite(entry, self._buckets, self._settings, loop)
         self._session(loop).writer.submit(write)
-        return await write.answer
+        return write.answer
 
     async def _add_with_local(self, entry: ReplayEntry, local: MemoryReplayStore) -> bool:
         known: Outcome

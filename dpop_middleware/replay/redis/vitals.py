@@ -147,6 +147,15 @@ def _integer(fields: Mapping[str, str], name: str) -> int | None:
     return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
+def _time_shown(reply: object) -> float:
+    """The seconds since the epoch that a reply to `TIME` shows."""
+    if isinstance(reply, list) and len(reply) == 2:
+        seconds, microseconds = reply
+        if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
+            return int(seconds) + int(microseconds) / 1e6
+    raise InvalidResponse("the server sent an unexpected reply to TIME")
+
+
 def _digest(text: str) -> bytes:
     return blake2s(text.encode(), digest_size=_DIGEST_SIZE).hexdigest().encode()
 
@@ -247,7 +256,7 @@ class VitalSigns:
     def look(self, at: float) -> bytes:
         """The command to put first in a batch that is sent at `at` by the loop's clock."""
         self.sent_at = at
-        if self.info is None or not self.info.is_told or not self._looks.are_due(at):
+        if self.info is None or not self.info.is_told or at < self._looks.due:
             return b""
         # Before version 7.0 a server takes one section only.
         return self._looks.question(at, by_sections=self.info.answers_set_with_get)
@@ -278,11 +287,7 @@ class VitalSigns:
                 self._tells_time = False
                 raise reply
             return
-        match reply:
-            case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
-                shown = float(seconds) + float(microseconds) / 1e6
-            case _:
-                raise InvalidResponse("the server sent an unexpected reply to TIME")
+        shown = _time_shown(reply)
         if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
             self.has_lost, self.lost_at = True, at
 

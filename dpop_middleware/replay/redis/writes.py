@@ -17,8 +17,10 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import (
     ASKING,
     FORBIDDEN,
+    NOTHING_USUAL,
     Buckets,
     ServerError,
+    Usual,
     lifetime,
     set_again,
     set_once,
@@ -87,7 +89,8 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered; times are by the event loop's clock, except where noted.
 
-    It must be remembered for `retention` seconds, and is `kept` for so many.
+    It must be remembered for `retention` seconds, and is `kept` for so many. The entries' clock is ahead of
+    the event loop's by `offset` seconds.
     A try is `SET … NX`. One that follows another which may have been applied (`unknown`) is a repeat, and has
     a `GET` too: `owner` is 128 random bits that only this call knows, and found under the entry's name they
     show that an earlier try of the same call was applied. `answer` resolves to the outcome, even an error: an
@@ -107,7 +110,7 @@ class PendingWrite:
         "name",
         "namespace",
         "not_before",
-        "now",
+        "offset",
         "owner",
         "redirects",
         "retention",
@@ -127,8 +130,9 @@ class PendingWrite:
         since = entry.made_at if entry.now < entry.made_at < math.inf else entry.now
         self.milliseconds = lifetime(entry.now, max(entry.expires_at, since + self.kept))
         self.namespace, self.made_at = entry.namespace, entry.made_at
-        self.now, self.not_before = entry.now, entry.not_before
+        self.not_before = entry.not_before
         self.started = loop.time()
+        self.offset = entry.now - self.started
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
         # `held`: how often it waited until another master was asked about its data.
@@ -136,11 +140,6 @@ class PendingWrite:
         # `vouched`: while its slot moves, the node that it leaves still had the anchor. `unknown`: an earlier
         # try may have been applied, since its reply never came, or couldn't be judged.
         self.asking = self.vouched = self.unknown = self.is_repeat = False
-
-    @property
-    def offset(self) -> float:
-        """By how many seconds the entries' clock is ahead of the event loop's."""
-        return self.now - self.started
 
     def command(self, *, with_get: bool) -> bytes:
         """The write's command; `with_get` where the server knows `SET … NX GET`.
@@ -186,7 +185,8 @@ class AnchorReading:
     """Reads the anchor of each bucket of `writes` once, after them, where the server doesn't report changes.
 
     `buckets` are those of the writes, `elsewhere` has those that the server doesn't have, `changed` those
-    whose anchors have changed since they were read. While a slot moves, an entry may be written at the node
+    whose anchors have changed since they were read. `is_odd` says whether a write that looks new may have to
+    wait, or to be sent elsewhere. While a slot moves, an entry may be written at the node
     to which it goes, where the anchor comes later: the node that it leaves, asked before, vouches then.
     """
 
@@ -199,22 +199,16 @@ class AnchorReading:
         self._moving = tuple(dict.fromkeys(map(_BUCKET, filter(_ASKING, writes))))
         self._values: dict[int, bytes | None] = {}
         self._now = 0.0
-        self.usual: tuple[bytes, Sequence[object]] = (b"", ())
         self.elsewhere: dict[int, ServerError] = {}
         self.changed: set[int] = set()
-        self._was_read = self.is_forbidden = False
+        self._was_read = self.is_forbidden = self.is_odd = False
 
-    @property
-    def is_odd(self) -> bool:
-        """Whether a write that looks new may have to wait, or to be sent elsewhere."""
-        return bool(self.elsewhere or self.changed or self._fence.standing.foreign)
-
-    def commands(self) -> list[bytes]:
-        """The commands to send; none where the server can't be watched."""
+    def commands(self) -> tuple[list[bytes], Usual]:
+        """The commands to send, none where the server can't be watched, and the usual replies to them."""
         fence = self._fence
         self._was_read = fence.active
         if not self._was_read:
-            return []
+            return [], NOTHING_USUAL
         reads, standing = fence.sights.buckets.reads, fence.standing
         here = self.buckets
         if self._moving:
@@ -224,12 +218,10 @@ class AnchorReading:
             here = tuple(bucket for bucket in here if bucket not in self._watched)
         self._read_after = here
         standing.watch(here)
-        if not self._moving and (usual := standing.usual(here)):
-            self.usual = usual, list(map(standing.agreed.__getitem__, here))
         commands = list(map(reads.__getitem__, here))
         for bucket in self._moving:
             commands += [ASKING, reads[bucket]]
-        return commands
+        return commands, NOTHING_USUAL if self._moving else standing.usual(here)
 
     def take(self, replies: list[object]) -> None:
         """Take the anchors off the end of `replies`. Raises an error that puts the connection in doubt."""
@@ -252,6 +244,7 @@ class AnchorReading:
         for bucket, value in self._values.items():
             if value is not None or bucket not in self._moving:
                 self._fence.observe(bucket, value, now, at)
+        self.is_odd = bool(self.elsewhere or self.changed or self._fence.standing.foreign)
 
     def since(self, write: PendingWrite) -> float:
         """The moment before which entries beside `write` may be missing."""

@@ -7,7 +7,7 @@ import pytest
 
 from dpop_middleware.replay.redis.anchors import Anchor, Sights, Standing
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.resp import NOTHING_USUAL, Buckets
 from dpop_middleware.replay.redis.vitals import ServerInfo, identity_of
 
 NOW = 1_800_000_000.0
@@ -343,12 +343,12 @@ def test_an_anchor_follows_its_possible_earlier_states() -> None:
 def test_the_usual_replies_are_known_for_all_buckets_or_for_none() -> None:
     standing = Standing(BUCKETS)
     standing.agree(1, b"one")
-    assert standing.usual([1]) == b"$3\r\none\r\n"
-    assert standing.usual([1, 2]) == b""
+    assert standing.usual([1]) == (b"$3\r\none\r\n", [b"one"])
+    assert standing.usual([1, 2]) == NOTHING_USUAL
     standing.agree(2, b"two2")
-    assert standing.usual([2, 1]) == b"$4\r\ntwo2\r\n$3\r\none\r\n"
+    assert standing.usual([2, 1]) == (b"$4\r\ntwo2\r\n$3\r\none\r\n", [b"two2", b"one"])
     standing.drop(1)
-    assert standing.usual([1]) == b""
+    assert standing.usual([1]) == NOTHING_USUAL
 
 
 def watching(*buckets: int) -> Standing:

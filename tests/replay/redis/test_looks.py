@@ -71,8 +71,8 @@ def test_the_server_is_asked_once_a_second_and_an_old_one_for_everything() -> No
     looks = Looks()
     assert looks.question(10, by_sections=True).count(b"$") == 4
     looks.answered(10.1)
-    assert not looks.are_due(11)
-    assert looks.are_due(11.2)
+    assert looks.due > 11
+    assert looks.due <= 11.2
     assert looks.question(11.2, by_sections=False) == b"*1\r\n$4\r\nINFO\r\n"
 
 
