@@ -45,16 +45,21 @@ CPU = Callable[[], Awaitable[float]]
 
 @dataclass
 class Cost:
-    """Measurements of one operation, by round: CPU in microseconds for one, other times in seconds."""
+    """Measurements of one operation, by round: microseconds of CPU for one, and the median latency.
+
+    `wall` and `latencies` are in seconds, of all rounds.
+    """
 
     client_cpu: list[float] = field(default_factory=list)
     server_cpu: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
     wall: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
-    def percentile(self, percent: int) -> float:
-        """A latency in microseconds."""
-        return sorted(self.latencies)[len(self.latencies) * percent // 100] * 1e6
+    @property
+    def p99(self) -> float:
+        """In microseconds."""
+        return sorted(self.latencies)[len(self.latencies) * 99 // 100] * 1e6
 
 
 def entry() -> ReplayEntry:
@@ -75,11 +80,13 @@ def entry() -> ReplayEntry:
 async def measure(cost: Cost, operation: Operation, in_flight: int, count: int, server_cpu: CPU) -> None:
     """Run `count` operations, `in_flight` at a time, and add what they cost to `cost`."""
 
+    latencies: list[float] = []
+
     async def worker(operations: int) -> None:
         for _ in range(operations):
             begin = time.perf_counter()
             await operation()
-            cost.latencies.append(time.perf_counter() - begin)
+            latencies.append(time.perf_counter() - begin)
 
     server_before = await server_cpu()
     cpu_before, wall_before = time.process_time(), time.perf_counter()
@@ -88,6 +95,8 @@ async def measure(cost: Cost, operation: Operation, in_flight: int, count: int, 
     cost.client_cpu.append((time.process_time() - cpu_before) * each)
     cost.wall += time.perf_counter() - wall_before
     cost.server_cpu.append((await server_cpu() - server_before) * each)
+    cost.p50.append(statistics.median(latencies) * 1e6)
+    cost.latencies += latencies
 
 
 def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
@@ -98,11 +107,11 @@ def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
 def show(name: str, cost: Cost, plain: Cost) -> None:
     """One line of the table."""
     client, server = statistics.median(cost.client_cpu), statistics.median(cost.server_cpu)
-    p50, plain_p50 = cost.percentile(50), plain.percentile(50)
     print(
         f"{name:28} {client:8.1f} {ratio(cost.client_cpu, plain.client_cpu):6.2f} "
         f"{server:8.2f} {ratio(cost.server_cpu, plain.server_cpu):6.2f} "
-        f"{p50:8.0f} {p50 / plain_p50:6.2f} {cost.percentile(99):8.0f} {len(cost.latencies) / cost.wall:9.0f}"
+        f"{statistics.median(cost.p50):8.0f} {ratio(cost.p50, plain.p50):6.2f} {cost.p99:8.0f} "
+        f"{len(cost.latencies) / cost.wall:9.0f}"
     )
 
 
@@ -134,7 +143,7 @@ async def compare(
             ratios["server CPU at 64"] = ratio(ours.server_cpu, plain.server_cpu)
         if in_flight == 1:
             ratios["client CPU at 1"] = ratio(ours.client_cpu, plain.client_cpu)
-            ratios["latency at 1"] = ours.percentile(50) / plain.percentile(50)
+            ratios["latency at 1"] = ratio(ours.p50, plain.p50)
     return ratios
 
 
