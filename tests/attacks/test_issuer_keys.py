@@ -170,7 +170,8 @@ async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwa
 
 
 async def test_the_attacker_causes_no_5xx_while_the_issuer_is_well(issuer: IssuerServer) -> None:
-    judge = verifier(issuer)
+    # A busy machine's issuer answers late, and is well all the same.
+    judge = verifier(issuer, jwks_patience=30)
     await judge.verify(KEY.token())
     tokens = [unknown_key() for _ in range(300)]
     assert await outcomes_of(judge, tokens) == {InvalidToken: 300}
@@ -231,7 +232,8 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
     # Those beyond are answered at once: some 503, the others as if the issuer didn't have the key.
     assert len(done) == 500
     refused = [task for task in done if task.exception() is not None]
-    assert len(refused) == MAX_UNAVAILABLE
+    since_then = UNAVAILABLE_PER_SECOND * (time.monotonic() - since)
+    assert MAX_UNAVAILABLE <= len(refused) <= MAX_UNAVAILABLE + since_then
     assert all(task.result() is keys for task in done if task not in refused)
     answering.set()
     await asyncio.gather(*tasks, return_exceptions=True)
