@@ -124,7 +124,9 @@ def requires_dpop(
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
     second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
     page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync
-    view has the transactions that `ATOMIC_REQUESTS` asks for.
+    view has the transactions that `ATOMIC_REQUESTS` asks for. Whoever calls a decorated view must return what
+    that returns: a refusal is a response. So it is no `auth=` for django-ninja, which takes any value for
+    success.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it already

@@ -61,9 +61,9 @@ def requires_dpop(
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time. As a dependency of FastAPI it raises an HTTPException; `DPoPSecurity` is made
-    for that. An endpoint of Starlette that calls a decorated function must return what that returns: a
-    refusal is a response.
+    authenticated a second time. As a dependency of FastAPI, for which `DPoPSecurity` is made, and called by
+    an endpoint, a decorated function refuses by an HTTPException. A method that calls a decorated method of
+    its own class must return what that returns: a refusal is a response.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -175,7 +175,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if _is_dependency(protected, scope):
+            if not _is_served(protected, args, scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -198,17 +198,21 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     return protected
 
 
-def _is_dependency(function: Callable[..., Any], scope: Scope) -> bool:
-    """Whether FastAPI asks `function` for the value of a dependency: then the endpoint runs after it.
+def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
+    """Whether the router serves the connection by `function`, called with `args`: its result is the response.
 
-    It is also True where a decorator hides that `function` is in the endpoint.
+    Otherwise an endpoint has called it, or FastAPI asks it for the value of a dependency, or a decorator
+    hides it. It is also True where no router says what serves the connection.
     """
-    if not hasattr(scope.get("route"), "dependant"):
-        return False
     endpoint = scope.get("endpoint")
+    if isinstance(endpoint, type):
+        return isinstance(next(iter(args), None), endpoint)
+    is_function = inspect.isroutine(endpoint) or isinstance(endpoint, functools.partial)
+    if not is_function and not hasattr(scope.get("route"), "dependant"):
+        return True
     while endpoint is not None and endpoint is not function:
         endpoint = getattr(endpoint, "__wrapped__", None) or getattr(endpoint, "func", None)
-    return endpoint is None
+    return endpoint is not None
 
 
 def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import anyio.from_thread
 import pytest
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials
@@ -20,7 +21,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dpop_middleware import DPoPMiddleware, ResourceServer
+from dpop_middleware import DPoPMiddleware, DPoPPolicy, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, scope_of
@@ -438,7 +439,7 @@ async def test_without_the_denial_extension_a_websocket_is_closed(world: World, 
 
     app = Starlette(routes=sockets(world.server()))
     await app(scope_of(path, type="websocket"), None, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
 
 
 @pytest.mark.parametrize("path", ["/function", "/keyword", "/class"])
@@ -719,3 +720,88 @@ async def test_without_required_a_websocket_is_anonymous(world: World) -> None:
 
     with client_of(WebSocketRoute("/ws", socket)).websocket_connect("/ws") as connection:
         assert connection.receive_text() == "False"
+
+
+@pytest.mark.parametrize("kind", ["function", "sync", "partial", "class", "hidden"])
+def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world: World, kind: str) -> None:
+    reached: list[str] = []
+
+    @requires_dpop(world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback")), "notes:write")
+    async def caller(request: Request) -> str:
+        return str(request.user.identity)
+
+    async def endpoint(request: Request) -> Response:
+        reached.append(await caller(request))
+        return PlainTextResponse("deleted")
+
+    def sync(request: Request) -> Response:
+        reached.append(anyio.from_thread.run(caller, request))
+        return PlainTextResponse("deleted")
+
+    class Notes(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return await endpoint(request)
+
+    async def hidden(request: Request) -> Any:
+        return PlainTextResponse(await caller(request))
+
+    endpoints: dict[str, Any] = {
+        "function": endpoint,
+        "sync": sync,
+        "partial": functools.partial(endpoint),
+        "class": Notes,
+        "hidden": hidden,
+    }
+    client = client_of(Route("/notes", endpoints[kind]))
+    anonymous = client.get("/notes")
+    assert (anonymous.status_code, anonymous.headers["www-authenticate"][:4]) == (401, "DPoP")
+    unfit = client.get("/notes", headers=world.headers("/notes"))
+    assert (unfit.status_code, "dpop-nonce" in unfit.headers) == (403, True)
+    assert reached == []
+    assert client.get("/notes", headers=world.headers("/notes", scopes=["notes:write"])).status_code == 200
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_no_websocket_goes_on_after_the_refusal_of_a_decorated_function(
+    world: World, extensions: dict[str, Any]
+) -> None:
+    @requires_dpop(world.server())
+    async def caller(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await caller(websocket)
+        raise AssertionError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    scope = scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions)
+    await Starlette(routes=[WebSocketRoute("/ws", endpoint)])(scope, receive, send)
+    assert (sent[0].get("status"), sent[0].get("code")) == ((401, None) if extensions else (None, 1008))
+
+
+def test_a_decorated_endpoint_behind_another_decorator_answers_with_the_usual_body(world: World) -> None:
+    def quiet(endpoint: Any) -> Any:
+        @functools.wraps(endpoint)
+        async def outer(request: Request) -> Any:
+            return await endpoint(request)
+
+        return outer
+
+    @requires_dpop(world.server())
+    async def endpoint(request: Request, name: str = "") -> Response:
+        raise AssertionError
+
+    for served in (
+        quiet(endpoint),
+        functools.partial(endpoint, name="a"),
+        functools.partial(quiet(endpoint)),
+    ):
+        response = client_of(Route("/notes", served)).get("/notes")
+        assert response.json() == {"error_description": "an access token is required"}
