@@ -74,7 +74,7 @@ class Batch:
         self._fence = fence
         self._retentions = retentions
         self._publishing: tuple[bytes, ...] = ()
-        self._own: dict[str, float] = {}
+        self._own: set[tuple[str, float]] = set()
         self._shortest: dict[str, float] = {}
         self._now = self._sent = 0.0
         self._with_get = with_get
@@ -111,7 +111,7 @@ class Batch:
         commands = [write.command(with_get=with_get) for write in self._writes]
         for index in reversed(self._asking):
             commands.insert(index, ASKING)
-        self._own = {write.namespace: write.kept for write in self._writes if write.retention}
+        self._own = {(write.namespace, write.kept) for write in self._writes if write.retention}
         self._publishing = self._retentions.exchange(self._own, at=at, now=now)
         anchors, self._time = self._reading.commands(), self._fence.vitals.time()
         self._after_time = len(anchors)
@@ -134,7 +134,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        for namespace in self._own:
+        for namespace, _ in self._own:
             self._shortest[namespace] = self._settings.living.shortest(namespace, now)
         self._reading.take(replies)
         if self._waiting:

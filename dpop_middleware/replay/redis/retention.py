@@ -8,7 +8,7 @@ that have another namespace share no entries, and don't count.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command
@@ -51,7 +51,7 @@ class PublishedRetentions:
         self._prefix = prefix
         self._living = living
         self._name = b""
-        self._told: dict[str, float] = {}
+        self._told: AbstractSet[tuple[str, float]] = frozenset()
         self._looked_at = -math.inf
         self.is_forbidden = False
         self.elsewhere: ServerError | None = None
@@ -59,23 +59,24 @@ class PublishedRetentions:
     def connected(self, tag: bytes) -> None:
         """Record a new connection; `tag` is the hash tag of a slot of its server, empty without a cluster."""
         self._name = b"%b::retentions%b" % (self._prefix, tag)
-        self._told, self._looked_at = {}, -math.inf
+        self._told, self._looked_at = frozenset(), -math.inf
         self.is_forbidden = False
         self.elsewhere = None
 
-    def exchange(self, own: Mapping[str, float], *, at: float, now: float) -> tuple[bytes, ...]:
-        """Two commands to send before entries with the retentions `own`, by namespace; none if not due."""
+    def exchange(self, own: AbstractSet[tuple[str, float]], *, at: float, now: float) -> tuple[bytes, ...]:
+        """Two commands to send before entries with the namespaces and retentions `own`; none if not due."""
         if not own or self.is_forbidden:
             return ()
-        if at < self._looked_at + _LOOK_EVERY and own.items() <= self._told.items():
+        if at >= self._looked_at + _LOOK_EVERY:
+            # Each of them must be told again before it ends, not only those of the batches that come first.
+            self._told, self._looked_at = frozenset(), at
+        elif own <= self._told:
             return ()
-        self._told, self._looked_at = {**self._told, **own}, at
+        self._told |= own
         score = b"%.3f" % (now + _ALIVE_FOR)
-        members = [
-            word for name, retention in own.items() for word in (score, f"{retention!r} {name}".encode())
-        ]
+        members = [word for name, retention in own for word in (score, f"{retention!r} {name}".encode())]
         # The retention of a worker that has ended counts until its last proofs are too old for this worker.
-        since = now - max(0.0, max(own.values()) - _ALIVE_FOR)
+        since = now - max(0.0, max(retention for _, retention in own) - _ALIVE_FOR)
         return (
             command(b"ZADD", self._name, *members),
             command(b"ZRANGEBYSCORE", self._name, b"%.3f" % since, b"+inf"),

@@ -23,7 +23,7 @@ from dpop_middleware.replay.redis.writes import FORGOTTEN
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import RESOURCE, Clock, request
 from tests.support.batches import MOVED
-from tests.support.replay import answer, entry
+from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import Server
 
@@ -173,6 +173,41 @@ async def test_retentions_of_another_namespace_do_not_count(server: Server) -> N
     await other.aclose()
 
 
+async def test_a_retention_is_published_as_long_as_its_entries_come_however_busy_another_namespace_is(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One API in a process has many requests, another few: they come between two looks of the first."""
+    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    loop, passed = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
+    for passed in (0.0, 700.0):
+        now = time.time() + passed
+        for name, retention in (("busy", 95.0), ("narrow", 80.0)):
+            made = entry(now=now)._replace(namespace=name, made_at=now, retention=retention)
+            assert await store.add(made) is True
+    # Its proof is forgotten by now, and this worker's policy would accept it.
+    passed, now = passed + 100, now + 100
+    old = entry(now=now)._replace(namespace="narrow", made_at=now - 100, retention=300.0)
+    error = await answer(other, old)
+    assert isinstance(error, Unavailable)
+    assert error.description == FORGOTTEN
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_every_retention_of_a_batch_is_published(server: Server) -> None:
+    """Two APIs in a process may have one namespace and different policies."""
+    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    item = entry()._replace(namespace="n", made_at=time.time())
+    both = [item._replace(key=entry().key, retention=retention) for retention in (80.0, 300.0)]
+    assert await answers(store, both) == {True: 2}
+    error = await answer(other, item._replace(made_at=item.made_at - 100, retention=300.0))
+    assert isinstance(error, Unavailable)
+    assert error.description == FORGOTTEN
+    await store.aclose()
+    await other.aclose()
+
+
 async def test_a_server_that_refuses_the_sorted_set_still_judges_entries() -> None:
     async with ScriptedServer(
         lambda words: b"-NOPERM no\r\n" if words[0].startswith(b"Z") else None
@@ -198,13 +233,15 @@ def test_the_retention_of_an_ended_worker_counts_for_ten_minutes() -> None:
 def test_a_retention_is_published_at_each_change_and_every_second() -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
-    assert published.exchange({}, at=0, now=NOW) == ()
-    assert len(published.exchange({"n": 95.0}, at=0, now=NOW)) == 2
-    assert published.exchange({"n": 95.0}, at=0.9, now=NOW) == ()
-    assert published.exchange({"n": 96.0}, at=0.9, now=NOW) != ()
-    assert published.exchange({"m": 96.0}, at=1.0, now=NOW) != ()
-    assert published.exchange({"n": 96.0}, at=1.1, now=NOW) == ()
-    assert published.exchange({"n": 96.0}, at=2.1, now=NOW) != ()
+    assert published.exchange(set(), at=0, now=NOW) == ()
+    assert len(published.exchange({("n", 95.0)}, at=0, now=NOW)) == 2
+    assert published.exchange({("n", 95.0)}, at=0.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0)}, at=0.9, now=NOW) != ()
+    assert published.exchange({("m", 96.0)}, at=1.0, now=NOW) != ()
+    assert published.exchange({("m", 96.0)}, at=1.1, now=NOW) == ()
+    assert published.exchange({("n", 96.0)}, at=1.1, now=NOW) != ()
+    assert published.exchange({("n", 96.0), ("m", 96.0)}, at=1.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0)}, at=2.0, now=NOW) != ()
 
 
 @pytest.mark.parametrize(("retention", "since"), [(95.0, NOW), (600.0, NOW), (600.5, NOW - 0.5)])
@@ -213,7 +250,7 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
 ) -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
-    told, alive = published.exchange({"n": retention}, at=0, now=NOW)
+    told, alive = published.exchange({("n", retention)}, at=0, now=NOW)
     assert b"%.3f" % (NOW + 600) in told
     assert b"%.3f" % since in alive
 
@@ -240,7 +277,7 @@ def test_a_retention_counts_for_its_published_time() -> None:
 async def test_the_slot_of_the_retentions_may_move() -> None:
     retentions = PublishedRetentions(b"dpop", LivingRetentions())
     retentions.connected(b"{1}")
-    assert retentions.exchange({"n": 10.0}, at=0.0, now=0.0)
+    assert retentions.exchange({("n", 10.0)}, at=0.0, now=0.0)
     retentions.read(MOVED, MOVED, now=0.0)
     assert retentions.elsewhere is MOVED
     retentions.connected(b"{2}")
