@@ -281,6 +281,9 @@ class VitalSigns:
         match reply:
             case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
                 shown = float(seconds) + float(microseconds) / 1e6
+            case [int(whole), int(part)]:
+                # As Dragonfly replies.
+                shown = whole + part / 1e6
             case _:
                 raise InvalidResponse("the server sent an unexpected reply to TIME")
         if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):

@@ -303,6 +303,23 @@ async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
         await store.aclose()
 
 
+async def test_a_server_may_say_its_time_in_numbers() -> None:
+    """As Dragonfly does."""
+    step = 0.0
+
+    def script(words: Words) -> bytes | None:
+        return b"*2\r\n:%d\r\n:5\r\n" % (time.time() + step) if words[0] == b"TIME" else None
+
+    async with ScriptedServer(script) as server:
+        store, used = RedisReplayStore.from_url(server.url, timeout=2.0), entry()
+        assert await store.add(used) is True
+        step = 100.0
+        expire(server)
+        assert isinstance(await answer(store, used), Unavailable)
+        assert await store.add(after_a_loss()) is True
+        await store.aclose()
+
+
 @pytest.mark.parametrize("told", [b"+OK\r\n", b"*1\r\n$1\r\n1\r\n", b"*2\r\n$1\r\n1\r\n$1\r\nx\r\n"])
 async def test_a_server_that_says_something_else_than_its_time_is_not_believed(told: bytes) -> None:
     async with ScriptedServer(lambda words: told if words[0] == b"TIME" else None) as server:
