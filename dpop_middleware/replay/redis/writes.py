@@ -123,9 +123,9 @@ class PendingWrite:
         self.bucket, self.name = buckets.locate(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
         self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
-        # Others count its age from `made_at`, which a client whose clock is ahead puts later than now.
-        since = entry.made_at if entry.now < entry.made_at < math.inf else entry.now
-        self.milliseconds = lifetime(entry.now, max(entry.expires_at, since + self.kept))
+        # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
+        until = max(entry.expires_at, entry.now + self.kept, entry.iat + self.kept)
+        self.milliseconds = lifetime(entry.now, until)
         self.namespace, self.made_at = entry.namespace, entry.made_at
         self.now, self.not_before = entry.now, entry.not_before
         self.started = loop.time()

@@ -121,14 +121,14 @@ async def test_an_entry_outlives_its_own_workers_acceptance(server: Server) -> N
     await store.aclose()
 
 
-@pytest.mark.parametrize(("ahead", "kept"), [(0.0, 400), (25.0, 425), (-25.0, 400), (math.inf, 400)])
+@pytest.mark.parametrize(("ahead", "kept"), [(0.0, 400), (25.0, 425), (-25.0, 400), (-math.inf, 400)])
 async def test_an_entry_is_kept_for_the_published_time_after_its_proof_was_made(
     server: Server, ahead: float, kept: int
 ) -> None:
     """Its `iat` may lie ahead: it is from then on that another worker's policy counts."""
     store = RedisReplayStore.from_url(server.url, timeout=2.0, retention=400)
     item = entry(lifetime=5)
-    assert await store.add(item._replace(namespace="n", made_at=item.now + ahead, retention=95.0)) is True
+    assert await store.add(item._replace(namespace="n", iat=item.now + ahead, retention=95.0)) is True
     # By the fastest clock that a server may have.
     lives = (server.run("PTTL", f"dpop:{item.key}") / 1000 - LARGEST_STEP) / FASTEST
     assert kept - 1 < lives <= kept + 0.001
@@ -155,6 +155,31 @@ async def test_no_worker_accepts_a_proof_from_ahead_that_another_has_forgotten(
         await other.authenticate(used)
     await narrow.aclose()
     await other.aclose()
+
+
+@pytest.mark.parametrize(("retention", "lifetime"), [(0, 250), (400, 380)])
+async def test_no_worker_accepts_by_its_iat_a_proof_from_ahead_that_another_accepted_by_its_nonce(
+    server: Server, retention: float, lifetime: float
+) -> None:
+    """Where a nonce is judged, the client's clock may be wrong; others count the retention from its `iat`."""
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    by_nonce = worker(server, issuer, clock, DPoPPolicy(nonce="required"), retention=retention)
+    by_iat = worker(server, issuer, clock, DPoPPolicy(proof_lifetime=lifetime))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
+    used = request(
+        token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now + 100)
+    )
+    await by_nonce.authenticate(used)
+    (name,) = server.run("KEYS", "dpop:??????????????????????")
+    passed = (server.run("PTTL", name) / 1000 - LARGEST_STEP) / FASTEST
+    server.run("DEL", name)
+    clock.now += passed
+    with pytest.raises(DPoPError):
+        await by_iat.authenticate(used)
+    await by_nonce.aclose()
+    await by_iat.aclose()
 
 
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
