@@ -87,19 +87,20 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered; times are by the event loop's clock, except where noted.
 
-    It must be remembered for `retention` seconds, and is `kept` for so many.
-    A try is `SET … NX`. One that follows another which may have been applied (`unknown`) is a repeat, and has
-    a `GET` too: `owner` is 128 random bits that only this call knows, and found under the entry's name they
-    show that an earlier try of the same call was applied. `answer` resolves to the outcome, even an error: an
-    exception that nothing retrieves, because the request was cancelled, would be reported as a bug.
+    It is needed for `retention` seconds, and `kept` for so many. A try is `SET … NX`. A repeat, after one
+    that may have been applied (`unknown`), has a `GET` too: `owner`, 128 random bits that only this call
+    knows, shows under the entry's name that an earlier try was applied. `answer` resolves to the outcome,
+    even an error: an exception that a cancelled request leaves would be reported as a bug.
     """
 
     __slots__ = (
+        "ahead",
         "answer",
         "asking",
         "bucket",
         "deadline",
         "held",
+        "iat",
         "is_repeat",
         "kept",
         "made_at",
@@ -122,12 +123,11 @@ class PendingWrite:
     ) -> None:
         self.bucket, self.name = buckets.locate(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
-        self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
+        kept = self.kept = max(entry.retention, settings.retention)
         # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
-        until = max(entry.expires_at, entry.now + self.kept, entry.iat + self.kept)
-        self.milliseconds = lifetime(entry.now, until)
-        self.namespace, self.made_at = entry.namespace, entry.made_at
-        self.now, self.not_before = entry.now, entry.not_before
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + kept, entry.iat + kept))
+        self.namespace, self.made_at, self.retention = entry.namespace, entry.made_at, entry.retention
+        self.now, self.not_before, self.iat, self.ahead = entry.now, entry.not_before, entry.iat, entry.ahead
         self.started = loop.time()
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()

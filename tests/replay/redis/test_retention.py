@@ -182,6 +182,38 @@ async def test_no_worker_accepts_by_its_iat_a_proof_from_ahead_that_another_acce
     await by_iat.aclose()
 
 
+async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_may_have_accepted(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    strict = worker(server, issuer, clock, DPoPPolicy(clock_skew=10))
+    lax = worker(server, issuer, clock, DPoPPolicy(clock_skew=200))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    def asked(now: float) -> ResourceRequest:
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=now))
+
+    used, begin = asked(clock.now + 190), clock.now
+    await lax.authenticate(used)
+    await strict.authenticate(asked(begin))
+    server.run("FLUSHALL")
+    with pytest.raises(Unavailable):
+        await strict.authenticate(asked(begin))
+    assert "clock_skew" not in caplog.text
+    # To the strict one alone it is younger than the loss.
+    clock.now = begin + 185
+    with pytest.raises(Unavailable) as caught:
+        await strict.authenticate(used)
+    assert "accepts proofs that are 200 s ahead (clock_skew), this one 10:" in caplog.text
+    assert caught.value.retry_after in {15, 16}
+    await lax.aclose()
+    # The other one never comes back, and its proofs have ended.
+    clock.now = begin + 201
+    await strict.authenticate(asked(clock.now + 10))
+    await strict.aclose()
+
+
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
@@ -259,14 +291,14 @@ def test_a_retention_is_published_at_each_change_and_every_second() -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
     assert published.exchange(set(), at=0, now=NOW) == ()
-    assert len(published.exchange({("n", 95.0)}, at=0, now=NOW)) == 2
-    assert published.exchange({("n", 95.0)}, at=0.9, now=NOW) == ()
-    assert published.exchange({("n", 96.0)}, at=0.9, now=NOW) != ()
-    assert published.exchange({("m", 96.0)}, at=1.0, now=NOW) != ()
-    assert published.exchange({("m", 96.0)}, at=1.1, now=NOW) == ()
-    assert published.exchange({("n", 96.0)}, at=1.1, now=NOW) != ()
-    assert published.exchange({("n", 96.0), ("m", 96.0)}, at=1.9, now=NOW) == ()
-    assert published.exchange({("n", 96.0)}, at=2.0, now=NOW) != ()
+    assert len(published.exchange({("n", 95.0, 30.0)}, at=0, now=NOW)) == 2
+    assert published.exchange({("n", 95.0, 30.0)}, at=0.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=0.9, now=NOW) != ()
+    assert published.exchange({("m", 96.0, 30.0)}, at=1.0, now=NOW) != ()
+    assert published.exchange({("m", 96.0, 30.0)}, at=1.1, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=1.1, now=NOW) != ()
+    assert published.exchange({("n", 96.0, 30.0), ("m", 96.0, 30.0)}, at=1.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=2.0, now=NOW) != ()
 
 
 @pytest.mark.parametrize(("retention", "since"), [(95.0, NOW), (600.0, NOW), (600.5, NOW - 0.5)])
@@ -275,7 +307,7 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
 ) -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
-    told, alive = published.exchange({("n", retention)}, at=0, now=NOW)
+    told, alive = published.exchange({("n", retention, 30.0)}, at=0, now=NOW)
     assert b"%.3f" % (NOW + 600) in told
     assert b"%.3f" % since in alive
 
@@ -291,6 +323,62 @@ def test_invalid_retentions_are_ignored(reply: object) -> None:
     assert not published.is_forbidden
 
 
+async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than_that(server: Server) -> None:
+    strict, lax = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    now = time.time()
+    known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, ahead=10.0)
+    assert await lax.add(known._replace(ahead=200.0)) is True
+    assert await strict.add(known._replace(key="before")) is True
+    server.run("FLUSHALL")
+    assert isinstance(await answer(strict, known), Unavailable)
+    later = now + 20
+    by_nonce = known._replace(key="nonce", now=later, not_before=later, made_at=later, iat=later + 100)
+    assert await strict.add(by_nonce) is True
+    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100)
+    assert isinstance(await answer(strict, by_iat), Unavailable)
+    # Nobody differs in another namespace.
+    assert await strict.add(by_iat._replace(namespace="other", key="other")) is True
+    await strict.aclose()
+    await lax.aclose()
+
+
+def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW) -> None:
+    published = PublishedRetentions(b"dpop", living)
+    published.connected(b"")
+    published.exchange({("n", own, 10.0)}, at=0, now=now)
+    published.read(1, list(members), now=now)
+
+
+@pytest.mark.parametrize(("own", "until"), [(50.0, 600.0 + 30.0), (900.0, 900.0 + 30.0)])
+def test_how_far_ahead_a_worker_went_that_has_ended_counts_until_its_last_proofs_are_too_old_here(
+    own: float, until: float
+) -> None:
+    living = LivingRetentions()
+    read(living, own, b"ahead=10.0 n", b"ahead=30.0 n", b"ahead=30.0 m", b"95.0 n")
+    assert living.ahead == {"n": 30.0}
+    read(living, own, b"ahead=10.0 n", now=NOW + until)
+    assert living.ahead == {"n": 30.0}
+    read(living, own, b"ahead=10.0 n", now=NOW + until + 0.1)
+    assert living.ahead == {}
+
+
+def test_how_far_ahead_a_worker_goes_is_readable_for_as_long_after_it_has_ended() -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    published.connected(b"")
+    told, _ = published.exchange({("n", 95.0, 30.0)}, at=0, now=NOW)
+    assert b"%.3f\r\n$6\r\n95.0 n\r\n" % (NOW + 600) in told
+    assert b"%.3f\r\n$12\r\nahead=30.0 n\r\n" % (NOW + 630) in told
+
+
+@pytest.mark.parametrize(
+    "member", [b"ahead=-1.0 n", b"ahead=nan n", b"ahead=86401 n", b"ahead= n", b"95.0 n"]
+)
+def test_an_invalid_distance_is_ignored_and_a_version_without_one_does_no_harm(member: bytes) -> None:
+    living = LivingRetentions()
+    read(living, 95.0, b"ahead=10.0 n", member)
+    assert living.ahead == {}
+
+
 def test_a_retention_counts_for_its_published_time() -> None:
     living = LivingRetentions()
     living.note("n", 10.0, until=600.0)
@@ -302,7 +390,7 @@ def test_a_retention_counts_for_its_published_time() -> None:
 async def test_the_slot_of_the_retentions_may_move() -> None:
     retentions = PublishedRetentions(b"dpop", LivingRetentions())
     retentions.connected(b"{1}")
-    assert retentions.exchange({("n", 10.0)}, at=0.0, now=0.0)
+    assert retentions.exchange({("n", 10.0, 30.0)}, at=0.0, now=0.0)
     retentions.read(MOVED, MOVED, now=0.0)
     assert retentions.elsewhere is MOVED
     retentions.connected(b"{2}")
