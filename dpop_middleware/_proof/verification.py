@@ -146,6 +146,8 @@ class ProofVerification:
             self.keyspace.name,
             proof.iat if nonce is None or policy.nonce == "off" else nonce.issued_at,
             memory.retention,
+            proof.iat if nonce is None else min(proof.iat, useless_after),
+            memory.reach.before,
         )
         return JudgedProof(proof, nonce, entry)
 

@@ -385,7 +385,7 @@ async def test_a_distant_future_does_not_fill_the_store() -> None:
     api.tokens.issue(api.key.jkt, expires_in=600)
     presented = api.proof(nonce=api.server_nonces.issue(NOW))
     assert await accepted(api, edited(api.key, presented, iat=253_402_300_799))
-    assert api.store.entries[-1].expires_at == NOW + 600 + 300
+    assert api.store.entries[-1].expires_at == api.store.entries[-1].iat == NOW + 600 + 300
 
 
 async def test_where_a_token_may_last_longer_no_proof_dies_with_it() -> None:
@@ -394,6 +394,7 @@ async def test_where_a_token_may_last_longer_no_proof_dies_with_it() -> None:
     presented = edited(api.key, api.proof(nonce=api.server_nonces.issue(NOW)), iat=NOW + 3600)
     assert await accepted(api, presented)
     assert api.store.entries[-1].expires_at == NOW + 3600 + 90 + 5
+    assert api.store.entries[-1].iat == NOW + 3600
 
 
 @pytest.mark.parametrize(("ahead", "is_accepted"), [(86_400, True), (86_401, False)])

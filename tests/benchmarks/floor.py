@@ -128,7 +128,8 @@ class Straight:
             raise Refused
         key, until = self._keyspace.key(jkt=jkt, jti=jti), min(iat + 95, max(expires_at, now) + 300)
         name = self._keyspace.name
-        if not await self._store.add(ReplayEntry(key, jkt, now, iat - 30, until, memo[2], name, iat, 95)):
+        entry = ReplayEntry(key, jkt, now, iat - 30, until, memo[2], name, iat, 95, iat)
+        if not await self._store.add(entry):
             raise Refused
         scope["dpop"] = VerifiedRequest(token, DPoPProof(jti, method, uri, iat, ath, nonce, jkt, "ES256"))
         await self._app(scope, receive, send)

@@ -113,7 +113,7 @@ async def test_an_entry_has_the_name_of_its_namespace_and_of_its_proof() -> None
 def test_an_entry_tells_what_a_store_of_ones_own_may_leave_out_as_not_told() -> None:
     entry = ReplayEntry("key", "jkt", 10.0, 5.0, 90.0)
     assert (entry.speaks_for, entry.namespace, entry.retention) == ("", "", 0.0)
-    assert entry.made_at == math.inf
+    assert (entry.made_at, entry.iat) == (math.inf, -math.inf)
     assert entry == ReplayEntry(key="key", jkt="jkt", now=10.0, not_before=5.0, expires_at=90.0)
 
 

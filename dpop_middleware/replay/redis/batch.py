@@ -13,7 +13,7 @@ from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
-from dpop_middleware.replay.redis.retention import PublishedRetentions, judges_from
+from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
 from dpop_middleware.replay.redis.vitals import parse_info
 from dpop_middleware.replay.redis.writes import (
     CHANGED,
@@ -75,7 +75,7 @@ class Batch:
         self._fence = fence
         self._retentions = retentions
         self._publishing: tuple[bytes, ...] = ()
-        self._own: dict[str, float] = {}
+        self._own: set[Own] = set()
         self._shortest: dict[str, float] = {}
         self._now = self._sent = 0.0
         self._with_get = with_get
@@ -111,7 +111,7 @@ class Batch:
                 commands.append(ASKING)
             commands.append(write.command(with_get=self._with_get))
             if write.retention:
-                self._own[write.namespace] = write.kept
+                self._own.add((write.namespace, write.kept, write.ahead))
         self._publishing = self._retentions.exchange(self._own, at=at, now=now)
         anchors, self.usual = self._reading.commands()
         self._time = self._fence.vitals.time()
@@ -135,7 +135,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        for namespace in self._own:
+        for namespace, *_ in self._own:
             self._shortest[namespace] = self._settings.living.shortest(namespace, now)
         self._reading.take(replies)
         if self._waiting:
@@ -214,7 +214,7 @@ class Batch:
         """Resolve the writes whose outcome is known; return the others, each with its error."""
         replicated = self._acknowledged >= self._settings.wait_replicas
         reading, again, shortest = self._reading, Again(), self._shortest
-        is_odd = reading.is_odd
+        is_odd, ahead = reading.is_odd, self._settings.living.ahead
         for write, found in zip(self._writes, outcomes, strict=True):
             if isinstance(found, ServerError):
                 if self._is_for_another_try(write, found):
@@ -226,17 +226,23 @@ class Batch:
             if outcome is True:
                 if is_odd and self._waits(write, again):
                     continue
+                begin = write.not_before
+                if ahead and begin == write.iat - write.ahead:
+                    # Others may have accepted it earlier. One judged by its nonce is no older than that.
+                    begin = write.iat - ahead.get(write.namespace, write.ahead)
                 if not replicated:
                     outcome = unavailable(UNREPLICATED)
-                elif write.not_before < (since := reading.since(write)):
-                    outcome = self._lost(write, since)
+                elif begin < (since := reading.since(write)):
+                    outcome = self._lost(write, begin, since)
                 elif write.retention > shortest.get(write.namespace, math.inf):
                     outcome = self._judge_age(write, shortest[write.namespace])
             write.resolve(outcome)
         return again
 
-    def _lost(self, write: PendingWrite, since: float) -> Outcome:
-        seconds = math.ceil(since - write.not_before)
+    def _lost(self, write: PendingWrite, begin: float, since: float) -> Outcome:
+        seconds = math.ceil(since - begin)
+        if write.not_before >= since:
+            self._settings.notices.warn(farther(write.iat - begin, write.ahead), again_after=600)
         if self._fence.vitals.is_evicting:
             return unavailable(EVICTED, retry_after=seconds)
         return unavailable(FENCED, retry_after=seconds, judges_from=since)
@@ -271,12 +277,7 @@ class Batch:
         """Whether everybody who may have accepted the proof of `write` still remembers it."""
         if write.made_at >= judges_from(shortest, self._now):
             return True
-        self._settings.notices.warn(
-            f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy "
-            f"needs {write.retention:g}: older proofs are refused until that server has been gone for ten "
-            "minutes; if it judges other requests than this one, give one of them a replay_namespace",
-            again_after=600,
-        )
+        self._settings.notices.warn(shorter(shortest, write.retention), again_after=600)
         return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:

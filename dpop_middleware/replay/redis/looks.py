@@ -10,6 +10,9 @@ from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 __all__ = ["Looks"]
 
 _LOOK_EVERY = 1.0
+# What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
+# and nobody knows when the clock went ahead: perhaps at once, when others' younger entries were there.
+_FARTHEST_AHEAD = LARGEST_STEP + 60.0 * (FASTEST - 1)
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
@@ -63,12 +66,13 @@ class Looks:
 
         Between two reports no more time can pass at the server than from sending the first question to
         receiving the second answer: an excess is a step of its clock, unless a clock that is being corrected
-        runs so fast, for which entries allow. A blocked event loop causes none.
+        runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none.
         """
         if self._clock is not None and self._clock[0] == run_id:
             _, shown_before, sent_before = self._clock
             passed = received - sent_before
-            has_stepped = shown - shown_before > LARGEST_STEP + passed * FASTEST
+            gone = shown - shown_before
+            has_stepped = gone > LARGEST_STEP + passed * FASTEST or gone - passed > _FARTHEST_AHEAD
             # After a step back what follows is compared with this: a step forward may only undo it.
             is_behind = shown - sent < shown_before - sent_before
             if not (has_stepped or is_behind) and passed < _LOOK_EVERY:

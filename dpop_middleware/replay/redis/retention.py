@@ -5,25 +5,42 @@ seconds it remembers a proof (its retention) into a sorted set beside the entrie
 workers that are alive: a proof that is older than the shortest of them is not judged. So a wider policy takes
 effect when the last worker with the narrow one has been gone for ten minutes, a narrower one at once. Servers
 that have another namespace share no entries, and don't count.
+
+Each also writes how far ahead the `iat` of a proof may be. After a loss of entries, the worker that goes
+farthest decides which proofs may have been accepted before it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command
 
-__all__ = ["LivingRetentions", "PublishedRetentions", "judges_from"]
+__all__ = ["LivingRetentions", "Own", "PublishedRetentions", "farther", "judges_from", "shorter"]
 
 _ALIVE_FOR = 600.0
 _LOOK_EVERY = 1.0
+_FARTHEST_AHEAD = 86_400.0
+# Before the seconds of what was called a retention first, and is none to a version that knows only those.
+_AHEAD = "ahead="
+_APART = "if it judges other requests than this one, give one of them a replay_namespace"
+
+# Namespace, retention, and how far ahead an `iat` may be.
+Own = tuple[str, float, float]
 
 
 class LivingRetentions:
-    """What all connections of one store know: the retentions that count, and until when each counts."""
+    """What all connections of one store know: the retentions that count, and until when each counts.
+
+    `ahead` is how far ahead any worker accepts an `iat`, by namespace, where workers differ in that.
+    """
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, float], float] = {}
+        self._ahead: dict[tuple[str, float], float] = {}
+        self.ahead: Mapping[str, float] = {}
 
     def note(self, namespace: str, retention: float, until: float) -> None:
         """Record that a worker with `retention` is, or was, alive in `namespace`."""
@@ -40,6 +57,14 @@ class LivingRetentions:
                 shortest = min(shortest, key[1])
         return shortest
 
+    def note_ahead(self, found: Mapping[tuple[str, float], float], now: float) -> None:
+        """Record until when which distances count, of workers that are, or were, alive in a namespace."""
+        known = {**self._ahead, **found}
+        self._ahead = {key: max(end, self._ahead.get(key, end)) for key, end in known.items() if end >= now}
+        alive = sorted(self._ahead)
+        numbers, farthest = Counter(name for name, _ in alive), dict(alive)
+        self.ahead = {name: farthest[name] for name, number in numbers.items() if number > 1}
+
 
 class PublishedRetentions:
     """The retentions beside the entries of one server.
@@ -51,34 +76,38 @@ class PublishedRetentions:
         self._prefix = prefix
         self._living = living
         self._name = b""
-        self._told: dict[str, float] = {}
-        self._looked_at = -math.inf
+        self._told: AbstractSet[Own] = frozenset()
+        self._looked_at, self._counts_for = -math.inf, _ALIVE_FOR
         self.is_forbidden = False
         self.elsewhere: ServerError | None = None
 
     def connected(self, tag: bytes) -> None:
         """Record a new connection; `tag` is the hash tag of a slot of its server, empty without a cluster."""
         self._name = b"%b::retentions%b" % (self._prefix, tag)
-        self._told, self._looked_at = {}, -math.inf
+        self._told, self._looked_at = frozenset(), -math.inf
         self.is_forbidden = False
         self.elsewhere = None
 
-    def exchange(self, own: Mapping[str, float], *, at: float, now: float) -> tuple[bytes, ...]:
-        """Two commands to send before entries with the retentions `own`, by namespace; none if not due."""
+    def exchange(self, own: AbstractSet[Own], *, at: float, now: float) -> tuple[bytes, ...]:
+        """Two commands to send before entries with the namespaces and retentions `own`; none if not due."""
         if not own or self.is_forbidden:
             return ()
-        if at < self._looked_at + _LOOK_EVERY and own.items() <= self._told.items():
+        if at >= self._looked_at + _LOOK_EVERY:
+            # Each of them must be told again before it ends, not only those of the batches that come first.
+            self._told, self._looked_at = frozenset(), at
+        elif own <= self._told:
             return ()
-        self._told, self._looked_at = {**self._told, **own}, at
-        score = b"%.3f" % (now + _ALIVE_FOR)
-        members = [
-            word for name, retention in own.items() for word in (score, f"{retention!r} {name}".encode())
-        ]
-        # The retention of a worker that has ended counts until its last proofs are too old for this worker.
-        since = now - max(0.0, max(own.values()) - _ALIVE_FOR)
+        self._told |= own
+        members: list[bytes] = []
+        for name, retention, ahead in own:
+            # The last proofs may be as far ahead.
+            score = b"%.3f" % (now + ahead + _ALIVE_FOR)
+            members += (score, f"{retention!r} {name}".encode(), score, f"{_AHEAD}{ahead!r} {name}".encode())
+        # What a worker wrote that has ended counts until its last proofs are too old for this worker.
+        self._counts_for = max(_ALIVE_FOR, *(retention for _, retention, _ in own))
         return (
             command(b"ZADD", self._name, *members),
-            command(b"ZRANGEBYSCORE", self._name, b"%.3f" % since, b"+inf"),
+            command(b"ZRANGEBYSCORE", self._name, b"%.3f" % (now + _ALIVE_FOR - self._counts_for), b"+inf"),
         )
 
     def read(self, told: object, alive: object, *, now: float) -> None:
@@ -88,17 +117,39 @@ class PublishedRetentions:
         )
         if isinstance(told, ServerError) and told.code == "MOVED":
             self.elsewhere = told
+        distances: dict[tuple[str, float], float] = {}
         for member in alive if isinstance(alive, list) else ():
-            seconds, _, name = member.decode("utf-8", "replace").partition(" ")
+            text, _, name = member.decode("utf-8", "replace").partition(" ")
             try:
-                retention = float(seconds)
+                seconds = float(text.removeprefix(_AHEAD))
             except ValueError:
                 continue
-            if 0 < retention < math.inf:
+            if text.startswith(_AHEAD):
+                if 0 <= seconds <= _FARTHEST_AHEAD:
+                    # A loss takes it away here, too: it may not be read again.
+                    distances[name, seconds] = now + self._counts_for + seconds
+            elif 0 < seconds < math.inf:
                 # It is read again long before it ends.
-                self._living.note(name, retention, now + _ALIVE_FOR)
+                self._living.note(name, seconds, now + _ALIVE_FOR)
+        self._living.note_ahead(distances, now)
 
 
 def judges_from(shortest: float, now: float) -> float:
     """The earliest moment of which proofs are judged where a worker remembers for only `shortest` seconds."""
     return now - shortest + WORKER_CLOCK_MARGIN
+
+
+def shorter(shortest: float, own: float) -> str:
+    """The warning where old proofs are refused because of another server's retention."""
+    return (
+        f"another server on this replay store remembers proofs for {shortest:g} s, this one's policy needs "
+        f"{own:g}: older proofs are refused until that server has been gone for ten minutes; {_APART}"
+    )
+
+
+def farther(farthest: float, own: float) -> str:
+    """The warning where proofs are refused after a loss because of another server's `clock_skew`."""
+    return (
+        f"the replay store lost entries, and another server on it accepts proofs that are {farthest:g} s "
+        f"ahead (clock_skew), this one {own:g}: proofs are refused for {farthest - own:g} s longer; {_APART}"
+    )

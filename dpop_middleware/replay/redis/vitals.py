@@ -153,6 +153,8 @@ def _time_shown(reply: object) -> float:
         seconds, microseconds = reply
         if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
             return int(seconds) + int(microseconds) / 1e6
+        if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
+            return seconds + microseconds / 1e6
     raise InvalidResponse("the server sent an unexpected reply to TIME")
 
 

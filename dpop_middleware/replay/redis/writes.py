@@ -89,20 +89,21 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered; times are by the event loop's clock, except where noted.
 
-    It must be remembered for `retention` seconds, and is `kept` for so many. The entries' clock is ahead of
-    the event loop's by `offset` seconds.
-    A try is `SET … NX`. One that follows another which may have been applied (`unknown`) is a repeat, and has
-    a `GET` too: `owner` is 128 random bits that only this call knows, and found under the entry's name they
-    show that an earlier try of the same call was applied. `answer` resolves to the outcome, even an error: an
-    exception that nothing retrieves, because the request was cancelled, would be reported as a bug.
+    It is needed for `retention` seconds, and `kept` for so many; the entries' clock is ahead of the event
+    loop's by `offset` seconds. A try is `SET … NX`. A repeat, after one that may have been applied
+    (`unknown`), has a `GET` too: `owner`, 128 random bits that only this call knows, shows under the entry's
+    name that an earlier try was applied. `answer` resolves to the outcome, even an error: an exception that a
+    cancelled request leaves would be reported as a bug.
     """
 
     __slots__ = (
+        "ahead",
         "answer",
         "asking",
         "bucket",
         "deadline",
         "held",
+        "iat",
         "is_repeat",
         "kept",
         "made_at",
@@ -125,12 +126,11 @@ class PendingWrite:
     ) -> None:
         self.bucket, self.name = buckets.locate(entry.key)
         self.owner = os.urandom(OWNER_SIZE)
-        self.retention, self.kept = entry.retention, max(entry.retention, settings.retention)
-        # Others count its age from `made_at`, which a client whose clock is ahead puts later than now.
-        since = entry.made_at if entry.now < entry.made_at < math.inf else entry.now
-        self.milliseconds = lifetime(entry.now, max(entry.expires_at, since + self.kept))
-        self.namespace, self.made_at = entry.namespace, entry.made_at
-        self.not_before = entry.not_before
+        kept = self.kept = max(entry.retention, settings.retention)
+        # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
+        self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + kept, entry.iat + kept))
+        self.namespace, self.made_at, self.retention = entry.namespace, entry.made_at, entry.retention
+        self.not_before, self.iat, self.ahead = entry.not_before, entry.iat, entry.ahead
         self.started = loop.time()
         self.offset = entry.now - self.started
         self.deadline = self.started + settings.timeout

@@ -33,6 +33,16 @@ def test_a_clock_that_shows_exactly_what_one_may_that_is_being_corrected_has_not
     assert not looks.steps("a", 1013.0, sent=11, received=11)
 
 
+@pytest.mark.parametrize(("ahead", "steps"), [(6.4, False), (6.5, True), (30.0, True)])
+def test_what_is_put_down_to_a_correction_does_not_grow_with_the_time_between_two_looks(
+    ahead: float, steps: bool
+) -> None:
+    """Entries of other workers are younger, and allow only for what happened since."""
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    assert looks.steps("a", 1600.0 + ahead, sent=600, received=600) is steps
+
+
 def test_each_step_is_told_once() -> None:
     looks = Looks()
     look(looks, 0, 0.1, 1000.0)

@@ -222,6 +222,26 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         await other.aclose()
 
 
+async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten idle minutes don't hide half a minute: other workers' entries are younger than that."""
+    stepping = Stepping()
+    async with ScriptedServer(stepping) as server:
+        idle, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+        assert await idle.add(entry(age=60)) is True
+        passed, loop = 600.0, asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
+        stepping.step = passed
+        used = entry(now=time.time() + passed)
+        assert await other.add(used) is True
+        await other.aclose()
+        passed += 75.0
+        # It would live for 105 s by the server's clock.
+        stepping.step = passed + 30.0
+        expire(server)
+        assert isinstance(await answer(idle, used._replace(now=time.time() + passed)), Unavailable)
+        await idle.aclose()
+
+
 async def test_a_connection_that_opens_while_the_server_is_busy_is_watched_all_the_same(
     server: Server,
 ) -> None:
@@ -280,6 +300,23 @@ async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
         stepping.step = 100.0
         expire(server)
         assert await answers(store, again(used)) == {503: 30}
+        await store.aclose()
+
+
+async def test_a_server_may_say_its_time_in_numbers() -> None:
+    """As Dragonfly does."""
+    step = 0.0
+
+    def script(words: Words) -> bytes | None:
+        return b"*2\r\n:%d\r\n:5\r\n" % (time.time() + step) if words[0] == b"TIME" else None
+
+    async with ScriptedServer(script) as server:
+        store, used = RedisReplayStore.from_url(server.url, timeout=2.0), entry()
+        assert await store.add(used) is True
+        step = 100.0
+        expire(server)
+        assert isinstance(await answer(store, used), Unavailable)
+        assert await store.add(after_a_loss()) is True
         await store.aclose()
 
 

@@ -23,7 +23,7 @@ from dpop_middleware.replay.redis.writes import FORGOTTEN
 from dpop_middleware.testing import TestIssuer
 from tests.support.api import RESOURCE, Clock, request
 from tests.support.batches import MOVED
-from tests.support.replay import answer, entry
+from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
 from tests.support.valkey import Server
 
@@ -121,14 +121,14 @@ async def test_an_entry_outlives_its_own_workers_acceptance(server: Server) -> N
     await store.aclose()
 
 
-@pytest.mark.parametrize(("ahead", "kept"), [(0.0, 400), (25.0, 425), (-25.0, 400), (math.inf, 400)])
+@pytest.mark.parametrize(("ahead", "kept"), [(0.0, 400), (25.0, 425), (-25.0, 400), (-math.inf, 400)])
 async def test_an_entry_is_kept_for_the_published_time_after_its_proof_was_made(
     server: Server, ahead: float, kept: int
 ) -> None:
     """Its `iat` may lie ahead: it is from then on that another worker's policy counts."""
     store = RedisReplayStore.from_url(server.url, timeout=2.0, retention=400)
     item = entry(lifetime=5)
-    assert await store.add(item._replace(namespace="n", made_at=item.now + ahead, retention=95.0)) is True
+    assert await store.add(item._replace(namespace="n", iat=item.now + ahead, retention=95.0)) is True
     # By the fastest clock that a server may have.
     lives = (server.run("PTTL", f"dpop:{item.key}") / 1000 - LARGEST_STEP) / FASTEST
     assert kept - 1 < lives <= kept + 0.001
@@ -157,6 +157,63 @@ async def test_no_worker_accepts_a_proof_from_ahead_that_another_has_forgotten(
     await other.aclose()
 
 
+@pytest.mark.parametrize(("retention", "lifetime"), [(0, 250), (400, 380)])
+async def test_no_worker_accepts_by_its_iat_a_proof_from_ahead_that_another_accepted_by_its_nonce(
+    server: Server, retention: float, lifetime: float
+) -> None:
+    """Where a nonce is judged, the client's clock may be wrong; others count the retention from its `iat`."""
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    by_nonce = worker(server, issuer, clock, DPoPPolicy(nonce="required"), retention=retention)
+    by_iat = worker(server, issuer, clock, DPoPPolicy(proof_lifetime=lifetime))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
+    used = request(
+        token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now + 100)
+    )
+    await by_nonce.authenticate(used)
+    (name,) = server.run("KEYS", "dpop:??????????????????????")
+    passed = (server.run("PTTL", name) / 1000 - LARGEST_STEP) / FASTEST
+    server.run("DEL", name)
+    clock.now += passed
+    with pytest.raises(DPoPError):
+        await by_iat.authenticate(used)
+    await by_nonce.aclose()
+    await by_iat.aclose()
+
+
+async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_may_have_accepted(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    strict = worker(server, issuer, clock, DPoPPolicy(clock_skew=10))
+    lax = worker(server, issuer, clock, DPoPPolicy(clock_skew=200))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    def asked(now: float) -> ResourceRequest:
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=now))
+
+    used, begin = asked(clock.now + 190), clock.now
+    await lax.authenticate(used)
+    await strict.authenticate(asked(begin))
+    server.run("FLUSHALL")
+    with pytest.raises(Unavailable):
+        await strict.authenticate(asked(begin))
+    assert "clock_skew" not in caplog.text
+    # To the strict one alone it is younger than the loss.
+    clock.now = begin + 185
+    with pytest.raises(Unavailable) as caught:
+        await strict.authenticate(used)
+    assert "accepts proofs that are 200 s ahead (clock_skew), this one 10:" in caplog.text
+    assert caught.value.retry_after in {15, 16}
+    await lax.aclose()
+    # The other one never comes back, and its proofs have ended.
+    clock.now = begin + 201
+    await strict.authenticate(asked(clock.now + 10))
+    await strict.aclose()
+
+
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
@@ -169,6 +226,41 @@ async def test_retentions_of_another_namespace_do_not_count(server: Server) -> N
     error = await answer(other, old)
     assert isinstance(error, Unavailable)
     assert (error.description, error.newer_proof) == (FORGOTTEN, True)
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_a_retention_is_published_as_long_as_its_entries_come_however_busy_another_namespace_is(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One API in a process has many requests, another few: they come between two looks of the first."""
+    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    loop, passed = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
+    for passed in (0.0, 700.0):
+        now = time.time() + passed
+        for name, retention in (("busy", 95.0), ("narrow", 80.0)):
+            made = entry(now=now)._replace(namespace=name, made_at=now, retention=retention)
+            assert await store.add(made) is True
+    # Its proof is forgotten by now, and this worker's policy would accept it.
+    passed, now = passed + 100, now + 100
+    old = entry(now=now)._replace(namespace="narrow", made_at=now - 100, retention=300.0)
+    error = await answer(other, old)
+    assert isinstance(error, Unavailable)
+    assert error.description == FORGOTTEN
+    await store.aclose()
+    await other.aclose()
+
+
+async def test_every_retention_of_a_batch_is_published(server: Server) -> None:
+    """Two APIs in a process may have one namespace and different policies."""
+    store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    item = entry()._replace(namespace="n", made_at=time.time())
+    both = [item._replace(key=entry().key, retention=retention) for retention in (80.0, 300.0)]
+    assert await answers(store, both) == {True: 2}
+    error = await answer(other, item._replace(made_at=item.made_at - 100, retention=300.0))
+    assert isinstance(error, Unavailable)
+    assert error.description == FORGOTTEN
     await store.aclose()
     await other.aclose()
 
@@ -198,13 +290,15 @@ def test_the_retention_of_an_ended_worker_counts_for_ten_minutes() -> None:
 def test_a_retention_is_published_at_each_change_and_every_second() -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
-    assert published.exchange({}, at=0, now=NOW) == ()
-    assert len(published.exchange({"n": 95.0}, at=0, now=NOW)) == 2
-    assert published.exchange({"n": 95.0}, at=0.9, now=NOW) == ()
-    assert published.exchange({"n": 96.0}, at=0.9, now=NOW) != ()
-    assert published.exchange({"m": 96.0}, at=1.0, now=NOW) != ()
-    assert published.exchange({"n": 96.0}, at=1.1, now=NOW) == ()
-    assert published.exchange({"n": 96.0}, at=2.1, now=NOW) != ()
+    assert published.exchange(set(), at=0, now=NOW) == ()
+    assert len(published.exchange({("n", 95.0, 30.0)}, at=0, now=NOW)) == 2
+    assert published.exchange({("n", 95.0, 30.0)}, at=0.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=0.9, now=NOW) != ()
+    assert published.exchange({("m", 96.0, 30.0)}, at=1.0, now=NOW) != ()
+    assert published.exchange({("m", 96.0, 30.0)}, at=1.1, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=1.1, now=NOW) != ()
+    assert published.exchange({("n", 96.0, 30.0), ("m", 96.0, 30.0)}, at=1.9, now=NOW) == ()
+    assert published.exchange({("n", 96.0, 30.0)}, at=2.0, now=NOW) != ()
 
 
 @pytest.mark.parametrize(("retention", "since"), [(95.0, NOW), (600.0, NOW), (600.5, NOW - 0.5)])
@@ -213,8 +307,8 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
 ) -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
-    told, alive = published.exchange({"n": retention}, at=0, now=NOW)
-    assert b"%.3f" % (NOW + 600) in told
+    told, alive = published.exchange({("n", retention, 30.0)}, at=0, now=NOW)
+    assert b"%.3f" % (NOW + 630) in told
     assert b"%.3f" % since in alive
 
 
@@ -229,6 +323,81 @@ def test_invalid_retentions_are_ignored(reply: object) -> None:
     assert not published.is_forbidden
 
 
+async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than_that(server: Server) -> None:
+    strict, lax = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    now = time.time()
+    known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, ahead=10.0)
+    assert await lax.add(known._replace(ahead=200.0)) is True
+    assert await strict.add(known._replace(key="before")) is True
+    server.run("FLUSHALL")
+    assert isinstance(await answer(strict, known), Unavailable)
+    later = now + 20
+    by_nonce = known._replace(key="nonce", now=later, not_before=later, made_at=later, iat=later + 100)
+    assert await strict.add(by_nonce) is True
+    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100)
+    assert isinstance(await answer(strict, by_iat), Unavailable)
+    # Nobody differs in another namespace.
+    assert await strict.add(by_iat._replace(namespace="other", key="other")) is True
+    await strict.aclose()
+    await lax.aclose()
+
+
+def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW) -> None:
+    published = PublishedRetentions(b"dpop", living)
+    published.connected(b"")
+    published.exchange({("n", own, 10.0)}, at=0, now=now)
+    published.read(1, list(members), now=now)
+
+
+@pytest.mark.parametrize(("own", "until"), [(50.0, 600.0 + 30.0), (900.0, 900.0 + 30.0)])
+def test_how_far_ahead_a_worker_went_that_has_ended_counts_until_its_last_proofs_are_too_old_here(
+    own: float, until: float
+) -> None:
+    living = LivingRetentions()
+    read(living, own, b"ahead=10.0 n", b"ahead=30.0 n", b"ahead=30.0 m", b"95.0 n")
+    assert living.ahead == {"n": 30.0}
+    read(living, own, b"ahead=10.0 n", now=NOW + until)
+    assert living.ahead == {"n": 30.0}
+    read(living, own, b"ahead=10.0 n", now=NOW + until + 0.1)
+    assert living.ahead == {}
+
+
+async def test_the_retention_of_an_ended_worker_counts_until_its_last_proofs_from_ahead_are_too_old(
+    server: Server,
+) -> None:
+    """The worker with a wider policy starts only then, and has never seen the other."""
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    narrow = worker(server, issuer, clock, DPoPPolicy(clock_skew=120))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    used = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=clock.now + 110))
+    await narrow.authenticate(used)
+    await narrow.aclose()
+    server.run("DEL", *server.run("KEYS", "dpop:??????????????????????"))
+    clock.now += 650
+    wide = worker(server, issuer, clock, DPoPPolicy(proof_lifetime=550))
+    with pytest.raises(Unavailable):
+        await wide.authenticate(used)
+    await wide.aclose()
+
+
+def test_what_a_worker_wrote_is_readable_until_its_proofs_from_ahead_are_too_old() -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    published.connected(b"")
+    told, _ = published.exchange({("n", 95.0, 30.0)}, at=0, now=NOW)
+    assert b"%.3f\r\n$6\r\n95.0 n\r\n" % (NOW + 630) in told
+    assert b"%.3f\r\n$12\r\nahead=30.0 n\r\n" % (NOW + 630) in told
+
+
+@pytest.mark.parametrize(
+    "member", [b"ahead=-1.0 n", b"ahead=nan n", b"ahead=86401 n", b"ahead= n", b"95.0 n"]
+)
+def test_an_invalid_distance_is_ignored_and_a_version_without_one_does_no_harm(member: bytes) -> None:
+    living = LivingRetentions()
+    read(living, 95.0, b"ahead=10.0 n", member)
+    assert living.ahead == {}
+
+
 def test_a_retention_counts_for_its_published_time() -> None:
     living = LivingRetentions()
     living.note("n", 10.0, until=600.0)
@@ -240,7 +409,7 @@ def test_a_retention_counts_for_its_published_time() -> None:
 async def test_the_slot_of_the_retentions_may_move() -> None:
     retentions = PublishedRetentions(b"dpop", LivingRetentions())
     retentions.connected(b"{1}")
-    assert retentions.exchange({"n": 10.0}, at=0.0, now=0.0)
+    assert retentions.exchange({("n", 10.0, 30.0)}, at=0.0, now=0.0)
     retentions.read(MOVED, MOVED, now=0.0)
     assert retentions.elsewhere is MOVED
     retentions.connected(b"{2}")
