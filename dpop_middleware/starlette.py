@@ -37,6 +37,8 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
+# Where FastAPI keeps an exit stack while it solves dependencies.
+_IN_FASTAPI = "fastapi_inner_astack"
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -201,9 +203,10 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
 def _is_dependency(function: Callable[..., Any], scope: Scope) -> bool:
     """Whether FastAPI asks `function` for the value of a dependency: then the endpoint runs after it.
 
-    It is also True where a decorator hides that `function` is in the endpoint.
+    It is also True where a decorator hides that `function` is in the endpoint. FastAPI's routes for files
+    (`app.frontend`) aren't in `scope`, and have no endpoint.
     """
-    if not hasattr(scope.get("route"), "dependant"):
+    if _IN_FASTAPI not in scope and not hasattr(scope.get("route"), "dependant"):
         return False
     endpoint = scope.get("endpoint")
     while endpoint is not None and endpoint is not function:
