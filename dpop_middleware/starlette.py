@@ -76,7 +76,8 @@ def requires_dpop(
 
     A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
     HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. Methods
-    of a class that aren't decorated stay open. Raises ConfigurationError when applied to something else.
+    of a class that aren't decorated stay open. Raises ConfigurationError when applied to something else, and
+    for a request of another framework, which `DPoPMiddleware` protects.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -161,7 +162,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             raise ConfigurationError(
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
-        connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
+        connection = _checked(kwargs[name] if name in kwargs else args[position], name)
         with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)
 
@@ -198,6 +199,16 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
     return protected
+
+
+def _checked(connection: object, name: str) -> HTTPConnection:
+    """Return the argument `name` if it is Starlette's: elsewhere a refusal may be taken for a value."""
+    if isinstance(connection, HTTPConnection):
+        return connection
+    raise ConfigurationError(
+        f"@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as {name}, "
+        f"not a {type(connection).__qualname__} of {type(connection).__module__}"
+    )
 
 
 def _is_dependency(function: Callable[..., Any], scope: Scope) -> bool:

@@ -1,9 +1,13 @@
 """Decorated functions that a framework asks for a value, where a refusal must not be taken for one."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx2
+import litestar
 from fastapi import APIRouter, Depends, FastAPI
+from litestar.di import NamedDependency, Provide
+from litestar.handlers import get
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -37,3 +41,27 @@ async def test_the_files_of_a_frontend_are_for_those_whom_a_decorated_dependency
     included.include_router(router, prefix="/app")
     assert await statuses(whole, world, "/index.html") == [401, 200]
     assert await statuses(included, world, "/app/index.html") == [401, 200]
+
+
+async def test_neither_a_dependency_nor_a_guard_of_litestars_lets_anybody_pass() -> None:
+    world = World()
+
+    @requires_dpop(world.server())
+    async def caller(request: litestar.Request[Any, Any, Any]) -> str:
+        raise AssertionError
+
+    @requires_dpop(world.server())
+    async def guard(request: litestar.Request[Any, Any, Any], _handler: Any) -> None:
+        raise AssertionError
+
+    @get("/value", dependencies={"caller": Provide(caller)})
+    async def with_value(caller: NamedDependency[Any]) -> str:
+        raise AssertionError
+
+    @get("/guarded", guards=[guard])
+    async def guarded() -> str:
+        raise AssertionError
+
+    app: Any = litestar.Litestar([with_value, guarded], openapi_config=None)
+    assert await statuses(app, world, "/value") == [500, 500]
+    assert await statuses(app, world, "/guarded") == [500, 500]
