@@ -22,6 +22,7 @@ try:
     from django.db import connections, transaction
     from django.db.transaction import Atomic
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
     from django.utils.decorators import sync_and_async_middleware
 except ImportError as error:
     raise ImportError(
@@ -130,8 +131,10 @@ def requires_dpop(
     - `required`: False also lets a request without `Authorization` through, with the user that it already
       has.
 
-    Several challenges are sent in one header line, since Django keeps only one line of each name. Raises
-    ConfigurationError, also for a request under WSGI.
+    Several challenges are sent in one header line, since Django keeps only one line of each name. A nonce for
+    the client's next request is added to the HttpResponse that the view returns; if it returns another value,
+    as with django-ninja, only the middleware can add it. Raises ConfigurationError, also for a request under
+    WSGI.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -143,7 +146,7 @@ def requires_dpop(
     def decorate(view: Any) -> Any:
         call, marks = _asynchronous(view)
 
-        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             scope = _scope(request)
             connection = Connection.of(scope)
             with holding(connection):
@@ -154,8 +157,9 @@ def requires_dpop(
                         return _refusal(error_response(resource_server, error, scope))
                     _show(request)
                 response = await call(request, *args, **kwargs)
-            for name, value in connection.response_headers:
-                response.headers[name] = value
+            if isinstance(response, HttpResponseBase):
+                for name, value in connection.response_headers:
+                    response.headers[name] = value
             return response
 
         functools.update_wrapper(protected, view)

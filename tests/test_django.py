@@ -20,7 +20,7 @@ from django.utils.decorators import async_only_middleware
 from django.views import View
 from django.views.decorators.csrf import csrf_protect
 
-from dpop_middleware import DPoPMiddleware
+from dpop_middleware import DPoPMiddleware, DPoPPolicy
 from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import AuthenticationEvent
@@ -202,6 +202,25 @@ async def test_a_nonce_goes_on_refusals_and_responses_without_the_middleware(
         1,
         ["no-store"],
     )
+
+
+async def test_a_value_that_another_library_makes_a_response_of_is_returned_unchanged(
+    world: World, serve: Serve
+) -> None:
+    """django-ninja does that, and then only the middleware can add a nonce."""
+
+    def value(request: Any) -> Any:
+        return {"notes_of": request.user.identity}
+
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+
+    async def library(request: Any) -> HttpResponse:
+        return HttpResponse(json.dumps(await requires_dpop(api)(value)(request)).encode())
+
+    app = DPoPMiddleware(serve(library), api)
+    answer = await ask(app, world.fields("/notes"))
+    assert (answer.status, answer.body) == (200, b'{"notes_of": "user123"}')
+    assert len(answer.values("dpop-nonce")) == 1
 
 
 async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:
