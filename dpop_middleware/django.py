@@ -194,13 +194,23 @@ def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any
 
     def in_transactions(*args: Any, **kwargs: Any) -> Any:
         exempt = frozenset(without_transaction)
+        atomic = [alias for alias in connections if connections[alias].settings_dict["ATOMIC_REQUESTS"]]
+        atomic = [alias for alias in atomic if alias not in exempt]
         with contextlib.ExitStack() as transactions:
-            for alias in connections:
-                if connections[alias].settings_dict["ATOMIC_REQUESTS"] and alias not in exempt:
-                    transactions.enter_context(cast("Atomic", transaction.atomic(using=alias)))
-            return view(*args, **kwargs)
+            for alias in atomic:
+                transactions.enter_context(cast("Atomic", transaction.atomic(using=alias)))
+            result = view(*args, **kwargs)
+        if atomic and inspect.iscoroutine(result):
+            result.close()
+            raise RuntimeError("You cannot use ATOMIC_REQUESTS with async views.")  # as Django itself says
+        return result
 
-    return sync_to_async(in_transactions), {"_non_atomic_requests": without_transaction}
+    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        result = await sync_to_async(in_transactions)(*args, **kwargs)
+        # A callable object and a method `dispatch` may be async without being coroutine functions.
+        return await result if inspect.isawaitable(result) else result
+
+    return asynchronous, {"_non_atomic_requests": without_transaction}
 
 
 def _scope(request: HttpRequest) -> Scope:

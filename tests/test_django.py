@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from django.db import connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
-from django.utils.decorators import async_only_middleware
+from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_protect
 
@@ -304,6 +304,46 @@ async def test_an_async_view_can_have_no_transaction(
     settings = connections.configure_settings({"default": {"ATOMIC_REQUESTS": True}})
     monkeypatch.setattr(connections, "settings", settings)
     app = serve(requires_dpop(world.server())(async_whoami))
+    assert (await ask(app, world.fields("/notes"))).status == 500  # as without the decorator
+
+
+class AsyncCallable:
+    async def __call__(self, request: Any) -> HttpResponse:
+        return await async_whoami(request)
+
+
+def async_views(world: World) -> dict[str, Any]:
+    """Return protected views that are async although what is decorated isn't a coroutine function."""
+    protect = requires_dpop(world.server())
+
+    class AsyncNotes(View):
+        async def get(self, request: Any) -> HttpResponse:
+            return await async_whoami(request)
+
+    return {
+        "class": method_decorator(protect, name="dispatch")(AsyncNotes).as_view(),
+        "object": protect(AsyncCallable()),
+    }
+
+
+@pytest.mark.parametrize("kind", ["class", "object"])
+async def test_what_is_called_may_be_async_without_being_a_coroutine_function(
+    world: World, serve: Serve, kind: str
+) -> None:
+    app = serve(async_views(world)[kind])
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app)).status == 401
+
+
+@pytest.mark.parametrize("kind", ["class", "object"])
+async def test_it_can_have_no_transaction_either(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    configure()
+    settings = connections.configure_settings({"default": {"ATOMIC_REQUESTS": True}})
+    monkeypatch.setattr(connections, "settings", settings)
+    monkeypatch.setattr(transaction, "atomic", lambda using: nullcontext())
+    app = serve(async_views(world)[kind])
     assert (await ask(app, world.fields("/notes"))).status == 500  # as without the decorator
 
 
