@@ -23,6 +23,7 @@ try:
     from django.db.transaction import Atomic
     from django.http import HttpRequest, HttpResponse
     from django.http.response import HttpResponseBase
+    from django.utils.cache import patch_cache_control, patch_vary_headers
     from django.utils.decorators import sync_and_async_middleware
 except ImportError as error:
     raise ImportError(
@@ -125,7 +126,8 @@ def requires_dpop(
     `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
     second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
     page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync
-    view has the transactions that `ATOMIC_REQUESTS` asks for.
+    view has the transactions that `ATOMIC_REQUESTS` asks for. A response is `private`, so that `cache_page`
+    around the view doesn't keep it, unless the view calls it `public`.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it already
@@ -160,6 +162,7 @@ def requires_dpop(
             if isinstance(response, HttpResponseBase):
                 for name, value in connection.response_headers:
                     response.headers[name] = value
+                _tell_caches(response, anonymous="dpop" not in scope)
             return response
 
         functools.update_wrapper(protected, view)
@@ -233,6 +236,18 @@ def _show(request: Any) -> None:
     request.auser = auser
     # Django's own mark of a request that needs no further look, Django REST framework's too.
     request.csrf_processing_done = True
+
+
+def _tell_caches(response: HttpResponseBase, *, anonymous: bool) -> None:
+    """Keep a response out of caches around the view: a token alone, which is all they look at, opens nothing.
+
+    A view that calls its response public, or lets nobody store it, has decided.
+    """
+    decided = response.get("Cache-Control", "").lower()
+    if anonymous:
+        patch_vary_headers(response, ("Authorization",))
+    elif "public" not in decided and "no-store" not in decided:
+        patch_cache_control(response, private=True)
 
 
 def _refusal(response: ErrorResponse) -> HttpResponse:

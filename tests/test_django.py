@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.context_processors import PermWrapper
 from django.contrib.auth.decorators import login_not_required, login_required, permission_required
 from django.db import connections, transaction
@@ -18,6 +19,7 @@ from django.test import RequestFactory
 from django.urls import path
 from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_protect
 
 from dpop_middleware import DPoPMiddleware, DPoPPolicy
@@ -31,6 +33,7 @@ from tests.support.django import configure, serving_by_django
 US = "dpop_middleware.django.dpop_user"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+LOCAL_CACHE = "django.core.cache.backends.locmem.LocMemCache"
 ANONYMOUS = f"{__name__}.anonymous"
 SESSION_USER = f"{__name__}.session_user"
 ASYNC_SESSION_USER = f"{__name__}.async_session_user"
@@ -221,6 +224,41 @@ async def test_a_value_that_another_library_makes_a_response_of_is_returned_unch
     answer = await ask(app, world.fields("/notes"))
     assert (answer.status, answer.body) == (200, b'{"notes_of": "user123"}')
     assert len(answer.values("dpop-nonce")) == 1
+
+
+async def test_no_cache_around_a_view_answers_who_only_has_the_token(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django's cache tells requests apart by Authorization, and a stolen token is the client's own."""
+    configure()
+    monkeypatch.setattr(settings, "CACHES", {"default": {"BACKEND": LOCAL_CACHE, "LOCATION": repr(world)}})
+    app = serve(cache_page(60)(requires_dpop(world.server())(whoami)))
+    fields = world.fields("/notes")
+    accepted = await ask(app, fields)
+    assert (accepted.status, accepted.values("Cache-Control")) == (200, ["private"])
+    assert (await ask(app, fields[:1])).status == 401
+    assert (await ask(app, fields)).status == 401, "a replay"
+
+
+async def test_a_cache_around_an_optional_view_keeps_the_anonymous_page_apart(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    monkeypatch.setattr(settings, "CACHES", {"default": {"BACKEND": LOCAL_CACHE, "LOCATION": repr(world)}})
+    app = serve(cache_page(60)(requires_dpop(world.server(), required=False)(whoami)), ANONYMOUS)
+    for _ in range(2):
+        anonymous = await ask(app)
+        assert (anonymous.body, anonymous.values("Vary")) == (b"AnonymousUser", ["Authorization"])
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+
+
+@pytest.mark.parametrize("told", ["public, max-age=60", "no-store"])
+async def test_what_a_view_tells_caches_stays(world: World, serve: Serve, told: str) -> None:
+    def view(request: Any) -> HttpResponse:
+        return HttpResponse(b"", headers={"Cache-Control": told})
+
+    answer = await ask(serve(requires_dpop(world.server())(view)), world.fields("/notes"))
+    assert answer.values("Cache-Control") == [told]
 
 
 async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:
