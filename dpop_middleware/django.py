@@ -122,12 +122,13 @@ def requires_dpop(
 ) -> Callable[[View], View]:
     """Let a request reach the decorated view only with a valid access token and DPoP proof.
 
-    Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
-    `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
-    second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
-    page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync
-    view has the transactions that `ATOMIC_REQUESTS` asks for. A response is `private`, so that `cache_page`
-    around the view doesn't keep it, unless the view calls it `public`.
+    Goes on a function (sync or async) that takes the request first, around `MyView.as_view()`, and on a class
+    as `@method_decorator(requires_dpop(api), name="dispatch")`. Sets `request.user` to a `TokenUser`. Needs
+    no middleware, and under one the request is not authenticated a second time. The view is exempt from
+    Django's CSRF check, since no browser makes a proof without the page's code, and from
+    `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync view has the
+    transactions that `ATOMIC_REQUESTS` asks for. A response is `private`, so that `cache_page` around the
+    view doesn't keep it, unless the view calls it `public`.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it already
@@ -216,8 +217,13 @@ def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any
     return asynchronous, {"_non_atomic_requests": without_transaction}
 
 
-def _scope(request: HttpRequest) -> Scope:
+def _scope(request: object) -> Scope:
     scope: Scope | None = getattr(request, "scope", None)
+    if scope is None and not hasattr(request, "META"):
+        raise ConfigurationError(
+            f"a {type(request).__name__} is no request: @requires_dpop goes on no method, but on the class, "
+            "as @method_decorator(requires_dpop(api), name='dispatch')"
+        )
     if scope is None:
         raise ConfigurationError("DPoP needs Django under ASGI: serve get_asgi_application()")
     return scope

@@ -400,6 +400,16 @@ def test_under_wsgi_it_says_so(world: World) -> None:
         async_to_sync(requires_dpop(world.server())(async_whoami))(request)
 
 
+async def test_on_a_method_it_says_what_to_do(world: World) -> None:
+    class Notes(View):
+        @requires_dpop(world.server())
+        def get(self, request: Any) -> HttpResponse:
+            raise AssertionError
+
+    with pytest.raises(ConfigurationError, match=r"a Notes is no request.*method_decorator"):
+        await Notes().get(None)
+
+
 async def test_the_user_has_what_django_asks_for(world: World, serve: Serve) -> None:
     seen: list[TokenUser] = []
 
