@@ -136,8 +136,9 @@ def requires_dpop(
 
     Several challenges are sent in one header line, since Django keeps only one line of each name. A nonce for
     the client's next request is added to the HttpResponse that the view returns; if it returns another value,
-    as with django-ninja, only the middleware can add it. Raises ConfigurationError, also for a request under
-    WSGI.
+    as with django-ninja, only the middleware can add it. As `auth=` of django-ninja a decorated function
+    refuses without a challenge: put `DPoPMiddleware` around the application. Raises ConfigurationError, also
+    for a request under WSGI.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -256,8 +257,17 @@ def _tell_caches(response: HttpResponseBase, *, anonymous: bool) -> None:
         patch_cache_control(response, private=True)
 
 
+class _Refusal(HttpResponse):
+    """A refusal, which is false for django-ninja: any true value of its `auth=` lets a request pass."""
+
+    def __bool__(self) -> bool:
+        frame = inspect.currentframe()
+        asking = frame and frame.f_back
+        return asking is None or str(asking.f_globals.get("__name__")).partition(".")[0] != "ninja"
+
+
 def _refusal(response: ErrorResponse) -> HttpResponse:
-    rendered = HttpResponse(response.body, status=response.status)
+    rendered = _Refusal(response.body, status=response.status)
     for name in dict.fromkeys(name for name, _ in response.headers):
         rendered.headers[name] = ", ".join(value for given, value in response.headers if given == name)
     return rendered

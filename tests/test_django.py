@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -259,6 +260,26 @@ async def test_what_a_view_tells_caches_stays(world: World, serve: Serve, told: 
 
     answer = await ask(serve(requires_dpop(world.server())(view)), world.fields("/notes"))
     assert answer.values("Cache-Control") == [told]
+
+
+async def test_django_ninja_takes_no_refusal_for_a_success(world: World) -> None:
+    """It calls a decorated `auth=` for a value, and any true value is a success."""
+    ninja = ModuleType("ninja.operation")
+    exec("def passes(result):\n    return True if result else False", vars(ninja))
+
+    @requires_dpop(world.server())
+    def caller(request: Any) -> str:
+        return str(request.user)
+
+    def asked(fields: Fields | None = None) -> Any:
+        request: Any = RequestFactory().get("/notes")
+        request.scope = scope_of("/notes", fields)
+        return caller(request)
+
+    configure()
+    refused = await asked()
+    assert (refused.status_code, ninja.passes(refused), bool(refused)) == (401, False, True)
+    assert ninja.passes(await asked(world.fields("/notes"))) is True
 
 
 async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:
