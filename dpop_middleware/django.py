@@ -257,7 +257,7 @@ def _tell_caches(response: HttpResponseBase, *, anonymous: bool) -> None:
         patch_cache_control(response, private=True)
 
 
-class _Refusal(HttpResponse):
+class _Refusal(HttpResponse):  # type: ignore[misc] # Django has no types
     """A refusal, which is false for django-ninja: any true value of its `auth=` lets a request pass."""
 
     def __bool__(self) -> bool:
