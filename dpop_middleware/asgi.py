@@ -54,7 +54,8 @@ class DPoPMiddleware:
       still refused.
     - `scopes`, `any_of`, `claims`: required of every authenticated request, as in `requires_dpop`.
     - `close_at_expiry`: True ends connections when the access token expires: a WebSocket is closed with code
-      1008, a `text/event-stream` response is completed. The application sees that the client disconnected.
+      1008 (3000 under daphne), a `text/event-stream` response is completed. The application sees that the
+      client disconnected.
 
     Sets `scope["user"]`, `scope["auth"]` and, for an authenticated request, `scope["dpop"]`, a
     `VerifiedRequest`. An anonymous request keeps the user that an outer middleware has set. Of all ASGI scope

@@ -22,6 +22,8 @@ try:
     from django.db import connections, transaction
     from django.db.transaction import Atomic
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
+    from django.utils.cache import patch_cache_control, patch_vary_headers
     from django.utils.decorators import sync_and_async_middleware
 except ImportError as error:
     raise ImportError(
@@ -120,20 +122,24 @@ def requires_dpop(
 ) -> Callable[[View], View]:
     """Let a request reach the decorated view only with a valid access token and DPoP proof.
 
-    Goes on a function (sync or async) that takes the request first, and around `MyView.as_view()`. Sets
-    `request.user` to a `TokenUser`. Needs no middleware, and under one the request is not authenticated a
-    second time. The view is exempt from Django's CSRF check, since no browser makes a proof without the
-    page's code, and from `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync
-    view has the transactions that `ATOMIC_REQUESTS` asks for. Whoever calls a decorated view must return what
-    that returns: a refusal is a response. So it is no `auth=` for django-ninja, which takes any value for
-    success.
+    Goes on a function (sync or async) that takes the request first, around `MyView.as_view()`, and on a class
+    as `@method_decorator(requires_dpop(api), name="dispatch")`. Sets `request.user` to a `TokenUser`. Needs
+    no middleware, and under one the request is not authenticated a second time. The view is exempt from
+    Django's CSRF check, since no browser makes a proof without the page's code, and from
+    `LoginRequiredMiddleware`. With `required=False` it is exempt from neither. A sync view has the
+    transactions that `ATOMIC_REQUESTS` asks for. A response is `private`, so that `cache_page` around the
+    view doesn't keep it, unless the view calls it `public`. Whoever calls a decorated view must return what
+    that returns: a refusal is a response.
 
     - `scopes`, `any_of`, `claims`, `acr_values`, `max_age`: as in `dpop_middleware.starlette.requires_dpop`.
     - `required`: False also lets a request without `Authorization` through, with the user that it already
       has.
 
-    Several challenges are sent in one header line, since Django keeps only one line of each name. Raises
-    ConfigurationError, also for a request under WSGI.
+    Several challenges are sent in one header line, since Django keeps only one line of each name. A nonce for
+    the client's next request is added to the HttpResponse that the view returns; if it returns another value,
+    as with django-ninja, only the middleware can add it. As `auth=` of django-ninja a decorated function
+    refuses without a challenge: put `DPoPMiddleware` around the application. Raises ConfigurationError, also
+    for a request under WSGI.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -145,7 +151,7 @@ def requires_dpop(
     def decorate(view: Any) -> Any:
         call, marks = _asynchronous(view)
 
-        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             scope = _scope(request)
             connection = Connection.of(scope)
             with holding(connection):
@@ -156,8 +162,10 @@ def requires_dpop(
                         return _refusal(error_response(resource_server, error, scope))
                     _show(request)
                 response = await call(request, *args, **kwargs)
-            for name, value in connection.response_headers:
-                response.headers[name] = value
+            if isinstance(response, HttpResponseBase):
+                for name, value in connection.response_headers:
+                    response.headers[name] = value
+                _tell_caches(response, anonymous="dpop" not in scope)
             return response
 
         functools.update_wrapper(protected, view)
@@ -192,17 +200,32 @@ def _asynchronous(view: Callable[..., Any]) -> tuple[Callable[..., Awaitable[Any
 
     def in_transactions(*args: Any, **kwargs: Any) -> Any:
         exempt = frozenset(without_transaction)
+        atomic = [alias for alias in connections if connections[alias].settings_dict["ATOMIC_REQUESTS"]]
+        atomic = [alias for alias in atomic if alias not in exempt]
         with contextlib.ExitStack() as transactions:
-            for alias in connections:
-                if connections[alias].settings_dict["ATOMIC_REQUESTS"] and alias not in exempt:
-                    transactions.enter_context(cast("Atomic", transaction.atomic(using=alias)))
-            return view(*args, **kwargs)
+            for alias in atomic:
+                transactions.enter_context(cast("Atomic", transaction.atomic(using=alias)))
+            result = view(*args, **kwargs)
+        if atomic and inspect.iscoroutine(result):
+            result.close()
+            raise RuntimeError("You cannot use ATOMIC_REQUESTS with async views.")  # as Django itself says
+        return result
 
-    return sync_to_async(in_transactions), {"_non_atomic_requests": without_transaction}
+    async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+        result = await sync_to_async(in_transactions)(*args, **kwargs)
+        # A callable object and a method `dispatch` may be async without being coroutine functions.
+        return await result if inspect.isawaitable(result) else result
+
+    return asynchronous, {"_non_atomic_requests": without_transaction}
 
 
-def _scope(request: HttpRequest) -> Scope:
+def _scope(request: object) -> Scope:
     scope: Scope | None = getattr(request, "scope", None)
+    if scope is None and not hasattr(request, "META"):
+        raise ConfigurationError(
+            f"a {type(request).__name__} is no request: @requires_dpop goes on no method, but on the class, "
+            "as @method_decorator(requires_dpop(api), name='dispatch')"
+        )
     if scope is None:
         raise ConfigurationError("DPoP needs Django under ASGI: serve get_asgi_application()")
     return scope
@@ -223,8 +246,29 @@ def _show(request: Any) -> None:
     request.csrf_processing_done = True
 
 
+def _tell_caches(response: HttpResponseBase, *, anonymous: bool) -> None:
+    """Keep a response out of caches around the view: a token alone, which is all they look at, opens nothing.
+
+    A view that calls its response public, or lets nobody store it, has decided.
+    """
+    decided = response.get("Cache-Control", "").lower()
+    if anonymous:
+        patch_vary_headers(response, ("Authorization",))
+    elif "public" not in decided and "no-store" not in decided:
+        patch_cache_control(response, private=True)
+
+
+class _Refusal(HttpResponse):  # type: ignore[misc] # Django has no types
+    """A refusal, which is false for django-ninja: any true value of its `auth=` lets a request pass."""
+
+    def __bool__(self) -> bool:
+        frame = inspect.currentframe()
+        asking = frame and frame.f_back
+        return asking is None or str(asking.f_globals.get("__name__")).partition(".")[0] != "ninja"
+
+
 def _refusal(response: ErrorResponse) -> HttpResponse:
-    rendered = HttpResponse(response.body, status=response.status)
+    rendered = _Refusal(response.body, status=response.status)
     for name in dict.fromkeys(name for name, _ in response.headers):
         rendered.headers[name] = ", ".join(value for given, value in response.headers if given == name)
     return rendered

@@ -22,6 +22,7 @@ try:
     from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
     from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
     from mcp.server.auth.provider import AccessToken
+    from mcp.server.transport_security import TransportSecuritySettings
 except ImportError as error:
     raise ImportError(
         "dpop_middleware.mcp needs the MCP SDK, which is not installed: "
@@ -31,6 +32,8 @@ except ImportError as error:
 __all__ = ["protect"]
 
 _PATH: Final = "/mcp"
+# The names that the SDK's own check of `Host` knows; each must be followed by a port.
+_CHECKED: Final = ("127.0.0.1", "localhost", "::1")
 _TAKES: Final = "a server of the MCP SDK or of fastmcp, or the ASGI application of one"
 
 
@@ -57,9 +60,10 @@ def protect(
     In a tool, the SDK's `get_access_token()` has the verified token's client, scopes, subject, claims and
     expiry, and the token itself, which you must not pass on; the token is empty where a ticket opened a
     stream. A session belongs to the client and user that opened it. A tool that needs more must check that
-    itself. Where `resource` is not on this machine, the libraries' check of `Host` and `Origin`, which is for
-    servers without authentication, is off: no page can make a proof. In an application that you pass, turn it
-    off yourself, in the SDK's by `host="api.example.com"`, the host of `resource`: otherwise clients get 421.
+    itself. Where `resource` is not on this machine, or has a name that the SDK doesn't know, the libraries'
+    check of `Host` and `Origin`, which is for servers without authentication, is off: no page can make a
+    proof. In an application that you pass, turn it off yourself, in the SDK's by `host="api.example.com"`,
+    the host of `resource`: otherwise clients get 421.
     Raises ConfigurationError.
     """
     fits = isinstance(resource_server, ResourceServer)
@@ -112,16 +116,19 @@ def _application(server: Any, resource: str, path: str | None) -> ASGIApp:
     url = urlsplit(resource)
     # A route is compared with the decoded path.
     where = path or unquote(url.path) or _PATH
-    is_local = is_loopback(url.hostname or "")
     if provides(server, "streamable_http_app"):
         if getattr(getattr(server, "settings", None), "auth", None) is not None:
             raise ConfigurationError("protect takes an MCPServer without auth= of its own")
-        host = "127.0.0.1" if is_local else str(url.hostname)
-        return cast("ASGIApp", server.streamable_http_app(streamable_http_path=where, host=host))
+        checked = url.hostname in _CHECKED and url.port is not None
+        security = None if checked else TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        app = server.streamable_http_app(
+            streamable_http_path=where, host="127.0.0.1", transport_security=security
+        )
+        return cast("ASGIApp", app)
     if provides(server, "http_app"):
         if server.auth is not None:
             raise ConfigurationError("protect takes a FastMCP without auth= of its own")
-        protection = "auto" if is_local else False
+        protection = "auto" if is_loopback(url.hostname or "") else False
         return cast("ASGIApp", server.http_app(path=where, host_origin_protection=protection))
     if path is not None:
         raise ConfigurationError("path is for a server: an application has its own path")

@@ -37,6 +37,8 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
+# Where FastAPI keeps an exit stack while it solves dependencies.
+_IN_FASTAPI = "fastapi_inner_astack"
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -74,7 +76,8 @@ def requires_dpop(
 
     A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
     HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. Methods
-    of a class that aren't decorated stay open. Raises ConfigurationError when applied to something else.
+    of a class that aren't decorated stay open. Raises ConfigurationError when applied to something else, and
+    for a request of another framework, which `DPoPMiddleware` protects.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
     part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
@@ -159,7 +162,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             raise ConfigurationError(
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
-        connection: HTTPConnection = kwargs[name] if name in kwargs else args[position]
+        connection = _checked(kwargs[name] if name in kwargs else args[position], name)
         with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)
 
@@ -198,17 +201,28 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     return protected
 
 
+def _checked(connection: object, name: str) -> HTTPConnection:
+    """Return the argument `name` if it is Starlette's: elsewhere a refusal may be taken for a value."""
+    if isinstance(connection, HTTPConnection):
+        return connection
+    raise ConfigurationError(
+        f"@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as {name}, "
+        f"not a {type(connection).__qualname__} of {type(connection).__module__}"
+    )
+
+
 def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the router serves the connection by `function`, called with `args`: its result is the response.
 
     Otherwise an endpoint has called it, or FastAPI asks it for the value of a dependency, or a decorator
-    hides it. It is also True where no router says what serves the connection.
+    hides it. It is also True where no router says what serves the connection. FastAPI's routes for files
+    (`app.frontend`) aren't in `scope`, and have no endpoint.
     """
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
         return isinstance(next(iter(args), None), endpoint)
     is_function = inspect.isroutine(endpoint) or isinstance(endpoint, functools.partial)
-    if not is_function and not hasattr(scope.get("route"), "dependant"):
+    if not (is_function or _IN_FASTAPI in scope or hasattr(scope.get("route"), "dependant")):
         return True
     while endpoint is not None and endpoint is not function:
         endpoint = getattr(endpoint, "__wrapped__", None) or getattr(endpoint, "func", None)

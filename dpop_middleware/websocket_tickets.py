@@ -50,6 +50,7 @@ __all__ = ["WebSocketTickets"]
 
 _LONGEST_LIFETIME: Final = 120
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#,]+")
+_PATH = re.compile(r"/[^?#\ud800-\udfff]*")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.~-]+")
 # No thumbprint has this length: a ticket's name in the store never equals a proof's.
 _OF_TICKETS: Final = "websocket ticket"
@@ -101,8 +102,8 @@ class WebSocketTickets:
         """Return a ticket for one handshake at `path`, for the client of a request that was authenticated.
 
         - `request`: a Starlette or FastAPI request, or an ASGI scope.
-        - `path`: as the server sees it in the handshake's request line, without a query. The application
-          decides for which paths a client may have a ticket.
+        - `path`: as the server sees it in the handshake's request line, without a query. Characters other
+          than ASCII needn't be encoded. The application decides for which paths a client may have a ticket.
 
         Send it in a response that no cache keeps (`Cache-Control: no-store`). Raises InvalidRequest for a
         text that can't be a path, and for a token that is too large for a header field; MissingCredentials in
@@ -238,10 +239,11 @@ class WebSocketTickets:
 
     def _target_at(self, path: str, request: ResourceRequest) -> str:
         """Return the URI of a handshake at `path`, at the host of `request`."""
-        if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path:
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
             raise InvalidRequest("a ticket is for a path, without a query", check=Check.TARGET)
         urls = self._public_urls
-        return urls.target_uri(urls.origin_form(request._replace(raw_path=path)))
+        raw_path = path.encode().decode("latin-1")
+        return urls.target_uri(urls.origin_form(request._replace(raw_path=raw_path)))
 
 
 def _check_binding(token: AccessToken, ticket: Ticket, now: float) -> None:

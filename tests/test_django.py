@@ -4,23 +4,26 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.context_processors import PermWrapper
 from django.contrib.auth.decorators import login_not_required, login_required, permission_required
 from django.db import connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import path
-from django.utils.decorators import async_only_middleware
+from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_protect
 
-from dpop_middleware import DPoPMiddleware
+from dpop_middleware import DPoPMiddleware, DPoPPolicy
 from dpop_middleware.django import TokenUser, dpop_user, requires_dpop
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import AuthenticationEvent
@@ -31,6 +34,7 @@ from tests.support.django import configure, serving_by_django
 US = "dpop_middleware.django.dpop_user"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+LOCAL_CACHE = "django.core.cache.backends.locmem.LocMemCache"
 ANONYMOUS = f"{__name__}.anonymous"
 SESSION_USER = f"{__name__}.session_user"
 ASYNC_SESSION_USER = f"{__name__}.async_session_user"
@@ -204,6 +208,80 @@ async def test_a_nonce_goes_on_refusals_and_responses_without_the_middleware(
     )
 
 
+async def test_a_value_that_another_library_makes_a_response_of_is_returned_unchanged(
+    world: World, serve: Serve
+) -> None:
+    """django-ninja does that, and then only the middleware can add a nonce."""
+
+    def value(request: Any) -> Any:
+        return {"notes_of": request.user.identity}
+
+    api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback"))
+
+    async def library(request: Any) -> HttpResponse:
+        return HttpResponse(json.dumps(await requires_dpop(api)(value)(request)).encode())
+
+    app = DPoPMiddleware(serve(library), api)
+    answer = await ask(app, world.fields("/notes"))
+    assert (answer.status, answer.body) == (200, b'{"notes_of": "user123"}')
+    assert len(answer.values("dpop-nonce")) == 1
+
+
+async def test_no_cache_around_a_view_answers_who_only_has_the_token(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django's cache tells requests apart by Authorization, and a stolen token is the client's own."""
+    configure()
+    monkeypatch.setattr(settings, "CACHES", {"default": {"BACKEND": LOCAL_CACHE, "LOCATION": repr(world)}})
+    app = serve(cache_page(60)(requires_dpop(world.server())(whoami)))
+    fields = world.fields("/notes")
+    accepted = await ask(app, fields)
+    assert (accepted.status, accepted.values("Cache-Control")) == (200, ["private"])
+    assert (await ask(app, fields[:1])).status == 401
+    assert (await ask(app, fields)).status == 401, "a replay"
+
+
+async def test_a_cache_around_an_optional_view_keeps_the_anonymous_page_apart(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    monkeypatch.setattr(settings, "CACHES", {"default": {"BACKEND": LOCAL_CACHE, "LOCATION": repr(world)}})
+    app = serve(cache_page(60)(requires_dpop(world.server(), required=False)(whoami)), ANONYMOUS)
+    for _ in range(2):
+        anonymous = await ask(app)
+        assert (anonymous.body, anonymous.values("Vary")) == (b"AnonymousUser", ["Authorization"])
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+
+
+@pytest.mark.parametrize("told", ["public, max-age=60", "no-store"])
+async def test_what_a_view_tells_caches_stays(world: World, serve: Serve, told: str) -> None:
+    def view(request: Any) -> HttpResponse:
+        return HttpResponse(b"", headers={"Cache-Control": told})
+
+    answer = await ask(serve(requires_dpop(world.server())(view)), world.fields("/notes"))
+    assert answer.values("Cache-Control") == [told]
+
+
+async def test_django_ninja_takes_no_refusal_for_a_success(world: World) -> None:
+    """It calls a decorated `auth=` for a value, and any true value is a success."""
+    ninja = ModuleType("ninja.operation")
+    exec("def passes(result):\n    return True if result else False", vars(ninja))
+
+    @requires_dpop(world.server())
+    def caller(request: Any) -> str:
+        return str(request.user)
+
+    def asked(fields: Fields | None = None) -> Any:
+        request: Any = RequestFactory().get("/notes")
+        request.scope = scope_of("/notes", fields)
+        return caller(request)
+
+    configure()
+    refused = await asked()
+    assert (refused.status_code, ninja.passes(refused), bool(refused)) == (401, False, True)
+    assert ninja.passes(await asked(world.fields("/notes"))) is True
+
+
 async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:
     app = serve(requires_dpop(world.server().with_policy(accept_bearer=True))(whoami))
     (line,) = (await ask(app)).challenges
@@ -288,6 +366,47 @@ async def test_an_async_view_can_have_no_transaction(
     assert (await ask(app, world.fields("/notes"))).status == 500  # as without the decorator
 
 
+class AsyncCallable:
+    async def __call__(self, request: Any) -> HttpResponse:
+        return await async_whoami(request)
+
+
+def async_views(world: World) -> dict[str, Any]:
+    """Return protected views that are async although what is decorated isn't a coroutine function."""
+    protect = requires_dpop(world.server())
+
+    class AsyncNotes(View):  # type: ignore[misc] # Django has no types
+        async def get(self, request: Any) -> HttpResponse:
+            return await async_whoami(request)
+
+    decorated: Any = method_decorator(protect, name="dispatch")(AsyncNotes)
+    return {
+        "class": decorated.as_view(),
+        "object": protect(AsyncCallable()),
+    }
+
+
+@pytest.mark.parametrize("kind", ["class", "object"])
+async def test_what_is_called_may_be_async_without_being_a_coroutine_function(
+    world: World, serve: Serve, kind: str
+) -> None:
+    app = serve(async_views(world)[kind])
+    assert (await ask(app, world.fields("/notes"))).body == b"user123"
+    assert (await ask(app)).status == 401
+
+
+@pytest.mark.parametrize("kind", ["class", "object"])
+async def test_it_can_have_no_transaction_either(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    configure()
+    settings = connections.configure_settings({"default": {"ATOMIC_REQUESTS": True}})
+    monkeypatch.setattr(connections, "settings", settings)
+    monkeypatch.setattr(transaction, "atomic", lambda using: nullcontext())
+    app = serve(async_views(world)[kind])
+    assert (await ask(app, world.fields("/notes"))).status == 500  # as without the decorator
+
+
 def test_under_wsgi_the_middleware_changes_nothing() -> None:
     configure()
     request: Any = RequestFactory().get("/notes")
@@ -301,6 +420,17 @@ def test_under_wsgi_it_says_so(world: World) -> None:
     request = RequestFactory().get("/notes")
     with pytest.raises(ConfigurationError, match="needs Django under ASGI"):
         async_to_sync(requires_dpop(world.server())(async_whoami))(request)
+
+
+async def test_on_a_method_it_says_what_to_do(world: World) -> None:
+    class Notes(View):  # type: ignore[misc] # Django has no types
+        @requires_dpop(world.server())
+        def get(self, request: Any) -> HttpResponse:
+            raise AssertionError
+
+    notes: Any = Notes()
+    with pytest.raises(ConfigurationError, match=r"a Notes is no request.*method_decorator"):
+        await notes.get(None)
 
 
 async def test_the_user_has_what_django_asks_for(world: World, serve: Serve) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security, WebSocket
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -288,6 +289,30 @@ def test_a_decorated_dependency_lets_no_stranger_reach_the_endpoint(world: World
     assert reached == []
     fit = world.headers("/v1/notes", method="DELETE", scopes=["notes:write"])
     assert client.delete("/v1/notes", headers=fit).json() == "user123"
+
+
+def test_a_decorated_dependency_refuses_where_the_scope_names_no_route(world: World) -> None:
+    """FastAPI serves the files of `app.frontend` by a route that it doesn't put into the scope."""
+
+    class Unnamed(APIRoute):
+        def matches(self, scope: Any) -> Any:
+            match, child = super().matches(scope)
+            return match, {name: child[name] for name in child if name not in ("route", "endpoint")}
+
+    @requires_dpop(world.server())
+    async def caller(request: Request) -> str:
+        return str(request.user.identity)
+
+    app = FastAPI(dependencies=[Depends(caller)])
+    app.router.route_class = Unnamed
+
+    @app.get("/index.html")
+    async def page() -> str:
+        return "a secret"
+
+    client = browser(app)
+    assert client.get("/index.html").status_code == 401
+    assert client.get("/index.html", headers=world.headers("/index.html")).json() == "a secret"
 
 
 @pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])

@@ -444,8 +444,11 @@ class TestSetUp:
         seen: list[tuple[str, str]] = []
 
         class OfTheSDK:
-            def streamable_http_app(self, *, streamable_http_path: str, host: str) -> ASGIApp:
-                seen.append((streamable_http_path, host))
+            def streamable_http_app(
+                self, *, streamable_http_path: str, host: str, transport_security: Any
+            ) -> ASGIApp:
+                has_check = transport_security is None or transport_security.enable_dns_rebinding_protection
+                seen.append((streamable_http_path, f"{host} {has_check}"))
                 return nothing
 
         class OfFastMCP:
@@ -462,7 +465,7 @@ class TestSetUp:
             protect(server, self.api(resource), path=path)
         is_local = resource.startswith("http:")
         assert seen == [
-            (expected, "127.0.0.1" if is_local else "api.example.test"),
+            (expected, f"127.0.0.1 {is_local}"),
             (expected, "auto" if is_local else "False"),
         ]
         with pytest.raises(ConfigurationError, match="a FastMCP without auth="):
@@ -483,6 +486,17 @@ class TestSetUp:
 
     async def test_an_encoded_path_of_the_resource_is_found(self) -> None:
         resource = f"{RESOURCE}/my%20notes"
+        issuer = TestIssuer(audience=resource)
+        app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
+        async with lifespan_of(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
+            auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
+            answer = await client.post(resource, auth=auth, headers=HEADERS, json=INITIALIZE)
+        assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        "resource", ["http://localhost/mcp", "https://localhost/mcp", "http://127.0.0.2:8000/mcp"]
+    )
+    async def test_every_name_of_this_machine_is_served(self, resource: str) -> None:
         issuer = TestIssuer(audience=resource)
         app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
         async with lifespan_of(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:

@@ -664,6 +664,24 @@ def test_bad_configuration_is_refused(world: World, apply: Callable[[Any], Any],
         apply(world.server())
 
 
+async def test_no_other_object_passes_for_a_request(world: World) -> None:
+    """It may be another framework's request, or a body that the client filled."""
+
+    class Body:
+        def __init__(self) -> None:
+            self.scope = scope_of("/notes", world.fields("/notes"))
+
+    @requires_dpop(world.server())
+    async def create(request: Any) -> Any:
+        raise AssertionError
+
+    for arguments in ({"request": Body()}, {"request": None}):
+        with pytest.raises(ConfigurationError, match="is for Starlette and FastAPI: it takes a Request"):
+            await create(**arguments)
+    with pytest.raises(ConfigurationError, match=r"as request, not a .*Body of tests\."):
+        await create(Body())
+
+
 @pytest.mark.parametrize("age", [0, 60])
 async def test_a_refusal_of_the_decorator_carries_the_next_nonce(age: int) -> None:
     api = Api(nonce="required")

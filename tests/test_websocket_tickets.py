@@ -96,6 +96,7 @@ class House:
                 Route("/ticket", self.ticket, methods=["POST"]),
                 WebSocketRoute("/ws", websocket),
                 WebSocketRoute("/other", websocket),
+                WebSocketRoute("/größe/łódź", websocket),
                 Route("/events", events, methods=["GET", "POST"]),
             ]
         )
@@ -206,6 +207,14 @@ async def test_a_ticket_is_for_one_path(path: str) -> None:
 async def test_the_path_is_compared_in_normal_form(path: str) -> None:
     house = House()
     assert (await redeem(house.app, await house.get_ticket(), path)).accepted
+
+
+async def test_a_path_may_be_given_as_text() -> None:
+    house = House()
+    ticket = await issued_at(house, scope_of("/x", house.world.fields("/x")), "/größe/łódź")
+    sent = "/gr%C3%B6%C3%9Fe/%C5%82%C3%B3d%C5%BA"
+    assert not (await redeem(house.app, ticket, "/gr%F6%DFe")).accepted
+    assert (await redeem(house.app, ticket, sent)).accepted
 
 
 @pytest.mark.parametrize(
@@ -617,7 +626,8 @@ async def issued_at(house: House, scope: dict[str, Any], path: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "ws", "/ws?room=1", "/ws#a", "/a/../b", "/%2e%2e/b", "/%zz", "/" + "a" * 9000, 1, None]
+    "path",
+    ["", "ws", "/ws?room=1", "/ws#a", "/a/../b", "/%2e%2e/b", "/%zz", "/\ud800", "/" + "a" * 9000, 1, None],
 )
 async def test_a_ticket_is_issued_for_a_path_and_nothing_else(path: Any) -> None:
     house = House()

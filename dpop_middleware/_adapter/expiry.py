@@ -16,6 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 __all__ = ["deadline_after", "ending_after", "is_event_stream", "until"]
 
 _CLOSE_CODE = WS_1008_POLICY_VIOLATION
+# "Unauthorized", for servers that let an application send no code of the protocol's own, such as daphne.
+_ANOTHER_CLOSE_CODE = 3000
 _CLOSE_REASON = "the access token has expired"
 # From this version of the ASGI HTTP specification on, `send` raises OSError when the client has disconnected.
 _SEND_RAISES = (2, 4)
@@ -67,8 +69,11 @@ class _Ending:
         for timeout in self._waiting:
             timeout.reschedule(0)
         async with self._sending:
-            if not self._finished:
-                await self._send(self._last_message())
+            if self._finished:
+                return
+            (failure,) = await asyncio.gather(self._send(self._last_message()), return_exceptions=True)
+            if failure is not None and self._is_websocket:
+                await self._send({**self._last_message(), "code": _ANOTHER_CLOSE_CODE})
 
     async def leave(self) -> None:
         """Stop the timer, or let it finish what it has begun or is about to."""
@@ -125,9 +130,10 @@ async def ending_after(
 ) -> AsyncGenerator[tuple[Receive, Send]]:
     """Return the `receive` and `send` of a connection that ends after `seconds`; None sets no end.
 
-    A WebSocket is closed with code 1008, a `text/event-stream` response is completed, so that its client
-    connects again. From then on `receive` reports that the client has disconnected, and `send` raises OSError
-    where the ASGI specification requires it. Every other response takes the time it needs.
+    A WebSocket is closed with code 1008, or 3000 where the server doesn't send that; a `text/event-stream`
+    response is completed, so that its client connects again. From then on `receive` reports that the client
+    has disconnected, and `send` raises OSError where the ASGI specification requires it. Every other response
+    takes the time it needs.
     """
     deadline = deadline_after(seconds)
     if deadline is None:

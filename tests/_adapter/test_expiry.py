@@ -68,6 +68,21 @@ async def test_a_websocket_is_closed_and_looks_left() -> None:
     assert server.sent == [{"type": "websocket.accept"}, CLOSE]
 
 
+async def test_a_server_that_sends_no_code_of_the_protocols_own_closes_with_another() -> None:
+    """As daphne, whose applications may close with 1000 and from 3000 on only."""
+
+    class Daphne(Server):
+        async def send(self, message: Message) -> None:
+            if message.get("code") == 1008:
+                raise RuntimeError("invalid close code")
+            await super().send(message)
+
+    server = Daphne()
+    async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, _):
+        assert (await receive())["code"] == 1008
+    assert server.sent == [{**CLOSE, "code": 3000}]
+
+
 async def test_every_pending_receive_is_told() -> None:
     server = Server()
     async with ending_after(SOON, WEBSOCKET, server.receive, server.send) as (receive, _):

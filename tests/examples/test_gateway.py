@@ -1,5 +1,6 @@
 """The chapter's nginx and Caddy configurations, run by the real programs, with honest and hostile clients."""
 
+import re
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
@@ -64,11 +65,11 @@ def house(running: House) -> House:
 def identity(answer: Answered) -> dict[str, list[str]]:
     """What the application was told of who asks; a field that is empty is one that is not there.
 
-    Some servers take an underscore for a hyphen.
+    Some servers take an underscore for a hyphen, PHP a dot too.
     """
     told: dict[str, list[str]] = {}
     for name, values in answer.reached["fields"].items():
-        told.setdefault(name.replace("_", "-"), []).extend(values)
+        told.setdefault(re.sub("[_.]", "-", name), []).extend(values)
     return {name: told[name] for name in IDENTITY if told.get(name, [""]) != [""]}
 
 
@@ -182,6 +183,7 @@ CLAIMED = [
     ["x-auth-identity: root", "X-AUTH-IDENTITY: root", "x-auth-scope: admin", "X-Auth-scope: root"],
     ["X_Auth_Identity: root", "X_Auth_Scope: admin"],
     ["X-Auth_Identity: root", "X_Auth-Scope: admin", "X-Auth-Client_ID: evil", "x_auth-client_id: evil"],
+    ["X.Auth.Identity: root", "X-Auth.Scope: admin", "x.auth-client.id: evil", "X_Auth.Issuer: evil"],
     ["Connection: X-Auth-Identity", "X-Auth-Identity: root", "X-Auth-Scope: admin"],
 ]
 

@@ -102,13 +102,14 @@ def by_django() -> ASGIApp:
         return HttpResponse(b"protected")
 
     if not settings.configured:
-        patterns = (
-            re_path("^health$", public),
-            re_path("^static/(?P<rest>.+)$", public),
-            re_path("(?s)^.*$", protected),
-        )
-        settings.configure(ROOT_URLCONF=patterns, ALLOWED_HOSTS=["*"], SECRET_KEY="-", MIDDLEWARE=[])
+        settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="-")
         django.setup()
+    # Another module of this folder may have left its own.
+    settings.ROOT_URLCONF = (
+        re_path("^health$", public),
+        re_path("^static/(?P<rest>.+)$", public),
+        re_path("(?s)^.*$", protected),
+    )
     app: Any = get_asgi_application()
     return app  # type: ignore[no-any-return]
 
