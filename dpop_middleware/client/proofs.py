@@ -65,10 +65,14 @@ def _libraries() -> list[Any]:
     found: list[Any] = []
     for name in ("httpx2", "httpx"):
         try:
-            found.append(import_module(name))
+            library = import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
+        else:
+            # After `httpx2.alias_httpx()` both names are one library's.
+            if library not in found:
+                found.append(library)
     if not found:
         raise ModuleNotFoundError(
             "the client's side needs httpx2 or httpx: "
