@@ -174,7 +174,7 @@ class Proofs:
         return (
             response.status_code in (400, 401)
             and ("DPoP-Nonce" in headers or self._correct_clock)
-            and "json" in headers.get("Content-Type", "")
+            and "json" in headers.get("Content-Type", "").lower()
             and not is_refused_for("use_dpop_nonce", headers.get_list("WWW-Authenticate"), None)
         )
 
