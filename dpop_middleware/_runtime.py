@@ -10,7 +10,15 @@ from typing import Any, Final, Never
 
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["Deferred", "aclose_parts", "check_event_loop", "importing", "open_parts", "system_time"]
+__all__ = [
+    "Deferred",
+    "aclose_parts",
+    "check_event_loop",
+    "importing",
+    "is_cancellation",
+    "open_parts",
+    "system_time",
+]
 
 
 def system_time() -> float:
@@ -27,6 +35,16 @@ def check_event_loop() -> None:
             "dpop_middleware runs under asyncio only: let the server use its asyncio worker, not trio "
             "(hypercorn --worker-class asyncio)"
         ) from None
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether `error` cancels the running task, which then must end.
+
+    A user's own part may raise CancelledError without that: where something that it awaits was cancelled,
+    such as a task that requests share. That is an error like any other.
+    """
+    task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+    return task is not None and task.cancelling() > 0
 
 
 async def open_parts(*parts: object) -> None:

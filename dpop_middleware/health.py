@@ -7,6 +7,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dpop_middleware._runtime import is_cancellation
+
 __all__ = ["HealthCheck", "IssuerKeysHealth", "PartHealth", "ServerHealth", "health_of"]
 
 _PATIENCE = 2.0
@@ -84,9 +86,8 @@ class HealthCheck:
             try:
                 # If one probe is cancelled, the others still get the answer.
                 return await asyncio.shield(look)
-            except asyncio.CancelledError:
-                probe = asyncio.current_task()
-                if not look.cancelled() or probe is None or probe.cancelling():
+            except asyncio.CancelledError as error:
+                if not look.cancelled() or is_cancellation(error):
                     raise
                 # The check itself was cancelled, together with everything else that ran.
 
@@ -112,7 +113,9 @@ async def health_of(part: object, *, patience: float | None = None) -> PartHealt
         async with asyncio.timeout(_PATIENCE if patience is None else patience):
             details = await ask()
         return PartHealth(ok=_ok(details), error=_error(details), details=details)
-    except Exception as error:  # noqa: BLE001 - any error of the user's own part is its verdict
+    except (Exception, asyncio.CancelledError) as error:  # any error of the user's own part is its verdict
+        if is_cancellation(error):
+            raise
         words = "no answer in time" if isinstance(error, TimeoutError) else str(error)
         return PartHealth(ok=False, error=f"{type(error).__name__}: {words}".removesuffix(": "))
 

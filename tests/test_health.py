@@ -41,7 +41,7 @@ class Part(Tokens):
     async def health(self) -> object:
         self.asked_how += 1
         await self.gate.wait()
-        if isinstance(self.says, Exception):
+        if isinstance(self.says, BaseException):
             raise self.says
         return self.says
 
@@ -157,12 +157,14 @@ async def lifespan_only(scope: Any, receive: Any, send: Any) -> None:
         (OSError("gone"), False, "OSError: gone"),
         (ZeroDivisionError(), False, "ZeroDivisionError"),
         (TimeoutError(), False, "TimeoutError: no answer in time"),
+        # Something that the part awaits was cancelled, its own background task for instance.
+        (asyncio.CancelledError(), False, "CancelledError"),
     ],
 )
 async def test_parts_of_the_users_own_may_report_their_health(
     says: object, ok: bool, error: str | None
 ) -> None:
-    details = None if isinstance(says, Exception) else says
+    details = None if isinstance(says, BaseException) else says
     expected = PartHealth(ok=ok, error=error, details=details)
     health = await server(Part(says)).health()
     assert (health.ready, health.issuer_keys) == (ok, expected)

@@ -583,8 +583,10 @@ async def test_the_binding_of_the_token_must_be_what_it_was() -> None:
     assert house.events[-1].scheme == "DPoP"
 
 
-@pytest.mark.parametrize("failure", [ConnectionError("nobody there"), MissingCredentials("odd")])
-async def test_a_store_that_fails_lets_no_request_through(failure: Exception) -> None:
+@pytest.mark.parametrize(
+    "failure", [ConnectionError("nobody there"), asyncio.CancelledError(), MissingCredentials("odd")]
+)
+async def test_a_store_that_fails_lets_no_request_through(failure: BaseException) -> None:
     house = House()
     ticket = await house.get_ticket()
 
@@ -593,8 +595,26 @@ async def test_a_store_that_fails_lets_no_request_through(failure: Exception) ->
 
     house.world.store.add = failing  # type: ignore[method-assign]
     refused = await redeem(house.app, ticket)
-    assert (refused.accepted, refused.status) == (False, 503 if isinstance(failure, ConnectionError) else 401)
+    status = 401 if isinstance(failure, MissingCredentials) else 503
+    assert (refused.accepted, refused.status) == (False, status)
     assert house.events[-1].check == Check.JTI
+
+
+async def test_a_handshake_that_is_cancelled_ends() -> None:
+    house = House()
+    ticket = await house.get_ticket()
+    asked = asyncio.Event()
+
+    async def hangs(entry: Any) -> bool:
+        asked.set()
+        return await asyncio.Event().wait()
+
+    house.world.store.add = hangs  # type: ignore[method-assign]
+    task = asyncio.create_task(redeem(house.app, ticket))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_store_that_returns_neither_lets_no_request_through() -> None:

@@ -8,6 +8,7 @@ checks after the proof's header are the same at a token endpoint: `ProofVerifica
 another server about the token, the order is different: see `remote`.
 """
 
+import asyncio
 import math
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from dpop_middleware._request.request import (
     one_proof,
     too_many_fields,
 )
+from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
@@ -222,7 +224,9 @@ class RequestVerification:
             token: object = await self.verifier.verify(presented)
         except DPoPError:
             raise
-        except Exception as error:  # noqa: BLE001 - with any error of a verifier the request is refused
+        except (Exception, asyncio.CancelledError) as error:  # with any error of a verifier
+            if is_cancellation(error):
+                raise
             # The cause is logged, unless it quotes the token.
             raise Unavailable(_TOKEN_NOT_JUDGED, check=Check.TOKEN_KEY, actual=type(error).__name__) from (
                 None if _quotes(error, presented) else error
@@ -246,7 +250,7 @@ def _promises_final_expiry(verifier: object) -> bool:
     return False
 
 
-def _quotes(error: Exception, token: str) -> bool:
+def _quotes(error: BaseException, token: str) -> bool:
     """Whether the log of `error` would contain a part of `token` that must be hidden."""
     text = "".join(traceback.format_exception(error))
     return any(

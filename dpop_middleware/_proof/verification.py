@@ -6,6 +6,7 @@ The store comes last: a proof that failed an earlier check writes nothing to it,
 nothing. The proof's header was read before, and the time is an argument.
 """
 
+import asyncio
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -33,6 +34,7 @@ from dpop_middleware._proof.proof import (
     parse_claims,
 )
 from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
     ConfigurationError,
@@ -198,7 +200,7 @@ class ProofVerification:
         """
         try:
             first = await self.store.add(judged.entry)
-        except Exception as error:  # noqa: BLE001 - a user's own store; an error is a refusal
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a user's store; an error is a refusal
             failed = _of_store(error)
             raise self._answer_to(failed, judged, policy) from failed.__cause__
         if first is not True:
@@ -208,7 +210,7 @@ class ProofVerification:
         """Let the store remember `entry`; return whether it is its first use. Raises `errors.DPoPError`."""
         try:
             return await self.store.add(entry) is True
-        except Exception as error:  # noqa: BLE001 - a user's own store; an error never counts as a first use
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - an error is never a first use
             failed = _of_store(error)
             raise failed from failed.__cause__
 
@@ -238,11 +240,14 @@ class ProofVerification:
         )
 
 
-def _of_store(error: Exception) -> DPoPError:
+def _of_store(error: BaseException) -> DPoPError:
     """Return the error of a store as one of the check that asked it; its cause is kept.
 
-    It may be a user's own store: when it fails, the verdict is unknown, and the request is refused.
+    It may be a user's own store: when it fails, the verdict is unknown, and the request is refused. Raises
+    `error` where it cancels the request.
     """
+    if is_cancellation(error):
+        raise error
     if isinstance(error, DPoPError):
         return error.restated(check=Check.JTI)
     failed = Unavailable("the replay store can't be asked now", check=Check.JTI, actual=type(error).__name__)

@@ -14,6 +14,7 @@ from typing import Any
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
+from dpop_middleware.cli.fetched_keys import WithFetchedKeys
 from dpop_middleware.cli.inputs import Inputs
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
@@ -152,7 +153,7 @@ def _jwt_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float
         insecure_http_hosts=hosts,
         **shared,
     )
-    return TokenJudge(verifier, unknown, rules)
+    return TokenJudge(WithFetchedKeys(verifier), unknown, rules)
 
 
 def _unnamed(args: Namespace) -> dict[Check, str]:

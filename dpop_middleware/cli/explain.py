@@ -15,7 +15,7 @@ from dpop_middleware.cli.access_token import TokenJudge, add_token_arguments, to
 from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_time, read_captured
+from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_captured, parse_time
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.nonces import Nonce
@@ -164,7 +164,8 @@ def _request(args: Namespace, inputs: Inputs) -> _Request:
     for option, value in apart.items():
         if value is not None:
             raise CommandError(f"--request includes {option}: leave it out")
-    captured = read_captured(inputs.octets("--request", args.request.removeprefix("@")))
+    # As in a header field: each octet is one character.
+    captured = parse_captured(inputs.octets("--request", args.request.removeprefix("@")).decode("latin-1"))
     sent = None if captured.is_token_request else captured.authorization
     return _Request(captured.method, _url(args.url or captured.url()), captured.dpop, sent)
 

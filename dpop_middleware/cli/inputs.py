@@ -31,7 +31,6 @@ __all__ = [
     "checked_token",
     "parse_captured",
     "parse_time",
-    "read_captured",
 ]
 
 _MAX_SIZE: Final = 512 * 1024
@@ -78,7 +77,10 @@ class Inputs:
         return None if value is None else self.text(option, value)
 
     def octets(self, option: str, name: str) -> bytes:
-        """Return the content of the file `name`, or of standard input for `-`, at most 512 KiB."""
+        """Return the content of the file `name`, or of standard input for `-`, at most 512 KiB.
+
+        A byte order mark is left out, and UTF-16 that begins with one becomes UTF-8: so Windows writes files.
+        """
         if name == "-":
             self._take_stdin(option)
         elif _KEY_MATERIAL.match(name):
@@ -91,7 +93,9 @@ class Inputs:
             raise CommandError(f"{option} can't read {where}: {reason}") from error
         if len(data) > _MAX_SIZE:
             raise CommandError(f"{option} is larger than {_MAX_SIZE // 1024} KiB")
-        return data
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16", "replace").encode()
+        return data.removeprefix(codecs.BOM_UTF8)
 
     def json_object(self, option: str, name: str) -> dict[str, Any]:
         """Return the JSON object in the file `name`, or in standard input for `-`."""
@@ -215,13 +219,6 @@ class CapturedRequest:
         except URIError as error:
             raise CommandError("the Host of the request is malformed: name its URL with --url") from error
         return f"{scheme}://{self.host}{self.target}"
-
-
-def read_captured(octets: bytes) -> CapturedRequest:
-    """Parse the request in a file, which may be in UTF-16; otherwise as `parse_captured`."""
-    is_utf_16 = octets.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    # As in a header field: each octet is one character.
-    return parse_captured(octets.decode("utf-16", "replace") if is_utf_16 else octets.decode("latin-1"))
 
 
 def parse_captured(text: str) -> CapturedRequest:

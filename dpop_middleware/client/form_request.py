@@ -143,12 +143,13 @@ def _proofs_only(
 
 
 def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str) -> dict[str, Any]:
-    """Return the JSON object of a successful answer, or an empty one where the answer is no JSON object.
+    """Return the JSON object of a successful answer.
 
     `expected` is the status of success; `endpoint` names the server in errors. Raises
-    TokenRequestError where the server refused.
+    TokenRequestError where the server refused, and where the answer is no JSON object.
     """
-    answer = _answer(content)
+    found = _answer(content)
+    answer = found or {}
     # Some servers write every member that they know: null and "" say that there is no error.
     if status != expected or answer.get("error"):
         code = _readable(answer.get("error"))
@@ -157,6 +158,11 @@ def what_it_granted(status: int, content: bytes, *, expected: int, endpoint: str
         if description is not None:
             message = f"{message}: {description}"
         raise TokenRequestError(message, status=status, error=code)
+    if found is None:
+        raise TokenRequestError(
+            f"the answer of {endpoint} is not a JSON object of at most {_MAX_ANSWER // 1024} KiB",
+            status=status,
+        )
     return answer
 
 
@@ -164,13 +170,13 @@ def _readable(value: object) -> str | None:
     return value if isinstance(value, str) and _READABLE.fullmatch(value) else None
 
 
-def _answer(content: bytes) -> dict[str, Any]:
+def _answer(content: bytes) -> dict[str, Any] | None:
     if len(content) > _MAX_ANSWER:
-        return {}
+        return None
     try:
         return strict_json.parse_object(content)
     except JOSEError:
-        return {}
+        return None
 
 
 def seconds_in(answer: Mapping[str, Any], name: str, *, status: int, endpoint: str) -> float | None:

@@ -65,10 +65,14 @@ def _libraries() -> list[Any]:
     found: list[Any] = []
     for name in ("httpx2", "httpx"):
         try:
-            found.append(import_module(name))
+            library = import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
+        else:
+            # After `httpx2.alias_httpx()` both names are one library's.
+            if library not in found:
+                found.append(library)
     if not found:
         raise ModuleNotFoundError(
             "the client's side needs httpx2 or httpx: "
@@ -170,7 +174,7 @@ class Proofs:
         return (
             response.status_code in (400, 401)
             and ("DPoP-Nonce" in headers or self._correct_clock)
-            and "json" in headers.get("Content-Type", "")
+            and "json" in headers.get("Content-Type", "").lower()
             and not is_refused_for("use_dpop_nonce", headers.get_list("WWW-Authenticate"), None)
         )
 

@@ -132,7 +132,9 @@ def fetch_token(
       Public clients have none.
     - `scopes`: what to ask for; without any, what the server grants by default.
     - `resource`: the API that the token is for (RFC 8707).
-    - `parameters`: more form parameters, such as `client_assertion`.
+    - `parameters`: more form parameters, such as `client_assertion`. The same ones are sent with the answer
+      to a nonce challenge: if the server takes an assertion once only and then refuses it (`invalid_client`),
+      call again with a new one and the same `DPoPAuth`, which has the nonce by now.
     - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
 
     Redirects are not followed. The content of the token is not checked: that is the task of the API.

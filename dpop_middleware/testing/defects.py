@@ -103,8 +103,8 @@ def _dated(offset: float) -> Callable[[HonestProof], Fields]:
 
 
 def _another(honest: HonestProof) -> DPoPKey:
-    algorithm = honest.key.algorithm
-    return DPoPKey.generate("ES256" if algorithm[:2] in ("RS", "PS") else algorithm)
+    # Of the same algorithm: the server may accept no other.
+    return DPoPKey.generate(honest.key.algorithm)
 
 
 def _by_another_key(honest: HonestProof) -> Fields:

@@ -19,7 +19,14 @@ from dpop_middleware.jose import base64url
 from dpop_middleware.jose.compact import split
 from dpop_middleware.profiles import RFC9068, Profile
 from dpop_middleware.resource_server import ResourceServer
-from dpop_middleware.testing.stand_in import Trusted, audiences_of, names_issuer, profile_of, stand_in
+from dpop_middleware.testing.stand_in import (
+    Trusted,
+    algorithms_of,
+    audiences_of,
+    names_issuer,
+    profile_of,
+    stand_in,
+)
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
@@ -101,6 +108,7 @@ class TestIssuer:
         self.profile = profile
         self.clock = clock
         self._names_issuer = False
+        self._algorithm_of_proofs = "ES256"
 
     @classmethod
     def of(
@@ -108,13 +116,14 @@ class TestIssuer:
         production: ResourceServer,
         *,
         issuer: str | None = None,
-        algorithm: str = "ES256",
+        algorithm: str | None = None,
         clock: Callable[[], float] = system_time,
     ) -> Self:
         """Make a stand-in for the issuer of `production`: its identifier, and tokens that it would accept.
 
         They have the audience, the `typ` and the claims that `production` requires, and no `jti` if it
         requires none. With several issuers it is the first, or `issuer`; with several audiences the first.
+        `algorithm` is by default ES256, or another one where `production` doesn't accept that.
         """
         takes = "the production ResourceServer"
         _options.part("TestIssuer.of", production, takes, fits=isinstance(production, ResourceServer))
@@ -123,11 +132,12 @@ class TestIssuer:
         made = cls(
             issuer,
             audience=audiences_of(production, issuer)[0],
-            algorithm=algorithm,
+            algorithm=algorithm or algorithms_of(production, issuer)[0],
             profile=profile_of(production, issuer),
             clock=clock,
         )
         made._names_issuer = names_issuer(production)
+        made._algorithm_of_proofs = production.policy.algorithms[0]
         return made
 
     @property
@@ -198,6 +208,10 @@ class TestIssuer:
         )
         return judge_claims(payload, rules=rules, now=self.clock()).access_token
 
+    def client_key(self) -> DPoPKey:
+        """Return a new key for a client: for ES256, or for what the server given to `of` accepts instead."""
+        return DPoPKey.generate(self._algorithm_of_proofs)
+
     def auth(
         self,
         *,
@@ -215,7 +229,7 @@ class TestIssuer:
         arguments of `token()`; `key`, `origin` and `follow_redirects` are those of `DPoPAuth`. Each call
         makes another client. Needs httpx2 or httpx.
         """
-        key = DPoPKey.generate() if key is None else key
+        key = self.client_key() if key is None else key
         arguments: dict[str, Any] = {"jkt": key.jkt, **token}
         access_token = self.token(sub=sub, client_id=client_id, scopes=scopes, **arguments)
         return client.DPoPAuth(

@@ -13,6 +13,7 @@ from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck
+from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.profiles import KNOWN, RFC9068, Profile
 from dpop_middleware.replay.memory import MemoryReplayStore
 from dpop_middleware.resource_server import ResourceServer
@@ -20,7 +21,15 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.jwt_or_opaque import JWTOrOpaqueVerifier
 from dpop_middleware.tokens.multi_issuer import MultiIssuerVerifier
 
-__all__ = ["Trusted", "audiences_of", "names_issuer", "origin_of", "profile_of", "stand_in"]
+__all__ = [
+    "Trusted",
+    "algorithms_of",
+    "audiences_of",
+    "names_issuer",
+    "origin_of",
+    "profile_of",
+    "stand_in",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,12 @@ def audiences_of(production: ResourceServer, issuer: str | None = None) -> tuple
     """
     verifier = _their_verifier(production, issuer)
     return (production.resource,) if verifier is None else tuple(sorted(verifier.audiences))
+
+
+def algorithms_of(production: ResourceServer, issuer: str | None = None) -> tuple[str, ...]:
+    """Return the algorithms with which tokens may be signed, ES256 first; `issuer` as in `audiences_of`."""
+    verifier = _their_verifier(production, issuer)
+    return SUPPORTED_ALGORITHMS if verifier is None else verifier._algorithms
 
 
 def profile_of(production: ResourceServer, issuer: str | None = None) -> Profile:

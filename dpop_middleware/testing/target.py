@@ -69,7 +69,7 @@ class Target:
         **claims: Any,
     ) -> Self:
         """Make a key, and tokens of `issuer` for it with `scopes` and `claims` (see `TestIssuer.token`)."""
-        key = DPoPKey.generate()
+        key = issuer.client_key()
         granted = strings("scopes", scopes)
 
         def token(**changes: Any) -> str:

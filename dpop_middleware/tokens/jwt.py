@@ -247,7 +247,10 @@ class JWTAccessTokenVerifier:
         requested after a bad signature under a key that the token names: a new key has a new name (OpenID
         Connect Core 10.1.1), and forged signatures must not cause fetches.
         """
-        keys = self._source.current() or await self._source.load()
+        keys = self._source.current()
+        if keys is None:
+            self._check_worth_waiting(signed)
+            keys = await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
         key = self._signing_keys.signer(signed, candidates.keys)
         if key is not None:

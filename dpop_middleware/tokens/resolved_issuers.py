@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dpop_middleware._options import provides
+from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
@@ -53,7 +54,7 @@ class _Held(NamedTuple):
 
 
 class _Failed(NamedTuple):
-    cause: Exception
+    cause: BaseException
 
 
 class ResolvedIssuers:
@@ -109,7 +110,7 @@ class ResolvedIssuers:
     def _is_being_looked_up(self, issuer: str) -> bool:
         return (asyncio.get_running_loop(), issuer) in self._flights
 
-    def _check_may_be_unavailable(self, cause: Exception | None, now: float) -> None:
+    def _check_may_be_unavailable(self, cause: BaseException | None, now: float) -> None:
         """Raise Unavailable for an unknown issuer, unless there were too many of these recently."""
         if self._room.may_be_unavailable(now):
             raise _not_known(cause) from cause
@@ -127,7 +128,9 @@ class ResolvedIssuers:
         try:
             async with asyncio.timeout(self._limits.timeout):
                 found = _checked(await self._resolver(issuer), issuer)
-        except Exception as error:  # noqa: BLE001 - whatever a resolver fails with, nothing is verified
+        except (Exception, asyncio.CancelledError) as error:  # then nothing is verified
+            if is_cancellation(error):
+                raise
             return _Failed(error)
         now = time.monotonic()
         if found is None:
@@ -147,7 +150,7 @@ def _checked(found: AccessTokenVerifier | None, issuer: str) -> AccessTokenVerif
     return found
 
 
-def _not_known(cause: Exception | None) -> Unavailable:
+def _not_known(cause: BaseException | None) -> Unavailable:
     return Unavailable(
         "the issuer of the access token can't be looked up now",
         check=Check.TOKEN_ISS,

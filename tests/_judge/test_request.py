@@ -1,5 +1,6 @@
 """The order of the checks, and the calls of other parts."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -247,8 +248,12 @@ async def test_only_true_is_the_first_time(answer: object) -> None:
     assert error.check is Check.JTI
 
 
-@pytest.mark.parametrize("fault", [ConnectionError("x"), TimeoutError(), KeyError("x"), RecursionError()])
-async def test_a_store_that_fails_lets_no_request_through(fault: Exception) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    # The last one: something that it awaits was cancelled, for another request for instance.
+    [ConnectionError("x"), TimeoutError(), KeyError("x"), RecursionError(), asyncio.CancelledError()],
+)
+async def test_a_store_that_fails_lets_no_request_through(fault: BaseException) -> None:
     api = Api()
     api.store.answer = fault
     error = await refused(api, api.request())
@@ -260,15 +265,35 @@ async def test_a_store_that_fails_lets_no_request_through(fault: Exception) -> N
     assert ("retry-after", "1") in response.headers
 
 
-@pytest.mark.parametrize("fault", [ConnectionError("x"), TimeoutError(), KeyError("x")])
+@pytest.mark.parametrize(
+    "fault", [ConnectionError("x"), TimeoutError(), KeyError("x"), asyncio.CancelledError()]
+)
 @pytest.mark.parametrize("scheme", ["DPoP", "Bearer"])
-async def test_a_verifier_that_fails_lets_no_request_through(fault: Exception, scheme: str) -> None:
+async def test_a_verifier_that_fails_lets_no_request_through(fault: BaseException, scheme: str) -> None:
     api = Api(accept_bearer=True)
     api.tokens.known[api.token] = fault
     error = await refused(api, request(api.token, api.proof(), scheme=scheme))
     assert isinstance(error, Unavailable)
     assert (error.check, error.actual, error.scheme) == (Check.TOKEN_KEY, type(fault).__name__, scheme)
     assert error.__cause__ is fault
+
+
+@pytest.mark.parametrize("part", ["store", "verifier"])
+async def test_a_request_that_is_cancelled_ends(part: str) -> None:
+    api = Api()
+    asked = asyncio.Event()
+
+    async def hangs(_: object) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    owner, name = (api.store, "add") if part == "store" else (api.tokens, "verify")
+    setattr(owner, name, hangs)
+    task = asyncio.create_task(api.server.authenticate(api.request()))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize("mode", ["off", "required", "fallback"])

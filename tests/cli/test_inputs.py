@@ -17,7 +17,6 @@ from dpop_middleware.cli.inputs import (
     checked_token,
     parse_captured,
     parse_time,
-    read_captured,
 )
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
@@ -49,6 +48,9 @@ CURL = """\
 < HTTP/2 200
 """
 
+
+# PowerShell writes UTF-16 with `>`; editors and `Out-File -Encoding utf8` put a byte order mark first.
+WRITTEN = ("utf-8", "utf-8-sig", "utf-16")
 
 METER = "\r  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0"
 
@@ -114,6 +116,22 @@ def test_text_is_read_from_the_option_a_file_or_standard_input(
     with (tmp_path / "token").open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         assert Inputs().text("--token", "-") == "abc.def"
+
+
+@pytest.mark.parametrize("encoding", WRITTEN)
+def test_files_are_read_as_windows_writes_them(encoding: str, tmp_path: Path) -> None:
+    token, keys, key, pem = (str(tmp_path / name) for name in ("t.txt", "jwks.json", "key.jwk", "key.pem"))
+    for file, text in (
+        (token, f"{TOKEN}\r\n"),
+        (keys, json.dumps(ISSUER.jwks())),
+        (key, json.dumps(KEY.private_jwk())),
+        (pem, KEY.to_pem().decode().replace("\n", "\r\n")),
+    ):
+        Path(file).write_bytes(text.encode(encoding))
+    inputs = Inputs()
+    assert inputs.text("--token", f"@{token}") == TOKEN
+    assert inputs.json_object("--jwks", keys) == ISSUER.jwks()
+    assert inputs.key("--key", key).jkt == inputs.key("--key", pem).jkt == KEY.jkt
 
 
 def test_a_secret_is_not_taken_from_the_command_line() -> None:
@@ -251,9 +269,14 @@ dpop: p
 """
 
 
-@pytest.mark.parametrize("octets", [BROWSER.encode(), BROWSER.encode("utf-16"), RAW.encode("utf-16")])
-def test_the_capture_of_a_browser_or_powershell_is_read_alike(octets: bytes) -> None:
-    captured = read_captured(octets)
+@pytest.mark.parametrize("encoding", WRITTEN)
+@pytest.mark.parametrize("text", [BROWSER, RAW], ids=["browser", "raw"])
+def test_the_capture_of_a_browser_or_powershell_is_read_alike(
+    text: str, encoding: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "captured.txt"
+    file.write_bytes(text.encode(encoding))
+    captured = parse_captured(Inputs().octets("--request", str(file)).decode("latin-1"))
     assert (captured.method, captured.url()) == ("GET", "https://api.example.test/notes?a=1")
     assert (captured.authorization, captured.dpop) == (("DPoP t",), ("p",))
 

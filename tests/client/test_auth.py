@@ -154,13 +154,14 @@ class TestNonces:
                 assert (await client.request("GET", server.origin)).status_code == 200
 
     @pytest.mark.parametrize("status", [400, 401])
+    @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
     async def test_the_challenge_of_a_token_endpoint_is_json(
-        self, kind: str, answering: Answering, status: int
+        self, kind: str, answering: Answering, status: int, media_type: str
     ) -> None:
         def handler(seen: Seen) -> Answer:
             if "nonce" in seen.proof:
                 return Answer(200, {}, seen.body)
-            headers = {"dpop-nonce": "n", "content-type": "application/json; charset=utf-8"}
+            headers = {"dpop-nonce": "n", "content-type": media_type}
             return Answer(status, headers, b'{"error": "use_dpop_nonce"}')
 
         with answering(handler) as server:

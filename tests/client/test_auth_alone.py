@@ -95,6 +95,22 @@ def test_the_key_alone_imports_neither_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_httpx2_may_stand_for_httpx_too() -> None:
+    """As after `httpx2.alias_httpx()`, for applications that move from httpx to httpx2."""
+    code = (
+        f"import sys; sys.path += {sys.path!r}\n"
+        "import httpx2; sys.modules['httpx'] = httpx2\n"
+        "from dpop_middleware.client import DPoPAuth, DPoPKey, DPoPTransport, TokenSource\n"
+        "network = httpx2.MockTransport(lambda request: httpx2.Response(200, text=request.headers['DPoP']))\n"
+        "url, key = 'https://api.example.com/', DPoPKey.generate()\n"
+        "with httpx2.Client(transport=network, auth=DPoPAuth(key, 'token')) as client:\n"
+        "    assert client.get(url).text\n"
+        "with httpx2.Client(transport=DPoPTransport(key, network)) as client:\n"
+        "    assert client.get(url, headers={'Authorization': 'Bearer token'}).text\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_the_package_has_these_names() -> None:
     module = importlib.import_module("dpop_middleware.client")
     assert sorted(module.__all__) == [

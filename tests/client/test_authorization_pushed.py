@@ -143,7 +143,7 @@ def test_the_url_for_the_browser_has_only_the_client_and_the_request_uri() -> No
             "invalid_dpop_proof",
         ),
         (Answer(200, JSON, b"{}"), r"refused: no OAuth error \(HTTP 200\)", None),
-        (Answer(201, JSON, b"<html>"), "has no request_uri", None),
+        (Answer(201, JSON, b"<html>"), "answer of the endpoint for pushed requests is not", None),
         (taking(request_uri="")(Seen("", "", (), b"")), "has no request_uri", None),
         (taking(request_uri=["a"])(Seen("", "", (), b"")), "request_uri is not a string", None),
         (taking(expires_in="soon")(Seen("", "", (), b"")), "expires_in is not a number of seconds", None),

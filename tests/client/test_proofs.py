@@ -120,6 +120,11 @@ def test_one_library_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         proofs.installed("Auth")
 
 
+def test_one_library_with_both_names_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proofs, "import_module", lambda _name: httpx2)
+    assert proofs.installed("Auth") == (httpx2.Auth,)
+
+
 @pytest.mark.parametrize("module", [httpx2, httpx])
 def test_the_library_of_a_request_is_found(module: Any) -> None:
     assert proofs.library_of(module.Request("GET", "https://api.example.com/")) is module

@@ -226,7 +226,8 @@ class TestAnswer:
             (500, b"[]", None, "no OAuth error"),
             (500, b"", None, "no OAuth error"),
             (302, b"", None, r"HTTP 302"),
-            (200, b"{" + b" " * 70_000 + b"}", None, "token_type is not DPoP"),
+            (200, b"{" + b" " * 70_000 + b"}", None, "not a JSON object of at most 64 KiB"),
+            (200, b"<html>", None, "the answer of the token endpoint is not a JSON object"),
         ],
     )
     async def test_a_refusal_is_an_error(

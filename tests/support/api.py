@@ -65,7 +65,7 @@ class Tokens:
         known = self.known.get(token)
         if known is None:
             raise InvalidToken("the access token is unknown")
-        if isinstance(known, Exception):
+        if isinstance(known, BaseException):
             raise known
         return known  # type: ignore[no-any-return]
 
@@ -80,7 +80,7 @@ class Store(MemoryReplayStore):
 
     async def add(self, entry: ReplayEntry) -> bool:
         self.entries.append(entry)
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         return await super().add(entry) if self.answer is None else self.answer
 

@@ -24,6 +24,8 @@ from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.profiles import KNOWN, Profile
 from dpop_middleware.testing import ABSENT, TestIssuer
 from dpop_middleware.testing.stand_in import Trusted, audiences_of, origin_of, profile_of, stand_in
+from dpop_middleware.testing.suite import CASES, run_case
+from dpop_middleware.testing.target import Target
 from tests.support.adapters import ORIGIN, World
 from tests.support.api import request
 from tests.support.clock import Clock
@@ -94,6 +96,24 @@ def test_the_server_keeps_the_rules_for_tokens() -> None:
         assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
         as_rfc_9068 = issuer.auth(scopes=["notes:read"], header={"typ": "at+jwt"})
         assert client.get("/notes", auth=as_rfc_9068).status_code == 401
+
+
+@pytest.mark.parametrize("algorithms", [("PS256",), ("EdDSA", "ES384")])
+async def test_the_keys_are_of_algorithms_that_production_accepts(algorithms: tuple[str, ...]) -> None:
+    verifier = JWTAccessTokenVerifier(
+        issuer="https://auth.example.com", audience=RESOURCE, algorithms=algorithms
+    )
+    policy = DPoPPolicy(algorithms=algorithms)
+    api = ResourceServer(
+        verifier=verifier, resource=RESOURCE, replay_store=MemoryReplayStore(), policy=policy
+    )
+    issuer = TestIssuer.of(api)
+    app = protected(issuer.resource_server(api))
+    with TestClient(app, base_url=RESOURCE) as client:
+        assert client.get("/notes", auth=issuer.auth(scopes=["notes:read"])).status_code == 200
+    target = Target.of(issuer, app=app, url=f"{RESOURCE}/notes", scopes=["notes:read"])
+    outcomes = [await run_case(case, target) for case in CASES]
+    assert [outcome for outcome in outcomes if outcome.verdict == "failed"] == []
 
 
 def test_any_other_verifier_is_replaced() -> None:

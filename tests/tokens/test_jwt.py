@@ -361,6 +361,21 @@ async def test_a_token_that_no_key_could_make_acceptable_causes_no_fetch(server:
     assert len(server.asked) == 2
 
 
+async def test_a_token_that_no_key_could_make_acceptable_waits_for_none_at_the_start(
+    server: IssuerServer,
+) -> None:
+    judge = verifier(jwks=f"{server.origin}/jwks")
+    for wrong, check in (
+        (KEY.token(iss="https://other.example"), Check.TOKEN_ISS),
+        (KEY.token(aud="other"), Check.TOKEN_AUD),
+        (KEY.token(exp=int(time.time()) - 1000), Check.TOKEN_TIME),
+    ):
+        assert (await refused(judge, wrong)).check is check
+    assert server.asked == []
+    server.publish(key_set(KEY))
+    assert (await judge.verify(KEY.token())).jkt == JKT
+
+
 async def test_a_key_that_is_left_out_is_named_in_the_log(server: IssuerServer) -> None:
     odd = issuer_key("ES384", kid="odd").jwk | {"key_ops": ["sign"]}
     server.handlers["/jwks"] = lambda _: json_answer({"keys": [KEY.jwk, odd]})

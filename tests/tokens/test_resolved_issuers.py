@@ -29,7 +29,7 @@ class Tenants:
         self.known: dict[str, Any] = {}
         self.asked: list[str] = []
         self.prepared: list[AccessTokenVerifier] = []
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
         self.gate: asyncio.Event | None = None
         self.now = 1000.0
         patch.setattr(resolved_issuers, "time", SimpleNamespace(monotonic=lambda: self.now))
@@ -85,6 +85,18 @@ async def test_a_cancelled_request_does_not_affect_the_others(tenants: Tenants) 
         await first
     tenants.gate.set()
     assert await second is tenants.known["a"]
+
+
+async def test_a_look_up_that_is_cancelled_ends(tenants: Tenants) -> None:
+    tenants.gate = asyncio.Event()
+    request = asyncio.create_task(tenants.resolved.verifier("a"))
+    while not tenants.asked:
+        await asyncio.sleep(0)
+    (look_up,) = asyncio.all_tasks() - {request, asyncio.current_task()}
+    look_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert look_up.cancelled()
 
 
 async def test_an_issuer_is_looked_up_again_after_its_lifetime(tenants: Tenants) -> None:
@@ -145,11 +157,13 @@ async def test_a_value_that_is_no_verifier_for_the_issuer_verifies_nothing(
     assert isinstance(caught.value.__cause__, (ConfigurationError, AttributeError))
 
 
-async def test_a_resolver_that_fails_is_503(tenants: Tenants) -> None:
-    tenants.fault = OSError("the database is away")
+# The second one: something that it awaits was cancelled, for another request for instance.
+@pytest.mark.parametrize("fault", [OSError("the database is away"), asyncio.CancelledError()])
+async def test_a_resolver_that_fails_is_503(tenants: Tenants, fault: BaseException) -> None:
+    tenants.fault = fault
     with pytest.raises(Unavailable) as caught:
         await tenants.resolved.verifier("a")
-    assert (caught.value.actual, caught.value.__cause__) == ("OSError", tenants.fault)
+    assert (caught.value.actual, caught.value.__cause__) == (type(fault).__name__, fault)
     # For an unknown issuer a bounded number of times; after that it is refused like one that isn't trusted.
     for number in range(1, MAX_UNAVAILABLE):
         with pytest.raises(Unavailable):
