@@ -16,6 +16,7 @@ from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
     ClientAuthentication,
+    Parameters,
     TokenRequestError,
     checked_client_id,
     checked_key,
@@ -189,7 +190,7 @@ class PushedRequestOptions(TypedDict):
     state: NotRequired[str | None]
     scopes: NotRequired[Iterable[str]]
     resource: NotRequired[str | None]
-    parameters: NotRequired[Mapping[str, str]]
+    parameters: NotRequired[Parameters]
 
 
 def push_authorization_request(
@@ -202,10 +203,10 @@ def push_authorization_request(
 
     Of the keyword arguments `key`, `client_id`, `redirect_uri` and `code_challenge` are required:
 
-    - `redirect_uri`, `code_challenge`, `state`, `scopes`, `resource`, `parameters`: as for
-      `authorization_url`. The caller must compare `state`.
-    - `key`, `client_id`, `client_secret`, `client_authentication`, `insecure_http_hosts`: as for
-      `fetch_token`, to which the code must be given with the same key.
+    - `redirect_uri`, `code_challenge`, `state`, `scopes`, `resource`: as for `authorization_url`. The caller
+      must compare `state`.
+    - `key`, `client_id`, `client_secret`, `client_authentication`, `parameters`, `insecure_http_hosts`: as
+      for `fetch_token`, to which the code must be given with the same key.
 
     One nonce challenge is answered. Redirects are not followed. Raises what `fetch_token` raises.
     """
@@ -231,7 +232,7 @@ def _request(
     client_id: str,
     client_secret: str | None = None,
     client_authentication: ClientAuthentication = "basic",
-    parameters: Mapping[str, str] = NO_PARAMETERS,
+    parameters: Parameters = NO_PARAMETERS,
     insecure_http_hosts: Collection[str] = (),
     **asked: Any,
 ) -> dict[str, Any]:
@@ -240,12 +241,13 @@ def _request(
     return form_request(
         client,
         endpoint,
-        data | dict(parameters),
+        data,
         option="endpoint",
         key=key,
         client_id=client_id,
         client_secret=client_secret,
         client_authentication=client_authentication,
+        parameters=parameters,
         insecure_http_hosts=insecure_http_hosts,
     )
 

@@ -3,16 +3,16 @@
 import base64
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote_plus
 
 from dpop_middleware._options import part, refused
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import origin_of
+from dpop_middleware.client.urls import NEW_FORM, origin_of
 from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ else:
 __all__ = [
     "NO_PARAMETERS",
     "ClientAuthentication",
+    "Parameters",
     "TokenRequestError",
     "checked_client_id",
     "checked_key",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 ClientAuthentication = Literal["basic", "post"]
+Parameters: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_ANSWER: Final = 64 * 1024
@@ -97,12 +99,14 @@ def form_request(
     client_id: str,
     client_secret: str | None,
     client_authentication: ClientAuthentication,
+    parameters: Parameters,
     insecure_http_hosts: Collection[str],
 ) -> dict[str, Any]:
     """Return the arguments of the `post` of an httpx2 or httpx `client`; redirects are not followed.
 
-    `data` is the form without the client's authentication, and takes precedence over it; `option` is what the
-    user calls `url`, for errors. Raises ConfigurationError and ValueError as `fetch_token` says.
+    `data` is the form without the client's authentication, and takes precedence over it, as the user's
+    `parameters` do over both; `option` is what the user calls `url`, for errors. Raises ConfigurationError
+    and ValueError as `fetch_token` says.
     """
     checked_key(key)
     checked_client_id(client_id)
@@ -119,10 +123,15 @@ def form_request(
         # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
+
+    def form() -> dict[str, str]:
+        return authentication | dict(data) | dict(parameters() if callable(parameters) else parameters)
+
     return {
         "url": url,
-        "data": authentication | dict(data),
+        "data": form(),
         "headers": headers,
+        "extensions": {NEW_FORM: form} if callable(parameters) else None,
         "auth": _proofs_only(key, request, insecure_http_hosts),
         "follow_redirects": False,
     }

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeGuard, TypeVar, 
 
 from dpop_middleware import _options
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import percent_encoded, request_origin
+from dpop_middleware.client.urls import NEW_FORM, percent_encoded, request_origin
 
 __all__ = [
     "OriginMemory",
@@ -167,6 +167,7 @@ class Proofs:
             if response.request is not request or lesson not in unused or not repeatable:
                 return response
             unused.remove(lesson)
+            _renew_form(request)
 
     def needs_body(self, response: Any) -> bool:
         """Whether the reason of a refusal is in its body, which must be read first."""
@@ -226,6 +227,15 @@ class Proofs:
     def _is_refused_for(self, error: DPoPError, response: Any) -> bool:
         challenges = response.headers.get_list("WWW-Authenticate") if response.status_code == 401 else ()
         return is_refused_for(error, challenges, _json(response) if self.needs_body(response) else None)
+
+
+def _renew_form(request: Any) -> None:
+    """Give a request that is sent again a new form, where it can be made: an assertion is for one request."""
+    make = request.extensions.get(NEW_FORM)
+    if make is not None:
+        new = type(request)(request.method, request.url, data=make())
+        request.stream = new.stream
+        request.headers["Content-Length"] = new.headers["Content-Length"]
 
 
 def can_repeat(request: Any) -> bool:

@@ -11,6 +11,7 @@ from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
     ClientAuthentication,
+    Parameters,
     TokenRequestError,
     form_request,
     keyword_arguments,
@@ -109,7 +110,7 @@ class TokenRequestOptions(TypedDict):
     client_authentication: NotRequired[ClientAuthentication]
     scopes: NotRequired[Iterable[str]]
     resource: NotRequired[str | None]
-    parameters: NotRequired[Mapping[str, str]]
+    parameters: NotRequired[Parameters]
 
 
 def fetch_token(
@@ -132,9 +133,8 @@ def fetch_token(
       Public clients have none.
     - `scopes`: what to ask for; without any, what the server grants by default.
     - `resource`: the API that the token is for (RFC 8707).
-    - `parameters`: more form parameters, such as `client_assertion`. The same ones are sent with the answer
-      to a nonce challenge: if the server takes an assertion once only and then refuses it (`invalid_client`),
-      call again with a new one and the same `DPoPAuth`, which has the nonce by now.
+    - `parameters`: more form parameters; or a function that returns them, called for each request, also where
+      a nonce challenge is answered: a `client_assertion` is for one (RFC 7523 section 3).
     - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
 
     Redirects are not followed. The content of the token is not checked: that is the task of the API.
@@ -172,7 +172,7 @@ def _request(
     client_authentication: ClientAuthentication = "basic",
     scopes: Iterable[str] = (),
     resource: str | None = None,
-    parameters: Mapping[str, str] = NO_PARAMETERS,
+    parameters: Parameters = NO_PARAMETERS,
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`."""
@@ -186,12 +186,13 @@ def _request(
     return form_request(
         client,
         token_endpoint,
-        data | dict(parameters),
+        data,
         option="token_endpoint",
         key=key,
         client_id=client_id,
         client_secret=client_secret,
         client_authentication=client_authentication,
+        parameters=parameters,
         insecure_http_hosts=insecure_http_hosts,
     )
 

@@ -73,8 +73,7 @@ class TokenSource:
     - `on_response`: called with each `TokenResponse`, for example to store a new refresh token.
     - `clock`: seconds since the epoch. Where it is set back, a token lasts no longer.
 
-    The other arguments are those of `fetch_token`, and the same for each token: `parameters` can't hold a
-    `client_assertion`, which is for one request. Of several callers at the same time one sends the request,
+    The other arguments are those of `fetch_token`. Of several callers at the same time one sends the request,
     and the others get its token or its error: a refresh token is sent once. If the server refuses a refresh
     token as an invalid grant, `grant` is used again where that is `ClientCredentials`. If no new token can be
     got, the current one is used until it expires, and half of its remaining lifetime passes before the next

@@ -11,7 +11,18 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
-__all__ = ["OwnOrigins", "named_urls", "origin_of", "percent_encoded", "request_origin", "target_of"]
+__all__ = [
+    "NEW_FORM",
+    "OwnOrigins",
+    "named_urls",
+    "origin_of",
+    "percent_encoded",
+    "request_origin",
+    "target_of",
+]
+
+NEW_FORM: Final = "dpop_middleware.new_form"
+"""The extension of a request whose form is made anew for each attempt: a function that returns it."""
 
 # A WebSocket handshake is a GET at the http form of its address (RFC 6455 section 4.1).
 _HTTP_SCHEME: Final = MappingProxyType({"http": "http", "https": "https", "ws": "http", "wss": "https"})

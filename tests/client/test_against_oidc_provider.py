@@ -1,5 +1,6 @@
 """The client and the resource server with an independent authorization server: oidc-provider, from npm."""
 
+import time
 from collections.abc import Generator
 
 import httpx
@@ -21,15 +22,17 @@ from dpop_middleware.client import (
     RefreshToken,
     TokenRequestError,
     TokenResponse,
+    TokenSource,
     authorization_url,
     fetch_token,
     fetch_token_async,
     pkce_pair,
     push_authorization_request,
 )
+from dpop_middleware.introspection.client_authentication import PrivateKeyJWT, credentials
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
-from tests.support.node import oidc_provider
+from tests.support.node import OIDCProvider, oidc_provider
 from tests.support.oidc_login import code_from
 
 RESOURCE = "https://api.example.com"
@@ -38,9 +41,14 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def issuer(pytestconfig: pytest.Config) -> Generator[str]:
+def provider(pytestconfig: pytest.Config) -> Generator[OIDCProvider]:
     with oidc_provider(pytestconfig) as found:
-        yield found.issuer
+        yield found
+
+
+@pytest.fixture(scope="module")
+def issuer(provider: OIDCProvider) -> str:
+    return provider.issuer
 
 
 def claims_of(token: TokenResponse) -> dict[str, object]:
@@ -64,6 +72,26 @@ def test_client_credentials_get_a_bound_token(issuer: str, algorithm: str) -> No
                 resource=RESOURCE,
             )
             assert claims_of(token)["cnf"] == {"jkt": key.jkt}
+
+
+def test_a_client_that_authenticates_with_its_key_gets_a_bound_token(provider: OIDCProvider) -> None:
+    us = PrivateKeyJWT(client_id="signing-api", key=provider.api_key)
+    key = DPoPKey.generate()
+    with httpx2.Client(trust_env=False) as client:
+        # The server takes each assertion once, also where it then wants a nonce.
+        source = TokenSource(
+            client,
+            f"{provider.issuer}/token",
+            ClientCredentials(),
+            key=key,
+            client_id=us.client_id,
+            parameters=lambda: credentials(us, issuer=provider.issuer, now=time.time()).form,
+            scopes=["notes:read"],
+            resource=RESOURCE,
+        )
+        first = source.token()
+        source.discard(first)
+        assert source.token() != first
 
 
 async def test_an_async_client_of_the_older_library_gets_a_bound_token(issuer: str) -> None:

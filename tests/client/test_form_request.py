@@ -21,6 +21,7 @@ def made(url: str = ENDPOINT, data: dict[str, str] | None = None, **options: Any
         "client_id": "my client",
         "client_secret": None,
         "client_authentication": "basic",
+        "parameters": {},
         "insecure_http_hosts": (),
         **options,
     }
@@ -50,6 +51,15 @@ def test_a_secret_is_in_the_field_or_in_the_form(way: str, data: dict[str, str],
 
 def test_the_form_of_the_caller_takes_precedence() -> None:
     assert made(data={"client_id": "another"})["data"] == {"client_id": "another"}
+
+
+def test_parameters_that_a_function_makes_are_made_for_each_form() -> None:
+    assert made()["extensions"] is None
+    numbers = iter("12")
+    request = made(parameters=lambda: {"client_assertion": next(numbers)})
+    assert request["data"] == {"client_id": "my client", "a": "1", "client_assertion": "1"}
+    (again,) = request["extensions"].values()
+    assert again() == request["data"] | {"client_assertion": "2"}
 
 
 def test_the_option_is_named_where_plain_http_is_refused() -> None:

@@ -107,6 +107,33 @@ class TestEveryGrantAndClient:
         assert all(form(seen).items() >= parameters.items() for seen in server.seen)
 
 
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_the_answer_to_a_nonce_challenge_has_a_client_assertion_of_its_own(
+    kind: str, answering: Answering
+) -> None:
+    def handler(seen: Seen) -> Answer:
+        if "nonce" in seen.proof:
+            return granting()(seen)
+        return Answer(400, JSON | {"dpop-nonce": "n"}, b'{"error": "use_dpop_nonce"}')
+
+    # Of another length each time.
+    made: list[str] = []
+
+    def assertion() -> dict[str, str]:
+        made.append("x" * (len(made) + 1))
+        return {"client_assertion": made[-1]}
+
+    with answering(handler) as server:
+        async with caller(kind) as client:
+            for _ in range(2):
+                await fetch(client, server.origin, ClientCredentials(), parameters=assertion)
+    assert [form(seen)["client_assertion"] for seen in server.seen] == made == ["x", "xx", "xxx", "xxxx"]
+    assert [seen.all("content-length") for seen in server.seen] == [
+        [str(len(seen.body))] for seen in server.seen
+    ]
+    assert {form(seen)["client_id"] for seen in server.seen} == {"my_client"}
+
+
 @pytest.mark.parametrize("none", [None, ""])
 async def test_an_error_that_is_none_is_no_refusal(none: object, answering: Answering) -> None:
     handler = granting(error=none, error_description=none, error_uri=none, scope=None, refresh_token=None)

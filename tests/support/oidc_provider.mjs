@@ -63,7 +63,7 @@ function serve(issuer, jwks) {
       },
       {
         client_id: 'signing-api',
-        grant_types: [],
+        grant_types: ['client_credentials'],
         jwks: JSON.parse(process.argv[3]),
         redirect_uris: [],
         response_types: [],
