@@ -166,6 +166,9 @@ def requires_dpop(
                 for name, value in connection.response_headers:
                     response.headers[name] = value
                 _tell_caches(response, anonymous="dpop" not in scope)
+            else:
+                # Django's own mark: no cache of its keeps what will be made of this value.
+                cast("Any", request)._cache_update_cache = False
             return response
 
         functools.update_wrapper(protected, view)

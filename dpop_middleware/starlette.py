@@ -188,15 +188,11 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         if websocket is None:
             deadline = deadline_after(seconds)
             return _ending(await _response(endpoint, args, kwargs, shared), deadline)
-        if seconds is None:
-            # The same object goes on: dependencies of FastAPI may hold it.
-            websocket.send = telling(adding_headers(websocket.send, shared))  # type: ignore[method-assign, assignment]
+        # The same object goes on, since dependencies of FastAPI may hold it, and below its methods.
+        same: Any = websocket
+        async with ending_after(seconds, scope, same._receive, same._send) as (same._receive, send):
+            same._send = telling(adding_headers(send, shared))
             return await _called(endpoint, args, kwargs)
-        async with ending_after(seconds, scope, websocket.receive, websocket.send) as (receive, send):
-            inner = WebSocket(scope, receive, telling(adding_headers(send, shared)))
-            if name in kwargs:
-                return await _called(endpoint, args, {**kwargs, name: inner})
-            return await _called(endpoint, (*args[:position], inner, *args[position + 1 :]), kwargs)
 
     return protected
 

@@ -241,6 +241,25 @@ async def test_no_cache_around_a_view_answers_who_only_has_the_token(
     assert (await ask(app, fields)).status == 401, "a replay"
 
 
+async def test_no_cache_keeps_what_another_library_makes_of_a_value(
+    world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def value(request: Any) -> Any:
+        return request.user.identity
+
+    protected = requires_dpop(world.server())(value)
+
+    async def library(request: Any) -> HttpResponse:
+        result: Any = await protected(request)
+        return result if isinstance(result, HttpResponse) else HttpResponse(result.encode())
+
+    configure()
+    monkeypatch.setattr(settings, "CACHES", {"default": {"BACKEND": LOCAL_CACHE, "LOCATION": repr(world)}})
+    app = serve(cache_page(60)(library))
+    fields = world.fields("/notes")
+    assert [(await ask(app, sent)).status for sent in (fields, fields[:1])] == [200, 401]
+
+
 async def test_a_cache_around_an_optional_view_keeps_the_anonymous_page_apart(
     world: World, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -513,7 +513,10 @@ def test_a_websocket_route_is_protected(world: World, with_handler: bool) -> Non
         assert ("error_description" if with_handler else "detail") in caught.value.json()
 
 
-def test_a_dependency_may_hold_the_websocket_of_a_decorated_route(world: World) -> None:
+@pytest.mark.parametrize("close_at_expiry", [False, True])
+def test_a_dependency_may_hold_the_websocket_of_a_decorated_route(
+    world: World, close_at_expiry: bool
+) -> None:
     class Caller:
         def __init__(self, websocket: WebSocket) -> None:
             self.websocket = websocket
@@ -522,7 +525,7 @@ def test_a_dependency_may_hold_the_websocket_of_a_decorated_route(world: World) 
     api = world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback"))
 
     @app.websocket("/ws")
-    @requires_dpop(api)
+    @requires_dpop(api, close_at_expiry=close_at_expiry)
     async def echo(websocket: WebSocket, caller: Annotated[Caller, Depends(Caller)]) -> None:
         await caller.websocket.accept()
         await caller.websocket.send_text(await websocket.receive_text())
