@@ -188,7 +188,8 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         if websocket is None:
             deadline = deadline_after(seconds)
             return _ending(await _response(endpoint, args, kwargs, shared), deadline)
-        # The same object goes on, since dependencies of FastAPI may hold it, and below its methods.
+        # The same object goes on: dependencies of FastAPI may hold it. Its methods would take a close of ours
+        # for the application's own, so that comes below them.
         same: Any = websocket
         async with ending_after(seconds, scope, same._receive, same._send) as (same._receive, send):
             same._send = telling(adding_headers(send, shared))

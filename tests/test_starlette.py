@@ -475,6 +475,35 @@ async def _ticks(pause: float) -> AsyncIterator[str]:
     yield "data: 2\n\n"
 
 
+@pytest.mark.parametrize("kind", ["function", "class"])
+async def test_an_endpoint_that_is_busy_when_its_websocket_ends_is_told_so_afterwards(
+    world: World, kind: str
+) -> None:
+    api = world.server()
+    sent: list[Message] = []
+    told: list[int] = []
+
+    async def busy(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async with asyncio.timeout(30):
+            while not any(message["type"] == "websocket.close" for message in sent):
+                await asyncio.sleep(0.01)
+        with pytest.raises(WebSocketDisconnect) as ended:
+            await websocket.receive_text()
+        told.append(ended.value.code)
+
+    class Busy(WebSocketEndpoint):
+        async def dispatch(self) -> None:
+            await busy(WebSocket(self.scope, self.receive, self.send))
+
+    decorate = requires_dpop(api, close_at_expiry=True)
+    endpoint = decorate(busy) if kind == "function" else decorate(Busy)
+    fields = world.fields("/ws", exp=world.clock() + 0.3)
+    scope = scope_of("/ws", fields, type="websocket", subprotocols=[])
+    await run(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), scope, sent)
+    assert told == [1008]
+
+
 @pytest.mark.parametrize("kind", ["function", "method", "class"])
 @pytest.mark.parametrize(
     ("media_type", "close_at_expiry", "expires_in", "pause", "chunks"),
