@@ -100,8 +100,9 @@ class PublishedRetentions:
         self._told |= own
         members: list[bytes] = []
         for name, retention, ahead in own:
-            for until, text in ((now, f"{retention!r} {name}"), (now + ahead, f"{_AHEAD}{ahead!r} {name}")):
-                members += (b"%.3f" % (until + _ALIVE_FOR), text.encode())
+            # The last proofs may be as far ahead.
+            score = b"%.3f" % (now + ahead + _ALIVE_FOR)
+            members += (score, f"{retention!r} {name}".encode(), score, f"{_AHEAD}{ahead!r} {name}".encode())
         # What a worker wrote that has ended counts until its last proofs are too old for this worker.
         self._counts_for = max(_ALIVE_FOR, *(retention for _, retention, _ in own))
         return (

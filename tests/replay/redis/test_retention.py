@@ -308,7 +308,7 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
     told, alive = published.exchange({("n", retention, 30.0)}, at=0, now=NOW)
-    assert b"%.3f" % (NOW + 600) in told
+    assert b"%.3f" % (NOW + 630) in told
     assert b"%.3f" % since in alive
 
 
@@ -362,11 +362,30 @@ def test_how_far_ahead_a_worker_went_that_has_ended_counts_until_its_last_proofs
     assert living.ahead == {}
 
 
-def test_how_far_ahead_a_worker_goes_is_readable_for_as_long_after_it_has_ended() -> None:
+async def test_the_retention_of_an_ended_worker_counts_until_its_last_proofs_from_ahead_are_too_old(
+    server: Server,
+) -> None:
+    """The worker with a wider policy starts only then, and has never seen the other."""
+    clock = Clock(time.time())
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    narrow = worker(server, issuer, clock, DPoPPolicy(clock_skew=120))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+    used = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=clock.now + 110))
+    await narrow.authenticate(used)
+    await narrow.aclose()
+    server.run("DEL", *server.run("KEYS", "dpop:??????????????????????"))
+    clock.now += 650
+    wide = worker(server, issuer, clock, DPoPPolicy(proof_lifetime=550))
+    with pytest.raises(Unavailable):
+        await wide.authenticate(used)
+    await wide.aclose()
+
+
+def test_what_a_worker_wrote_is_readable_until_its_proofs_from_ahead_are_too_old() -> None:
     published = PublishedRetentions(b"dpop", LivingRetentions())
     published.connected(b"")
     told, _ = published.exchange({("n", 95.0, 30.0)}, at=0, now=NOW)
-    assert b"%.3f\r\n$6\r\n95.0 n\r\n" % (NOW + 600) in told
+    assert b"%.3f\r\n$6\r\n95.0 n\r\n" % (NOW + 630) in told
     assert b"%.3f\r\n$12\r\nahead=30.0 n\r\n" % (NOW + 630) in told
 
 
