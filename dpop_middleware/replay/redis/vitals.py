@@ -13,7 +13,7 @@ from typing import Final
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay.redis.looks import Looks
-from dpop_middleware.replay.redis.resp import NOT_ALLOWED, TIME, ServerError
+from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, ServerError
 
 __all__ = [
     "ServerChanged",
@@ -195,13 +195,11 @@ class VitalSigns:
 
     def __init__(self, *, heeds_evictions: bool) -> None:
         self._heeds_evictions = heeds_evictions
-        self._looks = Looks()
-        self._tells_time = True
+        self._looks, self._tells_time = Looks(), True
         self.info: ServerInfo | None = None
         self.identity = b""
-        self.is_older = False
         self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
-        self.is_evicting = self.has_lost = False
+        self.is_older = self.is_evicting = self.has_lost = False
         self._first_read: dict[bytes, float] = {}
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
@@ -256,6 +254,13 @@ class VitalSigns:
         """The command to put after the entries of a batch; empty if the server doesn't report its time."""
         return TIME if self.info is not None and self._tells_time else b""
 
+    def told(self, reply: object, at: float) -> None:
+        """Record the `reply` to `look`; raises as `looked`, or the refusal of who may no longer ask."""
+        if isinstance(reply, bytes):
+            self.looked(parse_info(reply), at)
+        elif isinstance(reply, ServerError) and reply.code == FORBIDDEN:
+            raise reply
+
     def looked(self, info: ServerInfo, at: float) -> None:
         """Record what the server reported of itself before a batch.
 
@@ -281,8 +286,7 @@ class VitalSigns:
         match reply:
             case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
                 shown = float(seconds) + float(microseconds) / 1e6
-            case [int(whole), int(part)]:
-                # As Dragonfly replies.
+            case [int(whole), int(part)]:  # as Dragonfly replies
                 shown = whole + part / 1e6
             case _:
                 raise InvalidResponse("the server sent an unexpected reply to TIME")
