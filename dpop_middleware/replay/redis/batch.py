@@ -14,7 +14,6 @@ from dpop_middleware.replay.redis.health import warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
-from dpop_middleware.replay.redis.vitals import parse_info
 from dpop_middleware.replay.redis.writes import (
     CHANGED,
     EVICTED,
@@ -130,8 +129,8 @@ class Batch:
         self._now = now
         if self._publishing:
             self._read_retentions(replies.pop(0), replies.pop(0), now)
-        if self._look and isinstance(look := replies.pop(0), bytes):
-            self._fence.vitals.looked(parse_info(look), at)
+        if self._look:
+            self._fence.vitals.told(replies.pop(0), at)
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)

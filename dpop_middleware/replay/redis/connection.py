@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -29,6 +30,8 @@ OnReplies = Callable[[list[object] | Exception], None]
 
 # The coarsest event loops have clocks of milliseconds.
 CLOCK_STEP = 0.001
+# Seconds that the other servers have after each answer, as long as fewer than half agree.
+OTHERS_WITHIN = 0.05
 
 
 class Connection(asyncio.Protocol):
@@ -228,18 +231,23 @@ async def ask(connect: Connect, timeout: float, *words: bytes) -> object:
 T = TypeVar("T")
 
 
-async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]]) -> T:
+async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]], *, of_most: bool = False) -> T:
     """Return the first result that is not None; the other questions are cancelled.
 
-    One server that hangs must not delay the others, so all are asked at the same time. Raises the last
-    error, or a `RedisError` when all answers were None.
+    One server that hangs must not delay the others, so all are asked at the same time. With `of_most` one
+    that is wrong doesn't decide either: the result is what most say of those that answer soon after the
+    first. Raises the last error, or a `RedisError` when all answers were None.
     """
     tasks = {asyncio.ensure_future(question) for question in questions}
-    pending = tasks
+    pending, answers = tasks, Counter[T]()
     failure: BaseException = RedisError("no server gave an answer")
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        while pending and not any(2 * number > len(tasks) for number in answers.values()):
+            done, pending = await asyncio.wait(
+                pending, timeout=OTHERS_WITHIN if answers else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
             for task in done:
                 error = task.exception()
                 if error is not None:
@@ -247,9 +255,13 @@ async def first_answer(questions: Iterable[Coroutine[Any, Any, T | None]]) -> T:
                     continue
                 result = task.result()
                 if result is not None:
-                    return result
+                    if not of_most:
+                        return result
+                    answers[result] += 1
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    raise failure
+    if not answers:
+        raise failure
+    return answers.most_common(1)[0][0]

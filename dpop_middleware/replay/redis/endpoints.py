@@ -108,8 +108,8 @@ class SentinelMaster(Endpoint):
 
     async def connect(self, timeout: float) -> Connection:
         """An open connection to the current master, within `timeout` seconds for each step."""
-        # All of them at the same time: the first of a list may be the one that hangs.
-        address = await first_answer(self._master(sentinel, timeout) for sentinel in self.addresses)
+        # The nearest may hang, or have missed a failover.
+        address = await first_answer((self._master(one, timeout) for one in self.addresses), of_most=True)
         return await opened(self.connection(timeout, address))
 
     async def _master(self, sentinel: Address, timeout: float) -> Address | None:

@@ -21,7 +21,7 @@ from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ServerError, track
 from dpop_middleware.replay.redis.retention import PublishedRetentions
 from dpop_middleware.replay.redis.topology import Surroundings
-from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, parse_info, still_has, watched
+from dpop_middleware.replay.redis.vitals import ServerInfo, is_of_process, still_has, watched
 
 __all__ = ["Opening", "Server"]
 
@@ -161,9 +161,9 @@ class Server:
         commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
         replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
         at = self._loop.time()
-        if look and isinstance(replies[0], bytes):
+        if look:
             # First: the anchors may belong to other data than when the connection was opened.
-            fence.vitals.looked(parse_info(replies[0]), at)
+            fence.vitals.told(replies[0], at)
         values = replies[len(replies) - len(buckets) :]
         fence.surveyed(buckets, values, at)
         moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from typing import Final
 
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import RedisError
 
-from dpop_middleware.replay.redis.looks import Looks
-from dpop_middleware.replay.redis.resp import NOT_ALLOWED, TIME, ServerError
+from dpop_middleware.replay.redis.looks import Looks, time_shown
+from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, ServerError
 
 __all__ = [
     "ServerChanged",
@@ -147,17 +147,6 @@ def _integer(fields: Mapping[str, str], name: str) -> int | None:
     return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else None
 
 
-def _time_shown(reply: object) -> float:
-    """The seconds since the epoch that a reply to `TIME` shows."""
-    if isinstance(reply, list) and len(reply) == 2:
-        seconds, microseconds = reply
-        if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
-            return int(seconds) + int(microseconds) / 1e6
-        if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
-            return seconds + microseconds / 1e6
-    raise InvalidResponse("the server sent an unexpected reply to TIME")
-
-
 def _digest(text: str) -> bytes:
     return blake2s(text.encode(), digest_size=_DIGEST_SIZE).hexdigest().encode()
 
@@ -206,13 +195,11 @@ class VitalSigns:
 
     def __init__(self, *, heeds_evictions: bool) -> None:
         self._heeds_evictions = heeds_evictions
-        self._looks = Looks()
-        self._tells_time = True
+        self._looks, self._tells_time = Looks(), True
         self.info: ServerInfo | None = None
         self.identity = b""
-        self.is_older = False
         self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
-        self.is_evicting = self.has_lost = False
+        self.is_older = self.is_evicting = self.has_lost = False
         self._first_read: dict[bytes, float] = {}
 
     def connected(self, info: ServerInfo | None, *, lived: float, asked: tuple[float, float]) -> bool:
@@ -267,6 +254,13 @@ class VitalSigns:
         """The command to put after the entries of a batch; empty if the server doesn't report its time."""
         return TIME if self.info is not None and self._tells_time else b""
 
+    def told(self, reply: object, at: float) -> None:
+        """Record the `reply` to `look`; raises as `looked`, or the refusal of who may no longer ask."""
+        if isinstance(reply, bytes):
+            self.looked(parse_info(reply), at)
+        elif isinstance(reply, ServerError) and reply.code == FORBIDDEN:
+            raise reply
+
     def looked(self, info: ServerInfo, at: float) -> None:
         """Record what the server reported of itself before a batch.
 
@@ -289,7 +283,7 @@ class VitalSigns:
                 self._tells_time = False
                 raise reply
             return
-        shown = _time_shown(reply)
+        shown = time_shown(reply)
         if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
             self.has_lost, self.lost_at = True, at
 

@@ -537,12 +537,20 @@ async def test_a_user_without_scripts_replaces_anchors_without_a_comparison(
     assert "grant +eval" in caplog.text
 
 
-async def test_a_report_that_the_server_refused_is_ignored() -> None:
-    for reply, told in ((ServerError("NOPERM no"), False), (SAID, True)):
+async def test_a_report_that_a_busy_server_refused_is_ignored() -> None:
+    for reply, told in ((ServerError("BUSY a script runs"), False), (SAID, True)):
         made, item = fence(), write(0)
         Received(made, [item], reply, b"OK", anchor(), at=NOW + 2)
         assert item.answer.result() is True
         assert made.vitals.has_told_since(NOW + 1) is told
+
+
+async def test_a_report_that_the_user_may_not_see_any_more_ends_the_connection() -> None:
+    """The next one is opened as for any user who may not ask: with a warning."""
+    item = write(0)
+    with pytest.raises(ServerError, match="NOPERM"):
+        Received(fence(), [item], ServerError("NOPERM no"), b"OK", anchor(), at=NOW + 2)
+    assert not item.answer.done()
 
 
 async def test_a_loss_that_was_dated_far_ahead_is_an_error_that_names_both_clocks(

@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from dpop_middleware.replay.redis.endpoints import (
 )
 from dpop_middleware.replay.redis.vitals import ServerUnfit
 from tests.support.replay import entry
-from tests.support.scripted import ScriptedServer, bulk
-from tests.support.valkey import HOST, sentinel_client
+from tests.support.scripted import ScriptedServer, Words, bulk
+from tests.support.valkey import HOST, Server, sentinel_client
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey"])
@@ -242,3 +243,55 @@ async def test_one_sentinel_that_knows_the_master_is_enough() -> None:
         assert master.opened == 1
         assert (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"proofs") in knows.commands
         await store.aclose()
+
+
+def of(port: int) -> bytes:
+    return b"*2\r\n" + bulk(HOST.encode()) + bulk(b"%d" % port)
+
+
+class Slow(ScriptedServer):
+    """One whose answers come after those of others; `held` says when."""
+
+    def __init__(self, answer: bytes, held: asyncio.Event) -> None:
+        super().__init__(lambda words: answer if words[0] == b"SENTINEL" else None)
+        self._until = held
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._until.wait()
+        await super()._serve(reader, writer)
+
+
+async def test_one_sentinel_that_missed_a_failover_does_not_decide_though_it_is_the_nearest() -> None:
+    with Server() as master, Server() as replica:
+        replica.run("REPLICAOF", HOST, master.port)
+        told = asyncio.Event()
+
+        def tell(words: Words) -> bytes | None:
+            if words[0] != b"SENTINEL":
+                return None
+            asyncio.get_running_loop().call_soon(told.set)
+            return of(replica.port)
+
+        others = [Slow(of(master.port), told) for _ in "bc"]
+        async with ScriptedServer(tell) as near, others[0], others[1]:
+            hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in (near, *others))
+            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=2.0)
+            assert await store.add(entry()) is True
+            await store.aclose()
+
+
+@pytest.mark.parametrize("others", ["hang", "refuse", "don't know"])
+async def test_one_sentinel_is_enough_where_no_other_answers(others: str) -> None:
+    held = asyncio.Event()
+    with Server() as master:
+        knows = ScriptedServer(lambda words: of(master.port) if words[0] == b"SENTINEL" else None)
+        two = [Slow(b"*-1\r\n", held) for _ in "bc"]
+        async with knows, two[0], two[1]:
+            if others == "don't know":
+                held.set()
+            ports = (1, 2) if others == "refuse" else tuple(sentinel.port for sentinel in two)
+            hosts = ",".join(f"{HOST}:{port}" for port in (knows.port, *ports))
+            store = RedisReplayStore.from_url(f"redis+sentinel://{hosts}/proofs", timeout=2.0)
+            assert await store.add(entry()) is True
+            await store.aclose()
+            held.set()

@@ -303,6 +303,19 @@ async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
         await store.aclose()
 
 
+async def test_a_user_who_may_no_longer_ask_info_is_told_in_the_log(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisReplayStore.from_url(server.url, timeout=2.0)
+    assert await store.add(entry(age=60)) is True
+    server.run("ACL", "SETUSER", "default", "-info")
+    await asyncio.sleep(LOOK)
+    with caplog.at_level(logging.WARNING, "dpop_middleware.replay"):
+        assert await answers(store, [entry(age=60) for _ in range(30)]) == {True: 30}
+    assert "the user may not ask INFO" in caplog.text
+    await store.aclose()
+
+
 async def test_a_server_may_say_its_time_in_numbers() -> None:
     """As Dragonfly does."""
     step = 0.0

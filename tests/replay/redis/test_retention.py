@@ -206,6 +206,7 @@ async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_
     with pytest.raises(Unavailable) as caught:
         await strict.authenticate(used)
     assert "accepts proofs that are 200 s ahead (clock_skew), this one 10:" in caplog.text
+    assert "; if it judges other requests than this one, give one of them a replay_namespace\n" in caplog.text
     assert caught.value.retry_after in {15, 16}
     await lax.aclose()
     # The other one never comes back, and its proofs have ended.
@@ -347,6 +348,16 @@ def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW
     published.connected(b"")
     published.exchange({("n", own, 10.0)}, at=0, now=now)
     published.read(1, list(members), now=now)
+
+
+def test_how_far_ahead_a_worker_goes_counts_for_as_long_as_any_connection_read() -> None:
+    living = LivingRetentions()
+    assert living.ahead == {}
+    near, far = ("n", 10.0), ("n", 30.0)
+    living.note_ahead({near: NOW + 100, far: NOW + 100}, NOW)
+    living.note_ahead({near: NOW + 100, far: NOW + 50}, NOW)
+    living.note_ahead({}, NOW + 100)
+    assert living.ahead == {"n": 30.0}
 
 
 @pytest.mark.parametrize(("own", "until"), [(50.0, 600.0 + 30.0), (900.0, 900.0 + 30.0)])
