@@ -1,7 +1,9 @@
 """Server-chosen nonces, without state (RFC 9449 sections 8 and 9).
 
-A nonce is a time step and a MAC over it. Its key comes from the secret, the purpose and the server, so that
-an authorization server's nonce, or another server's, is never accepted here, even if they share one secret.
+A nonce is the second in which it was issued, or in which its step began, and a MAC over it. The length of a
+step isn't part of it: workers may differ in that while a change is rolled out. The key of the MAC comes from
+the secret, the purpose and the server, so that an authorization server's nonce, or another server's, is never
+accepted here, even if they share one secret.
 """
 
 import hmac
@@ -19,10 +21,8 @@ __all__ = ["WORKER_CLOCK_MARGIN", "HMACNonceProvider", "Nonce", "NonceProvider",
 WORKER_CLOCK_MARGIN = 5.0
 """Seconds by which the clocks of workers that share a store and a secret may differ."""
 
-_STEP_SIZE = 6
+_SECOND_SIZE = 6
 _MAC_SIZE = 16
-# This bit is set in a nonce that contains a second, not a step.
-_DATED = 1 << 47
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,35 +140,40 @@ class _OfOneServer(HMACNonceProvider):
     """The provider that `for_server` returns: its nonces are valid at one server."""
 
     def issue(self, now: float) -> str:
-        step = int(now // self._step).to_bytes(_STEP_SIZE, "big")
-        return base64url.encode(step + _mac(self._keys[0], step))
+        return self._of(self._beginning(now))
 
     def issue_dated(self, now: float) -> str:
-        second = (_DATED | int(now)).to_bytes(_STEP_SIZE, "big")
-        return base64url.encode(second + _mac(self._keys[0], second))
+        return self._of(int(now))
 
     def check(self, nonce: str, now: float) -> Nonce | None:
         try:
             decoded = base64url.decode(nonce)
         except JOSEError:
             return None
-        if len(decoded) != _STEP_SIZE + _MAC_SIZE:
+        if len(decoded) != _SECOND_SIZE + _MAC_SIZE:
             return None
-        step, mac = decoded[:_STEP_SIZE], decoded[_STEP_SIZE:]
-        matches = [hmac.compare_digest(_mac(key, step), mac) for key in self._keys]
+        second, mac = decoded[:_SECOND_SIZE], decoded[_SECOND_SIZE:]
+        matches = [hmac.compare_digest(_mac(key, second), mac) for key in self._keys]
         if not any(matches):
             return None
-        counter = int.from_bytes(step, "big")
-        issued_at = float(counter ^ _DATED) if counter & _DATED else counter * self._step
+        issued_at = float(int.from_bytes(second, "big"))
         expires_at = issued_at + self._lifetime
         if not issued_at - WORKER_CLOCK_MARGIN <= now < expires_at:
             return None
         return Nonce(
             issued_at=issued_at,
             expires_at=expires_at,
-            current=matches[0] and now < (issued_at // self._step + 1) * self._step,
+            current=matches[0] and issued_at >= self._beginning(now),
         )
 
+    def _beginning(self, now: float) -> int:
+        """Return the second in which the step that contains `now` began."""
+        return int(now // self._step * self._step)
 
-def _mac(key: bytes, step: bytes) -> bytes:
-    return hmac.digest(key, step, "sha256")[:_MAC_SIZE]
+    def _of(self, second: int) -> str:
+        octets = second.to_bytes(_SECOND_SIZE, "big")
+        return base64url.encode(octets + _mac(self._keys[0], octets))
+
+
+def _mac(key: bytes, second: bytes) -> bytes:
+    return hmac.digest(key, second, "sha256")[:_MAC_SIZE]

@@ -75,6 +75,27 @@ def test_a_new_secret_in_three_steps_refuses_no_client() -> None:
     assert provider_of(NEW).check(old_nonce, NOW) is None
 
 
+def test_workers_with_other_steps_and_lifetimes_know_each_others_nonces() -> None:
+    before, after = provider_of(OLD), provider_of(OLD, step=45, lifetime=600)
+    for now in (START + second for second in range(0, 180, 7)):
+        for issuing, checking, step, lifetime in ((before, after, 60, 600), (after, before, 45, 300)):
+            known = checking.check(issuing.issue(now), now)
+            assert known is not None
+            assert known.issued_at == now // step * step
+            assert known.expires_at == known.issued_at + lifetime
+
+
+def test_a_step_with_a_fraction_has_nonces_that_are_good_from_its_beginning() -> None:
+    provider = provider_of(OLD, step=1.3, lifetime=3.9)
+    for tenth in range(200):
+        now = START + tenth / 10
+        nonce = provider.issue(now)
+        known = provider.check(nonce, now)
+        assert known is not None
+        assert now - 2.3 < known.issued_at <= now
+        assert provider.issue(now) == nonce
+
+
 @pytest.mark.parametrize(
     ("purpose", "server"),
     [
