@@ -79,11 +79,14 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def _is_asynchronous(function: object) -> bool:
+    """Whether `function` is asynchronous: nothing would await its result."""
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+
 def listener(name: str, value: Any) -> Any:
     """Return an option that is called at each event: a synchronous function, or None."""
-    # Nothing would await the result of an asynchronous function.
-    asynchronous = any(map(inspect.iscoroutinefunction, (value, type(value).__call__)))
-    if value is not None and (asynchronous or not callable(value)):
+    if value is not None and (_is_asynchronous(value) or not callable(value)):
         raise refused(name, "a synchronous function, which may fill a queue", value)
     return value
 
@@ -173,8 +176,7 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
     for claim, function in value.items():
         if not isinstance(claim, str) or not claim or not callable(function):
             raise refused(name, takes, value)
-        # The result of an asynchronous function is not a verdict.
-        if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+        if _is_asynchronous(function):
             raise refused(name, "synchronous functions", function)
     return tuple(value.items())
 
@@ -194,7 +196,7 @@ def namespace(name: str, value: object) -> str:
 
 
 def clock(value: Callable[[], float]) -> Callable[[], float]:
-    """Return the option `clock`, which is a function that returns seconds since the epoch."""
-    if not callable(value):
+    """Return the option `clock`, which is a synchronous function that returns seconds since the epoch."""
+    if not callable(value) or _is_asynchronous(value):
         raise refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
     return value

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._options import clock as checked_clock
 from dpop_middleware._options import namespace, part
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
@@ -125,7 +126,7 @@ class TokenEndpoint:
             )
         self._policy = policy
         self._policies = (policy,)
-        self._clock = clock
+        self._clock = checked_clock(clock)
         self._verification = ProofVerification(
             store=replay_store,
             keyspace=ReplayKeyspace(namespace("replay_namespace", replay_namespace)),

@@ -448,6 +448,16 @@ def test_bad_configuration_is_refused_at_once(clock: Clock, arguments: Any, says
         endpoint_with_nonces(clock, **arguments)
 
 
+async def test_the_clock_is_a_synchronous_function() -> None:
+    async def later() -> float:
+        raise NotImplementedError
+
+    wrong: Any
+    for wrong in (NOW, later):
+        with pytest.raises(errors.ConfigurationError, match="clock takes a function"):
+            endpoint_with_nonces(wrong)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9000/token", "http://auth:9000/token"])
 async def test_http_for_named_hosts_and_loopback(url: str, clock: Clock, store: MemoryReplayStore) -> None:
     endpoint = TokenEndpoint(url=url, replay_store=store, clock=clock, insecure_http_hosts=("auth",))

@@ -106,6 +106,22 @@ def test_a_clock_is_a_function() -> None:
         options.clock(five)
 
 
+class Asynchronous:
+    async def __call__(self, _: object = None) -> float:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "function", [Asynchronous(), Asynchronous().__call__, partial(Asynchronous().__call__, 1)]
+)
+def test_nothing_awaits_the_result_of_a_clock_a_listener_or_a_predicate(function: Any) -> None:
+    for check in (options.clock, partial(options.listener, "on_event")):
+        with pytest.raises(ConfigurationError, match="takes a .*function.*, not "):
+            check(function)
+    with pytest.raises(ConfigurationError, match="claims takes synchronous functions, not "):
+        options.predicates("claims", {"roles": function})
+
+
 def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
     assert options.part("replay_store", 1, "a store", fits=True) == 1
     with pytest.raises(ConfigurationError, match="^replay_store takes a store, not a str$"):

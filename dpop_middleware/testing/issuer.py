@@ -106,7 +106,7 @@ class TestIssuer:
         self.audience = audience
         self.key = DPoPKey.generate(algorithm)
         self.profile = profile
-        self.clock = clock
+        self.clock = _options.clock(clock)
         self._names_issuer = False
         self._algorithm_of_proofs = "ES256"
 
