@@ -29,6 +29,7 @@ __all__ = [
     "secrets",
     "share",
     "strings",
+    "text",
     "tokens",
     "whole_number",
 ]
@@ -186,6 +187,13 @@ def field_name(name: str, value: object) -> str:
     if not isinstance(value, str) or not _FIELD_NAME.fullmatch(value):
         raise refused(name, "the name of a header field, such as 'X-Original-URI'", value)
     return value.lower()
+
+
+def text(name: str, value: object, takes: str = "a text", *, least: int = 0) -> str:
+    """Return an option that is a text of at least `least` characters."""
+    if not isinstance(value, str) or len(value) < least:
+        raise refused(name, takes, value)
+    return value
 
 
 def namespace(name: str, value: object) -> str:

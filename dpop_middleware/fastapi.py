@@ -14,7 +14,7 @@ from dpop_middleware._adapter.answers import can_deny, error_response, holding, 
 from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part
+from dpop_middleware._options import flag, part, text
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -141,8 +141,10 @@ class DPoPSecurity(SecurityBase):
     ) -> None:
         fits = isinstance(resource_server, ResourceServer)
         part("DPoPSecurity", resource_server, "a ResourceServer first", fits=fits)
+        if description is not None:
+            text("description", description, "a text for OpenAPI")
         self.model = HTTPBase(scheme="dpop", description=description)
-        self.scheme_name = scheme_name
+        self.scheme_name = text("scheme_name", scheme_name, "a name for OpenAPI, such as 'DPoP'", least=1)
         self._required = flag("required", required)
         self._resource_server = resource_server
         if resource_server.policy.nonce != "off":

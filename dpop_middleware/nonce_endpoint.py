@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dpop_middleware._adapter.answers import error_response, raw_headers
-from dpop_middleware._options import part
+from dpop_middleware._options import part, refused, text
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -42,6 +42,9 @@ def nonce_route(
     fits = isinstance(resource_server, ResourceServer)
     part("resource_server", resource_server, "a ResourceServer", fits=fits)
     part("c_nonce", c_nonce, "a function that returns a string", fits=c_nonce is None or callable(c_nonce))
+    takes = "a path that starts with a slash, such as '/nonce'"
+    if not text("path", path, takes).startswith("/"):
+        raise refused("path", takes, path)
     if not resource_server.issues_nonces:
         raise ConfigurationError("nonce_route needs nonces=HMACNonceProvider(secret) in ResourceServer")
 

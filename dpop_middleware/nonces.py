@@ -95,7 +95,7 @@ class HMACNonceProvider:
     def __init__(self, secret: bytes | Sequence[bytes], *, lifetime: float = 300, step: float = 60) -> None:
         self._keys = secrets("HMACNonceProvider", secret)
         numbers = isinstance(step, (int, float)) and isinstance(lifetime, (int, float))
-        if not numbers or not 1 <= step <= lifetime / 3 or lifetime > 86_400:
+        if not numbers or lifetime > 86_400 or not 1 <= step <= lifetime / 3:
             raise refused(
                 "HMACNonceProvider",
                 "a step of at least 1 s and a lifetime of at least three steps and at most a day",

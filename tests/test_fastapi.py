@@ -577,6 +577,9 @@ async def test_an_options_request_is_authenticated_by_the_middleware_only(world:
         ({"acr_values": [7]}, "acr_values takes strings"),
         ({"max_age": "60"}, "max_age takes a whole number"),
         ({"required": None}, "required takes True or False"),
+        ({"scheme_name": ""}, "scheme_name takes a name for OpenAPI, such as 'DPoP', not ''"),
+        ({"scheme_name": None}, "scheme_name takes a name for OpenAPI, such as 'DPoP', not None"),
+        ({"description": 5}, "description takes a text for OpenAPI, not 5"),
     ],
 )
 def test_bad_configuration_is_refused(world: World, arguments: dict[str, Any], sentence: str) -> None:

@@ -149,6 +149,14 @@ def test_the_route_is_that_of_a_resource_server(arguments: Any, says: str) -> No
         nonce_route(*arguments)
 
 
+@pytest.mark.parametrize("path", ["nonce", "", None, b"/nonce"])
+def test_the_path_starts_with_a_slash(path: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match="path takes a path that starts with a slash, such as '/nonce'"
+    ):
+        nonce_route(Api(nonce="required").server, path)
+
+
 def test_the_challenge_is_made_by_a_function(world: World) -> None:
     wrong: Any = 7
     with pytest.raises(ConfigurationError, match="c_nonce takes a function that returns a string, not 7"):

@@ -164,6 +164,7 @@ def test_a_secret_has_32_bytes(secret: Any) -> None:
         {"step": 101},
         {"lifetime": 100},
         {"lifetime": 86_401},
+        {"lifetime": 10**400},
         {"lifetime": float("nan")},
         {"lifetime": float("inf")},
         {"step": float("nan")},

@@ -25,6 +25,7 @@ def test_valid_options_are_returned() -> None:
     assert options.namespace("replay_namespace", "gäteway 1") == "gäteway 1"
     assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
     assert options.clock(lambda: 1.0)() == 1.0
+    assert options.text("description", "") == ""
 
 
 class Part:
@@ -71,6 +72,8 @@ STRINGS = "strings without spaces, quotes and backslashes"
         (options.names, [], NAMES),
         (options.names, [""], NAMES),
         (options.names, 5, NAMES),
+        (options.text, 5, "a text"),
+        (partial(options.text, least=1), "", "a text"),
         (options.namespace, None, "a printable text of at most 200 characters"),
         (options.namespace, b"x", "a printable text of at most 200 characters"),
         (options.namespace, "x" * 201, "a printable text of at most 200 characters"),

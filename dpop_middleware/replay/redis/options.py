@@ -7,6 +7,7 @@ which proofs count as used.
 import logging
 import math
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Literal, Self, TypedDict, get_args
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection
 
-from dpop_middleware._options import choice, flag, listener, seconds
+from dpop_middleware._options import choice, flag, listener, refused, seconds, whole_number
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
@@ -114,18 +115,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_prefix(self.prefix)
-        if not _is_number(self.timeout) or not math.isfinite(self.timeout) or self.timeout <= 0:
-            raise ConfigurationError("timeout must be a number of seconds above 0, such as 0.25")
-        if not _is_count(self.max_waiting) or self.max_waiting < 1:
-            raise ConfigurationError("max_waiting must be a whole number of requests, at least 1")
-        if not _is_count(self.wait_replicas) or self.wait_replicas < 0:
-            raise ConfigurationError("wait_replicas must be 0, or the whole number of replicas to wait for")
+        _check_timeout(self.timeout)
+        whole_number("max_waiting", self.max_waiting, minimum=1, of=" of requests")
+        whole_number("wait_replicas", self.wait_replicas, of=" of replicas")
         flag("strict", self.strict)
         flag("unverified_tls", self.unverified_tls)
-        if self.new_server not in get_args(NewServer):
-            raise ConfigurationError('new_server must be "wait" or "accept"')
-        if self.on_unavailable not in get_args(OnUnavailable):
-            raise ConfigurationError('on_unavailable must be "refuse" or "local"')
+        choice("new_server", self.new_server, get_args(NewServer))
+        choice("on_unavailable", self.on_unavailable, get_args(OnUnavailable))
         choice("on_evictions", self.on_evictions, get_args(OnEvictions))
         listener("on_exchange", self.on_exchange)
         seconds("retention", self.retention, minimum=0, maximum=_LONGEST_RETENTION)
@@ -142,23 +138,25 @@ class Settings:
 
 def _check_prefix(prefix: object) -> None:
     if not isinstance(prefix, str) or not prefix:
-        raise ConfigurationError('prefix must be a name that is not empty, such as "dpop"')
+        raise refused("prefix", "a name that is not empty, such as 'dpop'", prefix)
     if "{" in prefix or "}" in prefix:
-        raise ConfigurationError(
-            "prefix must be a name without braces: a hash tag would put every entry on one node of a cluster"
-        )
+        takes = "a name without braces, since a hash tag would put every entry on one node of a cluster"
+        raise refused("prefix", takes, prefix)
     if not prefix.isprintable() or " " in prefix:
-        raise ConfigurationError("prefix must be a name without spaces and control characters")
+        raise refused("prefix", "a name without spaces and control characters", prefix)
     if prefix.endswith(":"):
-        raise ConfigurationError("prefix must not end in a colon: the store puts one after it")
+        raise refused(
+            "prefix", "a name that doesn't end in a colon, since the store puts one after it", prefix
+        )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _check_timeout(value: object) -> None:
+    takes = "a finite number of seconds above 0, such as 0.25"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refused("timeout", takes, value)
+    # No NaN is within these bounds, and no integer that is too large for a float.
+    if not 0 < value <= sys.float_info.max:
+        raise refused("timeout", takes, value)
 
 
 _ANY_TIMEOUT = 1.0
