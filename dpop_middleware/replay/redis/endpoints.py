@@ -63,7 +63,7 @@ class Endpoint:
     """How to connect: `options` are for the redis-py class."""
 
     connection_class: type[AbstractConnection]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
 
     def connection(self, timeout: float, address: Address | None = None) -> AbstractConnection:
         """A connection, not yet connected, to the server or to `address`; `timeout` in seconds."""
@@ -95,7 +95,7 @@ class SentinelMaster(Endpoint):
     addresses: tuple[Address, ...]
     service: str
     sentinel_class: type[AbstractConnection] = PlainConnection
-    sentinel_options: Mapping[str, Any] = field(default_factory=dict)
+    sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ names of files: any other value that was misread may be a piece of a password.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -53,9 +53,9 @@ class StoreURL:
     scheme: str
     addresses: tuple[Address, ...]
     service: str
-    options: Mapping[str, Any]
-    sentinel_options: Mapping[str, Any]
-    query: str
+    options: Mapping[str, Any] = field(repr=False)
+    sentinel_options: Mapping[str, Any] = field(repr=False)
+    query: str = field(repr=False)
 
 
 def parse_store_url(url: object) -> StoreURL:

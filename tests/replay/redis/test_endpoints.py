@@ -18,6 +18,7 @@ from dpop_middleware.replay.redis.endpoints import (
     endpoint_of_client,
     endpoint_of_url,
 )
+from dpop_middleware.replay.redis.url import parse_store_url
 from dpop_middleware.replay.redis.vitals import ServerUnfit
 from tests.support.replay import entry
 from tests.support.scripted import ScriptedServer, Words, bulk
@@ -295,3 +296,18 @@ async def test_one_sentinel_is_enough_where_no_other_answers(others: str) -> Non
             assert await store.add(entry()) is True
             await store.aclose()
             held.set()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:the-password@h/0",
+        "redis+sentinel://user:the-password@h/proofs?sentinel_password=the-password",
+        "redis+cluster://user:the-password@h",
+    ],
+)
+def test_no_password_is_in_a_repr(url: str) -> None:
+    # Tools that report errors show the values of local variables.
+    for value in (endpoint_of_url(url), parse_store_url(url)):
+        assert "the-password" in str(value.options)
+        assert "the-password" not in repr(value)
