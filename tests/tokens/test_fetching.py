@@ -36,7 +36,9 @@ async def test_a_client_of_the_application_fetches_metadata_and_keys() -> None:
     key = issuer_key()
     with IssuerServer() as server:
         server.publish(key_set(key))
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        # The server closes each connection after its answer, so that none can be kept.
+        unkept = httpx2.Limits(max_keepalive_connections=0)
+        async with httpx2.AsyncClient(trust_env=False, limits=unkept) as client:
             seen: list[tuple[str, threading.Thread]] = []
 
             async def fetch(url: str) -> bytes:

@@ -44,7 +44,9 @@ async def test_fetched_keys_have_an_age_which_needs_no_waiting() -> None:
 async def test_keys_that_the_users_client_fetches_have_an_age_too() -> None:
     with IssuerServer() as server:
         server.publish(key_set(issuer_key()))
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        # The server closes each connection after its answer, so that none can be kept.
+        unkept = httpx2.Limits(max_keepalive_connections=0)
+        async with httpx2.AsyncClient(trust_env=False, limits=unkept) as client:
 
             async def fetch(url: str) -> bytes:
                 return (await client.get(url)).content
