@@ -19,6 +19,8 @@ _CLOSE_CODE = WS_1008_POLICY_VIOLATION
 # "Unauthorized", for servers that let an application send no code of the protocol's own, such as daphne.
 _ANOTHER_CLOSE_CODE = 3000
 _CLOSE_REASON = "the access token has expired"
+# For how many seconds after the deadline a message may still be on its way to a client that reads slowly.
+_GRACE = 5.0
 # From this version of the ASGI HTTP specification on, `send` raises OSError when the client has disconnected.
 _SEND_RAISES = (2, 4)
 
@@ -44,6 +46,9 @@ class _Ending:
     A WebSocket's timer starts at once, a response's when the response starts, if it is an event stream. The
     timer ends the connection. Each direction also checks the deadline itself, since no timer can run while an
     application never waits.
+
+    A client that reads nothing stops every `send` at the server. After the deadline neither the application
+    nor the last message waits for it longer than `_GRACE`.
     """
 
     def __init__(self, deadline: float, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +59,8 @@ class _Ending:
         self._is_websocket = scope["type"] == "websocket"
         spec_version = scope.get("asgi", {}).get("spec_version", "2.0")
         self._send_raises = self._is_websocket or tuple(map(int, spec_version.split("."))) >= _SEND_RAISES
-        self._waiting: set[asyncio.Timeout] = set()
+        self._receiving: set[asyncio.Timeout] = set()
+        self._pending: asyncio.Timeout | None = None
         self._sending = asyncio.Lock()
         self._finished = False
         self._ended = False
@@ -66,9 +72,12 @@ class _Ending:
     async def _end(self) -> None:
         await asyncio.sleep(self._deadline - self._loop.time())
         self._ended = True
-        for timeout in self._waiting:
+        for timeout in self._receiving:
             timeout.reschedule(0)
-        async with self._sending:
+        patience = self._loop.time() + _GRACE
+        if self._pending is not None:
+            self._pending.reschedule(patience)
+        async with asyncio.timeout_at(patience), self._sending:
             if self._finished:
                 return
             (failure,) = await asyncio.gather(self._send(self._last_message()), return_exceptions=True)
@@ -95,33 +104,43 @@ class _Ending:
             timeout = asyncio.timeout(None)
             try:
                 async with timeout:
-                    self._waiting.add(timeout)
+                    self._receiving.add(timeout)
                     return await self._receive()
             except TimeoutError:
                 if not timeout.expired():
                     raise
             finally:
-                self._waiting.discard(timeout)
+                self._receiving.discard(timeout)
         if self._is_websocket:
             return {"type": "websocket.disconnect", "code": _CLOSE_CODE, "reason": _CLOSE_REASON}
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
         async with self._sending:
-            if not self._is_over():
-                await self._pass_on(message)
+            if not self._is_over() and await self._is_passed_on(message):
                 return
         if self._send_raises:
             raise OSError(_CLOSE_REASON)
         await asyncio.sleep(0)  # an application that sends without pause must not block others
 
-    async def _pass_on(self, message: Message) -> None:
+    async def _is_passed_on(self, message: Message) -> bool:
+        """Send `message`; return False where the client didn't take it in time after the deadline."""
         kind = message["type"]
         closes = kind.endswith("http.response.body") and not message.get("more_body", False)
         self._finished = closes or kind == "websocket.close"
-        await self._send(message)
+        self._pending = timeout = asyncio.timeout(None)
+        try:
+            async with timeout:
+                await self._send(message)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            return False
+        finally:
+            self._pending = None
         if kind == "http.response.start" and is_event_stream(message.get("headers", ())):
             self._timer = asyncio.create_task(self._end())
+        return True
 
 
 @asynccontextmanager
@@ -132,8 +151,8 @@ async def ending_after(
 
     A WebSocket is closed with code 1008, or 3000 where the server doesn't send that; a `text/event-stream`
     response is completed, so that its client connects again. From then on `receive` reports that the client
-    has disconnected, and `send` raises OSError where the ASGI specification requires it. Every other response
-    takes the time it needs.
+    has disconnected, and `send` raises OSError where the ASGI specification requires it. A client that reads
+    nothing delays that by `_GRACE` at most. Every other response takes the time it needs.
     """
     deadline = deadline_after(seconds)
     if deadline is None:

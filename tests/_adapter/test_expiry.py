@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Send
 
+from dpop_middleware._adapter import expiry
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
@@ -251,9 +252,14 @@ async def test_the_applications_own_timeouts_stay_its_own() -> None:
         raise TimeoutError("the application's")
         yield ""
 
-    async with ending_after(60, WEBSOCKET, receive, Server().send) as (wrapped, _):
+    async def failing(message: Message) -> None:
+        raise TimeoutError("the server's")
+
+    async with ending_after(60, WEBSOCKET, receive, failing) as (wrapped, send):
         with pytest.raises(TimeoutError, match="the server's"):
             await wrapped()
+        with pytest.raises(TimeoutError, match="the server's"):
+            await send({"type": "websocket.accept"})
     with pytest.raises(TimeoutError, match="the application's"):
         await anext(until(soon(60), chunks()))
 
@@ -264,6 +270,53 @@ async def test_a_client_that_has_disconnected_gets_no_message() -> None:
 
     async with ending_after(SOON, WEBSOCKET, Server().receive, send) as (receive, _):
         assert (await receive())["type"] == "websocket.disconnect"
+
+
+class Unread(Server):
+    """A server whose client reads nothing any more: no message that is sent leaves it."""
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+        if message["type"] not in ("websocket.accept", "http.response.start"):
+            await asyncio.Event().wait()
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "_GRACE", SOON)
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("scope", [WEBSOCKET, http("2.4"), http("2.3")])
+async def test_a_client_that_reads_nothing_keeps_no_application_beyond_the_expiry(
+    scope: dict[str, Any],
+) -> None:
+    before, server = asyncio.all_tasks(), Unread()
+    first, next_one = (
+        ({"type": "websocket.accept"}, {"type": "websocket.send", "text": "1"})
+        if scope is WEBSOCKET
+        else (START, CHUNK)
+    )
+    raises = contextlib.nullcontext() if scope == http("2.3") else pytest.raises(OSError, match="expired")
+    async with asyncio.timeout(10), ending_after(SOON, scope, server.receive, server.send) as (_, send):
+        await send(first)
+        with raises:
+            await send(next_one)
+    assert server.sent == [first, next_one]
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.usefixtures("short_grace")
+async def test_a_client_that_reads_nothing_is_not_waited_for_when_the_application_has_left() -> None:
+    before, server = asyncio.all_tasks(), Unread()
+    async with (
+        asyncio.timeout(10),
+        ending_after(SOON, http(), server.receive, server.send) as (receive, send),
+    ):
+        await send(START)
+        assert await receive() == {"type": "http.disconnect"}
+    assert server.sent == [START, LAST]
+    assert asyncio.all_tasks() == before
 
 
 class Source:
