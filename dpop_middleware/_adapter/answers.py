@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from starlette.status import WS_1008_POLICY_VIOLATION
@@ -20,7 +21,7 @@ from starlette.types import Message, Scope, Send
 
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.verdicts import Authentication, ErrorResponse, Headers
-from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.events import Reporter
 from dpop_middleware.resource_server import ResourceServer
@@ -51,9 +52,8 @@ async def send_metadata(
     """
     resource = published.resource(ResourceRequest.from_scope(scope))
     document = published.document(resource, issuers=resource_server.issuers, policy=resource_server.policy)
-    if_none_match = [
-        value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"if-none-match"
-    ]
+    fields = islice(scope["headers"], MAX_FIELDS)
+    if_none_match = [value.decode("latin-1") for name, value in fields if name.lower() == b"if-none-match"]
     status, headers, body = document.answer(method=scope["method"], if_none_match=if_none_match)
     await send({"type": "http.response.start", "status": status, "headers": raw_headers(headers)})
     await send({"type": "http.response.body", "body": body})

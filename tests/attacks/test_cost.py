@@ -5,8 +5,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dpop_middleware import MemoryReplayStore, ResourceRequest, ResourceServer
+from dpop_middleware import (
+    DPoPMiddleware,
+    MemoryReplayStore,
+    ResourceMetadata,
+    ResourceRequest,
+    ResourceServer,
+)
 from dpop_middleware._adapter.connection import has_credentials
+from dpop_middleware._adapter.ticket import take_tickets
 from dpop_middleware._judge.misplaced import misplaced
 from dpop_middleware._log import escaped
 from dpop_middleware._request.public_urls import PublicURLs
@@ -41,6 +48,10 @@ PATHS = {
     "half an escape": "%4" * 2000,
     "backslashes": "\\" * 4095,
 }
+
+
+async def nowhere(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise AssertionError
 
 
 def calls(function: Any, *arguments: Any) -> int:
@@ -172,6 +183,51 @@ async def test_the_attacker_wants_thousands_of_header_fields_read(name: bytes) -
     with pytest.raises(InvalidRequest) as caught:
         await api.authenticate(request)
     assert (caught.value.expected, caught.value.actual) == (MAX_FIELDS, 4000)
+
+
+@pytest.mark.parametrize("values", [[b"," * 60_000], [b'"a"'] * 4000], ids=["one list", "many fields"])
+def test_the_attacker_wants_a_long_list_of_documents_compared(values: list[bytes]) -> None:
+    api = ResourceServer(
+        issuer=ISSUER,
+        resource=RESOURCE,
+        jwks=key_set(issuer_key()),
+        replay_store=MemoryReplayStore(),
+        metadata=ResourceMetadata(),
+    )
+    app, sent = DPoPMiddleware(nowhere, api), list[Any]()
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    def answered() -> None:
+        path = "/.well-known/oauth-protected-resource"
+        fields = [(b"if-none-match", value) for value in values]
+        scope = {"type": "http", "method": "GET", "path": path, "headers": fields}
+        with pytest.raises(StopIteration):
+            app(scope, receive, send).send(None)
+
+    assert calls(answered) < 2000
+    assert sent[0]["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "left"),
+    [
+        (b"&" * 60_000, 0, b"&" * 60_000),
+        (b"&".join([b"ticket=a"] * 6000), 16, b""),
+        (b"ticket" * 10_000, 0, b"ticket" * 10_000),
+        (b"a&ticket=b&&xticket=c&ticket=d&", 2, b"a&&xticket=c&"),
+    ],
+    ids=["ampersands", "tickets", "half a ticket", "an honest query"],
+)
+def test_the_attacker_wants_a_long_query_cut_into_pieces(query: bytes, found: int, left: bytes) -> None:
+    scope: dict[str, Any] = {"type": "websocket", "subprotocols": [], "headers": [], "query_string": query}
+    carried = list[Any]()
+    assert calls(lambda: carried.append(take_tickets(scope, "ticket"))) < 1000
+    assert (len(carried[0].tickets), scope["query_string"]) == (found, left)
 
 
 def test_the_attacker_wants_a_long_value_escaped_for_the_log() -> None:
