@@ -220,7 +220,9 @@ class ResourceServer:
         judged = await self.verification.judge(request, self._policy, started=started)
         if isinstance(judged, DPoPError):
             self.report(judged, request, started=started)
-            raise judged
+            raised = [judged]
+            del judged  # its traceback holds this frame
+            raise raised.pop()
         return judged
 
     def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:

@@ -181,7 +181,11 @@ class WebSocketTickets:
             refusal = refusal_of(token, error, scheme=scheme, nonce=error.nonce)
             known = error.restated(refusal=refusal)
             self._api.report(known, request, started=started)
-            raise known from error.__cause__
+            try:
+                raise known from error.__cause__
+            finally:
+                # Its traceback holds this frame, and so the ticket.
+                del known
         judged = evidence._replace(policy=self._api.policy)
         connection.hold(self._api.reporter, judged)
         connection.remember(self._api, scope, judged)

@@ -64,10 +64,17 @@ class _Ending:
         self._sending = asyncio.Lock()
         self._finished = False
         self._ended = False
-        self._timer = asyncio.create_task(self._end()) if self._is_websocket else None
+        self._timer: asyncio.Task[None] | None = None
+        self._is_timed = False
+        if self._is_websocket:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._is_timed = True
+        self._timer = asyncio.create_task(self._end())
 
     def _is_over(self) -> bool:
-        return self._ended or (self._timer is not None and self._loop.time() >= self._deadline)
+        return self._ended or (self._is_timed and self._loop.time() >= self._deadline)
 
     async def _end(self) -> None:
         await asyncio.sleep(self._deadline - self._loop.time())
@@ -86,13 +93,14 @@ class _Ending:
 
     async def leave(self) -> None:
         """Stop the timer, or let it finish what it has begun or is about to."""
-        if self._timer is None:
+        timer, self._timer = self._timer, None
+        if timer is None:
             return
         if not self._is_over():
-            self._timer.cancel()
+            timer.cancel()
         # Whatever failed in the timer, the connection is over: nothing can be sent to a client that has
         # disconnected.
-        await asyncio.gather(self._timer, return_exceptions=True)
+        await asyncio.gather(timer, return_exceptions=True)
 
     def _last_message(self) -> Message:
         if self._is_websocket:
@@ -139,7 +147,7 @@ class _Ending:
         finally:
             self._pending = None
         if kind == "http.response.start" and is_event_stream(message.get("headers", ())):
-            self._timer = asyncio.create_task(self._end())
+            self._begin()
         return True
 
 

@@ -202,7 +202,11 @@ class ProofVerification:
             first = await self.store.add(judged.entry)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a user's store; an error is a refusal
             failed = _of_store(error)
-            raise self._answer_to(failed, judged, policy) from failed.__cause__
+            try:
+                raise self._answer_to(failed, judged, policy) from failed.__cause__
+            finally:
+                # Its traceback holds this frame, and so the proof.
+                del failed
         if first is not True:
             raise InvalidDPoPProof("the DPoP proof was used before", check=Check.JTI)
 
@@ -212,7 +216,10 @@ class ProofVerification:
             return await self.store.add(entry) is True
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - an error is never a first use
             failed = _of_store(error)
-            raise failed from failed.__cause__
+            try:
+                raise failed from failed.__cause__
+            finally:
+                del failed
 
     def _answer_to(self, error: DPoPError, judged: JudgedProof, policy: DPoPPolicy) -> DPoPError:
         """Return the error for a client whose proof couldn't be marked as used: a newer one may pass."""

@@ -1,17 +1,31 @@
 """One connection is authenticated once; a verdict for one server or request doesn't hold for another."""
 
 import asyncio
-from collections.abc import Collection
+import gc
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
-from dpop_middleware import ReplayEntry, ResourceRequest, ResourceServer, VerifiedRequest
+from dpop_middleware import (
+    ReplayEntry,
+    ResourceRequest,
+    ResourceServer,
+    VerifiedRequest,
+    WebSocketTickets,
+)
 from dpop_middleware._adapter.connection import Connection
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import DPoPError, InsufficientScope, InvalidDPoPProof, InvalidToken, UseDPoPNonce
+from dpop_middleware.errors import (
+    DPoPError,
+    InsufficientScope,
+    InvalidDPoPProof,
+    InvalidToken,
+    Unavailable,
+    UseDPoPNonce,
+)
 from tests.support.api import NOW, Api, request
 
 
@@ -298,3 +312,67 @@ async def test_an_adapter_that_is_cancelled_leaves_the_memory_usable() -> None:
         await task
     api.store.add = add  # type: ignore[method-assign]
     await judged(api.server, asked, connection=connection)
+
+
+def alive(kind: type) -> int:
+    # Not by isinstance: a lazy object, such as Django's settings, would be created by it.
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("fault", ["token", "store"])
+async def test_no_error_of_the_judge_waits_for_a_collection(fault: str) -> None:
+    api = Api()
+    if fault == "token":
+        api.tokens.known.clear()
+    else:
+        api.store.answer = OSError("the store is down")
+    kind, name = (InvalidToken, "unknown") if fault == "token" else (Unavailable, "store")
+    before = alive(kind)
+    for _ in range(3):
+        with pytest.raises(kind, match=name):
+            await api.server.authenticate(api.request())
+    assert alive(kind) <= before
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("fault", ["ticket", "store"])
+async def test_no_refused_ticket_waits_for_a_collection(fault: str) -> None:
+    api = Api()
+    tickets = WebSocketTickets(api.server, bytes(32))
+    offered = "dpop.ticket.forged"
+    if fault == "store":
+        asked = scope_for(api.request())
+        await Connection.of(asked).authenticate(api.server, asked, Requirements())
+        offered = f"dpop.ticket.{tickets.issue(asked, path='/notes')}"
+        api.store.answer = OSError("the store is down")
+        del asked
+    before = alive(Connection)
+    sent = list[Message]()
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    for _ in range(3):
+        scope = dict(scope_for(request()), type="websocket", subprotocols=[offered])
+        scope["headers"].append((b"origin", b"https://api.example.test"))
+        await tickets.middleware(asgi_never)(scope, receive, send)
+        del scope
+    assert alive(Connection) <= before
+    assert api.events[-1].status == (401 if fault == "ticket" else 503)
+    assert [message["type"] for message in sent] == ["websocket.close"] * 3
+
+
+async def asgi_never(*_: object) -> None:
+    raise AssertionError

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -304,6 +306,23 @@ async def test_a_client_that_reads_nothing_keeps_no_application_beyond_the_expir
             await send(next_one)
     assert server.sent == [first, next_one]
     assert asyncio.all_tasks() == before
+
+
+async def test_a_connection_that_ends_earlier_waits_for_no_collection() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            server = Server()
+            async with ending_after(60, http(), server.receive, server.send) as (receive, send):
+                await send(START)
+                await send(LAST)
+            gone = weakref.ref(server)
+            del server, receive, send
+            await asyncio.sleep(0)
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("short_grace")
