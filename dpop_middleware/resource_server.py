@@ -203,10 +203,7 @@ class ResourceServer:
     async def authenticate(
         self, request: ResourceRequest, *, scopes: Collection[str] = ()
     ) -> verdicts.VerifiedRequest:
-        """Judge one request; its token must grant all `scopes`.
-
-        It is `verify`, then `authorize`, and marks the proof as used. Raises `errors.DPoPError`.
-        """
+        """Do `verify`, then `authorize`; the token must grant all `scopes`. Raises `errors.DPoPError`."""
         requirements = Requirements(scopes=scopes) if scopes else _NOTHING_REQUIRED
         return self.authorize(await self.verify(request), requirements)
 
@@ -220,9 +217,10 @@ class ResourceServer:
         judged = await self.verification.judge(request, self._policy, started=started)
         if isinstance(judged, DPoPError):
             self.report(judged, request, started=started)
-            raised = [judged]
-            del judged  # its traceback holds this frame
-            raise raised.pop()
+            try:
+                raise judged
+            finally:
+                del judged  # its traceback holds this frame
         return judged
 
     def report(self, error: DPoPError, request: ResourceRequest, *, started: float) -> None:

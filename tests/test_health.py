@@ -232,6 +232,19 @@ async def test_a_look_that_was_cancelled_is_not_the_answer(which: str) -> None:
     assert (await api.health()).ready
 
 
+async def test_a_part_that_was_cancelled_inside_is_not_ready() -> None:
+    class Cancelled(Part):
+        async def health(self) -> Any:
+            shared = asyncio.create_task(asyncio.sleep(60))
+            shared.cancel()
+            await shared
+
+    async with asyncio.timeout(10):
+        health = await server(Cancelled()).health()
+    assert not health.ready
+    assert "CancelledError" in str(health)
+
+
 def test_each_event_loop_looks_for_itself() -> None:
     part = Part()
     api = server(part)

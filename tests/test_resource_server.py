@@ -1,5 +1,6 @@
 """The resource server: configuration, siblings, nonces, and no 500."""
 
+import asyncio
 import json
 import logging
 import math
@@ -31,6 +32,7 @@ from dpop_middleware.errors import (
     InsufficientScope,
     InsufficientUserAuthentication,
     InvalidDPoPProof,
+    Unavailable,
     UseDPoPNonce,
 )
 from dpop_middleware.events import AuthenticationEvent
@@ -824,3 +826,34 @@ def test_insecure_hosts_are_logged_once(caplog: pytest.LogCaptureFixture, own_ve
         assert caplog.messages == ["plain http is allowed for these hosts: a, b"]
         build(**own)
     assert len(caplog.messages) == 1
+
+
+async def cancelled_inside(*_: object) -> Any:
+    """Wait for a task that others wait for too, and that one of them has cancelled."""
+    shared = asyncio.create_task(asyncio.sleep(60))
+    shared.cancel()
+    await shared
+
+
+async def waiting(*_: object) -> Any:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("part", ["tokens", "store"])
+async def test_a_part_that_was_cancelled_inside_has_failed_and_the_request_is_answered(part: str) -> None:
+    api = Api()
+    setattr(getattr(api, part), "verify" if part == "tokens" else "add", cancelled_inside)
+    with pytest.raises(Unavailable) as caught:
+        await api.server.authenticate(api.request())
+    assert caught.value.actual == "CancelledError"
+    assert api.events[-1].status == 503
+
+
+@pytest.mark.parametrize("part", ["tokens", "store"])
+async def test_a_request_that_is_cancelled_ends(part: str) -> None:
+    api = Api()
+    setattr(getattr(api, part), "verify" if part == "tokens" else "add", waiting)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await api.server.authenticate(api.request())
+    assert api.events == []

@@ -99,6 +99,26 @@ async def test_a_look_up_that_is_cancelled_ends(tenants: Tenants) -> None:
     assert look_up.cancelled()
 
 
+async def test_a_resolver_that_was_cancelled_inside_has_failed() -> None:
+    loading, asked = asyncio.get_running_loop().create_future(), list[str]()
+
+    async def resolver(issuer: str) -> AccessTokenVerifier | None:
+        # All look-ups wait for one: the first that takes too long cancels it for all.
+        asked.append(issuer)
+        await loading
+        raise AssertionError
+
+    limits = Limits(max_issuers=3, lifetime=300, unknown_lifetime=5, timeout=60)
+    resolved = ResolvedIssuers(resolver, lambda verifier: verifier, limits)
+    asking = [asyncio.create_task(resolved.verifier(issuer)) for issuer in "abc"]
+    while len(asked) < len(asking):
+        await asyncio.sleep(0)
+    loading.cancel()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+    assert [getattr(outcome, "actual", None) for outcome in outcomes] == ["CancelledError"] * 3
+
+
 async def test_an_issuer_is_looked_up_again_after_its_lifetime(tenants: Tenants) -> None:
     first = await tenants.resolved.verifier("a")
     tenants.now += 299
