@@ -3,7 +3,8 @@
     one DPoP field -> proof header -> the checks of `proof_verification` -> access token
     -> binding -> jkt -> freshness once more -> replay store
 
-A bad proof therefore never causes a question, and a proof costs its sender about as much as judging it.
+A bad proof therefore never causes a question. A right one costs its sender a signature once, and the server a
+verification each time that it comes, with whatever `alg` of the policy the sender chose.
 """
 
 from collections.abc import Callable
