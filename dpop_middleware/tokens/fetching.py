@@ -142,6 +142,18 @@ class Fetching:
                 "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"
             )
 
+    def check_none_is_set(self) -> None:
+        """Raise ConfigurationError if an option is set: the keys were given, and nothing is fetched."""
+        options = {
+            "jwks_proxy": self.proxy,
+            "jwks_headers": self.headers,
+            "ssl_context": self.ssl_context,
+            "fetch": self.fetch,
+        }
+        for name, value in options.items():
+            if value:
+                raise ConfigurationError(f"the keys in jwks are given, not fetched: leave out {name}")
+
     def fetcher(self, origin: tuple[bool, str, int]) -> Fetcher:
         """Return the fetcher; `origin` is the origin of the configured URL."""
         if self.fetch is not None:

@@ -143,6 +143,9 @@ class JWTAccessTokenVerifier:
             timeout=options.seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
             patience=options.seconds("jwks_patience", jwks_patience, minimum=0.1, maximum=60),
         )
+        fetching = Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch)
+        if isinstance(jwks, Mapping):
+            fetching.check_none_is_set()
         self._signing_keys = SigningKeys()
         self._source = issuer_keys(
             jwks,
@@ -150,7 +153,7 @@ class JWTAccessTokenVerifier:
             lifetimes=lifetimes,
             clock=clock,
             insecure_http_hosts=hosts,
-            fetching=Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch),
+            fetching=fetching,
         )
         warn_of_plain_http(hosts)
 

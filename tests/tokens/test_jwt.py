@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -564,6 +565,10 @@ def test_insecure_hosts_are_for_issuer_and_keys() -> None:
         ({"jwks_patience": 0}, r"jwks_patience takes a finite number of seconds, from 0\.1 to 60"),
         ({"jwks": None, "ssl_context": "yes"}, "ssl_context takes"),
         ({"ssl_context": "yes"}, "ssl_context takes"),
+        ({"ssl_context": ssl.create_default_context()}, "are given, not fetched: leave out ssl_context"),
+        ({"jwks_proxy": "environment"}, "are given, not fetched: leave out jwks_proxy"),
+        ({"jwks_headers": {"X-Api-Key": "k"}}, "are given, not fetched: leave out jwks_headers"),
+        ({"fetch": print}, "are given, not fetched: leave out fetch"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
