@@ -569,6 +569,11 @@ async def test_an_options_request_is_authenticated_by_the_middleware_only(world:
 # --- configuration
 
 
+def test_a_dependency_may_have_another_name_in_openapi_and_no_description(world: World) -> None:
+    security = DPoPSecurity(world.server(), scheme_name="Notes", description=None)
+    assert (security.scheme_name, security.model.description) == ("Notes", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
