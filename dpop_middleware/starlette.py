@@ -221,8 +221,10 @@ def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope
     is_function = inspect.isroutine(endpoint) or isinstance(endpoint, functools.partial)
     if not (is_function or _IN_FASTAPI in scope or hasattr(scope.get("route"), "dependant")):
         return True
-    while endpoint is not None and endpoint is not function:
-        endpoint = getattr(endpoint, "__wrapped__", None) or getattr(endpoint, "func", None)
+    # A method that is bound has the function, and passes on what that wraps.
+    while endpoint is not None and getattr(endpoint, "__func__", endpoint) is not function:
+        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
+        endpoint = getattr(endpoint, inner, None)
     return endpoint is not None
 
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -769,7 +769,41 @@ async def test_without_required_a_websocket_is_anonymous(world: World) -> None:
         assert connection.receive_text() == "False"
 
 
-@pytest.mark.parametrize("kind", ["function", "sync", "partial", "class", "hidden"])
+@pytest.mark.parametrize("kind", ["method", "class method", "partial", "wrapped"])
+def test_a_decorated_method_that_serves_a_route_refuses_as_a_function_does(world: World, kind: str) -> None:
+    """A router without an application has nothing that makes a response of an exception."""
+
+    def wrapped(method: Callable[..., Any]) -> Any:
+        @functools.wraps(method)
+        async def wrapper(request: Request) -> Any:
+            return await method(request)
+
+        return wrapper
+
+    class Notes:
+        @requires_dpop(world.server())
+        async def read(self, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+        @classmethod
+        @requires_dpop(world.server())
+        async def read_all(cls, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+    endpoints: dict[str, Any] = {
+        "method": Notes().read,
+        "class method": Notes.read_all,
+        "partial": functools.partial(Notes().read),
+        "wrapped": functools.partial(wrapped(Notes().read)),
+    }
+    client = TestClient(Router([Route("/notes", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert refused.status_code == 401
+    assert refused.json() == {"error_description": "an access token is required"}
+    assert client.get("/notes", headers=world.headers("/notes")).text == "read"
+
+
+@pytest.mark.parametrize("kind", ["function", "sync", "partial", "class", "method", "hidden"])
 def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world: World, kind: str) -> None:
     reached: list[str] = []
 
@@ -789,6 +823,10 @@ def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world
         async def get(self, request: Request) -> Response:
             return await endpoint(request)
 
+    class Bound:
+        async def read(self, request: Request) -> Response:
+            return await endpoint(request)
+
     async def hidden(request: Request) -> Any:
         return PlainTextResponse(await caller(request))
 
@@ -797,6 +835,7 @@ def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world
         "sync": sync,
         "partial": functools.partial(endpoint),
         "class": Notes,
+        "method": Bound().read,
         "hidden": hidden,
     }
     client = client_of(Route("/notes", endpoints[kind]))
