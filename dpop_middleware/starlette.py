@@ -37,6 +37,8 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
+# What the `dispatch` of a BaseHTTPMiddleware calls to go on.
+_OF_MIDDLEWARE = "call_next"
 # Where FastAPI keeps an exit stack while it solves dependencies.
 _IN_FASTAPI = "fastapi_inner_astack"
 
@@ -64,8 +66,9 @@ def requires_dpop(
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
     authenticated a second time. As a dependency of FastAPI, for which `DPoPSecurity` is made, and called by
-    an endpoint, a decorated function refuses by an HTTPException. A method that calls a decorated method of
-    its own class must return what that returns: a refusal is a response.
+    an endpoint or a mounted application, a decorated function refuses by an HTTPException. A method that
+    calls a decorated method of its own class must return what that returns: a refusal is a response. So must
+    a middleware, and an application without a router, such as one for GraphQL that nothing mounts.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -154,6 +157,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
+    in_middleware = _OF_MIDDLEWARE in inspect.signature(endpoint).parameters
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -178,7 +182,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not _is_served(protected, args, scope):
+            if not (in_middleware or _is_served(protected, args, scope)):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -211,18 +215,19 @@ def _checked(connection: object, name: str) -> HTTPConnection:
 def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the router serves the connection by `function`, called with `args`: its result is the response.
 
-    Otherwise an endpoint has called it, or FastAPI asks it for the value of a dependency, or a decorator
-    hides it. It is also True where no router says what serves the connection. FastAPI's routes for files
-    (`app.frontend`) aren't in `scope`, and have no endpoint.
+    Otherwise an endpoint or a mounted application has called it, or FastAPI asks it for the value of a
+    dependency, or a decorator hides it. It is also True where no router says what serves the connection.
+    FastAPI's routes for files (`app.frontend`) have no endpoint.
     """
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
         return isinstance(next(iter(args), None), endpoint)
-    is_function = inspect.isroutine(endpoint) or isinstance(endpoint, functools.partial)
-    if not (is_function or _IN_FASTAPI in scope or hasattr(scope.get("route"), "dependant")):
-        return True
-    while endpoint is not None and endpoint is not function:
-        endpoint = getattr(endpoint, "__wrapped__", None) or getattr(endpoint, "func", None)
+    if endpoint is None:
+        return _IN_FASTAPI not in scope
+    # A method that is bound has the function, and passes on what that wraps.
+    while endpoint is not None and getattr(endpoint, "__func__", endpoint) is not function:
+        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
+        endpoint = getattr(endpoint, inner, None)
     return endpoint is not None
 
 

@@ -1,8 +1,10 @@
 """Django under ASGI: `request.user`, and the decorator for single views."""
 
+import gc
 import importlib
 import json
 import sys
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -299,6 +301,26 @@ async def test_django_ninja_takes_no_refusal_for_a_success(world: World) -> None
     refused = await asked()
     assert (refused.status_code, ninja.passes(refused), bool(refused)) == (401, False, True)
     assert ninja.passes(await asked(world.fields("/notes"))) is True
+
+
+async def test_a_refusal_leaves_nothing_to_the_garbage_collector_where_it_was_asked_whether_it_is_true(
+    world: World,
+) -> None:
+    """It looks at the frame of who asks, which has the request and the token."""
+    configure()
+    request: Any = RequestFactory().get("/notes")
+    request.scope = scope_of("/notes")
+    protected: Any = requires_dpop(world.server())(whoami)
+    gc.collect()
+    gc.disable()
+    try:
+        refused = await protected(request)
+        assert refused
+        gone = weakref.ref(refused)
+        del refused
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_several_challenges_stand_in_one_line(world: World, serve: Serve) -> None:

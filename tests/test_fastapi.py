@@ -361,6 +361,27 @@ def test_in_fastapi_a_decorated_endpoint_still_answers_with_the_usual_body(world
     assert browser(app).get("/notes").json() == {"error_description": "an access token is required"}
 
 
+def test_an_attribute_func_of_an_endpoint_is_its_own(world: World) -> None:
+    """A Mock has all attributes, each of which has all attributes: what followed them found no end."""
+
+    class Endpoint:
+        @property
+        def func(self) -> Any:
+            raise AssertionError
+
+        async def __call__(self) -> str:
+            return "reached"
+
+    @requires_dpop(world.server())
+    async def caller(request: Request) -> str:
+        return str(request.user.identity)
+
+    app = FastAPI(dependencies=[Depends(caller)])
+    app.add_api_route("/notes", Endpoint())
+    assert browser(app).get("/notes").status_code == 401
+    assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "reached"
+
+
 def test_two_servers_accept_their_own_audience_only(world: World) -> None:
     ours = DPoPSecurity(world.server())
     other = DPoPSecurity(world.server(audience="https://other.example.test", replay_namespace="other"))

@@ -14,11 +14,12 @@ from starlette.background import BackgroundTask
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, ResourceServer
@@ -769,7 +770,43 @@ async def test_without_required_a_websocket_is_anonymous(world: World) -> None:
         assert connection.receive_text() == "False"
 
 
-@pytest.mark.parametrize("kind", ["function", "sync", "partial", "class", "hidden"])
+@pytest.mark.parametrize("kind", ["method", "class method", "partial", "wrapped"])
+def test_a_decorated_method_that_serves_a_route_refuses_as_a_function_does(world: World, kind: str) -> None:
+    """A router without an application has nothing that makes a response of an exception."""
+
+    def wrapped(method: Callable[..., Any]) -> Any:
+        @functools.wraps(method)
+        async def wrapper(request: Request) -> Any:
+            return await method(request)
+
+        return wrapper
+
+    class Notes:
+        @requires_dpop(world.server())
+        async def read(self, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+        @classmethod
+        @requires_dpop(world.server())
+        async def read_all(cls, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+    endpoints: dict[str, Any] = {
+        "method": Notes().read,
+        "class method": Notes.read_all,
+        "partial": functools.partial(Notes().read),
+        "wrapped": functools.partial(wrapped(Notes().read)),
+    }
+    client = TestClient(Router([Route("/notes", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/notes")
+    assert refused.status_code == 401
+    assert refused.json() == {"error_description": "an access token is required"}
+    assert client.get("/notes", headers=world.headers("/notes")).text == "read"
+
+
+@pytest.mark.parametrize(
+    "kind", ["function", "sync", "partial", "class", "method", "application", "mounted", "hidden"]
+)
 def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world: World, kind: str) -> None:
     reached: list[str] = []
 
@@ -789,6 +826,16 @@ def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world
         async def get(self, request: Request) -> Response:
             return await endpoint(request)
 
+    class Bound:
+        async def read(self, request: Request) -> Response:
+            return await endpoint(request)
+
+    class Application:
+        """Asks for a context of its own making, as libraries for GraphQL do."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await (await endpoint(Request(scope, receive)))(scope, receive, send)
+
     async def hidden(request: Request) -> Any:
         return PlainTextResponse(await caller(request))
 
@@ -797,15 +844,42 @@ def test_no_endpoint_takes_the_refusal_of_a_decorated_function_for_a_value(world
         "sync": sync,
         "partial": functools.partial(endpoint),
         "class": Notes,
+        "method": Bound().read,
+        "application": Application(),
         "hidden": hidden,
     }
-    client = client_of(Route("/notes", endpoints[kind]))
-    anonymous = client.get("/notes")
+    mounted = Mount("/notes", Application())
+    client = client_of(mounted if kind == "mounted" else Route("/notes", endpoints[kind]))
+    path = "/notes/" if kind == "mounted" else "/notes"
+    anonymous = client.get(path)
     assert (anonymous.status_code, anonymous.headers["www-authenticate"][:4]) == (401, "DPoP")
-    unfit = client.get("/notes", headers=world.headers("/notes"))
+    unfit = client.get(path, headers=world.headers(path))
     assert (unfit.status_code, "dpop-nonce" in unfit.headers) == (403, True)
     assert reached == []
-    assert client.get("/notes", headers=world.headers("/notes", scopes=["notes:write"])).status_code == 200
+    assert client.get(path, headers=world.headers(path, scopes=["notes:write"])).status_code == 200
+
+
+@pytest.mark.parametrize("where", ["application", "mounted application", "mount", "route"])
+def test_the_dispatch_of_a_middleware_refuses_by_a_response_wherever_it_is(world: World, where: str) -> None:
+    """Outside what makes a response of an exception, where the middleware of an application is."""
+
+    @requires_dpop(world.server())
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("reached")
+
+    here: Any = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)]
+    nothing: list[Middleware] = []
+    route = Route("/notes", endpoint, middleware=here if where == "route" else nothing)
+    inner = Starlette(routes=[route], middleware=here if where == "mounted application" else nothing)
+    mount = Mount("/v1", inner, middleware=here if where == "mount" else nothing)
+    client = client_of(mount, middleware=here if where == "application" else ())
+    refused = client.get("/v1/notes")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert refused.json() == {"error_description": "an access token is required"}
+    assert client.get("/v1/notes", headers=world.headers("/v1/notes")).text == "reached"
 
 
 @pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])

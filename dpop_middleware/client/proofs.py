@@ -235,6 +235,7 @@ def _renew_form(request: Any) -> None:
     if make is not None:
         new = type(request)(request.method, request.url, data=make())
         request.stream = new.stream
+        request._content = new.content  # what hooks and mock transports read
         request.headers["Content-Length"] = new.headers["Content-Length"]
 
 

@@ -325,6 +325,21 @@ async def test_a_connection_that_ends_earlier_waits_for_no_collection() -> None:
         gc.enable()
 
 
+async def test_a_response_that_the_server_no_longer_takes_ends_once() -> None:
+    """Another close code is for WebSockets only."""
+    tried: list[Message] = []
+
+    async def send(message: Message) -> None:
+        tried.append(message)
+        if message != START:
+            raise OSError("the client is gone")
+
+    async with ending_after(SOON, http(), Server().receive, send) as (receive, wrapped):
+        await wrapped(START)
+        assert await receive() == {"type": "http.disconnect"}
+    assert tried == [START, LAST]
+
+
 @pytest.mark.usefixtures("short_grace")
 async def test_a_client_that_reads_nothing_is_not_waited_for_when_the_application_has_left() -> None:
     before, server = asyncio.all_tasks(), Unread()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import importlib
 import json
 from typing import Any
 from urllib.parse import parse_qsl
@@ -132,6 +133,30 @@ async def test_the_answer_to_a_nonce_challenge_has_a_client_assertion_of_its_own
         [str(len(seen.body))] for seen in server.seen
     ]
     assert {form(seen)["client_id"] for seen in server.seen} == {"my_client"}
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+def test_hooks_and_mock_transports_see_the_client_assertion_that_is_sent(library: str) -> None:
+    module = importlib.import_module(library)
+    numbers, contents = iter("12"), list[bytes]()
+
+    def answer(request: Any) -> Any:
+        assert request.content == b"".join(request.stream)
+        contents.append(request.content)
+        if len(contents) == 1:
+            return module.Response(400, headers={"dpop-nonce": "n"}, json={"error": "use_dpop_nonce"})
+        return module.Response(200, json={"access_token": "token", "token_type": "DPoP"})
+
+    with module.Client(transport=module.MockTransport(answer)) as client:
+        fetch_token(
+            client,
+            "https://as.example.test/token",
+            ClientCredentials(),
+            key=KEY,
+            client_id="my_client",
+            parameters=lambda: {"client_assertion": next(numbers)},
+        )
+    assert [content[-1:] for content in contents] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("none", [None, ""])
