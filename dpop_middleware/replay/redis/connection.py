@@ -18,9 +18,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError
+from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.replay.redis.resp import NOT_ALLOWED, NOTHING_USUAL, Replies, ServerError, Usual, command
 from dpop_middleware.replay.redis.vitals import ServerInfo, parse_info
 
@@ -193,8 +194,11 @@ async def opened(connection: AbstractConnection) -> Connection:
         # redis-py doesn't annotate it.
         await connection.connect()  # type: ignore[no-untyped-call] # redis-py has no types here
         return Connection(connection)
-    except BaseException:
+    except BaseException as error:
         await disconnect(connection)
+        if isinstance(error, asyncio.CancelledError) and not is_cancellation(error):
+            # What a credential provider of the user's own awaited was cancelled, and not this.
+            raise AuthenticationError("the credentials can't be fetched now") from error
         raise
 
 

@@ -76,8 +76,8 @@ class Fence:
         return bool(self.standing.due or self.standing.unread or self.vitals.has_lost)
 
     def off(self) -> None:
-        """Switch the fence off: the server does not allow what it needs."""
-        self.vitals.info = None
+        """Switch the fence off: the server doesn't allow what it needs, and isn't asked for its state now."""
+        self.vitals.info, self.vitals.is_evicting = None, False
         self._forget()
 
     def connected(

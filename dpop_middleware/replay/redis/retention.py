@@ -12,7 +12,7 @@ farthest decides which proofs may have been accepted before it.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
@@ -107,7 +107,13 @@ class PublishedRetentions:
         self._counts_for = max(_ALIVE_FOR, *(retention for _, retention, _ in own))
         return (
             command(b"ZADD", self._name, *members),
-            command(b"ZRANGEBYSCORE", self._name, b"%.3f" % (now + _ALIVE_FOR - self._counts_for), b"+inf"),
+            command(
+                b"ZRANGEBYSCORE",
+                self._name,
+                b"%.3f" % (now + _ALIVE_FOR - self._counts_for),
+                b"+inf",
+                b"WITHSCORES",
+            ),
         )
 
     def read(self, told: object, alive: object, *, now: float) -> None:
@@ -118,20 +124,28 @@ class PublishedRetentions:
         if isinstance(told, ServerError) and told.code == "MOVED":
             self.elsewhere = told
         distances: dict[tuple[str, float], float] = {}
-        for member in alive if isinstance(alive, list) else ():
+        for member, score in _scored(alive):
             text, _, name = member.decode("utf-8", "replace").partition(" ")
             try:
-                seconds = float(text.removeprefix(_AHEAD))
+                seconds, ends = float(text.removeprefix(_AHEAD)), float(score)
             except ValueError:
                 continue
+            # It may not be read again: a loss takes it away here, too.
+            until = ends + self._counts_for - _ALIVE_FOR
             if text.startswith(_AHEAD):
                 if 0 <= seconds <= _FARTHEST_AHEAD:
-                    # A loss takes it away here, too: it may not be read again.
-                    distances[name, seconds] = now + self._counts_for + seconds
+                    distances[name, seconds] = until
             elif 0 < seconds < math.inf:
-                # It is read again long before it ends.
-                self._living.note(name, seconds, now + _ALIVE_FOR)
+                self._living.note(name, seconds, until)
         self._living.note_ahead(distances, now)
+
+
+def _scored(reply: object) -> Iterable[tuple[bytes, bytes | float]]:
+    """The members of a sorted set and their scores: one after the other with RESP2, pairs with RESP3."""
+    words = reply if isinstance(reply, list) else []
+    if words and isinstance(words[0], list):
+        return map(tuple, words)
+    return zip(words[::2], words[1::2], strict=True)
 
 
 def judges_from(shortest: float, now: float) -> float:

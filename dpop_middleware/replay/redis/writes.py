@@ -239,7 +239,7 @@ class AnchorReading:
         `now` is by the entries' clock, `at` by the event loop's.
         """
         self._now = now
-        if self._watched:
+        if self._watched and not self.is_forbidden:
             self._look_at_watched(replies)
         for bucket, value in self._values.items():
             if value is not None or bucket not in self._moving:

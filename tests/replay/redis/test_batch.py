@@ -482,6 +482,20 @@ async def test_a_write_redirected_while_the_slot_moves_knows_that_the_anchor_sta
     assert sent_on.vouched
 
 
+async def test_a_user_who_may_no_longer_get_is_answered_in_the_same_batch(
+    watched: Fence, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also beside an anchor that isn't read, since its changes were reported: nobody looks at it any more."""
+    new, read = write(0), write(4)
+    assert watched.standing.stands(new.bucket)
+    watched.vitals.is_evicting = True
+    received = Received(watched, [new, read], b"OK", b"OK", ServerError("NOPERM no"))
+    assert received.batch.outcome == []
+    assert (new.answer.result(), read.answer.result()) == (True, True)
+    assert "may not GET" in caplog.text
+    assert "evicts" not in caplog.text
+
+
 async def test_an_anchor_that_is_to_be_written_is_read_afterwards(watched: Fence) -> None:
     item = write(0)
     watched.standing.owe(item.bucket, KNOWN, KNOWN)

@@ -1,3 +1,4 @@
+import asyncio
 import time
 
 import pytest
@@ -106,6 +107,33 @@ async def test_a_credential_provider_that_fails_is_unhealthy(server: Server) -> 
     found = await store.health()
     assert not found.ok
     assert [node.error for node in found.nodes] == ["KeyError"]
+    await client.aclose()
+
+
+async def test_a_credential_provider_that_is_cancelled_inside_is_an_error_like_any_other(
+    server: Server,
+) -> None:
+    """It awaits a task that others share, for instance. Nobody cancelled the request or the check."""
+    asked = 0
+
+    class Vault:
+        def get_credentials(self) -> tuple[str, str]:
+            raise AssertionError
+
+        async def get_credentials_async(self) -> tuple[str, str]:
+            nonlocal asked
+            asked += 1
+            raise asyncio.CancelledError
+
+    client = Redis.from_url(server.url, credential_provider=Vault())
+    store = RedisReplayStore(client, timeout=2.0)
+    found = await store.health()
+    assert [node.error for node in found.nodes] == ["AuthenticationError"]
+    for _ in range(20):
+        assert isinstance(await answer(store, entry()), Unavailable)
+    # After two failures it isn't asked for each request.
+    assert asked < 20
+    await store.aclose()
     await client.aclose()
 
 

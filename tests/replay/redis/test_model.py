@@ -10,85 +10,17 @@ first look).
 import math
 import random
 import sys
-from dataclasses import dataclass, field
 
 import pytest
 
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.resp import Buckets
-from dpop_middleware.replay.redis.vitals import ServerChanged, ServerInfo
-from tests.support.model import LIFETIME, MARGIN, NOW, SKEW, Proof, Proofs, told_time
+from dpop_middleware.replay.redis.vitals import ServerChanged
+from tests.support.model import ANCHOR, LIFETIME, MARGIN, NOW, SKEW, Model, Proof, Proofs, lose
 
 SEEDS = 1500
 STEPS = 120
-ANCHOR = b"dpop::anchor"
-
-
-@dataclass(slots=True)
-class Model:
-    """One server that can be replaced, and its clock."""
-
-    random: random.Random
-    time: float = 0.0
-    offset: float = 0.0
-    keys: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
-    history: list[tuple[float, dict[bytes, tuple[bytes, float]]]] = field(default_factory=list)
-    run_id: str = "r0"
-    replication_id: str = "i0"
-    was_replica: bool = False
-    started: float = -10_000.0
-    evicted: int = 0
-    rewriting: frozenset[str] = frozenset()
-    generation: int = 0
-
-    def new_name(self) -> str:
-        return f"{self.random.getrandbits(64):016x}"
-
-    def info(self) -> ServerInfo:
-        return ServerInfo(
-            version="7.2",
-            run_id=self.run_id,
-            replication_id=self.replication_id,
-            role="master",
-            uptime=int(self.time - self.started),
-            time=NOW + self.time + self.offset,
-            evicted_keys=self.evicted,
-            former_replication_id="f" if self.was_replica else "",
-            rewriting_commands=self.rewriting,
-        )
-
-    def clock(self) -> list[bytes]:
-        """What the server answers to TIME."""
-        return told_time(NOW + self.time + self.offset)
-
-    def get(self, name: bytes) -> bytes | None:
-        value, end = self.keys.get(name, (b"", -math.inf))
-        return value if end > self.time + self.offset else None
-
-    def put(self, name: bytes, value: bytes, *, lifetime: float = math.inf, only_new: bool = True) -> bool:
-        if only_new and self.get(name) is not None:
-            return False
-        self.history.append((self.time, dict(self.keys)))
-        self.keys[name] = (value, self.time + self.offset + lifetime)
-        return True
-
-    def obey(self, *commands: bytes) -> None:
-        """`SET name value NX`, and the script that compares before it sets."""
-        for command in commands:
-            _, *words = command.split(b"\r\n")[2::2]
-            if words[-1] == b"NX":
-                self.put(words[0], words[1])
-            elif self.get(words[2]) == words[3]:
-                self.put(words[2], words[4], only_new=False)
-
-    def older(self) -> dict[bytes, tuple[bytes, float]]:
-        """What a replica has that lags by up to two seconds."""
-        lag = self.random.uniform(0, 2)
-        for at, keys in self.history:
-            if at >= self.time - lag:
-                return dict(keys)
-        return dict(self.keys)
 
 
 class Worker:
@@ -132,39 +64,6 @@ class Worker:
         if not first:
             return False
         return None if proof.iat - SKEW < fence.sights.since[0] else True
-
-
-def lose(model: Model, fault: str) -> None:
-    """Let `fault` happen; a loss that a surviving connection doesn't show at once gets a second."""
-    if fault == "flush":
-        model.keys = {}
-        model.rewriting |= {"flushall"}
-    elif fault == "step":
-        model.offset += model.random.uniform(30, 200)
-    elif fault in {"restart", "old snapshot"}:
-        model.keys = {} if fault == "restart" else model.older()
-        model.run_id, model.replication_id = model.new_name(), model.new_name()
-        model.was_replica, model.started, model.rewriting = False, model.time, frozenset()
-        model.evicted = 0
-        model.generation += 1
-    elif fault == "promotion":
-        model.keys = model.older()
-        model.run_id, model.replication_id = model.new_name(), model.new_name()
-        model.was_replica, model.started = True, model.time - 5_000
-        model.evicted = 0
-        model.generation += 1
-    else:
-        if fault == "other data":
-            model.keys = model.older() if model.random.random() < 0.5 else {}
-            model.replication_id, model.was_replica = model.new_name(), True
-            model.rewriting |= {"replicaof"}
-        elif fault == "evictions":
-            for name in list(model.keys):
-                if b"::" not in name and model.random.random() < 0.6:
-                    del model.keys[name]
-                    model.evicted += 1
-        model.time += 1.01
-    model.history.clear()
 
 
 LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "step", "evictions")

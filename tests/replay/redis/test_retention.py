@@ -253,6 +253,31 @@ async def test_a_retention_is_published_as_long_as_its_entries_come_however_busy
     await other.aclose()
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_retention_ends_ten_minutes_after_its_last_worker_for_those_who_read_it_until_then_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch, protocol: int
+) -> None:
+    ended = RedisReplayStore.from_url(server.url, timeout=2.0)
+    store = RedisReplayStore.from_url(f"{server.url}?protocol={protocol}", timeout=2.0)
+    loop, passed, begin = asyncio.get_running_loop(), 0.0, time.time()
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + passed)
+
+    async def answer_to_an_older_proof() -> bool | Unavailable:
+        now = begin + passed
+        made = entry(now=now)._replace(namespace="n", made_at=now - 100, retention=300.0)
+        return await answer(store, made)
+
+    item = entry(now=begin)._replace(namespace="n", made_at=begin, retention=80.0, ahead=30.0)
+    assert await ended.add(item) is True
+    await ended.aclose()
+    for moment in (1.0, 300.0, 629.0):
+        passed = moment
+        assert isinstance(await answer_to_an_older_proof(), Unavailable)
+    passed = 632.0
+    assert await answer_to_an_older_proof() is True
+    await store.aclose()
+
+
 async def test_every_retention_of_a_batch_is_published(server: Server) -> None:
     """Two APIs in a process may have one namespace and different policies."""
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
@@ -314,7 +339,17 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
 
 
 @pytest.mark.parametrize(
-    "reply", [[b"soon n"], [b"nan n"], [b"-1 n"], [b"inf n"], b"OK", None, ServerError("ERR")]
+    "reply",
+    [
+        [b"soon n", b"%d" % NOW],
+        [b"nan n", b"%d" % NOW],
+        [b"-1 n", b"%d" % NOW],
+        [b"inf n", b"%d" % NOW],
+        [b"80.0 n", b"soon"],
+        b"OK",
+        None,
+        ServerError("ERR"),
+    ],
 )
 def test_invalid_retentions_are_ignored(reply: object) -> None:
     living = LivingRetentions()
@@ -347,7 +382,8 @@ def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW
     published = PublishedRetentions(b"dpop", living)
     published.connected(b"")
     published.exchange({("n", own, 10.0)}, at=0, now=now)
-    published.read(1, list(members), now=now)
+    score = b"%.3f" % (now + 630)
+    published.read(1, [word for member in members for word in (member, score)], now=now)
 
 
 def test_how_far_ahead_a_worker_goes_counts_for_as_long_as_any_connection_read() -> None:

@@ -1,0 +1,289 @@
+"""Workers with different policies on one server in virtual time, by a printed seed.
+
+Judged is what `test_model` judges, and that a proof is refused for its age only where a worker that counts
+has a shorter memory. A worker may be idle for minutes, while the others go on and the server's clock steps.
+Before a loss each has spoken since it was idle: what it published meanwhile can't be read after the loss.
+Workers are replaced in runs without a loss only, as the chapter on the store says.
+"""
+
+import asyncio
+import math
+import random
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from dpop_middleware.replay import ReplayEntry
+from dpop_middleware.replay.redis.anchors import Sights
+from dpop_middleware.replay.redis.batch import Batch
+from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.options import Settings
+from dpop_middleware.replay.redis.resp import Buckets
+from dpop_middleware.replay.redis.retention import PublishedRetentions
+from dpop_middleware.replay.redis.vitals import ServerChanged
+from dpop_middleware.replay.redis.writes import FORGOTTEN, Outcome, PendingWrite
+from tests.support.model import ANCHOR, MARGIN, NOW, Model, lose
+
+SEEDS = 600
+STEPS = 120
+BUCKETS = Buckets(b"dpop", spread=False)
+RETENTIONS = b"dpop::retentions"
+LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "evictions", "step", "step")
+
+
+class Policy(NamedTuple):
+    lifetime: float
+    skew: float
+
+    @property
+    def retention(self) -> float:
+        return self.lifetime + self.skew + MARGIN
+
+
+POLICIES = (
+    Policy(60, 15),
+    Policy(60, 60),
+    Policy(300, 10),
+    Policy(20, 200),
+    Policy(560, 35),
+    Policy(700, 30),
+)
+FARTHEST = max(policy.skew for policy in POLICIES)
+
+
+class Valkey:
+    """Obeys a worker's commands; the sorted set is lost with the other keys."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.scores: dict[bytes, float] = {}
+
+    def replies(self, data: bytes) -> list[object]:
+        replies = list[object]()
+        while data:
+            header, _, data = data.partition(b"\r\n")
+            words = list[bytes]()
+            for _ in range(int(header[1:])):
+                size, _, data = data.partition(b"\r\n")
+                end = int(size[1:])
+                words.append(data[:end])
+                data = data[end + 2 :]
+            replies.append(self.reply(*words))
+        return replies
+
+    def reply(self, name: bytes, *words: bytes) -> object:
+        model = self.model
+        match name, words:
+            case b"INFO", _:
+                return self.info()
+            case b"TIME", _:
+                return model.clock()
+            case b"GET", (key,):
+                return model.get(key)
+            case b"SET", (key, value, b"NX", *more):
+                found = model.get(key)
+                lifetime = int(more[-1]) / 1000 if more else math.inf
+                is_new = model.put(key, value, lifetime=lifetime)
+                return found if b"GET" in more else b"OK" if is_new else None
+            case b"EVAL", (_, _, key, found, value):
+                if model.get(key) != found:
+                    return None
+                model.put(key, value, only_new=False)
+                return b"OK"
+            case b"ZADD", (_, *pairs):
+                self.scores.update(zip(pairs[1::2], map(float, pairs[::2]), strict=True))
+                return len(pairs) // 2
+            case _:
+                assert name == b"ZRANGEBYSCORE"
+                alive = {member: score for member, score in self.scores.items() if score >= float(words[1])}
+                return [word for member, score in alive.items() for word in (member, b"%.3f" % score)]
+
+    def info(self) -> bytes:
+        told = self.model.info()
+        fields = {
+            "redis_version": told.version,
+            "run_id": told.run_id,
+            "master_replid": told.replication_id,
+            "master_replid2": told.former_replication_id,
+            "role": told.role,
+            "uptime_in_seconds": told.uptime,
+            "server_time_usec": int((told.time or 0) * 1e6),
+            "evicted_keys": told.evicted_keys,
+            **{f"cmdstat_{command}": "calls=1" for command in told.rewriting_commands},
+        }
+        return "".join(f"{name}:{value}\r\n" for name, value in fields.items()).encode()
+
+
+class Proof:
+    def __init__(self, name: str, iat: float) -> None:
+        self.name, self.iat = name, iat
+        self.accepted = self.presented = 0
+
+
+class Worker:
+    def __init__(self, offset: float, policy: Policy, *, retention: float) -> None:
+        self.offset, self.policy = offset, policy
+        self.fence = Fence(Sights(BUCKETS), "accept")
+        self.settings = Settings(retention=retention)
+        self.retentions = PublishedRetentions(b"dpop", self.settings.living)
+        self.generation = -1
+        self.wakes = -math.inf
+
+    def accepts(self, now: float, proof: Proof) -> bool:
+        lifetime, skew = self.policy
+        return proof.iat - skew <= now <= proof.iat + lifetime + skew
+
+    def connect(self, model: Model) -> None:
+        at = model.time
+        self.retentions.connected(b"")
+        self.fence.connected(model.info(), {0: model.get(ANCHOR)}, lived=at + 100, asked=(at, at))
+        self.generation = model.generation
+
+    def judge(self, valkey: Valkey, proof: Proof) -> Outcome:
+        model, policy = valkey.model, self.policy
+        at, now = model.time, NOW + model.time + self.offset
+        if self.generation != model.generation:
+            self.connect(model)
+        entry = ReplayEntry(
+            proof.name,
+            "key",
+            now,
+            proof.iat - policy.skew,
+            proof.iat + policy.retention,
+            namespace="n",
+            made_at=proof.iat,
+            retention=policy.retention,
+            iat=proof.iat,
+            ahead=policy.skew,
+        )
+        write = PendingWrite(entry, BUCKETS, self.settings, asyncio.get_running_loop())
+        self.fence.sights.offset = NOW + self.offset
+        try:
+            self.send(valkey, write, now=now, at=at)
+        except ServerChanged:
+            self.connect(model)
+            write.unknown = True
+            self.send(valkey, write, now=now, at=at)
+        if self.fence.has_to_write:
+            # The writer does that without waiting for the next entry.
+            commands, buckets = self.fence.survey(at)
+            valkey.replies(b"".join(commands))
+            self.fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], at)
+        return write.answer.result()
+
+    def send(self, valkey: Valkey, write: PendingWrite, *, now: float, at: float) -> None:
+        batch = Batch([write], self.settings, self.fence, self.retentions, with_get=True)
+        data, count = batch.compose(now=now, at=at, timeout=1.0)
+        replies = valkey.replies(data)
+        assert len(replies) == count
+        batch.receive(replies, now=now, at=at)
+
+
+class Run:
+    def __init__(self, seed: int, *, loses: bool) -> None:
+        self.random = random.Random(seed)
+        self.loses = loses
+        self.chosen = self.random.sample(POLICIES, 3)
+        self.told = f"seed {seed}"
+        self.model = Model(self.random)
+        self.valkey = Valkey(self.model)
+        self.workers = [self.worker() for _ in range(4)]
+        self.proofs: list[Proof] = []
+        self.policies = {worker.policy for worker in self.workers}
+        self.noticed = -math.inf
+        self.unaware: set[Worker] = set()
+        # After a step.
+        self.first: list[Worker] = []
+
+    def worker(self) -> Worker:
+        offset = self.random.uniform(-MARGIN / 2, MARGIN / 2)
+        return Worker(offset, self.random.choice(self.chosen), retention=self.random.choice((0, 0, 400)))
+
+    def whole(self) -> None:
+        self.all_speak(self.workers)
+        for step in range(STEPS):
+            self.model.time += self.random.choice((0.01, 0.2, 1.5, 8.0, 30.0, 90.0))
+            self.happen()
+            self.present(f"{self.told}, step {step}")
+
+    def all_speak(self, workers: list[Worker]) -> None:
+        """Each publishes its policy, and reads the others'."""
+        for worker in (*workers, *self.workers):
+            self.model.time += 1.01
+            self.ask(worker, Proof(self.model.new_name(), NOW + self.model.time))
+
+    def happen(self) -> None:
+        dice, time = self.random.random(), self.model.time
+        if woken := [worker for worker in self.workers if -math.inf < worker.wakes <= time]:
+            for worker in woken:
+                worker.wakes = -math.inf
+            self.all_speak(woken)
+        elif dice < 0.03 and self.loses:
+            self.lose(self.random.choice(LOSSES))
+        elif dice < 0.06:
+            self.random.choice(self.workers).wakes = time + self.random.choice((20, 600))
+        elif dice < 0.09 and not self.loses:
+            number = self.random.randrange(len(self.workers))
+            self.workers[number] = self.worker()
+            self.policies.add(self.workers[number].policy)
+
+    def lose(self, fault: str) -> None:
+        if fault == "step":
+            self.model.offset += self.random.uniform(7, 60)
+            self.model.history.clear()
+            # Those that were idle come first, and notice it as well.
+            self.first = [worker for worker in self.workers if worker.wakes > -math.inf]
+            for worker in self.first:
+                worker.wakes = -math.inf
+        else:
+            lose(self.model, fault)
+            if fault != "promotion":
+                self.valkey.scores = {}
+        self.unaware = set(self.workers)
+
+    def ask(self, worker: Worker, proof: Proof) -> Outcome:
+        if worker in self.unaware:
+            self.unaware.remove(worker)
+            self.noticed = self.model.time
+        return worker.judge(self.valkey, proof)
+
+    def present(self, told: str) -> None:
+        awake = self.first or [worker for worker in self.workers if worker.wakes == -math.inf]
+        if not awake:
+            return
+        if not self.proofs or self.random.random() < 0.5:
+            iat = NOW + self.model.time + self.random.uniform(-FARTHEST, FARTHEST)
+            self.proofs.append(Proof(self.model.new_name(), iat))
+        worker = self.random.choice(awake)
+        now = NOW + self.model.time + worker.offset
+        fresh = [proof for proof in self.proofs[-40:] if worker.accepts(now, proof)]
+        if not fresh:
+            return
+        # After a step the oldest is the one whose entry may have expired too early.
+        proof = min(fresh, key=lambda one: one.iat) if self.first else self.random.choice(fresh)
+        self.first = []
+        outcome = self.ask(worker, proof)
+        assert outcome is not False or proof.presented, f"{told}: a fresh proof was called used"
+        proof.presented += 1
+        proof.accepted += outcome is True
+        assert proof.accepted <= 1, f"{told}: accepted twice"
+        if isinstance(outcome, Exception):
+            self.check_refusal(str(outcome), proof, now, told)
+
+    def check_refusal(self, why: str, proof: Proof, now: float, told: str) -> None:
+        if why == FORGOTTEN:
+            shortest = min(policy.retention for policy in self.policies)
+            assert proof.iat < now - shortest + MARGIN, f"{told}: refused though everybody remembers it"
+            return
+        farthest = max(policy.skew for policy in self.policies)
+        late = proof.iat - farthest - NOW - self.noticed
+        assert late < 2 * MARGIN, f"{told}: 503 for a proof from {late} s after the loss was noticed"
+
+
+@pytest.mark.parametrize("loses", [True, False], ids=["losses", "replaced workers"])
+async def test_nothing_is_accepted_twice_whatever_the_policies_of_the_workers(loses: bool) -> None:
+    start = random.SystemRandom().randrange(10**9)
+    sys.stdout.write(f"seeds from {start}\n")
+    for seed in range(start, start + SEEDS // 2):
+        Run(seed, loses=loses).whole()
