@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -345,7 +346,9 @@ async def test_no_error_of_the_judge_waits_for_a_collection(fault: str) -> None:
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("fault", ["ticket", "store"])
-async def test_no_refused_ticket_waits_for_a_collection(fault: str) -> None:
+async def test_no_refused_ticket_waits_for_a_collection(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest keeps the records of the log, and so the traceback of the store's error.
+    monkeypatch.setattr(logging.getLogger("dpop_middleware"), "disabled", True)
     api = Api()
     tickets = WebSocketTickets(api.server, bytes(32))
     offered = "dpop.ticket.forged"
@@ -353,8 +356,13 @@ async def test_no_refused_ticket_waits_for_a_collection(fault: str) -> None:
         asked = scope_for(api.request())
         await Connection.of(asked).authenticate(api.server, asked, Requirements())
         offered = f"dpop.ticket.{tickets.issue(asked, path='/notes')}"
-        api.store.answer = OSError("the store is down")
         del asked
+
+        async def fail(entry: object) -> bool:
+            # A new one each time: an error that is raised again keeps the traceback of each time.
+            raise OSError("the store is down")
+
+        api.store.add = fail  # type: ignore[method-assign]
     before = alive(Connection)
     sent = list[Message]()
 
