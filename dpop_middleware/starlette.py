@@ -182,7 +182,8 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not (in_middleware or _is_served(protected, args, scope)):
+            passes_on = in_middleware and _IN_FASTAPI not in scope
+            if not (passes_on or _is_served(protected, args, scope)):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)

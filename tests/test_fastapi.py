@@ -315,6 +315,21 @@ def test_a_decorated_dependency_refuses_where_the_scope_names_no_route(world: Wo
     assert client.get("/index.html", headers=world.headers("/index.html")).json() == "a secret"
 
 
+def test_a_decorated_dependency_that_looks_like_a_middleware_lets_no_stranger_through(world: World) -> None:
+    @requires_dpop(world.server())
+    async def caller(request: Request, call_next: str = "") -> str:
+        return str(request.user.identity) + call_next
+
+    app = FastAPI()
+
+    @app.get("/notes")
+    async def notes(by: Annotated[Any, Depends(caller)]) -> str:
+        return str(by)
+
+    assert browser(app).get("/notes").status_code == 401
+    assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "user123"
+
+
 @pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
 async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     world: World, extensions: dict[str, Any]
