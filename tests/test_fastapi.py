@@ -25,7 +25,7 @@ from dpop_middleware.fastapi import (
     refusal_responses,
 )
 from dpop_middleware.starlette import requires_dpop
-from tests.support.adapters import ORIGIN, World, scope_of
+from tests.support.adapters import ORIGIN, World, answers_to_handshake, scope_of
 from tests.support.asgi import call
 
 
@@ -344,17 +344,8 @@ async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     async def ws(websocket: WebSocket) -> None:
         raise AssertionError
 
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def receive() -> Message:
-        raise AssertionError
-
-    scope = scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions)
-    await app(scope, receive, send)
-    assert (sent[0].get("status"), sent[0].get("code")) == ((401, None) if extensions else (None, 1008))
+    first, *_ = await answers_to_handshake(app, extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
 
 
 def test_in_fastapi_a_decorated_endpoint_still_answers_with_the_usual_body(world: World) -> None:

@@ -484,19 +484,16 @@ class TestSetUp:
             answer = await client.post(f"{RESOURCE}/mcp", auth=auth, headers=HEADERS, json=INITIALIZE)
         assert answer.status_code == status
 
-    async def test_an_encoded_path_of_the_resource_is_found(self) -> None:
-        resource = f"{RESOURCE}/my%20notes"
-        issuer = TestIssuer(audience=resource)
-        app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
-        async with lifespan_of(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:
-            auth = DPoPAuth(KEY, issuer.token(jkt=KEY.jkt))
-            answer = await client.post(resource, auth=auth, headers=HEADERS, json=INITIALIZE)
-        assert answer.status_code == 200
-
     @pytest.mark.parametrize(
-        "resource", ["http://localhost/mcp", "https://localhost/mcp", "http://127.0.0.2:8000/mcp"]
+        "resource",
+        [
+            f"{RESOURCE}/my%20notes",
+            "http://localhost/mcp",
+            "https://localhost/mcp",
+            "http://127.0.0.2:8000/mcp",
+        ],
     )
-    async def test_every_name_of_this_machine_is_served(self, resource: str) -> None:
+    async def test_an_encoded_path_and_every_name_of_this_machine_are_served(self, resource: str) -> None:
         issuer = TestIssuer(audience=resource)
         app = protect(server_of_tools(), issuer.resource_server(self.api(resource)))
         async with lifespan_of(app), httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as client:

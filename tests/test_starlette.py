@@ -25,7 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dpop_middleware import DPoPMiddleware, DPoPPolicy, ResourceServer
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.starlette import requires_dpop
-from tests.support.adapters import ORIGIN, World, scope_of
+from tests.support.adapters import ORIGIN, World, answers_to_handshake, scope_of
 from tests.support.api import NOW, Api
 from tests.support.asgi import call
 
@@ -894,17 +894,8 @@ async def test_no_websocket_goes_on_after_the_refusal_of_a_decorated_function(
         await caller(websocket)
         raise AssertionError
 
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async def receive() -> Message:
-        raise AssertionError
-
-    scope = scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions)
-    await Starlette(routes=[WebSocketRoute("/ws", endpoint)])(scope, receive, send)
-    assert (sent[0].get("status"), sent[0].get("code")) == ((401, None) if extensions else (None, 1008))
+    first, *_ = await answers_to_handshake(Starlette(routes=[WebSocketRoute("/ws", endpoint)]), extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
 
 
 def test_a_decorated_endpoint_behind_another_decorator_answers_with_the_usual_body(world: World) -> None:

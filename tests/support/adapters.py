@@ -6,14 +6,24 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpop_middleware import HMACNonceProvider, MemoryReplayStore, ReplayEntry, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.clock import Clock
 
-__all__ = ["ORIGIN", "SECRET", "CountingStore", "Fields", "World", "reached", "scope_of", "whoami"]
+__all__ = [
+    "ORIGIN",
+    "SECRET",
+    "CountingStore",
+    "Fields",
+    "World",
+    "answers_to_handshake",
+    "reached",
+    "scope_of",
+    "whoami",
+]
 
 ORIGIN = "https://api.example.test"
 SECRET = bytes(range(32))
@@ -125,3 +135,17 @@ async def whoami(request: Request) -> JSONResponse:
             "jkt": verified.access_token.jkt if verified else None,
         }
     )
+
+
+async def answers_to_handshake(app: ASGIApp, extensions: dict[str, Any]) -> list[Message]:
+    """Return what `app` answers to a WebSocket's handshake at `/ws` without credentials, before it reads."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    await app(scope_of("/ws", type="websocket", subprotocols=[], extensions=extensions), receive, send)
+    return sent

@@ -32,8 +32,8 @@ def time_shown(reply: object) -> float:
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
-    The server is to be asked when it is `due`.
-    Times are by the event loop's clock, except what the server's own clock showed.
+    The server is to be asked when it is `due`. Times are by the event loop's clock, except what the server's
+    own clock showed.
     """
 
     def __init__(self) -> None:

@@ -135,6 +135,13 @@ async def test_an_entry_is_kept_for_the_published_time_after_its_proof_was_made(
     await store.aclose()
 
 
+def let_expire(server: Server, clock: Clock) -> None:
+    """Let the time pass after which the only entry of `server` may expire, and remove it."""
+    (name,) = server.run("KEYS", "dpop:??????????????????????")
+    clock.now += (server.run("PTTL", name) / 1000 - LARGEST_STEP) / FASTEST
+    server.run("DEL", name)
+
+
 @pytest.mark.parametrize("retention", [0, 400])
 async def test_no_worker_accepts_a_proof_from_ahead_that_another_has_forgotten(
     server: Server, retention: float
@@ -147,10 +154,7 @@ async def test_no_worker_accepts_a_proof_from_ahead_that_another_has_forgotten(
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
     used = request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=clock.now + 14))
     await narrow.authenticate(used)
-    (name,) = server.run("KEYS", "dpop:??????????????????????")
-    passed = (server.run("PTTL", name) / 1000 - LARGEST_STEP) / FASTEST
-    server.run("DEL", name)
-    clock.now += passed
+    let_expire(server, clock)
     with pytest.raises(DPoPError):
         await other.authenticate(used)
     await narrow.aclose()
@@ -172,10 +176,7 @@ async def test_no_worker_accepts_by_its_iat_a_proof_from_ahead_that_another_acce
         token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now + 100)
     )
     await by_nonce.authenticate(used)
-    (name,) = server.run("KEYS", "dpop:??????????????????????")
-    passed = (server.run("PTTL", name) / 1000 - LARGEST_STEP) / FASTEST
-    server.run("DEL", name)
-    clock.now += passed
+    let_expire(server, clock)
     with pytest.raises(DPoPError):
         await by_iat.authenticate(used)
     await by_nonce.aclose()
