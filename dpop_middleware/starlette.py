@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
@@ -41,6 +42,7 @@ _CONNECTION_NAMES = ("request", "websocket")
 _OF_MIDDLEWARE = "call_next"
 # Where FastAPI keeps an exit stack while it solves dependencies.
 _IN_FASTAPI = "fastapi_inner_astack"
+_MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -157,7 +159,8 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
-    in_middleware = _OF_MIDDLEWARE in inspect.signature(endpoint).parameters
+    signature = inspect.signature(endpoint)
+    may_be_in_middleware = _OF_MIDDLEWARE in signature.parameters
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -182,8 +185,10 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            passes_on = in_middleware and _IN_FASTAPI not in scope
-            if not (passes_on or _is_served(protected, args, scope)):
+            in_middleware = may_be_in_middleware and callable(
+                signature.bind_partial(*args, **kwargs).arguments.get(_OF_MIDDLEWARE)
+            )
+            if not (in_middleware or _is_served(protected, args, scope)):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -223,13 +228,16 @@ def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
         return isinstance(next(iter(args), None), endpoint)
-    if endpoint is None:
+    if endpoint is None or isinstance(endpoint, Starlette):
+        # A middleware of the application, mounted or not.
         return _IN_FASTAPI not in scope
-    # A method that is bound has the function, and passes on what that wraps.
-    while endpoint is not None and getattr(endpoint, "__func__", endpoint) is not function:
+    for _ in range(_MOST_DECORATORS):
+        # A method that is bound has the function, and passes on what that wraps.
+        if getattr(endpoint, "__func__", endpoint) is function:
+            return True
         inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
         endpoint = getattr(endpoint, inner, None)
-    return endpoint is not None
+    return False
 
 
 def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:

@@ -917,3 +917,41 @@ def test_a_decorated_endpoint_behind_another_decorator_answers_with_the_usual_bo
     ):
         response = client_of(Route("/notes", served)).get("/notes")
         assert response.json() == {"error_description": "an access token is required"}
+
+
+def test_an_optional_call_next_makes_no_middleware_of_a_function(world: World) -> None:
+    @requires_dpop(world.server())
+    async def check(request: Request, call_next: Any = None) -> None:
+        raise AssertionError
+
+    async def endpoint(request: Request) -> Response:
+        await check(request)
+        raise AssertionError
+
+    assert client_of(Route("/notes", endpoint)).get("/notes").status_code == 401
+
+
+def test_a_middleware_of_a_mounted_application_answers_as_everywhere(world: World) -> None:
+    @requires_dpop(world.server())
+    async def guard(request: Request, go_on: Any) -> Response:
+        raise AssertionError
+
+    inner = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
+    refused = client_of(Mount("/v1", inner)).get("/v1/notes")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+
+
+def test_an_endpoint_that_wraps_without_end_is_refused(world: World) -> None:
+    class Endless:
+        @property
+        def __wrapped__(self) -> "Endless":
+            return Endless()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await check(Request(scope, receive))
+
+    @requires_dpop(world.server())
+    async def check(request: Request) -> None:
+        raise AssertionError
+
+    assert client_of(Mount("/v1", Endless())).get("/v1/notes").status_code == 401
