@@ -341,10 +341,14 @@ async def told_of(server: Server, name: bytes, change: Callable[[], object]) -> 
 
 def claim(slot: int, heir: Server, former: Server, other: Server) -> None:
     """Let `heir` have a slot of a master that lives, without its data."""
-    for server in (heir, other):
-        server.run("CLUSTER", "DELSLOTS", slot)
-    heir.run("CLUSTER", "ADDSLOTS", slot)
-    heir.run("CLUSTER", "BUMPEPOCH")
+    other.run("CLUSTER", "DELSLOTS", slot)
+    with heir.client() as client:
+        # At once: between the two the former master may tell that the slot is its own.
+        transaction = client.pipeline()
+        for name in ("DELSLOTS", "ADDSLOTS"):
+            transaction.execute_command("CLUSTER", name, slot)
+        transaction.execute_command("CLUSTER", "BUMPEPOCH")
+        transaction.execute()
     until(lambda: all(slot not in range(row[0], row[1] + 1) for row in slots_of(former, former)))
 
 
