@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
+from dpop_middleware._options import names
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import JOSEError, strict_json
@@ -20,7 +21,14 @@ from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 from dpop_middleware.tokens.jwks import KeySource
 from dpop_middleware.tokens.signed_token import SignedToken, SigningKeys, parse_signed_token
 
-__all__ = ["AnswerRules", "MalformedAnswer", "SignedAnswers", "judge_answer", "read_answer"]
+__all__ = [
+    "AnswerRules",
+    "MalformedAnswer",
+    "SignedAnswers",
+    "checked_required_claims",
+    "judge_answer",
+    "read_answer",
+]
 
 _TYP: Final = "token-introspection+jwt"
 _UNSET: Final[tuple[tuple[str, object], ...]] = (("sub", ""), ("aud", []))
@@ -189,3 +197,10 @@ async def read_answer(
     if media_type != accept:
         raise MalformedAnswer(f"the answer's media type is not {accept}: it is {media_type[:100]!r}")
     return _parsed(body) if signed is None else await signed.read(body)
+
+
+def checked_required_claims(claims: object) -> tuple[str, ...]:
+    """Return the claims that must be present; issuer and audience may be filled in, and are judged apart."""
+    if isinstance(claims, (tuple, list)) and not claims:
+        return ("iss", "aud")
+    return ("iss", "aud", *names("required_claims", claims))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dpop_middleware.errors import InvalidToken, Unavailable
+from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.introspection._answer import MalformedAnswer
 from dpop_middleware.introspection._endpoint import Answer, Endpoint
 from dpop_middleware.introspection._errors import EndpointError
@@ -26,7 +27,7 @@ from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.admission import Admission
 
-__all__ = ["NoAnswer", "Outlook", "Questions"]
+__all__ = ["IntrospectionHealth", "NoAnswer", "Outlook", "Questions"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,22 @@ class Outlook:
     def succeeded(self) -> None:
         """The endpoint gave a usable answer."""
         self.answered, self.error = time.monotonic(), None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionHealth:
+    """The present state of an introspection endpoint: `ok` when it gives usable answers.
+
+    - `endpoint`: its URL, None where the issuer's metadata weren't read yet.
+    - `age`: seconds since its last usable answer, None where there was none. `error`: what is wrong.
+    - `keys`: the issuer's keys, where answers must be signed.
+    """
+
+    ok: bool
+    endpoint: str | None
+    age: float | None = None
+    error: str | None = None
+    keys: IssuerKeysHealth | None = None
 
 
 class Questions:
@@ -107,6 +124,10 @@ class Questions:
         if self._opening is None:
             self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
 
+    def would_ask(self, digest: bytes) -> bool:
+        """Whether a token without a verdict is asked about: not where too many made-up ones wait."""
+        return digest in self._tasks or self._verdicts.is_known(digest) or not self._is_flooded()
+
     async def ask(self, token: str, digest: bytes) -> Verdict | NoAnswer:
         """Return the verdict on `token`, whose SHA-256 is `digest`."""
         task = self._tasks.get(digest)
@@ -117,7 +138,9 @@ class Questions:
                 return refused
             task = asyncio.create_task(self._question(token, digest, known), name="dpop introspection")
             self._tasks[digest] = task
-            task.add_done_callback(lambda _: self._tasks.pop(digest, None))
+            if not known:
+                self._waiting.add(digest)
+            task.add_done_callback(lambda _: self._ended(digest))
         await asyncio.wait({task}, timeout=self._patience)
         if not task.done():
             return NoAnswer(
@@ -157,12 +180,21 @@ class Questions:
 
     def _refused(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()
+        if not known and self._is_flooded():
+            return _TOO_MANY
         if len(self._tasks) >= MAX_QUESTIONS and (not known or len(self._tasks) >= 2 * MAX_QUESTIONS):
             return NoAnswer(reason="too many tokens wait to be asked about", of_made_up=not known)
         if breaker.refuses(now):
             seconds = math.ceil(max(breaker.pause_left(now), 1.0))
             return NoAnswer(reason=self._outlook.error or "the endpoint failed", retry_after=seconds)
         return None
+
+    def _ended(self, digest: bytes) -> None:
+        self._tasks.pop(digest, None)
+        self._waiting.discard(digest)
+
+    def _is_flooded(self) -> bool:
+        return self._admission.is_flooded(len(self._waiting), time.monotonic())
 
     def _breaker(self, known: bool) -> CircuitBreaker:
         return self._outlook.known if known else self._outlook.unknown
@@ -178,7 +210,6 @@ class Questions:
 
     async def _admitted(self, stack: AsyncExitStack, digest: bytes) -> bool:
         """Wait for a place and a share of the second; the place is kept until `stack` ends."""
-        self._waiting.add(digest)
         try:
             async with asyncio.timeout(TURN):
                 await stack.enter_async_context(self._places)

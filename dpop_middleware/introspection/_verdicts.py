@@ -4,6 +4,7 @@ An active token is kept as a known one after its answer has become too old to co
 neither evict it nor delay a question about it.
 """
 
+import hashlib
 import math
 import sys
 import time
@@ -15,11 +16,19 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import BoundedCache
 
-__all__ = ["Moment", "Verdict", "Verdicts"]
+__all__ = ["Moment", "Verdict", "Verdicts", "digest_of"]
 
+_MAX_TOKEN_SIZE: Final = 16 * 1024
 # A digest, a moment, and the error.
 _SIZE: Final = 1000
 _MAX_REFUSED: Final = 10_000
+
+
+def digest_of(token: str) -> bytes | None:
+    """Return the SHA-256 of `token`, None where no issuer can have issued it."""
+    if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+        return None
+    return hashlib.sha256(token.encode("ascii")).digest()
 
 
 @dataclass(frozen=True, slots=True)

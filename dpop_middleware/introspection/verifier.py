@@ -4,13 +4,11 @@ cached verdict -> one question for all requests with the token -> answer -> verd
 """
 
 import asyncio
-import hashlib
 import secrets
 import ssl
 import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -20,11 +18,16 @@ from dpop_middleware._request.secure_url import checked_hosts
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
-from dpop_middleware.health import IssuerKeysHealth
-from dpop_middleware.introspection._answer import AnswerRules, SignedAnswers, judge_answer, read_answer
+from dpop_middleware.introspection._answer import (
+    AnswerRules,
+    SignedAnswers,
+    checked_required_claims,
+    judge_answer,
+    read_answer,
+)
 from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
-from dpop_middleware.introspection._questions import NoAnswer, Outlook, Questions
-from dpop_middleware.introspection._verdicts import Verdict, Verdicts
+from dpop_middleware.introspection._questions import IntrospectionHealth, NoAnswer, Outlook, Questions
+from dpop_middleware.introspection._verdicts import Verdict, Verdicts, digest_of
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, AccessToken
@@ -39,27 +42,10 @@ from dpop_middleware.tokens.remote_key_source import Lifetimes
 __all__ = ["IntrospectionHealth", "IntrospectionVerifier"]
 
 _JSON: Final = "application/json"
-_MAX_TOKEN_SIZE: Final = 16 * 1024
 _LONGEST_LIFETIME: Final = 3600.0
 # For this many seconds after an answer the endpoint counts as working.
 _RECENT: Final = 10.0
 _CANNOT_BE_KNOWN: Final = "the access token can't be looked up now"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntrospectionHealth:
-    """The present state of an introspection endpoint: `ok` when it gives usable answers.
-
-    - `endpoint`: its URL, None where the issuer's metadata weren't read yet.
-    - `age`: seconds since its last usable answer, None where there was none. `error`: what is wrong.
-    - `keys`: the issuer's keys, where answers must be signed.
-    """
-
-    ok: bool
-    endpoint: str | None
-    age: float | None = None
-    error: str | None = None
-    keys: IssuerKeysHealth | None = None
 
 
 class IntrospectionVerifier:
@@ -94,7 +80,7 @@ class IntrospectionVerifier:
     """
 
     remote = True
-    """The endpoint is asked only for requests whose proof is good."""
+    """The endpoint is asked only for requests whose proof is good; `is_remote` says it of one token."""
 
     def __init__(  # noqa: PLR0913 - configuration is keyword-only and flat
         self,
@@ -138,7 +124,7 @@ class IntrospectionVerifier:
             claims=ClaimRules(
                 issuer=issuer,
                 audiences=frozenset(audiences),
-                required=_checked_required_claims(required_claims),
+                required=checked_required_claims(required_claims),
                 scope_claims=options.names("scope_claims", scope_claims),
                 client_id_claims=options.names("client_id_claims", client_id_claims),
                 clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
@@ -210,6 +196,15 @@ class IntrospectionVerifier:
         """Seconds for which a token is accepted after its `exp`, and before its `nbf` and `iat`."""
         return self._rules.claims.clock_skew
 
+    def is_remote(self, token: str) -> bool:
+        """Whether the endpoint is asked about this token now.
+
+        False where an earlier answer counts, where the token is malformed, and where too many made-up tokens
+        wait already: then `verify` answers at once.
+        """
+        digest = digest_of(token)
+        return digest is not None and self._verdicts.get(digest) is None and self._asking().would_ask(digest)
+
     async def verify(self, token: str) -> AccessToken:
         """Return what a token stands for, from an answer that is recent enough or from a new one.
 
@@ -217,9 +212,9 @@ class IntrospectionVerifier:
         when that can't be known now, after at most `patience` seconds. It isn't checked who presents the
         token: compare `jkt` with the key of the proof.
         """
-        if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+        digest = digest_of(token)
+        if digest is None:
             raise InvalidToken("the access token is too long, or isn't ASCII", check=Check.TOKEN_FORMAT)
-        digest = hashlib.sha256(token.encode("ascii")).digest()
         verdict: Verdict | NoAnswer | None = self._verdicts.get(digest)
         if verdict is None:
             verdict = await self._asking().ask(token, digest)
@@ -288,10 +283,3 @@ class IntrospectionVerifier:
         return Unavailable(
             _CANNOT_BE_KNOWN, retry_after=why.retry_after, check=Check.TOKEN_ACTIVE, actual=why.reason
         )
-
-
-def _checked_required_claims(claims: object) -> tuple[str, ...]:
-    """Return the claims that must be present; issuer and audience may be filled in, and are judged apart."""
-    if isinstance(claims, (tuple, list)) and not claims:
-        return ("iss", "aud")
-    return ("iss", "aud", *options.names("required_claims", claims))

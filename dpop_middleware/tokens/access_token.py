@@ -240,7 +240,8 @@ class AccessTokenVerifier(Protocol):
       public host that is one of them has metadata of its own (RFC 9728).
     - `remote`: True where `verify` asks another server: then a request's proof is judged first, as far as
       that is possible without the token, so that a bad proof causes no question.
-    - `is_remote(token)`: a method that returns the same for one token, where it depends on the token.
+    - `is_remote(token)`: a method that returns the same for one token, where it depends on the token, or on
+      what is known of it already.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
     """
@@ -270,6 +271,12 @@ def clock_skew_of(verifier: object) -> float:
     Without one, the default is returned. Raises ConfigurationError for a value that isn't 0 to 300 seconds.
     """
     return checked_clock_skew("the verifier's clock_skew", getattr(verifier, "clock_skew", TOKEN_CLOCK_SKEW))
+
+
+def asks_another_server(verifier: object, token: str) -> bool:
+    """Return whether `verifier` asks another server about `token`: by its `is_remote`, or its `remote`."""
+    ask = getattr(verifier, "is_remote", None)
+    return bool(getattr(verifier, "remote", False) if ask is None else ask(token))
 
 
 def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:

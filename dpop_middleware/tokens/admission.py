@@ -15,7 +15,7 @@ from typing import Final
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["Admission", "Bucket", "MissingKeys", "WaitingRoom"]
+__all__ = ["Admission", "Bucket", "MissingKeys", "UnavailableAnswers", "WaitingRoom"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +39,16 @@ class Bucket:
         self._left = self._size
         self._counted = -math.inf
 
-    def pause(self, now: float) -> float:
-        """Take one and return 0.0, or return the seconds until one is available."""
+    def is_empty(self, now: float) -> bool:
+        """Whether none is available."""
         refilled = max(now - self._counted, 0.0) * self._per_second
         self._left = min(self._left + refilled, self._size)
         self._counted = now
-        if self._left < 1:
+        return self._left < 1
+
+    def pause(self, now: float) -> float:
+        """Take one and return 0.0, or return the seconds until one is available."""
+        if self.is_empty(now):
             return (1 - self._left) / self._per_second
         self._left -= 1
         return 0.0
@@ -54,7 +58,7 @@ class Bucket:
         self._left = min(self._left + 1, self._size)
 
 
-class _Unavailable:
+class UnavailableAnswers:
     """Bounds the answers 503; logs at most once a minute that the excess gets none."""
 
     def __init__(self, warning: str) -> None:
@@ -87,7 +91,7 @@ class WaitingRoom:
     def __init__(self) -> None:
         # By process: requests that waited when a process forked never end in the child.
         self._waiting: dict[int, set[object]] = {}
-        self._unavailable = _Unavailable(
+        self._unavailable = UnavailableAnswers(
             "too many access tokens name keys or issuers that can't be looked up now"
         )
 
@@ -142,8 +146,9 @@ class Admission:
     """
 
     def __init__(self, *, per_second: int) -> None:
+        self._per_second = per_second
         self._questions = Bucket(size=per_second, per_second=per_second)
-        self._unavailable = _Unavailable(
+        self._unavailable = UnavailableAnswers(
             "too many unknown access tokens wait to be asked about, and most that came were not active"
         )
         self._made_up = 0.0
@@ -157,6 +162,10 @@ class Admission:
         if active:
             self._questions.give_back()
         self._made_up += ((not active) - self._made_up) * _WEIGHT
+
+    def is_flooded(self, waiting: int, now: float) -> bool:
+        """Whether made-up tokens took this second's questions, and `waiting` ones take the next second's."""
+        return self._made_up >= _MANY and waiting >= self._per_second and self._questions.is_empty(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""

@@ -10,6 +10,7 @@ from dpop_middleware.health import PartHealth, health_of
 from dpop_middleware.tokens.access_token import (
     AccessToken,
     AccessTokenVerifier,
+    asks_another_server,
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
@@ -73,9 +74,7 @@ class JWTOrOpaqueVerifier:
 
     def is_remote(self, token: str) -> bool:
         """Whether another server is asked about this token."""
-        verifier = self._of(token)
-        ask = getattr(verifier, "is_remote", None)
-        return bool(getattr(verifier, "remote", False) if ask is None else ask(token))
+        return asks_another_server(self._of(token), token)
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of its kind only, and raise what that raises."""

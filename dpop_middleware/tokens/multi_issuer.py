@@ -25,6 +25,7 @@ from dpop_middleware.tokens.access_token import (
     TOKEN_CLOCK_SKEW,
     AccessToken,
     AccessTokenVerifier,
+    asks_another_server,
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
@@ -143,7 +144,7 @@ class MultiIssuerVerifier:
             verifier = self._by_issuer.get(unverified_issuer(token))
         except InvalidToken:
             return False
-        return verifier is None or _is_remote(verifier)
+        return verifier is None or asks_another_server(verifier, token)
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of the issuer that it names.

@@ -102,6 +102,24 @@ async def test_a_flood_of_made_up_tokens_causes_few_503s(
     assert "made-up-" not in caplog.text
 
 
+async def test_during_a_flood_of_made_up_tokens_an_unknown_one_is_refused_before_its_proof_is_judged(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(max_unknown_per_second=20, active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+    await outcomes(opaque, [f"early-{number}" for number in range(20)])
+    assert opaque.is_remote("made-up")
+    flood = [asyncio.create_task(outcome(opaque, f"made-up-{number}")) for number in range(40)]
+    while opaque.is_remote("made-up"):
+        await asyncio.sleep(0.001)
+    asked = len(issuer.asked)
+    assert (await outcome(opaque, "made-up"), len(issuer.asked)) == ("Unavailable", asked)
+    assert opaque.is_remote("made-up-0"), "it is being asked about"
+    assert opaque.is_remote(known)
+    await asyncio.gather(*flood)
+    assert opaque.is_remote("made-up"), "nobody waits any more"
+
+
 async def test_known_tokens_are_judged_while_the_endpoint_fails_on_made_up_ones(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:

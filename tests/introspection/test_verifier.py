@@ -36,6 +36,20 @@ async def test_a_string_that_can_not_be_a_token_causes_no_question(
     assert issuer.asked == []
 
 
+async def test_the_endpoint_is_not_asked_again_while_an_answer_counts(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, token = verifier(), issuer.issue(JKT)
+    presented = (token, "made-up", "x" * 16_385, "tökén")
+    assert [opaque.is_remote(each) for each in presented] == [True, True, False, False]
+    await opaque.verify(token)
+    await refusal(opaque, "made-up")
+    assert [opaque.is_remote(each) for each in presented] == [False] * 4
+    at_once = verifier(active_lifetime=0, inactive_lifetime=0)
+    await at_once.verify(token)
+    assert at_once.is_remote(token)
+
+
 async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:

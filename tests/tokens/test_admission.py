@@ -131,3 +131,17 @@ def test_where_most_tokens_are_made_up_answers_503_are_bounded(caplog: pytest.Lo
     for _ in range(100):
         admission.answered(active=True)
     assert admission.may_be_unavailable(101.0)
+
+
+def test_there_is_a_flood_once_made_up_tokens_took_the_questions_of_two_seconds() -> None:
+    admission = Admission(per_second=2)
+    for _ in range(20):
+        admission.answered(active=False)
+    assert not admission.is_flooded(2, 0.0), "there are questions left"
+    assert [admission.pause(0.0) for _ in range(2)] == [0.0, 0.0]
+    assert [admission.is_flooded(waiting, 0.0) for waiting in (1, 2)] == [False, True]
+    assert not admission.is_flooded(2, 1.0)
+    for _ in range(20):
+        admission.answered(active=True)
+    assert [admission.pause(1.0) for _ in range(2)] == [0.0, 0.0]
+    assert not admission.is_flooded(2, 1.0), "most tokens are active"

@@ -224,6 +224,15 @@ def test_one_remote_verifier_makes_the_whole_remote() -> None:
     assert (local.remote, local.is_remote(A.token())) == (False, False)
 
 
+def test_a_remote_verifier_says_itself_which_tokens_it_asks_about() -> None:
+    own: Any = Own(B.issuer)
+    own.remote = True
+    known = B.token()
+    own.is_remote = lambda token: token != known
+    either = MultiIssuerVerifier([of_a(), own])
+    assert [either.is_remote(token) for token in (A.token(), B.token(), known)] == [False, True, False]
+
+
 def test_a_proof_is_judged_before_the_resolver_is_asked() -> None:
     async def nobody(_issuer: str) -> None:
         return None
