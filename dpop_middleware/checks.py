@@ -59,11 +59,18 @@ _AT_THE_END: Final = (Check.JTI, Check.SCOPE, Check.AUTHENTICATION)
 
 CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
     *_OF_THE_REQUEST,
-    *(
-        check
-        for check in tuple(Check)[tuple(Check).index(Check.FORMAT) :]
-        if check not in (Check.JKT, *_AT_THE_END)
-    ),
+    Check.FORMAT,
+    Check.TYP,
+    Check.CRIT,
+    Check.ALG,
+    Check.JWK,
+    Check.CLAIMS,
+    Check.HTM,
+    Check.HTU,
+    Check.ATH,
+    Check.IAT,
+    Check.NONCE,
+    Check.SIGNATURE,
     *_OF_AN_ANSWER,
     *_AT_THE_END,
 )
@@ -76,3 +83,4 @@ class Reason(StrEnum):
     NOT_BASE64URL = "not_base64url"
     NOT_JSON = "not_json"
     PRIVATE_KEY = "private_key"
+    TOO_MANY = "too_many"

@@ -30,8 +30,8 @@ def test_each_kind_of_token_has_its_checks() -> None:
     steps = [
         Check.TARGET,
         Check.FORMAT,
-        Check.SIGNATURE,
         Check.NONCE,
+        Check.SIGNATURE,
         Check.TOKEN_ACTIVE,
         Check.JKT,
         Check.JTI,

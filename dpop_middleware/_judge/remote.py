@@ -1,35 +1,159 @@
 """The order of the checks where another server is asked about the access token.
 
-    one DPoP field -> proof header -> the checks of `proof_verification` -> access token
-    -> binding -> jkt -> freshness once more -> replay store
+    one DPoP field -> proof header -> claims, htm, htu, ath -> freshness -> a bound -> signature
+    -> access token -> binding -> jkt -> freshness once more -> replay store
 
-A bad proof therefore never causes a question. A right one costs its sender a signature once, and the server a
-verification each time that it comes, with whatever `alg` of the policy the sender chose.
+A bad proof therefore never causes a question. Anybody can make up a token and a proof, with the algorithm
+that costs most: so the signature comes last before the question, and verifications in vain are bounded.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from dpop_middleware._judge.requirements import bound_to_another, check_bound
 from dpop_middleware._options import flag
-from dpop_middleware._proof.freshness import check_freshness, known_nonce
-from dpop_middleware._proof.proof import parse_header, split_proof
+from dpop_middleware._proof.proof import DPoPProof, check_signature, parse_header, split_proof
 from dpop_middleware._proof.verification import JudgedProof, ProofVerification
 from dpop_middleware._request.request import ResourceRequest
+from dpop_middleware.checks import Check, Reason
+from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Refusal, Unavailable
+from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.admission import Bucket, UnavailableAnswers
+from dpop_middleware.tokens.cache import MAX_CACHED_TOKENS, BoundedCache
 
-__all__ = ["bind", "judge_before_token", "remoteness"]
+__all__ = ["ProofFirst", "proof_first"]
+
+# What one verification costs, in verifications by ES256, as measured; the others cost about one.
+_COSTS: Final = {
+    "ES384": 8,
+    "ES512": 8,
+    "EdDSA": 2,
+    "Ed25519": 2,
+    "ML-DSA-44": 2,
+    "ML-DSA-65": 3,
+    "ML-DSA-87": 4,
+}
+# What unknown senders may cost in vain by each algorithm, in verifications by ES256 per second.
+_IN_VAIN: Final = 320
+# A thumbprint and a hash, 43 characters each.
+_SIZE: Final = 200
 
 
-def remoteness(verifier: object) -> Callable[[str], bool] | None:
-    """Return a function that says if `verifier` asks another server about a token, None if it never does.
+class ProofFirst:
+    """Judges proofs before their tokens, for one resource server.
+
+    `is_remote` says whether another server is asked about a token; `monotonic` returns seconds. Of each
+    algorithm a number of proofs per second may turn out bad, or belong to a token that isn't active: 320, or
+    less where one verification costs more than by ES256. The excess is refused before its signature is
+    verified, unless its token was active before and is bound to its key.
+    """
+
+    def __init__(
+        self, is_remote: Callable[[str], bool], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.is_remote = is_remote
+        self._monotonic = monotonic
+        bounds = {name: _IN_VAIN // _COSTS.get(name, 1) for name in ALGORITHMS}
+        self._in_vain = {name: Bucket(size=bound, per_second=bound) for name, bound in bounds.items()}
+        self._unavailable = UnavailableAnswers(
+            "too many DPoP proofs were bad, or came with unknown access tokens"
+        )
+        # The key of each token that was active, by the hash of the token.
+        self._keys: BoundedCache[str | None, str] = BoundedCache(
+            max_entries=MAX_CACHED_TOKENS, max_bytes=MAX_CACHED_TOKENS * 2 * _SIZE
+        )
+
+    def judge(
+        self,
+        proofs: ProofVerification,
+        access_token: str,
+        proof: str,
+        request: ResourceRequest,
+        policy: DPoPPolicy,
+        now: float,
+    ) -> DPoPProof:
+        """Return the proof that came with `access_token`, if it is good. Raises `errors.DPoPError`."""
+        jws = split_proof(proof)
+        header = parse_header(jws.header, policy.algorithms)
+        judged = proofs.check_claims(jws.payload, header, request=request, ath=token_hash(access_token))
+        proofs.check_freshness(judged, policy, now)
+        self._check_bound(judged)
+        try:
+            check_signature(jws, header)
+        except InvalidDPoPProof:
+            self._count(judged)
+            raise
+        return judged
+
+    async def verified(
+        self, verify: Callable[[str], Awaitable[AccessToken]], access_token: str, proof: DPoPProof
+    ) -> AccessToken:
+        """Return the token of a judged proof from `verify`. Raises `errors.DPoPError`, as that does."""
+        try:
+            return await verify(access_token)
+        except DPoPError as error:
+            if isinstance(error, InvalidToken):
+                self._keys.discard(proof.ath)
+            self._count(proof)
+            raise
+
+    def bind(
+        self,
+        proofs: ProofVerification,
+        proof: DPoPProof,
+        token: AccessToken,
+        policy: DPoPPolicy,
+        policies: tuple[DPoPPolicy, ...],
+        now: float,
+    ) -> JudgedProof:
+        """Compare a judged proof with its token, which took time to get, and judge its freshness as of `now`.
+
+        The proof is remembered for as long as it could be fresh, even if the token expires earlier: another
+        server may report another expiry the next time. Raises `errors.DPoPError`.
+        """
+        check_bound(token, now)
+        if token.jkt != proof.jkt:
+            self._count(proof)
+            raise bound_to_another(token.jkt, proof.jkt)
+        self._keys.put(proof.ath, proof.jkt, size=_SIZE)
+        nonce = proofs.check_freshness(proof, policy, now)
+        speaks_for = f"{token.issuer} {token.identity}"
+        return proofs.to_be_remembered(
+            proof, nonce, policy=policy, policies=policies, now=now, speaks_for=speaks_for
+        )
+
+    def _check_bound(self, proof: DPoPProof) -> None:
+        now = self._monotonic()
+        if not self._in_vain[proof.algorithm].is_empty(now) or self._is_known(proof):
+            return
+        kind = Unavailable if self._unavailable.may_answer(now) else InvalidDPoPProof
+        raise kind(
+            "the DPoP proof can't be verified now",
+            check=Check.SIGNATURE,
+            actual=f"too many proofs by {proof.algorithm} were bad, or came with unknown access tokens",
+            refusal=Refusal(reason=Reason.TOO_MANY),
+        )
+
+    def _count(self, proof: DPoPProof) -> None:
+        if not self._is_known(proof):
+            self._in_vain[proof.algorithm].pause(self._monotonic())
+
+    def _is_known(self, proof: DPoPProof) -> bool:
+        return self._keys.get(proof.ath) == proof.jkt
+
+
+def proof_first(verifier: object) -> ProofFirst | None:
+    """Return what judges proofs before the tokens of `verifier`, None if it never asks another server.
 
     Raises ConfigurationError for a `remote` that is neither True nor False.
     """
     remote = flag("the verifier's remote", getattr(verifier, "remote", False))
     ask = getattr(verifier, "is_remote", None)
     if ask is None:
-        return (lambda _: True) if remote else None
+        return ProofFirst(lambda _: True) if remote else None
 
     def is_remote(token: str) -> bool:
         try:
@@ -37,43 +161,4 @@ def remoteness(verifier: object) -> Callable[[str], bool] | None:
         except Exception:  # noqa: BLE001 - a user's own verifier: asking it last is the safe order
             return True
 
-    return is_remote
-
-
-def judge_before_token(
-    proofs: ProofVerification,
-    access_token: str,
-    proof: str,
-    request: ResourceRequest,
-    policy: DPoPPolicy,
-    policies: tuple[DPoPPolicy, ...],
-    now: float,
-) -> JudgedProof:
-    """Judge a proof without its token: only the binding and marking it as used remain."""
-    jws = split_proof(proof)
-    return proofs.judge(
-        jws,
-        parse_header(jws.header, policy.algorithms),
-        request=request,
-        ath=token_hash(access_token),
-        policy=policy,
-        policies=policies,
-        now=now,
-    )
-
-
-def bind(
-    proofs: ProofVerification, judged: JudgedProof, token: AccessToken, policy: DPoPPolicy, now: float
-) -> JudgedProof:
-    """Compare a judged proof with its token, which took time to get, and judge its freshness as of `now`.
-
-    The proof is remembered for as long as it could be fresh, even if the token expires earlier: another
-    server may report another expiry the next time.
-    """
-    proof, _, entry = judged
-    check_bound(token, now)
-    if token.jkt != proof.jkt:
-        raise bound_to_another(token.jkt, proof.jkt)
-    nonce = None if proof.nonce is None else known_nonce(proof, proofs.nonces, now)
-    check_freshness(proof, policy, nonces=proofs.nonces, nonce=nonce, now=now)
-    return JudgedProof(proof, nonce, entry._replace(now=now, speaks_for=f"{token.issuer} {token.identity}"))
+    return ProofFirst(is_remote)

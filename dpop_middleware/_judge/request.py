@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from dpop_middleware._judge.remote import bind, judge_before_token, remoteness
+from dpop_middleware._judge.remote import proof_first
 from dpop_middleware._judge.requirements import (
     Requirements,
     bound_to_another,
@@ -92,7 +92,7 @@ class RequestVerification:
         self.needs_middleware = self.has_middleware = False
         # If a token may get a later expiry each time it is asked about, an entry can't expire with it.
         self._expiry_is_final = _promises_final_expiry(verifier)
-        self._is_remote = remoteness(verifier)
+        self.proof_first = proof_first(verifier)
 
     def check_nonces_are_delivered(self) -> None:
         """Raise ConfigurationError where nothing would put a nonce on the responses."""
@@ -148,13 +148,12 @@ class RequestVerification:
                 check_not_expired(token, now)
                 return Authentication(token, None, None, policy, now, request, started)
             proof = one_proof(request.dpop, policy.algorithms)
-            if self._is_remote is not None and self._is_remote(presented):
-                unbound = judge_before_token(
-                    self.proofs, presented, proof, request, policy, self.policies, self.clock()
-                )
-                token = await self.access_token(presented)
+            first = self.proof_first
+            if first is not None and first.is_remote(presented):
+                unbound = first.judge(self.proofs, presented, proof, request, policy, self.clock())
+                token = await first.verified(self.access_token, presented, unbound)
                 now = self.clock()
-                judged = bind(self.proofs, unbound, token, policy, now)
+                judged = first.bind(self.proofs, unbound, token, policy, self.policies, now)
             else:
                 token = await self.access_token(presented)
                 now = self.clock()

@@ -115,8 +115,7 @@ class ProofVerification:
     ) -> JudgedProof:
         """Judge the proof `jws`, whose `header` was read; then it only remains to mark it as used.
 
-        - `request`: the request that carried it; `ath`: the hash of the access token that came with it, None
-          without one.
+        - `request`: the request that carried it; `ath`: the hash of its access token, None without one.
         - `policy`: the requirements; `policies`: all those by which the same server may judge the proof
           again, and for which it is remembered.
         - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its
@@ -125,15 +124,52 @@ class ProofVerification:
 
         Nothing is awaited and nothing written. Raises `errors.DPoPError`.
         """
-        proof = parse_claims(jws.payload, header)
+        proof = self.check_claims(jws.payload, header, request=request, ath=ath)
+        check_signature(jws, header)
+        nonce = self.check_freshness(proof, policy, now)
+        return self.to_be_remembered(
+            proof,
+            nonce,
+            policy=policy,
+            policies=policies,
+            now=now,
+            useless_after=useless_after,
+            speaks_for=speaks_for,
+        )
+
+    def check_claims(
+        self, segment: str, header: ProofHeader, *, request: ResourceRequest, ath: str | None
+    ) -> DPoPProof:
+        """Return the proof with these claims, unsigned as yet. Raises `errors.InvalidDPoPProof`."""
+        proof = parse_claims(segment, header)
         check_htm(proof, request.method)
         if not self.public_urls.is_target(proof.htu, request):
             check_htu(proof, self.public_urls.target_uri(request))
         if ath is not None:
             check_ath(proof, ath)
-        check_signature(jws, header)
+        return proof
+
+    def check_freshness(self, proof: DPoPProof, policy: DPoPPolicy, now: float) -> Nonce | None:
+        """Return what is known about the nonce of a fresh proof. Raises `errors.DPoPError` for another."""
         nonce = None if proof.nonce is None else known_nonce(proof, self.nonces, now)
         check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
+        return nonce
+
+    def to_be_remembered(
+        self,
+        proof: DPoPProof,
+        nonce: Nonce | None,
+        *,
+        policy: DPoPPolicy,
+        policies: tuple[DPoPPolicy, ...],
+        now: float,
+        useless_after: float = math.inf,
+        speaks_for: str = "",
+    ) -> JudgedProof:
+        """Return a proof that passed the other checks with its entry for the store.
+
+        Raises `errors.InvalidDPoPProof` for one that can't be remembered for long enough.
+        """
         if nonce is not None:
             check_can_be_remembered(proof, now=now, useless_after=useless_after)
         memory = self._memories.get(id(policies)) or self._remember_for(policies, now)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from dpop_middleware._judge.remote import remoteness
+from dpop_middleware._judge.remote import proof_first
 from dpop_middleware._judge.request import RequestVerification
 from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
@@ -110,10 +110,10 @@ async def explain(
             clock=lambda: now,
             policies=(policy,),
         )
-        is_remote = remoteness(verifier)
+        first = proof_first(verifier)
         if carried is not None and carried.scheme == "Bearer":
             checks = _checks_of_bearer(policy)
-        elif carried is not None and is_remote is not None and is_remote(carried.access_token):
+        elif carried is not None and first is not None and first.is_remote(carried.access_token):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
         token, error = await _judged(verification, request, policy, requirements, now)
         status = None if error is None else error.status

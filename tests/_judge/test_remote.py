@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from dpop_middleware import AccessToken, DPoPPolicy, HMACNonceProvider, ResourceRequest, ResourceServer
-from dpop_middleware.checks import Check
+from dpop_middleware._judge.hints import hint_of
+from dpop_middleware._judge.remote import ProofFirst
+from dpop_middleware.checks import CHECKS_OF_AN_OPAQUE_TOKEN, Check, Reason
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable, UseDPoPNonce
 from tests.support.api import NOW, RESOURCE, SECRET, Clock, Store, Tokens, edited, request
@@ -83,8 +85,8 @@ FAULTS: list[tuple[Check, Callable[[Api, dict[str, Any]], object]]] = [
     (Check.TOKEN_TIME, lambda api, made: api.tokens.issue(STRANGER.jkt, expires_in=-301)),
     (Check.BINDING, lambda api, made: api.tokens.issue(None, expires_in=-301)),
     (Check.TOKEN_ACTIVE, lambda api, made: api.tokens.known.update({api.token: inactive()})),
-    (Check.IAT, lambda api, made: made["claims"].update(iat=NOW - 1000)),
     (Check.SIGNATURE, lambda api, made: made.update(bad_signature=True)),
+    (Check.IAT, lambda api, made: made["claims"].update(iat=NOW - 1000)),
     (Check.ATH, lambda api, made: made["claims"].update(ath="x")),
     (Check.HTU, lambda api, made: made["claims"].update(htu="https://evil.example/")),
     (Check.HTM, lambda api, made: made["claims"].update(htm="DELETE")),
@@ -120,6 +122,12 @@ async def test_the_first_fault_counts(number: int) -> None:
     assert error.scheme == "DPoP"
     assert api.store.entries == []
     assert len(api.tokens.asked) == (1 if number <= 4 else 0)
+
+
+def test_the_checks_are_listed_in_the_order_in_which_they_count() -> None:
+    order = [CHECKS_OF_AN_OPAQUE_TOKEN.index(check) for check, _ in reversed(FAULTS)]
+    # The claims of an answer are judged before the proof is compared with them.
+    assert order[:-2] == sorted(order[:-2])
 
 
 async def test_ten_thousand_bad_proofs_cause_no_question() -> None:
@@ -219,3 +227,156 @@ def test_remote_is_true_or_false(remote: Any) -> None:
     tokens.remote = remote  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConfigurationError, match="the verifier's remote takes True or False"):
         Api(tokens=tokens)
+
+
+class Bounded:
+    """What judges proofs before their tokens, with its own clock, and one client; `outcome` tells an end."""
+
+    def __init__(self, algorithm: str = "ES512", *, remote: bool = True, **policy: Any) -> None:
+        self.api = Api(**policy)
+        self.seconds = Clock(1000.0)
+        self.first = ProofFirst(lambda _: remote, monotonic=self.seconds)
+        self.api.server.verification.proof_first = self.first
+        self.key = DPoPKey.generate(algorithm)
+
+    def token(self, name: str = "good") -> str:
+        """Return an active token that is bound to this client's key."""
+        return self.api.tokens.issue(self.key.jkt, name=name)
+
+    def proof(self, token: str, **options: Any) -> str:
+        return self.key.proof(
+            "GET", f"{RESOURCE}/notes", access_token=token, now=self.api.clock.now, **options
+        )
+
+    def forged(self, token: str) -> str:
+        """Return a proof of anybody's: its signature is another proof's."""
+        signed, _, _ = self.proof(token).rpartition(".")
+        return f"{signed}.{self.proof(token).rpartition('.')[2]}"
+
+    async def outcome(self, token: str, proof: str | None = None) -> str:
+        try:
+            await self.api.server.authenticate(request(token, proof or self.proof(token)))
+        except DPoPError as error:
+            verified = error.reason is not Reason.TOO_MANY
+            return f"{error.status} {error.check}" + ("" if verified else ", not verified")
+        return "accepted"
+
+    async def outcomes(self, token: str, proof: str, count: int) -> dict[str, int]:
+        found = [await self.outcome(token, proof) for _ in range(count)]
+        return {outcome: found.count(outcome) for outcome in found}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "bound"),
+    [
+        ("ES256", 320),
+        ("RS256", 320),
+        ("PS512", 320),
+        ("ES384", 40),
+        ("ES512", 40),
+        ("EdDSA", 160),
+        ("ML-DSA-44", 160),
+        ("ML-DSA-65", 106),
+        ("ML-DSA-87", 80),
+    ],
+)
+async def test_bad_proofs_are_verified_a_number_of_times_a_second(algorithm: str, bound: int) -> None:
+    client = Bounded(algorithm, algorithms=(algorithm,))
+    forged = client.forged("made-up")
+    assert await client.outcomes("made-up", forged, bound + 110) == {
+        "401 signature": bound,
+        "503 signature, not verified": 100,
+        "401 signature, not verified": 10,
+    }
+    client.seconds.now += 1
+    assert await client.outcomes("made-up", forged, bound + 1) == {
+        "401 signature": bound,
+        "503 signature, not verified": 1,
+    }
+
+
+@pytest.mark.parametrize("excess", [1, 120], ids=["503", "401"])
+async def test_the_log_says_why_a_proof_was_not_verified(excess: int) -> None:
+    client = Bounded()
+    forged = client.forged("made-up")
+    await client.outcomes("made-up", forged, 40 + excess)
+    error = await client.api.refused(request("made-up", forged))
+    assert error.description == "the DPoP proof can't be verified now"
+    assert error.actual == "too many proofs by ES512 were bad, or came with unknown access tokens"
+    assert "see the refusals by this check before" in str(hint_of(error))
+
+
+async def test_good_proofs_of_made_up_tokens_count_too() -> None:
+    client = Bounded()
+    assert await client.outcomes("made-up", client.proof("made-up"), 45) == {
+        "401 None": 40,
+        "503 signature, not verified": 5,
+    }
+
+
+async def test_good_proofs_of_tokens_bound_to_another_key_count_too() -> None:
+    client = Bounded()
+    stolen = client.api.token
+    assert await client.outcomes(stolen, client.proof(stolen), 45) == {
+        "401 jkt": 40,
+        "503 signature, not verified": 5,
+    }
+
+
+async def test_proofs_count_too_while_the_issuer_fails() -> None:
+    client = Bounded()
+    client.api.tokens.known["good"] = OSError("no route")
+    assert await client.outcomes("good", client.proof("good"), 45) == {
+        "503 token_key": 40,
+        "503 signature, not verified": 5,
+    }
+
+
+async def test_many_new_clients_may_come_at_once() -> None:
+    client = Bounded()
+    tokens = [client.token(f"good-{number}") for number in range(200)]
+    found = await asyncio.gather(*(client.outcome(token) for token in tokens))
+    assert found == ["accepted"] * 200
+
+
+async def test_a_flood_with_one_algorithm_refuses_nobody_with_another_and_no_token_that_was_active() -> None:
+    client = Bounded()
+    known, new = client.token("known"), client.token("new")
+    assert await client.outcome(known) == "accepted"
+    flood = await client.outcomes("made-up", client.forged("made-up"), 50)
+    assert flood["503 signature, not verified"] == 10
+    assert await client.outcome(new) == "503 signature, not verified"
+    assert await client.outcome(known) == "accepted"
+    assert (await client.outcomes(known, client.forged(known), 50)) == {"401 signature": 50}
+    api = client.api
+    assert (await api.server.authenticate(request(api.token, api.proof()))).proof is not None
+    client.seconds.now += 0.1
+    assert await client.outcome(new) == "accepted"
+
+
+async def test_a_token_that_was_active_exempts_its_own_key_only_and_only_until_it_is_revoked() -> None:
+    client, thief = Bounded(), DPoPKey.generate("ES512")
+    known = client.token()
+    assert await client.outcome(known) == "accepted"
+    await client.outcomes("made-up", client.forged("made-up"), 40)
+    stolen = thief.proof("GET", f"{RESOURCE}/notes", access_token=known, now=client.api.clock.now)
+    assert await client.outcome(known, stolen) == "503 signature, not verified"
+    client.api.tokens.known[known] = inactive()
+    assert await client.outcome(known) == "401 token_active"
+    assert await client.outcome(known) == "503 signature, not verified"
+
+
+async def test_stale_proofs_and_those_without_a_nonce_are_refused_unverified_and_do_not_count() -> None:
+    client = Bounded(nonce="required")
+    assert await client.outcomes("made-up", client.forged("made-up"), 100) == {"401 nonce": 100}
+    client = Bounded()
+    old = client.forged("made-up")
+    client.api.advance(100)
+    assert await client.outcomes("made-up", old, 100) == {"401 iat": 100}
+    assert await client.outcome(client.token()) == "accepted"
+
+
+async def test_where_the_token_is_judged_first_nothing_is_bounded() -> None:
+    client = Bounded(remote=False)
+    known = client.token()
+    assert await client.outcomes(known, client.forged(known), 50) == {"401 signature": 50}

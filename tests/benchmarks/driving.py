@@ -1,7 +1,8 @@
 """Requests driven through the judge alone, or through a protected application that does nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from starlette.types import ASGIApp, Message
 
@@ -19,7 +20,7 @@ __all__ = [
     "through_middleware",
 ]
 
-Running = Callable[[ResourceServer, list[Scope]], Awaitable[None]]
+Running = Callable[[ResourceServer, list[Scope]], Coroutine[Any, Any, None]]
 Protection = Callable[[ASGIApp, ResourceServer], ASGIApp]
 
 

@@ -22,6 +22,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import ABSENT, TestIssuer
 from tests.benchmarks.driving import Running, accepted, refused, stopped_by_middleware, through_middleware
+from tests.benchmarks.made_up_tokens import made_up_tokens
 from tests.benchmarks.rounds import Samples, Yardstick, measure
 from tests.benchmarks.workload import KNOWN_CLIENTS, RESOURCE, Client, Scope, StubStore, Workload
 
@@ -196,6 +197,7 @@ async def figures(*, rounds: int, size: int, running: Running, letting_in: Runni
         await measure(other_refusal, yardstick, partial(running, api, [forged] * size), size=size)
     without, with_token = ({name: samples.ratio for name, (_, samples) in row.items()} for row in rows)
     without |= {name: samples.ratio for name, (_, _, samples) in by_kid.items()}
+    without |= await made_up_tokens(rounds=rounds, size=5 * FLOOD * size, running=running)
     with_token = {name: ratio / acceptance.ratio for name, ratio in with_token.items()}
     with_token["bad signature by ES512"] = other_refusal.ratio / other_acceptance.ratio
     return without, with_token
