@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
@@ -27,6 +26,7 @@ from dpop_middleware._adapter.answers import (
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
 from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
@@ -38,11 +38,6 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
-# What the `dispatch` of a BaseHTTPMiddleware calls to go on.
-_OF_MIDDLEWARE = "call_next"
-# Where FastAPI keeps an exit stack while it solves dependencies.
-_IN_FASTAPI = "fastapi_inner_astack"
-_MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -67,10 +62,12 @@ def requires_dpop(
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time. As a dependency of FastAPI, for which `DPoPSecurity` is made, and called by
-    an endpoint or a mounted application, a decorated function refuses by an HTTPException. A method that
-    calls a decorated method of its own class must return what that returns: a refusal is a response. So must
-    a middleware, and an application without a router, such as one for GraphQL that nothing mounts.
+    authenticated a second time.
+
+    Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
+    WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
+    (for which `DPoPSecurity` is made), in an application that is mounted or has no router. A middleware of an
+    application gets the refusal of a request as a response, which it must return.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -159,8 +156,6 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
     name, position = _connection_argument(endpoint)
-    signature = inspect.signature(endpoint)
-    may_be_in_middleware = _OF_MIDDLEWARE in signature.parameters
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -185,10 +180,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            in_middleware = may_be_in_middleware and callable(
-                signature.bind_partial(*args, **kwargs).arguments.get(_OF_MIDDLEWARE)
-            )
-            if not (in_middleware or _is_served(protected, args, scope)):
+            if not makes_the_response(protected, args, scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -216,28 +208,6 @@ def _checked(connection: object, name: str) -> HTTPConnection:
         f"@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as {name}, "
         f"not a {type(connection).__qualname__} of {type(connection).__module__}"
     )
-
-
-def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
-    """Whether the router serves the connection by `function`, called with `args`: its result is the response.
-
-    Otherwise an endpoint or a mounted application has called it, or FastAPI asks it for the value of a
-    dependency, or a decorator hides it. It is also True where no router says what serves the connection.
-    FastAPI's routes for files (`app.frontend`) have no endpoint.
-    """
-    endpoint = scope.get("endpoint")
-    if isinstance(endpoint, type):
-        return isinstance(next(iter(args), None), endpoint)
-    if endpoint is None or isinstance(endpoint, Starlette):
-        # A middleware of the application, mounted or not.
-        return _IN_FASTAPI not in scope
-    for _ in range(_MOST_DECORATORS):
-        # A method that is bound has the function, and passes on what that wraps.
-        if getattr(endpoint, "__func__", endpoint) is function:
-            return True
-        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
-        endpoint = getattr(endpoint, inner, None)
-    return False
 
 
 def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:

@@ -330,6 +330,24 @@ def test_a_decorated_dependency_that_looks_like_a_middleware_lets_no_stranger_th
     assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "user123"
 
 
+def test_a_function_that_a_decorated_dependency_depends_on_makes_no_middleware_of_it(world: World) -> None:
+    async def following() -> Any:
+        return following
+
+    @requires_dpop(world.server())
+    async def caller(request: Request, call_next: Annotated[Any, Depends(following)]) -> str:
+        return str(request.user.identity)
+
+    app = FastAPI()
+
+    @app.get("/notes", dependencies=[Depends(caller)])
+    async def notes() -> str:
+        return "a secret"
+
+    assert browser(app).get("/notes").status_code == 401
+    assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "a secret"
+
+
 @pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
 async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     world: World, extensions: dict[str, Any]
