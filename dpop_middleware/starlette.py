@@ -25,7 +25,7 @@ from dpop_middleware._adapter.answers import (
     send_refusal,
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
-from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
@@ -189,7 +189,10 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         shared = Connection.of(scope)
         if websocket is None:
             deadline = deadline_after(seconds)
-            return _ending(await _response(endpoint, args, kwargs, shared), deadline)
+            result = await _response(endpoint, args, kwargs, shared)
+            if isinstance(result, Response):
+                end_at(deadline, result)
+            return result
         # The same object goes on: dependencies of FastAPI may hold it. Its methods would take a close of ours
         # for the application's own, so that comes below them.
         same: Any = websocket
@@ -262,9 +265,3 @@ def _add_headers(error: HTTPException, shared: Connection) -> None:
     names = {name for name, _ in shared.response_headers}
     kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
     error.headers = Headers(raw=raw_headers((*kept, *shared.response_headers)))
-
-
-def _ending(response: Any, deadline: float | None) -> Any:
-    if deadline is not None and hasattr(response, "body_iterator") and is_event_stream(response.raw_headers):
-        response.body_iterator = until(deadline, response.body_iterator)
-    return response
