@@ -370,6 +370,9 @@ async def test_a_response_that_ends_is_the_same_to_whoever_knows_its_class() -> 
         async with asyncio.timeout(10):
             await response(http(), server.receive, server.send)
         assert server.sent[-2:] == [CHUNK, LAST]
+        other = kind(ticks(), media_type="text/event-stream")
+        end_at(soon(), other)
+        assert type(other) is type(response)
 
 
 async def test_a_response_that_is_sent_again_ends_at_the_time_of_each() -> None:

@@ -26,10 +26,8 @@ def world() -> World:
     return World()
 
 
-@pytest.mark.parametrize("kind", ["endpoint", "application"])
-def test_no_method_takes_the_refusal_of_another_method_of_its_class_for_a_value(
-    world: World, kind: str
-) -> None:
+@pytest.mark.parametrize("kind", ["endpoint", "endpoint of another class", "application"])
+def test_no_method_takes_the_refusal_of_another_method_for_a_value(world: World, kind: str) -> None:
     class Notes(HTTPEndpoint):
         @requires_dpop(world.server(), "notes:write")
         async def caller(self, request: Request) -> str:
@@ -38,24 +36,39 @@ def test_no_method_takes_the_refusal_of_another_method_of_its_class_for_a_value(
         async def get(self, request: Request) -> Response:
             return PlainTextResponse(f"deleted by {await self.caller(request)}")
 
+    class Other(HTTPEndpoint):
+        @requires_dpop(world.server(), "notes:write")
+        async def get(self, request: Request) -> Any:
+            return request.user.identity
+
+    class OfAnotherClass(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            caller = await Other(self.scope, self.receive, self.send).get(request)
+            return PlainTextResponse(f"deleted by {caller}")
+
     class Application:
-        """Has no `get` that Starlette would call."""
+        """Starlette calls no `get` of it."""
 
         def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
             self.asgi = scope, receive, send
 
         @requires_dpop(world.server(), "notes:write")
-        async def context(self, request: Request) -> str:
+        async def get(self, request: Request) -> str:
             return str(request.user.identity)
 
         async def serve(self) -> None:
-            caller = await self.context(Request(*self.asgi))
+            caller = await self.get(Request(*self.asgi))
             await PlainTextResponse(f"deleted by {caller}")(*self.asgi)
 
         def __await__(self) -> Any:
             return self.serve().__await__()
 
-    routes = [Route("/notes", {"endpoint": Notes, "application": Application}[kind])]
+    kinds: dict[str, Any] = {
+        "endpoint": Notes,
+        "endpoint of another class": OfAnotherClass,
+        "application": Application,
+    }
+    routes = [Route("/notes", kinds[kind])]
     client = TestClient(Starlette(routes=routes), base_url=ORIGIN)
     anonymous = client.get("/notes")
     assert (anonymous.status_code, anonymous.headers["www-authenticate"][:4]) == (401, "DPoP")
@@ -63,9 +76,10 @@ def test_no_method_takes_the_refusal_of_another_method_of_its_class_for_a_value(
     assert client.get("/notes", headers=fit).text == "deleted by user123"
 
 
+@pytest.mark.parametrize("has_head", [False, True])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_a_decorated_method_answers_a_request_of_its_own_with_the_usual_body(
-    world: World, method: str
+    world: World, method: str, has_head: bool
 ) -> None:
     """A router without an application has nothing that makes a response of an exception."""
 
@@ -76,12 +90,63 @@ def test_a_decorated_method_answers_a_request_of_its_own_with_the_usual_body(
 
         post = get
 
-    client = TestClient(Router([Route("/notes", Notes)]), base_url=ORIGIN)
+    class WithHead(Notes):
+        @requires_dpop(world.server())
+        async def head(self, request: Request) -> Response:
+            return PlainTextResponse("")
+
+    client = TestClient(Router([Route("/notes", WithHead if has_head else Notes)]), base_url=ORIGIN)
     refused = client.request(method, "/notes")
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert refused.headers["content-type"] == "application/json"
     fit = world.headers("/notes", method=method)
     assert client.request(method, "/notes", headers=fit).status_code == 200
+
+
+async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(world: World) -> None:
+    @requires_dpop(world.server())
+    async def check(request: Request, found: Any) -> None:
+        raise AssertionError
+
+    async def endpoint(request: Request) -> Response:
+        await check(request, endpoint)
+        raise AssertionError
+
+    answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes"))
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize("kind", ["pure", "dispatch"])
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_middleware_may_return_what_a_decorated_function_returns(
+    world: World, kind: str, mounted: bool
+) -> None:
+    @requires_dpop(world.server())
+    async def check(request: Request) -> Any:
+        return None
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await check(Request(scope, receive)) if scope["type"] == "http" else None
+            await (answer or self.app)(scope, receive, send)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await check(request) or await call_next(request)
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("reached")
+
+    here = Middleware(Guard) if kind == "pure" else Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
+    path = "/v1/notes" if mounted else "/notes"
+    client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)
+    refused = client.get(path)
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert refused.json() == {"error_description": "an access token is required"}
+    assert client.get(path, headers=world.headers(path)).text == "reached"
 
 
 async def test_an_application_without_a_router_takes_no_refusal_for_a_value(world: World) -> None:
