@@ -149,7 +149,10 @@ def test_a_middleware_may_return_what_a_decorated_function_returns(
     assert client.get(path, headers=world.headers(path)).text == "reached"
 
 
-async def test_an_application_without_a_router_takes_no_refusal_for_a_value(world: World) -> None:
+@pytest.mark.parametrize("around", [{}, {"app": "an application of Litestar's"}])
+async def test_an_application_without_a_router_takes_no_refusal_for_a_value(
+    world: World, around: dict[str, Any]
+) -> None:
     @requires_dpop(world.server())
     async def context(request: Request) -> str:
         return str(request.user.identity)
@@ -159,9 +162,9 @@ async def test_an_application_without_a_router_takes_no_refusal_for_a_value(worl
         await PlainTextResponse(f"secrets of {caller}")(scope, receive, send)
 
     with pytest.raises(HTTPException) as refused:
-        await call(graphql, scope_of("/graphql"))
+        await call(graphql, scope_of("/graphql", **around))
     assert refused.value.status_code == 401
-    answer = await call(graphql, scope_of("/graphql", world.fields("/graphql")))
+    answer = await call(graphql, scope_of("/graphql", world.fields("/graphql"), **around))
     assert answer.body == b"secrets of user123"
 
 
