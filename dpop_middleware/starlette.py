@@ -156,7 +156,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
 
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
-    name, position = _connection_argument(endpoint)
+    positions = _connection_positions(endpoint)
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -165,7 +165,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             raise ConfigurationError(
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
-        connection = _checked(kwargs[name] if name in kwargs else args[position], name)
+        connection = _connection(positions, args, kwargs)
         with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)
 
@@ -204,13 +204,22 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     return protected
 
 
-def _checked(connection: object, name: str) -> HTTPConnection:
-    """Return the argument `name` if it is Starlette's: elsewhere a refusal may be taken for a value."""
-    if isinstance(connection, HTTPConnection):
-        return connection
+def _connection(
+    positions: Mapping[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> HTTPConnection:
+    """Return the argument that is Starlette's: from another framework, a refusal may be taken for a value.
+
+    A dependency of FastAPI may have two, of which only one is there.
+    """
+    by_position = {name: args[position] for name, position in positions.items() if position < len(args)}
+    given = [value for name, value in {**by_position, **kwargs}.items() if name in positions]
+    for value in given:
+        if isinstance(value, HTTPConnection):
+            return value
+    others = [f"a {type(value).__qualname__} of {type(value).__module__}" for value in given]
     raise ConfigurationError(
-        f"@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as {name}, "
-        f"not a {type(connection).__qualname__} of {type(connection).__module__}"
+        "@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as "
+        f"{' or '.join(positions)}, not {' and '.join(others) or 'nothing'}"
     )
 
 
@@ -222,7 +231,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     return HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
 
 
-def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
+def _connection_positions(endpoint: Callable[..., Any]) -> Mapping[str, int]:
     if not callable(endpoint):
         raise ConfigurationError(f"@requires_dpop goes on an endpoint, not on {endpoint!r}")
     if inspect.isgeneratorfunction(endpoint) or inspect.isasyncgenfunction(endpoint):
@@ -230,9 +239,10 @@ def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
             f"@requires_dpop goes on a function that returns a response; for the generator {endpoint!r} "
             "use DPoPSecurity or DPoPMiddleware"
         )
-    for position, name in enumerate(inspect.signature(endpoint).parameters):
-        if name in _CONNECTION_NAMES:
-            return name, position
+    parameters = enumerate(inspect.signature(endpoint).parameters)
+    positions = {name: position for position, name in parameters if name in _CONNECTION_NAMES}
+    if positions:
+        return positions
     raise ConfigurationError(
         f"@requires_dpop goes on a function with an argument named request or websocket, unlike {endpoint!r}"
     )

@@ -737,7 +737,7 @@ async def test_no_other_object_passes_for_a_request(world: World) -> None:
     async def create(request: Any) -> Any:
         raise AssertionError
 
-    for arguments in ({"request": Body()}, {"request": None}):
+    for arguments in ({"request": Body()}, {"request": None}, {}):
         with pytest.raises(ConfigurationError, match="is for Starlette and FastAPI: it takes a Request"):
             await create(**arguments)
     with pytest.raises(ConfigurationError, match=r"as request, not a .*Body of tests\."):
