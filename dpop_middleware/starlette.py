@@ -75,7 +75,7 @@ def requires_dpop(
       that raises, are a 403 as well.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
     - `required`, `close_at_expiry`: as in `DPoPMiddleware`. A function ends the response that it returns, or
-      the WebSocket while it runs: `close_at_expiry` does nothing for what only calls the function.
+      the WebSocket while it runs: `close_at_expiry` is not for a function that another one calls.
 
     A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
     HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. Methods
