@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
+from dpop_middleware._judge.verdicts import Headers as Fields
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
@@ -137,11 +139,8 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         shared = Connection.of(self.scope)
         async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
             self.send = adding_headers(send, shared)
-            try:
+            with _headers_on_exceptions(shared):
                 await dispatch(self)
-            except HTTPException as error:
-                _add_headers(error, shared)
-                raise
 
     return type(
         endpoint.__name__,
@@ -259,20 +258,33 @@ async def _called(endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: d
 async def _response(
     endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], shared: Connection
 ) -> Any:
-    try:
+    with _headers_on_exceptions(shared):
         result = await _called(endpoint, args, kwargs)
-    except HTTPException as error:
-        _add_headers(error, shared)
-        raise
     if isinstance(result, Response):
         for name, value in shared.response_headers:
             result.headers[name] = value
     return result
 
 
-def _add_headers(error: HTTPException, shared: Connection) -> None:
-    if not shared.response_headers:
-        return
-    names = {name for name, _ in shared.response_headers}
+@contextmanager
+def _headers_on_exceptions(shared: Connection) -> Generator[None]:
+    """Let an HTTPException carry the response's header fields: a copy, since routes may raise one object."""
+    try:
+        yield
+    except HTTPException as error:
+        if not shared.response_headers:
+            raise
+        try:
+            raise _copy(error, shared.response_headers) from error.__cause__
+        finally:
+            # As Starlette does with what it has answered: an object that is raised again keeps every frame.
+            error.__traceback__ = None
+
+
+def _copy(error: HTTPException, headers: Fields) -> HTTPException:
+    copied = type(error).__new__(type(error), *error.args)
+    vars(copied).update(vars(error))
+    names = {name for name, _ in headers}
     kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
-    error.headers = Headers(raw=raw_headers((*kept, *shared.response_headers)))
+    copied.headers = Headers(raw=raw_headers((*kept, *headers)))
+    return copied.with_traceback(error.__traceback__)
