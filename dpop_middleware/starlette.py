@@ -26,11 +26,11 @@ from dpop_middleware._adapter.answers import (
     send_refusal,
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
+from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._judge.verdicts import Headers as Fields
 from dpop_middleware._options import flag, part
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
@@ -261,30 +261,20 @@ async def _response(
     with _headers_on_exceptions(shared):
         result = await _called(endpoint, args, kwargs)
     if isinstance(result, Response):
-        for name, value in shared.response_headers:
-            result.headers[name] = value
+        return response_with(shared.response_headers, result)
     return result
 
 
 @contextmanager
 def _headers_on_exceptions(shared: Connection) -> Generator[None]:
-    """Let an HTTPException carry the response's header fields: a copy, since routes may raise one object."""
+    """Let an HTTPException carry the response's header fields."""
     try:
         yield
     except HTTPException as error:
         if not shared.response_headers:
             raise
         try:
-            raise _copy(error, shared.response_headers) from error.__cause__
+            raise exception_with(shared.response_headers, error) from error.__cause__
         finally:
             # As Starlette does with what it has answered: an object that is raised again keeps every frame.
             error.__traceback__ = None
-
-
-def _copy(error: HTTPException, headers: Fields) -> HTTPException:
-    copied = type(error).__new__(type(error), *error.args)
-    vars(copied).update(vars(error))
-    names = {name for name, _ in headers}
-    kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
-    copied.headers = Headers(raw=raw_headers((*kept, *headers)))
-    return copied.with_traceback(error.__traceback__)

@@ -327,43 +327,6 @@ def test_repeated_fields_of_an_exception_survive(world: World) -> None:
     assert response.headers["dpop-nonce"]
 
 
-@pytest.mark.parametrize("kind", ["function", "class"])
-def test_an_exception_that_is_raised_again_carries_no_nonce_of_another_request(
-    world: World, kind: str
-) -> None:
-    """A constant of a module may be raised by every route of an application."""
-    gone = HTTPException(status_code=410, headers={"X-Since": "2026"})
-    protect = requires_dpop(world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback")))
-    cause = ValueError("why")
-
-    async def endpoint(request: Request) -> Response:
-        raise gone from cause
-
-    @protect
-    class Endpoint(HTTPEndpoint):
-        async def get(self, request: Request) -> Response:
-            return await endpoint(request)
-
-    seen: list[Exception] = []
-
-    async def handler(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        seen.append(error)
-        return PlainTextResponse(error.detail, error.status_code, error.headers)
-
-    kinds: dict[str, Any] = {"function": protect(endpoint), "class": Endpoint}
-    app = Starlette(routes=[Route("/a", kinds[kind]), Route("/open", endpoint)])
-    app.add_exception_handler(HTTPException, handler)
-    client = TestClient(app, base_url=ORIGIN)
-    protected = client.get("/a", headers=world.headers("/a"))
-    assert gone.__traceback__ is None
-    open_to_all = client.get("/open")
-    for response in (protected, open_to_all):
-        assert (response.status_code, response.text, response.headers["x-since"]) == (410, "Gone", "2026")
-    assert ("dpop-nonce" in protected.headers, "dpop-nonce" in open_to_all.headers) == (True, False)
-    assert [error.__cause__ for error in seen] == [cause, cause]
-
-
 async def test_a_result_that_is_no_response_is_returned_unchanged(world: World) -> None:
     @requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
     def endpoint(item: int, *, request: Request) -> dict[str, int]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["deadline_after", "end_at", "ending_after", "is_event_stream"]
+__all__ = ["deadline_after", "end_at", "ending_after", "is_event_stream", "streams"]
 
 _CLOSE_CODE = WS_1008_POLICY_VIOLATION
 # "Unauthorized", for servers that let an application send no code of the protocol's own, such as daphne.
@@ -172,12 +172,17 @@ async def ending_after(
         await ending.leave()
 
 
+def streams(response: Response) -> bool:
+    """Whether `response` makes its body while it is sent."""
+    return type(response).__call__ is not Response.__call__
+
+
 def end_at(deadline: float | None, response: Response) -> None:
     """Let `response`, if it is an event stream, end at `deadline` as `ending_after` lets connections end.
 
     It stays the same object, of a subclass of its class: what calls the endpoint may know it.
     """
-    if deadline is None or not is_event_stream(response.raw_headers):
+    if deadline is None or not (streams(response) and is_event_stream(response.raw_headers)):
         return
     if not isinstance(response, _EndingResponse):
         kind: type = type(response)

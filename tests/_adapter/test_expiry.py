@@ -375,21 +375,29 @@ async def test_a_response_that_ends_is_the_same_to_whoever_knows_its_class() -> 
         assert type(other) is type(response)
 
 
-async def test_a_response_that_is_sent_again_ends_at_the_time_of_each() -> None:
-    response = Response("data: 1\n\n", media_type="text/event-stream")
+async def test_a_stream_that_is_sent_again_ends_at_the_time_of_each() -> None:
+    class Feed:
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "data: 1\n\n"
+
+    response = StreamingResponse(Feed(), media_type="text/event-stream")
     for seconds, bodies in ((-1, []), (60, [b"data: 1\n\n"]), (60, [b"data: 1\n\n"])):
         server = Server()
         end_at(soon(seconds), response)
         await response(http(), server.receive, server.send)
         assert [message["body"] for message in server.sent[1:] if message["body"]] == bodies
-    assert len(type(response).__mro__) == len(Response.__mro__) + 2
+    assert len(type(response).__mro__) == len(StreamingResponse.__mro__) + 2
 
 
 async def test_a_response_without_a_time_or_a_stream_is_left_alone() -> None:
-    stream, text = Response("", media_type="text/event-stream"), Response("", media_type="text/plain")
+    stream = StreamingResponse(ticks(), media_type="text/event-stream")
+    file = StreamingResponse(ticks(), media_type="text/plain")
+    whole = Response("", media_type="text/event-stream")
     end_at(None, stream)
-    end_at(soon(), text)
-    assert type(stream) is type(text) is Response
+    for response in (file, whole):
+        end_at(soon(), response)
+    assert type(stream) is type(file) is StreamingResponse
+    assert type(whole) is Response
 
 
 async def test_a_deadline_is_in_the_event_loops_time() -> None:
