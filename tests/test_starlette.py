@@ -744,6 +744,16 @@ async def test_no_other_object_passes_for_a_request(world: World) -> None:
         await create(Body())
 
 
+async def test_no_other_request_is_judged_than_the_one_of_that_name(world: World) -> None:
+    @requires_dpop(world.server())
+    async def passed_on(upstream: Request, request: Request) -> str:
+        return f"{request.user.identity} {'user' in upstream.scope}"
+
+    upstream = Request(scope_of("/other"))
+    request = Request(scope_of("/notes", world.fields("/notes")))
+    assert await passed_on(upstream=upstream, request=request) == "user123 False"
+
+
 @pytest.mark.parametrize("age", [0, 60])
 async def test_a_refusal_of_the_decorator_carries_the_next_nonce(age: int) -> None:
     api = Api(nonce="required")

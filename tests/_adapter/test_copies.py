@@ -1,6 +1,6 @@
 """An object that is returned or raised for many requests has nothing of another request."""
 
-from collections.abc import AsyncIterator
+import traceback
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from dpop_middleware import DPoPPolicy
+from dpop_middleware._adapter.copies import response_with
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.asgi import call
@@ -28,7 +29,13 @@ def test_an_exception_that_is_raised_again_carries_no_nonce_of_another_request(
     world: World, kind: str
 ) -> None:
     """A constant of a module may be raised by every route of an application."""
-    gone = HTTPException(status_code=410, headers={"X-Since": "2026"})
+
+    class Gone(HTTPException):
+        def __init__(self, *, since: str) -> None:
+            super().__init__(410, headers={"X-Since": since})
+            self.since = since
+
+    gone = Gone(since="2026")
     protect = requires_dpop(world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback")))
     cause = ValueError("why")
 
@@ -40,11 +47,10 @@ def test_an_exception_that_is_raised_again_carries_no_nonce_of_another_request(
         async def get(self, request: Request) -> Response:
             return await endpoint(request)
 
-    seen: list[Exception] = []
+    seen: list[Any] = []
 
-    async def handler(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        seen.append(error)
+    async def handler(request: Request, error: Any) -> Response:
+        seen.append((error.since, error.__cause__, traceback.extract_tb(error.__traceback__)[-1].name))
         return PlainTextResponse(error.detail, error.status_code, error.headers)
 
     kinds: dict[str, Any] = {"function": protect(endpoint), "class": Endpoint}
@@ -57,26 +63,38 @@ def test_an_exception_that_is_raised_again_carries_no_nonce_of_another_request(
     for response in (protected, open_to_all):
         assert (response.status_code, response.text, response.headers["x-since"]) == (410, "Gone", "2026")
     assert ("dpop-nonce" in protected.headers, "dpop-nonce" in open_to_all.headers) == (True, False)
-    assert [error.__cause__ for error in seen] == [cause, cause]
+    assert seen == [("2026", cause, "endpoint")] * 2
 
 
-@pytest.mark.parametrize("kind", [PlainTextResponse, StreamingResponse])
-async def test_a_response_that_is_returned_again_has_no_nonce_of_another_request(
-    world: World, kind: type[Response]
-) -> None:
-    class Chunks:
-        async def __aiter__(self) -> AsyncIterator[str]:
-            yield "done"
-
+async def test_a_response_that_is_returned_again_has_no_nonce_of_another_request(world: World) -> None:
     done = PlainTextResponse("done", headers={"X-App": "1"})
     assert done.headers["x-app"] == "1"
-    protect = requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
 
     async def endpoint(request: Request) -> Response:
-        return done if kind is PlainTextResponse else StreamingResponse(Chunks(), headers={"X-App": "1"})
+        return done
 
+    protect = requires_dpop(world.server(nonces=world.nonces()).with_policy(nonce="fallback"))
     app = Starlette(routes=[Route("/a", protect(endpoint)), Route("/open", endpoint)])
     protected, open_to_all = [await call(app, scope_of(path, world.fields(path))) for path in ("/a", "/open")]
     for answer in (protected, open_to_all):
         assert (answer.body, answer.values("x-app")) == (b"done", ["1"])
     assert (len(protected.values("dpop-nonce")), open_to_all.values("dpop-nonce")) == (1, [])
+
+
+def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing() -> None:
+    stream, whole = StreamingResponse(["done"]), Response("done")
+    assert response_with((("dpop-nonce", "n"),), stream) is stream
+    assert stream.headers["dpop-nonce"] == "n"
+    assert response_with((), whole) is whole
+
+
+async def test_an_exception_that_gets_nothing_is_not_copied(world: World) -> None:
+    gone = HTTPException(410)
+
+    @requires_dpop(world.server())
+    async def endpoint(request: Request) -> Response:
+        raise gone
+
+    with pytest.raises(HTTPException) as raised:
+        await endpoint(Request(scope_of("/a", world.fields("/a"))))
+    assert raised.value is gone
