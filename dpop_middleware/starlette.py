@@ -2,11 +2,11 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
@@ -26,7 +26,9 @@ from dpop_middleware._adapter.answers import (
     send_refusal,
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
-from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.copies import exception_with, response_with
+from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
+from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag, part
@@ -38,11 +40,6 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
-# What the `dispatch` of a BaseHTTPMiddleware calls to go on.
-_OF_MIDDLEWARE = "call_next"
-# Where FastAPI keeps an exit stack while it solves dependencies.
-_IN_FASTAPI = "fastapi_inner_astack"
-_MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -67,17 +64,20 @@ def requires_dpop(
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
     below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time. As a dependency of FastAPI, for which `DPoPSecurity` is made, and called by
-    an endpoint or a mounted application, a decorated function refuses by an HTTPException. A method that
-    calls a decorated method of its own class must return what that returns: a refusal is a response. So must
-    a middleware, and an application without a router, such as one for GraphQL that nothing mounts.
+    authenticated a second time.
+
+    Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
+    WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
+    (for which `DPoPSecurity` is made), in an application that is mounted or has no router. A middleware of an
+    application gets the refusal of a request as a response, which it must return.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
       `{"realm_access": lambda access: "admin" in access["roles"]}`. A token without the claim, and a function
       that raises, are a 403 as well.
     - `acr_values`, `max_age` (seconds): how and when the user must have authenticated (RFC 9470).
-    - `required`, `close_at_expiry`: as in `DPoPMiddleware`.
+    - `required`, `close_at_expiry`: as in `DPoPMiddleware`. A function ends the response that it returns, or
+      the WebSocket while it runs: `close_at_expiry` is not for a function that another one calls.
 
     A nonce for the client's next request is added to the `Response` that the endpoint returns and to an
     HTTPException that it raises; if the endpoint returns no Response, only the middleware can add it. Methods
@@ -139,11 +139,8 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         shared = Connection.of(self.scope)
         async with ending_after(seconds, self.scope, self.receive, self.send) as (self.receive, send):
             self.send = adding_headers(send, shared)
-            try:
+            with _headers_on_exceptions(shared):
                 await dispatch(self)
-            except HTTPException as error:
-                _add_headers(error, shared)
-                raise
 
     return type(
         endpoint.__name__,
@@ -158,9 +155,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
 
 
 def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[..., Awaitable[Any]]:
-    name, position = _connection_argument(endpoint)
-    signature = inspect.signature(endpoint)
-    may_be_in_middleware = _OF_MIDDLEWARE in signature.parameters
+    positions = _connection_positions(endpoint)
 
     @functools.wraps(endpoint)
     async def protected(*args: Any, **kwargs: Any) -> Any:
@@ -169,7 +164,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             raise ConfigurationError(
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
-        connection = _checked(kwargs[name] if name in kwargs else args[position], name)
+        connection = _connection(positions, args, kwargs)
         with holding(Connection.of(connection.scope)) as telling:
             return await guarded(connection, telling, args, kwargs)
 
@@ -185,10 +180,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            in_middleware = may_be_in_middleware and callable(
-                signature.bind_partial(*args, **kwargs).arguments.get(_OF_MIDDLEWARE)
-            )
-            if not (in_middleware or _is_served(protected, args, scope)):
+            if not makes_the_response(protected, args, scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -197,7 +189,10 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         shared = Connection.of(scope)
         if websocket is None:
             deadline = deadline_after(seconds)
-            return _ending(await _response(endpoint, args, kwargs, shared), deadline)
+            result = await _response(endpoint, args, kwargs, shared)
+            if isinstance(result, Response):
+                end_at(deadline, result)
+            return result
         # The same object goes on: dependencies of FastAPI may hold it. Its methods would take a close of ours
         # for the application's own, so that comes below them.
         same: Any = websocket
@@ -208,36 +203,23 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
     return protected
 
 
-def _checked(connection: object, name: str) -> HTTPConnection:
-    """Return the argument `name` if it is Starlette's: elsewhere a refusal may be taken for a value."""
-    if isinstance(connection, HTTPConnection):
-        return connection
-    raise ConfigurationError(
-        f"@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as {name}, "
-        f"not a {type(connection).__qualname__} of {type(connection).__module__}"
-    )
+def _connection(
+    positions: Mapping[str, int], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> HTTPConnection:
+    """Return the argument that is Starlette's: from another framework, a refusal may be taken for a value.
 
-
-def _is_served(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
-    """Whether the router serves the connection by `function`, called with `args`: its result is the response.
-
-    Otherwise an endpoint or a mounted application has called it, or FastAPI asks it for the value of a
-    dependency, or a decorator hides it. It is also True where no router says what serves the connection.
-    FastAPI's routes for files (`app.frontend`) have no endpoint.
+    A dependency of FastAPI may have two, of which only one is there.
     """
-    endpoint = scope.get("endpoint")
-    if isinstance(endpoint, type):
-        return isinstance(next(iter(args), None), endpoint)
-    if endpoint is None or isinstance(endpoint, Starlette):
-        # A middleware of the application, mounted or not.
-        return _IN_FASTAPI not in scope
-    for _ in range(_MOST_DECORATORS):
-        # A method that is bound has the function, and passes on what that wraps.
-        if getattr(endpoint, "__func__", endpoint) is function:
-            return True
-        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
-        endpoint = getattr(endpoint, inner, None)
-    return False
+    by_position = {name: args[position] for name, position in positions.items() if position < len(args)}
+    given = [value for name, value in {**by_position, **kwargs}.items() if name in positions]
+    for value in given:
+        if isinstance(value, HTTPConnection):
+            return value
+    others = [f"a {type(value).__qualname__} of {type(value).__module__}" for value in given]
+    raise ConfigurationError(
+        "@requires_dpop is for Starlette and FastAPI: it takes a Request or WebSocket of theirs as "
+        f"{' or '.join(positions)}, not {' and '.join(others) or 'nothing'}"
+    )
 
 
 def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:
@@ -248,7 +230,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     return HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
 
 
-def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
+def _connection_positions(endpoint: Callable[..., Any]) -> Mapping[str, int]:
     if not callable(endpoint):
         raise ConfigurationError(f"@requires_dpop goes on an endpoint, not on {endpoint!r}")
     if inspect.isgeneratorfunction(endpoint) or inspect.isasyncgenfunction(endpoint):
@@ -256,9 +238,10 @@ def _connection_argument(endpoint: Callable[..., Any]) -> tuple[str, int]:
             f"@requires_dpop goes on a function that returns a response; for the generator {endpoint!r} "
             "use DPoPSecurity or DPoPMiddleware"
         )
-    for position, name in enumerate(inspect.signature(endpoint).parameters):
-        if name in _CONNECTION_NAMES:
-            return name, position
+    parameters = enumerate(inspect.signature(endpoint).parameters)
+    positions = {name: position for position, name in parameters if name in _CONNECTION_NAMES}
+    if positions:
+        return positions
     raise ConfigurationError(
         f"@requires_dpop goes on a function with an argument named request or websocket, unlike {endpoint!r}"
     )
@@ -275,26 +258,23 @@ async def _called(endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: d
 async def _response(
     endpoint: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], shared: Connection
 ) -> Any:
-    try:
+    with _headers_on_exceptions(shared):
         result = await _called(endpoint, args, kwargs)
-    except HTTPException as error:
-        _add_headers(error, shared)
-        raise
     if isinstance(result, Response):
-        for name, value in shared.response_headers:
-            result.headers[name] = value
+        return response_with(shared.response_headers, result)
     return result
 
 
-def _add_headers(error: HTTPException, shared: Connection) -> None:
-    if not shared.response_headers:
-        return
-    names = {name for name, _ in shared.response_headers}
-    kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
-    error.headers = Headers(raw=raw_headers((*kept, *shared.response_headers)))
-
-
-def _ending(response: Any, deadline: float | None) -> Any:
-    if deadline is not None and hasattr(response, "body_iterator") and is_event_stream(response.raw_headers):
-        response.body_iterator = until(deadline, response.body_iterator)
-    return response
+@contextmanager
+def _headers_on_exceptions(shared: Connection) -> Generator[None]:
+    """Let an HTTPException carry the response's header fields."""
+    try:
+        yield
+    except HTTPException as error:
+        if not shared.response_headers:
+            raise
+        try:
+            raise exception_with(shared.response_headers, error) from error.__cause__
+        finally:
+            # As Starlette does with what it has answered: an object that is raised again keeps every frame.
+            error.__traceback__ = None

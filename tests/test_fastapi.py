@@ -330,6 +330,52 @@ def test_a_decorated_dependency_that_looks_like_a_middleware_lets_no_stranger_th
     assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "user123"
 
 
+def test_a_function_that_a_decorated_dependency_depends_on_makes_no_middleware_of_it(world: World) -> None:
+    async def following() -> Any:
+        return following
+
+    @requires_dpop(world.server())
+    async def caller(request: Request, call_next: Annotated[Any, Depends(following)]) -> str:
+        return str(request.user.identity)
+
+    app = FastAPI()
+
+    @app.get("/notes", dependencies=[Depends(caller)])
+    async def notes() -> str:
+        return "a secret"
+
+    assert browser(app).get("/notes").status_code == 401
+    assert browser(app).get("/notes", headers=world.headers("/notes")).json() == "a secret"
+
+
+def test_a_decorated_dependency_may_serve_requests_and_websockets(world: World) -> None:
+    """FastAPI passes the one that there is, and leaves the other argument its default."""
+
+    @requires_dpop(world.server())
+    async def caller(request: Request = None, websocket: WebSocket = None) -> str:  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
+        return str((request or websocket).user.identity)
+
+    app = FastAPI()
+
+    @app.get("/notes")
+    async def notes(by: Annotated[str, Depends(caller)]) -> str:
+        return by
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, by: Annotated[str, Depends(caller)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(by)
+        await websocket.close()
+
+    client = browser(app)
+    assert client.get("/notes").status_code == 401
+    assert client.get("/notes", headers=world.headers("/notes")).json() == "user123"
+    with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/ws"):
+        raise AssertionError
+    with client.websocket_connect("/ws", headers=world.headers("/ws")) as connection:
+        assert connection.receive_text() == "user123"
+
+
 @pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
 async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     world: World, extensions: dict[str, Any]

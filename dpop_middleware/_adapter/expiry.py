@@ -6,14 +6,15 @@ disconnected.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import lru_cache
 
+from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["deadline_after", "ending_after", "is_event_stream", "until"]
+__all__ = ["deadline_after", "end_at", "ending_after", "is_event_stream", "streams"]
 
 _CLOSE_CODE = WS_1008_POLICY_VIOLATION
 # "Unauthorized", for servers that let an application send no code of the protocol's own, such as daphne.
@@ -23,8 +24,6 @@ _CLOSE_REASON = "the access token has expired"
 _GRACE = 5.0
 # From this version of the ASGI HTTP specification on, `send` raises OSError when the client has disconnected.
 _SEND_RAISES = (2, 4)
-
-Chunk = TypeVar("Chunk")
 
 
 def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -173,24 +172,33 @@ async def ending_after(
         await ending.leave()
 
 
-async def until(deadline: float, chunks: AsyncIterable[Chunk]) -> AsyncGenerator[Chunk]:
-    """Yield from `chunks` until `deadline`, by the event loop's clock; then close `chunks` if possible."""
-    loop = asyncio.get_running_loop()
-    iterator = aiter(chunks)
-    try:
-        # Chunks that are always ready never wait, and no timeout ends a loop that never waits.
-        while loop.time() < deadline:
-            timeout = asyncio.timeout_at(deadline)
-            try:
-                async with timeout:
-                    chunk = await anext(iterator)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                if not timeout.expired():
-                    raise
-                return
-            yield chunk
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()
+def streams(response: Response) -> bool:
+    """Whether `response` makes its body while it is sent."""
+    return type(response).__call__ is not Response.__call__
+
+
+def end_at(deadline: float | None, response: Response) -> None:
+    """Let `response`, if it is an event stream, end at `deadline` as `ending_after` lets connections end.
+
+    It stays the same object, of a subclass of its class: what calls the endpoint may know it.
+    """
+    if deadline is None or not (streams(response) and is_event_stream(response.raw_headers)):
+        return
+    if not isinstance(response, _EndingResponse):
+        kind: type = type(response)
+        response.__class__ = _ending(kind)
+    vars(response)["_deadline"] = deadline
+
+
+class _EndingResponse(Response):
+    _deadline: float
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = self._deadline - asyncio.get_running_loop().time()
+        async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):
+            await super().__call__(scope, until_then_receive, until_then_send)
+
+
+@lru_cache(maxsize=64)
+def _ending(kind: type) -> type[_EndingResponse]:
+    return type(kind.__name__, (_EndingResponse, kind), {"__module__": kind.__module__})

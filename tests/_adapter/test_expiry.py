@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
 from dpop_middleware._adapter import expiry
-from dpop_middleware._adapter.expiry import deadline_after, ending_after, is_event_stream, until
+from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after, is_event_stream
 
 EVENTS = [(b"Content-Type", b"text/event-stream; charset=utf-8")]
 SOON = 0.02
@@ -250,10 +251,6 @@ async def test_the_applications_own_timeouts_stay_its_own() -> None:
     async def receive() -> Message:
         raise TimeoutError("the server's")
 
-    async def chunks() -> AsyncIterator[str]:
-        raise TimeoutError("the application's")
-        yield ""
-
     async def failing(message: Message) -> None:
         raise TimeoutError("the server's")
 
@@ -262,8 +259,6 @@ async def test_the_applications_own_timeouts_stay_its_own() -> None:
             await wrapped()
         with pytest.raises(TimeoutError, match="the server's"):
             await send({"type": "websocket.accept"})
-    with pytest.raises(TimeoutError, match="the application's"):
-        await anext(until(soon(60), chunks()))
 
 
 async def test_a_client_that_has_disconnected_gets_no_message() -> None:
@@ -353,91 +348,56 @@ async def test_a_client_that_reads_nothing_is_not_waited_for_when_the_applicatio
     assert asyncio.all_tasks() == before
 
 
-class Source:
-    """Chunks, and whether their generator was closed."""
-
-    def __init__(self) -> None:
-        self.closed = 0
-
-    async def chunks(self, pause: float) -> AsyncIterator[int]:
-        try:
-            yield 1
-            await asyncio.sleep(pause)
-            yield 2
-        finally:
-            await asyncio.sleep(0)
-            self.closed += 1
-
-    async def endless(self) -> AsyncIterator[int]:
-        try:
-            for number in range(MANY):
-                yield number
-            raise AssertionError("nobody ended it")
-        finally:
-            await asyncio.sleep(0)
-            self.closed += 1
-
-    async def stubborn(self) -> AsyncIterator[int]:
-        try:
-            yield 1
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(60)
-            yield 2
-            yield 3
-        finally:
-            self.closed += 1
-
-
 def soon(seconds: float = SOON) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_chunks_end_at_the_deadline() -> None:
-    source = Source()
-    assert [chunk async for chunk in until(soon(), source.chunks(60))] == [1]
-    assert source.closed == 1
-    assert [chunk async for chunk in until(soon(60), source.chunks(0))] == [1, 2]
-    assert source.closed == 2
+class Slots(StreamingResponse):
+    __slots__ = ("more",)
 
 
-async def test_chunks_that_are_always_ready_end_too() -> None:
-    source, deadline = Source(), soon()
-    assert [chunk async for chunk in until(deadline, source.endless())][:2] == [0, 1]
-    assert soon(0) >= deadline
-    assert source.closed == 1
+async def ticks() -> AsyncIterator[str]:
+    yield "data: 1\n\n"
+    await asyncio.sleep(60)
 
 
-async def test_chunks_that_come_too_late_are_not_asked_for() -> None:
-    source = Source()
-    assert [chunk async for chunk in until(soon(0), source.endless())] == []
-    assert [chunk async for chunk in until(soon(-1), source.chunks(0))] == []
+async def test_a_response_that_ends_is_the_same_to_whoever_knows_its_class() -> None:
+    for kind in (StreamingResponse, Slots):
+        server, response = Server(), kind(ticks(), media_type="text/event-stream")
+        end_at(soon(), response)
+        assert isinstance(response, kind)
+        assert (type(response).__name__, type(response).__module__) == (kind.__name__, kind.__module__)
+        async with asyncio.timeout(10):
+            await response(http(), server.receive, server.send)
+        assert server.sent[-2:] == [CHUNK, LAST]
+        other = kind(ticks(), media_type="text/event-stream")
+        end_at(soon(), other)
+        assert type(other) is type(response)
 
 
-async def test_chunks_that_resist_are_closed_all_the_same() -> None:
-    source = Source()
-    assert [chunk async for chunk in until(soon(), source.stubborn())] == [1, 2]
-    assert source.closed == 1
+async def test_a_stream_that_is_sent_again_ends_at_the_time_of_each() -> None:
+    class Feed:
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "data: 1\n\n"
+
+    response = StreamingResponse(Feed(), media_type="text/event-stream")
+    for seconds, bodies in ((-1, []), (60, [b"data: 1\n\n"]), (60, [b"data: 1\n\n"])):
+        server = Server()
+        end_at(soon(seconds), response)
+        await response(http(), server.receive, server.send)
+        assert [message["body"] for message in server.sent[1:] if message["body"]] == bodies
+    assert len(type(response).__mro__) == len(StreamingResponse.__mro__) + 2
 
 
-async def test_chunks_that_nobody_wants_any_more_are_closed() -> None:
-    source = Source()
-    chunks = until(soon(60), source.endless())
-    assert await anext(chunks) == 0
-    await chunks.aclose()
-    assert source.closed == 1
-
-
-async def test_chunks_need_not_come_from_a_generator() -> None:
-    class Chunks:
-        def __aiter__(self) -> "Chunks":
-            return self
-
-        async def __anext__(self) -> int:
-            return 1
-
-    chunks = until(soon(), Chunks())
-    assert await anext(chunks) == 1
-    assert {chunk async for chunk in chunks} <= {1}
+async def test_a_response_without_a_time_or_a_stream_is_left_alone() -> None:
+    stream = StreamingResponse(ticks(), media_type="text/event-stream")
+    file = StreamingResponse(ticks(), media_type="text/plain")
+    whole = Response("", media_type="text/event-stream")
+    end_at(None, stream)
+    for response in (file, whole):
+        end_at(soon(), response)
+    assert type(stream) is type(file) is StreamingResponse
+    assert type(whole) is Response
 
 
 async def test_a_deadline_is_in_the_event_loops_time() -> None:

@@ -1,0 +1,73 @@
+"""Who calls a decorated function of Starlette: whether its result is the response, or a value.
+
+A refusal that is taken for a value lets a stranger pass. One that is raised where nothing makes a response of
+an exception is an error of the server.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.types import Scope
+
+__all__ = ["makes_the_response"]
+
+# Where FastAPI keeps an exit stack while it solves dependencies.
+_IN_FASTAPI = "fastapi_inner_astack"
+_MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
+
+
+def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
+    """Whether the result of `function`, called with the positional `args`, is the connection's response.
+
+    It is if the router serves the connection by `function`, and in a middleware. Otherwise an endpoint or an
+    application has called it, or FastAPI asks it for the value of a dependency, or a decorator hides it.
+    """
+    if _is_dispatch(args):
+        return True
+    endpoint = scope.get("endpoint")
+    if isinstance(endpoint, type):
+        return _serves(function, _request_method(endpoint, args, scope))
+    if endpoint is None or isinstance(endpoint, Starlette):
+        return _is_in_middleware(scope)
+    return _serves(function, endpoint)
+
+
+def _is_dispatch(args: tuple[Any, ...]) -> bool:
+    """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
+    functions = filter(inspect.isfunction, args)
+    return any(function.__module__ == BaseHTTPMiddleware.__module__ for function in functions)
+
+
+def _is_in_middleware(scope: Scope) -> bool:
+    """Whether the request is in a middleware of Starlette's application, which no router serves yet.
+
+    A refused WebSocket has no response that a middleware could return instead of going on. FastAPI's routes
+    for files (`app.frontend`) have no endpoint.
+    """
+    in_application = isinstance(scope.get("app"), Starlette)
+    return in_application and scope["type"] == "http" and _IN_FASTAPI not in scope
+
+
+def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
+    """Return the method of an HTTPEndpoint that serves the request, None if its object isn't in `args`."""
+    served = next(iter(args), None)
+    if not (issubclass(endpoint, HTTPEndpoint) and isinstance(served, endpoint)):
+        return None
+    name = scope["method"].lower()
+    return getattr(served, "get" if name == "head" and not hasattr(served, name) else name, None)
+
+
+def _serves(function: Callable[..., Any], endpoint: Any) -> bool:
+    """Whether `endpoint` is `function`, maybe bound to an object or inside other decorators."""
+    for _ in range(_MOST_DECORATORS):
+        # A method that is bound has the function, and passes on what that wraps.
+        if getattr(endpoint, "__func__", endpoint) is function:
+            return True
+        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
+        endpoint = getattr(endpoint, inner, None)
+    return False

@@ -1,0 +1,217 @@
+"""Who calls a decorated function: a refusal is the response or an exception, and never a value."""
+
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route, Router, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from dpop_middleware.starlette import requires_dpop
+from tests.support.adapters import ORIGIN, World, answers_to_handshake, scope_of
+from tests.support.asgi import call
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize("kind", ["endpoint", "endpoint of another class", "application"])
+def test_no_method_takes_the_refusal_of_another_method_for_a_value(world: World, kind: str) -> None:
+    class Notes(HTTPEndpoint):
+        @requires_dpop(world.server(), "notes:write")
+        async def caller(self, request: Request) -> str:
+            return str(request.user.identity)
+
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse(f"deleted by {await self.caller(request)}")
+
+    class Other(HTTPEndpoint):
+        @requires_dpop(world.server(), "notes:write")
+        async def get(self, request: Request) -> Any:
+            return request.user.identity
+
+    class OfAnotherClass(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            caller = await Other(self.scope, self.receive, self.send).get(request)
+            return PlainTextResponse(f"deleted by {caller}")
+
+    class Application:
+        """Starlette calls no `get` of it."""
+
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.asgi = scope, receive, send
+
+        @requires_dpop(world.server(), "notes:write")
+        async def get(self, request: Request) -> str:
+            return str(request.user.identity)
+
+        async def serve(self) -> None:
+            caller = await self.get(Request(*self.asgi))
+            await PlainTextResponse(f"deleted by {caller}")(*self.asgi)
+
+        def __await__(self) -> Any:
+            return self.serve().__await__()
+
+    kinds: dict[str, Any] = {
+        "endpoint": Notes,
+        "endpoint of another class": OfAnotherClass,
+        "application": Application,
+    }
+    routes = [Route("/notes", kinds[kind])]
+    client = TestClient(Starlette(routes=routes), base_url=ORIGIN)
+    anonymous = client.get("/notes")
+    assert (anonymous.status_code, anonymous.headers["www-authenticate"][:4]) == (401, "DPoP")
+    fit = world.headers("/notes", scopes=["notes:write"])
+    assert client.get("/notes", headers=fit).text == "deleted by user123"
+
+
+@pytest.mark.parametrize("has_head", [False, True])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_decorated_method_answers_a_request_of_its_own_with_the_usual_body(
+    world: World, method: str, has_head: bool
+) -> None:
+    """A router without an application has nothing that makes a response of an exception."""
+
+    class Notes(HTTPEndpoint):
+        @requires_dpop(world.server())
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("read")
+
+        post = get
+
+    class WithHead(Notes):
+        @requires_dpop(world.server())
+        async def head(self, request: Request) -> Response:
+            return PlainTextResponse("")
+
+    client = TestClient(Router([Route("/notes", WithHead if has_head else Notes)]), base_url=ORIGIN)
+    refused = client.request(method, "/notes")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert refused.headers["content-type"] == "application/json"
+    fit = world.headers("/notes", method=method)
+    assert client.request(method, "/notes", headers=fit).status_code == 200
+
+
+async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(world: World) -> None:
+    @requires_dpop(world.server())
+    async def check(request: Request, found: Any) -> None:
+        raise AssertionError
+
+    async def endpoint(request: Request) -> Response:
+        await check(request, endpoint)
+        raise AssertionError
+
+    answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes"))
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize("kind", ["pure", "dispatch"])
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_middleware_may_return_what_a_decorated_function_returns(
+    world: World, kind: str, mounted: bool
+) -> None:
+    @requires_dpop(world.server())
+    async def check(request: Request) -> Any:
+        return None
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await check(Request(scope, receive)) if scope["type"] == "http" else None
+            await (answer or self.app)(scope, receive, send)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await check(request) or await call_next(request)
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("reached")
+
+    here = Middleware(Guard) if kind == "pure" else Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
+    path = "/v1/notes" if mounted else "/notes"
+    client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)
+    refused = client.get(path)
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert refused.json() == {"error_description": "an access token is required"}
+    assert client.get(path, headers=world.headers(path)).text == "reached"
+
+
+@pytest.mark.parametrize("around", [{}, {"app": "an application of Litestar's"}])
+async def test_an_application_without_a_router_takes_no_refusal_for_a_value(
+    world: World, around: dict[str, Any]
+) -> None:
+    @requires_dpop(world.server())
+    async def context(request: Request) -> str:
+        return str(request.user.identity)
+
+    async def graphql(scope: Scope, receive: Receive, send: Send) -> None:
+        caller = await context(Request(scope, receive))
+        await PlainTextResponse(f"secrets of {caller}")(scope, receive, send)
+
+    with pytest.raises(HTTPException) as refused:
+        await call(graphql, scope_of("/graphql", **around))
+    assert refused.value.status_code == 401
+    answer = await call(graphql, scope_of("/graphql", world.fields("/graphql"), **around))
+    assert answer.body == b"secrets of user123"
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("where", ["application", "without an application"])
+async def test_no_websocket_passes_a_middleware_after_the_refusal_of_a_decorated_function(
+    world: World, where: str, extensions: dict[str, Any]
+) -> None:
+    """A refused WebSocket has no response that could be returned, nor anything that tells it from another."""
+
+    @requires_dpop(world.server())
+    async def check(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await check(WebSocket(scope, receive, send))
+            await self.app(scope, receive, send)
+
+    async def endpoint(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    routes = [WebSocketRoute("/ws", endpoint)]
+    guarded: Any = Guard(Router(routes))
+    if where == "application":
+        guarded = Starlette(routes=routes, middleware=[Middleware(Guard)])
+    with pytest.raises((HTTPException, WebSocketException)):
+        await answers_to_handshake(guarded, extensions)
+    first, *_ = await answers_to_handshake(Starlette(routes=[Mount("", guarded)]), extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
+
+
+@pytest.mark.parametrize("around", [(), (Middleware(GZipMiddleware),)])
+def test_a_dispatch_of_a_mounted_application_answers_whatever_it_calls_its_arguments(
+    world: World, around: Any
+) -> None:
+    """The mounted application is what the router serves, or a middleware around it."""
+
+    @requires_dpop(world.server())
+    async def guard(request: Request, go_on: Any) -> Response:
+        raise AssertionError
+
+    guarded = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
+    mount = Mount("/v1", guarded, middleware=list(around))
+    refused = TestClient(Starlette(routes=[mount]), base_url=ORIGIN).get("/v1/notes")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert refused.json() == {"error_description": "an access token is required"}
