@@ -77,10 +77,11 @@ class ForwardAuth:
     - `unavailable_status`: the status where the verdict can't be known, with `Retry-After`: 403, since nginx
       turns 503 into 500, and Envoy may let the request pass; 503 for Traefik and Caddy.
 
-    The answer is 200, or else 401 (400 becomes 401) or 403, with all challenges in one field. 403 without a
-    challenge, and a WARNING, where the question isn't trusted: a configured field is missing, or comes twice,
-    or the secret is wrong. The question's path and body aren't read. `OPTIONS` is authenticated like any
-    method. Not checked: what the gateway does with an answer. Raises ConfigurationError.
+    The answer is 200, or else 401 (400 becomes 401), 403 or `unavailable_status`, with all challenges in one
+    field. 403 without a challenge, and a WARNING, where the question isn't trusted: a configured field is
+    missing, comes twice or is malformed, or the secret is wrong. The question's path and body aren't read.
+    `OPTIONS` is authenticated like any method. Not checked: what the gateway does with an answer. Raises
+    ConfigurationError.
     """
 
     def __init__(

@@ -81,8 +81,8 @@ class HMACNonceProvider:
 
     - `secret`: at least 32 random bytes, or several such, newest first: nonces are issued with the first
       and recognised with all, so that a secret can be replaced without refusing any client.
-    - `lifetime`: seconds for which a nonce is valid, counted from the beginning of its step.
-    - `step`: seconds between nonces; at most a third of `lifetime`.
+    - `lifetime`: seconds for which a nonce is valid, counted from the beginning of its step; at most a day.
+    - `step`: seconds between nonces; at least 1, at most a third of `lifetime`.
 
     Raises ConfigurationError. A nonce isn't bound to a client: it is the same for all clients of a step, and
     the replay store still decides about a second use.

@@ -71,8 +71,8 @@ class DPoPPolicy:
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
       `"fallback"` only when its `iat` is outside the window; with either, a proof that carries a nonce
       is judged by the nonce alone. `"fallback"` doesn't stop proofs made in advance (section 11.2).
-    - `iat_limit_with_nonce`: seconds by which the `iat` of a proof with a nonce may differ from the server's
-      clock, both ways; None for any (section 11.1). It has no effect if `nonce` is `"off"`.
+    - `iat_limit_with_nonce`: seconds, at least 1, by which the `iat` of a proof with a nonce may differ from
+      the server's clock, both ways; None for any (section 11.1). It has no effect if `nonce` is `"off"`.
 
     Raises ConfigurationError for anything else.
     """

@@ -1,7 +1,7 @@
 """The judgement of one request: the only place that orders the checks and awaits other servers.
 
     credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt
-    -> the checks of `proof_verification`, the replay store last
+    -> the checks of `_proof.verification`, the replay store last
 
 The steps between the token and the store await nothing. The clock is read once, when the token is known. The
 checks after the proof's header are the same at a token endpoint: `ProofVerification`. Where a verifier asks

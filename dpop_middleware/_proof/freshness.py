@@ -126,7 +126,7 @@ def check_freshness(
     Where `policy.iat_limit_with_nonce` is set, the `iat` of a proof with a nonce must be within it too. Where
     `policy.nonce` is off, `iat` alone counts. `nonce` is the result of `known_nonce`. Where the client's
     clock counts, the optional `exp` and `nbf` must allow the present time too (RFC 7519 section 4.1). Raises
-    InvalidDPoPProof and UseDPoPNonce.
+    InvalidDPoPProof and UseDPoPNonce, and Unavailable when the provider can't issue the nonce for the latter.
     """
     if nonces is not None and policy.nonce != "off":
         if nonce is not None:

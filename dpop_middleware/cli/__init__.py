@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, by default the process's own, and return its exit status.
 
     0 is success, 1 a refusal or a wrong answer, 2 a usage error, 3 a server or keys that can't be reached, 70
-    a bug in the command itself. Raises SystemExit for `--help` and `--version` only.
+    a bug in the command itself, 130 an interruption. Raises SystemExit for `--help` and `--version` only.
     """
     logging.getLogger("dpop_middleware").addHandler(_SILENT)
     # Python has no stream for a descriptor that was closed, as by `>&-`.

@@ -1,6 +1,6 @@
 """The result of each check for one request, offline: for developers, never for the client.
 
-The same code judges the request as in a server, here with an empty replay store: `verification`, or
+The same code judges the request as in a server, here with an empty replay store: `RequestVerification`, or
 `TokenEndpoint` for a token request. Checks are made in the order of `Check`, so the check that failed shows
 which ones were not reached. `later_checks` judges those separately.
 """

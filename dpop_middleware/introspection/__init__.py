@@ -8,6 +8,7 @@ From the top down:
     _verdicts.py              a cache of earlier answers
     _answer.py                the content of an answer, as JSON or signed, parsed and judged
     _endpoint.py              one question and its answer over HTTP, bounded
+    _errors.py                why there was no answer
 
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """

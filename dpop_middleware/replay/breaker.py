@@ -1,4 +1,4 @@
-"""A circuit breaker, for a server that doesn't answer."""
+"""A circuit breaker for a server that doesn't answer: a replay store's, or an introspection endpoint."""
 
 __all__ = ["CircuitBreaker"]
 
@@ -6,10 +6,10 @@ __all__ = ["CircuitBreaker"]
 class CircuitBreaker:
     """Refuses at once after repeated failures, and lets one request through from time to time.
 
-    It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each
-    failed probe, up to `longest`. `longest` plus one request's timeout is well below a second, so that
-    the store is back within a second of the server. Times are seconds of the event loop's clock, given
-    by the caller.
+    It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each failed
+    probe, up to `longest`. The default of `longest` plus the timeout of one request to a replay store is well
+    below a second, so that the store is back within a second of the server. Times are monotonic, in seconds,
+    and given by the caller.
     """
 
     def __init__(self, *, threshold: int = 2, shortest: float = 0.1, longest: float = 0.4) -> None:
@@ -23,7 +23,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are refused now, except the probe."""
+        """Whether it is open and no probe is under way."""
         return self._open_until is not None and not self._probing
 
     def refuses(self, time: float) -> bool:

@@ -104,7 +104,7 @@ class AskingInItsLoop:
         self._here().open()
 
     async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them for a second at most."""
+        """Return the state of the keys: see `KeySource`."""
         return await self._here().health()
 
     async def aclose(self) -> None:

@@ -273,7 +273,7 @@ class KeySource(Protocol):
         ...
 
     async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them for a second at most."""
+        """Return the state of the keys; waits for them as long as a request would."""
         ...
 
     async def aclose(self) -> None:

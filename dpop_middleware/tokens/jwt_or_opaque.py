@@ -25,7 +25,7 @@ _PATIENCE: Final = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BothHealth:
-    """The present state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
+    """The current state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
 
     ok: bool
     jwt: PartHealth

@@ -51,7 +51,7 @@ _MOST_ISSUERS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuersHealth:
-    """The present state of several issuers: `ok` while tokens of one of them can be verified.
+    """The current state of several issuers: `ok` while tokens of one of them can be verified.
 
     `issuers` has the state of each verifier, by the first issuer that it names. `error` names those whose
     tokens can't be verified now, None where there are none.

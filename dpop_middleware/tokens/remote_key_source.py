@@ -13,7 +13,7 @@ fetches begin half a `cooldown` apart, so that half of a request's patience rema
 key that wasn't found in a set is remembered as missing for that time, and no longer: an attacker may name a
 key before the issuer has it.
 
-No request waits longer than `patience`, a second; the fetch continues without it.
+No request waits longer than `patience`, by default a second; the fetch continues without it.
 
 Each successful fetch replaces the whole set, so a key that was removed is no longer trusted. After a failure
 the next attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it
