@@ -15,9 +15,10 @@ from dpop_middleware.cli.access_token import TokenJudge, add_token_arguments, to
 from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_captured, parse_time
+from dpop_middleware.cli.inputs import Inputs, checked_method, parse_captured, parse_time
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
+from dpop_middleware.jose import LATEST_TIME
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 

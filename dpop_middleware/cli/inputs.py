@@ -19,11 +19,10 @@ from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 
 __all__ = [
     "INSECURE_HTTP",
-    "LATEST_TIME",
     "CapturedRequest",
     "Inputs",
     "check_destination",
@@ -42,8 +41,6 @@ _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 INSECURE_HTTP: Final = "send the token by plain http to another machine"
 """The text of `--help` for the option `--insecure-http`."""
 
-LATEST_TIME: Final = 253_402_300_799
-"""The last second of the year 9999, in seconds since the epoch."""
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/\d(?:\.\d)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 # As the tools of browsers show HTTP/2 requests (RFC 9113 section 8.3.1).

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from dpop_middleware import _options as options
 from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
@@ -33,7 +34,6 @@ from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
-    MAX_TOKEN_SIZE,
     SignedToken,
     SigningKeys,
     not_a_jwt,

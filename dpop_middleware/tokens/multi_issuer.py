@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dpop_middleware import _options as options
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
@@ -32,7 +33,7 @@ from dpop_middleware.tokens.access_token import (
 from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
-from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
+from dpop_middleware.tokens.signed_token import not_a_jwt
 
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 

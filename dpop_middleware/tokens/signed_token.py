@@ -24,16 +24,12 @@ from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = [
-    "MAX_TOKEN_SIZE",
     "SignedToken",
     "SigningKeys",
     "not_a_jwt",
     "parse_signed_token",
     "signed_by_none_of",
 ]
-
-MAX_TOKEN_SIZE = 16 * 1024
-"""Characters of the longest token that is read."""
 
 _JWE_DOTS = 4
 # Limits, since anybody can send a header. It holds no key; there is room for one certificate, which isn't
