@@ -68,12 +68,10 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) ->
     return nonces if for_server is None else for_server(purpose=purpose, server=namespace)
 
 
-def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None) -> None:
-    """Raise ConfigurationError if a resource server's policy needs nonces and there is no provider."""
+def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None, *, server: str = "ResourceServer") -> None:
+    """Raise ConfigurationError if the policy of a `server` (its class) needs nonces without a provider."""
     if policy.nonce != "off" and nonces is None:
-        raise ConfigurationError(
-            f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
-        )
+        raise ConfigurationError(f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in {server}")
 
 
 class HMACNonceProvider:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from dpop_middleware._options import choice, flag, refused, seconds
+from dpop_middleware._options import choice, flag, part, refused, seconds
 from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DPoPPolicy",
     "NonceMode",
     "checked_algorithms",
+    "checked_policy",
 ]
 
 NonceMode = Literal["off", "required", "fallback"]
@@ -124,3 +125,9 @@ class DPoPPolicy:
         if not set(policy.algorithms).issubset(_OF_FAPI2):
             raise refused("algorithms", f"some of {', '.join(_OF_FAPI2)}", algorithms)
         return policy
+
+
+def checked_policy(policy: DPoPPolicy) -> DPoPPolicy:
+    """Return the option `policy`, or raise ConfigurationError for anything but a DPoPPolicy."""
+    takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+    return part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))

@@ -12,7 +12,7 @@ from typing import Final
 
 from dpop_middleware._judge.remote import remoteness
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -40,7 +40,6 @@ from dpop_middleware.tokens.claims import ClaimRules
 __all__ = ["Explanation", "Finding", "FindingState", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
-_NOTHING_REQUIRED: Final = Requirements()
 
 
 async def explain(
@@ -55,7 +54,7 @@ async def explain(
     unknown: Mapping[Check, str] = MappingProxyType({}),
     nonces: NonceProvider | None = None,
     policy: DPoPPolicy = DPoPPolicy(),
-    requirements: Requirements = _NOTHING_REQUIRED,
+    requirements: Requirements = NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
     """Judge one request as a server at `url` would, and return the result of each check.
