@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Endpoint", "EndpointOptions"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 _OK: Final = 200
 _LIMIT: Final = 128 * 1024
@@ -208,7 +208,7 @@ class Endpoint:
             raise
         except (EndpointError, TimeoutError) as error:
             reason = str(error) or f"no metadata within {_LOOK:g} s"
-            logger.warning("the introspection endpoint is asked where it was: %s", reason)
+            _LOG.warning("the introspection endpoint is asked where it was: %s", reason)
             return known
         return replace(known, until=until) if url == known.url else self._at(url, until=until)
 

@@ -28,7 +28,7 @@ from dpop_middleware.tokens.admission import Admission
 
 __all__ = ["NoAnswer", "Outlook", "Questions"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 # For how many seconds a question about an unknown token waits for its turn.
 TURN: Final = 1.0
@@ -153,7 +153,7 @@ class Questions:
             async with asyncio.timeout(self._timeout):
                 await self._endpoint.locate()
         except (TimeoutError, EndpointError) as error:
-            logger.warning("the introspection endpoint can't be found: %s", _reason(error))
+            _LOG.warning("the introspection endpoint can't be found: %s", _reason(error))
 
     def _refused(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()
