@@ -30,7 +30,6 @@ __all__ = [
     "check_issuer",
     "endpoint_named",
     "issuer_keys",
-    "jwks_endpoint",
     "metadata_urls",
 ]
 
@@ -66,11 +65,6 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
         f"{base.origin}{_OAUTH}{base.path}",
         f"{base.origin}{base.path}{_OPENID}",
     )
-
-
-def jwks_endpoint(metadata: dict[str, Any], *, issuer: str, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Return where the keys are, as `endpoint_named` does."""
-    return endpoint_named("jwks_uri", metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
 
 
 def endpoint_named(
@@ -144,7 +138,9 @@ class Discovery:
                     break
                 continue
             try:
-                return jwks_endpoint(metadata, issuer=self._issuer, insecure_http_hosts=self._hosts)
+                return endpoint_named(
+                    "jwks_uri", metadata, issuer=self._issuer, insecure_http_hosts=self._hosts
+                )
             except FetchError as error:
                 # What to do about a document that is there comes before one that isn't.
                 reasons.insert(0, f"{error} (at {url})")

@@ -16,9 +16,9 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import (
-    LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
     AccessToken,
+    checked_clock_skew,
     shown,
     token_hash,
 )
@@ -128,7 +128,7 @@ class JWTAccessTokenVerifier:
             required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
-            clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
+            clock_skew=checked_clock_skew("clock_skew", clock_skew),
         )
         self._cache_bounds = {
             "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),
