@@ -1,6 +1,5 @@
 """Authentication to an introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3, RFC 7523)."""
 
-import base64
 import json
 import re
 import secrets
@@ -8,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import quote_plus
 
 from dpop_middleware._runtime import Deferred
+from dpop_middleware.client.form_request import basic_credentials
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
@@ -132,10 +131,8 @@ class Credentials:
 def credentials(authentication: ClientAuthentication, *, issuer: str, now: float) -> Credentials:
     """Return the credentials of one request at `now`, in seconds since the epoch; none for a BoundToken."""
     if isinstance(authentication, ClientSecretBasic):
-        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-        pair = f"{quote_plus(authentication.client_id)}:{quote_plus(authentication.client_secret)}"
-        encoded = base64.b64encode(pair.encode("ascii")).decode("ascii")
-        return Credentials(headers={"Authorization": f"Basic {encoded}"}, form=_NOTHING)
+        basic = basic_credentials(authentication.client_id, authentication.client_secret)
+        return Credentials(headers={"Authorization": basic}, form=_NOTHING)
     if isinstance(authentication, ClientSecretPost):
         return Credentials(
             headers=_NOTHING,
