@@ -7,7 +7,6 @@ The verifier compares `iss` again, after the signature. So a sender gains nothin
 another `iss` is found than the one at the top. The payload is searched at C speed, not parsed.
 """
 
-import asyncio
 import inspect
 import json
 import re
@@ -20,7 +19,7 @@ from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
-from dpop_middleware.health import PartHealth, health_of
+from dpop_middleware.health import PartHealth, health_of_each
 from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.tokens.access_token import (
     TOKEN_CLOCK_SKEW,
@@ -37,8 +36,6 @@ from dpop_middleware.tokens.signed_token import not_a_jwt
 
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 
-# Less than the two seconds that the server's health probe waits.
-_PATIENCE: Final = 1.5
 # Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
 # Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
@@ -172,8 +169,8 @@ class MultiIssuerVerifier:
 
     async def health(self) -> IssuersHealth:
         """Return the state of the given verifiers, within 1.5 seconds."""
-        told = await asyncio.gather(*(health_of(one, patience=_PATIENCE) for one in self._verifiers))
-        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, told, strict=True))
+        parts = await health_of_each(self._verifiers)
+        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, parts, strict=True))
         failing = [issuer for issuer, part in issuers if not part.ok]
         return IssuersHealth(
             ok=len(failing) < len(issuers) or not issuers,
