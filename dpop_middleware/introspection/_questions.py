@@ -19,8 +19,7 @@ from typing import Final
 
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection._answer import MalformedAnswer
-from dpop_middleware.introspection._endpoint import Answer, Endpoint
-from dpop_middleware.introspection._errors import EndpointError
+from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointError
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.tokens.access_token import AccessToken
