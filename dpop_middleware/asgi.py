@@ -17,6 +17,7 @@ from dpop_middleware._adapter.connection import (
     Connection,
     anonymize,
     check_scope_type,
+    checked_resource_server,
     has_credentials,
 )
 from dpop_middleware._adapter.expiry import ending_after
@@ -74,11 +75,8 @@ class DPoPMiddleware:
         claims: Mapping[str, Predicate] = NO_CLAIMS,
         close_at_expiry: bool = False,
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("resource_server", resource_server, "a ResourceServer", fits=fits)
-        part("app", app, "an ASGI application", fits=callable(app))
-        self.app = app
-        self.resource_server = resource_server
+        self.resource_server = checked_resource_server(resource_server)
+        self.app = part("app", app, "an ASGI application", fits=callable(app))
         resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)

@@ -13,12 +13,12 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import send_refusal, send_startup_failed
-from dpop_middleware._adapter.connection import check_scope_type
+from dpop_middleware._adapter.connection import check_scope_type, checked_resource_server
 from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse, VerifiedRequest
 from dpop_middleware._log import LOG, RateLimit
-from dpop_middleware._options import choice, field_name, part, refused
+from dpop_middleware._options import choice, field_name, refused
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
@@ -100,8 +100,7 @@ class ForwardAuth:
         claims: Mapping[str, Predicate] = NO_CLAIMS,
         unavailable_status: Literal[403, 503] = 403,
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("resource_server", resource_server, "a ResourceServer", fits=fits)
+        checked_resource_server(resource_server)
         if unavailable_status not in (403, 503):
             raise refused("unavailable_status", "403 or 503", unavailable_status)
         self._question = asked(
