@@ -191,7 +191,7 @@ def _identity_headers(value: object) -> tuple[tuple[str, str], ...]:
     ]
     names = [name for name, _ in named]
     if len(set(names)) < len(names) or not _NO_IDENTITY.isdisjoint(names) or not RESERVED.isdisjoint(names):
-        raise refused("identity_headers", "fields that tell nothing else, each once", names)
+        raise refused("identity_headers", "fields that have no other use, each once", names)
     return tuple(named)
 
 

@@ -116,7 +116,7 @@ def _of_header(check: Check | None, actual: object, reason: Reason | None) -> st
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
     if reason is Reason.PRIVATE_KEY:
-        return "jwk takes the public members only; this key is no secret any more: make a new one"
+        return "jwk takes the public members only; this key is not secret any more: make a new one"
     return None
 
 

@@ -167,7 +167,7 @@ def checked_token(option: str, token: str) -> str:
     try:
         return credentials((f"DPoP {token}",)).access_token
     except DPoPError as error:
-        raise CommandError(f"{option} is no access token: {error.description}") from error
+        raise CommandError(f"{option} is not an access token: {error.description}") from error
 
 
 def checked_method(method: str) -> str:
@@ -234,7 +234,7 @@ def parse_captured(text: str) -> CapturedRequest:
     for number, sent in enumerate(lines[1:end], start=2):
         found = _FIELD.fullmatch(sent)
         if found is None:
-            raise CommandError(f"line {number} of the request is no header field")
+            raise CommandError(f"line {number} of the request is not a header field")
         fields.setdefault(found[1].lower(), []).append(found[2])
     hosts, authorization = fields.get("host", []), tuple(fields.get("authorization", ()))
     return CapturedRequest(

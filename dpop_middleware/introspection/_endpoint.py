@@ -68,7 +68,7 @@ class ConnectionLostError(EndpointError):
 
 
 class NotNamedError(EndpointError):
-    """The issuer's metadata were read, and name no acceptable endpoint, or are another issuer's."""
+    """The issuer's metadata was read, and names no acceptable endpoint or is another issuer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How to ask. `url` is None where the issuer's metadata name it; `accept` is the media type asked for."""
+    """How to ask. `url` is None where the issuer's metadata has it; `accept` is the media type to ask for."""
 
     issuer: str
     url: str | None
@@ -130,7 +130,7 @@ class Endpoint:
             return await self._asked(place, token)
         except EndpointError as error:
             if not error.of_token and self._options.url is None and self._place is place:
-                # It may have moved: the metadata are read again before the next question.
+                # It may have moved: the metadata is read again before the next question.
                 self._place = replace(place, until=-math.inf)
             raise
 
@@ -163,7 +163,9 @@ class Endpoint:
             raise
         except (EndpointError, TimeoutError) as error:
             reason = str(error) or f"no metadata within {_LOOK:g} s"
-            _LOG.warning("the introspection endpoint is asked where it was: %s", reason)
+            _LOG.warning(
+                "the introspection endpoint's last URL is used, since it can't be looked up: %s", reason
+            )
             return known
         return replace(known, until=until) if url == known.url else self._at(url, until=until)
 

@@ -131,7 +131,7 @@ def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], No
     """
     members = document.get("keys")
     if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
-        raise JOSEError("the document has no array 'keys', so it is no JWK Set", check=Check.JWK)
+        raise JOSEError("the document has no array 'keys', so it isn't a JWK Set", check=Check.JWK)
     if len(members) > MAX_KEYS:
         _LOG.warning("the JWK Set has %d keys: only the first %d are used", len(members), MAX_KEYS)
     keys: list[VerificationKey] = []

@@ -82,7 +82,7 @@ def signed_by_none_of(keys: tuple[VerificationKey, ...]) -> InvalidToken:
 
 def _names_no_key() -> InvalidToken:
     return InvalidToken(
-        "the access token names no key, and its signature is by none of those tried",
+        "the access token names no key, and none of the keys that were tried signed it",
         check=Check.TOKEN_KEY,
         expected="kid",
     )

@@ -174,7 +174,7 @@ def test_an_answer_without_an_end_is_none(key_file: str) -> None:
             "--timeout takes a finite number of seconds, from 0.1",
         ),
         ("https://api.example.test/", ("--leave-out", "\x1b"), "there is no case \\x1b: choose from "),
-        ("https://api.example.test/", ("--token", "a b"), "--token is no access token"),
+        ("https://api.example.test/", ("--token", "a b"), "--token is not an access token"),
         ("https://api.example.test/", ("--key", "/nowhere"), "--key can't read /nowhere"),
     ],
 )

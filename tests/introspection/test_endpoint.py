@@ -130,7 +130,7 @@ async def test_where_the_metadata_cannot_be_read_the_endpoint_is_asked_where_it_
         assert b"active" in (await endpoint.ask("any")).body
     assert issuer.requests == [METADATA], "the next look is a minute later"
     (said,) = caplog.messages
-    assert said.startswith("the introspection endpoint is asked where it was: ")
+    assert said.startswith("the introspection endpoint's last URL is used, since it can't be looked up: ")
     assert reason in said
     issuer.metadata, issuer.describes = {DISCOVERED: f"{issuer.origin}/moved"}, None
     now[0] += 60

@@ -311,7 +311,7 @@ async def test_a_document_that_is_no_set_is_refused(server: IssuerServer, docume
     server.handlers["/jwks"] = lambda _: json_answer(document)
     with pytest.raises(Unavailable) as caught:
         await source(f"{server.origin}/jwks").load()
-    assert "no JWK Set" in str(caught.value.actual)
+    assert "isn't a JWK Set" in str(caught.value.actual)
 
 
 @pytest.mark.parametrize(
