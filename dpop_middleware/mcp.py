@@ -64,8 +64,7 @@ def protect(
     itself. Where `resource` is not on this machine, or has a name that the SDK doesn't know, the libraries'
     check of `Host` and `Origin`, which is for servers without authentication, is off: no page can make a
     proof. In an application that you pass, turn it off yourself, in the SDK's by `host="api.example.com"`,
-    the host of `resource`: otherwise clients get 421.
-    Raises ConfigurationError.
+    the host of `resource`: otherwise clients get 421. Raises ConfigurationError.
     """
     if checked_resource_server(resource_server).published_metadata is None:
         raise ConfigurationError(

@@ -47,7 +47,10 @@ class ReplayEntry(NamedTuple):
 
 
 class ReplayStore(Protocol):
-    """Remembers presentations of proofs, for all workers that share it."""
+    """Remembers presentations of proofs, for all workers that share it.
+
+    A store may also have `open()`, `aclose()` and `health()`, as an `AccessTokenVerifier` may.
+    """
 
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry` atomically; True the first time, False when it was there already.

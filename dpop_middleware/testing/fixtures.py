@@ -39,8 +39,8 @@ def dpop_client(
 ) -> Generator[Callable[..., TestClient]]:
     """Yield a function that makes clients of `dpop_app`: `dpop_client(sub="ann", scopes=["notes:read"])`.
 
-    Arguments are those of `TestIssuer.auth`. Each client has a key and a token of its own, calls the first
-    public URL, and is in the application's lifespan until the test ends.
+    Arguments are those of `TestIssuer.auth`. Each client has a key and a token of its own, calls the origin
+    of the first public URL, and is in the application's lifespan until the test ends.
     """
     origin = origin_of(dpop_server)
     with ExitStack() as stack:

@@ -241,6 +241,8 @@ class AccessTokenVerifier(Protocol):
     - `is_remote(token)`: a method that returns the same for one token, where it depends on the token.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
+    - `key_ages()`: a method that returns pairs of an issuer and the seconds for which its keys have been
+      held, for `telemetry`.
     """
 
     @property
