@@ -159,7 +159,9 @@ class RequestVerification:
                 token = await self.access_token(presented)
                 now = self.clock()
                 check_bound(token, now)
-                judged = self._judge_after_token(token, presented, proof, request, policy, now)
+                judged = self._judge_after_token(
+                    token, request, policy, presented=presented, proof=proof, now=now
+                )
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
             return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.nonce))
@@ -168,10 +170,11 @@ class RequestVerification:
     def _judge_after_token(
         self,
         token: AccessToken,
-        presented: str,
-        proof: str,
         request: ResourceRequest,
         policy: DPoPPolicy,
+        *,
+        presented: str,
+        proof: str,
         now: float,
     ) -> JudgedProof:
         """Judge a proof with its token, which was `presented` as text; the client is remembered with it."""

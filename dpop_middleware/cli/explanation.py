@@ -101,12 +101,16 @@ async def explain(
     later = Verdicts()
     if error is not None:
         token = await _judged_later(later, server, request, carried, error, checks)
-    unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
-    return Explanation(
-        findings=findings_of(request, checks, error, _read(proofs, policy), token, unknown, later.of),
-        error=error,
-        status=status,
+    findings = findings_of(
+        request,
+        checks,
+        error,
+        reading=_read(proofs, policy),
+        token=token,
+        unknown=dict(unknown) | _not_judged(nonces, policy, requirements),
+        later=later.of,
     )
+    return Explanation(findings=findings, error=error, status=status)
 
 
 class _Server(NamedTuple):
