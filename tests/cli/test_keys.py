@@ -6,15 +6,14 @@ import shlex
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x25519
 
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.jose import base64url
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
+from tests.support.clients import decoded
 from tests.support.command import process, run
 
 URL = "https://api.example.test/notes?page=2"
@@ -115,11 +114,6 @@ def test_usage_errors_of_keygen_are_one_line_and_status_2(
 def key_file(tmp_path: Path) -> str:
     DPoPKey.generate().save(tmp_path / "client.jwk")
     return str(tmp_path / "client.jwk")
-
-
-def decoded(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    header, claims, _ = proof.split(".")
-    return json.loads(base64url.decode(header)), json.loads(base64url.decode(claims))
 
 
 def test_a_proof_for_a_token_request_has_no_ath(key_file: str) -> None:
