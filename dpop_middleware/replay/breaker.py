@@ -26,23 +26,23 @@ class CircuitBreaker:
         """Whether it is open and no probe is under way."""
         return self._open_until is not None and not self._probing
 
-    def refuses(self, time: float) -> bool:
-        """Whether a request at `time` is refused; when the pause is over, one is let through as the probe."""
+    def refuses(self, now: float) -> bool:
+        """Whether a request at `now` is refused; when the pause is over, one is let through as the probe."""
         if self._open_until is None:
             return False
-        if self._probing or time < self._open_until:
+        if self._probing or now < self._open_until:
             return True
         self._probing = True
         return False
 
-    def pause_left(self, time: float) -> float:
-        """Seconds from `time` to the next probe."""
-        return 0.0 if self._open_until is None else max(0.0, self._open_until - time)
+    def pause_left(self, now: float) -> float:
+        """Seconds from `now` to the next probe."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
-    def trip(self, time: float) -> None:
+    def trip(self, now: float) -> None:
         """Open at once: connecting failed while no request waited for it."""
         self._failures = self._threshold
-        self.failed(time)
+        self.failed(now)
 
     def succeeded(self) -> None:
         """Note that the server answered."""
@@ -51,12 +51,12 @@ class CircuitBreaker:
         self._open_until = None
         self._probing = False
 
-    def failed(self, time: float) -> None:
+    def failed(self, now: float) -> None:
         """Note that the server could not be reached or did not answer in time."""
         self._failures += 1
         if self._failures < self._threshold:
             return
-        self._open_until = time + self._pause
+        self._open_until = now + self._pause
         self._pause = min(self._pause * 2, self._longest)
         self._probing = False
 
