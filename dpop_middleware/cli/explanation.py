@@ -23,7 +23,7 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState, findings_of
 from dpop_middleware.cli.later_checks import (
-    Verdicts,
+    JudgedChecks,
     judge_proof_later,
     judge_token_later,
     judge_use_later,
@@ -98,7 +98,7 @@ async def explain(
         checks = _checks_of(server, carried)
         token, error = await _judged(server, request)
         status = None if error is None else error.status
-    later = Verdicts()
+    later = JudgedChecks()
     if error is not None:
         token = await _judged_later(later, server, request, carried, error, checks)
     findings = findings_of(
@@ -178,7 +178,7 @@ async def _judged(server: _Server, request: ResourceRequest) -> tuple[AccessToke
 
 
 async def _judged_later(
-    later: Verdicts,
+    later: JudgedChecks,
     server: _Server,
     request: ResourceRequest,
     carried: Credentials | None,

@@ -17,7 +17,7 @@ from dpop_middleware.introspection._transport import AnswerError, BoundedTranspo
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
-    credentials,
+    request_credentials,
 )
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.fetch import FetchError
@@ -233,7 +233,7 @@ class Endpoint:
 
     async def _post(self, place: _Place, token: str) -> httpx2.Response:
         options = self._options
-        who = credentials(options.authentication, issuer=options.issuer, now=options.clock())
+        who = request_credentials(options.authentication, issuer=options.issuer, now=options.clock())
         return await self._exchange(
             "POST",
             place.url,

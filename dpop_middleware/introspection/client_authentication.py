@@ -24,9 +24,9 @@ __all__ = [
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
-    "Credentials",
     "PrivateKeyJWT",
-    "credentials",
+    "RequestCredentials",
+    "request_credentials",
 ]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -121,25 +121,27 @@ ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | Private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class RequestCredentials:
     """The header fields and form parameters to add to one request."""
 
     headers: Mapping[str, str] = field(repr=False)
     form: Mapping[str, str] = field(repr=False)
 
 
-def credentials(authentication: ClientAuthentication, *, issuer: str, now: float) -> Credentials:
+def request_credentials(
+    authentication: ClientAuthentication, *, issuer: str, now: float
+) -> RequestCredentials:
     """Return the credentials of one request at `now`, in seconds since the epoch; none for a BoundToken."""
     if isinstance(authentication, ClientSecretBasic):
         basic = basic_credentials(authentication.client_id, authentication.client_secret)
-        return Credentials(headers={"Authorization": basic}, form=_NOTHING)
+        return RequestCredentials(headers={"Authorization": basic}, form=_NOTHING)
     if isinstance(authentication, ClientSecretPost):
-        return Credentials(
+        return RequestCredentials(
             headers=_NOTHING,
             form={"client_id": authentication.client_id, "client_secret": authentication.client_secret},
         )
     if isinstance(authentication, PrivateKeyJWT):
-        return Credentials(
+        return RequestCredentials(
             headers=_NOTHING,
             form={
                 "client_id": authentication.client_id,
@@ -147,7 +149,7 @@ def credentials(authentication: ClientAuthentication, *, issuer: str, now: float
                 "client_assertion": _assertion(authentication, issuer=issuer, now=now),
             },
         )
-    return Credentials(headers=_NOTHING, form=_NOTHING)
+    return RequestCredentials(headers=_NOTHING, form=_NOTHING)
 
 
 def _assertion(authentication: PrivateKeyJWT, *, issuer: str, now: float) -> str:
