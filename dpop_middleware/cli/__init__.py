@@ -1,4 +1,19 @@
-"""The command `dpop-middleware`: make keys and proofs, and see how a server judges them."""
+"""The command `dpop-middleware`: make keys and proofs, and see how a server judges them.
+
+From the top down:
+
+    keys.py          keygen, proof and thumbprint
+    conformance.py   conformance: the suite against a running server
+    demo.py          demo: a client and a thief in this process
+    explain.py       explain: one request, every check, printed
+    explanation.py   the checks of one request, judged as a server does
+    later_checks.py  the checks that the server doesn't reach
+    findings.py      the results as rows
+    access_token.py  the verifier of explain's access token, by the options
+    fetched_keys.py  a verifier that fetches the keys before it judges claims
+    inputs.py        secrets, keys, times and captured requests
+    console.py       the output, and the common parts of all commands
+"""
 
 import argparse
 import io
