@@ -14,10 +14,10 @@ _LONGEST_VALUE = 200
 _MOST_EXACT = 2**53
 
 
-def escaped(value: object) -> str:
-    """Return `value` as a log line shows it: in printable ASCII, cut to 200 characters."""
-    text = ascii(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}...(cut)"
+def escaped(value: object, *, most: int = _LONGEST_VALUE) -> str:
+    """Return `value` as a log line shows it: in printable ASCII, cut to `most` characters, by default 200."""
+    text = ascii(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most else f"{text[:most]}...(cut)"
 
 
 def plain(value: object) -> str | int | float | None:

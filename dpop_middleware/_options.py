@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
+    "SCOPE_TOKEN",
     "choice",
     "clock",
     "field_name",
@@ -37,8 +38,9 @@ __all__ = [
 Choice = TypeVar("Choice", bound=str)
 Part = TypeVar("Part")
 
-# RFC 6749 section 3.3. No such token can end the quoted string of a challenge.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+"""One scope (RFC 6749 section 3.3). No such token can end the quoted string of a challenge."""
+
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
@@ -157,7 +159,7 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Collection):
         raise refused(name, "a sequence of strings, such as ('notes:read',)", values)
     for value in values:
-        if not isinstance(value, str) or not _SCOPE_TOKEN.fullmatch(value):
+        if not isinstance(value, str) or not SCOPE_TOKEN.fullmatch(value):
             raise refused(name, "strings without spaces, quotes and backslashes", value)
     return tuple(values)
 

@@ -1,6 +1,5 @@
 """Protection for any ASGI application."""
 
-import logging
 from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,11 +17,13 @@ from dpop_middleware._adapter.connection import (
     Connection,
     anonymize,
     check_scope_type,
+    checked_resource_server,
     has_credentials,
 )
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.layers import has_cors_around_protected_routes, inner_root_paths
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
+from dpop_middleware._log import LOG, escaped
 from dpop_middleware._options import flag, part
 from dpop_middleware._request.public_paths import PublicPaths
 from dpop_middleware._request.public_urls import PublicURLs
@@ -34,10 +35,7 @@ from dpop_middleware.tokens.access_token import AccessToken
 
 __all__ = ["DPoPMiddleware"]
 
-_LOG = logging.getLogger("dpop_middleware")
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-# The server alone limits the length of a path.
-_MOST_SHOWN = 200
 
 
 class DPoPMiddleware:
@@ -77,11 +75,8 @@ class DPoPMiddleware:
         claims: Mapping[str, Predicate] = NO_CLAIMS,
         close_at_expiry: bool = False,
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("resource_server", resource_server, "a ResourceServer", fits=fits)
-        part("app", app, "an ASGI application", fits=callable(app))
-        self.app = app
-        self.resource_server = resource_server
+        self.resource_server = checked_resource_server(resource_server)
+        self.app = part("app", app, "an ASGI application", fits=callable(app))
         resource_server.verification.has_middleware = True
         self._listed = public_paths
         self._public_paths = PublicPaths(public_paths)
@@ -183,7 +178,7 @@ class DPoPMiddleware:
     def _look_inside(self) -> None:
         self._public_paths = PublicPaths(self._listed, inner_root_paths=tuple(inner_root_paths(self.app)))
         if has_cors_around_protected_routes(self.app, self._public_paths):
-            _LOG.warning(
+            LOG.warning(
                 "CORSMiddleware is inside DPoPMiddleware: %s. Put it outside, with "
                 "allow_headers=['Authorization', 'DPoP'] and "
                 "expose_headers=['DPoP-Nonce', 'WWW-Authenticate']",
@@ -195,22 +190,17 @@ class DPoPMiddleware:
         if reason is None:
             return
         self._has_warned_of_refused_path = True
-        _LOG.warning(
+        LOG.warning(
             "the path %s is listed in public_paths, but still needs credentials: %s (root_path is %s, "
             "raw_path %s). A path that routers could read in two ways is never public: it must start with "
             "the root path and contain it once. Where a proxy strips the prefix, set no root path "
             "(--root-path, FastAPI(root_path=...)) or let the proxy pass the prefix on; where a name repeats "
             "it, rename one. This is logged once",
-            _shown(scope["path"]),
+            escaped(scope["path"]),
             reason,
-            _shown(scope.get("root_path")),
-            _shown(scope.get("raw_path")),
+            escaped(scope.get("root_path")),
+            escaped(scope.get("raw_path")),
         )
-
-
-def _shown(value: object) -> str:
-    shown = ascii(value)
-    return shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
 
 
 def _is_not_origin_form(scope: Scope) -> bool:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._options import clock as checked_clock
-from dpop_middleware._options import namespace, part
+from dpop_middleware._options import namespace
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
@@ -25,15 +25,14 @@ from dpop_middleware._request.uri import normalize
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import (
-    ConfigurationError,
     DPoPError,
     InvalidDPoPProof,
     InvalidRequest,
     Unavailable,
 )
 from dpop_middleware.jose import JOSEError, base64url
-from dpop_middleware.nonces import NonceProvider, nonces_for
-from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
+from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 
 __all__ = [
@@ -118,13 +117,8 @@ class TokenEndpoint:
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         checked_url("url", url, insecure_http_hosts=insecure_http_hosts)
-        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
-        part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
-        if policy.nonce != "off" and nonces is None:
-            raise ConfigurationError(
-                f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in TokenEndpoint"
-            )
-        self._policy = policy
+        self._policy = checked_policy(policy)
+        check_nonces(policy, nonces, server="TokenEndpoint")
         self._policies = (policy,)
         self._clock = checked_clock(clock)
         self._verification = ProofVerification(

@@ -68,7 +68,7 @@ class DPoPError(Exception):
     `description` is a fixed sentence that the client may read. `check` is the check that failed, None where
     that is unknown. `expected` and `actual` are for logs and events only: they can contain values from the
     request, but never a token or a proof. `refusal` is what was known about the request; `scheme`, `jkt`,
-    `client_id`, `nonce` and `reason` are its fields. An error never changes after it was raised.
+    `client_id`, `nonce` and `reason` are some of its fields. An error never changes after it was raised.
     """
 
     status: ClassVar[int]

@@ -13,12 +13,12 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import send_refusal, send_startup_failed
-from dpop_middleware._adapter.connection import check_scope_type
+from dpop_middleware._adapter.connection import check_scope_type, checked_resource_server
 from dpop_middleware._adapter.question import RESERVED, NotBelieved, asked
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse, VerifiedRequest
 from dpop_middleware._log import LOG, RateLimit
-from dpop_middleware._options import choice, field_name, part, refused
+from dpop_middleware._options import choice, field_name, refused
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
@@ -77,10 +77,11 @@ class ForwardAuth:
     - `unavailable_status`: the status where the verdict can't be known, with `Retry-After`: 403, since nginx
       turns 503 into 500, and Envoy may let the request pass; 503 for Traefik and Caddy.
 
-    The answer is 200, or else 401 (400 becomes 401) or 403, with all challenges in one field. 403 without a
-    challenge, and a WARNING, where the question isn't trusted: a configured field is missing, or comes twice,
-    or the secret is wrong. The question's path and body aren't read. `OPTIONS` is authenticated like any
-    method. Not checked: what the gateway does with an answer. Raises ConfigurationError.
+    The answer is 200, or else 401 (400 becomes 401), 403 or `unavailable_status`, with all challenges in one
+    field. 403 without a challenge, and a WARNING, where the question isn't trusted: a configured field is
+    missing, comes twice or is malformed, or the secret is wrong. The question's path and body aren't read.
+    `OPTIONS` is authenticated like any method. Not checked: what the gateway does with an answer. Raises
+    ConfigurationError.
     """
 
     def __init__(
@@ -99,8 +100,7 @@ class ForwardAuth:
         claims: Mapping[str, Predicate] = NO_CLAIMS,
         unavailable_status: Literal[403, 503] = 403,
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("resource_server", resource_server, "a ResourceServer", fits=fits)
+        checked_resource_server(resource_server)
         if unavailable_status not in (403, 503):
             raise refused("unavailable_status", "403 or 503", unavailable_status)
         self._question = asked(
@@ -191,7 +191,7 @@ def _identity_headers(value: object) -> tuple[tuple[str, str], ...]:
     ]
     names = [name for name, _ in named]
     if len(set(names)) < len(names) or not _NO_IDENTITY.isdisjoint(names) or not RESERVED.isdisjoint(names):
-        raise refused("identity_headers", "fields that tell nothing else, each once", names)
+        raise refused("identity_headers", "fields that have no other use, each once", names)
     return tuple(named)
 
 

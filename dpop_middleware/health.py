@@ -4,16 +4,19 @@ api.health() -> one check for all probes within a second -> the parts' own `heal
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dpop_middleware._runtime import is_cancellation
 
-__all__ = ["HealthCheck", "IssuerKeysHealth", "PartHealth", "ServerHealth", "health_of"]
+__all__ = ["HealthCheck", "IssuerKeysHealth", "PartHealth", "ServerHealth", "health_of", "health_of_each"]
 
-_PATIENCE = 2.0
-_GOOD_FOR = 1.0
-_NOTHING = object()
+_PATIENCE: Final = 2.0
+# Less, so that a part that asks others answers in time.
+_PATIENCE_OF_A_PART: Final = 1.5
+_GOOD_FOR: Final = 1.0
+_NOTHING: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +107,13 @@ class HealthCheck:
         return ServerHealth(ready=keys.ok and store.ok, issuer_keys=keys, replay_store=store)
 
 
-async def health_of(part: object, *, patience: float | None = None) -> PartHealth:
-    """Return the health of `part`, from its `health()` if it has one; never raises."""
+async def health_of(part: object, *, patience: float = _PATIENCE) -> PartHealth:
+    """Return the health of `part` by its `health()`, if any, within `patience` seconds; never raises."""
     ask = getattr(part, "health", None)
     if ask is None:
         return PartHealth(ok=True)
     try:
-        async with asyncio.timeout(_PATIENCE if patience is None else patience):
+        async with asyncio.timeout(patience):
             details = await ask()
         return PartHealth(ok=_ok(details), error=_error(details), details=details)
     except (Exception, asyncio.CancelledError) as error:  # any error of the user's own part is its verdict
@@ -118,6 +121,11 @@ async def health_of(part: object, *, patience: float | None = None) -> PartHealt
             raise
         words = "no answer in time" if isinstance(error, TimeoutError) else str(error)
         return PartHealth(ok=False, error=f"{type(error).__name__}: {words}".removesuffix(": "))
+
+
+async def health_of_each(parts: Iterable[object]) -> list[PartHealth]:
+    """Return the health of each of `parts`, of which one part consists, within 1.5 seconds; never raises."""
+    return await asyncio.gather(*(health_of(part, patience=_PATIENCE_OF_A_PART) for part in parts))
 
 
 def _ok(details: object) -> bool:

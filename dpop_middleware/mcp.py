@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._options import part, provides
 from dpop_middleware._request.request import ResourceRequest, credentials
 from dpop_middleware._request.secure_url import is_loopback
@@ -63,12 +64,9 @@ def protect(
     itself. Where `resource` is not on this machine, or has a name that the SDK doesn't know, the libraries'
     check of `Host` and `Origin`, which is for servers without authentication, is off: no page can make a
     proof. In an application that you pass, turn it off yourself, in the SDK's by `host="api.example.com"`,
-    the host of `resource`: otherwise clients get 421.
-    Raises ConfigurationError.
+    the host of `resource`: otherwise clients get 421. Raises ConfigurationError.
     """
-    fits = isinstance(resource_server, ResourceServer)
-    part("resource_server", resource_server, "a ResourceServer", fits=fits)
-    if resource_server.published_metadata is None:
+    if checked_resource_server(resource_server).published_metadata is None:
         raise ConfigurationError(
             "protect needs ResourceServer(metadata=ResourceMetadata(…)): MCP clients find the issuer in it"
         )

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dpop_middleware._adapter.answers import error_response, raw_headers
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._options import part, refused, text
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.resource_server import ResourceServer
@@ -39,8 +40,7 @@ def nonce_route(
     Where no nonce can be issued, the answer is 503. Raises ConfigurationError, also for a server without
     `nonces`.
     """
-    fits = isinstance(resource_server, ResourceServer)
-    part("resource_server", resource_server, "a ResourceServer", fits=fits)
+    checked_resource_server(resource_server)
     part("c_nonce", c_nonce, "a function that returns a string", fits=c_nonce is None or callable(c_nonce))
     takes = "a path that starts with a slash, such as '/nonce'"
     if not text("path", path, takes).startswith("/"):

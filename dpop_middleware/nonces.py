@@ -68,12 +68,10 @@ def nonces_for(nonces: NonceProvider | None, *, purpose: str, namespace: str) ->
     return nonces if for_server is None else for_server(purpose=purpose, server=namespace)
 
 
-def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None) -> None:
-    """Raise ConfigurationError if a resource server's policy needs nonces and there is no provider."""
+def check_nonces(policy: DPoPPolicy, nonces: NonceProvider | None, *, server: str = "ResourceServer") -> None:
+    """Raise ConfigurationError if the policy of a `server` (its class) needs nonces without a provider."""
     if policy.nonce != "off" and nonces is None:
-        raise ConfigurationError(
-            f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in ResourceServer"
-        )
+        raise ConfigurationError(f"nonce={policy.nonce!r} needs nonces=HMACNonceProvider(secret) in {server}")
 
 
 class HMACNonceProvider:
@@ -81,8 +79,8 @@ class HMACNonceProvider:
 
     - `secret`: at least 32 random bytes, or several such, newest first: nonces are issued with the first
       and recognised with all, so that a secret can be replaced without refusing any client.
-    - `lifetime`: seconds for which a nonce is valid, counted from the beginning of its step.
-    - `step`: seconds between nonces; at most a third of `lifetime`.
+    - `lifetime`: seconds for which a nonce is valid, counted from the beginning of its step; at most a day.
+    - `step`: seconds between nonces; at least 1, at most a third of `lifetime`.
 
     Raises ConfigurationError. A nonce isn't bound to a client: it is the same for all clients of a step, and
     the replay store still decides about a second use.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from dpop_middleware._options import choice, flag, refused, seconds
+from dpop_middleware._options import choice, flag, part, refused, seconds
 from dpop_middleware.jose.algorithms import ALGORITHMS
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DPoPPolicy",
     "NonceMode",
     "checked_algorithms",
+    "checked_policy",
 ]
 
 NonceMode = Literal["off", "required", "fallback"]
@@ -71,8 +72,8 @@ class DPoPPolicy:
     - `nonce`: `"off"` ignores nonces. `"required"` refuses a proof without the server's nonce,
       `"fallback"` only when its `iat` is outside the window; with either, a proof that carries a nonce
       is judged by the nonce alone. `"fallback"` doesn't stop proofs made in advance (section 11.2).
-    - `iat_limit_with_nonce`: seconds by which the `iat` of a proof with a nonce may differ from the server's
-      clock, both ways; None for any (section 11.1). It has no effect if `nonce` is `"off"`.
+    - `iat_limit_with_nonce`: seconds, at least 1, by which the `iat` of a proof with a nonce may differ from
+      the server's clock, both ways; None for any (section 11.1). It has no effect if `nonce` is `"off"`.
 
     Raises ConfigurationError for anything else.
     """
@@ -124,3 +125,9 @@ class DPoPPolicy:
         if not set(policy.algorithms).issubset(_OF_FAPI2):
             raise refused("algorithms", f"some of {', '.join(_OF_FAPI2)}", algorithms)
         return policy
+
+
+def checked_policy(policy: DPoPPolicy) -> DPoPPolicy:
+    """Return the option `policy`, or raise ConfigurationError for anything but a DPoPPolicy."""
+    takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
+    return part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))

@@ -10,7 +10,7 @@ from dpop_middleware import _options as options
 from dpop_middleware._configured import configured_verifier, published
 from dpop_middleware._judge import verdicts
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
@@ -20,7 +20,7 @@ from dpop_middleware.errors import DPoPError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck, ServerHealth
 from dpop_middleware.nonces import NonceProvider, check_nonces, nonces_for
-from dpop_middleware.policy import DPoPPolicy
+from dpop_middleware.policy import DPoPPolicy, checked_policy
 from dpop_middleware.profiles import Profile
 from dpop_middleware.replay.store import ReplayKeyspace, ReplayStore
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, clock_skew_of
@@ -31,8 +31,6 @@ else:
     _metadata = Deferred("dpop_middleware._metadata")
 
 __all__ = ["ResourceServer"]
-
-_NOTHING_REQUIRED = Requirements()
 
 
 class ResourceServer:
@@ -130,8 +128,7 @@ class ResourceServer:
     ) -> None:
         hosts = insecure_http_hosts
         origin = checked_url("resource", resource, insecure_http_hosts=hosts).origin
-        takes = "a DPoPPolicy, such as DPoPPolicy(nonce='required')"
-        options.part("policy", policy, takes, fits=isinstance(policy, DPoPPolicy))
+        checked_policy(policy)
         options.clock(clock)
         urls = PublicURLs(origin if public_url is None else public_url, insecure_http_hosts=hosts)
         self._resource = resource
@@ -204,7 +201,7 @@ class ResourceServer:
         self, request: ResourceRequest, *, scopes: Collection[str] = ()
     ) -> verdicts.VerifiedRequest:
         """Do `verify`, then `authorize`; the token must grant all `scopes`. Raises `errors.DPoPError`."""
-        requirements = Requirements(scopes=scopes) if scopes else _NOTHING_REQUIRED
+        requirements = Requirements(scopes=scopes) if scopes else NOTHING_REQUIRED
         return self.authorize(await self.verify(request), requirements)
 
     async def verify(self, request: ResourceRequest) -> verdicts.Authentication:
@@ -230,7 +227,7 @@ class ResourceServer:
     def authorize(
         self,
         authentication: verdicts.Authentication,
-        requirements: Requirements = _NOTHING_REQUIRED,
+        requirements: Requirements = NOTHING_REQUIRED,
         *,
         recalled: bool = False,
         reports: bool = True,

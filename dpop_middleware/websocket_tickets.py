@@ -28,7 +28,7 @@ from dpop_middleware._adapter.ticket import (
     field_values,
     take_tickets,
 )
-from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_not_expired
+from dpop_middleware._judge.requirements import NOTHING_REQUIRED, bound_to_another, check_not_expired
 from dpop_middleware._judge.verdicts import Authentication, refusal_of
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, credentials
 from dpop_middleware._runtime import check_event_loop
@@ -56,7 +56,6 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_.~-]+")
 _OF_TICKETS: Final = "websocket ticket"
 # No server has this policy, so every server judges the evidence again by its own policy.
 _OF_NOBODY = DPoPPolicy()
-_NOTHING_REQUIRED = Requirements()
 _NONE = Carried((), marked=False)
 
 
@@ -175,7 +174,7 @@ class WebSocketTickets:
             evidence = Authentication(
                 token, ticket.proof, ticket.nonce, _OF_NOBODY, ticket.authenticated_at, request, started
             )
-            verification.authorize(evidence, _NOTHING_REQUIRED, self._api.policy)
+            verification.authorize(evidence, NOTHING_REQUIRED, self._api.policy)
             await self._mark_as_used(ticket, token, now)
         except DPoPError as error:
             refusal = refusal_of(token, error, scheme=scheme, nonce=error.nonce)

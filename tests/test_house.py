@@ -221,6 +221,21 @@ def test_each_module_has_tests_of_its_own() -> None:
     assert without == [], "what a module promises is tested in the file of its name"
 
 
+def test_each_package_says_what_is_in_it() -> None:
+    packages = [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    unnamed = [
+        f"{package.parent.name}/{module.name}"
+        for package in packages
+        for module in package.parent.glob("*.py")
+        if module != package
+        and not re.search(
+            rf"\b{module.stem}\.py\b|`{module.stem}`", ast.get_docstring(trees()[name_of(package)]) or ""
+        )
+    ]
+    assert len(packages) > 10
+    assert unnamed == [], "the docstring of the package is the map of its modules"
+
+
 @pytest.mark.parametrize(
     ("path", "mirror"),
     [

@@ -5,16 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from dpop_middleware._request.paths import URIError, encoded, without_dot_segments
-from dpop_middleware._request.request import ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import MAX_TOKEN_SIZE, ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import normalize, parse_base_url
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens import admission, cache, jwks, resolved_issuers
-from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE
 from tests.support.api import Api
 
 
-def blanks_taken_off(count: int) -> None:
+def white_space_taken_off(count: int) -> None:
     for value in (b" " * count + b"DPoP a", b"DPoP a" + b"\t" * count):
         request = ResourceRequest.from_scope(
             {"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", value)]}
@@ -35,7 +34,7 @@ def nested(depth: int) -> None:
         (16 * 1024, lambda size: one_proof(("a" * size,), ("ES256", "ML-DSA-44"))),
         (16 * 1024, lambda size: credentials((f"DPoP {'a' * size}",))),
         (64, lambda count: credentials((f"DPoP {' ' * count}a",))),
-        (64, blanks_taken_off),
+        (64, white_space_taken_off),
         (32, nested),
         (256, lambda count: encoded("/" + "%41" * count)),
         (256, lambda count: encoded("/" + "|" * count)),

@@ -288,7 +288,7 @@ async def test_library_and_oracle_agree_on_altered_proofs(alg: str) -> None:
     assert found == {}
 
 
-async def test_the_oracle_also_refuses() -> None:
+def test_the_oracle_accepts_some_altered_proofs_and_refuses_others() -> None:
     judges = Judges(signer("ES256"))
     honest = dict(proofs(judges.key))
     asked = [
@@ -297,7 +297,9 @@ async def test_the_oracle_also_refuses() -> None:
     ]
     verdicts = [faults(one, judges.world) for one in asked]
     assert verdicts[0] == set()
-    assert sum(not verdict for verdict in verdicts) > 50
+    accepted = verdicts.count(set())
+    assert accepted > 50
+    assert len(verdicts) - accepted > 500
     named = set().union(*verdicts)
     assert named >= {
         "format",

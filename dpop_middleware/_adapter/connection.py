@@ -18,6 +18,7 @@ from dpop_middleware._judge.verdicts import (
     VerifiedRequest,
     nonce_headers,
 )
+from dpop_middleware._options import part
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware._runtime import check_event_loop
 from dpop_middleware.checks import Check
@@ -31,6 +32,7 @@ __all__ = [
     "DPoPUser",
     "anonymize",
     "check_scope_type",
+    "checked_resource_server",
     "has_credentials",
 ]
 
@@ -231,6 +233,11 @@ class Connection:
         ):
             return outcome
         return None
+
+
+def checked_resource_server(server: ResourceServer) -> ResourceServer:
+    """Return the option `resource_server`, or raise ConfigurationError for anything but a ResourceServer."""
+    return part("resource_server", server, "a ResourceServer", fits=isinstance(server, ResourceServer))
 
 
 def check_scope_type(scope: Scope) -> None:

@@ -62,9 +62,9 @@ class Question:
             return request
         method, target = _one(fields, self.method_header), _one(fields, self.uri_header)
         if not _METHOD.fullmatch(method):
-            raise NotBelieved(f"{self.method_header} is no method")
+            raise NotBelieved(f"{self.method_header} is not a method")
         if not _TARGET.fullmatch(target):
-            raise NotBelieved(f"{self.uri_header} is no request target")
+            raise NotBelieved(f"{self.uri_header} is not a request target")
         return request._replace(
             method=method.decode("ascii"),
             raw_path=target.partition(b"?")[0].decode("latin-1"),
@@ -121,7 +121,7 @@ def _check_apart(names: Mapping[str, str]) -> None:
     for option, name in names.items():
         of_the_request = name in RESERVED or (name == "host" and option != "host_header")
         if of_the_request or name in taken:
-            raise refused(option, "a field that tells nothing else", name)
+            raise refused(option, "a field that has no other use", name)
         taken.add(name)
 
 

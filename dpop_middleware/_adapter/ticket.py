@@ -26,9 +26,7 @@ from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.nonces import Nonce
 
 __all__ = [
-    "MARKER",
     "MAX_TICKET_SIZE",
-    "PREFIX",
     "UNIQUE_SIZE",
     "Carried",
     "Seal",
@@ -43,8 +41,8 @@ MAX_TICKET_SIZE = 7_500
 
 # The contents of a ticket may change from one release to the next.
 _LABEL = "dpop websocket ticket 1"
-MARKER: Final = "dpop.ticket"
-PREFIX: Final = f"{MARKER}."
+_MARKER: Final = "dpop.ticket"
+_PREFIX: Final = f"{_MARKER}."
 _PROTOCOLS: Final = b"sec-websocket-protocol"
 _MOST_IN_QUERY: Final = 16
 
@@ -154,7 +152,7 @@ class Carried(NamedTuple):
 
         async def send_with_marker(message: Message) -> None:
             if message["type"] == "websocket.accept" and not message.get("subprotocol"):
-                message = {**message, "subprotocol": MARKER}
+                message = {**message, "subprotocol": _MARKER}
             await send(message)
 
         return send_with_marker
@@ -164,16 +162,16 @@ def take_tickets(scope: Scope, parameter: str | None) -> Carried:
     """Remove possible tickets from `scope`: subprotocols, and values of the query's `parameter`."""
     in_query = () if parameter is None else _take_from_query(scope, parameter)
     offered = [str(one) for one in scope.get("subprotocols") or ()] if scope["type"] == "websocket" else []
-    as_protocols = tuple(one.removeprefix(PREFIX) for one in offered if one.startswith(PREFIX))
+    as_protocols = tuple(one.removeprefix(_PREFIX) for one in offered if one.startswith(_PREFIX))
     if not as_protocols:
         return Carried(in_query, marked=False)
-    left = [one for one in offered if not one.startswith(PREFIX) and one != MARKER]
+    left = [one for one in offered if not one.startswith(_PREFIX) and one != _MARKER]
     scope["subprotocols"] = left
     others = [field for field in scope["headers"] if field[0].lower() != _PROTOCOLS]
     # Daphne decodes percent signs: the offered names may have any character.
     protocols = ", ".join(left).encode("latin-1", "replace")
     scope["headers"] = [*others, (_PROTOCOLS, protocols)] if left else others
-    return Carried((*in_query, *as_protocols), marked=MARKER in offered)
+    return Carried((*in_query, *as_protocols), marked=_MARKER in offered)
 
 
 def _take_from_query(scope: Scope, parameter: str) -> tuple[str, ...]:

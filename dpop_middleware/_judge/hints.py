@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from dpop_middleware._judge.misplaced import misplaced
+from dpop_middleware._judge.misplaced import PROOF_AS_TOKEN, misplaced
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, UseDPoPNonce
@@ -116,7 +116,7 @@ def _of_header(check: Check | None, actual: object, reason: Reason | None) -> st
         if actual == "none" or actual.startswith("HS"):
             return "a proof is signed with the client's private key, never with a shared secret"
     if reason is Reason.PRIVATE_KEY:
-        return "jwk takes the public members only; this key is no secret any more: make a new one"
+        return "jwk takes the public members only; this key is not secret any more: make a new one"
     return None
 
 
@@ -150,7 +150,7 @@ def _of_token(error: DPoPError) -> str | None:
     if check is Check.TOKEN_CLAIMS and isinstance(error.expected, tuple):
         return "does the issuer name the client elsewhere, as in azp or cid? name it in client_id_claims"
     if check is Check.TOKEN_TYP and media_type(str(error.actual).strip("'\"")) == "dpop+jwt":
-        return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+        return PROOF_AS_TOKEN
     if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
         return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
     if check is Check.TOKEN_ISS and isinstance(error.actual, str):

@@ -20,7 +20,11 @@ from dpop_middleware.errors import (
 from dpop_middleware.jose.compact import media_type
 from dpop_middleware.profiles import KNOWN, Profile
 
-__all__ = ["fitting_profile", "misplaced"]
+__all__ = ["PROOF_AS_TOKEN", "fitting_profile", "misplaced"]
+
+PROOF_AS_TOKEN: Final = (
+    "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+)
 
 _HEADER: Final = 1024
 _PAYLOAD: Final = 4096
@@ -112,7 +116,7 @@ def misplaced(error: DPoPError, request: ResourceRequest) -> str | None:
         return _of_authorization(error, request, token)
     no_proof = error.check is Check.ONE_HEADER and not request.dpop
     if (no_proof or isinstance(error, InvalidToken)) and _is_proof(token):
-        return "this is a proof: it belongs in the DPoP field, and Authorization takes the access token"
+        return PROOF_AS_TOKEN
     if isinstance(error, InvalidToken):
         return _of_token(error, token, scheme=scheme, with_proof=bool(request.dpop))
     if isinstance(error, InvalidDPoPProof) and error.check in _FORM_OF_PROOF and len(request.dpop) == 1:

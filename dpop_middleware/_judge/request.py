@@ -1,7 +1,7 @@
 """The judgement of one request: the only place that orders the checks and awaits other servers.
 
     credentials -> path -> one DPoP field -> access token -> binding -> proof header -> jkt
-    -> the checks of `proof_verification`, the replay store last
+    -> the checks of `_proof.verification`, the replay store last
 
 The steps between the token and the store await nothing. The clock is read once, when the token is known. The
 checks after the proof's header are the same at a token endpoint: `ProofVerification`. Where a verifier asks
@@ -26,7 +26,7 @@ from dpop_middleware._judge.requirements import (
 from dpop_middleware._judge.verdicts import Authentication, VerifiedRequest, nonce_headers, refusal_of
 from dpop_middleware._proof.freshness import check_freshness
 from dpop_middleware._proof.proof import ProofHeader, check_algorithm, parse_header, split_proof
-from dpop_middleware._proof.verification import ProofVerification
+from dpop_middleware._proof.verification import JudgedProof, ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import (
     MAX_FIELDS,
@@ -158,31 +158,46 @@ class RequestVerification:
                 token = await self.access_token(presented)
                 now = self.clock()
                 check_bound(token, now)
-                jws = split_proof(proof)
-                known = token.client_memo
-                client = _client(token, known, jws, policy)
-                judged = self.proofs.judge(
-                    jws,
-                    client.header,
-                    request=request,
-                    ath=token_hash(presented),
-                    policy=policy,
-                    policies=self.policies,
-                    now=now,
-                    # By `ath` a proof is useless once its token has expired, however far in the future its
-                    # `iat` is.
-                    useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
-                    if self._expiry_is_final
-                    else math.inf,
-                    speaks_for=client.speaks_for,
+                judged = self._judge_after_token(
+                    token, request, policy, presented=presented, proof=proof, now=now
                 )
-                # A padded header is not cached.
-                if client is not known and len(client.segment) <= LONGEST_KNOWN_HEADER:
-                    token.remember_client(client)
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
             return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.nonce))
         return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
+
+    def _judge_after_token(
+        self,
+        token: AccessToken,
+        request: ResourceRequest,
+        policy: DPoPPolicy,
+        *,
+        presented: str,
+        proof: str,
+        now: float,
+    ) -> JudgedProof:
+        """Judge a proof with its token, which was `presented` as text; the client is remembered with it."""
+        jws = split_proof(proof)
+        known = token.client_memo
+        client = _client(token, known, jws, policy)
+        judged = self.proofs.judge(
+            jws,
+            client.header,
+            request=request,
+            ath=token_hash(presented),
+            policy=policy,
+            policies=self.policies,
+            now=now,
+            # By `ath` a proof is useless once its token has expired, however far in the future its `iat` is.
+            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
+            if self._expiry_is_final
+            else math.inf,
+            speaks_for=client.speaks_for,
+        )
+        # A padded header is not cached.
+        if client is not known and len(client.segment) <= LONGEST_KNOWN_HEADER:
+            token.remember_client(client)
+        return judged
 
     def authorize(
         self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy

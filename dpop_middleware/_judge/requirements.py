@@ -16,6 +16,7 @@ from dpop_middleware.errors import InsufficientScope, InsufficientUserAuthentica
 from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, AccessToken, shown
 
 __all__ = [
+    "NOTHING_REQUIRED",
     "NO_CLAIMS",
     "Predicate",
     "Requirements",
@@ -157,3 +158,6 @@ class Requirements:
         return InsufficientUserAuthentication(
             description, acr_values=self.acr_values, max_age=self.max_age, actual=token.claims.get(claim)
         )
+
+
+NOTHING_REQUIRED: Final = Requirements()

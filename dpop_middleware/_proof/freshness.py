@@ -89,18 +89,9 @@ def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNo
     return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
 
 
-def _limited_window(proof: DPoPProof, policy: DPoPPolicy) -> tuple[float, float]:
-    """The time window in which `policy` accepts the `iat` of a proof with a nonce."""
-    limit = math.inf if policy.iat_limit_with_nonce is None else policy.iat_limit_with_nonce
-    return proof.iat - limit, proof.iat + limit
-
-
 def _check_limit(proof: DPoPProof, policy: DPoPPolicy, now: float) -> None:
     limit = policy.iat_limit_with_nonce
-    if limit is None:
-        return
-    earliest, latest = _limited_window(proof, policy)
-    if not earliest <= now <= latest:
+    if limit is not None and not proof.iat - limit <= now <= proof.iat + limit:
         raise InvalidDPoPProof(
             "the iat of the DPoP proof is not recent",
             check=Check.IAT,
@@ -126,7 +117,7 @@ def check_freshness(
     Where `policy.iat_limit_with_nonce` is set, the `iat` of a proof with a nonce must be within it too. Where
     `policy.nonce` is off, `iat` alone counts. `nonce` is the result of `known_nonce`. Where the client's
     clock counts, the optional `exp` and `nbf` must allow the present time too (RFC 7519 section 4.1). Raises
-    InvalidDPoPProof and UseDPoPNonce.
+    InvalidDPoPProof and UseDPoPNonce, and Unavailable when the provider can't issue the nonce for the latter.
     """
     if nonces is not None and policy.nonce != "off":
         if nonce is not None:

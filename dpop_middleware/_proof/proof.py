@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dpop_middleware._request.uri import URIError, normalize
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidDPoPProof, Refusal
-from dpop_middleware.jose import JOSEError, base64url, compact, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, base64url, compact, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS, Algorithm, PublicKey
 from dpop_middleware.jose.compact import CompactJWS, split
 from dpop_middleware.jose.jwk import public_key, thumbprint
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 MAX_JTI_LENGTH = 512
-_LATEST_TIME = 253_402_300_799
 _TYP = "dpop+jwt"
 _EXTENSIONS = ("crit", "b64", "zip")
 
@@ -130,7 +129,7 @@ def _bad_claim(name: str, fault: str = "missing or malformed", actual: object = 
 def _time(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _bad_claim(name)
-    if not 0 <= value <= _LATEST_TIME:
+    if not 0 <= value <= LATEST_TIME:
         raise _bad_claim(name, "not a time", value)
     return value
 

@@ -116,7 +116,7 @@ def is_normal(path: str) -> bool:
 
 
 def check_request_path(raw_path: str) -> None:
-    """Raise URIError for an ambiguous path; the cost depends on the length alone."""
+    """Raise URIError for a path that is ambiguous or over 4 KiB; the cost depends on the length alone."""
     if len(raw_path) > _MAX_PATH:
         raise URIError("the request's path is too long")
     if raw_path[:1] != "/":

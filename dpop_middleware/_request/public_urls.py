@@ -46,8 +46,8 @@ class PublicURLs:
             others = hosts.setdefault(base.authority, [])
             if any(base.origin != other.origin for other in others):
                 raise ConfigurationError(
-                    f"public_url names {base.authority} with http and with https: Host tells no scheme, so "
-                    "name the one by which clients call it"
+                    f"public_url names {base.authority} with http and with https: Host doesn't name the "
+                    "scheme, so give only the URL by which clients call it"
                 )
             if base in others:
                 raise ConfigurationError(f"public_url names {base.origin}{base.path} twice")
@@ -137,7 +137,7 @@ class PublicURLs:
             return bases[0].origin + _public_path(bases, request_path(request.raw_path), request.root_path)
         except URIError as error:
             raise InvalidDPoPProof(
-                "the htu of the DPoP proof is not the URI of the request, letter by letter",
+                "the htu of the DPoP proof is not the URI of the request, character by character",
                 check=Check.HTU,
                 actual=str(error),
             ) from error

@@ -20,7 +20,6 @@ from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS
 
 __all__ = [
     "MAX_FIELDS",
-    "MAX_POST_QUANTUM_PROOF_SIZE",
     "MAX_PROOF_SIZE",
     "MAX_TOKEN_SIZE",
     "Credentials",
@@ -31,15 +30,17 @@ __all__ = [
 ]
 
 MAX_TOKEN_SIZE = 16 * 1024
+"""Characters of the longest access token that is read."""
+
 MAX_PROOF_SIZE = 8 * 1024
-MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
+_MAX_POST_QUANTUM_PROOF_SIZE = 16 * 1024
 # No browser, proxy or library sends half as many header fields.
 MAX_FIELDS = 256
 
 _OPTIONAL_WHITESPACE = " \t"
 _SPACE = 0x20
 # White space is removed character by character: a value with more of it is refused.
-_MOST_BLANKS = 64
+_MOST_SPACES = 64
 _LENGTHS = frozenset(map(len, (b"host", b"authorization", b"dpop")))
 # RFC 9110 section 11.2, without the padding
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
@@ -123,8 +124,8 @@ def _text(octets: bytes) -> str:
     """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
     value = octets.decode("latin-1")
     if octets and (octets[0] <= _SPACE or octets[-1] <= _SPACE):
-        value = value[:_MOST_BLANKS].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_BLANKS:]
-        value = value[:-_MOST_BLANKS] + value[-_MOST_BLANKS:].rstrip(_OPTIONAL_WHITESPACE)
+        value = value[:_MOST_SPACES].lstrip(_OPTIONAL_WHITESPACE) + value[_MOST_SPACES:]
+        value = value[:-_MOST_SPACES] + value[-_MOST_SPACES:].rstrip(_OPTIONAL_WHITESPACE)
     return value
 
 
@@ -158,7 +159,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     scheme = _SCHEMES.get(name.lower()) if len(name) <= _LONGEST_SCHEME and name.isascii() else None
     if scheme is None:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    access_token = rest[:_MOST_BLANKS].lstrip(" ") + rest[_MOST_BLANKS:] if rest[:1] == " " else rest
+    access_token = rest[:_MOST_SPACES].lstrip(" ") + rest[_MOST_SPACES:] if rest[:1] == " " else rest
     if len(access_token) > MAX_TOKEN_SIZE:
         raise InvalidToken(
             "the access token is too large",
@@ -177,7 +178,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
 
 def _max_proof_size(algorithms: Collection[str]) -> int:
     large = any(name in algorithms for name in POST_QUANTUM_ALGORITHMS)
-    return MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
+    return _MAX_POST_QUANTUM_PROOF_SIZE if large else MAX_PROOF_SIZE
 
 
 def one_proof(dpop: tuple[str, ...], algorithms: Collection[str] = ()) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -23,6 +23,7 @@ _CDN: Final = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
 _OF_A_URL: Final = re.compile(r"[^\s;,'\"<>\\]+")
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?=[/?#]|$)")
 _FILES: Final = {"page.js": "text/javascript", "page.css": "text/css"}
+_HEADERS: Final = {"Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -137,11 +138,7 @@ def swagger_ui(
         _directive("connect-src", *origins, token_origin),
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     )
-    headers = {
-        "Content-Security-Policy": "; ".join(policy),
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
+    headers = {"Content-Security-Policy": "; ".join(policy), **_HEADERS}
     parameters = {**swagger_ui_default_parameters, **(swagger_ui_parameters or {})}
 
     async def page(request: Request) -> Response:
@@ -162,19 +159,21 @@ def swagger_ui(
         )
         return HTMLResponse(text, headers=headers)
 
-    def file(name: str) -> Any:
-        content = resources.files(__name__).joinpath(name).read_bytes()
-
-        async def answer(request: Request) -> Response:  # noqa: ARG001 - each file is public
-            return Response(content, media_type=_FILES[name], headers=headers)
-
-        return answer
-
     routes = app.router.routes
     routes[:] = [one for one in routes if not _is_fastapis_own(one, path)]
     app.add_route(path, page, include_in_schema=False)
     for name in _FILES:
-        app.add_route(f"{path.rstrip('/')}/{name}", file(name), include_in_schema=False)
+        app.add_route(f"{path.rstrip('/')}/{name}", _serving(name, headers), include_in_schema=False)
+
+
+def _serving(name: str, headers: Mapping[str, str]) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that serves one of the page's files."""
+    content = resources.files(__name__).joinpath(name).read_bytes()
+
+    async def file(request: Request) -> Response:  # noqa: ARG001 - each file is public
+        return Response(content, media_type=_FILES[name], headers=headers)
+
+    return file
 
 
 def _is_fastapis_own(route: object, path: str) -> bool:

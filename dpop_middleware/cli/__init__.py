@@ -1,4 +1,19 @@
-"""The command `dpop-middleware`: make keys and proofs, and see how a server judges them."""
+"""The command `dpop-middleware`: make keys and proofs, and see how a server judges them.
+
+From the top down:
+
+    keys.py          keygen, proof and thumbprint
+    conformance.py   conformance: the suite against a running server
+    demo.py          demo: a client and a thief in this process
+    explain.py       explain: one request, every check, printed
+    explanation.py   the checks of one request, judged as a server does
+    later_checks.py  the checks that the server doesn't reach
+    findings.py      the results as rows
+    access_token.py  the verifier of explain's access token, by the options
+    fetched_keys.py  a verifier that fetches the keys before it judges claims
+    inputs.py        secrets, keys, times and captured requests
+    console.py       the output, and the common parts of all commands
+"""
 
 import argparse
 import io
@@ -99,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv`, by default the process's own, and return its exit status.
 
     0 is success, 1 a refusal or a wrong answer, 2 a usage error, 3 a server or keys that can't be reached, 70
-    a bug in the command itself. Raises SystemExit for `--help` and `--version` only.
+    a bug in the command itself, 130 an interruption. Raises SystemExit for `--help` and `--version` only.
     """
     logging.getLogger("dpop_middleware").addHandler(_SILENT)
     # Python has no stream for a descriptor that was closed, as by `>&-`.

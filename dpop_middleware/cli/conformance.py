@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dpop_middleware._options import seconds
 from dpop_middleware._runtime import Deferred, system_time
-from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, plain
+from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, printable
 from dpop_middleware.cli.findings import FindingState
 from dpop_middleware.cli.inputs import INSECURE_HTTP, Inputs, check_destination, checked_method, checked_token
 from dpop_middleware.testing.target import Target
@@ -150,11 +150,11 @@ async def _run_cases(
 
 
 def _print(outcome: "suite.Outcome", console: Console) -> None:
-    skipped = f"  skipped: {plain(outcome.actual)}" if outcome.verdict == "skipped" else ""
+    skipped = f"  skipped: {printable(outcome.actual)}" if outcome.verdict == "skipped" else ""
     console.line(f"{console.mark(_MARKS[outcome.verdict])} {outcome.name}{console.styled(skipped, 'dim')}")
     if outcome.verdict == "failed":
-        console.line(f"     {console.styled('expected ', 'bold')} {plain(outcome.expected)}")
-        console.line(f"     {console.styled('actual   ', 'bold')} {plain(outcome.actual)}")
+        console.line(f"     {console.styled('expected ', 'bold')} {printable(outcome.expected)}")
+        console.line(f"     {console.styled('actual   ', 'bold')} {printable(outcome.actual)}")
 
 
 def _conclude(outcomes: "Sequence[suite.Outcome]", console: Console, *, in_json: bool) -> int:

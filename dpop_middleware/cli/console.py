@@ -13,14 +13,14 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TextIO
 
+from dpop_middleware._log import escaped
 from dpop_middleware.cli.findings import FindingState
 
-__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "plain", "shown"]
+__all__ = ["PRIVATE_KEY", "Command", "CommandError", "Console", "printable"]
 
 Style = Literal["bold", "dim", "green", "red"]
 
-_LONGEST_VALUE: Final = 200
-_NOT_PLAIN: Final = re.compile(r"[^\x20-\x7e]")
+_NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 _CODES: Final[Mapping[Style, str]] = {"bold": "1", "dim": "2", "green": "32", "red": "31"}
 _MARKS: Final[Mapping[FindingState, tuple[str, str, Style]]] = {
     FindingState.PASSED: ("✓", "ok", "green"),
@@ -42,15 +42,9 @@ class CommandError(Exception):
         self.status = status
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` on one line of printable ASCII, so that it can't control the terminal."""
-    return _NOT_PLAIN.sub(lambda match: ascii(match[0])[1:-1], text)
-
-
-def shown(value: object) -> str:
-    """Return `value` in Python's notation, in printable ASCII, cut to 200 characters."""
-    text = ascii(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... (cut)"
+    return _NOT_PRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 @contextlib.contextmanager
@@ -75,13 +69,13 @@ class Console:
         self._has_marks = _can_say(out, "".join(mark for mark, _, _ in _MARKS.values()))
 
     def line(self, text: str = "", *, style: Style | None = None) -> None:
-        """Write a line to standard output; `text` must be the command's own, or escaped by `plain`."""
+        """Write a line to standard output; `text` must be the command's own, or escaped by `printable`."""
         with _writing():
             self._out.write(f"{text if style is None else self.styled(text, style)}\n")
 
     def json(self, value: Any) -> None:
         """Write `value` to standard output as JSON, in ASCII; a number that isn't finite is null."""
-        text = json.dumps(_finite(value), indent=2, default=shown, allow_nan=False)
+        text = json.dumps(_finite(value), indent=2, default=escaped, allow_nan=False)
         with _writing():
             self._out.write(f"{text}\n")
 
@@ -89,7 +83,7 @@ class Console:
         """Write a line to standard error, so that a pipe receives results only."""
         # If standard error can't be written, the failure can't be reported.
         with contextlib.suppress(OSError):
-            self._err.write(f"{plain(text)}\n")
+            self._err.write(f"{printable(text)}\n")
 
     def progress(self, text: str) -> None:
         """Show `text` on the last line of a terminal, in place of the previous one; empty to remove it.
@@ -97,7 +91,7 @@ class Console:
         It does nothing if standard error isn't a terminal.
         """
         if self._moves:
-            self._err.write(f"\r\x1b[K{plain(text)}")
+            self._err.write(f"\r\x1b[K{printable(text)}")
             self._err.flush()
 
     def flush(self) -> None:

@@ -9,15 +9,17 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._log import escaped
 from dpop_middleware._runtime import aclose_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.access_token import TokenJudge, add_token_arguments, token_judge
-from dpop_middleware.cli.console import Command, CommandError, Console, plain, shown
+from dpop_middleware.cli.console import Command, CommandError, Console, printable
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
-from dpop_middleware.cli.inputs import LATEST_TIME, Inputs, checked_method, parse_captured, parse_time
+from dpop_middleware.cli.inputs import Inputs, checked_method, parse_captured, parse_time
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
+from dpop_middleware.jose import LATEST_TIME
 from dpop_middleware.nonces import Nonce
 from dpop_middleware.policy import DPoPPolicy
 
@@ -246,13 +248,13 @@ def _print_finding(finding: Finding, console: Console, now: float) -> None:
 
 
 def _print_failure(finding: Finding, console: Console, now: float) -> None:
-    rows = [("reason", plain(finding.reason or ""))]
+    rows = [("reason", printable(finding.reason or ""))]
     if finding.expected is not None:
         rows.append(("expected", _formatted(finding.check, finding.expected, now)))
     if finding.actual is not None:
         rows.append(("actual", _formatted(finding.check, finding.actual, now)))
     if finding.hint is not None:
-        rows.append(("hint", plain(finding.hint)))
+        rows.append(("hint", printable(finding.hint)))
     if finding.check is Check.IAT and isinstance(finding.expected, tuple):
         rows.append(("note", f"to judge an old capture at its own time, add --now {finding.actual:.0f}"))
     for name, text in rows:
@@ -266,7 +268,7 @@ def _formatted(check: Check, value: object, now: float) -> str:
         if isinstance(value, (int, float)) and 0 <= value <= LATEST_TIME:
             moment = datetime.fromtimestamp(value, UTC)
             return f"{value:.0f} ({moment:%Y-%m-%d %H:%M:%S} UTC, {_distance(value - now)})"
-    return shown(value)
+    return escaped(value)
 
 
 def _distance(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """The result of each check for one request, offline: for developers, never for the client.
 
-The same code judges the request as in a server, here with an empty replay store: `verification`, or
+The same code judges the request as in a server, here with an empty replay store: `RequestVerification`, or
 `TokenEndpoint` for a token request. Checks are made in the order of `Check`, so the check that failed shows
 which ones were not reached. `later_checks` judges those separately.
 """
@@ -8,11 +8,11 @@ which ones were not reached. `later_checks` judges those separately.
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from dpop_middleware._judge.remote import proof_first
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware._judge.requirements import Requirements
+from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
@@ -23,7 +23,7 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState, findings_of
 from dpop_middleware.cli.later_checks import (
-    Verdicts,
+    JudgedChecks,
     judge_proof_later,
     judge_token_later,
     judge_use_later,
@@ -40,7 +40,6 @@ from dpop_middleware.tokens.claims import ClaimRules
 __all__ = ["Explanation", "Finding", "FindingState", "explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
-_NOTHING_REQUIRED: Final = Requirements()
 
 
 async def explain(
@@ -55,7 +54,7 @@ async def explain(
     unknown: Mapping[Check, str] = MappingProxyType({}),
     nonces: NonceProvider | None = None,
     policy: DPoPPolicy = DPoPPolicy(),
-    requirements: Requirements = _NOTHING_REQUIRED,
+    requirements: Requirements = NOTHING_REQUIRED,
     now: float,
 ) -> Explanation:
     """Judge one request as a server at `url` would, and return the result of each check.
@@ -73,7 +72,6 @@ async def explain(
     ConfigurationError for a URL that isn't absolute.
     """
     origin, raw_path = _origin_and_path(url)
-    hosts = (parse_base_url(origin).host,)
     request = ResourceRequest(
         method=method,
         raw_path=raw_path,
@@ -81,88 +79,135 @@ async def explain(
         authorization=authorization or (),
         dpop=proofs,
     )
-    checks, token, error, status = CHECKS_OF_A_JWT, None, None, None
-    urls = PublicURLs(origin, insecure_http_hosts=hosts)
-    carried = None if authorization is None else _credentials(authorization)
-    if authorization is None:
-        checks = CHECKS_OF_A_TOKEN_REQUEST
-        endpoint = TokenEndpoint(
-            url=origin + raw_path,
-            replay_store=MemoryReplayStore(),
-            policy=policy,
-            nonces=nonces,
-            clock=lambda: now,
-            insecure_http_hosts=hosts,
-        )
-        try:
-            await endpoint.verify(request)
-        except DPoPError as refused:
-            error, status = refused, endpoint.error_response(refused).status
-    else:
-        verification = RequestVerification(
-            verifier=verifier,
-            proofs=ProofVerification(
-                store=MemoryReplayStore(),
-                keyspace=ReplayKeyspace(""),
-                public_urls=urls,
-                nonces=nonces,
-            ),
-            clock=lambda: now,
-            policies=(policy,),
-        )
-        first = proof_first(verifier)
-        if carried is not None and carried.scheme == "Bearer":
-            checks = _checks_of_bearer(policy)
-        elif carried is not None and first is not None and first.is_remote(carried.access_token):
-            checks = CHECKS_OF_AN_OPAQUE_TOKEN
-        token, error = await _judged(verification, request, policy, requirements, now)
-        status = None if error is None else error.status
-    says = _read(proofs, policy)
-    unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
-    later = Verdicts()
-    if error is not None:
-        presented = None if carried is None else carried.access_token
-        if carried is not None:
-            seen = not asks and not isinstance(error, Unavailable)
-            token = await verified_later(later, carried.access_token, verifier, checks) if seen else None
-            if token is None and rules is not None:
-                token = judge_token_later(later, carried.access_token, rules=rules, now=now)
-            if token is not None:
-                judge_use_later(later, token, scheme=carried.scheme, requirements=requirements, now=now)
-        judge_proof_later(
-            later,
-            proofs,
-            method=method,
-            target_uri=_target_uri(urls, request),
-            access_token=presented,
-            token=token,
-            policy=policy,
-            nonces=nonces,
-            now=now,
-        )
-    return Explanation(
-        findings=findings_of(request, checks, error, says, token, unknown, later.of),
-        error=error,
-        status=status,
+    server = _Server(
+        origin=origin,
+        verifier=verifier,
+        rules=rules,
+        asks=asks,
+        nonces=nonces,
+        policy=policy,
+        requirements=requirements,
+        now=now,
     )
+    carried, token = None, None
+    if authorization is None:
+        checks: tuple[Check, ...] = CHECKS_OF_A_TOKEN_REQUEST
+        error, status = await _refused_token_request(server, request)
+    else:
+        carried = _credentials(authorization)
+        checks = _checks_of(server, carried)
+        token, error = await _judged(server, request)
+        status = None if error is None else error.status
+    later = JudgedChecks()
+    if error is not None:
+        token = await _judged_later(later, server, request, carried, error, checks)
+    findings = findings_of(
+        request,
+        checks,
+        error,
+        reading=_read(proofs, policy),
+        token=token,
+        unknown=dict(unknown) | _not_judged(nonces, policy, requirements),
+        later=later.of,
+    )
+    return Explanation(findings=findings, error=error, status=status)
 
 
-async def _judged(
-    verification: RequestVerification,
-    request: ResourceRequest,
-    policy: DPoPPolicy,
-    requirements: Requirements,
-    now: float,
-) -> tuple[AccessToken | None, DPoPError | None]:
+class _Server(NamedTuple):
+    """The server that is imitated; its values are arguments of `explain`, `origin` is that of the URL."""
+
+    origin: str
+    verifier: AccessTokenVerifier
+    rules: ClaimRules | None
+    asks: bool
+    nonces: NonceProvider | None
+    policy: DPoPPolicy
+    requirements: Requirements
+    now: float
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The host of the URL, which may be called by plain http here."""
+        return (parse_base_url(self.origin).host,)
+
+    def public_urls(self) -> PublicURLs:
+        """Return the URLs of a resource server at the origin."""
+        return PublicURLs(self.origin, insecure_http_hosts=self.hosts)
+
+
+async def _refused_token_request(
+    server: _Server, request: ResourceRequest
+) -> tuple[DPoPError | None, int | None]:
+    """Return the error of a token endpoint and its status, None for both where it accepts the proof."""
+    endpoint = TokenEndpoint(
+        url=server.origin + request.raw_path,
+        replay_store=MemoryReplayStore(),
+        policy=server.policy,
+        nonces=server.nonces,
+        clock=lambda: server.now,
+        insecure_http_hosts=server.hosts,
+    )
+    try:
+        await endpoint.verify(request)
+    except DPoPError as error:
+        return error, endpoint.error_response(error).status
+    return None, None
+
+
+async def _judged(server: _Server, request: ResourceRequest) -> tuple[AccessToken | None, DPoPError | None]:
     """Return the token of a request, if it is valid, and the error of a resource server."""
-    judged = await verification.judge(request, policy)
+    verification = RequestVerification(
+        verifier=server.verifier,
+        proofs=ProofVerification(
+            store=MemoryReplayStore(),
+            keyspace=ReplayKeyspace(""),
+            public_urls=server.public_urls(),
+            nonces=server.nonces,
+        ),
+        clock=lambda: server.now,
+        policies=(server.policy,),
+    )
+    judged = await verification.judge(request, server.policy)
     if isinstance(judged, DPoPError):
         return None, judged
     try:
-        requirements.check(judged.access_token, now=now)
+        server.requirements.check(judged.access_token, now=server.now)
     except DPoPError as error:
         return judged.access_token, error
     return judged.access_token, None
+
+
+async def _judged_later(
+    later: JudgedChecks,
+    server: _Server,
+    request: ResourceRequest,
+    carried: Credentials | None,
+    error: DPoPError,
+    checks: tuple[Check, ...],
+) -> AccessToken | None:
+    """Judge what the server doesn't reach after `error`; return the token, None where it isn't known."""
+    token = None
+    if carried is not None:
+        if not server.asks and not isinstance(error, Unavailable):
+            token = await verified_later(later, carried.access_token, server.verifier, checks)
+        if token is None and server.rules is not None:
+            token = judge_token_later(later, carried.access_token, rules=server.rules, now=server.now)
+        if token is not None:
+            judge_use_later(
+                later, token, scheme=carried.scheme, requirements=server.requirements, now=server.now
+            )
+    judge_proof_later(
+        later,
+        request.dpop,
+        method=request.method,
+        target_uri=_target_uri(server.public_urls(), request),
+        access_token=None if carried is None else carried.access_token,
+        token=token,
+        policy=server.policy,
+        nonces=server.nonces,
+        now=server.now,
+    )
+    return token
 
 
 def _credentials(authorization: tuple[str, ...]) -> Credentials | None:
@@ -177,6 +222,16 @@ def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
         return urls.target_uri(urls.origin_form(request))
     except DPoPError:
         return None
+
+
+def _checks_of(server: _Server, carried: Credentials | None) -> tuple[Check, ...]:
+    """Return the checks of a request to a protected resource, in order."""
+    if carried is not None and carried.scheme == "Bearer":
+        return _checks_of_bearer(server.policy)
+    first = proof_first(server.verifier)
+    if carried is not None and first is not None and first.is_remote(carried.access_token):
+        return CHECKS_OF_AN_OPAQUE_TOKEN
+    return CHECKS_OF_A_JWT
 
 
 def _checks_of_bearer(policy: DPoPPolicy) -> tuple[Check, ...]:

@@ -57,6 +57,7 @@ def findings_of(
     request: ResourceRequest,
     checks: tuple[Check, ...],
     error: DPoPError | None,
+    *,
     reading: Mapping[Check, object],
     token: AccessToken | None,
     unknown: Mapping[Check, str],

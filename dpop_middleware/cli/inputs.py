@@ -19,11 +19,10 @@ from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.errors import DPoPError
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 
 __all__ = [
     "INSECURE_HTTP",
-    "LATEST_TIME",
     "CapturedRequest",
     "Inputs",
     "check_destination",
@@ -42,8 +41,6 @@ _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 INSECURE_HTTP: Final = "send the token by plain http to another machine"
 """The text of `--help` for the option `--insecure-http`."""
 
-LATEST_TIME: Final = 253_402_300_799
-"""The last second of the year 9999, in seconds since the epoch."""
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/\d(?:\.\d)?")
 _FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 # As the tools of browsers show HTTP/2 requests (RFC 9113 section 8.3.1).
@@ -170,7 +167,7 @@ def checked_token(option: str, token: str) -> str:
     try:
         return credentials((f"DPoP {token}",)).access_token
     except DPoPError as error:
-        raise CommandError(f"{option} is no access token: {error.description}") from error
+        raise CommandError(f"{option} is not an access token: {error.description}") from error
 
 
 def checked_method(method: str) -> str:
@@ -237,7 +234,7 @@ def parse_captured(text: str) -> CapturedRequest:
     for number, sent in enumerate(lines[1:end], start=2):
         found = _FIELD.fullmatch(sent)
         if found is None:
-            raise CommandError(f"line {number} of the request is no header field")
+            raise CommandError(f"line {number} of the request is not a header field")
         fields.setdefault(found[1].lower(), []).append(found[2])
     hosts, authorization = fields.get("host", []), tuple(fields.get("authorization", ()))
     return CapturedRequest(

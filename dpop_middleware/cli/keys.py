@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from dpop_middleware._proof.proof import parse_header, split_proof
-from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, plain
+from dpop_middleware.cli.console import PRIVATE_KEY, Command, CommandError, Console, printable
 from dpop_middleware.cli.inputs import (
     INSECURE_HTTP,
     Inputs,
@@ -64,7 +64,7 @@ def _run_keygen(args: Namespace, console: Console) -> int:
         made = {"file": args.file, "algorithm": key.algorithm, "jkt": key.jkt, "public_jwk": key.public_jwk}
         console.json(made)
         return 0
-    console.line(f"wrote {plain(args.file)}, readable by its owner only")
+    console.line(f"wrote {printable(args.file)}, readable by its owner only")
     console.line(f"algorithm  {key.algorithm}")
     console.line(f"jkt        {key.jkt}")
     return 0

@@ -35,7 +35,7 @@ from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier, token_hash
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, judge_claims
 
-__all__ = ["Verdicts", "judge_proof_later", "judge_token_later", "judge_use_later", "verified_later"]
+__all__ = ["JudgedChecks", "judge_proof_later", "judge_token_later", "judge_use_later", "verified_later"]
 
 _STAND_INS: Final[Mapping[str, object]] = {"jti": "?", "htm": "?", "htu": "?", "iat": 0}
 # Claims don't depend on the header; it is only part of the result.
@@ -43,7 +43,7 @@ _NO_HEADER: Final = cast("ProofHeader", SimpleNamespace(jkt="", algorithm=Simple
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class JudgedChecks:
     """The checks that were judged: None for one that passed, the error for one that failed."""
 
     of: dict[Check, DPoPError | None] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Verdicts:
 
 
 async def verified_later(
-    verdicts: Verdicts, access_token: str, verifier: AccessTokenVerifier, checks: tuple[Check, ...]
+    judged: JudgedChecks, access_token: str, verifier: AccessTokenVerifier, checks: tuple[Check, ...]
 ) -> AccessToken | None:
     """Judge an access token by its verifier, which makes some of `checks` in order; return a good one.
 
@@ -77,13 +77,13 @@ async def verified_later(
     if failed is not None:
         check = failed.check or Check.AUTHORIZATION
         made = made[: made.index(check)] if check in made else []
-        verdicts.of[check] = failed
-    verdicts.of.update(dict.fromkeys(made))
+        judged.of[check] = failed
+    judged.of.update(dict.fromkeys(made))
     if failed is None or failed.check is not Check.TOKEN_TYP or Check.TOKEN_TYP not in checks:
         return token
     lenient = _lenient(verifier, access_token)
     rest = checks[checks.index(Check.TOKEN_TYP) + 1 :]
-    return None if lenient is None else await verified_later(verdicts, access_token, lenient, rest)
+    return None if lenient is None else await verified_later(judged, access_token, lenient, rest)
 
 
 def _lenient(verifier: AccessTokenVerifier, access_token: str) -> AccessTokenVerifier | None:
@@ -100,7 +100,7 @@ def _lenient(verifier: AccessTokenVerifier, access_token: str) -> AccessTokenVer
 
 
 def judge_token_later(
-    verdicts: Verdicts, access_token: str, *, rules: ClaimRules, now: float
+    judged: JudgedChecks, access_token: str, *, rules: ClaimRules, now: float
 ) -> AccessToken | None:
     """Judge the claims of a JWT, unverified; return them as a token, as if they were right, if possible.
 
@@ -123,11 +123,11 @@ def judge_token_later(
             if relaxed is None:
                 # The checks before it were passed.
                 reached = order[: order.index(check)] if check in order else order
-                verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
+                judged.of.update({one: failed.get(one) for one in (*reached, check)})
                 return None
             rules = relaxed
         else:
-            verdicts.of.update({one: failed.get(one) for one in order})
+            judged.of.update({one: failed.get(one) for one in order})
             return token
 
 
@@ -143,18 +143,18 @@ def _relaxed(rules: ClaimRules, check: Check, claims: Mapping[str, Any]) -> Clai
 
 
 def judge_use_later(
-    verdicts: Verdicts, token: AccessToken, *, scheme: Scheme, requirements: Requirements, now: float
+    judged: JudgedChecks, token: AccessToken, *, scheme: Scheme, requirements: Requirements, now: float
 ) -> None:
     """Judge whether `token` may come with `scheme`, and whether it has what the route requires."""
     if scheme == "Bearer":
-        verdicts.judge(Check.BINDING, lambda: check_unbound(token))
+        judged.judge(Check.BINDING, lambda: check_unbound(token))
     else:
-        verdicts.judge(Check.BINDING, lambda: check_bound(token, -math.inf))
-    verdicts.judge(Check.SCOPE, lambda: requirements.check(token, now=now))
+        judged.judge(Check.BINDING, lambda: check_bound(token, -math.inf))
+    judged.judge(Check.SCOPE, lambda: requirements.check(token, now=now))
 
 
 def judge_proof_later(
-    verdicts: Verdicts,
+    judged: JudgedChecks,
     proofs: tuple[str, ...],
     *,
     method: str,
@@ -172,20 +172,20 @@ def judge_proof_later(
       where they are unknown.
     - `now`: seconds since the epoch. The others are as in `explain`.
     """
-    jws = _split(verdicts, proofs, policy)
+    jws = _split(judged, proofs, policy)
     if jws is None:
         return
-    header = _header(verdicts, jws.header, policy)
+    header = _header(judged, jws.header, policy)
     if header is not None and token is not None and token.jkt is not None:
-        verdicts.judge(Check.JKT, lambda: _same_key(token.jkt, header.jkt))
-    proof, odd = _claims(verdicts, jws.payload, header or _NO_HEADER)
+        judged.judge(Check.JKT, lambda: _same_key(token.jkt, header.jkt))
+    proof, odd = _claims(judged, jws.payload, header or _NO_HEADER)
     if proof is not None:
-        _compare(verdicts, proof, odd, method=method, target_uri=target_uri, access_token=access_token)
+        _compare(judged, proof, odd, method=method, target_uri=target_uri, access_token=access_token)
     if header is not None:
-        verdicts.judge(Check.SIGNATURE, lambda: check_signature(jws, header))
+        judged.judge(Check.SIGNATURE, lambda: check_signature(jws, header))
     if proof is not None and odd.isdisjoint(("iat", "exp", "nbf", "nonce")):
         by_nonce = policy.nonce != "off" and (proof.nonce is not None or policy.nonce == "required")
-        verdicts.judge(Check.NONCE if by_nonce else Check.IAT, lambda: _fresh(proof, policy, nonces, now))
+        judged.judge(Check.NONCE if by_nonce else Check.IAT, lambda: _fresh(proof, policy, nonces, now))
 
 
 def _fresh(proof: DPoPProof, policy: DPoPPolicy, nonces: NonceProvider | None, now: float) -> None:
@@ -197,13 +197,13 @@ def _same_key(bound_to: str | None, presented: str) -> None:
         raise bound_to_another(bound_to, presented)
 
 
-def _split(verdicts: Verdicts, proofs: tuple[str, ...], policy: DPoPPolicy) -> CompactJWS | None:
-    if not verdicts.judge(Check.ONE_HEADER, lambda: one_proof(proofs, policy.algorithms)):
+def _split(judged: JudgedChecks, proofs: tuple[str, ...], policy: DPoPPolicy) -> CompactJWS | None:
+    if not judged.judge(Check.ONE_HEADER, lambda: one_proof(proofs, policy.algorithms)):
         return None
-    return split_proof(proofs[0]) if verdicts.judge(Check.FORMAT, lambda: split_proof(proofs[0])) else None
+    return split_proof(proofs[0]) if judged.judge(Check.FORMAT, lambda: split_proof(proofs[0])) else None
 
 
-def _header(verdicts: Verdicts, segment: str, policy: DPoPPolicy) -> ProofHeader | None:
+def _header(judged: JudgedChecks, segment: str, policy: DPoPPolicy) -> ProofHeader | None:
     failed: dict[Check, DPoPError] = {}
     algorithms = tuple(policy.algorithms)
     order = (Check.TYP, Check.CRIT, Check.ALG, Check.JWK)
@@ -222,23 +222,25 @@ def _header(verdicts: Verdicts, segment: str, policy: DPoPPolicy) -> ProofHeader
                 algorithms = (*algorithms, error.actual)
             elif check in order or len(failed) == 1:
                 reached = order[: order.index(check)] if check in order else ()
-                verdicts.of.update({one: failed.get(one) for one in (*reached, check)})
+                judged.of.update({one: failed.get(one) for one in (*reached, check)})
                 return None
             else:
                 return None  # the replaced values made it too long
         else:
-            verdicts.of.update({one: failed.get(one) for one in order})
+            judged.of.update({one: failed.get(one) for one in order})
             return header
 
 
-def _claims(verdicts: Verdicts, segment: str, header: ProofHeader) -> tuple[DPoPProof | None, frozenset[str]]:
+def _claims(
+    judged: JudgedChecks, segment: str, header: ProofHeader
+) -> tuple[DPoPProof | None, frozenset[str]]:
     """Return the claims of a proof, and the names of missing or malformed ones, which are replaced."""
     odd: set[str] = set()
     while True:
         try:
             proof = parse_claims(segment, header)
         except DPoPError as error:
-            verdicts.of.setdefault(Check.CLAIMS, error)
+            judged.of.setdefault(Check.CLAIMS, error)
             if not isinstance(error.expected, str) or error.expected in odd:
                 return None, frozenset()
             odd.add(error.expected)
@@ -247,12 +249,12 @@ def _claims(verdicts: Verdicts, segment: str, header: ProofHeader) -> tuple[DPoP
                 says | {name: value for name, value in _STAND_INS.items() if name == error.expected}
             )
         else:
-            verdicts.of.setdefault(Check.CLAIMS, None)
+            judged.of.setdefault(Check.CLAIMS, None)
             return proof, frozenset(odd)
 
 
 def _compare(
-    verdicts: Verdicts,
+    judged: JudgedChecks,
     proof: DPoPProof,
     odd: frozenset[str],
     *,
@@ -261,11 +263,11 @@ def _compare(
     access_token: str | None,
 ) -> None:
     if "htm" not in odd:
-        verdicts.judge(Check.HTM, lambda: check_htm(proof, method))
+        judged.judge(Check.HTM, lambda: check_htm(proof, method))
     if "htu" not in odd and target_uri is not None:
-        verdicts.judge(Check.HTU, lambda: check_htu(proof, target_uri))
+        judged.judge(Check.HTU, lambda: check_htu(proof, target_uri))
     if "ath" not in odd and access_token is not None:
-        verdicts.judge(Check.ATH, lambda: check_ath(proof, token_hash(access_token)))
+        judged.judge(Check.ATH, lambda: check_ath(proof, token_hash(access_token)))
 
 
 def _object(segment: str) -> dict[str, Any]:

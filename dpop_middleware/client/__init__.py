@@ -2,6 +2,19 @@
 
 `DPoPKey`, `pkce_pair` and `authorization_url` need the core only. `DPoPAuth`, `DPoPTransport`, `TokenSource`
 and the token requests need httpx2 or httpx (extra `client`), which are imported at their first use.
+
+From the top down:
+
+    transport.py      DPoPTransport, below the OAuth client of another library
+    auth.py           DPoPAuth, the `auth=` of a client
+    token_source.py   TokenSource: tokens that are renewed in time
+    token_request.py  requests for a token
+    authorization.py  requests for an authorization code, by URL or pushed
+    form_request.py   a form for an authorization server, and what its answer says
+    proofs.py         the proof of each request, and what servers said about the next one
+    bodies.py         the body of a refusal, read as far as an error is long
+    key.py            DPoPKey, and the proofs that it signs
+    urls.py           the `htu` of a URL, and where a token may go
 """
 
 from typing import TYPE_CHECKING

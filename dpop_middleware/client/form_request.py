@@ -25,6 +25,7 @@ __all__ = [
     "ClientAuthentication",
     "Parameters",
     "TokenRequestError",
+    "basic_credentials",
     "checked_client_id",
     "checked_key",
     "form_request",
@@ -89,6 +90,13 @@ def checked_client_id(client_id: str) -> str:
     return part("client_id", client_id, "the client's identifier", fits=client_id is not None)
 
 
+def basic_credentials(client_id: str, client_secret: str) -> str:
+    """Return the value of `Authorization` for a client with a secret (RFC 6749 section 2.3.1)."""
+    # Both are form-encoded before they are joined.
+    pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
+    return f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
+
+
 def form_request(
     client: Any,
     url: str,
@@ -120,9 +128,7 @@ def form_request(
     elif client_authentication == "post":
         authentication = {"client_id": client_id, "client_secret": client_secret}
     else:
-        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-        pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode('ascii')).decode('ascii')}"
+        headers["Authorization"] = basic_credentials(client_id, client_secret)
 
     def form() -> dict[str, str]:
         return authentication | dict(data) | dict(parameters() if callable(parameters) else parameters)

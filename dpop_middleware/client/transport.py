@@ -59,10 +59,10 @@ class DPoPTransport(_Transport):
     - `insecure_http_hosts`: hosts that tokens and proofs may go to by plain http, besides loopback ones.
 
     A request to `origin` with an access token, as Bearer or as DPoP, is sent as DPoP with a fresh proof. A
-    token request is sent with a proof and without access token. A request that already has a proof, and any
-    other request, is sent unchanged. Nonces are remembered per origin, those of token endpoints separately. A
-    request that is refused with `use_dpop_nonce` is sent once more, unless its body is a stream. The content
-    of the token is not checked.
+    token request is sent with a proof and without access token. A request that already has a proof is sent
+    unchanged, and so is any other request to `origin`. Nonces are remembered per origin, those of token
+    endpoints separately. A request that is refused with `use_dpop_nonce` is sent once more, unless its body
+    is a stream. The content of the token is not checked.
 
     Raises ValueError for an origin or endpoint that is not an http or https URL, ConfigurationError (a
     ValueError) for one by plain http that isn't named, also at a request; and at a token request

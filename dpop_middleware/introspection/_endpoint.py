@@ -1,7 +1,6 @@
 """One question to an introspection endpoint and its answer (RFC 7662 section 2), and how its URL is found.
 
-The caller bounds the total time; bytes, connections, redirects and content codings are bounded here, for
-every answer. For one event loop.
+The caller bounds the total time. Redirects aren't followed. For one event loop.
 """
 
 import asyncio
@@ -9,44 +8,27 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
-from dpop_middleware.introspection._errors import (
-    AnswerError,
-    ConnectionLostError,
-    EndpointError,
-    NotNamedError,
-    seconds_to_wait,
-)
+from dpop_middleware.introspection._transport import AnswerError, BoundedTransport, httpx2
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
-    credentials,
+    request_credentials,
 )
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.fetch import FetchError
 from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
 
-try:
-    import httpx2
-except ModuleNotFoundError as error:
-    if error.name != "httpx2":
-        raise
-    raise ModuleNotFoundError(
-        "dpop_middleware.introspection needs httpx2: "
-        "in a checkout of dpop_middleware, python -m pip install '.[introspection]'",
-        name="httpx2",
-    ) from error
-
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth
 
-__all__ = ["Answer", "Endpoint", "EndpointOptions"]
+__all__ = ["Answer", "Endpoint", "EndpointError", "EndpointOptions", "NotNamedError"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 _OK: Final = 200
 _LIMIT: Final = 128 * 1024
@@ -57,63 +39,36 @@ _BETWEEN_LOOKS: Final = 60.0
 # Nothing can be asked now, or this server may not ask. Any other status is about one token.
 _OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
-# Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
-_KEPT_OPEN: Final = 4.0
+_LONGEST_RETRY_AFTER: Final = 60
 
 
-class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
+class EndpointError(Exception):
+    """There is no answer.
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise AnswerError("the answer is larger than the limit")
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class BoundedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
-
-    An answer with a content coding is refused: none is requested, and a few bytes could become many. Proxies
-    from the environment aren't used.
+    `of_token` says that the server is there, and couldn't or wouldn't judge this one token; `declined` that
+    it would judge others. `retry_after` is in seconds, None where the server doesn't say.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
-        self._limit = limit
-        self._inner = httpx2.AsyncHTTPTransport(
-            verify=ssl_context,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEPT_OPEN,
-            ),
-        )
+    def __init__(
+        self,
+        reason: str,
+        *,
+        of_token: bool = False,
+        declined: bool = False,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.of_token = of_token
+        self.declined = declined
+        self.retry_after = retry_after
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its answer, whose body is still to be read; raises AnswerError."""
-        answer = await self._inner.handle_async_request(request)
-        stream = answer.stream
-        if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-            await answer.aclose()
-            raise AnswerError("the answer has a content coding, although none was asked for")
-        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
-        return httpx2.Response(
-            answer.status_code,
-            headers=answer.headers,
-            stream=_BoundedStream(stream, self._limit),
-            extensions=answer.extensions,
-        )
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
+class ConnectionLostError(EndpointError):
+    """The connection ended before the answer did."""
+
+
+class NotNamedError(EndpointError):
+    """The issuer's metadata was read, and names no acceptable endpoint or is another issuer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +81,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """How to ask. `url` is None where the issuer's metadata name it; `accept` is the media type asked for."""
+    """How to ask. `url` is None where the issuer's metadata has it; `accept` is the media type to ask for."""
 
     issuer: str
     url: str | None
@@ -175,7 +130,7 @@ class Endpoint:
             return await self._asked(place, token)
         except EndpointError as error:
             if not error.of_token and self._options.url is None and self._place is place:
-                # It may have moved: the metadata are read again before the next question.
+                # It may have moved: the metadata is read again before the next question.
                 self._place = replace(place, until=-math.inf)
             raise
 
@@ -208,7 +163,9 @@ class Endpoint:
             raise
         except (EndpointError, TimeoutError) as error:
             reason = str(error) or f"no metadata within {_LOOK:g} s"
-            logger.warning("the introspection endpoint is asked where it was: %s", reason)
+            _LOG.warning(
+                "the introspection endpoint's last URL is used, since it can't be looked up: %s", reason
+            )
             return known
         return replace(known, until=until) if url == known.url else self._at(url, until=until)
 
@@ -271,12 +228,12 @@ class Endpoint:
             f"{place.url}: the status is {answer.status_code}, not 200",
             of_token=answer.status_code not in _OF_THE_SERVER,
             declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
-            retry_after=seconds_to_wait(answer.headers.get("Retry-After", "")),
+            retry_after=_seconds_to_wait(answer.headers.get("Retry-After", "")),
         )
 
     async def _post(self, place: _Place, token: str) -> httpx2.Response:
         options = self._options
-        who = credentials(options.authentication, issuer=options.issuer, now=options.clock())
+        who = request_credentials(options.authentication, issuer=options.issuer, now=options.clock())
         return await self._exchange(
             "POST",
             place.url,
@@ -297,3 +254,10 @@ class Endpoint:
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
             # Its message may quote a token.
             raise EndpointError(f"{url}: {type(error).__name__}") from None
+
+
+def _seconds_to_wait(retry_after: str) -> int | None:
+    """Return the seconds that the server asks for, within bounds; None for a date and for anything else."""
+    if not retry_after.isascii() or not retry_after.isdecimal() or len(retry_after) > 9:
+        return None
+    return min(max(int(retry_after), 1), _LONGEST_RETRY_AFTER)

@@ -20,8 +20,7 @@ from typing import Final
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.introspection._answer import MalformedAnswer
-from dpop_middleware.introspection._endpoint import Answer, Endpoint
-from dpop_middleware.introspection._errors import EndpointError
+from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointError
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.tokens.access_token import AccessToken
@@ -29,7 +28,7 @@ from dpop_middleware.tokens.admission import Admission
 
 __all__ = ["IntrospectionHealth", "NoAnswer", "Outlook", "Questions"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 # For how many seconds a question about an unknown token waits for its turn.
 TURN: Final = 1.0
@@ -176,7 +175,7 @@ class Questions:
             async with asyncio.timeout(self._timeout):
                 await self._endpoint.locate()
         except (TimeoutError, EndpointError) as error:
-            logger.warning("the introspection endpoint can't be found: %s", _reason(error))
+            _LOG.warning("the introspection endpoint can't be found: %s", _reason(error))
 
     def _refused(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()

@@ -1,6 +1,5 @@
 """Authentication to an introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3, RFC 7523)."""
 
-import base64
 import json
 import re
 import secrets
@@ -8,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import quote_plus
 
 from dpop_middleware._runtime import Deferred
+from dpop_middleware.client.form_request import basic_credentials
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
@@ -25,9 +24,9 @@ __all__ = [
     "ClientAuthentication",
     "ClientSecretBasic",
     "ClientSecretPost",
-    "Credentials",
     "PrivateKeyJWT",
-    "credentials",
+    "RequestCredentials",
+    "request_credentials",
 ]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -122,27 +121,27 @@ ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | Private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
+class RequestCredentials:
     """The header fields and form parameters to add to one request."""
 
     headers: Mapping[str, str] = field(repr=False)
     form: Mapping[str, str] = field(repr=False)
 
 
-def credentials(authentication: ClientAuthentication, *, issuer: str, now: float) -> Credentials:
+def request_credentials(
+    authentication: ClientAuthentication, *, issuer: str, now: float
+) -> RequestCredentials:
     """Return the credentials of one request at `now`, in seconds since the epoch; none for a BoundToken."""
     if isinstance(authentication, ClientSecretBasic):
-        # RFC 6749 section 2.3.1: both are form-encoded before they are joined.
-        pair = f"{quote_plus(authentication.client_id)}:{quote_plus(authentication.client_secret)}"
-        encoded = base64.b64encode(pair.encode("ascii")).decode("ascii")
-        return Credentials(headers={"Authorization": f"Basic {encoded}"}, form=_NOTHING)
+        basic = basic_credentials(authentication.client_id, authentication.client_secret)
+        return RequestCredentials(headers={"Authorization": basic}, form=_NOTHING)
     if isinstance(authentication, ClientSecretPost):
-        return Credentials(
+        return RequestCredentials(
             headers=_NOTHING,
             form={"client_id": authentication.client_id, "client_secret": authentication.client_secret},
         )
     if isinstance(authentication, PrivateKeyJWT):
-        return Credentials(
+        return RequestCredentials(
             headers=_NOTHING,
             form={
                 "client_id": authentication.client_id,
@@ -150,7 +149,7 @@ def credentials(authentication: ClientAuthentication, *, issuer: str, now: float
                 "client_assertion": _assertion(authentication, issuer=issuer, now=now),
             },
         )
-    return Credentials(headers=_NOTHING, form=_NOTHING)
+    return RequestCredentials(headers=_NOTHING, form=_NOTHING)
 
 
 def _assertion(authentication: PrivateKeyJWT, *, issuer: str, now: float) -> str:

@@ -11,9 +11,14 @@ names, private members, weak keys, points of small order) is refused before they
     jwk.py          JWK -> public key, JWK -> thumbprint (RFC 7517, RFC 7638)
 """
 
+from typing import Final
+
 from dpop_middleware.checks import Check, Reason
 
-__all__ = ["JOSEError"]
+__all__ = ["LATEST_TIME", "JOSEError"]
+
+LATEST_TIME: Final = 253_402_300_799
+"""The last second of the year 9999, in seconds since the epoch: a later time in a JWT is malformed."""
 
 
 class JOSEError(ValueError):

@@ -132,16 +132,15 @@ def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any
     return value
 
 
-def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
+def parse_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`, which is UTF-8 (RFC 8259, RFC 7515 section 4).
 
     Raises JOSEError (`Check.FORMAT`) for other encodings and a byte order mark, for anything but an object at
     the top, a member name that is twice in any object, NaN and Infinity, numbers beyond a float's range,
-    surrogates without their other half, and nesting deeper than `MAX_DEPTH`; without `fractions` also for a
-    number with a fraction or an exponent. Neither the meaning of the members nor the size is checked: limit
-    the size before.
+    surrogates without their other half, and nesting deeper than `MAX_DEPTH`. Neither the meaning of the
+    members nor the size is checked: limit the size before.
     """
-    value = _object_in(data, data, fractions=fractions)
+    value = _object_in(data, data, fractions=True)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         _check_depth(value)
     return value

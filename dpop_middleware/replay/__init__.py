@@ -1,6 +1,9 @@
 """Replay stores: they remember which proofs were used (RFC 9449 section 11.1).
 
-`RedisReplayStore` is imported at first use, so that `MemoryReplayStore` needs no Redis client.
+    store.py    the protocol and the entries
+    memory.py   MemoryReplayStore, for a single process
+    redis/      RedisReplayStore, imported at its first use, so that other stores don't import the client
+    breaker.py  a circuit breaker for a server that doesn't answer
 
 Terms:
 

@@ -1,4 +1,4 @@
-"""A circuit breaker, for a server that doesn't answer."""
+"""A circuit breaker for a server that doesn't answer: a replay store's, or an introspection endpoint."""
 
 __all__ = ["CircuitBreaker"]
 
@@ -6,10 +6,10 @@ __all__ = ["CircuitBreaker"]
 class CircuitBreaker:
     """Refuses at once after repeated failures, and lets one request through from time to time.
 
-    It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each
-    failed probe, up to `longest`. `longest` plus one request's timeout is well below a second, so that
-    the store is back within a second of the server. Times are seconds of the event loop's clock, given
-    by the caller.
+    It opens after `threshold` failures in a row, for `shortest` seconds, then twice as long after each failed
+    probe, up to `longest`. The default of `longest` plus the timeout of one request to a replay store is well
+    below a second, so that the store is back within a second of the server. Times are monotonic, in seconds,
+    and given by the caller.
     """
 
     def __init__(self, *, threshold: int = 2, shortest: float = 0.1, longest: float = 0.4) -> None:
@@ -23,26 +23,26 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are refused now, except the probe."""
+        """Whether it is open and no probe is under way."""
         return self._open_until is not None and not self._probing
 
-    def refuses(self, time: float) -> bool:
-        """Whether a request at `time` is refused; when the pause is over, one is let through as the probe."""
+    def refuses(self, now: float) -> bool:
+        """Whether a request at `now` is refused; when the pause is over, one is let through as the probe."""
         if self._open_until is None:
             return False
-        if self._probing or time < self._open_until:
+        if self._probing or now < self._open_until:
             return True
         self._probing = True
         return False
 
-    def pause_left(self, time: float) -> float:
-        """Seconds from `time` to the next probe."""
-        return 0.0 if self._open_until is None else max(0.0, self._open_until - time)
+    def pause_left(self, now: float) -> float:
+        """Seconds from `now` to the next probe."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - now)
 
-    def trip(self, time: float) -> None:
+    def trip(self, now: float) -> None:
         """Open at once: connecting failed while no request waited for it."""
         self._failures = self._threshold
-        self.failed(time)
+        self.failed(now)
 
     def succeeded(self) -> None:
         """Note that the server answered."""
@@ -51,12 +51,12 @@ class CircuitBreaker:
         self._open_until = None
         self._probing = False
 
-    def failed(self, time: float) -> None:
+    def failed(self, now: float) -> None:
         """Note that the server could not be reached or did not answer in time."""
         self._failures += 1
         if self._failures < self._threshold:
             return
-        self._open_until = time + self._pause
+        self._open_until = now + self._pause
         self._pause = min(self._pause * 2, self._longest)
         self._probing = False
 

@@ -53,7 +53,7 @@ class _Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStoreHealth:
-    """The memory store's present state: `ok` while it has room. Expired `entries` count until removed."""
+    """The memory store's current state: `ok` while it has room. Expired `entries` count until removed."""
 
     ok: bool
     entries: int

@@ -28,9 +28,9 @@ class ReplayEntry(NamedTuple):
     `retention` for how many seconds after it the policies of this server may ask for the entry, including the
     margin for clocks; 0 where that is unknown. Workers of one `namespace`, an ASCII digest, may differ in it
     while a change is rolled out: a shared store judges no proof that another worker may have forgotten.
-    Another worker may count from the proof's `iat` where this one counts from its nonce, so an entry with an
-    `iat` that is ahead is kept from there. It is the token's end where that comes before it. `ahead` is for
-    how many seconds before an `iat` the policies of this server may accept a proof by it.
+    Another worker may count from the proof's `iat` where this one counts from its nonce, so an entry whose
+    `iat` is in the future is kept from there. Where the token ends before the proof's `iat`, `iat` is that
+    end. `ahead` is for how many seconds before an `iat` the policies of this server may accept a proof by it.
     """
 
     key: str
@@ -47,7 +47,10 @@ class ReplayEntry(NamedTuple):
 
 
 class ReplayStore(Protocol):
-    """Remembers presentations of proofs, for all workers that share it."""
+    """Remembers presentations of proofs, for all workers that share it.
+
+    A store may also have `open()`, `aclose()` and `health()`, as an `AccessTokenVerifier` may.
+    """
 
     async def add(self, entry: ReplayEntry) -> bool:
         """Remember `entry` atomically; True the first time, False when it was there already.

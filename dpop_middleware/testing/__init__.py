@@ -4,6 +4,19 @@
 The module `conformance` needs pytest and httpx2, `suite` needs httpx2, `fixtures` needs pytest and the
 packages that Starlette's TestClient needs. `store_contract` and `verifier_contract`, for authors of a replay
 store or a token verifier, need pytest and pytest-asyncio.
+
+From the top down:
+
+    conformance.py        the suite as pytest tests of an application
+    suite.py              the suite: runs cases against a target
+    cases.py              the cases: a request each, and its right answer
+    target.py             the application under test
+    defects.py            broken proofs
+    fixtures.py           fixtures of pytest
+    issuer.py             TestIssuer
+    stand_in.py           a server like the production one that trusts a TestIssuer
+    store_contract.py     what every replay store must do
+    verifier_contract.py  what every token verifier must do
 """
 
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, broken_proof

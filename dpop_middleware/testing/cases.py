@@ -46,10 +46,10 @@ class CaseRun:
     client: httpx2.AsyncClient
     nonce: str | None = field(default=None, repr=False)
 
-    def honest(self, *, key: DPoPKey | None = None, access_token: str | None = None) -> HonestProof:
-        """Return the values of a new honest proof."""
+    def honest(self, *, access_token: str | None = None) -> HonestProof:
+        """Return the values of a new honest proof, by default for the target's access token."""
         return HonestProof(
-            key=key or self.target.key,
+            key=self.target.key,
             method=self.target.method,
             url=self.target.url,
             access_token=access_token or self.target.access_token,
@@ -125,7 +125,7 @@ def _altered_token(run: CaseRun) -> Headers:
     return run.credentials(run.honest(access_token=altered).encode(), access_token=altered)
 
 
-def _token(scheme: str = "DPoP", *, bound: bool = True, **changes: Any) -> Request:
+def _token(*, bound: bool = True, **changes: Any) -> Request:
     """Return a request with a changed token, and a proof that fits it."""
 
     def request(run: CaseRun) -> Headers | None:
@@ -135,7 +135,7 @@ def _token(scheme: str = "DPoP", *, bound: bool = True, **changes: Any) -> Reque
         jkt = run.target.key.jkt if bound else None
         token = make(**{"jkt": jkt, **{name: _made(value) for name, value in changes.items()}})
         proof = run.honest(access_token=token).encode()
-        return run.credentials(proof, scheme=scheme, access_token=token)
+        return run.credentials(proof, access_token=token)
 
     return request
 

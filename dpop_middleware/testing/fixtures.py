@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.testing.issuer import TestIssuer
-from dpop_middleware.testing.stand_in import origin_of
+from dpop_middleware.testing.stand_in import public_origin_of
 from dpop_middleware.testing.target import ASGIApp
 
 __all__ = ["dpop_client", "dpop_issuer"]
@@ -39,10 +39,10 @@ def dpop_client(
 ) -> Generator[Callable[..., TestClient]]:
     """Yield a function that makes clients of `dpop_app`: `dpop_client(sub="ann", scopes=["notes:read"])`.
 
-    Arguments are those of `TestIssuer.auth`. Each client has a key and a token of its own, calls the first
-    public URL, and is in the application's lifespan until the test ends.
+    Arguments are those of `TestIssuer.auth`. Each client has a key and a token of its own, calls the origin
+    of the first public URL, and is in the application's lifespan until the test ends.
     """
-    origin = origin_of(dpop_server)
+    origin = public_origin_of(dpop_server)
     with ExitStack() as stack:
 
         def client(**token: Any) -> TestClient:

@@ -245,7 +245,8 @@ class TestIssuer:
     ) -> ResourceServer:
         """Return a new ResourceServer with `production`'s configuration that trusts this issuer instead.
 
-        With `also` it trusts those issuers too; they must have other identifiers.
+        With `also` it trusts those issuers too; they must have other identifiers. `on_event` is called with
+        its decisions; that of `production` isn't.
 
         Resource, audience, URLs, policies, nonces and the rules for tokens are `production`'s; keys, clock,
         caches and a `MemoryReplayStore` are the new server's own. `production` is not altered, and nothing

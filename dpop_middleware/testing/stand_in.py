@@ -26,8 +26,8 @@ __all__ = [
     "algorithms_of",
     "audiences_of",
     "names_issuer",
-    "origin_of",
     "profile_of",
+    "public_origin_of",
     "stand_in",
 ]
 
@@ -96,7 +96,7 @@ def names_issuer(production: ResourceServer) -> bool:
     return both or isinstance(_for_jwts(production), MultiIssuerVerifier)
 
 
-def origin_of(production: ResourceServer) -> str:
+def public_origin_of(production: ResourceServer) -> str:
     """Return scheme and authority of the first URL by which clients call `production`."""
     return production.verification.public_urls.origins[0]
 

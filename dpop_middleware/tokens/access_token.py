@@ -20,9 +20,7 @@ __all__ = [
     "AccessTokenVerifier",
     "Actor",
     "AuthorizationDetail",
-    "actor_in",
     "audiences_of_all",
-    "authorization_details_in",
     "checked_clock_skew",
     "clock_skew_of",
     "key_ages_of_all",
@@ -92,14 +90,14 @@ def shown(value: object, *, most: int = _SHOWN) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
-def authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:
+def _authorization_details_in(claims: Mapping[str, Any]) -> tuple[AuthorizationDetail, ...]:
     """Return the elements of `authorization_details` that follow RFC 9396 section 2."""
     value = claims.get("authorization_details")
     elements = value if isinstance(value, list) else []
     return tuple(detail for element in elements if (detail := _detail(element)) is not None)
 
 
-def actor_in(claims: Mapping[str, Any]) -> Actor | None:
+def _actor_in(claims: Mapping[str, Any]) -> Actor | None:
     """Return who acts for the subject, None where nobody does or where nobody is named.
 
     Of the previous actors, the last seven are returned.
@@ -197,7 +195,7 @@ class AccessToken(_WithMemo):
     @property
     def authorization_details(self) -> tuple[AuthorizationDetail, ...]:
         """What is allowed in detail (RFC 9396 section 9.1); malformed elements are left out."""
-        return authorization_details_in(self.claims)
+        return _authorization_details_in(self.claims)
 
     @property
     def actor(self) -> Actor | None:
@@ -206,7 +204,7 @@ class AccessToken(_WithMemo):
         # a search.
         if getattr(self, "_has_no_actor", False):
             return None
-        actor = actor_in(self.claims)
+        actor = _actor_in(self.claims)
         if actor is None:
             object.__setattr__(self, "_has_no_actor", True)
         return actor
@@ -244,6 +242,8 @@ class AccessTokenVerifier(Protocol):
       what is known of it already.
     - `expiry_is_final`: True, in the class that has `verify`, where the `expires_at` of a token never
       changes, so that proofs may be forgotten with their token.
+    - `key_ages()`: a method that returns pairs of an issuer and the seconds for which its keys have been
+      held, for `telemetry`.
     """
 
     @property

@@ -17,7 +17,7 @@ from dpop_middleware.tokens.jwks import KeySet
 
 __all__ = ["Admission", "Bucket", "MissingKeys", "UnavailableAnswers", "WaitingRoom"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 2000
 # Answers 503 for what isn't known: the size of the burst, and then the number per second.
@@ -72,7 +72,7 @@ class UnavailableAnswers:
             return True
         if now - self._warned >= _SECONDS_BETWEEN_WARNINGS:
             self._warned = now
-            logger.warning(
+            _LOG.warning(
                 "%s: those beyond %d, and %d a second, are answered 401 instead of 503",
                 self._warning,
                 MAX_UNAVAILABLE,

@@ -146,8 +146,8 @@ class VerifiedToken(NamedTuple):
     """The result of one verification.
 
     `access_token` is the token as applications see it, the same object for every request that carries it, and
-    `token_hash` is the hash of the token that it was read from.
-    `not_before` is the later of `nbf` and `iat`, in seconds. `key_identity` is the issuer's key that signed.
+    `token_hash` is the hash of the token that it was read from. `not_before` is the later of `nbf` and `iat`,
+    in seconds since the epoch. `key_identity` identifies the issuer's key that signed the token.
     """
 
     access_token: AccessToken

@@ -9,10 +9,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from dpop_middleware._options import names, refused
+from dpop_middleware._options import SCOPE_TOKEN, names, refused
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
-from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 from dpop_middleware.jose.compact import media_type
 from dpop_middleware.tokens.access_token import AccessToken, shown
 from dpop_middleware.tokens.cache import VerifiedToken, read_only_claims
@@ -30,13 +30,10 @@ __all__ = [
 NEVER_DROPPED = ("iss", "exp", "aud")
 """The claims that say which issuer a token is from, until when it is valid, and for which audience."""
 
-# RFC 6749 section 3.3.
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 # RFC 7638 with SHA-256: 43 characters, of which the last one carries only four bits.
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 _CERTIFICATE = "x5t#S256"
 _MOST_OF_AN_ISSUER = 600
-_LATEST = 253402300799  # the end of the year 9999
 
 
 class ClaimRules(NamedTuple):
@@ -166,7 +163,7 @@ def _time(claims: Mapping[str, Any], name: str, *, default: float) -> float:
     if name not in claims:
         return default
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LATEST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LATEST_TIME:
         raise _malformed(name, value)
     return value
 
@@ -179,7 +176,7 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
         if not isinstance(tokens, list):
             raise _malformed(name, value)
         for token in tokens:
-            if not isinstance(token, str) or not _SCOPE_TOKEN.fullmatch(token):
+            if not isinstance(token, str) or not SCOPE_TOKEN.fullmatch(token):
                 raise _malformed(name, value)
         scopes.update(tokens)
     return frozenset(scopes)

@@ -117,7 +117,10 @@ class Endpoint(NamedTuple):
 
 
 def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Parse the URL of a document, as `secure_url.checked_url` does, but a query is allowed."""
+    """Parse the URL of a document; `name` is the option or member that holds it, for the message.
+
+    It may have a query. Otherwise it is judged as in `checked_url`, and ConfigurationError is raised.
+    """
     if not isinstance(url, str):
         raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
     base_url, mark, query = url.partition("?")
@@ -197,7 +200,7 @@ def _decompressed(body: bytes, *, limit: int) -> bytes:
 class Fetcher:
     """Gets JSON objects over HTTP.
 
-    - `ssl_context`: for private CAs; None: the system's CAs.
+    - `ssl_context`: for private CAs; None for the system's CAs.
     - `proxy`: through which https URLs are fetched.
     - `headers`: header fields to send, and to which origin.
     """

@@ -11,22 +11,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from dpop_middleware._options import refused
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.connections import TOO_LARGE, Deadline, FetchError, ProxyChoice, checked_proxy
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, FetchHeaders, checked_headers, checked_ssl_context
 from dpop_middleware.tokens.jwks import KeySet, KeySource
 
-__all__ = ["AskingInItsLoop", "Fetch", "Fetching", "OwnFetcher", "checked_fetch"]
+__all__ = ["AskingInItsLoop", "Fetch", "Fetching", "OwnFetcher"]
 
 Fetch = Callable[[str], Awaitable[bytes]]
-
-
-def checked_fetch(fetch: Fetch) -> Fetch:
-    """Return the option `fetch`; raises ConfigurationError for what can't be called."""
-    if not callable(fetch):
-        raise ConfigurationError(f"fetch takes an async function from a URL to bytes, not {fetch!r}")
-    return fetch
 
 
 class OwnFetcher(Fetcher):
@@ -104,7 +98,7 @@ class AskingInItsLoop:
         self._here().open()
 
     async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them for a second at most."""
+        """Return the state of the keys: see `KeySource`."""
         return await self._here().health()
 
     async def aclose(self) -> None:
@@ -136,7 +130,8 @@ class Fetching:
         checked_ssl_context(self.ssl_context)
         if self.fetch is None:
             return
-        checked_fetch(self.fetch)
+        if not callable(self.fetch):
+            raise refused("fetch", "an async function from a URL to bytes", self.fetch)
         if self.proxy is not None or self.headers or self.ssl_context is not None:
             raise ConfigurationError(
                 "fetch itself gets the documents: leave out jwks_proxy, jwks_headers and ssl_context"

@@ -30,7 +30,6 @@ __all__ = [
     "check_issuer",
     "endpoint_named",
     "issuer_keys",
-    "jwks_endpoint",
     "metadata_urls",
 ]
 
@@ -59,18 +58,13 @@ def metadata_urls(issuer: str, *, insecure_http_hosts: Collection[str]) -> tuple
     """Return the URLs at which `issuer` may publish its metadata, in the order in which to try them.
 
     RFC 8414 section 3.1 puts the well-known path before the issuer's own, OpenID Connect Discovery section
-    4.1 after it. Raises ConfigurationError for an issuer that is no acceptable URL (RFC 8414 section 2).
+    4.1 after it. Raises ConfigurationError for an issuer that isn't an acceptable URL (RFC 8414 section 2).
     """
     base = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     return (
         f"{base.origin}{_OAUTH}{base.path}",
         f"{base.origin}{base.path}{_OPENID}",
     )
-
-
-def jwks_endpoint(metadata: dict[str, Any], *, issuer: str, insecure_http_hosts: Collection[str]) -> Endpoint:
-    """Return where the keys are, as `endpoint_named` does."""
-    return endpoint_named("jwks_uri", metadata, issuer=issuer, insecure_http_hosts=insecure_http_hosts)
 
 
 def endpoint_named(
@@ -82,7 +76,7 @@ def endpoint_named(
     where the issuer is on this machine too or is a host of `insecure_http_hosts`: a document from elsewhere
     must not make the verifier trust a service on this machine.
 
-    Raises FetchError for another issuer's document, a missing member, and a member that is no acceptable URL.
+    Raises FetchError for another issuer's document, a missing member, and one that isn't an acceptable URL.
     `signed_metadata` is ignored.
     """
     named = metadata.get("issuer")
@@ -128,7 +122,7 @@ class Discovery:
         self._urls: tuple[str, ...] = metadata_urls(issuer, insecure_http_hosts=insecure_http_hosts)
 
     def endpoint(self, *, deadline: Deadline) -> Endpoint:
-        """Fetch the metadata and return the endpoint that they name.
+        """Fetch the metadata and return the endpoint that it names.
 
         Raises FetchError with the reasons when neither document names it.
         """
@@ -144,7 +138,9 @@ class Discovery:
                     break
                 continue
             try:
-                return jwks_endpoint(metadata, issuer=self._issuer, insecure_http_hosts=self._hosts)
+                return endpoint_named(
+                    "jwks_uri", metadata, issuer=self._issuer, insecure_http_hosts=self._hosts
+                )
             except FetchError as error:
                 # What to do about a document that is there comes before one that isn't.
                 reasons.insert(0, f"{error} (at {url})")

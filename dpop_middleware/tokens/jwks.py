@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError, base64url
 from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
-from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key
+from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key, without_unset
 
 __all__ = [
     "Candidates",
@@ -29,7 +30,7 @@ __all__ = [
     "parse_key_set",
 ]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 MAX_KEYS = 128
 MAX_TRIES = 8
@@ -116,7 +117,7 @@ class KeySet:
 
 def log_left_out(key: LeftOut) -> None:
     """Log a key that isn't used: as a WARNING, unless it is meant for another purpose."""
-    logger.log(logging.DEBUG if key.meant else logging.WARNING, "%s", key)
+    _LOG.log(logging.DEBUG if key.meant else logging.WARNING, "%s", key)
 
 
 def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], None] = log_left_out) -> KeySet:
@@ -130,9 +131,9 @@ def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], No
     """
     members = document.get("keys")
     if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
-        raise JOSEError("the document has no array 'keys', so it is no JWK Set", check=Check.JWK)
+        raise JOSEError("the document has no array 'keys', so it isn't a JWK Set", check=Check.JWK)
     if len(members) > MAX_KEYS:
-        logger.warning("the JWK Set has %d keys: only the first %d are used", len(members), MAX_KEYS)
+        _LOG.warning("the JWK Set has %d keys: only the first %d are used", len(members), MAX_KEYS)
     keys: list[VerificationKey] = []
     left_out: list[LeftOut] = []
     for position, jwk in enumerate(members[:MAX_KEYS]):
@@ -153,15 +154,13 @@ class _UnusableError(Exception):
 
 
 def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...(cut)"
+    return escaped(value, most=_SHOWN)
 
 
 def _verification_key(document: object) -> VerificationKey:
     if not isinstance(document, Mapping):
         raise _UnusableError("it is not an object")
-    # Some serializers write every member that they know: null or [] says that it isn't set.
-    jwk = {name: value for name, value in document.items() if value is not None and value not in ([], ())}
+    jwk = without_unset(document)
     private = sorted(_PRIVATE_MEMBERS.intersection(jwk))
     if private:
         raise _UnusableError(f"it holds private or symmetric key material, in its {', '.join(private)}")
@@ -273,7 +272,7 @@ class KeySource(Protocol):
         ...
 
     async def health(self) -> IssuerKeysHealth:
-        """Return the state of the keys; waits for them for a second at most."""
+        """Return the state of the keys; waits for them as long as a request would."""
         ...
 
     async def aclose(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from dpop_middleware import _options as options
 from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._runtime import system_time
 from dpop_middleware.checks import Check
@@ -15,9 +16,9 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
 from dpop_middleware.tokens.access_token import (
-    LONGEST_CLOCK_SKEW,
     TOKEN_CLOCK_SKEW,
     AccessToken,
+    checked_clock_skew,
     shown,
     token_hash,
 )
@@ -33,7 +34,6 @@ from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from dpop_middleware.tokens.signed_token import (
-    MAX_TOKEN_SIZE,
     SignedToken,
     SigningKeys,
     not_a_jwt,
@@ -128,7 +128,7 @@ class JWTAccessTokenVerifier:
             required=checked_required_claims(required_claims),
             scope_claims=options.names("scope_claims", scope_claims),
             client_id_claims=options.names("client_id_claims", client_id_claims),
-            clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
+            clock_skew=checked_clock_skew("clock_skew", clock_skew),
         )
         self._cache_bounds = {
             "max_tokens": options.whole_number("max_cached_tokens", max_cached_tokens),

@@ -1,12 +1,11 @@
 """Both kinds of access token at one server: signed JWTs, and opaque ones."""
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
 from dpop_middleware._options import part, provides
 from dpop_middleware._runtime import aclose_parts, open_parts
-from dpop_middleware.health import PartHealth, health_of
+from dpop_middleware.health import PartHealth, health_of_each
 from dpop_middleware.tokens.access_token import (
     AccessToken,
     AccessTokenVerifier,
@@ -20,13 +19,11 @@ from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
 
 _DOTS_OF_A_JWT: Final = 2
-# Less than the two seconds that the server's health probe waits.
-_PATIENCE: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BothHealth:
-    """The present state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
+    """The current state of two verifiers: `ok` when both are; `error` is what is wrong, or None."""
 
     ok: bool
     jwt: PartHealth
@@ -93,9 +90,7 @@ class JWTOrOpaqueVerifier:
 
     async def health(self) -> BothHealth:
         """Return the state of both, within 1.5 seconds."""
-        jwt, opaque = await asyncio.gather(
-            health_of(self._jwt, patience=_PATIENCE), health_of(self._opaque, patience=_PATIENCE)
-        )
+        jwt, opaque = await health_of_each((self._jwt, self._opaque))
         errors = [one.error for one in (jwt, opaque) if one.error is not None]
         return BothHealth(ok=jwt.ok and opaque.ok, jwt=jwt, opaque=opaque, error="; ".join(errors) or None)
 

@@ -7,7 +7,6 @@ The verifier compares `iss` again, after the signature. So a sender gains nothin
 another `iss` is found than the one at the top. The payload is searched at C speed, not parsed.
 """
 
-import asyncio
 import inspect
 import json
 import re
@@ -16,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dpop_middleware import _options as options
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import aclose_parts, open_parts
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
-from dpop_middleware.health import PartHealth, health_of
+from dpop_middleware.health import PartHealth, health_of_each
 from dpop_middleware.jose import JOSEError, base64url, compact
 from dpop_middleware.tokens.access_token import (
     TOKEN_CLOCK_SKEW,
@@ -33,12 +33,10 @@ from dpop_middleware.tokens.access_token import (
 from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.resolved_issuers import IssuerResolver, Limits, ResolvedIssuers
-from dpop_middleware.tokens.signed_token import MAX_TOKEN_SIZE, not_a_jwt
+from dpop_middleware.tokens.signed_token import not_a_jwt
 
 __all__ = ["IssuersHealth", "MultiIssuerVerifier", "unverified_issuer"]
 
-# Less than the two seconds that the server's health probe waits.
-_PATIENCE: Final = 1.5
 # Within a JSON string each quote has a backslash before it, so this finds only members, at any depth.
 _ISS: Final = re.compile(rb'"iss"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")')
 # Possessive, and a string without an end is taken to the end of the payload: no octet is read twice.
@@ -52,7 +50,7 @@ _MOST_ISSUERS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuersHealth:
-    """The present state of several issuers: `ok` while tokens of one of them can be verified.
+    """The current state of several issuers: `ok` while tokens of one of them can be verified.
 
     `issuers` has the state of each verifier, by the first issuer that it names. `error` names those whose
     tokens can't be verified now, None where there are none.
@@ -172,8 +170,8 @@ class MultiIssuerVerifier:
 
     async def health(self) -> IssuersHealth:
         """Return the state of the given verifiers, within 1.5 seconds."""
-        told = await asyncio.gather(*(health_of(one, patience=_PATIENCE) for one in self._verifiers))
-        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, told, strict=True))
+        parts = await health_of_each(self._verifiers)
+        issuers = tuple((one.issuers[0], part) for one, part in zip(self._verifiers, parts, strict=True))
         failing = [issuer for issuer, part in issuers if not part.ok]
         return IssuersHealth(
             ok=len(failing) < len(issuers) or not issuers,

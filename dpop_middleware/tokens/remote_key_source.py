@@ -13,7 +13,7 @@ fetches begin half a `cooldown` apart, so that half of a request's patience rema
 key that wasn't found in a set is remembered as missing for that time, and no longer: an attacker may name a
 key before the issuer has it.
 
-No request waits longer than `patience`, a second; the fetch continues without it.
+No request waits longer than `patience`, by default a second; the fetch continues without it.
 
 Each successful fetch replaces the whole set, so a key that was removed is no longer trusted. After a failure
 the next attempt waits, longer each time. One fetch serves all requests of all event loops of a process: it
@@ -40,7 +40,7 @@ from dpop_middleware.tokens.jwks import KeySet
 
 __all__ = ["Lifetimes", "RemoteKeySource"]
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 _LONGEST_DELAY = 60.0
 # The longest delay where requests can't be judged before the issuer answers again.
@@ -278,7 +278,7 @@ class RemoteKeySource:
         self._end(flight, state)
 
     def _failed(self, state: _State, reason: str) -> _State:
-        logger.warning("the issuer's keys can't be fetched: %s", reason)
+        _LOG.warning("the issuer's keys can't be fetched: %s", reason)
         return state._replace(attempted=self._now(), failures=state.failures + 1, reason=reason)
 
     def _end(self, flight: _Flight, state: _State) -> None:

@@ -146,7 +146,7 @@ class ResolvedIssuers:
 
 def _checked(found: AccessTokenVerifier | None, issuer: str) -> AccessTokenVerifier | None:
     if found is not None and (not provides(found, "verify") or issuer not in found.issuers):
-        raise ConfigurationError(f"the resolver returned {found!r}, which is no verifier for {issuer!r}")
+        raise ConfigurationError(f"the resolver returned {found!r}, which is not a verifier for {issuer!r}")
     return found
 
 

@@ -24,16 +24,12 @@ from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = [
-    "MAX_TOKEN_SIZE",
     "SignedToken",
     "SigningKeys",
     "not_a_jwt",
     "parse_signed_token",
     "signed_by_none_of",
 ]
-
-MAX_TOKEN_SIZE = 16 * 1024
-"""Characters of the longest token that is read."""
 
 _JWE_DOTS = 4
 # Limits, since anybody can send a header. It holds no key; there is room for one certificate, which isn't
@@ -86,7 +82,7 @@ def signed_by_none_of(keys: tuple[VerificationKey, ...]) -> InvalidToken:
 
 def _names_no_key() -> InvalidToken:
     return InvalidToken(
-        "the access token names no key, and its signature is by none of those tried",
+        "the access token names no key, and none of the keys that were tried signed it",
         check=Check.TOKEN_KEY,
         expected="kid",
     )

@@ -139,7 +139,7 @@ async def test_an_event_stream_is_completed() -> None:
 
 
 @pytest.mark.parametrize("spec_version", ["2.4", "3.0"])
-async def test_later_servers_raise(spec_version: str) -> None:
+async def test_under_a_newer_server_a_send_after_the_end_raises(spec_version: str) -> None:
     server = Server()
     async with ending_after(SOON, http(spec_version), server.receive, server.send) as (receive, send):
         await send(START)

@@ -269,7 +269,7 @@ async def test_the_guess_about_a_replay_knows_the_replays_description() -> None:
         ("hs256", "never with a shared secret"),
         ("no_alg", None),
         ("no_jwk", None),
-        ("private_jwk", "this key is no secret any more"),
+        ("private_jwk", "this key is not secret any more"),
         ("other_key", "did the client make a new key after it got the token?"),
         ("no_jti", None),
         ("no_htm", None),

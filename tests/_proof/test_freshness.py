@@ -117,7 +117,7 @@ def test_required_refuses_a_proof_without() -> None:
 
 
 @pytest.mark.parametrize("nonce", ["x", PROVIDER.issue(NOW), PROVIDER.issue(NOW - HOUR)])
-def test_off_ignores_nonces(nonce: str) -> None:
+def test_where_nonces_are_off_the_iat_alone_counts(nonce: str) -> None:
     check(proof(NOW, nonce), OFF)
     with pytest.raises(InvalidDPoPProof):
         check(proof(NOW - HOUR, nonce), OFF)

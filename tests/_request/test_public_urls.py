@@ -94,7 +94,7 @@ def test_a_path_of_which_too_much_would_be_rewritten_is_compared_as_it_was_sent_
     with pytest.raises(InvalidDPoPProof) as caught:
         urls("https://api.example.test").target_uri(asked)
     assert caught.value.description == (
-        "the htu of the DPoP proof is not the URI of the request, letter by letter"
+        "the htu of the DPoP proof is not the URI of the request, character by character"
     )
     assert caught.value.check is Check.HTU
     assert "too many characters" in str(caught.value.actual)

@@ -177,7 +177,7 @@ def test_normalize_returns_the_normal_form(uri: str, normal: str) -> None:
         ("https:/?/h/p", "not absolute"),
     ],
 )
-def test_normalize_refuses(uri: str, reason: str) -> None:
+def test_what_is_no_http_uri_has_no_normal_form(uri: str, reason: str) -> None:
     with pytest.raises(URIError, match=reason):
         normalize(uri)
 
@@ -227,7 +227,7 @@ def test_a_base_url_is_parsed(url: str, base: BaseURL) -> None:
         ("https://é.example", "percent-encode|ASCII"),
     ],
 )
-def test_parse_base_url_refuses(url: str, reason: str) -> None:
+def test_what_is_no_base_url_is_refused(url: str, reason: str) -> None:
     with pytest.raises(URIError, match=reason):
         parse_base_url(url)
 
@@ -290,7 +290,7 @@ def test_a_request_path_has_one_normal_form(raw_path: str, normal: str) -> None:
         ("/\ud800", "octets"),
     ],
 )
-def test_request_path_refuses(raw_path: str, reason: str) -> None:
+def test_a_long_malformed_or_ambiguous_path_is_refused(raw_path: str, reason: str) -> None:
     with pytest.raises(URIError, match=reason):
         request_path(raw_path)
 
@@ -338,12 +338,12 @@ def test_an_authority_has_one_normal_form(value: str, scheme: str, normal: str) 
         "h\\",
     ],
 )
-def test_authority_refuses(value: str) -> None:
+def test_what_is_no_host_with_an_optional_port_is_refused(value: str) -> None:
     with pytest.raises(URIError):
         authority(value, scheme="https")
 
 
-def test_authority_refuses_another_scheme() -> None:
+def test_an_authority_has_the_scheme_http_or_https() -> None:
     with pytest.raises(URIError, match="neither http nor https"):
         authority("h", scheme="ws")
 

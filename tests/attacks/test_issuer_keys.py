@@ -266,10 +266,11 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
 )
 def test_a_key_from_another_place_than_the_issuers_is_not_accepted(metadata: dict[str, Any]) -> None:
     from dpop_middleware.tokens.fetch import FetchError
-    from dpop_middleware.tokens.issuer_keys import jwks_endpoint
+    from dpop_middleware.tokens.issuer_keys import endpoint_named
 
+    document = json.loads(json.dumps(metadata))
     with pytest.raises(FetchError):
-        jwks_endpoint(json.loads(json.dumps(metadata)), issuer=ISSUER, insecure_http_hosts=frozenset())
+        endpoint_named("jwks_uri", document, issuer=ISSUER, insecure_http_hosts=frozenset())
 
 
 @pytest.mark.parametrize("path", [METADATA, OPENID, "/jwks"])

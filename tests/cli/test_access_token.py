@@ -26,14 +26,6 @@ def explained(token: str, *options: str, **how: Any) -> Ran:
     )  # fmt: skip
 
 
-def outcomes(ran: Ran) -> dict[str, str]:
-    return {row["check"]: row["outcome"] for row in json.loads(ran.out)["checks"]}
-
-
-def failed(ran: Ran) -> str | None:
-    return next((check for check, outcome in outcomes(ran).items() if outcome == "failed"), None)
-
-
 @pytest.fixture
 def jwks(tmp_path: Path) -> str:
     (tmp_path / "jwks.json").write_text(json.dumps(ISSUER.jwks()))
@@ -43,7 +35,7 @@ def jwks(tmp_path: Path) -> str:
 @pytest.mark.parametrize("prefix", ["", "@"])
 def test_keys_are_read_from_a_file(jwks: str, prefix: str) -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", f"{prefix}{jwks}", "--json")
-    shown = outcomes(ran)
+    shown = ran.outcomes()
     assert ran.status == 0
     assert shown["token_signature"] == shown["token_key"] == "passed"
     assert shown["token_iss"] == shown["token_aud"] == "not judged"
@@ -51,7 +43,7 @@ def test_keys_are_read_from_a_file(jwks: str, prefix: str) -> None:
 
 def test_keys_are_read_from_standard_input() -> None:
     ran = explained(ISSUER.token(jkt=KEY.jkt), "--jwks", "-", "--json", stdin=json.dumps(ISSUER.jwks()))
-    assert outcomes(ran)["token_signature"] == "passed"
+    assert ran.outcomes()["token_signature"] == "passed"
 
 
 @pytest.mark.parametrize("profile", KNOWN, ids=lambda profile: profile.name)
@@ -63,27 +55,27 @@ def test_a_profile_says_what_the_tokens_look_like(profile: Profile, with_keys: b
     token = issuer.token(jkt=KEY.jkt, scopes=["notes:read"])
     options = [*keys, "--scope", "notes:read", "--json"]
     ran = explained(token, *options, "--profile", profile.name)
-    assert (ran.status, failed(ran)) == (0, None)
+    assert (ran.status, ran.failed()) == (0, None)
     other = "AUTH0" if profile.name == "OKTA" else "OKTA"
-    assert failed(explained(token, *options, "--profile", other)) == "token_typ"
+    assert explained(token, *options, "--profile", other).failed() == "token_typ"
 
 
 def test_a_token_signed_by_another_key_is_refused(jwks: str) -> None:
     token = ISSUER.token(jkt=KEY.jkt, key=DPoPKey.generate())
-    assert failed(explained(token, "--json")) is None
-    assert failed(explained(token, "--jwks", jwks, "--json")) == "token_signature"
+    assert explained(token, "--json").failed() is None
+    assert explained(token, "--jwks", jwks, "--json").failed() == "token_signature"
 
 
 def test_a_named_issuer_and_audience_are_checked(jwks: str) -> None:
     token = ISSUER.token(jkt=KEY.jkt)
     right = ("--issuer", ISSUER.issuer, "--audience", "x", "--audience", "https://api.example.test")
-    shown = outcomes(explained(token, "--jwks", jwks, "--json", *right))
+    shown = explained(token, "--jwks", jwks, "--json", *right).outcomes()
     assert shown["token_iss"] == shown["token_aud"] == "passed"
     other = explained(token, "--jwks", jwks, "--json", "--issuer", f"{ISSUER.issuer}/")
-    assert failed(other) == "token_iss"
+    assert other.failed() == "token_iss"
     assert "only a trailing slash differs" in other.out
-    assert failed(explained(token, "--jwks", jwks, "--json", "--audience", "x")) == "token_aud"
-    assert failed(explained(token, "--json", "--audience", "x")) == "token_aud"
+    assert explained(token, "--jwks", jwks, "--json", "--audience", "x").failed() == "token_aud"
+    assert explained(token, "--json", "--audience", "x").failed() == "token_aud"
 
 
 def test_keys_are_found_by_the_issuers_metadata() -> None:
@@ -92,7 +84,7 @@ def test_keys_are_found_by_the_issuers_metadata() -> None:
         server.publish(issuer.jwks())
         ran = explained(issuer.token(jkt=KEY.jkt), "--issuer", server.origin, "--json")
     assert ran.status == 0
-    shown = outcomes(ran)
+    shown = ran.outcomes()
     assert shown["token_iss"] == shown["token_signature"] == "passed"
 
 
@@ -104,7 +96,7 @@ def test_a_person_waits_longer_for_the_issuers_keys_than_a_request_would() -> No
         # Long after a request would have been answered 503.
         server.handlers["/jwks"] = lambda asked: [1.5, *keys(asked)]
         ran = explained(issuer.token(jkt=KEY.jkt), "--issuer", server.origin, "--json")
-    assert outcomes(ran)["token_signature"] == "passed"
+    assert ran.outcomes()["token_signature"] == "passed"
 
 
 def test_a_plain_http_host_must_be_named() -> None:
@@ -137,8 +129,8 @@ def test_a_bad_token_fails_its_check_with_keys_or_without(jwks: str, token: str,
         ran = explained(token, "--json", *options)
         assert ran.status == 1
         if caught_by == "token_aud":  # the token's own audiences are none, so the check is not made by name
-            assert outcomes(ran)["token_aud"] == "failed"
-        assert failed(ran) == caught_by
+            assert ran.outcomes()["token_aud"] == "failed"
+        assert ran.failed() == caught_by
 
 
 def test_options_for_differing_issuers_work_as_in_the_verifier(jwks: str) -> None:
@@ -146,20 +138,20 @@ def test_options_for_differing_issuers_work_as_in_the_verifier(jwks: str) -> Non
     token = ISSUER.token(jkt=KEY.jkt, header={"typ": ABSENT}, **unlike)
     for keys in ((), ("--jwks", jwks)):
         options = ["--json", *keys]
-        assert failed(explained(token, *options)) == "token_typ"
+        assert explained(token, *options).failed() == "token_typ"
         options += ["--token-type", "JWT", "--token-type", "none"]
-        assert failed(explained(token, *options)) == "token_claims"
+        assert explained(token, *options).failed() == "token_claims"
         options += ["--client-id-claim", "cid", "--required-claim", "sub", "--required-claim", "client_id"]
-        assert failed(explained(token, *options)) is None
+        assert explained(token, *options).failed() is None
         options += ["--scope", "notes:read"]
-        assert failed(explained(token, *options)) == "scope"
-        assert failed(explained(token, *options, "--scope-claim", "scp")) is None
+        assert explained(token, *options).failed() == "scope"
+        assert explained(token, *options, "--scope-claim", "scp").failed() is None
 
 
 def test_the_clock_skew_works_as_in_the_server() -> None:
     token = ISSUER.token(jkt=KEY.jkt, expires_in=-16)
     assert explained(token, "--token-clock-skew", "30").status == 0
-    assert failed(explained(token, "--json", "--clock-skew", "300")) == "token_time"
+    assert explained(token, "--json", "--clock-skew", "300").failed() == "token_time"
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,6 @@ def explained(token: str, *options: str, key: DPoPKey = KEY, **how: Any) -> Ran:
     )
 
 
-def outcomes(ran: Ran) -> dict[str, str]:
-    return {row["check"]: row["outcome"] for row in json.loads(ran.out)["checks"]}
-
-
-def failed(ran: Ran) -> str | None:
-    return next((check for check, outcome in outcomes(ran).items() if outcome == "failed"), None)
-
-
 def said(**changes: Any) -> dict[str, Any]:
     usual: dict[str, Any] = {
         "active": True,
@@ -77,7 +69,7 @@ def saved(tmp_path: Path) -> Any:
 def test_a_saved_answer_is_judged(saved: Any) -> None:
     ran = explained("opaque", *saved())
     assert (ran.status, ran.err) == (0, "")
-    told = outcomes(ran)
+    told = ran.outcomes()
     assert list(told) == list(CHECKS_OF_AN_OPAQUE_TOKEN)
     assert told["token_active"] == told["signature"] == told["jkt"] == "passed"
     assert told["token_iss"] == told["token_aud"] == told["jti"] == "not judged"
@@ -87,7 +79,7 @@ def test_an_answer_may_come_on_standard_input() -> None:
     named = ("--issuer", "https://auth.example.test", "--audience", API)
     ran = explained("opaque", "--introspection", "-", *named, stdin=json.dumps(said()))
     assert ran.status == 0
-    assert outcomes(ran)["token_iss"] == outcomes(ran)["token_aud"] == "passed"
+    assert ran.outcomes()["token_iss"] == ran.outcomes()["token_aud"] == "passed"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +106,7 @@ def test_an_answer_is_judged_as_a_server_judges_it(
     saved: Any, changes: dict[str, Any], options: tuple[str, ...], check: str | None
 ) -> None:
     ran = explained("opaque", *saved(**changes), *options)
-    assert failed(ran) == check
+    assert ran.failed() == check
     assert ran.status == (0 if check is None else 3 if changes.get("active") == "yes" else 1)
 
 
@@ -123,7 +115,7 @@ def test_the_proof_comes_first(saved: Any) -> None:
         "explain", "--method", "GET", "--url", URL, "--proof", KEY.proof("POST", URL, access_token="opaque"),
         "--token", "opaque", "--json", *saved(active=False),
     )  # fmt: skip
-    assert failed(ran) == "htm"
+    assert ran.failed() == "htm"
     told = {check["check"]: check for check in json.loads(ran.out)["checks"]}
     assert (told["token_active"]["outcome"], told["token_active"]["after_failure"]) == ("failed", True)
 
@@ -143,10 +135,10 @@ def test_the_endpoint_is_asked(
     where = ("--issuer", issuer.origin, "--introspection", "issuer" if discovered else issuer.endpoint)
     ran = explained(token, *where, *secret, *post)
     assert (ran.status, ran.err) == (0, "")
-    assert outcomes(ran)["token_active"] == "passed"
+    assert ran.outcomes()["token_active"] == "passed"
     (question,) = issuer.asked
     assert ("client_secret" in question.form) is bool(post)
-    assert failed(explained("made-up", *where, *secret, *post)) == "token_active"
+    assert explained("made-up", *where, *secret, *post).failed() == "token_active"
 
 
 def test_a_person_waits_longer_for_the_endpoint_than_a_request_would(
@@ -157,7 +149,7 @@ def test_a_person_waits_longer_for_the_endpoint_than_a_request_would(
 
     issuer.behaves = slow
     where = ("--issuer", issuer.origin, "--introspection", issuer.endpoint)
-    assert outcomes(explained(issuer.issue(KEY.jkt), *where, *secret))["token_active"] == "passed"
+    assert explained(issuer.issue(KEY.jkt), *where, *secret).outcomes()["token_active"] == "passed"
 
 
 def test_an_endpoint_that_can_not_be_asked_is_reported(
@@ -172,7 +164,7 @@ def test_an_endpoint_that_can_not_be_asked_is_reported(
 def test_a_jwt_is_judged_as_one(saved: Any) -> None:
     ran = explained(TestIssuer().token(jkt=KEY.jkt), *saved())
     assert ran.status == 0
-    assert list(outcomes(ran)) == list(CHECKS_OF_A_JWT)
+    assert list(ran.outcomes()) == list(CHECKS_OF_A_JWT)
 
 
 ASKING = ("--introspection", "issuer", "--issuer", "https://a.example", "--audience", API)

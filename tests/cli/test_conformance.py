@@ -20,6 +20,7 @@ from dpop_middleware.testing.suite import CASES
 from tests.support.clients import running
 from tests.support.command import Ran, process, run
 from tests.support.issuer_server import IssuerServer, drip
+from tests.support.processes import free_port
 from tests.support.servers import Certificate, serving
 
 RESOURCE = "https://api.example.test"
@@ -142,10 +143,11 @@ def test_a_token_that_opens_nothing_is_pointed_out_at_once(protected: str, key_f
     assert "is the token bound to this key" in ran.err
 
 
-def test_a_server_without_an_answer_is_status_3(key_file: str, unused_port: int) -> None:
-    ran = driven(f"http://127.0.0.1:{unused_port}/notes", key_file)
+def test_a_server_without_an_answer_is_status_3(key_file: str) -> None:
+    url = f"http://127.0.0.1:{free_port()}/notes"
+    ran = driven(url, key_file)
     assert (ran.status, ran.out) == (3, "")
-    assert f"http://127.0.0.1:{unused_port}/notes gives no answer: " in ran.err
+    assert f"{url} gives no answer: " in ran.err
     assert ran.err.count("\n") == 1
 
 
@@ -155,16 +157,6 @@ def test_an_answer_without_an_end_is_none(key_file: str) -> None:
         ran = driven(f"{server.origin}/notes", key_file, "--timeout", "0.2")
     assert (ran.status, ran.out) == (3, "")
     assert "/notes gives no answer: TimeoutError" in ran.err
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(
@@ -182,7 +174,7 @@ def unused_port() -> int:
             "--timeout takes a finite number of seconds, from 0.1",
         ),
         ("https://api.example.test/", ("--leave-out", "\x1b"), "there is no case \\x1b: choose from "),
-        ("https://api.example.test/", ("--token", "a b"), "--token is no access token"),
+        ("https://api.example.test/", ("--token", "a b"), "--token is not an access token"),
         ("https://api.example.test/", ("--key", "/nowhere"), "--key can't read /nowhere"),
     ],
 )
@@ -195,8 +187,8 @@ def test_usage_errors_are_one_line_and_status_2(
     assert ran.err.count("\n") == 1
 
 
-def test_plain_http_to_another_machine_needs_an_option(key_file: str, unused_port: int) -> None:
-    url = f"http://0.0.0.0:{unused_port}/notes"
+def test_plain_http_to_another_machine_needs_an_option(key_file: str) -> None:
+    url = f"http://0.0.0.0:{free_port()}/notes"
     assert driven(url, key_file).status == 2
     assert driven(url, key_file, "--insecure-http").status == 3
 

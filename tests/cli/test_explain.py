@@ -13,6 +13,7 @@ from dpop_middleware.cli.explain import MEANING
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer, broken_proof, encode_jws
 from tests.support.command import Ran, process, run
+from tests.support.processes import free_port
 
 NOW = 1_800_000_000
 URL = "https://api.example.test/notes"
@@ -203,33 +204,24 @@ def test_every_defect_is_caught_by_its_check(name: str) -> None:
     assert KEY.private_jwk()["d"] not in ran.out
 
 
-def test_keys_that_cannot_be_fetched_are_status_3(unused_port: int) -> None:
+def test_keys_that_cannot_be_fetched_are_status_3() -> None:
+    jwks = f"http://127.0.0.1:{free_port()}/jwks"
     ran = explained(
-        "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks",
+        "--proof", proof(), "--token", TOKEN, "--jwks", jwks,
         "--issuer", ISSUER.issuer,
     )  # fmt: skip
     assert ran.status == 3
     assert "unknown: 503, caught by token_key" in ran.out
     alone = process(
         "explain", "--method", "GET", "--url", URL, "--proof", "x", "--token", TOKEN,
-        "--jwks", f"http://127.0.0.1:{unused_port}/jwks",
+        "--jwks", jwks,
     )  # fmt: skip
     assert (alone.status, alone.err) == (3, "")
     assert json.loads(
         explained(
-            "--proof", proof(), "--token", TOKEN, "--jwks", f"http://127.0.0.1:{unused_port}/jwks", "--json"
+            "--proof", proof(), "--token", TOKEN, "--jwks", jwks, "--json"
         ).out
     )["verdict"] == "unknown"  # fmt: skip
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

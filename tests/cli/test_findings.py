@@ -166,7 +166,8 @@ def test_the_values_of_a_known_token_stand_in_its_rows() -> None:
 
 def test_the_hint_of_a_failure_looks_at_the_request_too() -> None:
     missing = MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
-    with_proof = findings_of(request(None, "proof"), CHECKS_OF_A_JWT, missing, {}, None, {}, {})
+    nothing: dict[str, Any] = {"reading": {}, "token": None, "unknown": {}, "later": {}}
+    with_proof = findings_of(request(None, "proof"), CHECKS_OF_A_JWT, missing, **nothing)
     assert with_proof[0].hint == "a proof without its token: did a proxy drop Authorization?"
     assert rows(CHECKS_OF_A_JWT, missing)[0].hint is None
 

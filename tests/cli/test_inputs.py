@@ -100,7 +100,7 @@ def test_text_that_is_no_method_name_is_refused(method: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "a b", "é", "x\n", "a" * 20_000])
 def test_text_that_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(CommandError, match=r"^--token is no access token: the ") as caught:
+    with pytest.raises(CommandError, match=r"^--token is not an access token: the ") as caught:
         checked_token("--token", token)
     assert token not in str(caught.value) or not token
 
@@ -322,8 +322,8 @@ def test_a_target_in_absolute_form_is_the_url() -> None:
         ("\n\n", "no request line"),
         ("HTTP/1.1 200 OK\n", "no request line"),
         ("> nothing\n", "no request line"),
-        ("GET / HTTP/1.1\nHost: a\nno field\n", "line 3 of the request is no header field"),
-        ("GET / HTTP/1.1\nHost: a\n folded\n", "line 3 of the request is no header field"),
+        ("GET / HTTP/1.1\nHost: a\nno field\n", "line 3 of the request is not a header field"),
+        ("GET / HTTP/1.1\nHost: a\n folded\n", "line 3 of the request is not a header field"),
     ],
 )
 def test_a_file_without_a_request_is_reported_in_one_sentence(text: str, words: str) -> None:

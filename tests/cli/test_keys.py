@@ -6,15 +6,14 @@ import shlex
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x25519
 
 from dpop_middleware.client import DPoPKey
-from dpop_middleware.jose import base64url
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
+from tests.support.clients import decoded
 from tests.support.command import process, run
 
 URL = "https://api.example.test/notes?page=2"
@@ -117,11 +116,6 @@ def key_file(tmp_path: Path) -> str:
     return str(tmp_path / "client.jwk")
 
 
-def decoded(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    header, claims, _ = proof.split(".")
-    return json.loads(base64url.decode(header)), json.loads(base64url.decode(claims))
-
-
 def test_a_proof_for_a_token_request_has_no_ath(key_file: str) -> None:
     ran = process(
         "proof", "POST", "https://auth.example.test/token", "--key", key_file, "--now", "1800000000"
@@ -222,8 +216,8 @@ def test_a_method_in_lower_case_is_pointed_out(key_file: str) -> None:
         ({"url": "/notes"}, "no proof can be made: the URL must be absolute"),
         ({"url": "https://api.example.test/\n"}, "no proof can be made: the URL must be absolute"),
         ({"method": "G T"}, "the method is not an HTTP method name"),
-        ({"token": "a b"}, "--token is no access token: the access token has illegal characters"),
-        ({"token": ""}, "--token is no access token: the Authorization field has no access token"),
+        ({"token": "a b"}, "--token is not an access token: the access token has illegal characters"),
+        ({"token": ""}, "--token is not an access token: the Authorization field has no access token"),
         ({"token": "@/nowhere"}, "--token can't read /nowhere"),
         ({"now": "later"}, "--now takes seconds since the epoch"),
         ({"algorithm": "EdDSA"}, "--key names no usable private key"),

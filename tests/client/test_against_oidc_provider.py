@@ -29,7 +29,7 @@ from dpop_middleware.client import (
     pkce_pair,
     push_authorization_request,
 )
-from dpop_middleware.introspection.client_authentication import PrivateKeyJWT, credentials
+from dpop_middleware.introspection.client_authentication import PrivateKeyJWT, request_credentials
 from dpop_middleware.starlette import requires_dpop
 from dpop_middleware.testing import TestIssuer
 from tests.support.node import OIDCProvider, oidc_provider
@@ -85,7 +85,7 @@ def test_a_client_that_authenticates_with_its_key_gets_a_bound_token(provider: O
             ClientCredentials(),
             key=key,
             client_id=us.client_id,
-            parameters=lambda: credentials(us, issuer=provider.issuer, now=time.time()).form,
+            parameters=lambda: request_credentials(us, issuer=provider.issuer, now=time.time()).form,
             scopes=["notes:read"],
             resource=RESOURCE,
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import httpx
@@ -12,7 +12,7 @@ import pytest
 from dpop_middleware._request.uri import parse_base_url
 from dpop_middleware.client import DPoPAuth, DPoPKey
 from dpop_middleware.errors import ConfigurationError
-from tests.support.clients import CLIENTS, Answer, Answering, Caller, Handler, LoopbackServer, Seen, caller
+from tests.support.clients import CLIENTS, Answer, Answering, Handler, LoopbackServer, Seen, caller
 
 KEY = DPoPKey.generate()
 CHALLENGE = {"www-authenticate": 'DPoP error="use_dpop_nonce"'}
@@ -227,19 +227,11 @@ class TestNonces:
 
 
 class TestStreamedBodies:
-    @staticmethod
-    def body(client: Caller) -> Any:
-        async def chunks() -> AsyncIterator[bytes]:
-            yield b"one "
-            yield b"two"
-
-        return chunks() if client.is_async else iter([b"one ", b"two"])
-
     async def test_a_streamed_body_is_sent_once(self, kind: str, answering: Answering) -> None:
         with answering(demanding("n")) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token")) as client:
-                refused = await client.request("PUT", server.origin, content=self.body(client))
-                accepted = await client.request("PUT", server.origin, content=self.body(client))
+                refused = await client.request("PUT", server.origin, content=client.stream())
+                accepted = await client.request("PUT", server.origin, content=client.stream())
         assert (refused.status_code, accepted.status_code) == (401, 200)
         assert [seen.body for seen in server.seen] == [b"one two"] * 2
 
@@ -250,14 +242,14 @@ class TestStreamedBodies:
         auth.requires_request_body = True
         with answering(demanding("n")) as server:
             async with caller(kind, auth=auth) as client:
-                answer = await client.request("PUT", server.origin, content=self.body(client))
+                answer = await client.request("PUT", server.origin, content=client.stream())
         assert answer.status_code == 200
         assert [seen.body for seen in server.seen] == [b"one two"] * 2
 
     async def test_a_streamed_body_is_not_sent_to_a_redirect(self, kind: str, answering: Answering) -> None:
         with answering(routes(a=Answer(307, {"location": "/b"}))) as server:
             async with caller(kind, auth=DPoPAuth(KEY, "token", follow_redirects=True)) as client:
-                answer = await client.request("PUT", f"{server.origin}/a", content=self.body(client))
+                answer = await client.request("PUT", f"{server.origin}/a", content=client.stream())
         assert (answer.status_code, paths(server)) == (307, ["/a"])
 
     async def test_a_streamed_body_does_not_prevent_a_redirect_to_get(
@@ -268,7 +260,7 @@ class TestStreamedBodies:
             auth = DPoPAuth(KEY, "token", follow_redirects=own)
             with answering(handler) as server:
                 async with caller(kind, auth=auth, follow_redirects=not own) as client:
-                    answer = await client.request("PUT", f"{server.origin}/a", content=self.body(client))
+                    answer = await client.request("PUT", f"{server.origin}/a", content=client.stream())
             assert answer.status_code == 200
             assert server.seen[-1].method == server.seen[-1].proof["htm"] == "GET"
             assert server.seen[-1].proof["htu"] == f"{server.origin}/b"

@@ -18,25 +18,14 @@ import joserfc.jwk
 import joserfc.jws
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448
 
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
+from tests.support.clients import decoded, key_for, rsa_key
 
-# Making RSA keys is slow: one for all RSA algorithms.
-RSA = rsa.generate_private_key(65537, 2048)
-
-
-def key_for(algorithm: str) -> DPoPKey:
-    if algorithm[:2] in ("RS", "PS"):
-        return DPoPKey(RSA, algorithm=algorithm)
-    return DPoPKey.generate(algorithm)
-
-
-def parts(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    header, claims, _ = proof.split(".")
-    return json.loads(base64url.decode(header)), json.loads(base64url.decode(claims))
+RSA = rsa_key()
 
 
 def pem(key: Any, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> bytes:
@@ -71,7 +60,7 @@ class TestEveryAlgorithm:
     def test_joserfc_accepts_its_proof_and_thumbprint(self, algorithm: str) -> None:
         key = key_for(algorithm)
         proof = key.proof("GET", "https://api.example.com/notes", access_token="token")
-        header, claims = parts(proof)
+        header, claims = decoded(proof)
         theirs = joserfc.jwk.import_key(header["jwk"])
         registry = joserfc.jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
         registry.max_header_length = 1024  # its default, 512, is too short for any RSA key
@@ -88,7 +77,7 @@ class TestEveryAlgorithm:
             jose: Any = importlib.import_module("authlib.jose")
         key = key_for(algorithm)
         proof = key.proof("GET", "https://api.example.com/notes", access_token="token")
-        header, claims = parts(proof)
+        header, claims = decoded(proof)
         theirs = jose.JsonWebKey.import_key(header["jwk"])
         verified = jose.JsonWebToken([algorithm]).decode(proof, theirs)
         assert dict(verified) == claims
@@ -96,7 +85,7 @@ class TestEveryAlgorithm:
 
     def test_the_header_of_a_proof_holds_the_public_key_only(self, algorithm: str) -> None:
         key = key_for(algorithm)
-        header, _ = parts(key.proof("GET", "https://api.example.com/"))
+        header, _ = decoded(key.proof("GET", "https://api.example.com/"))
         assert header == {"typ": "dpop+jwt", "alg": algorithm, "jwk": key.public_jwk}
         assert set(key.public_jwk) <= {"kty", "crv", "x", "y", "n", "e"}
 
@@ -104,7 +93,7 @@ class TestEveryAlgorithm:
 class TestProof:
     def test_a_proof_has_the_claims_of_section_4_2(self) -> None:
         before = int(time.time())
-        _, claims = parts(DPoPKey.generate().proof("POST", "https://auth.example.com/token"))
+        _, claims = decoded(DPoPKey.generate().proof("POST", "https://auth.example.com/token"))
         assert set(claims) == {"jti", "htm", "htu", "iat"}
         assert (claims["htm"], claims["htu"]) == ("POST", "https://auth.example.com/token")
         assert isinstance(claims["iat"], int)
@@ -113,11 +102,11 @@ class TestProof:
 
     def test_each_proof_is_new(self) -> None:
         key = DPoPKey.generate()
-        jtis = {parts(key.proof("GET", "https://api.example.com/", now=1.0))[1]["jti"] for _ in range(100)}
+        jtis = {decoded(key.proof("GET", "https://api.example.com/", now=1.0))[1]["jti"] for _ in range(100)}
         assert len(jtis) == 100
 
     def test_a_proof_has_the_claims_that_the_caller_names(self) -> None:
-        _, claims = parts(
+        _, claims = decoded(
             DPoPKey.generate().proof(
                 "PURGE", "https://h/", access_token="abc", nonce="n-1", now=1562262616.9, jti="fixed"
             )
@@ -150,7 +139,7 @@ class TestProof:
         ],
     )
     def test_a_proof_names_the_target_without_query_and_fragment(self, url: object, htu: str) -> None:
-        assert parts(DPoPKey.generate().proof("GET", url))[1]["htu"] == htu
+        assert decoded(DPoPKey.generate().proof("GET", url))[1]["htu"] == htu
 
     @pytest.mark.parametrize(
         "url",

@@ -1,7 +1,7 @@
 """DPoPTransport below clients of httpx2 and httpx, sync and async, against a real server on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -16,7 +16,6 @@ from tests.support.clients import (
     JSON,
     Answer,
     Answering,
-    Caller,
     Handler,
     Seen,
     caller,
@@ -138,17 +137,10 @@ class TestResourceRequests:
         assert (answer.status_code, len(server.seen)) == (200, 2)
 
     async def test_a_streamed_body_is_sent_once(self, kind: str, answering: Answering) -> None:
-        def body(client: Caller) -> Any:
-            async def chunks() -> AsyncIterator[bytes]:
-                yield b"one "
-                yield b"two"
-
-            return chunks() if client.is_async else iter([b"one ", b"two"])
-
         with answering(demanding("n")) as server:
             async with caller(kind, transport=DPoPTransport(KEY), headers=BEARER) as client:
-                refused = await client.request("PUT", server.origin, content=body(client))
-                accepted = await client.request("PUT", server.origin, content=body(client))
+                refused = await client.request("PUT", server.origin, content=client.stream())
+                accepted = await client.request("PUT", server.origin, content=client.stream())
         assert (refused.status_code, accepted.status_code) == (401, 200)
         assert [seen.body for seen in server.seen] == [b"one two"] * 2
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from tests.support.processes import free_port
+
 __all__ = ["main", "serving_apart"]
 
 HOUSE = Path(__file__).parents[2]
@@ -73,9 +75,7 @@ def _granian(app: ASGIApp, root_path: str, certificate: tuple[str, str] | None) 
     from granian.constants import Interfaces
     from granian.server.embed import Server
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
 
     async def serve() -> None:
         server = Server(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import requests_oauth2client
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from dpop_middleware import JWTAccessTokenVerifier, MemoryReplayStore, ResourceRequest, ResourceServer
 from dpop_middleware.client import DPoPKey
@@ -15,6 +14,7 @@ from dpop_middleware.errors import InvalidDPoPProof, InvalidToken
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
 from dpop_middleware.testing import TestIssuer
+from tests.support.clients import key_for
 from tests.support.jose_libraries import LIBRARIES, LibraryKey, library_key
 from tests.support.node import NodePeer
 
@@ -105,22 +105,12 @@ class TestTheirs:
             await api.authenticate(request(proof_of(key, token, htm="POST")))
 
 
-# Making RSA keys is slow: one for all RSA algorithms.
-RSA = rsa.generate_private_key(65537, 2048)
-
-
-def our_key(algorithm: str) -> DPoPKey:
-    if algorithm[:2] in ("RS", "PS"):
-        return DPoPKey(RSA, algorithm=algorithm)
-    return DPoPKey.generate(algorithm)
-
-
 @each_algorithm
 class TestOurs:
     def test_requests_oauth2client_accepts_our_proof(self, algorithm: str) -> None:
         if algorithm == "Ed25519":
             pytest.skip("it knows the algorithm by its older name, EdDSA, only")
-        proof = our_key(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
+        proof = key_for(algorithm).proof("GET", URL, access_token="token", nonce="nonce")
         ath = base64url.encode(hashlib.sha256(b"token").digest())
         judged = requests_oauth2client.validate_dpop_proof(
             proof, htm="GET", htu=URL, ath=ath, nonce="nonce", algs=[algorithm]
@@ -129,7 +119,7 @@ class TestOurs:
 
     @pytest.mark.slow
     def test_oauth4webapi_accepts_our_token_and_proof(self, algorithm: str, node: NodePeer) -> None:
-        issuer, key = TestIssuer(audience=RESOURCE, algorithm=algorithm), our_key(algorithm)
+        issuer, key = TestIssuer(audience=RESOURCE, algorithm=algorithm), key_for(algorithm)
         token = issuer.token(sub="ann", jkt=key.jkt)
 
         def judge(proof: str) -> dict[str, Any]:

@@ -12,8 +12,12 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
-from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
-from dpop_middleware.introspection._errors import EndpointError
+from dpop_middleware.introspection._endpoint import (
+    Endpoint,
+    EndpointError,
+    EndpointOptions,
+    NotNamedError,
+)
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
 from tests.support.issuer_server import OPENID, IssuerServer, json_answer
@@ -126,7 +130,7 @@ async def test_where_the_metadata_cannot_be_read_the_endpoint_is_asked_where_it_
         assert b"active" in (await endpoint.ask("any")).body
     assert issuer.requests == [METADATA], "the next look is a minute later"
     (said,) = caplog.messages
-    assert said.startswith("the introspection endpoint is asked where it was: ")
+    assert said.startswith("the introspection endpoint's last URL is used, since it can't be looked up: ")
     assert reason in said
     issuer.metadata, issuer.describes = {DISCOVERED: f"{issuer.origin}/moved"}, None
     now[0] += 60
@@ -220,3 +224,41 @@ async def test_the_server_says_when_to_come_back(issuer: IssuerOfOpaqueTokens, v
         error = await refusal(verifier(), "any")
         assert isinstance(error, Unavailable)
         assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "of_token", "declined"),
+    [(400, True, True), (422, True, True), (500, True, False), (401, False, False), (503, False, False)],
+)
+async def test_a_status_is_about_the_one_token_or_about_the_server(
+    issuer: IssuerOfOpaqueTokens, status: int, of_token: bool, declined: bool
+) -> None:
+    async def behaves(_question: Question) -> Response:
+        return Response(b"{}", status_code=status, headers={"Retry-After": "7"})
+
+    issuer.behaves = behaves
+    endpoint = Endpoint(options_for(issuer.origin, url=issuer.endpoint))
+    with pytest.raises(EndpointError, match=f"the status is {status}") as caught:
+        await endpoint.ask("any")
+    await endpoint.aclose()
+    error = caught.value
+    assert (error.of_token, error.declined, error.retry_after) == (of_token, declined, 7)
+
+
+async def test_metadata_that_name_no_endpoint_are_told_apart_from_metadata_that_are_not_there(
+    issuer: IssuerOfOpaqueTokens,
+) -> None:
+    async def fails() -> Response:
+        return Response(status_code=502)
+
+    for describes, metadata, kind in (
+        (None, {"introspection_endpoint": None}, NotNamedError),
+        (fails, {}, EndpointError),
+    ):
+        issuer.describes, issuer.metadata = describes, metadata
+        endpoint = Endpoint(options_for(issuer.origin))
+        with pytest.raises(EndpointError) as caught:
+            await endpoint.ask("any")
+        await endpoint.aclose()
+        assert type(caught.value) is kind
+        assert not caught.value.of_token

@@ -14,7 +14,8 @@ from dpop_middleware import DPoPMiddleware, DPoPPolicy, MemoryReplayStore, Resou
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import TestIssuer
 from tests.support.adapters import reached
-from tests.support.nginx import NGINX, free_port, nginx
+from tests.support.nginx import NGINX, nginx
+from tests.support.processes import free_port
 from tests.support.servers import SERVERS, ServerKind, serving
 
 RESOURCE = "https://api.example.test"

@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.nginx import wait_for
+from tests.support.processes import listening
 
 __all__ = ["CADDY", "caddy"]
 
@@ -24,13 +23,5 @@ def caddy(folder: Path, sites: str, port: int, *, environ: Mapping[str, str]) ->
     config.write_text(_GLOBAL + sites)
     command = [CADDY, "run", "--adapter", "caddyfile", "--config", str(config)]
     homes = {name: str(folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={"PATH": os.environ["PATH"], **homes, **environ}
-        )
-        try:
-            wait_for(process, port, log)
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
+    with listening(command, port, log, environ={"PATH": os.environ["PATH"], **homes, **environ}):
+        yield

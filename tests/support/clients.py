@@ -1,6 +1,7 @@
 """A real HTTP server that answers as a test says and records the requests, and the four kinds of client."""
 
 import asyncio
+import functools
 import inspect
 import json
 import ssl
@@ -13,12 +14,33 @@ from typing import Any
 import httpx
 import httpx2
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
 
 # Plain http on loopback needs none, and loading all public ones takes longer than a test.
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENTS = ("httpx2-sync", "httpx2-async", "httpx-sync", "httpx-async")
+
+
+@functools.cache
+def rsa_key() -> rsa.RSAPrivateKey:
+    """Return the one key of all RSA algorithms: making one is slow."""
+    return rsa.generate_private_key(65537, 2048)
+
+
+def key_for(algorithm: str) -> DPoPKey:
+    """Return a client's key for `algorithm`."""
+    if algorithm[:2] in ("RS", "PS"):
+        return DPoPKey(rsa_key(), algorithm=algorithm)
+    return DPoPKey.generate(algorithm)
+
+
+def decoded(proof: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the claims of a proof, not verified."""
+    header, claims, _ = proof.split(".")
+    return json.loads(base64url.decode(header)), json.loads(base64url.decode(claims))
 
 
 @dataclass(frozen=True)
@@ -163,6 +185,15 @@ class Caller:
     @property
     def is_async(self) -> bool:
         return self.kind.endswith("-async")
+
+    def stream(self) -> Any:
+        """A body of this client in two parts, which can be read once."""
+
+        async def parts() -> AsyncGenerator[bytes]:
+            yield b"one "
+            yield b"two"
+
+        return parts() if self.is_async else iter([b"one ", b"two"])
 
     async def request(self, method: str, url: str, **arguments: Any) -> Any:
         if self.is_async:

@@ -1,6 +1,7 @@
 """The command `dpop-middleware`, run in this process or as one of its own."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,14 @@ class Ran:
     status: int
     out: str
     err: str
+
+    def outcomes(self) -> dict[str, str]:
+        """The result of each check by `explain --json`."""
+        return {row["check"]: row["outcome"] for row in json.loads(self.out)["checks"]}
+
+    def failed(self) -> str | None:
+        """The first check that failed by `explain --json`."""
+        return next((check for check, outcome in self.outcomes().items() if outcome == "failed"), None)
 
 
 class Terminal(io.StringIO):

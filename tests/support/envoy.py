@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
 
-from tests.support.nginx import wait_for
+from tests.support.processes import listening
 
 __all__ = ["ENVOY", "envoy"]
 
@@ -56,11 +55,5 @@ def envoy(folder: Path, manager: str, port: int, *, clusters: dict[str, int]) ->
     )
     command = [ENVOY, "--config-path", str(config), "--concurrency", "1"]
     command += ["--log-level", "warning", "--disable-hot-restart"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-        try:
-            wait_for(process, port, log)
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
+    with listening(command, port, log):
+        yield

@@ -2,7 +2,6 @@
 
 import base64
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from tests.support.processes import free_port
 
 CHROMIUM = shutil.which("chromium")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -105,8 +106,7 @@ def chromium() -> Generator[Browser]:
     """Start a driver and a browser with a fresh profile; stop both at the end."""
     assert CHROMIUM is not None
     assert CHROMEDRIVER is not None
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         subprocess.Popen([CHROMEDRIVER, f"--port={port}", "--silent"], stdout=subprocess.DEVNULL) as driver,

@@ -109,9 +109,7 @@ async def test_an_honest_proof_is_that_of_the_target(run: CaseRun, world: World)
     assert (honest.key, honest.method, honest.url) == (run.target.key, "GET", URL)
     assert (honest.access_token, honest.nonce) == (run.target.access_token, None)
     assert honest.now == world.clock()
-    other = DPoPKey.generate()
-    changed = run.honest(key=other, access_token="another")
-    assert (changed.key, changed.access_token) == (other, "another")
+    assert run.honest(access_token="another").access_token == "another"
 
 
 async def test_credentials_are_the_token_and_each_of_the_proofs(run: CaseRun) -> None:

@@ -23,7 +23,7 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.events import AuthenticationEvent
 from dpop_middleware.profiles import KNOWN, Profile
 from dpop_middleware.testing import ABSENT, TestIssuer
-from dpop_middleware.testing.stand_in import Trusted, audiences_of, origin_of, profile_of, stand_in
+from dpop_middleware.testing.stand_in import Trusted, audiences_of, profile_of, public_origin_of, stand_in
 from dpop_middleware.testing.suite import CASES, run_case
 from dpop_middleware.testing.target import Target
 from tests.support.adapters import ORIGIN, World
@@ -247,10 +247,10 @@ def test_a_shape_that_nobody_named_is_that_of_the_verifier() -> None:
 
 
 def test_the_origin_is_that_of_the_first_public_url() -> None:
-    assert origin_of(production()) == "https://gateway.example.com"
+    assert public_origin_of(production()) == "https://gateway.example.com"
     several = ["https://API.example.com:443/v1", "https://gateway.example.com"]
-    assert origin_of(production(public_url=several)) == "https://api.example.com"
-    assert origin_of(production(public_url=None)) == RESOURCE
+    assert public_origin_of(production(public_url=several)) == "https://api.example.com"
+    assert public_origin_of(production(public_url=None)) == RESOURCE
 
 
 def standing_in(world: World, *trusted: TestIssuer, **options: Any) -> ResourceServer:

@@ -16,8 +16,8 @@ from dpop_middleware.tokens.fetching import Fetching
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
     StaticKeySource,
+    endpoint_named,
     issuer_keys,
-    jwks_endpoint,
     metadata_urls,
 )
 from dpop_middleware.tokens.jwks import KeySource, parse_key_set
@@ -136,7 +136,8 @@ def test_neither_document_leads_to_keys(server: IssuerServer) -> None:
 )
 def test_the_issuer_in_metadata_must_match_exactly(said: object) -> None:
     with pytest.raises(FetchError, match="another issuer's"):
-        jwks_endpoint(
+        endpoint_named(
+            "jwks_uri",
             {"issuer": said, "jwks_uri": "https://as.example.com/jwks"},
             issuer="https://as.example.com",
             insecure_http_hosts=(),
@@ -146,7 +147,8 @@ def test_the_issuer_in_metadata_must_match_exactly(said: object) -> None:
 @pytest.mark.parametrize("uri", [None, 7, "", "jwks", "http://as.example.com/jwks", "file:///etc/passwd"])
 def test_keys_must_be_at_an_acceptable_url(uri: object) -> None:
     with pytest.raises(FetchError, match="can't be used: jwks_uri"):
-        jwks_endpoint(
+        endpoint_named(
+            "jwks_uri",
             {"issuer": "https://as.example.com", "jwks_uri": uri},
             issuer="https://as.example.com",
             insecure_http_hosts=(),
@@ -154,7 +156,8 @@ def test_keys_must_be_at_an_acceptable_url(uri: object) -> None:
 
 
 def test_keys_may_be_at_a_named_http_host() -> None:
-    place = jwks_endpoint(
+    place = endpoint_named(
+        "jwks_uri",
         {"issuer": "https://as.example.com", "jwks_uri": "http://keys/jwks"},
         issuer="https://as.example.com",
         insecure_http_hosts=("keys",),
@@ -164,7 +167,7 @@ def test_keys_may_be_at_a_named_http_host() -> None:
 
 def refused(metadata: dict[str, Any], issuer: str, hosts: tuple[str, ...] = ()) -> str:
     with pytest.raises(FetchError) as caught:
-        jwks_endpoint(metadata, issuer=issuer, insecure_http_hosts=hosts)
+        endpoint_named("jwks_uri", metadata, issuer=issuer, insecure_http_hosts=hosts)
     return str(caught.value)
 
 
@@ -234,7 +237,9 @@ def test_metadata_of_an_issuer_elsewhere_can_not_name_this_machine(uri: str) -> 
     ],
 )
 def test_keys_may_be_at_these_urls(issuer: str, uri: str, hosts: tuple[str, ...]) -> None:
-    place = jwks_endpoint({"issuer": issuer, "jwks_uri": uri}, issuer=issuer, insecure_http_hosts=hosts)
+    place = endpoint_named(
+        "jwks_uri", {"issuer": issuer, "jwks_uri": uri}, issuer=issuer, insecure_http_hosts=hosts
+    )
     assert place.url == uri
 
 
@@ -306,7 +311,7 @@ async def test_a_document_that_is_no_set_is_refused(server: IssuerServer, docume
     server.handlers["/jwks"] = lambda _: json_answer(document)
     with pytest.raises(Unavailable) as caught:
         await source(f"{server.origin}/jwks").load()
-    assert "no JWK Set" in str(caught.value.actual)
+    assert "isn't a JWK Set" in str(caught.value.actual)
 
 
 @pytest.mark.parametrize(

@@ -187,9 +187,9 @@ def test_the_longest_and_the_shortest_rsa_modulus_are_accepted() -> None:
 
 @pytest.mark.parametrize("keys", [None, "keys", {}, 5, {"a": EC}])
 def test_a_document_without_keys_is_no_set(keys: Any) -> None:
-    with pytest.raises(JOSEError, match="no JWK Set"):
+    with pytest.raises(JOSEError, match="isn't a JWK Set"):
         parse_key_set({"keys": keys})
-    with pytest.raises(JOSEError, match="no JWK Set"):
+    with pytest.raises(JOSEError, match="isn't a JWK Set"):
         parse_key_set({})
 
 

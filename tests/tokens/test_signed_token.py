@@ -56,7 +56,7 @@ def test_accepted_types_pass(typ: str) -> None:
         *("application/application/at+jwt", "application/", ["at+jwt"], {}, True, ...),
     ],
 )
-def test_types_that_are_refused(typ: Any) -> None:
+def test_another_type_than_the_configured_ones_is_refused(typ: Any) -> None:
     error = refused(KEY.token(header={"typ": typ}))
     assert (error.check, error.description) == (Check.TOKEN_TYP, "the access token's typ is not accepted")
 
@@ -77,7 +77,7 @@ def test_letters_that_only_look_alike_are_refused() -> None:
 @pytest.mark.parametrize(
     "alg", ["none", "None", "HS256", "ES256K", "ES521", "es256", "RSA-OAEP", "", None, 1, ["ES256"], {}, ...]
 )
-def test_algorithms_that_are_refused(alg: Any) -> None:
+def test_another_algorithm_than_the_configured_ones_is_refused(alg: Any) -> None:
     error = refused(KEY.token(header={"alg": alg}))
     assert (error.check, error.description) == (Check.TOKEN_ALG, "the access token's alg is not accepted")
 
