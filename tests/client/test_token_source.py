@@ -357,13 +357,39 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
     names = sorted(("leeway", "on_response", "clock", *TokenRequestOptions.__annotations__))
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"client_id": "c"}, "key takes a DPoPKey or a DPoPAuth, not None"),
-        ({"key": key}, "client_id takes the client's identifier, not None"),
+        ({"key": key}, "client_id takes a non-empty string, not a NoneType"),
         ({"key": key, "client_id": "c", "scope": "a"}, f"TokenSource takes {', '.join(names)}, not 'scope'"),
+        (
+            {"key": key, "client_id": "c", "client_authentication": "none"},
+            "client_authentication takes one of 'basic', 'post', not 'none'",
+        ),
+        (
+            {"key": key, "client_id": "c", "parameters": "a=b"},
+            "parameters takes a mapping, or a synchronous function that returns one, not a str",
+        ),
+        (
+            {"key": key, "client_id": "c", "insecure_http_hosts": "auth"},
+            "insecure_http_hosts takes a sequence of host names, such as ('auth',), not 'auth'",
+        ),
     ]
     for given, message in wrong:
         with pytest.raises(ConfigurationError) as caught:
             TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
         assert str(caught.value) == message
+
+
+def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
+    options: dict[str, Any] = {"key": KEY, "client_id": "c"}
+    client, url = httpx2.Client(), "https://auth.example/token"
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match="^client takes a client of httpx2 or httpx, not None$"):
+        TokenSource(nothing, url, ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^token_endpoint takes an https URL, not None$"):
+        TokenSource(client, nothing, ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^token_endpoint must be an https URL, not 'http://auth"):
+        TokenSource(client, "http://auth.example/token", ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^grant takes an AuthorizationCode"):
+        TokenSource(client, url, nothing, **options)
 
 
 def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) -> None:
