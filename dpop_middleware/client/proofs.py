@@ -210,7 +210,10 @@ class Proofs:
     def _signed(self, request: Any, token: str | None) -> Any:
         if token is not None and not is_token(token):
             # The library that sends it would quote it in its error.
-            raise ValueError("the access token is not visible ASCII: does it end in a line break?")
+            raise ValueError(
+                "the access token is not visible ASCII: "
+                "is it empty, does it begin with 'DPoP ', or does it end in a line break?"
+            )
         request.url = _percent_encoded(request.url)
         origin = request_origin(request)
         request.headers["DPoP"] = self._key.proof(
