@@ -33,6 +33,7 @@ from dpop_middleware.client.token_request import (
     fetch_token,
     fetch_token_async,
 )
+from dpop_middleware.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
@@ -145,11 +146,22 @@ class TokenSource:
         current = self._current()
         if current is not None:
             return current
-        if self._flight is None or self._flight.done():
-            self._flight = asyncio.create_task(self._renewed_async())
-            # Where every caller was cancelled, nothing else retrieves its error.
-            self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._flight)
+        return await asyncio.shield(self._shared_flight())
+
+    def _shared_flight(self) -> "asyncio.Task[str]":
+        with self._lock:
+            flight = self._flight
+            # A loop that ended with requests in flight never finishes them.
+            if flight is None or flight.done() or not flight.get_loop().is_running():
+                flight = self._flight = asyncio.create_task(self._renewed_async())
+                # Where every caller was cancelled, nothing else retrieves its error.
+                flight.add_done_callback(lambda task: task.cancelled() or task.exception())
+            elif flight.get_loop() is not asyncio.get_running_loop():
+                raise ConfigurationError(
+                    "the token is being requested in another event loop: "
+                    "make a TokenSource, and an AsyncClient, for each event loop"
+                )
+            return flight
 
     def discard(self, access_token: str) -> None:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""

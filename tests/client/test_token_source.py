@@ -392,6 +392,60 @@ def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
         TokenSource(client, url, nothing, **options)
 
 
+class Waiting:
+    """A token endpoint whose first answer waits until `answer` is called."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._answers = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        name = "second"
+        if self._loop is None:
+            name, self._loop = "first", asyncio.get_running_loop()
+            self.asked.set()
+            await self._answers.wait()
+        return httpx2.Response(200, json={"access_token": name, "token_type": "DPoP"})
+
+    def answer(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._answers.set)
+
+    def source(self) -> TokenSource:
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(self))
+        return TokenSource(client, "https://as.example.com/token", MACHINE, key=KEY, client_id="me")
+
+
+def test_a_source_outlives_an_event_loop_that_ended_during_a_request() -> None:
+    waiting = Waiting()
+    source = waiting.source()
+    first = asyncio.new_event_loop()
+    asked = first.create_task(source.token_async())
+    while not waiting.asked.is_set():
+        first.run_until_complete(asyncio.sleep(0))
+    try:
+        assert asyncio.run(source.token_async()) == "second"
+    finally:
+        waiting.answer()
+        first.run_until_complete(asked)
+        first.close()
+
+
+def test_two_event_loops_at_once_do_not_share_a_request() -> None:
+    waiting = Waiting()
+    source = waiting.source()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(asyncio.run, source.token_async())
+        waiting.asked.wait()
+        try:
+            with pytest.raises(ConfigurationError, match="make a TokenSource, and an AsyncClient, for each"):
+                asyncio.run(source.token_async())
+        finally:
+            waiting.answer()
+        assert asked.result() == "first"
+
+
 def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) -> None:
     server = Server(expires_in=0.1)
     token = asking(server, MACHINE, {})
