@@ -3,7 +3,6 @@
 A captured request, for `explain --request`, is raw HTTP, or what `curl -v` or a browser shows of it.
 """
 
-import codecs
 import math
 import re
 import sys
@@ -17,6 +16,7 @@ from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.private_keys import as_utf8, is_pem
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import JOSEError, strict_json
@@ -93,9 +93,7 @@ class Inputs:
             raise CommandError(f"{option} can't read {where}: {reason}") from error
         if len(data) > _MAX_SIZE:
             raise CommandError(f"{option} is larger than {_MAX_SIZE // 1024} KiB")
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return data.decode("utf-16", "replace").encode()
-        return data.removeprefix(codecs.BOM_UTF8)
+        return as_utf8(data)
 
     def json_object(self, option: str, name: str) -> dict[str, Any]:
         """Return the JSON object in the file `name`, or in standard input for `-`."""
@@ -110,7 +108,7 @@ class Inputs:
         """Return the private key, JWK or PEM, in the file `name` or in standard input for `-`."""
         data = self.octets(option, name.removeprefix("@"))
         try:
-            if data.lstrip().startswith(b"-----BEGIN"):
+            if is_pem(data):
                 opened_by = None if password is None else password.encode("latin-1")
                 return DPoPKey.from_pem(data, algorithm=algorithm, password=opened_by)
             return DPoPKey.from_jwk(_jwk(option, name, data), algorithm=algorithm)

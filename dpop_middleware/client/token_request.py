@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, 
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred
+from dpop_middleware.client.access_token import is_access_token
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -22,7 +23,6 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -222,7 +222,7 @@ def _token_response(status: int, content: bytes) -> TokenResponse:
             f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
         )
     access_token = answer.get("access_token")
-    if not is_token(access_token):
+    if not is_access_token(access_token):
         raise TokenRequestError(
             f"{_ENDPOINT}'s answer has no access_token that a header field can hold", status=status
         )
