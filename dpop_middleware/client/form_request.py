@@ -235,7 +235,7 @@ def _answer(content: bytes) -> dict[str, Any] | None:
     if len(content) > _MAX_ANSWER:
         return None
     try:
-        return strict_json.parse_object(content)
+        return strict_json.parse_document(content)
     except JOSEError:
         return None
 

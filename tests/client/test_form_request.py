@@ -201,6 +201,10 @@ def test_a_refusal_is_reported_in_one_line_that_a_server_can_not_forge(
     assert "\n" not in str(caught.value)
 
 
+def test_an_answer_may_begin_with_a_byte_order_mark() -> None:
+    assert what_it_granted(200, b'\xef\xbb\xbf{"a":"b"}', expected=200, endpoint="it") == {"a": "b"}
+
+
 def test_an_answer_that_is_too_large_is_not_read() -> None:
     assert what_it_granted(200, b'{"a":"' + b"x" * 60_000 + b'"}', expected=200, endpoint="it")
     with pytest.raises(TokenRequestError, match="the answer of it is not a JSON object of at most 64 KiB"):
