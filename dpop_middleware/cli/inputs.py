@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 _MAX_SIZE: Final = 512 * 1024
+# In octets; no file system in use has longer names, and proofs and most tokens are longer.
+_LONGEST_NAME: Final = 255
 _WHITESPACE: Final = " \t\r\n"
 # Key material given in place of a file name must not appear in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
@@ -62,8 +64,13 @@ class Inputs:
         self._stdin_taken_by: str | None = None
 
     def text(self, option: str, value: str) -> str:
-        """Return a token or a proof: `value` or the text it names, without surrounding whitespace."""
+        """Return a token or a proof: `value` or the text it names, without surrounding whitespace.
+
+        Raises CommandError for the name of a file without `@`: it would be taken for the token itself.
+        """
         if value != "-" and not value.startswith("@"):
+            if len(value.encode(errors="replace")) <= _LONGEST_NAME and Path(value).is_file():
+                raise CommandError(f"{option} names a file: write @{value} for the text in it")
             return value.strip(_WHITESPACE)
         # As in a header field: each octet is one character.
         return self.octets(option, value.removeprefix("@")).decode("latin-1").strip(_WHITESPACE)
