@@ -141,7 +141,8 @@ class TokenSource:
     async def token_async(self) -> str:
         """Do as `token` does, with an async client, under asyncio.
 
-        Cancelling a caller doesn't end the request for which others wait.
+        Raises ConfigurationError where another event loop requests the token at the same time. Cancelling a
+        caller doesn't end the request for which others wait.
         """
         current = self._current()
         if current is not None:
