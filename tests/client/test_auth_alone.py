@@ -29,9 +29,15 @@ def test_an_origin_is_an_http_url(origin: str) -> None:
         DPoPAuth(KEY, "token", origin=origin)
 
 
-@pytest.mark.parametrize("wrong", ["api.example.com", "ftp://h", ["https://h", "/token"]])
-def test_the_error_for_a_url_of_another_form_names_the_option_and_the_url(wrong: Any) -> None:
-    named = wrong if isinstance(wrong, str) else wrong[-1]
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("api.example.com", "api.example.com"),
+        ("ftp://h", "ftp://h"),
+        (["https://h", "/token"], "/token"),
+    ],
+)
+def test_the_error_for_a_url_of_another_form_names_the_option_and_the_url(wrong: Any, named: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^origin takes an https URL, not '{named}': "):
         DPoPAuth(KEY, "token", origin=wrong)
     for option in ("origin", "token_endpoint"):

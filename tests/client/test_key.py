@@ -187,8 +187,9 @@ class TestProof:
         ],
     )
     def test_a_proof_refuses_an_argument_of_another_type(self, given: dict[str, Any], message: str) -> None:
+        arguments: dict[str, Any] = {"method": "GET", "url": "https://h/", **given}
         with pytest.raises(ValueError, match=f"^{message}"):
-            DPoPKey.generate().proof(**{"method": "GET", "url": "https://h/", **given})
+            DPoPKey.generate().proof(**arguments)
 
 
 class TestGenerate:
