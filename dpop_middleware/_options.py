@@ -16,8 +16,10 @@ __all__ = [
     "SCOPE_TOKEN",
     "choice",
     "clock",
+    "credential",
     "field_name",
     "flag",
+    "is_asynchronous",
     "listener",
     "names",
     "names_or_one",
@@ -45,6 +47,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refused(name: str, takes: str, value: object) -> ConfigurationError:
@@ -82,14 +85,14 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def _is_asynchronous(function: object) -> bool:
+def is_asynchronous(function: object) -> bool:
     """Whether `function` is asynchronous: nothing would await its result."""
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 def listener(name: str, value: Any) -> Any:
     """Return an option that is called at each event: a synchronous function, or None."""
-    if value is not None and (_is_asynchronous(value) or not callable(value)):
+    if value is not None and (is_asynchronous(value) or not callable(value)):
         raise refused(name, "a synchronous function, which may fill a queue", value)
     return value
 
@@ -125,6 +128,19 @@ def secrets(name: str, value: object) -> tuple[bytes, ...]:
             f"make one with secrets.token_bytes({_SHORTEST_SECRET}) and give it to every worker"
         )
     return tuple(bytes(one) for one in several if isinstance(one, (bytes, bytearray)))
+
+
+def credential(name: str, value: object) -> str:
+    """Return an option that is an identifier, a secret or a code: a text without line breaks, and not empty.
+
+    The message has only what is wrong with it: a file that holds a secret often ends in a line break.
+    """
+    if isinstance(value, str) and value and not _CONTROL.search(value):
+        return value
+    wrong = "one with a line break or another control character" if value else "an empty one"
+    if not isinstance(value, str):
+        wrong = f"a {type(value).__name__}"
+    raise ConfigurationError(f"{name} takes a non-empty string, not {wrong}")
 
 
 def share(name: str, value: object) -> float:
@@ -166,9 +182,10 @@ def tokens(name: str, values: object) -> tuple[str, ...]:
 
 def strings(name: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return an option that is any number of strings, as a tuple; a single string is refused, not split."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    listed = tuple(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else None
+    if listed is None or not all(isinstance(one, str) for one in listed):
         raise refused(name, "a sequence of strings, such as ['notes:read']", values)
-    return tuple(values)
+    return listed
 
 
 def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
@@ -179,7 +196,7 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
     for claim, function in value.items():
         if not isinstance(claim, str) or not claim or not callable(function):
             raise refused(name, takes, value)
-        if _is_asynchronous(function):
+        if is_asynchronous(function):
             raise refused(name, "synchronous functions", function)
     return tuple(value.items())
 
@@ -207,6 +224,6 @@ def namespace(name: str, value: object) -> str:
 
 def clock(value: Callable[[], float]) -> Callable[[], float]:
     """Return the option `clock`, which is a synchronous function that returns seconds since the epoch."""
-    if not callable(value) or _is_asynchronous(value):
+    if not callable(value) or is_asynchronous(value):
         raise refused("clock", "a function that returns seconds since the epoch, such as time.time", value)
     return value

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
 from dpop_middleware._log import warn_of_plain_http
 from dpop_middleware._options import clock as checked_clock
-from dpop_middleware._options import namespace
+from dpop_middleware._options import flag, namespace, part
 from dpop_middleware._proof.freshness import known_nonce
 from dpop_middleware._proof.proof import DPoPProof, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
@@ -146,10 +146,15 @@ class TokenEndpoint:
         is still refused.
 
         Raises `errors.DPoPError`, which `error_response` renders; its `check`, `expected` and `actual` are
-        for the server's own log. The request's body is not read.
+        for the server's own log. Raises ConfigurationError for an argument of another type. The request's
+        body is not read.
         """
+        # A setting that is missing, and so None, must not make proofs optional.
+        flag("required", required)
         if isinstance(request, Request):
             request = ResourceRequest.from_scope(request.scope)
+        takes = "a Starlette request or a ResourceRequest"
+        part("request", request, takes, fits=isinstance(request, ResourceRequest))
         if request.fields > MAX_FIELDS:
             # None was read: it isn't known whether there is a proof.
             raise too_many_fields(request, Check.ONE_HEADER)
@@ -230,9 +235,10 @@ def requested_jkt(*, dpop_jkt: str | None, proof: DPoPProof | None = None) -> st
     return dpop_jkt
 
 
-def _is_thumbprint(text: str) -> bool:
+def _is_thumbprint(given: object) -> bool:
+    # In a request object (RFC 9101) a client may write any JSON.
     try:
-        return len(base64url.decode(text)) == _THUMBPRINT_SIZE
+        return isinstance(given, str) and len(base64url.decode(given)) == _THUMBPRINT_SIZE
     except JOSEError:
         return False
 
@@ -251,8 +257,10 @@ def refresh_jkt(proof: DPoPProof | None, *, public_client: bool) -> str | None:
     """Return the thumbprint that a new refresh token must be bound to, None for no binding (section 5).
 
     The refresh token of a public client is bound to its key. That of a confidential client is bound to the
-    client's authentication already, so that its DPoP key can change.
+    client's authentication already, so that its DPoP key can change. Raises ConfigurationError for a
+    `public_client` that is neither True nor False.
     """
+    flag("public_client", public_client)
     return proof.jkt if proof is not None and public_client else None
 
 

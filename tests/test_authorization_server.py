@@ -3,6 +3,7 @@ import hashlib
 import json
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.requests import Request
 
@@ -289,6 +290,28 @@ async def test_a_request_without_a_proof_is_refused_unless_it_is_optional(endpoi
     assert optional.jkt == KEY.jkt
 
 
+@pytest.mark.parametrize("unset", [None, "", "no", 0])
+async def test_a_setting_that_is_not_there_makes_nothing_optional(
+    endpoint: TokenEndpoint, unset: Any
+) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        await endpoint.verify(token_request(), required=unset)
+    assert str(caught.value) == f"required takes True or False, not {unset!r}"
+    with pytest.raises(errors.ConfigurationError) as caught:
+        refresh_jkt(a_proof(), public_client=unset)
+    assert str(caught.value) == f"public_client takes True or False, not {unset!r}"
+
+
+@pytest.mark.parametrize("request_of_another_kind", [None, {"DPoP": "proof"}, httpx2.Request("POST", URL)])
+async def test_a_request_of_another_kind_is_refused(
+    endpoint: TokenEndpoint, request_of_another_kind: Any
+) -> None:
+    with pytest.raises(
+        errors.ConfigurationError, match="^request takes a Starlette request or a ResourceRequest, not"
+    ):
+        await endpoint.verify(request_of_another_kind)
+
+
 @pytest.mark.parametrize("required", [True, False])
 async def test_a_proof_among_too_many_fields_is_not_taken_for_none(
     endpoint: TokenEndpoint, required: bool
@@ -515,11 +538,16 @@ def test_a_pushed_request_that_names_another_key_is_refused() -> None:
         KEY.jkt[:-1] + "\N{KELVIN SIGN}",
         "\ud800",
         base64url.encode(hashlib.sha512(b"").digest()),
+        # A request object (RFC 9101) may have any JSON.
+        5,
+        True,
+        [KEY.jkt],
+        {"jkt": KEY.jkt},
     ],
     ids=lambda _: "text",  # a key of each run would give each run other names
 )
 @pytest.mark.parametrize("proof", [None, a_proof()])
-def test_a_dpop_jkt_that_is_no_thumbprint_is_refused(dpop_jkt: str, proof: DPoPProof | None) -> None:
+def test_a_dpop_jkt_that_is_no_thumbprint_is_refused(dpop_jkt: Any, proof: DPoPProof | None) -> None:
     with pytest.raises(errors.InvalidRequest) as caught:
         requested_jkt(dpop_jkt=dpop_jkt, proof=proof)
     assert caught.value.check is Check.JKT

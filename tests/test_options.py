@@ -26,6 +26,7 @@ def test_valid_options_are_returned() -> None:
     assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
     assert options.clock(lambda: 1.0)() == 1.0
     assert options.text("description", "") == ""
+    assert options.credential("client_secret", " ü:1 ") == " ü:1 "
 
 
 class Part:
@@ -96,7 +97,7 @@ def test_of_several_tokens_the_wrong_one_is_named(value: Any) -> None:
     assert str(caught.value) == f"scopes takes {STRINGS}, not {value!r}"
 
 
-@pytest.mark.parametrize("value", ["notes:read", "", None, 7])
+@pytest.mark.parametrize("value", ["notes:read", "", None, 7, b"notes:read", [7], ["notes:read", None]])
 def test_one_string_is_no_sequence_of_strings(value: Any) -> None:
     # Of each character it would make a scope of its own.
     with pytest.raises(ConfigurationError, match="scopes takes a sequence of strings, such as"):
@@ -131,3 +132,20 @@ def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
         options.part("replay_store", "redis://:s3cr3t@host", "a store", fits=False)
     with pytest.raises(ConfigurationError, match="^replay_store takes a store, not 5$"):
         options.part("replay_store", 5, "a store", fits=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("", "an empty one"),
+        ("s3cret\n", "one with a line break or another control character"),
+        ("s3\x7fcret", "one with a line break or another control character"),
+        (None, "a NoneType"),
+        (b"s3cret", "a bytes"),
+        (3, "a int"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused_without_quoting_it(value: Any, wrong: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        options.credential("client_secret", value)
+    assert str(caught.value) == f"client_secret takes a non-empty string, not {wrong}"

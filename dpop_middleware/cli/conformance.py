@@ -63,6 +63,7 @@ def _run(args: Namespace, console: Console) -> int:
             "this command needs httpx2: in a checkout of dpop_middleware, python -m pip install '.[client]'"
         ) from error
     inputs = Inputs()
+    check_destination(args.url, insecure_http=args.insecure_http)
     key = inputs.key("--key", args.key, password=inputs.secret("--password", args.password))
     trusted = _trusted(args.ca)
     target = Target(
@@ -74,7 +75,6 @@ def _run(args: Namespace, console: Console) -> int:
         clock=system_time,
         transport=None if trusted is None else lambda: _transport(trusted),
     )
-    check_destination(args.url, insecure_http=args.insecure_http)
     patience = seconds("--timeout", args.timeout, minimum=0.1, maximum=600)
     return asyncio.run(_drive(target, console, only=args.only or (), in_json=args.json, patience=patience))
 

@@ -3,7 +3,6 @@
 A captured request, for `explain --request`, is raw HTTP, or what `curl -v` or a browser shows of it.
 """
 
-import codecs
 import math
 import re
 import sys
@@ -17,6 +16,7 @@ from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.private_keys import as_utf8, is_pem
 from dpop_middleware.client.urls import origin_of
 from dpop_middleware.errors import DPoPError
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _MAX_SIZE: Final = 512 * 1024
+# In octets; no file system in use has longer names, and proofs and most tokens are longer.
+_LONGEST_NAME: Final = 255
 _WHITESPACE: Final = " \t\r\n"
 # Key material given in place of a file name must not appear in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
@@ -59,8 +61,13 @@ class Inputs:
         self._stdin_taken_by: str | None = None
 
     def text(self, option: str, value: str) -> str:
-        """Return a token or a proof: `value` or the text it names, without surrounding whitespace."""
+        """Return a token or a proof: `value` or the text it names, without surrounding whitespace.
+
+        Raises CommandError for the name of a file without `@`: it would be taken for the token itself.
+        """
         if value != "-" and not value.startswith("@"):
+            if len(value.encode(errors="replace")) <= _LONGEST_NAME and Path(value).is_file():
+                raise CommandError(f"{option} names a file: write @{value} for the text in it")
             return value.strip(_WHITESPACE)
         # As in a header field: each octet is one character.
         return self.octets(option, value.removeprefix("@")).decode("latin-1").strip(_WHITESPACE)
@@ -90,9 +97,7 @@ class Inputs:
             raise CommandError(f"{option} can't read {where}: {reason}") from error
         if len(data) > _MAX_SIZE:
             raise CommandError(f"{option} is larger than {_MAX_SIZE // 1024} KiB")
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return data.decode("utf-16", "replace").encode()
-        return data.removeprefix(codecs.BOM_UTF8)
+        return as_utf8(data)
 
     def json_object(self, option: str, name: str) -> dict[str, Any]:
         """Return the JSON object in the file `name`, or in standard input for `-`."""
@@ -107,7 +112,7 @@ class Inputs:
         """Return the private key, JWK or PEM, in the file `name` or in standard input for `-`."""
         data = self.octets(option, name.removeprefix("@"))
         try:
-            if data.lstrip().startswith(b"-----BEGIN"):
+            if is_pem(data):
                 opened_by = None if password is None else password.encode("latin-1")
                 return DPoPKey.from_pem(data, algorithm=algorithm, password=opened_by)
             return DPoPKey.from_jwk(_jwk(option, name, data), algorithm=algorithm)

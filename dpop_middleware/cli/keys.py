@@ -6,7 +6,7 @@ They make a private key, a proof for one request or the request as a curl comman
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -29,6 +29,8 @@ from dpop_middleware.jose.jwk import public_key, thumbprint
 
 __all__ = ["KEYGEN", "PROOF", "THUMBPRINT"]
 
+_RSA_BITS: Final = 2048
+
 
 def _add_keygen_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -39,7 +41,9 @@ def _add_keygen_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--algorithm", choices=tuple(ALGORITHMS), default="ES256", metavar="ALG", help="%(choices)s"
     )
-    parser.add_argument("--rsa-bits", type=int, default=2048, metavar="N", help="2048 to 4096")
+    parser.add_argument(
+        "--rsa-bits", type=int, metavar="N", help="for RS and PS algorithms: 2048 to 4096, by default 2048"
+    )
     parser.add_argument("--password", metavar="-|@FILE", help="encrypt a .pem file with this password")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--json", action="store_true", help="describe the new key in JSON")
@@ -47,8 +51,10 @@ def _add_keygen_arguments(parser: ArgumentParser) -> None:
 
 def _run_keygen(args: Namespace, console: Console) -> int:
     password = Inputs().secret("--password", args.password)
+    if args.rsa_bits is not None and ALGORITHMS[args.algorithm].kty != "RSA":
+        raise CommandError(f"--rsa-bits is for an RSA key: add --algorithm RS256, not {args.algorithm}")
     try:
-        key = DPoPKey.generate(args.algorithm, rsa_bits=args.rsa_bits)
+        key = DPoPKey.generate(args.algorithm, rsa_bits=_RSA_BITS if args.rsa_bits is None else args.rsa_bits)
         if args.file == "-":
             _print(key, console, password)
             return 0

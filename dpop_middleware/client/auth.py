@@ -20,6 +20,7 @@ from collections.abc import (
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from dpop_middleware import _options
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_little, read_or_drop
 from dpop_middleware.client.key import DPoPKey
@@ -124,10 +125,10 @@ class DPoPAuth(_Auth):
     first, set `requires_request_body = True` on this object. Characters that a path can't contain are
     percent-encoded.
 
-    Raises ValueError for an origin that is not an http or https URL, ConfigurationError (a ValueError) for
-    one by plain http that isn't named, also at the first request, and at a request ValueError for a token
-    that no header field can hold, and TypeError where a sync client is used with an async `token` (RFC 9449
-    sections 4, 7.1, 8 and 9).
+    Raises ConfigurationError (a ValueError) for an argument of another type, for an origin that is not an
+    http or https URL and for one by plain http that isn't named, also at the first request; and at a request
+    ValueError for a token that no header field can hold or that the callable doesn't return, and TypeError
+    where a sync client is used with an async `token` (RFC 9449 sections 4, 7.1, 8 and 9).
     """
 
     def __init__(
@@ -141,8 +142,10 @@ class DPoPAuth(_Auth):
         correct_clock: bool = False,
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
-        self.key = key
-        self.follow_redirects = follow_redirects
+        self.key = _options.part("key", key, "a DPoPKey", fits=isinstance(key, DPoPKey))
+        self.follow_redirects = _options.flag("follow_redirects", follow_redirects)
+        takes = "an access token as a string, a function that returns it, such as source.token, or None"
+        _options.part("token", token, takes, fits=token is None or isinstance(token, str) or callable(token))
         self._token = token
         self._origins = OwnOrigins(origin, insecure_http_hosts)
         self._proofs = Proofs(key, heeded=self._origins, clock=clock, correct_clock=correct_clock)
@@ -219,16 +222,28 @@ class DPoPAuth(_Auth):
         return response.status_code == 401 and all(hop.request in self._origins for hop in hops)
 
     def _sync_token(self) -> str | None:
-        token = self._token() if callable(self._token) else self._token
+        if not callable(self._token):
+            return self._token
+        token = self._token()
         if inspect.isawaitable(token):
             if inspect.iscoroutine(token):
                 token.close()
             raise TypeError("the token callable is async: use it with an AsyncClient")
-        return token
+        return _returned(token)
 
     async def _async_token(self) -> str | None:
-        token = self._token() if callable(self._token) else self._token
-        return await token if inspect.isawaitable(token) else token
+        if not callable(self._token):
+            return self._token
+        token = self._token()
+        return _returned(await token if inspect.isawaitable(token) else token)
+
+
+def _returned(token: Any) -> str:
+    """Return what a function for the token returned; raises ValueError for None and anything else."""
+    if not isinstance(token, str):
+        # Without a token the request would go out with a proof alone.
+        raise ValueError(f"the token callable returned a {type(token).__name__}, not an access token")
+    return token
 
 
 def _bare(request: Any) -> Any:

@@ -4,6 +4,7 @@ Either by a URL for the browser, or by a URL that names a request which was push
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from dpop_middleware.client.form_request import (
     ClientAuthentication,
     Parameters,
     TokenRequestError,
-    checked_client_id,
+    check_kind,
     checked_key,
     form_request,
     keyword_arguments,
@@ -28,7 +29,7 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import origin_of
+from dpop_middleware.client.urls import named_origin
 from dpop_middleware.jose import base64url
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ __all__ = [
 
 _ENDPOINT: Final = "the endpoint for pushed requests"
 _CREATED: Final = 201
+_NOT_IN_AN_ENDPOINT: Final = re.compile(r"[\s\x00-\x1f#]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ def authorization_url(
         scopes=scopes,
         resource=resource,
     )
+    _options.part("parameters", parameters, "a mapping", fits=isinstance(parameters, Mapping))
     return _with_query(endpoint, query | dict(parameters))
 
 
@@ -130,10 +133,10 @@ def _code_request_parameters(
     scope = " ".join(_options.strings("scopes", scopes))
     of_a_pair = isinstance(code_challenge, str)
     _options.part("code_challenge", code_challenge, "the code_challenge of a pkce_pair()", fits=of_a_pair)
-    _options.part("redirect_uri", redirect_uri, "the client's URL", fits=redirect_uri is not None)
+    _options.part("redirect_uri", redirect_uri, "the client's URL", fits=isinstance(redirect_uri, str))
     return {
         "response_type": "code",
-        "client_id": checked_client_id(client_id),
+        "client_id": _options.credential("client_id", client_id),
         "redirect_uri": redirect_uri,
         "code_challenge": code_challenge,
         "code_challenge_method": "S256",
@@ -142,8 +145,11 @@ def _code_request_parameters(
 
 
 def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None:
+    # A browser leaves out white space before a URL; behind a fragment the query would not be sent.
+    if not isinstance(endpoint, str) or _NOT_IN_AN_ENDPOINT.search(endpoint):
+        raise _options.refused("endpoint", "a URL without white space and fragment", endpoint)
     if endpoint.lower().startswith("http:"):
-        checked_url("endpoint", origin_of(endpoint), insecure_http_hosts=insecure_http_hosts)
+        checked_url("endpoint", named_origin("endpoint", endpoint), insecure_http_hosts=insecure_http_hosts)
 
 
 def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
@@ -211,7 +217,9 @@ def push_authorization_request(
     One nonce challenge is answered. Redirects are not followed. Raises what `fetch_token` raises.
     """
     given = keyword_arguments("push_authorization_request", options, PushedRequestOptions)
-    response = client.post(**_request(client, endpoint, **given))
+    check_kind(client, "Client")
+    request = _request(client, endpoint, **given)
+    response = client.post(**request)
     return _pushed(response.status_code, response.content, options["client_id"])
 
 
@@ -220,7 +228,9 @@ async def push_authorization_request_async(
 ) -> PushedAuthorizationRequest:
     """Do as `push_authorization_request` does, with an async client."""
     given = keyword_arguments("push_authorization_request_async", options, PushedRequestOptions)
-    response = await client.post(**_request(client, endpoint, **given))
+    check_kind(client, "AsyncClient")
+    request = _request(client, endpoint, **given)
+    response = await client.post(**request)
     return _pushed(response.status_code, response.content, options["client_id"])
 
 

@@ -1,24 +1,27 @@
 """Posting a form to an authorization server, with proof and client authentication (RFC 6749 section 2.3)."""
 
 import base64
+import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import quote_plus
 
+from dpop_middleware import _options
 from dpop_middleware._options import part, refused
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.urls import NEW_FORM, origin_of
+from dpop_middleware.client.urls import NEW_FORM, named_origin
+from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict_json
 
 if TYPE_CHECKING:
-    from dpop_middleware.client import auth
+    from dpop_middleware.client import auth, proofs
 else:
-    auth = Deferred("dpop_middleware.client.auth")
+    auth, proofs = Deferred("dpop_middleware.client.auth"), Deferred("dpop_middleware.client.proofs")
 
 __all__ = [
     "NO_PARAMETERS",
@@ -26,8 +29,11 @@ __all__ = [
     "Parameters",
     "TokenRequestError",
     "basic_credentials",
-    "checked_client_id",
+    "check_authentication",
+    "check_kind",
     "checked_key",
+    "checked_parameters",
+    "checked_request",
     "form_request",
     "keyword_arguments",
     "optional_parameters",
@@ -85,9 +91,53 @@ def checked_key(key: "DPoPKey | auth.DPoPAuth") -> DPoPKey:
     return part("key", key, "a DPoPKey or a DPoPAuth", fits=isinstance(key, auth.DPoPAuth)).key
 
 
-def checked_client_id(client_id: str) -> str:
-    """Return the option `client_id`; raises ConfigurationError where there is none."""
-    return part("client_id", client_id, "the client's identifier", fits=client_id is not None)
+def check_kind(client: object, kind: Literal["Client", "AsyncClient"]) -> None:
+    """Raise ConfigurationError where the option `client` is asynchronous and must not be, or the reverse."""
+    other = "AsyncClient" if kind == "Client" else "Client"
+    takes = f"{'a synchronous' if kind == 'Client' else 'an'} {kind} of httpx2 or httpx"
+    part("client", client, takes, fits=not isinstance(client, proofs.installed(other)))
+
+
+def check_authentication(
+    *, client_id: str, client_secret: str | None = None, client_authentication: ClientAuthentication = "basic"
+) -> None:
+    """Raise ConfigurationError unless a client can authenticate by these options, or has no secret."""
+    _options.credential("client_id", client_id)
+    # RFC 6749 section 2.3.1: an empty secret is one, too.
+    if client_secret is not None and client_secret != "":
+        _options.credential("client_secret", client_secret)
+    _options.choice("client_authentication", client_authentication, get_args(ClientAuthentication))
+
+
+def checked_parameters(parameters: Parameters) -> Parameters:
+    """Return the option `parameters`; raises ConfigurationError for neither a mapping nor a function."""
+    if callable(parameters) and _options.is_asynchronous(parameters):
+        raise refused("parameters", "a mapping, or a synchronous function that returns one", parameters)
+    return parameters if callable(parameters) else _mapping(parameters)
+
+
+def _mapping(parameters: object) -> Mapping[str, str]:
+    if isinstance(parameters, Mapping):
+        return parameters
+    if inspect.iscoroutine(parameters):
+        parameters.close()
+    # The value isn't shown: it may contain an assertion.
+    takes = "a mapping, or a synchronous function that returns one"
+    raise ConfigurationError(f"parameters takes {takes}, not a {type(parameters).__name__}")
+
+
+def checked_request(client: Any, option: str, url: str, *, insecure_http_hosts: Collection[str]) -> Any:
+    """Return a request of `client` to `url`, where that is https or a named host.
+
+    `option` is what the user calls `url`. Raises ConfigurationError.
+    """
+    fits = _options.provides(client, "build_request", "post")
+    part("client", client, "a client of httpx2 or httpx", fits=fits)
+    part(option, url, "an https URL", fits=url is not None)
+    # A client with a base_url turns a path into the URL that is then called.
+    request = client.build_request("POST", url)
+    checked_url(option, named_origin(option, str(request.url)), insecure_http_hosts=insecure_http_hosts)
+    return request
 
 
 def basic_credentials(client_id: str, client_secret: str) -> str:
@@ -117,10 +167,11 @@ def form_request(
     and ValueError as `fetch_token` says.
     """
     checked_key(key)
-    checked_client_id(client_id)
-    # A client with a base_url turns a path into the URL that is then called.
-    request = client.build_request("POST", url)
-    checked_url(option, origin_of(str(request.url)), insecure_http_hosts=insecure_http_hosts)
+    check_authentication(
+        client_id=client_id, client_secret=client_secret, client_authentication=client_authentication
+    )
+    checked_parameters(parameters)
+    request = checked_request(client, option, url, insecure_http_hosts=insecure_http_hosts)
     headers = {"Accept": "application/json"}
     authentication: dict[str, str] = {}
     if client_secret is None:
@@ -131,7 +182,8 @@ def form_request(
         headers["Authorization"] = basic_credentials(client_id, client_secret)
 
     def form() -> dict[str, str]:
-        return authentication | dict(data) | dict(parameters() if callable(parameters) else parameters)
+        more = _mapping(parameters() if callable(parameters) else parameters)
+        return authentication | dict(data) | dict(more)
 
     return {
         "url": url,
@@ -189,7 +241,7 @@ def _answer(content: bytes) -> dict[str, Any] | None:
     if len(content) > _MAX_ANSWER:
         return None
     try:
-        return strict_json.parse_object(content)
+        return strict_json.parse_document(content)
     except JOSEError:
         return None
 

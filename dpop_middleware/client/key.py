@@ -15,43 +15,30 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.exceptions import PyJWTError
 
+from dpop_middleware import _options
+from dpop_middleware.client.access_token import checked_access_token
+from dpop_middleware.client.private_keys import (
+    PrivateKey,
+    as_utf8,
+    checked_password,
+    exported,
+    is_pem,
+    public_part,
+    read_private,
+    require_supported,
+    supported,
+    usual_algorithm,
+)
 from dpop_middleware.client.urls import target_of
-from dpop_middleware.jose import base64url, strict_json
-from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA, MLDSA_NAMES, MLDSAPrivateKey
+from dpop_middleware.jose import JOSEError, base64url, strict_json
+from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 
 __all__ = ["DPoPKey"]
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | MLDSAPrivateKey
-
 _RSA_BITS = range(2048, 4096 + 1)
 _CURVES: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
     {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
-)
-_EXPORTER: Mapping[Any, str] = MappingProxyType(
-    {
-        ec.EllipticCurvePrivateKey: "ES256",
-        rsa.RSAPrivateKey: "RS256",
-        ed25519.Ed25519PrivateKey: "EdDSA",
-        MLDSAPrivateKey: "ML-DSA-44",
-    }
-)
-_USUAL_ALGORITHM: Mapping[tuple[str, str | None], str] = MappingProxyType(
-    {
-        ("EC", "P-256"): "ES256",
-        ("EC", "P-384"): "ES384",
-        ("EC", "P-521"): "ES512",
-        ("OKP", "Ed25519"): "EdDSA",
-        ("RSA", None): "RS256",
-    }
-)
-_PUBLIC_MEMBERS = MappingProxyType(
-    {
-        "EC": ("kty", "crv", "x", "y"),
-        "RSA": ("kty", "n", "e"),
-        "OKP": ("kty", "crv", "x"),
-        "AKP": ("kty", "alg", "pub"),
-    }
 )
 
 
@@ -70,8 +57,8 @@ class DPoPKey:
         `algorithm` is a JWS name such as `"ES256"` that fits the key. Raises ValueError for a key or an
         algorithm that DPoP servers refuse (RSA outside 2048 to 4096 bits, another curve).
         """
-        _require_supported(algorithm)
-        public = _public_part(_exported(private_key))
+        require_supported(algorithm)
+        public = public_part(exported(private_key))
         public_key(public, ALGORITHMS[algorithm])
         self._private_key = private_key
         self._algorithm = algorithm
@@ -85,11 +72,11 @@ class DPoPKey:
 
         Raises ValueError for an algorithm that is not supported.
         """
-        _require_supported(algorithm)
+        require_supported(algorithm)
         kind = ALGORITHMS[algorithm]
         if kind.kty == "RSA":
-            if rsa_bits not in _RSA_BITS:
-                raise ValueError("an RSA key for DPoP has 2048 to 4096 bits")
+            if not isinstance(rsa_bits, int) or rsa_bits not in _RSA_BITS:
+                raise ValueError(f"an RSA key for DPoP has 2048 to 4096 bits, not {rsa_bits!r}")
             return cls(rsa.generate_private_key(65537, rsa_bits), algorithm=algorithm)
         if isinstance(kind.verifier, MLDSA):
             return cls(kind.verifier.generate(), algorithm=algorithm)
@@ -104,18 +91,22 @@ class DPoPKey:
         `algorithm` defaults to the key's `alg` member, else to the usual one of its type: ES256, ES384,
         ES512 by curve, EdDSA, RS256. Raises ValueError for a public, incomplete or unsupported key.
         """
+        if not isinstance(jwk, Mapping):
+            raise ValueError(
+                f"from_jwk takes a mapping, such as json.loads(text), not a {type(jwk).__name__}"
+            )
         jwk = without_unset(jwk)
-        usual = _usual_algorithm(jwk)
+        usual = usual_algorithm(jwk)
         private = "priv" if jwk["kty"] == KTY else "d"
         if not isinstance(jwk.get(private), str):
             raise ValueError(f"the JWK has no private part: its member {private} is missing or not a string")
         chosen = algorithm or jwk.get("alg") or usual
-        _require_supported(chosen)
-        public = _public_part(jwk)
+        require_supported(chosen)
+        public = public_part(jwk)
         # The strict reader comes first: it refuses key sizes for which PyJWT would need seconds.
         public_key(public, ALGORITHMS[chosen])
         try:
-            key = cls(_read_private(jwk, usual), algorithm=chosen)
+            key = cls(read_private(jwk, usual), algorithm=chosen)
         except (PyJWTError, ValueError, TypeError, KeyError) as error:
             raise ValueError("the private JWK can't be read") from error
         if key.jkt != thumbprint(public):
@@ -129,11 +120,14 @@ class DPoPKey:
         `algorithm` defaults to the usual one of the key's type, as with `from_jwk`. `password` opens an
         encrypted file. Raises ValueError when the key can't be read with it or is not supported.
         """
+        checked_password(password)
+        if not isinstance(data, bytes):
+            raise ValueError(f"from_pem takes bytes, as a file has them, not a {type(data).__name__}")
         try:
-            loaded = _supported(serialization.load_pem_private_key(data, password))
+            loaded = supported(serialization.load_pem_private_key(data, password))
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ValueError("the PEM private key can't be read: wrong format, type or password") from error
-        return cls(loaded, algorithm=algorithm or _usual_algorithm(_exported(loaded)))
+        return cls(loaded, algorithm=algorithm or usual_algorithm(exported(loaded)))
 
     @classmethod
     def load(
@@ -143,10 +137,14 @@ class DPoPKey:
 
         Raises OSError when the file can't be read and ValueError for what is in it.
         """
-        data = Path(path).read_bytes()
-        if data.lstrip().startswith(b"-----BEGIN"):
+        data = as_utf8(Path(path).read_bytes())
+        if is_pem(data):
             return cls.from_pem(data, algorithm=algorithm, password=password)
-        return cls.from_jwk(strict_json.parse_object(data), algorithm=algorithm)
+        try:
+            jwk = strict_json.parse_object(data)
+        except JOSEError as error:
+            raise ValueError("the file holds neither a PEM private key nor a JWK in JSON") from error
+        return cls.from_jwk(jwk, algorithm=algorithm)
 
     def save(
         self, path: str | os.PathLike[str], *, password: bytes | None = None, overwrite: bool = False
@@ -158,7 +156,7 @@ class DPoPKey:
         ValueError for a password with a JWK.
         """
         target = Path(path)
-        if target.suffix == ".pem":
+        if target.suffix.lower() == ".pem":
             data = self.to_pem(password=password)
         elif password is None:
             data = json.dumps(self.private_jwk(), indent=2).encode() + b"\n"
@@ -185,15 +183,16 @@ class DPoPKey:
 
     def private_jwk(self) -> dict[str, Any]:
         """Return the private key as a JWK: anybody who reads it can use every token bound to the key."""
-        private = {name: value for name, value in _exported(self._private_key).items() if name != "key_ops"}
+        private = {name: value for name, value in exported(self._private_key).items() if name != "key_ops"}
         return private | {"alg": self._algorithm}
 
     def to_pem(self, *, password: bytes | None = None) -> bytes:
         """Return the private key in PKCS#8 PEM form, encrypted when a `password` is given."""
+        closed_by = checked_password(password)
         encryption = (
             serialization.NoEncryption()
-            if password is None
-            else serialization.BestAvailableEncryption(password)
+            if closed_by is None
+            else serialization.BestAvailableEncryption(closed_by)
         )
         return self._private_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
@@ -220,18 +219,20 @@ class DPoPKey:
         become http and https. `access_token` goes with a request to a protected resource and is bound
         by `ath`. `nonce` is the server's last `DPoP-Nonce`. `now` is in seconds since the epoch, by
         default this machine's clock; `jti` is by default 128 random bits. Raises ValueError for a URL that
-        isn't absolute, or isn't in the form in which it is sent.
+        isn't absolute, or isn't in the form in which it is sent, for a token that no header field can hold,
+        and for an argument of another type.
         """
         claims: dict[str, Any] = {
-            "jti": secrets.token_urlsafe(16) if jti is None else jti,
-            "htm": method,
+            "jti": secrets.token_urlsafe(16) if jti is None else _options.text("jti", jti),
+            "htm": _options.text("method", method),
             "htu": target_of(str(url)),
             "iat": int(time.time() if now is None else now),
         }
         if access_token is not None:
-            claims["ath"] = base64url.encode(hashlib.sha256(access_token.encode("ascii")).digest())
+            token = checked_access_token(access_token).encode("ascii")
+            claims["ath"] = base64url.encode(hashlib.sha256(token).digest())
         if nonce is not None:
-            claims["nonce"] = nonce
+            claims["nonce"] = _options.text("nonce", nonce)
         signing_input = f"{self._header}.{_segment(claims)}"
         return f"{signing_input}.{base64url.encode(self.sign(signing_input.encode()))}"
 
@@ -240,47 +241,6 @@ class DPoPKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DPoPKey can't be pickled, to protect its private key; use save or to_pem")
-
-
-def _require_supported(algorithm: object) -> None:
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise ValueError(f"the algorithm is not supported: choose from {', '.join(ALGORITHMS)}")
-
-
-def _supported(private_key: object) -> PrivateKey:
-    if not isinstance(private_key, PrivateKey):
-        raise ValueError("the key is not an EC, RSA, Ed25519 or ML-DSA private key")
-    return private_key
-
-
-def _read_private(jwk: Mapping[str, Any], usual: str) -> PrivateKey:
-    if usual == "EdDSA":
-        return ed25519.Ed25519PrivateKey.from_private_bytes(base64url.decode(jwk["d"]))
-    return _supported(ALGORITHMS[usual].verifier.from_jwk(dict(jwk)))
-
-
-def _exported(private_key: PrivateKey) -> dict[str, Any]:
-    name = next(name for kind, name in _EXPORTER.items() if isinstance(private_key, kind))
-    try:
-        return dict(ALGORITHMS[name].verifier.to_jwk(private_key, as_dict=True))
-    except PyJWTError as error:
-        raise ValueError("the key is on a curve that DPoP does not use") from error
-
-
-def _usual_algorithm(jwk: Mapping[str, Any]) -> str:
-    if jwk.get("kty") == KTY and jwk.get("alg") in MLDSA_NAMES:
-        return str(jwk["alg"])
-    crv = None if jwk.get("kty") == "RSA" else str(jwk.get("crv"))
-    usual = _USUAL_ALGORITHM.get((str(jwk.get("kty")), crv))
-    if usual is None:
-        raise ValueError(
-            "the key is not of a supported type: EC on P-256, P-384 or P-521, RSA, Ed25519 or ML-DSA"
-        )
-    return usual
-
-
-def _public_part(jwk: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: jwk[name] for name in _PUBLIC_MEMBERS[jwk["kty"]] if name in jwk}
 
 
 def _segment(members: Mapping[str, Any]) -> str:

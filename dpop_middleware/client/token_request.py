@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, 
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred
+from dpop_middleware.client.access_token import is_access_token
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
     ClientAuthentication,
     Parameters,
     TokenRequestError,
+    check_kind,
     form_request,
     keyword_arguments,
     optional_parameters,
@@ -21,7 +23,6 @@ from dpop_middleware.client.form_request import (
     what_it_granted,
 )
 from dpop_middleware.client.key import DPoPKey
-from dpop_middleware.client.proofs import is_token
 
 if TYPE_CHECKING:
     import httpx
@@ -37,6 +38,7 @@ __all__ = [
     "TokenRequestError",
     "TokenRequestOptions",
     "TokenResponse",
+    "checked_grant",
     "fetch_token",
     "fetch_token_async",
 ]
@@ -52,6 +54,10 @@ class AuthorizationCode:
     code: str = field(repr=False)
     redirect_uri: str
     code_verifier: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _options.credential("code", self.code)
+        _options.credential("code_verifier", self.code_verifier)
 
     def parameters(self) -> dict[str, str]:
         """Return the form parameters of this grant."""
@@ -75,6 +81,9 @@ class RefreshToken:
 
     grant_type: ClassVar = "refresh_token"
     refresh_token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _options.credential("refresh_token", self.refresh_token)
 
     def parameters(self) -> dict[str, str]:
         """Return the form parameters of this grant."""
@@ -145,7 +154,9 @@ def fetch_token(
     or of another origin; and what the client raises when the server can't be reached.
     """
     given = keyword_arguments("fetch_token", options, TokenRequestOptions)
-    response = client.post(**_request(client, token_endpoint, grant, **given))
+    check_kind(client, "Client")
+    request = _request(client, token_endpoint, grant, **given)
+    response = client.post(**request)
     return _token_response(response.status_code, response.content)
 
 
@@ -157,8 +168,16 @@ async def fetch_token_async(
 ) -> TokenResponse:
     """Do as `fetch_token` does, with an async client."""
     given = keyword_arguments("fetch_token_async", options, TokenRequestOptions)
-    response = await client.post(**_request(client, token_endpoint, grant, **given))
+    check_kind(client, "AsyncClient")
+    request = _request(client, token_endpoint, grant, **given)
+    response = await client.post(**request)
     return _token_response(response.status_code, response.content)
+
+
+def checked_grant(grant: Grant) -> Grant:
+    """Return the option `grant`; raises ConfigurationError for anything else than a grant."""
+    takes = "an AuthorizationCode(…), a ClientCredentials() or a RefreshToken(…)"
+    return _options.part("grant", grant, takes, fits=_options.provides(grant, "parameters"))
 
 
 def _request(
@@ -176,10 +195,8 @@ def _request(
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the arguments of the client's `post`."""
-    takes = "an AuthorizationCode(…), a ClientCredentials() or a RefreshToken(…)"
-    _options.part("grant", grant, takes, fits=_options.provides(grant, "parameters"))
     data = {
-        "grant_type": grant.grant_type,
+        "grant_type": checked_grant(grant).grant_type,
         **grant.parameters(),
         **optional_parameters(scope=" ".join(_options.strings("scopes", scopes)), resource=resource),
     }
@@ -205,7 +222,7 @@ def _token_response(status: int, content: bytes) -> TokenResponse:
             f"{_ENDPOINT} did not bind the token to the key: its token_type is not DPoP", status=status
         )
     access_token = answer.get("access_token")
-    if not is_token(access_token):
+    if not is_access_token(access_token):
         raise TokenRequestError(
             f"{_ENDPOINT}'s answer has no access_token that a header field can hold", status=status
         )

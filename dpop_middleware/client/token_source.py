@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import RLock
@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred, system_time
-from dpop_middleware.client.form_request import checked_client_id, checked_key, keyword_arguments
+from dpop_middleware.client.auth import DPoPAuth
+from dpop_middleware.client.form_request import (
+    NO_PARAMETERS,
+    Parameters,
+    check_authentication,
+    checked_key,
+    checked_parameters,
+    checked_request,
+    keyword_arguments,
+)
+from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import installed
 from dpop_middleware.client.token_request import (
     ClientCredentials,
@@ -19,9 +29,11 @@ from dpop_middleware.client.token_request import (
     TokenRequestError,
     TokenRequestOptions,
     TokenResponse,
+    checked_grant,
     fetch_token,
     fetch_token_async,
 )
+from dpop_middleware.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
@@ -102,8 +114,7 @@ class TokenSource:
         self._clock = _options.clock(clock)
         own = ("leeway", "on_response", "clock")
         self._options = keyword_arguments("TokenSource", options, TokenRequestOptions, *own)
-        checked_key(self._options["key"])
-        checked_client_id(self._options["client_id"])
+        _check(client, token_endpoint, grant, **self._options)
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
         self._held = _NOTHING
@@ -130,16 +141,28 @@ class TokenSource:
     async def token_async(self) -> str:
         """Do as `token` does, with an async client, under asyncio.
 
-        Cancelling a caller doesn't end the request for which others wait.
+        Raises ConfigurationError where another event loop requests the token at the same time. Cancelling a
+        caller doesn't end the request for which others wait.
         """
         current = self._current()
         if current is not None:
             return current
-        if self._flight is None or self._flight.done():
-            self._flight = asyncio.create_task(self._renewed_async())
-            # Where every caller was cancelled, nothing else retrieves its error.
-            self._flight.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._flight)
+        return await asyncio.shield(self._shared_flight())
+
+    def _shared_flight(self) -> "asyncio.Task[str]":
+        with self._lock:
+            flight = self._flight
+            # A loop that ended with requests in flight never finishes them.
+            if flight is None or flight.done() or not flight.get_loop().is_running():
+                flight = self._flight = asyncio.create_task(self._renewed_async())
+                # Where every caller was cancelled, nothing else retrieves its error.
+                flight.add_done_callback(lambda task: task.cancelled() or task.exception())
+            elif flight.get_loop() is not asyncio.get_running_loop():
+                raise ConfigurationError(
+                    "the token is being requested in another event loop: "
+                    "make a TokenSource, and an AsyncClient, for each event loop"
+                )
+            return flight
 
     def discard(self, access_token: str) -> None:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
@@ -228,3 +251,22 @@ class TokenSource:
         except Exception as error:
             self._failures, self._failure = self._failures + 1, error
             raise
+
+
+def _check(
+    client: Any,
+    token_endpoint: str,
+    grant: Grant,
+    *,
+    key: DPoPKey | DPoPAuth,
+    parameters: Parameters = NO_PARAMETERS,
+    insecure_http_hosts: Collection[str] = (),
+    **options: Any,
+) -> None:
+    """Raise now what the first request would raise about its arguments."""
+    checked_grant(grant)
+    checked_key(key)
+    names = ("client_id", "client_secret", "client_authentication")
+    check_authentication(**{name: options[name] for name in names if name in options})
+    checked_parameters(parameters)
+    checked_request(client, "token_endpoint", token_endpoint, insecure_http_hosts=insecure_http_hosts)

@@ -18,7 +18,14 @@ from dpop_middleware.client.bodies import aread_a_little, aread_or_drop, read_a_
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import Proofs, can_repeat, installed, library_of
 from dpop_middleware.client.token_request import TokenRequestError
-from dpop_middleware.client.urls import OwnOrigins, named_urls, origin_of, request_origin, target_of
+from dpop_middleware.client.urls import (
+    OwnOrigins,
+    named_origin,
+    named_urls,
+    origin_of,
+    request_origin,
+    target_of,
+)
 
 __all__ = ["DPoPTransport"]
 
@@ -64,10 +71,10 @@ class DPoPTransport(_Transport):
     endpoints separately. A request that is refused with `use_dpop_nonce` is sent once more, unless its body
     is a stream. The content of the token is not checked.
 
-    Raises ValueError for an origin or endpoint that is not an http or https URL, ConfigurationError (a
-    ValueError) for one by plain http that isn't named, also at a request; and at a token request
-    TokenRequestError where the answer is a token that is not bound to the key, or a redirect to another
-    origin or to an endpoint that isn't named, which would receive the code or the refresh token.
+    Raises ConfigurationError (a ValueError) for an argument of another type, for an origin or endpoint that
+    is not an http or https URL and for one by plain http that isn't named, also at a request; and at a token
+    request TokenRequestError where the answer is a token that is not bound to the key, or a redirect to
+    another origin or to an endpoint that isn't named, which would receive the code or the refresh token.
     """
 
     def __init__(
@@ -83,6 +90,8 @@ class DPoPTransport(_Transport):
         insecure_http_hosts: Collection[str] = (),
     ) -> None:
         _options.part("key", key, "a DPoPKey", fits=isinstance(key, DPoPKey))
+        takes = "a transport of httpx2 or httpx, such as httpx2.HTTPTransport(http2=True)"
+        _options.part("transport", transport, takes, fits=transport is None or _is_transport(transport))
         self._inner = transport
         self._lock = Lock()
         self._origins = OwnOrigins(origin, insecure_http_hosts)
@@ -167,6 +176,10 @@ class DPoPTransport(_Transport):
         return response
 
 
+def _is_transport(given: object) -> bool:
+    return any(_options.provides(given, name) for name in ("handle_request", "handle_async_request"))
+
+
 def _access_token(request: Any) -> str | None:
     values = request.headers.get_list("Authorization")
     found = _ACCESS_TOKEN.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
@@ -208,9 +221,10 @@ class _TokenEndpoints:
         urls = named_urls("token_endpoint", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._translate = _options.flag("translate_token_type", translate)
-        self._named = frozenset(normalize(target_of(url)) for url in urls)
         for url in urls:
-            checked_url("token_endpoint", origin_of(url), insecure_http_hosts=self._hosts)
+            origin = named_origin("token_endpoint", url)
+            checked_url("token_endpoint", origin, insecure_http_hosts=self._hosts)
+        self._named = frozenset(normalize(target_of(url)) for url in urls)
 
     def __contains__(self, request: Any) -> bool:
         if request.method != "POST":

@@ -14,6 +14,7 @@ from dpop_middleware.errors import ConfigurationError
 __all__ = [
     "NEW_FORM",
     "OwnOrigins",
+    "named_origin",
     "named_urls",
     "origin_of",
     "percent_encoded",
@@ -61,6 +62,14 @@ def origin_of(url: str) -> str:
     return parse_base_url(f"{scheme}://{authority}").origin
 
 
+def named_origin(option: str, url: str) -> str:
+    """Return `origin_of(url)`; raises ConfigurationError, which names the option and the URL."""
+    try:
+        return origin_of(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{option} takes an https URL, not {url!r}: {error}") from error
+
+
 def _split(url: str) -> tuple[str, str, str]:
     match = _URL.fullmatch(url)
     if match is None or _ON_THE_WIRE.fullmatch(url) is None:
@@ -89,7 +98,7 @@ class OwnOrigins:
         urls = named_urls("origin", named)
         self._hosts = checked_hosts(insecure_http_hosts)
         self._lock = Lock()
-        self._origins = frozenset(origin_of(url) for url in urls)
+        self._origins = frozenset(named_origin("origin", url) for url in urls)
         for origin in self._origins:
             checked_url("origin", origin, insecure_http_hosts=self._hosts)
 

@@ -48,10 +48,10 @@ class AnswerRules:
     accept_missing_audience: bool
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(body: bytes, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
     """Return the answer's JSON object; raises MalformedAnswer."""
     try:
-        return strict_json.parse_object(body)
+        return parse(body)
     except JOSEError as error:
         raise MalformedAnswer("the answer is not a JSON object") from error
 
@@ -143,7 +143,7 @@ class SignedAnswers:
         except InvalidToken as error:
             words = error.description.replace("the access token", "the signed answer")
             raise MalformedAnswer(f"{words} (found {error.actual})") from error
-        claims = _parsed(payload)
+        claims = _parsed(payload, strict_json.parse_object)
         answer = claims.get("token_introspection")
         if not isinstance(answer, dict):
             raise MalformedAnswer("the signed answer has no token_introspection")
@@ -196,7 +196,9 @@ async def read_answer(
     """
     if media_type != accept:
         raise MalformedAnswer(f"the answer's media type is not {accept}: it is {media_type[:100]!r}")
-    return _parsed(body) if signed is None else await signed.read(body)
+    if signed is not None:
+        return await signed.read(body)
+    return _parsed(body, strict_json.parse_document)
 
 
 def checked_required_claims(claims: object) -> tuple[str, ...]:

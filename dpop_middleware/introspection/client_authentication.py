@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from dpop_middleware._options import credential
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import basic_credentials
 from dpop_middleware.client.key import DPoPKey
@@ -36,13 +37,6 @@ _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def _require_text(name: str, value: object) -> None:
-    # The value isn't shown: it may be a secret.
-    if not isinstance(value, str) or not value:
-        shown = "an empty one" if value == "" else f"a {type(value).__name__}"
-        raise ConfigurationError(f"{name} takes a non-empty string, not {shown}")
-
-
 def _require_key(key: object) -> None:
     if not isinstance(key, DPoPKey):
         raise ConfigurationError(
@@ -56,8 +50,8 @@ class _ClientSecret:
     client_secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
-        _require_text("client_secret", self.client_secret)
+        credential("client_id", self.client_id)
+        credential("client_secret", self.client_secret)
 
 
 class ClientSecretBasic(_ClientSecret):
@@ -87,11 +81,11 @@ class PrivateKeyJWT:
     audience: str | None = None
 
     def __post_init__(self) -> None:
-        _require_text("client_id", self.client_id)
+        credential("client_id", self.client_id)
         _require_key(self.key)
         for name in ("kid", "audience"):
             if getattr(self, name) is not None:
-                _require_text(name, getattr(self, name))
+                credential(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +103,12 @@ class BoundToken:
 
     def __post_init__(self) -> None:
         _require_key(self.key)
-        if not callable(self.token):
-            _require_text("token", self.token)
-        if isinstance(self.token, str) and not _TOKEN68.fullmatch(self.token):
+        if isinstance(self.token, str) and self.token and not _TOKEN68.fullmatch(self.token):
             raise ConfigurationError(
                 "token takes an access token as it was issued: without spaces, line breaks and quotes"
             )
+        if not callable(self.token):
+            credential("token", self.token)
 
 
 ClientAuthentication: TypeAlias = ClientSecretBasic | ClientSecretPost | PrivateKeyJWT | BoundToken

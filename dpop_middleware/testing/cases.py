@@ -10,6 +10,7 @@ import httpx2
 
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.client.proofs import one_nonce
+from dpop_middleware.jose.compact import parse_header, split
 from dpop_middleware.testing.defects import BROKEN_PROOFS, BrokenProof, HonestProof
 from dpop_middleware.testing.issuer import ABSENT
 from dpop_middleware.testing.target import Target
@@ -133,15 +134,19 @@ def _token(*, bound: bool = True, **changes: Any) -> Request:
         if make is None:
             return None
         jkt = run.target.key.jkt if bound else None
-        token = make(**{"jkt": jkt, **{name: _made(value) for name, value in changes.items()}})
+        token = make(**{"jkt": jkt, **changes})
         proof = run.honest(access_token=token).encode()
         return run.credentials(proof, access_token=token)
 
     return request
 
 
-def _made(value: Any) -> Any:
-    return value() if value is DPoPKey.generate else value
+def _signed_by_a_stranger(run: CaseRun) -> Headers | None:
+    if run.target.token is None:
+        return None
+    # Of the issuer's algorithm: the server may accept no other.
+    algorithm = parse_header(split(run.target.access_token).header)["alg"]
+    return _token(key=DPoPKey.generate(algorithm))(run)
 
 
 _ACCEPTED: Final = MappingProxyType(
@@ -188,7 +193,7 @@ _REFUSED: Final[tuple[tuple[str, Request, int, str | None], ...]] = (
     ("expired_token", _token(expires_in=-3600), 401, "invalid_token"),
     ("token_for_another_audience", _token(audience="https://another.example"), 401, "invalid_token"),
     ("token_of_another_issuer", _token(iss="https://another.example"), 401, "invalid_token"),
-    ("token_signed_by_a_stranger", _token(key=DPoPKey.generate), 401, "invalid_token"),
+    ("token_signed_by_a_stranger", _signed_by_a_stranger, 401, "invalid_token"),
     ("token_without_signature", _token(key=ABSENT, header={"alg": "none"}), 401, "invalid_token"),
     ("unknown_nonce", _unknown_nonce, 401, "use_dpop_nonce"),
 )

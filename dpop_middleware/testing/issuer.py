@@ -74,6 +74,7 @@ def _signature(signing_input: bytes, key: DPoPKey | bytes | Absent) -> bytes:
         return key.sign(signing_input)
     if isinstance(key, bytes):
         return hmac.digest(key, signing_input, hashlib.sha256)
+    _options.part("key", key, "a DPoPKey, bytes or ABSENT", fits=key is ABSENT)
     return b""
 
 
@@ -102,10 +103,13 @@ class TestIssuer:
         profile: Profile = RFC9068,
         clock: Callable[[], float] = system_time,
     ) -> None:
-        self.issuer = issuer
+        self.issuer = _options.text(
+            "issuer", issuer, "the issuer's identifier: for a server's, TestIssuer.of"
+        )
         self.audience = audience
         self.key = DPoPKey.generate(algorithm)
-        self.profile = profile
+        takes = "a Profile, such as profiles.KEYCLOAK"
+        self.profile = _options.part("profile", profile, takes, fits=isinstance(profile, Profile))
         self.clock = _options.clock(clock)
         self._names_issuer = False
         self._algorithm_of_proofs = "ES256"
@@ -230,6 +234,7 @@ class TestIssuer:
         makes another client. Needs httpx2 or httpx.
         """
         key = self.client_key() if key is None else key
+        _options.part("key", key, "a DPoPKey", fits=isinstance(key, DPoPKey))
         arguments: dict[str, Any] = {"jkt": key.jkt, **token}
         access_token = self.token(sub=sub, client_id=client_id, scopes=scopes, **arguments)
         return client.DPoPAuth(

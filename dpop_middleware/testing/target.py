@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from dpop_middleware._options import refused, strings
+from dpop_middleware._options import part, refused, strings
 from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.urls import named_origin
 from dpop_middleware.testing.issuer import TestIssuer
 
 __all__ = ["ASGIApp", "Target", "lifespan"]
@@ -52,8 +53,14 @@ class Target:
     clock: Callable[[], float]
 
     def __post_init__(self) -> None:
-        if self.root_path and not urlsplit(self.url).path.startswith(self.root_path):
+        named_origin("url", self.url)
+        if self.root_path and not urlsplit(self.url).path.startswith(f"{self.root_path}/"):
             raise refused("root_path", "what the path of the URL begins with", self.root_path)
+        # In one name, `in` would find every part of it.
+        if isinstance(self.leave_out, str) or not isinstance(self.leave_out, Collection):
+            raise refused(
+                "leave_out", "a sequence of names of cases, such as ['unbound_token']", self.leave_out
+            )
 
     @classmethod
     def of(
@@ -69,6 +76,8 @@ class Target:
         **claims: Any,
     ) -> Self:
         """Make a key, and tokens of `issuer` for it with `scopes` and `claims` (see `TestIssuer.token`)."""
+        takes = "a TestIssuer, such as TestIssuer.of(api)"
+        part("issuer", issuer, takes, fits=isinstance(issuer, TestIssuer))
         key = issuer.client_key()
         granted = strings("scopes", scopes)
 

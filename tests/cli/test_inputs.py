@@ -134,6 +134,15 @@ def test_files_are_read_as_windows_writes_them(encoding: str, tmp_path: Path) ->
     assert inputs.key("--key", key).jkt == inputs.key("--key", pem).jkt == KEY.jkt
 
 
+def test_the_name_of_a_file_is_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("token.txt").write_text(TOKEN)
+    with pytest.raises(CommandError, match=r"^--token names a file: write @token.txt for the text in it$"):
+        Inputs().text("--token", "token.txt")
+    for text in ("other.txt", "", "a\0b", "ü" * 255, "x" * 10_000):
+        assert Inputs().text("--token", text) == text
+
+
 def test_a_secret_is_not_taken_from_the_command_line() -> None:
     with pytest.raises(CommandError, match=r"--password takes - for standard input or @FILE") as caught:
         Inputs().secret("--password", "hunter2")

@@ -58,6 +58,20 @@ def test_only_the_owner_may_read_it_and_nothing_private_is_said(tmp_path: Path, 
     assert ran.err == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rsa-bits", "4096"), "--rsa-bits is for an RSA key: add --algorithm RS256, not ES256"),
+        (("--rsa-bits", "0", "--algorithm", "RS256"), "an RSA key for DPoP has 2048 to 4096 bits, not 0"),
+    ],
+)
+def test_the_size_of_an_rsa_key_is_not_ignored(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    ran = run("keygen", str(tmp_path / "key.jwk"), *options)
+    assert ran.status == 2
+    assert words in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dash_prints_the_key_and_says_so_beside_it() -> None:
     ran = run("keygen", "-", "--algorithm", "EdDSA")
     key = DPoPKey.from_jwk(json.loads(ran.out))

@@ -1,9 +1,11 @@
 """Tests of DPoPAuth that need no particular client or server."""
 
+import asyncio
 import copy
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +29,22 @@ def test_an_origin_is_an_http_url(origin: str) -> None:
         DPoPAuth(KEY, "token", origin=origin)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("api.example.com", "api.example.com"),
+        ("ftp://h", "ftp://h"),
+        (["https://h", "/token"], "/token"),
+    ],
+)
+def test_the_error_for_a_url_of_another_form_names_the_option_and_the_url(wrong: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^origin takes an https URL, not '{named}': "):
+        DPoPAuth(KEY, "token", origin=wrong)
+    for option in ("origin", "token_endpoint"):
+        with pytest.raises(ConfigurationError, match=rf"^{option} takes an https URL, not '{named}': "):
+            DPoPTransport(KEY, **{option: wrong})
+
+
 @pytest.mark.parametrize("wrong", [5, 0, [5], [], b"https://h", [b"https://h"], [""]])
 def test_the_error_for_a_value_that_is_no_url_names_the_option(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^origin takes a URL, or several, not "):
@@ -34,6 +52,53 @@ def test_the_error_for_a_value_that_is_no_url_names_the_option(wrong: Any) -> No
     for option in ("origin", "token_endpoint"):
         with pytest.raises(ConfigurationError, match=rf"^{option} takes a URL, or several, not "):
             DPoPTransport(KEY, **{option: wrong})
+
+
+TOKENS = "an access token as a string, a function that returns it, such as source.token, or None"
+TRANSPORTS = "a transport of httpx2 or httpx, such as httpx2.HTTPTransport(http2=True)"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DPoPAuth("the-secret", KEY), "key takes a DPoPKey, not a str"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: DPoPAuth(None, "token"), "key takes a DPoPKey, not None"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: DPoPAuth(KEY, b"the-secret"), f"token takes {TOKENS}, not a bytes"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: DPoPAuth(KEY, 5), f"token takes {TOKENS}, not 5"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: DPoPAuth(KEY, follow_redirects="no"), "follow_redirects takes True or False, not 'no'"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (lambda: DPoPTransport(KEY, "https://h"), f"transport takes {TRANSPORTS}, not a str"),
+        (
+            lambda: DPoPTransport(KEY, httpx2.HTTPTransport),
+            f"transport takes {TRANSPORTS}, not {httpx2.HTTPTransport!r}",
+        ),
+    ],
+)
+def test_an_argument_of_another_type_is_named_at_once(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        make()
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("nothing", [None, b"the-secret", 5])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_no_request_is_sent_where_the_callable_returns_no_token(nothing: Any, asynchronous: bool) -> None:
+    sent: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return httpx2.Response(200)
+
+    transport = httpx2.MockTransport(answer)
+    auth = DPoPAuth(KEY, lambda: nothing)
+
+    async def ask() -> None:
+        async with httpx2.AsyncClient(transport=transport, auth=auth) as client:
+            await client.get("https://api.example.com/")
+
+    says = f"the token callable returned a {type(nothing).__name__}, not an access token"
+    with httpx2.Client(transport=transport, auth=auth) as client, pytest.raises(ValueError, match=says):
+        asyncio.run(ask()) if asynchronous else client.get("https://api.example.com/")
+    assert sent == []
 
 
 def test_the_default_port_and_upper_case_are_of_the_same_origin() -> None:

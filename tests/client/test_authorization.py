@@ -16,7 +16,7 @@ from dpop_middleware.client import (
     fetch_token,
     pkce_pair,
 )
-from dpop_middleware.client.authorization import PKCE
+from dpop_middleware.client.authorization import PKCE, PushedAuthorizationRequest
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import TestIssuer
@@ -107,6 +107,40 @@ def test_a_login_by_plain_http_is_refused(endpoint: str) -> None:
 )
 def test_endpoints_on_this_machine_and_of_other_schemes_are_accepted(endpoint: str) -> None:
     assert asked_at(endpoint).startswith(f"{endpoint}?response_type=code&")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        " http://auth.example.com/authorize",
+        "\thttp://auth.example.com/authorize",
+        "ht\ntp://auth.example.com/authorize",
+        "https://auth.example.com/authorize#login",
+        None,
+    ],
+)
+def test_an_endpoint_that_a_browser_reads_otherwise_is_refused(endpoint: Any) -> None:
+    says = "endpoint takes a URL without white space and fragment, not "
+    with pytest.raises(ConfigurationError, match=says):
+        asked_at(endpoint)
+    pushed = PushedAuthorizationRequest(client_id="c", request_uri="urn:r", expires_in=None)
+    with pytest.raises(ConfigurationError, match=says):
+        pushed.authorization_url(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"client_id": ""}, "client_id takes a non-empty string, not an empty one"),
+        ({"redirect_uri": 5}, "redirect_uri takes the client's URL, not 5"),
+        ({"parameters": "a=b"}, "parameters takes a mapping, not a str"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"client_id": "c", "redirect_uri": "https://c/", "code_challenge": "x"}
+    with pytest.raises(ConfigurationError) as caught:
+        authorization_url("https://auth.example/authorize", key=DPoPKey.generate(), **given | options)
+    assert str(caught.value) == message
 
 
 def test_an_http_endpoint_without_a_host_is_refused() -> None:

@@ -179,7 +179,7 @@ async def test_plain_http_to_another_machine_is_refused_before_anything_is_sent(
         ({"code_challenge": ...}, "code_challenge takes the code_challenge of a pkce_pair(), not None"),
         ({"code_challenge": b"x"}, "code_challenge takes the code_challenge of a pkce_pair(), not a bytes"),
         ({"redirect_uri": ...}, "redirect_uri takes the client's URL, not None"),
-        ({"client_id": ...}, "client_id takes the client's identifier, not None"),
+        ({"client_id": ...}, "client_id takes a non-empty string, not a NoneType"),
         ({"key": ...}, "key takes a DPoPKey or a DPoPAuth, not None"),
         ({"key": "-----BEGIN PRIVATE KEY-----"}, "key takes a DPoPKey or a DPoPAuth, not a str"),
         (

@@ -1,6 +1,7 @@
 """The form of every request to an authorization server, and how the answer is read."""
 
 import json
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -14,7 +15,13 @@ KEY = DPoPKey.generate()
 ENDPOINT = "https://auth.example/par"
 
 
-def made(url: str = ENDPOINT, data: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+def made(
+    url: str = ENDPOINT,
+    data: dict[str, str] | None = None,
+    *,
+    base_url: str = "https://auth.example",
+    **options: Any,
+) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "option": "endpoint",
         "key": KEY,
@@ -25,7 +32,7 @@ def made(url: str = ENDPOINT, data: dict[str, str] | None = None, **options: Any
         "insecure_http_hosts": (),
         **options,
     }
-    with httpx2.Client(base_url="https://auth.example") as client:
+    with httpx2.Client(base_url=base_url) as client:
         return form_request(client, url, {"a": "1"} if data is None else data, **arguments)
 
 
@@ -60,6 +67,81 @@ def test_parameters_that_a_function_makes_are_made_for_each_form() -> None:
     assert request["data"] == {"client_id": "my client", "a": "1", "client_assertion": "1"}
     (again,) = request["extensions"].values()
     assert again() == request["data"] | {"client_assertion": "2"}
+
+
+async def asynchronous() -> dict[str, str]:
+    return {"client_assertion": "the-secret"}
+
+
+def later() -> Any:
+    return asynchronous()
+
+
+class Asynchronous:
+    async def __call__(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.mark.parametrize("function", [asynchronous, partial(asynchronous), Asynchronous()])
+def test_an_asynchronous_function_makes_no_parameters(function: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made(parameters=function)
+    takes = "a mapping, or a synchronous function that returns one"
+    assert str(caught.value) == f"parameters takes {takes}, not {function!r}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind"),
+    [
+        ("client_assertion=the-secret", "str"),
+        ([("client_assertion", "the-secret")], "list"),
+        (None, "NoneType"),
+        (lambda: None, "NoneType"),
+        (lambda: [("client_assertion", "the-secret")], "list"),
+        (later, "coroutine"),
+    ],
+)
+def test_parameters_that_are_no_mapping_are_refused_without_quoting_them(parameters: Any, kind: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made(parameters=parameters)
+    takes = "a mapping, or a synchronous function that returns one"
+    assert str(caught.value) == f"parameters takes {takes}, not a {kind}"
+
+
+@pytest.mark.parametrize("way", ["client_secret_post", "Basic", "none", None])
+def test_a_secret_is_sent_in_no_other_way_than_was_asked_for(way: Any) -> None:
+    for secret in ("s3cret", None):
+        with pytest.raises(
+            ConfigurationError, match="client_authentication takes one of 'basic', 'post', not"
+        ):
+            made(client_secret=secret, client_authentication=way)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"client_id": ""}, "client_id takes a non-empty string, not an empty one"),
+        ({"client_id": 7}, "client_id takes a non-empty string, not a int"),
+        ({"client_secret": 7}, "client_secret takes a non-empty string, not a int"),
+        ({"client_secret": "s3cret\n"}, "client_secret takes a non-empty string, not one with a line break"),
+    ],
+)
+def test_an_identifier_and_a_secret_are_texts_without_line_breaks(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        made(**options)
+    assert str(caught.value).startswith(message)
+
+
+def test_an_empty_secret_is_sent() -> None:
+    assert made(client_secret="")["headers"]["Authorization"] == "Basic bXkrY2xpZW50Og=="
+
+
+@pytest.mark.parametrize("url", [None, "auth.example/par"])
+def test_the_error_for_an_endpoint_that_is_no_url_names_the_option(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^endpoint takes an https URL, not "):
+        made(url, base_url="")
 
 
 def test_the_option_is_named_where_plain_http_is_refused() -> None:
@@ -117,6 +199,10 @@ def test_a_refusal_is_reported_in_one_line_that_a_server_can_not_forge(
         what_it_granted(status, json.dumps(content).encode(), expected=201, endpoint="the server")
     assert (caught.value.status, caught.value.error) == (status, error)
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_may_begin_with_a_byte_order_mark() -> None:
+    assert what_it_granted(200, b'\xef\xbb\xbf{"a":"b"}', expected=200, endpoint="it") == {"a": "b"}
 
 
 def test_an_answer_that_is_too_large_is_not_read() -> None:

@@ -161,8 +161,24 @@ class TestProof:
             DPoPKey.generate().proof("GET", url)
 
     def test_a_proof_refuses_a_token_that_can_not_be_sent(self) -> None:
-        with pytest.raises(UnicodeEncodeError):
-            DPoPKey.generate().proof("GET", "https://h/", access_token="ü")
+        # A line break at the end would be hashed, too, and so make a proof of another token.
+        for token in ("ü", "token\n", "DPoP token"):
+            with pytest.raises(ValueError, match="the access token is not visible ASCII"):
+                DPoPKey.generate().proof("GET", "https://h/", access_token=token)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"method": None}, "method takes a text, not None"),
+            ({"method": b"GET"}, "method takes a text, not b'GET'"),
+            ({"nonce": b"n"}, "nonce takes a text, not b'n'"),
+            ({"jti": 5}, "jti takes a text, not 5"),
+        ],
+    )
+    def test_a_proof_refuses_an_argument_of_another_type(self, given: dict[str, Any], message: str) -> None:
+        arguments: dict[str, Any] = {"method": "GET", "url": "https://h/", **given}
+        with pytest.raises(ValueError, match=f"^{message}"):
+            DPoPKey.generate().proof(**arguments)
 
 
 class TestGenerate:
@@ -171,9 +187,9 @@ class TestGenerate:
         with pytest.raises(ValueError, match="choose from ES256, "):
             DPoPKey.generate(algorithm)
 
-    @pytest.mark.parametrize("bits", [1024, 2047, 4097])
-    def test_generate_refuses_other_rsa_sizes(self, bits: int) -> None:
-        with pytest.raises(ValueError, match="2048 to 4096"):
+    @pytest.mark.parametrize("bits", [1024, 2047, 4097, 2048.0, "2048"])
+    def test_generate_refuses_other_rsa_sizes(self, bits: Any) -> None:
+        with pytest.raises(ValueError, match=f"2048 to 4096 bits, not {bits!r}$"):
             DPoPKey.generate("PS256", rsa_bits=bits)
 
     def test_generate_makes_rsa_keys_of_2048_bits(self) -> None:
@@ -303,16 +319,47 @@ class TestLoading:
             with pytest.raises(ValueError, match="password"):
                 DPoPKey.from_pem(data, password=password)
 
-    def test_a_file_that_is_no_key_is_refused(self, tmp_path: Path) -> None:
+    def test_a_key_or_a_password_as_text_is_refused(self) -> None:
+        wrong: Any = DPoPKey.generate().to_pem().decode()
+        with pytest.raises(ValueError, match="^from_pem takes bytes, as a file has them, not a str$"):
+            DPoPKey.from_pem(wrong)
+        with pytest.raises(ValueError, match="^password takes bytes"):
+            DPoPKey.from_pem(wrong.encode(), password=wrong)
+        with pytest.raises(ValueError, match="^password takes bytes"):
+            DPoPKey.generate().to_pem(password=wrong)
+        with pytest.raises(ValueError, match="^from_jwk takes a mapping, such as json.loads.*, not a str$"):
+            DPoPKey.from_jwk(wrong)
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("name", ["key.pem", "key.jwk"])
+    def test_a_file_may_have_a_byte_order_mark(self, name: str, encoding: str, tmp_path: Path) -> None:
+        key, file = DPoPKey.generate(), tmp_path / name
+        key.save(file)
+        file.write_text(file.read_text(), encoding=encoding)
+        assert DPoPKey.load(file).jkt == key.jkt
+
+    def test_a_pem_file_may_begin_with_attributes(self, tmp_path: Path) -> None:
+        key, file = DPoPKey.generate(), tmp_path / "key.pem"
+        file.write_bytes(b"Bag Attributes\n    friendlyName: client\n" + key.to_pem())
+        assert DPoPKey.load(file).jkt == key.jkt
+
+    @pytest.mark.parametrize("content", ["[]", "", "kty=EC"])
+    def test_a_file_that_is_no_key_is_refused(self, content: str, tmp_path: Path) -> None:
         file = tmp_path / "key"
-        file.write_text("[]")
-        with pytest.raises(ValueError, match="JSON"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match="neither a PEM private key nor a JWK in JSON"):
             DPoPKey.load(file)
         with pytest.raises(FileNotFoundError):
             DPoPKey.load(tmp_path / "nowhere")
 
 
 class TestSaving:
+    def test_the_case_of_the_name_does_not_matter(self, tmp_path: Path) -> None:
+        key, file = DPoPKey.generate(), tmp_path / "KEY.PEM"
+        key.save(file, password=b"secret")
+        assert b"ENCRYPTED" in file.read_bytes()
+        assert DPoPKey.load(file, password=b"secret").jkt == key.jkt
+
     @pytest.mark.parametrize("name", ["key.pem", "key.jwk", "key"])
     def test_only_the_owner_may_read_the_file(self, name: str, tmp_path: Path) -> None:
         DPoPKey.generate().save(tmp_path / name)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import importlib
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,9 @@ from dpop_middleware.client import (
     TokenResponse,
     fetch_token,
     fetch_token_async,
+    pkce_pair,
+    push_authorization_request,
+    push_authorization_request_async,
 )
 from dpop_middleware.client.token_request import TokenRequestOptions
 from dpop_middleware.errors import ConfigurationError
@@ -352,7 +356,7 @@ GRANTS = "an AuthorizationCode(…), a ClientCredentials() or a RefreshToken(…
 @pytest.mark.parametrize(
     ("grant", "changes", "message"),
     [
-        (ClientCredentials(), {"client_id": ...}, "client_id takes the client's identifier, not None"),
+        (ClientCredentials(), {"client_id": ...}, "client_id takes a non-empty string, not a NoneType"),
         (ClientCredentials(), {"key": ...}, "key takes a DPoPKey or a DPoPAuth, not None"),
         (ClientCredentials(), {"scope": "a"}, f"{{name}} takes {', '.join(OPTIONS)}, not 'scope'"),
         ("client_credentials", {}, f"grant takes {GRANTS}, not a str"),
@@ -368,3 +372,45 @@ async def test_an_argument_that_is_missing_or_wrong_is_named_before_anything_is_
     with pytest.raises(ConfigurationError) as caught:
         await awaited(fetch(client, "https://auth.example/token", grant, **given))
     assert str(caught.value) == message.format(name=fetch.__name__)
+
+
+@pytest.mark.parametrize(
+    ("fetch", "client", "takes"),
+    [
+        (fetch_token, httpx2.AsyncClient(), "a synchronous Client of httpx2 or httpx"),
+        (fetch_token_async, httpx2.Client(), "an AsyncClient of httpx2 or httpx"),
+        (fetch_token, None, "a client of httpx2 or httpx"),
+        (fetch_token_async, httpx2, "a client of httpx2 or httpx"),
+        (push_authorization_request, httpx2.AsyncClient(), "a synchronous Client of httpx2 or httpx"),
+        (push_authorization_request_async, httpx2.Client(), "an AsyncClient of httpx2 or httpx"),
+    ],
+)
+async def test_a_client_of_the_other_kind_is_refused_before_anything_is_sent(
+    fetch: Any, client: Any, takes: str
+) -> None:
+    code: dict[str, Any] = {"redirect_uri": "https://c/", "code_challenge": "x"}
+    of_a_token = fetch in (fetch_token, fetch_token_async)
+    given: tuple[Any, dict[str, Any]] = ((ClientCredentials(),), {}) if of_a_token else ((), code)
+    with pytest.raises(ConfigurationError) as caught:
+        await awaited(fetch(client, "https://auth.example/", *given[0], key=KEY, client_id="c", **given[1]))
+    assert str(caught.value) == f"client takes {takes}, not {client!r}"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RefreshToken(refresh_token="r\n"), "refresh_token takes a non-empty string, not one with"),
+        (lambda: RefreshToken(refresh_token=None), "refresh_token takes a non-empty string, not a NoneType"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        (
+            lambda: AuthorizationCode(code="", redirect_uri="https://c/", code_verifier="v"),
+            "code takes a non-empty string, not an empty one",
+        ),
+        (
+            lambda: AuthorizationCode(code="c", redirect_uri="https://c/", code_verifier=pkce_pair()),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            "code_verifier takes a non-empty string, not a PKCE",
+        ),
+    ],
+)
+def test_a_grant_has_texts_only(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        make()

@@ -357,13 +357,93 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
     names = sorted(("leeway", "on_response", "clock", *TokenRequestOptions.__annotations__))
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"client_id": "c"}, "key takes a DPoPKey or a DPoPAuth, not None"),
-        ({"key": key}, "client_id takes the client's identifier, not None"),
+        ({"key": key}, "client_id takes a non-empty string, not a NoneType"),
         ({"key": key, "client_id": "c", "scope": "a"}, f"TokenSource takes {', '.join(names)}, not 'scope'"),
+        (
+            {"key": key, "client_id": "c", "client_authentication": "none"},
+            "client_authentication takes one of 'basic', 'post', not 'none'",
+        ),
+        (
+            {"key": key, "client_id": "c", "parameters": "a=b"},
+            "parameters takes a mapping, or a synchronous function that returns one, not a str",
+        ),
+        (
+            {"key": key, "client_id": "c", "insecure_http_hosts": "auth"},
+            "insecure_http_hosts takes a sequence of host names, such as ('auth',), not 'auth'",
+        ),
     ]
     for given, message in wrong:
         with pytest.raises(ConfigurationError) as caught:
             TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
         assert str(caught.value) == message
+
+
+def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
+    options: dict[str, Any] = {"key": KEY, "client_id": "c"}
+    client, url = httpx2.Client(), "https://auth.example/token"
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match="^client takes a client of httpx2 or httpx, not None$"):
+        TokenSource(nothing, url, ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^token_endpoint takes an https URL, not None$"):
+        TokenSource(client, nothing, ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^token_endpoint must be an https URL, not 'http://auth"):
+        TokenSource(client, "http://auth.example/token", ClientCredentials(), **options)
+    with pytest.raises(ConfigurationError, match="^grant takes an AuthorizationCode"):
+        TokenSource(client, url, nothing, **options)
+
+
+class Waiting:
+    """A token endpoint whose first answer waits until `answer` is called."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._answers = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        name = "second"
+        if self._loop is None:
+            name, self._loop = "first", asyncio.get_running_loop()
+            self.asked.set()
+            await self._answers.wait()
+        return httpx2.Response(200, json={"access_token": name, "token_type": "DPoP"})
+
+    def answer(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._answers.set)
+
+    def source(self) -> TokenSource:
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(self))
+        return TokenSource(client, "https://as.example.com/token", MACHINE, key=KEY, client_id="me")
+
+
+def test_a_source_outlives_an_event_loop_that_ended_during_a_request() -> None:
+    waiting = Waiting()
+    source = waiting.source()
+    first = asyncio.new_event_loop()
+    asked = first.create_task(source.token_async())
+    while not waiting.asked.is_set():
+        first.run_until_complete(asyncio.sleep(0))
+    try:
+        assert asyncio.run(source.token_async()) == "second"
+    finally:
+        waiting.answer()
+        first.run_until_complete(asked)
+        first.close()
+
+
+def test_two_event_loops_at_once_do_not_share_a_request() -> None:
+    waiting = Waiting()
+    source = waiting.source()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(asyncio.run, source.token_async())
+        waiting.asked.wait()
+        try:
+            with pytest.raises(ConfigurationError, match="make a TokenSource, and an AsyncClient, for each"):
+                asyncio.run(source.token_async())
+        finally:
+            waiting.answer()
+        assert asked.result() == "first"
 
 
 def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) -> None:

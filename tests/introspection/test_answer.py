@@ -14,11 +14,21 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.introspection import BoundToken, ClientSecretBasic, IntrospectionVerifier
+from dpop_middleware.introspection._answer import MalformedAnswer, read_answer
 from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, refusal, signed_jwt
 
 JKT = DPoPKey.generate().jkt
 US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
 Verifier = Callable[..., IntrospectionVerifier]
+
+
+async def test_a_plain_answer_may_begin_with_a_byte_order_mark() -> None:
+    kind = "application/json"
+    assert await read_answer(kind, b'\xef\xbb\xbf{"active":false}', accept=kind, signed=None) == {
+        "active": False
+    }
+    with pytest.raises(MalformedAnswer, match="not a JSON object"):
+        await read_answer(kind, b"[]", accept=kind, signed=None)
 
 
 async def test_a_token_that_is_not_active_is_refused(

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 
 from dpop_middleware.checks import Check
 from dpop_middleware.jose import JOSEError
-from dpop_middleware.jose.strict_json import MAX_DEPTH, parse_object
+from dpop_middleware.jose.strict_json import MAX_DEPTH, parse_document, parse_object
 
 few = settings(max_examples=200)
+
+
+def test_a_document_of_a_server_may_begin_with_one_byte_order_mark() -> None:
+    assert parse_document(b'{"a":1}') == parse_document(b'\xef\xbb\xbf{"a":1}') == {"a": 1}
+    for other in (b"\xef\xbb\xbf\xef\xbb\xbf{}", b"{}\xef\xbb\xbf", b"\xff\xfe{\x00}\x00"):
+        with pytest.raises(JOSEError, match="not JSON in UTF-8"):
+            parse_document(other)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dpop_middleware import DPoPMiddleware, DPoPPolicy, MemoryReplayStore, Resou
 from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.jose import base64url
-from dpop_middleware.testing import BROKEN_PROOFS
+from dpop_middleware.testing import BROKEN_PROOFS, TestIssuer
 from dpop_middleware.testing.cases import CASES, Case, CaseRun
 from dpop_middleware.testing.suite import run_case
 from dpop_middleware.testing.target import Target
@@ -158,6 +158,16 @@ async def test_a_target_that_makes_no_tokens_can_make_every_other_request(run: C
     alone = Target(url=URL, key=run.target.key, access_token=run.target.access_token, clock=run.target.clock)
     without = CaseRun(alone, run.client, nonce="n")
     assert {case.name for case in CASES if case.request(without) is None} == NEEDS_TOKENS
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "ES384"])
+async def test_a_stranger_signs_a_token_as_the_issuer_does(run: CaseRun, algorithm: str) -> None:
+    issued = Target.of(TestIssuer(algorithm=algorithm), url=URL)
+    fields = dict(NAMED["token_signed_by_a_stranger"].request(CaseRun(issued, run.client)) or ())
+    token = fields["Authorization"].removeprefix("DPoP ").split(".")
+    theirs = issued.access_token.split(".")
+    assert token[0] == theirs[0]
+    assert len(token[2]) == len(theirs[2]) > 0
 
 
 async def test_only_a_server_that_sends_nonces_can_be_sent_an_unknown_one(run: CaseRun) -> None:

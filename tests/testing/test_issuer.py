@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 import freezegun
@@ -287,6 +288,25 @@ def test_a_stand_in_is_made_of_a_resource_server() -> None:
     nobody: Any = None
     with pytest.raises(ConfigurationError, match=r"takes the production ResourceServer, not None"):
         TestIssuer.of(nobody)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            TestIssuer,
+            "issuer takes the issuer's identifier: for a server's, TestIssuer.of",
+        ),
+        (lambda wrong: TestIssuer(profile=wrong), "profile takes a Profile, such as profiles.KEYCLOAK"),
+        (lambda wrong: TestIssuer().token(key=wrong), "key takes a DPoPKey, bytes or ABSENT"),
+        (lambda wrong: TestIssuer().auth(key=wrong), "key takes a DPoPKey"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(make: Callable[[Any], object], message: str) -> None:
+    wrong = production()
+    with pytest.raises(ConfigurationError) as caught:
+        make(wrong)
+    assert str(caught.value) == f"{message}, not {wrong!r}"
 
 
 def test_who_names_that_host_may_call_it() -> None:

@@ -4,7 +4,38 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware.testing.target import lifespan
+from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.testing import TestIssuer
+from dpop_middleware.testing.target import Target, lifespan
+
+URL = "https://api.example.com/v1/notes"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "/notes"}, "url takes an https URL, not '/notes': the URL must be absolute"),
+        (
+            {"url": URL, "root_path": "/v1/no"},
+            "root_path takes what the path of the URL begins with, not '/v1/no'",
+        ),
+        ({"url": URL, "root_path": "v1"}, "root_path takes what the path of the URL begins with, not 'v1'"),
+        # Each case whose name is a part of this one would be left out.
+        ({"url": URL, "leave_out": "no_token"}, "leave_out takes a sequence of names of cases, such as"),
+    ],
+)
+def test_an_option_that_a_target_does_not_take_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Target.of(TestIssuer(), **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_target_is_made_of_an_issuer_and_options_that_fit() -> None:
+    made = Target.of(TestIssuer(), url=URL, root_path="/v1", leave_out={"no_token"})
+    assert (made.root_path, made.leave_out) == ("/v1", {"no_token"})
+    nobody: Any = "https://auth.example.com"
+    with pytest.raises(ConfigurationError, match="^issuer takes a TestIssuer, such as .*, not a str$"):
+        Target.of(nobody, url=URL)
 
 
 async def test_startup_and_shutdown_run_and_share_the_state() -> None:

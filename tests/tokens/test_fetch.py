@@ -65,6 +65,11 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+def test_a_document_may_begin_with_a_byte_order_mark(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: answer(b'\xef\xbb\xbf{"keys": []}')
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
 def test_a_document_is_fetched(server: IssuerServer) -> None:
     server.handlers["/jwks/"] = lambda _: json_answer({"keys": []})
     assert get(f"{server.origin}/jwks/?p=a%20b&q") == {"keys": []}
@@ -140,7 +145,8 @@ def test_an_ipv6_literal_is_reached() -> None:
         (answer(b"[]"), "not a JSON object"),
         (answer(b""), "not a JSON object"),
         (answer(b'{"keys": [], "keys": []}'), "not a JSON object"),
-        (answer(b'\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
+        (answer(b'\xef\xbb\xbf\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
+        (answer('{"keys": []}'.encode("utf-16")), "not a JSON object"),
         (answer(b"[" * 4000), "not a JSON object"),
         (answer(b'{"keys": []}', length=100), "ended too early|IncompleteRead"),
         (answer(b"x" * (LIMIT + 1)), "larger than the limit"),
