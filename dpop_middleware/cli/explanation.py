@@ -16,7 +16,7 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
 from dpop_middleware.authorization_server import TokenEndpoint
@@ -29,7 +29,7 @@ from dpop_middleware.cli.later_checks import (
     judge_use_later,
     verified_later,
 )
-from dpop_middleware.errors import ConfigurationError, DPoPError, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
@@ -83,7 +83,7 @@ async def explain(
     )
     checks, token, error, status = CHECKS_OF_A_JWT, None, None, None
     urls = PublicURLs(origin, insecure_http_hosts=hosts)
-    carried = None if authorization is None else _credentials(authorization)
+    scheme, presented = _credentials(authorization or ())
     if authorization is None:
         checks = CHECKS_OF_A_TOKEN_REQUEST
         endpoint = TokenEndpoint(
@@ -111,9 +111,9 @@ async def explain(
             policies=(policy,),
         )
         is_remote = remoteness(verifier)
-        if carried is not None and carried.scheme == "Bearer":
+        if scheme == "Bearer":
             checks = _checks_of_bearer(policy)
-        elif carried is not None and is_remote is not None and is_remote(carried.access_token):
+        elif presented is not None and is_remote is not None and is_remote(presented):
             checks = CHECKS_OF_AN_OPAQUE_TOKEN
         token, error = await _judged(verification, request, policy, requirements, now)
         status = None if error is None else error.status
@@ -121,14 +121,13 @@ async def explain(
     unknown = dict(unknown) | _not_judged(nonces, policy, requirements)
     later = Verdicts()
     if error is not None:
-        presented = None if carried is None else carried.access_token
-        if carried is not None:
+        if scheme is not None and presented is not None:
             seen = not asks and not isinstance(error, Unavailable)
-            token = await verified_later(later, carried.access_token, verifier, checks) if seen else None
+            token = await verified_later(later, presented, verifier, checks) if seen else None
             if token is None and rules is not None:
-                token = judge_token_later(later, carried.access_token, rules=rules, now=now)
+                token = judge_token_later(later, presented, rules=rules, now=now)
             if token is not None:
-                judge_use_later(later, token, scheme=carried.scheme, requirements=requirements, now=now)
+                judge_use_later(later, token, scheme=scheme, requirements=requirements, now=now)
         judge_proof_later(
             later,
             proofs,
@@ -165,11 +164,11 @@ async def _judged(
     return judged.access_token, None
 
 
-def _credentials(authorization: tuple[str, ...]) -> Credentials | None:
+def _credentials(authorization: tuple[str, ...]) -> tuple[Scheme, str] | tuple[None, None]:
     try:
         return credentials(authorization)
     except DPoPError:
-        return None
+        return None, None
 
 
 def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
