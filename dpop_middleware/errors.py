@@ -123,7 +123,7 @@ class DPoPError(Exception):
 
         `check` and `refusal` replace the error's own; None keeps it.
         """
-        error = _unfinished(type(self), self.args)
+        error = type(self).__new__(type(self), *self.args)
         error.__dict__.update(self.__dict__)
         if check is not None:
             error.check = check

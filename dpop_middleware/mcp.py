@@ -98,8 +98,9 @@ def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:
     verified = scope["dpop"].access_token
     # A ticket that came instead is not a token, and was redeemed.
     fields = ResourceRequest.from_scope(scope).authorization
+    _, presented = credentials(fields) if fields else (None, "")
     return AccessToken(
-        token=credentials(fields).access_token if fields else "",
+        token=presented,
         client_id=verified.client_id,
         scopes=sorted(verified.scopes),
         expires_at=None if math.isinf(verified.expires_at) else int(verified.expires_at),

@@ -118,8 +118,9 @@ class WebSocketTickets:
                 "a ticket is issued in a request that the same ResourceServer has authenticated"
             )
         now = self._api.verification.clock()
+        _, access_token = credentials(evidence.request.authorization)
         ticket = Ticket(
-            access_token=credentials(evidence.request.authorization).access_token,
+            access_token=access_token,
             target=self._target_at(path, evidence.request),
             origin=_only_one(field_values(scope, "origin")),
             issued_at=now,

@@ -203,8 +203,9 @@ class Connection:
     def _refused(self, error: DPoPError, resource_server: ResourceServer) -> DPoPError:
         if self.held is not None:
             self.held.drop(resource_server.reporter)
-        if error.nonce is not None:
-            self.response_headers = nonce_headers(error.nonce)
+        nonce = error.refusal.nonce
+        if nonce is not None:
+            self.response_headers = nonce_headers(nonce)
         return error
 
     async def _turn(self, key: _Judged) -> None:

@@ -163,7 +163,7 @@ class RequestVerification:
                 )
             await self.proofs.mark_as_used(judged, policy)
         except DPoPError as error:
-            return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.nonce))
+            return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.refusal.nonce))
         return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
 
     def _judge_after_token(

@@ -75,42 +75,47 @@ def _challenge(scheme: str, parameters: Collection[tuple[str, str]]) -> str:
     return " ".join((scheme, ", ".join(f'{name}="{value}"' for name, value in parameters))).rstrip()
 
 
-class _Kind(NamedTuple):
-    """Everything on which the fixed part of a response depends: it is written once for each kind of error."""
-
-    status: int
-    code: str | None
-    description: str
-    parameters: tuple[tuple[str, str], ...]
-    scheme: Scheme | None
-    algorithms: tuple[str, ...]
-    accept_bearer: bool
-    metadata_url: str | None
-
-
-def _challenges(kind: _Kind) -> list[str]:
-    parameters: list[tuple[str, str]] = []
-    if kind.code is not None:
-        description = _NOT_IN_DESCRIPTION.sub("?", kind.description)
-        parameters = [("error", kind.code), ("error_description", description), *kind.parameters]
-    metadata = [] if kind.metadata_url is None else [("resource_metadata", kind.metadata_url)]
-    always = [("algs", " ".join(kind.algorithms)), *metadata]
-    if not kind.accept_bearer:
+def _challenges(
+    parameters: Collection[tuple[str, str]],
+    scheme: Scheme | None,
+    algorithms: tuple[str, ...],
+    accept_bearer: bool,
+    metadata_url: str | None,
+) -> list[str]:
+    metadata = [] if metadata_url is None else [("resource_metadata", metadata_url)]
+    always = [("algs", " ".join(algorithms)), *metadata]
+    if not accept_bearer:
         return [_challenge("DPoP", [*parameters, *always])]
-    bearer = _challenge("Bearer", [*(parameters if kind.scheme in ("Bearer", None) else []), *metadata])
-    dpop = _challenge("DPoP", [*(parameters if kind.scheme in ("DPoP", None) else []), *always])
+    bearer = _challenge("Bearer", [*(parameters if scheme in ("Bearer", None) else []), *metadata])
+    dpop = _challenge("DPoP", [*(parameters if scheme in ("DPoP", None) else []), *always])
     # Some clients read only the beginning of the field into which the lines are joined.
-    return [dpop, bearer] if kind.scheme == "DPoP" else [bearer, dpop]
+    return [dpop, bearer] if scheme == "DPoP" else [bearer, dpop]
 
 
 @lru_cache(maxsize=_KINDS)
-def _response(kind: _Kind) -> ErrorResponse:
+def _response(
+    status: int,
+    code: str | None,
+    description: str,
+    parameters: tuple[tuple[str, str], ...],
+    scheme: Scheme | None,
+    algorithms: tuple[str, ...],
+    accept_bearer: bool,
+    metadata_url: str | None,
+) -> ErrorResponse:
+    """Return the fixed part of a response, which is written once for each kind of error."""
     headers = [("content-type", "application/json"), ("cache-control", "no-store")]
-    if kind.status in _CHALLENGED:
-        headers += [("www-authenticate", challenge) for challenge in _challenges(kind)]
-    content = {"error": kind.code} if kind.code is not None else {}
-    body = json.dumps(content | {"error_description": kind.description}).encode()
-    return ErrorResponse(kind.status, (*headers, ("content-length", str(len(body)))), body)
+    content = {"error_description": description}
+    shown: tuple[tuple[str, str], ...] = ()
+    if code is not None:
+        content = {"error": code} | content
+        quoted = _NOT_IN_DESCRIPTION.sub("?", description)
+        shown = (("error", code), ("error_description", quoted), *parameters)
+    if status in _CHALLENGED:
+        challenges = _challenges(shown, scheme, algorithms, accept_bearer, metadata_url)
+        headers += [("www-authenticate", challenge) for challenge in challenges]
+    body = json.dumps(content).encode()
+    return ErrorResponse(status, (*headers, ("content-length", str(len(body)))), body)
 
 
 def error_response(
@@ -127,20 +132,18 @@ def error_response(
     scheme first. Where the resource server publishes `metadata`, each challenge has its URL, at the host of
     `request` (RFC 9728 section 5.1).
     """
-    parameters = _parameters(error)
+    refusal = error.refusal
     response = _response(
-        _Kind(
-            error.status,
-            error.code,
-            error.description,
-            parameters,
-            error.refusal.scheme,
-            policy.algorithms,
-            policy.accept_bearer,
-            None if metadata is None else metadata.url(request),
-        )
+        error.status,
+        error.code,
+        error.description,
+        _parameters(error),
+        refusal.scheme,
+        policy.algorithms,
+        policy.accept_bearer,
+        None if metadata is None else metadata.url(request),
     )
-    added: Headers = () if error.nonce is None else (("dpop-nonce", error.nonce),)
+    added: Headers = () if refusal.nonce is None else (("dpop-nonce", refusal.nonce),)
     if isinstance(error, Unavailable):
         added += (("retry-after", str(error.retry_after)),)
     return response if not added else replace(response, headers=response.headers + added)

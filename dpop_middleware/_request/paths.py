@@ -30,6 +30,16 @@ _KEPT: Final = (_UNRESERVED + "!$&'()*+,;=:@/").encode()
 _PERCENT: Final = b"%"
 _KEPT_AND_PERCENT: Final = _KEPT + _PERCENT
 
+
+def _only(octets: bytes) -> bytes:
+    """Return a table with which `bytes.translate` changes every other octet."""
+    # To delete octets, `translate` would build a table at each call: most paths are shorter than that.
+    return bytes(octet if octet in octets else octets[0] for octet in range(256))
+
+
+_ONLY_KEPT: Final = _only(_KEPT)
+_ONLY_KEPT_AND_PERCENT: Final = _only(_KEPT_AND_PERCENT)
+
 # The octets that a path can't have, and their percent-encoded form.
 _NOT_IN_A_PATH: Final = re.compile(f"[^{re.escape(_KEPT_AND_PERCENT.decode())}]")
 _ENCODED: Final = {chr(octet): f"%{octet:02X}" for octet in range(256)}
@@ -70,9 +80,10 @@ def encoded(path: str) -> str:
     `path` has one character for each octet. Raises URIError for any other character, for malformed
     percent-encoding, and where over 256 characters are or must be percent-encoded.
     """
-    rewritten = _to_rewrite(_octets(path))
-    if not rewritten:
+    octets = _octets(path)
+    if octets.translate(_ONLY_KEPT) == octets:
         return path
+    rewritten = _to_rewrite(octets)
     if rewritten.strip(_PERCENT):
         path = _NOT_IN_A_PATH.sub(lambda found: _ENCODED[found[0]], path)
     first, *others = path.split("%")
@@ -112,7 +123,10 @@ def without_dot_segments(path: str) -> str:
 
 def is_normal(path: str) -> bool:
     """Whether a path that starts with a slash is in normal form, without percent-encoding: a quick check."""
-    return path.isascii() and not path.encode().translate(None, _KEPT) and not has_dot_segment(path)
+    if not path.isascii() or has_dot_segment(path):
+        return False
+    octets = path.encode()
+    return octets.translate(_ONLY_KEPT) == octets
 
 
 def check_request_path(raw_path: str) -> None:
@@ -142,4 +156,5 @@ def check_request_path(raw_path: str) -> None:
 
 def is_plain(path: str) -> bool:
     """Whether a path has only characters that a path can have, including percent-encoded ones."""
-    return path.isascii() and not path.encode("ascii").translate(None, _KEPT_AND_PERCENT)
+    octets = path.encode("utf-8", "surrogatepass")
+    return octets.translate(_ONLY_KEPT_AND_PERCENT) == octets

@@ -22,7 +22,6 @@ __all__ = [
     "MAX_FIELDS",
     "MAX_PROOF_SIZE",
     "MAX_TOKEN_SIZE",
-    "Credentials",
     "ResourceRequest",
     "credentials",
     "one_proof",
@@ -110,16 +109,6 @@ def _values(
     return hosts, authorization, dpop
 
 
-class Credentials(NamedTuple):
-    """The scheme and the access token of an `Authorization` field, not parsed yet."""
-
-    scheme: Scheme
-    access_token: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(scheme={self.scheme!r})"
-
-
 def _text(octets: bytes) -> str:
     """Return a field's value without the optional white space around it (RFC 9110 section 5.5)."""
     value = octets.decode("latin-1")
@@ -140,11 +129,12 @@ def _invalid_request(description: str, scheme: Scheme) -> InvalidRequest:
     return InvalidRequest(description, check=Check.AUTHORIZATION, refusal=Refusal(scheme=scheme))
 
 
-def credentials(authorization: tuple[str, ...]) -> Credentials:
-    """Read the `Authorization` fields of one request (RFC 9110 section 11.4, RFC 6750 section 2.1).
+def credentials(authorization: tuple[str, ...]) -> tuple[Scheme, str]:
+    """Return the scheme and the access token of a request's `Authorization` field; the token isn't parsed.
 
-    Raises MissingCredentials without a field of an accepted scheme, InvalidRequest for several fields, no
-    token or illegal characters, and InvalidToken for a token over 16 KiB.
+    RFC 9110 section 11.4, RFC 6750 section 2.1. Raises MissingCredentials without a field of an accepted
+    scheme, InvalidRequest for several fields, no token or illegal characters, and InvalidToken for a token
+    over 16 KiB.
     """
     if not authorization:
         raise MissingCredentials("an access token is required", check=Check.AUTHORIZATION)
@@ -173,7 +163,7 @@ def credentials(authorization: tuple[str, ...]) -> Credentials:
     octets = access_token.rstrip("=").encode("utf-8", "surrogatepass")
     if not octets or octets.translate(None, _TOKEN68):
         raise _invalid_request("the access token has illegal characters", scheme)
-    return Credentials(scheme, access_token)
+    return scheme, access_token
 
 
 def _max_proof_size(algorithms: Collection[str]) -> int:

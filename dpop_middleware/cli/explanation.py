@@ -16,7 +16,7 @@ from dpop_middleware._judge.requirements import NOTHING_REQUIRED, Requirements
 from dpop_middleware._proof.proof import parse_claims, parse_header, split_proof
 from dpop_middleware._proof.verification import ProofVerification
 from dpop_middleware._request.public_urls import PublicURLs
-from dpop_middleware._request.request import Credentials, ResourceRequest, credentials, one_proof
+from dpop_middleware._request.request import ResourceRequest, credentials, one_proof
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
 from dpop_middleware.authorization_server import TokenEndpoint
@@ -29,7 +29,7 @@ from dpop_middleware.cli.later_checks import (
     judge_use_later,
     verified_later,
 )
-from dpop_middleware.errors import ConfigurationError, DPoPError, Unavailable
+from dpop_middleware.errors import ConfigurationError, DPoPError, Scheme, Unavailable
 from dpop_middleware.nonces import NonceProvider
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.replay.memory import MemoryReplayStore
@@ -181,27 +181,26 @@ async def _judged_later(
     later: JudgedChecks,
     server: _Server,
     request: ResourceRequest,
-    carried: Credentials | None,
+    carried: tuple[Scheme, str] | None,
     error: DPoPError,
     checks: tuple[Check, ...],
 ) -> AccessToken | None:
     """Judge what the server doesn't reach after `error`; return the token, None where it isn't known."""
-    token = None
+    token = access_token = None
     if carried is not None:
+        scheme, access_token = carried
         if not server.asks and not isinstance(error, Unavailable):
-            token = await verified_later(later, carried.access_token, server.verifier, checks)
+            token = await verified_later(later, access_token, server.verifier, checks)
         if token is None and server.rules is not None:
-            token = judge_token_later(later, carried.access_token, rules=server.rules, now=server.now)
+            token = judge_token_later(later, access_token, rules=server.rules, now=server.now)
         if token is not None:
-            judge_use_later(
-                later, token, scheme=carried.scheme, requirements=server.requirements, now=server.now
-            )
+            judge_use_later(later, token, scheme=scheme, requirements=server.requirements, now=server.now)
     judge_proof_later(
         later,
         request.dpop,
         method=request.method,
         target_uri=_target_uri(server.public_urls(), request),
-        access_token=None if carried is None else carried.access_token,
+        access_token=access_token,
         token=token,
         policy=server.policy,
         nonces=server.nonces,
@@ -210,7 +209,7 @@ async def _judged_later(
     return token
 
 
-def _credentials(authorization: tuple[str, ...]) -> Credentials | None:
+def _credentials(authorization: tuple[str, ...]) -> tuple[Scheme, str] | None:
     try:
         return credentials(authorization)
     except DPoPError:
@@ -224,12 +223,15 @@ def _target_uri(urls: PublicURLs, request: ResourceRequest) -> str | None:
         return None
 
 
-def _checks_of(server: _Server, carried: Credentials | None) -> tuple[Check, ...]:
+def _checks_of(server: _Server, carried: tuple[Scheme, str] | None) -> tuple[Check, ...]:
     """Return the checks of a request to a protected resource, in order."""
-    if carried is not None and carried.scheme == "Bearer":
+    if carried is None:
+        return CHECKS_OF_A_JWT
+    scheme, access_token = carried
+    if scheme == "Bearer":
         return _checks_of_bearer(server.policy)
     first = proof_first(server.verifier)
-    if carried is not None and first is not None and first.is_remote(carried.access_token):
+    if first is not None and first.is_remote(access_token):
         return CHECKS_OF_AN_OPAQUE_TOKEN
     return CHECKS_OF_A_JWT
 

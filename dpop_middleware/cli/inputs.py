@@ -170,9 +170,10 @@ def _checked_time(seconds: float) -> float:
 def checked_token(option: str, token: str) -> str:
     """Return `token` if it can stand in an Authorization field; raises CommandError."""
     try:
-        return credentials((f"DPoP {token}",)).access_token
+        _, checked = credentials((f"DPoP {token}",))
     except DPoPError as error:
         raise CommandError(f"{option} is not an access token: {error.description}") from error
+    return checked
 
 
 def checked_method(method: str) -> str:

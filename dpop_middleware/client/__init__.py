@@ -14,6 +14,8 @@ From the top down:
     proofs.py         the proof of each request, and what servers said about the next one
     bodies.py         the body of a refusal, read as far as an error is long
     key.py            DPoPKey, and the proofs that it signs
+    private_keys.py   private keys, as JWKs and in files
+    access_token.py   what an Authorization field can hold
     urls.py           the `htu` of a URL, and where a token may go
 """
 

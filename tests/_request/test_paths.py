@@ -1,5 +1,7 @@
 """Paths: what is percent-encoded, dot segments, and that nothing costs more than its length."""
 
+import string
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,4 +102,13 @@ def test_plain_and_normal_paths_are_recognised_quickly() -> None:
     assert is_normal("/a/b")
     assert not any(map(is_normal, ("/a%41", "/ü", "/a/../b", "/a b")))
     assert is_plain("/a%2F")
-    assert not any(map(is_plain, ("/ü", "/a b", "/a?b", "/a\\b")))
+    assert not any(map(is_plain, ("/ü", "/a b", "/a?b", "/a\\b", "/\u20ac", "/\ud800")))
+
+
+def test_every_octet_is_told_apart_by_what_a_path_may_contain() -> None:
+    # RFC 3986 section 3.3: unreserved, sub-delims, ":" and "@" are the characters of a segment.
+    kept = set(string.ascii_letters + string.digits + "-._~" + "!$&'()*+,;=" + ":@" + "/")
+    characters = [chr(octet) for octet in range(256)]
+    assert {one for one in characters if is_normal(f"/a{one}")} == kept
+    assert {one for one in characters if is_plain(f"/a{one}")} == kept | {"%"}
+    assert {one for one in characters if one != "%" and encoded(f"/a{one}") == f"/a{one}"} == kept
