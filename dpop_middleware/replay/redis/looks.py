@@ -15,18 +15,23 @@ _LOOK_EVERY = 1.0
 # What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
 # and nobody knows when the clock went ahead: perhaps at once, when others' younger entries were there.
 _FARTHEST_AHEAD = LARGEST_STEP + 60.0 * (FASTEST - 1)
+_UNEXPECTED = "the server sent an unexpected reply to TIME"
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
 def time_shown(reply: object) -> float:
     """The seconds since the epoch that a reply to `TIME` shows."""
-    if isinstance(reply, list) and len(reply) == 2:
-        seconds, microseconds = reply
-        if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
-            return int(seconds) + int(microseconds) / 1e6
-        if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
-            return seconds + microseconds / 1e6
-    raise InvalidResponse("the server sent an unexpected reply to TIME")
+    try:
+        match reply:
+            case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
+                return int(seconds) + int(microseconds) / 1e6
+            case [int(seconds), int(microseconds)]:  # as Dragonfly replies
+                return seconds + microseconds / 1e6
+            case _:
+                raise InvalidResponse(_UNEXPECTED)
+    except (ValueError, OverflowError) as error:
+        # Too many digits.
+        raise InvalidResponse(_UNEXPECTED) from error
 
 
 class Looks:

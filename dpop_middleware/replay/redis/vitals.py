@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.replay.redis.looks import Looks, time_shown
 from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, ServerError
@@ -41,6 +41,7 @@ REWRITING_COMMANDS = frozenset({
 _DIGEST_SIZE: Final = 6
 # Of any number that a server reports: longer ones can't be used as a time.
 _MOST_DIGITS: Final = 18
+_LONGEST_VALUE: Final = 100
 
 
 class ServerUnfit(RedisError):
@@ -115,7 +116,8 @@ def parse_info(text: bytes) -> ServerInfo:
     for line in text.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
         # Some of the values are logged.
-        fields[name] = value if value.isascii() and value.isprintable() else ""
+        is_usual = value.isascii() and value.isprintable() and len(value) <= _LONGEST_VALUE
+        fields[name] = value if is_usual else ""
     seconds = _integer(fields, "server_time_usec")
     software = fields.get("server_name") or "redis"
     return ServerInfo(
@@ -258,7 +260,9 @@ class VitalSigns:
         """Record the `reply` to `look`; raises as `looked`, or the refusal of who may no longer ask."""
         if isinstance(reply, bytes):
             self.looked(parse_info(reply), at)
-        elif isinstance(reply, ServerError) and reply.code == FORBIDDEN:
+        elif not isinstance(reply, ServerError):
+            raise InvalidResponse("the server sent an unexpected reply to INFO")
+        elif reply.code == FORBIDDEN:
             raise reply
 
     def looked(self, info: ServerInfo, at: float) -> None:

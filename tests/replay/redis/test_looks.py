@@ -1,8 +1,9 @@
 """What two looks at a server tell, and when the next one is due."""
 
 import pytest
+from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.redis.looks import Looks
+from dpop_middleware.replay.redis.looks import Looks, time_shown
 
 
 def look(
@@ -100,3 +101,29 @@ def test_a_server_that_counts_evictions_anew_has_evicted_as_many(evicted: int, e
     looks = Looks()
     look(looks, 0, 0.1, 1000.0, evicted=5)
     assert look(looks, 2, 2.1, 1002.0, evicted=evicted) == (evicts, False)
+
+
+def test_a_time_is_read_as_text_or_as_numbers() -> None:
+    assert time_shown([b"1000", b"500000"]) == time_shown([1000, 500000]) == 1000.5
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        b"1000",
+        [],
+        [b"1000"],
+        [b"1000", 5],
+        [b"-1", b"5"],
+        [b"", b"5"],
+        [b"1000", None],
+        [b"9" * 5000, b"5"],
+        [b"9" * 400, b"5"],
+        [10**400, 5],
+        [1000, 10**400],
+    ],
+)
+def test_what_is_no_time_puts_the_connection_in_doubt(reply: object) -> None:
+    with pytest.raises(InvalidResponse, match="TIME"):
+        time_shown(reply)

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware import (
     DPoPPolicy,
@@ -347,8 +348,8 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
         [b"-1 n", b"%d" % NOW],
         [b"inf n", b"%d" % NOW],
         [b"80.0 n", b"soon"],
-        b"OK",
-        None,
+        [[b"80.0 n", 10**400]],
+        [],
         ServerError("ERR"),
     ],
 )
@@ -358,6 +359,28 @@ def test_invalid_retentions_are_ignored(reply: object) -> None:
     published.read(1, reply, now=NOW)
     assert living.shortest("n", NOW) == float("inf")
     assert not published.is_forbidden
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"OK",
+        None,
+        7,
+        [b"80.0 n"],
+        [b"80.0 n", b"%d" % NOW, b"95.0 n"],
+        [None, b"%d" % NOW],
+        [b"80.0 n", None],
+        [[b"80.0 n", NOW], b"95.0 n"],
+        [[b"80.0 n"]],
+        [[b"80.0 n", NOW, b"95.0 n"]],
+        [[b"80.0 n", [NOW]]],
+    ],
+)
+def test_what_is_no_reply_to_the_question_for_retentions_puts_the_connection_in_doubt(reply: object) -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    with pytest.raises(InvalidResponse, match="ZRANGEBYSCORE"):
+        published.read(1, reply, now=NOW)
 
 
 async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than_that(server: Server) -> None:

@@ -63,6 +63,7 @@ def test_the_report_of_a_server_is_read() -> None:
         b"\xff\xfe\r\n:::\r\n",
         b"uptime_in_seconds:long\r\nevicted_keys:many\r\n",
         b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
+        b"redis_version:" + b"9" * 5000 + b".0\r\n",
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
 )
