@@ -9,7 +9,7 @@ from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 
-__all__ = ["Looks", "time_shown"]
+__all__ = ["Looks", "is_behind", "time_shown"]
 
 _LOOK_EVERY = 1.0
 # What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
@@ -34,6 +34,15 @@ def time_shown(reply: object) -> float:
         raise InvalidResponse(_UNEXPECTED) from error
 
 
+def is_behind(at_most: float, other: float) -> bool:
+    """Whether a clock that is ahead of the event loop's by `at_most` is behind one that is by `other`.
+
+    An entry that a server moves to another one, or to its replica, expires at the same moment by its clock:
+    too early there, if that clock is ahead by more than entries allow for.
+    """
+    return other - at_most > LARGEST_STEP
+
+
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
@@ -44,13 +53,21 @@ class Looks:
     def __init__(self) -> None:
         self._sent = self.due = -math.inf
         self.asked = self.answered_at = -math.inf
-        self._clock: tuple[str, float, float] | None = None
+        self._clock: tuple[str, float, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
 
     def question(self, at: float, *, by_sections: bool) -> bytes:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
         self._sent = at
         return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
+
+    @property
+    def ahead(self) -> tuple[float, float]:
+        """By how many seconds the server's clock is ahead of the event loop's, at least and at most."""
+        if self._clock is None:
+            return -math.inf, math.inf
+        _, shown, sent, received = self._clock
+        return shown - received, shown - sent
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""
@@ -87,15 +104,15 @@ class Looks:
         runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none.
         """
         if self._clock is not None and self._clock[0] == run_id:
-            _, shown_before, sent_before = self._clock
+            _, shown_before, sent_before, _ = self._clock
             passed = received - sent_before
             gone = shown - shown_before
             has_stepped = gone > LARGEST_STEP + passed * FASTEST or gone - passed > _FARTHEST_AHEAD
             # After a step back what follows is compared with this: a step forward may only undo it.
-            is_behind = shown - sent < shown_before - sent_before
-            if not (has_stepped or is_behind) and passed < _LOOK_EVERY:
+            is_set_back = shown - sent < shown_before - sent_before
+            if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
                 return False
         else:
             has_stepped = False
-        self._clock = run_id, shown, sent
+        self._clock = run_id, shown, sent, received
         return has_stepped

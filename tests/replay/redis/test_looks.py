@@ -1,9 +1,11 @@
 """What two looks at a server tell, and when the next one is due."""
 
+import math
+
 import pytest
 from redis.exceptions import InvalidResponse
 
-from dpop_middleware.replay.redis.looks import Looks, time_shown
+from dpop_middleware.replay.redis.looks import Looks, is_behind, time_shown
 
 
 def look(
@@ -127,3 +129,22 @@ def test_a_time_is_read_as_text_or_as_numbers() -> None:
 def test_what_is_no_time_puts_the_connection_in_doubt(reply: object) -> None:
     with pytest.raises(InvalidResponse, match="TIME"):
         time_shown(reply)
+
+
+def test_how_far_a_clock_is_ahead_lies_between_what_the_question_and_its_answer_show() -> None:
+    looks = Looks()
+    assert looks.ahead == (-math.inf, math.inf)
+    look(looks, 10.0, 10.5, None)
+    assert looks.ahead == (-math.inf, math.inf)
+    look(looks, 20.0, 20.5, 1020.25)
+    assert looks.ahead == (999.75, 1000.25)
+
+
+@pytest.mark.parametrize(
+    ("other", "behind"), [(1001.2, True), (1001.0, False), (999.0, False), (-math.inf, False)]
+)
+def test_a_clock_is_behind_where_entries_that_come_from_it_expire_too_early(
+    other: float, behind: bool
+) -> None:
+    assert is_behind(1000.0, other) is behind
+    assert not is_behind(math.inf, other)
