@@ -156,6 +156,7 @@ class Worker:
             retention=policy.retention,
             iat=proof.iat,
             ahead=policy.skew,
+            by_iat=True,
         )
         write = PendingWrite(entry, BUCKETS, self.settings, asyncio.get_running_loop())
         self.fence.sights.offset = NOW + self.offset

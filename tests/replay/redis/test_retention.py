@@ -26,7 +26,7 @@ from tests.support.api import RESOURCE, Clock, request
 from tests.support.batches import MOVED
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
-from tests.support.valkey import Server
+from tests.support.valkey import HOST, Server
 
 NOW = 1_800_000_000.0
 
@@ -217,6 +217,35 @@ async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_
     await strict.aclose()
 
 
+@pytest.mark.parametrize("skew", [0, 10])
+async def test_after_a_loss_the_nonce_alone_dates_a_proof_however_far_its_iat_is_from_it(
+    server: Server, skew: int
+) -> None:
+    """The client's clock is ahead by exactly the skew: the `iat` alone would give the same moment."""
+    clock = Clock(int(time.time()))
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    strict = worker(server, issuer, clock, DPoPPolicy(nonce="fallback", clock_skew=skew))
+    lax = worker(server, issuer, clock, DPoPPolicy(nonce="fallback", clock_skew=200))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    def asked(nonce: str | None = None) -> ResourceRequest:
+        now = clock.now + skew
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=now))
+
+    for one in (lax, strict):
+        await one.authenticate(asked())
+    server.run("FLUSHALL")
+    # The first finds the loss, and nonces are younger ten seconds later.
+    with pytest.raises(Unavailable):
+        await strict.authenticate(asked())
+    clock.now += 11
+    with pytest.raises(UseDPoPNonce) as caught:
+        await strict.authenticate(asked())
+    await strict.authenticate(asked(caught.value.nonce))
+    await strict.aclose()
+    await lax.aclose()
+
+
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
@@ -394,12 +423,30 @@ async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than
     later = now + 20
     by_nonce = known._replace(key="nonce", now=later, not_before=later, made_at=later, iat=later + 100)
     assert await strict.add(by_nonce) is True
-    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100)
+    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100, by_iat=True)
     assert isinstance(await answer(strict, by_iat), Unavailable)
     # Nobody differs in another namespace.
     assert await strict.add(by_iat._replace(namespace="other", key="other")) is True
     await strict.aclose()
     await lax.aclose()
+
+
+async def test_after_a_loss_a_worker_that_may_not_publish_its_clock_skew_still_heeds_it(
+    server: Server,
+) -> None:
+    server.run("ACL", "SETUSER", "api", "on", ">secret", "~dpop:*", "+@all", "-zadd")
+    lax = RedisReplayStore.from_url(f"redis://api:secret@{HOST}:{server.port}", timeout=2.0)
+    near, far = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    now = time.time()
+    known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, by_iat=True)
+    for store, ahead in ((near, 10.0), (far, 30.0), (lax, 200.0)):
+        made = known._replace(key=f"{ahead}", ahead=ahead, not_before=now - ahead)
+        assert await store.add(made) is True
+    server.run("FLUSHALL")
+    again = known._replace(iat=now + 150, ahead=200.0, not_before=now - 50)
+    assert isinstance(await answer(lax, again), Unavailable)
+    for store in (lax, near, far):
+        await store.aclose()
 
 
 def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW) -> None:
