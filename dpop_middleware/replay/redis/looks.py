@@ -16,6 +16,8 @@ _LOOK_EVERY = 1.0
 # and nobody knows when the clock went ahead: perhaps at once, when others' younger entries were there.
 _FARTHEST_AHEAD = LARGEST_STEP + 60.0 * (FASTEST - 1)
 _UNEXPECTED = "the server sent an unexpected reply to TIME"
+# A clock that was set back may be set right as long as entries live that were written in between.
+_WARY_FOR = 3600.0
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
@@ -55,6 +57,7 @@ class Looks:
         self.asked = self.answered_at = -math.inf
         self._clock: tuple[str, float, float, float] | None = None
         self._evicted: tuple[str, int] | None = None
+        self._wary_until = -math.inf
 
     def question(self, at: float, *, by_sections: bool) -> bytes:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
@@ -68,6 +71,14 @@ class Looks:
             return -math.inf, math.inf
         _, shown, sent, received = self._clock
         return shown - received, shown - sent
+
+    def patience(self, at: float) -> float | None:
+        """For how many seconds a server that gets no entries isn't asked at most; None for any time.
+
+        Where its clock was set back, only the workers that wrote entries since can see that it is set right
+        again, so that these expire too early.
+        """
+        return _LOOK_EVERY if at < self._wary_until else None
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""
@@ -104,9 +115,11 @@ class Looks:
         runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none.
         """
         if self._clock is not None and self._clock[0] == run_id:
-            _, shown_before, sent_before, _ = self._clock
+            _, shown_before, sent_before, received_before = self._clock
             passed = received - sent_before
             gone = shown - shown_before
+            if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
+                self._wary_until = received + _WARY_FOR
             has_stepped = gone > LARGEST_STEP + passed * FASTEST or gone - passed > _FARTHEST_AHEAD
             # After a step back what follows is compared with this: a step forward may only undo it.
             is_set_back = shown - sent < shown_before - sent_before

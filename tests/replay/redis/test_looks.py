@@ -148,3 +148,24 @@ def test_a_clock_is_behind_where_entries_that_come_from_it_expire_too_early(
 ) -> None:
     assert is_behind(1000.0, other) is behind
     assert not is_behind(math.inf, other)
+
+
+@pytest.mark.parametrize(("told", "is_watched"), [(1010.0, False), (1008.17, False), (1008.16, True)])
+def test_a_clock_that_was_set_back_is_watched_for_an_hour(told: float, is_watched: bool) -> None:
+    """One that is being corrected may be slow by a twelfth."""
+    looks = Looks()
+    assert looks.patience(0) is None
+    look(looks, 0, 0.0, 1000.0)
+    assert looks.patience(0) is None
+    assert look(looks, 10, 10.0, told) == (False, False)
+    assert looks.patience(10 + 3599) == (1.0 if is_watched else None)
+    assert looks.patience(10 + 3600) is None
+
+
+def test_a_reply_that_came_late_is_no_clock_that_was_set_back() -> None:
+    looks = Looks()
+    look(looks, 0, 5.0, 1004.9)
+    look(looks, 10, 10.1, 1010.0)
+    assert looks.patience(10.1) is None
+    look(looks, 20, 25.0, 1020.0)
+    assert looks.patience(25.0) is None

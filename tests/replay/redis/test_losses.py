@@ -11,6 +11,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.writes import EVICTED, FENCED
+from tests.support.load import stolen
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer, Words, bulk, shown
 from tests.support.server_clock import can_have_clock, missing
@@ -395,3 +396,23 @@ async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire() 
         server.set_clock(0)
         assert await answers(store, again(used)) == {503: 30}
         await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_wrote_while_a_servers_clock_was_wrong_tells_the_others_unasked() -> None:
+    """The others saw nothing: to them the clock shows what it should."""
+    if not can_have_clock(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", with_clock=True) as server:
+        other, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+        for store in (other, idle):
+            assert await answers(store, [entry()]) == {True: 1}
+        await asyncio.to_thread(server.set_clock, -200)
+        used = [entry() for _ in range(10)]
+        assert await answers(idle, used) == {True: 10}
+        known = server.run("GET", "dpop::anchor")
+        await asyncio.to_thread(server.set_clock, 0)
+        await asyncio.to_thread(until, lambda: server.run("GET", "dpop::anchor") != known)
+        assert (await answers(other, stolen(used)))[True] == 0
+        await other.aclose()
+        await idle.aclose()
