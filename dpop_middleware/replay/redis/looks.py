@@ -14,7 +14,8 @@ __all__ = ["Looks", "is_behind", "time_shown"]
 _LOOK_EVERY = 1.0
 # What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
 # and nobody knows when the clock went ahead: perhaps at once, when others' younger entries were there.
-_FARTHEST_AHEAD = LARGEST_STEP + 60.0 * (FASTEST - 1)
+_MINUTE = 60.0
+_FARTHEST_AHEAD = LARGEST_STEP + _MINUTE * (FASTEST - 1)
 _UNEXPECTED = "the server sent an unexpected reply to TIME"
 # A clock that was set back may be set right as long as entries live that were written in between.
 _WARY_FOR = 3600.0
@@ -56,6 +57,7 @@ class Looks:
         self._sent = self.due = -math.inf
         self.asked = self.answered_at = -math.inf
         self._clock: tuple[str, float, float, float] | None = None
+        self._minute = -math.inf, -math.inf
         self._evicted: tuple[str, int] | None = None
         self._wary_until = -math.inf
 
@@ -112,20 +114,31 @@ class Looks:
 
         Between two reports no more time can pass at the server than from sending the first question to
         receiving the second answer: an excess is a step of its clock, unless a clock that is being corrected
-        runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none.
+        runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none. Smaller
+        steps add up within a second and within a minute.
         """
-        if self._clock is not None and self._clock[0] == run_id:
-            _, shown_before, sent_before, received_before = self._clock
-            passed = received - sent_before
-            gone = shown - shown_before
-            if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
-                self._wary_until = received + _WARY_FOR
-            has_stepped = gone > LARGEST_STEP + passed * FASTEST or gone - passed > _FARTHEST_AHEAD
-            # After a step back what follows is compared with this: a step forward may only undo it.
-            is_set_back = shown - sent < shown_before - sent_before
-            if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
-                return False
-        else:
-            has_stepped = False
-        self._clock = run_id, shown, sent, received
-        return has_stepped
+        former, self._clock = self._clock, (run_id, shown, sent, received)
+        if former is None or former[0] != run_id:
+            self._minute = shown, sent
+            return False
+        _, shown_before, sent_before, received_before = former
+        passed = received - sent_before
+        gone = shown - shown_before
+        if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
+            self._wary_until = received + _WARY_FOR
+        has_stepped = gone > LARGEST_STEP + passed * FASTEST
+        # After a step back what follows is compared with this: a step forward may only undo it.
+        is_set_back = shown - sent < shown_before - sent_before
+        if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
+            self._clock = former
+            return False
+        return self._has_gained(shown, sent, received, has_stepped=has_stepped)
+
+    def _has_gained(self, shown: float, sent: float, received: float, *, has_stepped: bool) -> bool:
+        """Whether the clock stepped, or gained more in a minute than while it is being corrected."""
+        shown_then, sent_then = self._minute
+        passed = received - sent_then
+        has_gained = has_stepped or shown - shown_then - passed > _FARTHEST_AHEAD
+        if has_gained or passed >= _MINUTE or shown - sent < shown_then - sent_then:
+            self._minute = shown, sent
+        return has_gained

@@ -61,12 +61,19 @@ def test_small_steps_within_a_second_add_up() -> None:
     assert looks.steps("a", 1001.6, sent=0.4, received=0.4)
 
 
-def test_after_a_second_without_a_step_the_time_counts_anew() -> None:
+def test_small_steps_within_a_minute_add_up_to_what_a_clock_gains_that_is_being_corrected() -> None:
     looks = Looks()
     look(looks, 0, 0.0, 1000.0)
-    for second in range(1, 100):
-        # It runs ahead, by less than a second each time.
-        assert not looks.steps("a", 1000.0 + second * 1.9, sent=second, received=second)
+    steps = [looks.steps("a", 1000.0 + second * 1.9, sent=second, received=second) for second in range(1, 25)]
+    # From each of them on it counts anew.
+    assert [second for second, step in enumerate(steps, start=1) if step] == [8, 16, 24]
+
+
+def test_a_clock_that_is_being_corrected_for_hours_has_not_stepped() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    for second in range(1, 10_000):
+        assert not looks.steps("a", 1000.0 + second * 13 / 12, sent=second, received=second)
 
 
 def test_another_server_has_another_clock_and_counts_anew() -> None:
