@@ -25,16 +25,17 @@ _SECTIONS = (b"server", b"replication", b"stats")
 def time_shown(reply: object) -> float:
     """The seconds since the epoch that a reply to `TIME` shows."""
     try:
-        match reply:
-            case [bytes(seconds), bytes(microseconds)] if seconds.isdigit() and microseconds.isdigit():
+        if isinstance(reply, list) and len(reply) == 2:
+            # Without patterns, which take a microsecond: this runs for every batch.
+            seconds, microseconds = reply
+            if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
                 return int(seconds) + int(microseconds) / 1e6
-            case [int(seconds), int(microseconds)]:  # as Dragonfly replies
+            if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
                 return seconds + microseconds / 1e6
-            case _:
-                raise InvalidResponse(_UNEXPECTED)
     except (ValueError, OverflowError) as error:
         # Too many digits.
         raise InvalidResponse(_UNEXPECTED) from error
+    raise InvalidResponse(_UNEXPECTED)
 
 
 def is_behind(at_most: float, other: float) -> bool:

@@ -55,7 +55,8 @@ class LivingRetentions:
         shortest = math.inf
         for key, end in [*self._until.items()]:
             if end < now:
-                del self._until[key]
+                # Another event loop may have done so, in another thread.
+                self._until.pop(key, None)
             elif key[0] == namespace:
                 shortest = min(shortest, key[1])
         return shortest

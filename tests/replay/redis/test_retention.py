@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -522,6 +523,29 @@ def test_a_retention_counts_for_its_published_time() -> None:
     living.note("n", 10.0, until=5.0)
     assert living.shortest("n", 599.0) == 10.0
     assert living.shortest("n", 601.0) == math.inf
+
+
+class Ending(float):
+    """The end of a retention, which another thread finds while it is compared."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def __lt__(self, other: float) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return float(self) < other
+
+    __hash__ = float.__hash__
+
+
+def test_a_retention_may_end_in_two_event_loops_at_once() -> None:
+    """One store may serve several, each in a thread of its own."""
+    living, end = LivingRetentions(), Ending(5.0)
+    living.note("n", 10.0, until=end)
+    end.meanwhile = lambda: living.shortest("n", 600.0)
+    assert living.shortest("n", 600.0) == math.inf
+    assert end.meanwhile is None
 
 
 async def test_the_slot_of_the_retentions_may_move() -> None:
