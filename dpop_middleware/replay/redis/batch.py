@@ -134,7 +134,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        for namespace, *_ in self._own:
+        for namespace, _, _ in self._own:
             self._shortest[namespace] = self._settings.living.shortest(namespace, now)
         self._reading.take(replies)
         if self._waiting:

@@ -118,11 +118,10 @@ class Looks:
         runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none. Smaller
         steps add up within a second and within a minute.
         """
-        former, self._clock = self._clock, (run_id, shown, sent, received)
-        if former is None or former[0] != run_id:
-            self._minute = shown, sent
+        if self._clock is None or self._clock[0] != run_id:
+            self._clock, self._minute = (run_id, shown, sent, received), (shown, sent)
             return False
-        _, shown_before, sent_before, received_before = former
+        _, shown_before, sent_before, received_before = self._clock
         passed = received - sent_before
         gone = shown - shown_before
         if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
@@ -131,8 +130,8 @@ class Looks:
         # After a step back what follows is compared with this: a step forward may only undo it.
         is_set_back = shown - sent < shown_before - sent_before
         if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
-            self._clock = former
             return False
+        self._clock = run_id, shown, sent, received
         return self._has_gained(shown, sent, received, has_stepped=has_stepped)
 
     def _has_gained(self, shown: float, sent: float, received: float, *, has_stepped: bool) -> bool:

@@ -238,23 +238,22 @@ class Writer:
 
     def _receive(self, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes = self._flying
+        writes, at = self._flying, self._loop.time()
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
             try:
-                at = self._loop.time()
                 batch.receive(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         self._inquiry.hold(batch.held)
         if self._settings.on_exchange is not None:
-            batch.tell(self._loop.time())
+            batch.tell(at)
         if batch.outcome:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_survey or self.fence.vitals.looks.patience(self._loop.time()):
+        if self._queue or self._has_to_survey or self.fence.vitals.looks.patience(at):
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.
