@@ -243,6 +243,29 @@ async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: p
         await idle.aclose()
 
 
+async def test_a_server_whose_clock_was_set_back_is_asked_again_without_a_request() -> None:
+    """Entries that were written in between expire then, and nobody else can see that."""
+    ahead = 0.0
+
+    def script(words: Words) -> bytes | None:
+        moment = time.time() + ahead
+        if words[0] == b"INFO":
+            report = b"run_id:a\r\nmaster_replid:b\r\nuptime_in_seconds:9999\r\nrole:master\r\n"
+            return bulk(report + b"server_time_usec:%d\r\n" % (moment * 1e6))
+        return shown(moment) if words[0] == b"TIME" else None
+
+    async with ScriptedServer(script) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await store.add(entry(age=60)) is True
+        ahead = -200.0
+        assert await store.add(entry(age=60)) is True
+        known, ahead = server.keys[b"dpop::anchor"], 0.0
+        async with asyncio.timeout(10):
+            while server.keys[b"dpop::anchor"] == known:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
+
 async def test_a_connection_that_opens_while_the_server_is_busy_is_watched_all_the_same(
     server: Server,
 ) -> None:
