@@ -272,8 +272,10 @@ class Run:
             time = self.model.time
             if self.right_again is None:
                 seconds = self.random.uniform(20, 300)
-                self.model.offset -= seconds
                 until, writer = time + self.random.choice((1, 20, 200)), self.random.choice(self.workers)
+                # A worker that hasn't read this server before can't know that its clock was different.
+                self.ask(writer, Proof(self.model.new_name(), NOW + time))
+                self.model.offset -= seconds
                 self.right_again, writer.wakes = (until, seconds, writer), -math.inf
             return
         if fault == "step":
