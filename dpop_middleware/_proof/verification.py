@@ -186,6 +186,7 @@ class ProofVerification:
             memory.retention,
             proof.iat if nonce is None else min(proof.iat, useless_after),
             memory.reach.before,
+            nonce is None,
         )
         return JudgedProof(proof, nonce, entry)
 

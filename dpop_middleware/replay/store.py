@@ -30,7 +30,8 @@ class ReplayEntry(NamedTuple):
     while a change is rolled out: a shared store judges no proof that another worker may have forgotten.
     Another worker may count from the proof's `iat` where this one counts from its nonce, so an entry whose
     `iat` is in the future is kept from there. Where the token ends before the proof's `iat`, `iat` is that
-    end. `ahead` is for how many seconds before an `iat` the policies of this server may accept a proof by it.
+    end. `ahead` is for how many seconds before an `iat` the policies of this server may accept a proof by it;
+    `by_iat` says that `not_before` is that moment, and not the issue of a nonce.
     """
 
     key: str
@@ -44,6 +45,7 @@ class ReplayEntry(NamedTuple):
     retention: float = 0.0
     iat: float = -math.inf
     ahead: float = 0.0
+    by_iat: bool = False
 
 
 class ReplayStore(Protocol):

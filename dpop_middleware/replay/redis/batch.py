@@ -134,7 +134,7 @@ class Batch:
         if self._time:
             self._read_time(replies.pop(-1 - self._after_time), at)
         self._fence.heed(at=at, now=now)
-        for namespace, *_ in self._own:
+        for namespace, _, _ in self._own:
             self._shortest[namespace] = self._settings.living.shortest(namespace, now)
         self._reading.take(replies)
         if self._waiting:
@@ -226,9 +226,9 @@ class Batch:
                 if is_odd and self._waits(write, again):
                     continue
                 begin = write.not_before
-                if ahead and begin == write.iat - write.ahead:
+                if ahead and write.by_iat:
                     # Others may have accepted it earlier. One judged by its nonce is no older than that.
-                    begin = write.iat - ahead.get(write.namespace, write.ahead)
+                    begin = min(begin, write.iat - ahead.get(write.namespace, write.ahead))
                 if not replicated:
                     outcome = unavailable(UNREPLICATED)
                 elif begin < (since := reading.since(write)):

@@ -126,9 +126,9 @@ class Cluster:
                 writer.survey()
 
     async def present(
-        self, identities: frozenset[bytes], *, asker: Address, patient: bool
+        self, identities: frozenset[bytes], *, asker: Address, patient: bool, ahead: float
     ) -> frozenset[bytes] | None:
-        """The `identities` whose data masters other than `asker` have now.
+        """The `identities` whose data masters other than `asker` have now, as `Present` says.
 
         Each of them has then reported its losses up to a second ago. Where one doesn't report, the result is
         None with `patient`; otherwise a loss is assumed.
@@ -149,7 +149,7 @@ class Cluster:
         )
         for writer, has_told in zip(writers.values(), told, strict=True):
             if has_told:
-                found.update(one for one in identities if writer.fence.vitals.still_has(one))
+                found.update(one for one in identities if writer.fence.vitals.still_has(one, ahead=ahead))
             elif patient:
                 return None
             else:
@@ -158,7 +158,7 @@ class Cluster:
             return identities
         others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
         return frozenset(found) | await identities_among(
-            self._nodes, others - writers.keys() - {asker}, identities - found, patience
+            self._nodes, others - writers.keys() - {asker}, identities - found, patience, ahead=ahead
         )
 
     async def topology(self) -> Topology:

@@ -15,10 +15,10 @@ would have reported a change since the last read.
     of this process under another replication id, which    | its own
       never was a replica                                  |
     of this process, perhaps newer than known here         | the server is asked again first
-    whose data another master of this cluster still has    | its own: it was moved here from there
-      (asked after the anchor was read here), of which     |   at least the time of the last known loss at any
-      this server was no replica; it was last read after   |   server + margin, if last read before that
-      this server last lost its data                       |
+    whose data another master of this cluster still has,   | its own: it was moved here from there
+      by a clock that isn't behind (asked after the anchor |   at least the time of the last known loss at any
+      was read here), of which this server was no replica; |   server + margin, if last read before that
+      it was last read after this server last lost data    |
     with fewer moves than known here, or as many but       | now + margin: it came from there by a server that
       another identity                                     |   has lost its data
     of any other identity                                  | now + margin, or the start of the server + margin

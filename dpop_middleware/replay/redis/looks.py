@@ -9,24 +9,42 @@ from redis.exceptions import InvalidResponse
 
 from dpop_middleware.replay.redis.resp import FASTEST, LARGEST_STEP, command
 
-__all__ = ["Looks", "time_shown"]
+__all__ = ["Looks", "is_behind", "time_shown"]
 
 _LOOK_EVERY = 1.0
 # What is put down to a correction at most, that of a minute. Entries allow for what happens while they live,
 # and nobody knows when the clock went ahead: perhaps at once, when others' younger entries were there.
-_FARTHEST_AHEAD = LARGEST_STEP + 60.0 * (FASTEST - 1)
+_MINUTE = 60.0
+_FARTHEST_AHEAD = LARGEST_STEP + _MINUTE * (FASTEST - 1)
+_UNEXPECTED = "the server sent an unexpected reply to TIME"
+# A clock that was set back may be set right as long as entries live that were written in between.
+_WARY_FOR = 3600.0
 _SECTIONS = (b"server", b"replication", b"stats")
 
 
 def time_shown(reply: object) -> float:
     """The seconds since the epoch that a reply to `TIME` shows."""
-    if isinstance(reply, list) and len(reply) == 2:
-        seconds, microseconds = reply
-        if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
-            return int(seconds) + int(microseconds) / 1e6
-        if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
-            return seconds + microseconds / 1e6
-    raise InvalidResponse("the server sent an unexpected reply to TIME")
+    try:
+        if isinstance(reply, list) and len(reply) == 2:
+            # Without patterns, which take a microsecond: this runs for every batch.
+            seconds, microseconds = reply
+            if type(seconds) is type(microseconds) is bytes and seconds.isdigit() and microseconds.isdigit():
+                return int(seconds) + int(microseconds) / 1e6
+            if type(seconds) is type(microseconds) is int:  # as Dragonfly replies
+                return seconds + microseconds / 1e6
+    except (ValueError, OverflowError) as error:
+        # Too many digits.
+        raise InvalidResponse(_UNEXPECTED) from error
+    raise InvalidResponse(_UNEXPECTED)
+
+
+def is_behind(at_most: float, other: float) -> bool:
+    """Whether a clock that is ahead of the event loop's by `at_most` is behind one that is by `other`.
+
+    An entry that a server moves to another one, or to its replica, expires at the same moment by its clock:
+    too early there, if that clock is ahead by more than entries allow for.
+    """
+    return other - at_most > LARGEST_STEP
 
 
 class Looks:
@@ -39,13 +57,31 @@ class Looks:
     def __init__(self) -> None:
         self._sent = self.due = -math.inf
         self.asked = self.answered_at = -math.inf
-        self._clock: tuple[str, float, float] | None = None
+        self._clock: tuple[str, float, float, float] | None = None
+        self._minute = -math.inf, -math.inf
         self._evicted: tuple[str, int] | None = None
+        self._wary_until = -math.inf
 
     def question(self, at: float, *, by_sections: bool) -> bytes:
         """The question, sent at `at`; `by_sections` says whether the server takes several sections."""
         self._sent = at
         return command(b"INFO", *_SECTIONS) if by_sections else command(b"INFO")
+
+    @property
+    def ahead(self) -> tuple[float, float]:
+        """By how many seconds the server's clock is ahead of the event loop's, at least and at most."""
+        if self._clock is None:
+            return -math.inf, math.inf
+        _, shown, sent, received = self._clock
+        return shown - received, shown - sent
+
+    def patience(self, at: float) -> float | None:
+        """For how many seconds a server that gets no entries isn't asked at most; None for any time.
+
+        Where its clock was set back, only the workers that wrote entries since can see that it is set right
+        again, so that these expire too early.
+        """
+        return _LOOK_EVERY if at < self._wary_until else None
 
     def hurry(self) -> None:
         """Make the question due, however recent the last one was."""
@@ -79,18 +115,30 @@ class Looks:
 
         Between two reports no more time can pass at the server than from sending the first question to
         receiving the second answer: an excess is a step of its clock, unless a clock that is being corrected
-        runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none.
+        runs so fast, for which entries allow, in a minute of it. A blocked event loop causes none. Smaller
+        steps add up within a second and within a minute.
         """
-        if self._clock is not None and self._clock[0] == run_id:
-            _, shown_before, sent_before = self._clock
-            passed = received - sent_before
-            gone = shown - shown_before
-            has_stepped = gone > LARGEST_STEP + passed * FASTEST or gone - passed > _FARTHEST_AHEAD
-            # After a step back what follows is compared with this: a step forward may only undo it.
-            is_behind = shown - sent < shown_before - sent_before
-            if not (has_stepped or is_behind) and passed < _LOOK_EVERY:
-                return False
-        else:
-            has_stepped = False
-        self._clock = run_id, shown, sent
-        return has_stepped
+        if self._clock is None or self._clock[0] != run_id:
+            self._clock, self._minute = (run_id, shown, sent, received), (shown, sent)
+            return False
+        _, shown_before, sent_before, received_before = self._clock
+        passed = received - sent_before
+        gone = shown - shown_before
+        if gone < (sent - received_before) / FASTEST - LARGEST_STEP:
+            self._wary_until = received + _WARY_FOR
+        has_stepped = gone > LARGEST_STEP + passed * FASTEST
+        # After a step back what follows is compared with this: a step forward may only undo it.
+        is_set_back = shown - sent < shown_before - sent_before
+        if not (has_stepped or is_set_back) and passed < _LOOK_EVERY:
+            return False
+        self._clock = run_id, shown, sent, received
+        return self._has_gained(shown, sent, received, has_stepped=has_stepped)
+
+    def _has_gained(self, shown: float, sent: float, received: float, *, has_stepped: bool) -> bool:
+        """Whether the clock stepped, or gained more in a minute than while it is being corrected."""
+        shown_then, sent_then = self._minute
+        passed = received - sent_then
+        has_gained = has_stepped or shown - shown_then - passed > _FARTHEST_AHEAD
+        if has_gained or passed >= _MINUTE or shown - sent < shown_then - sent_then:
+            self._minute = shown, sent
+        return has_gained

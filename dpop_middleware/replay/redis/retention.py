@@ -12,8 +12,10 @@ farthest decides which proofs may have been accepted before it.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay.redis.resp import FORBIDDEN, ServerError, command
@@ -25,6 +27,7 @@ _LOOK_EVERY = 1.0
 _FARTHEST_AHEAD = 86_400.0
 # Before the seconds of what was called a retention first, and is none to a version that knows only those.
 _AHEAD = "ahead="
+_UNEXPECTED = "the server sent an unexpected reply to ZRANGEBYSCORE"
 _APART = "if it judges other requests than this one, give one of them a replay_namespace"
 
 # Namespace, retention, and how far ahead an `iat` may be.
@@ -52,7 +55,8 @@ class LivingRetentions:
         shortest = math.inf
         for key, end in [*self._until.items()]:
             if end < now:
-                del self._until[key]
+                # Another event loop may have done so, in another thread.
+                self._until.pop(key, None)
             elif key[0] == namespace:
                 shortest = min(shortest, key[1])
         return shortest
@@ -128,7 +132,7 @@ class PublishedRetentions:
             text, _, name = member.decode("utf-8", "replace").partition(" ")
             try:
                 seconds, ends = float(text.removeprefix(_AHEAD)), float(score)
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
             # It may not be read again: a loss takes it away here, too.
             until = ends + self._counts_for - _ALIVE_FOR
@@ -140,12 +144,19 @@ class PublishedRetentions:
         self._living.note_ahead(distances, now)
 
 
-def _scored(reply: object) -> Iterable[tuple[bytes, bytes | float]]:
+def _scored(reply: object) -> Iterator[tuple[bytes, bytes | float]]:
     """The members of a sorted set and their scores: one after the other with RESP2, pairs with RESP3."""
-    words = reply if isinstance(reply, list) else []
-    if words and isinstance(words[0], list):
-        return map(tuple, words)
-    return zip(words[::2], words[1::2], strict=True)
+    words = [] if isinstance(reply, ServerError) else reply
+    if isinstance(words, list):
+        in_pairs = bool(words) and isinstance(words[0], list)
+        for pair in words if in_pairs else (words[at : at + 2] for at in range(0, len(words), 2)):
+            match pair:
+                case [bytes(member), bytes() | float() | int() as score]:
+                    yield member, score
+                case _:
+                    raise InvalidResponse(_UNEXPECTED)
+    else:
+        raise InvalidResponse(_UNEXPECTED)
 
 
 def judges_from(shortest: float, now: float) -> float:

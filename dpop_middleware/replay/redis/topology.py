@@ -19,6 +19,7 @@ from dpop_middleware.replay.redis.anchors import Anchor
 from dpop_middleware.replay.redis.connection import ask, first_answer
 from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
 from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.looks import is_behind
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import parse_info, still_has
 from dpop_middleware.replay.redis.writes import PendingWrite, refuse
@@ -70,11 +71,14 @@ async def _ask(cluster: ClusterNodes, node: Address, timeout: float) -> Topology
 
 
 async def identities_among(
-    cluster: ClusterNodes, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float
+    cluster: ClusterNodes, nodes: Iterable[Address], wanted: frozenset[bytes], timeout: float, *, ahead: float
 ) -> frozenset[bytes]:
-    """The identities in `wanted` whose data masters among `nodes` have now, if they report that in time."""
+    """The identities in `wanted` whose data masters among `nodes` have now, if they report that in time.
+
+    `ahead` is as in `Present`.
+    """
     found: set[bytes] = set()
-    pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout)) for node in nodes}
+    pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout, ahead)) for node in nodes}
     try:
         while pending and not wanted <= found:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -86,10 +90,15 @@ async def identities_among(
     return frozenset(found)
 
 
-async def _had(cluster: ClusterNodes, node: Address, wanted: frozenset[bytes], timeout: float) -> set[bytes]:
+async def _had(
+    cluster: ClusterNodes, node: Address, wanted: frozenset[bytes], timeout: float, ahead: float
+) -> set[bytes]:
+    sent = asyncio.get_running_loop().time()
     reply = await ask(cluster.at(node), timeout, b"INFO")
     info = parse_info(reply if isinstance(reply, bytes) else b"")
-    return {one for one in wanted if info.role == "master" and still_has(info, one)}
+    if info.role != "master" or (info.time is not None and is_behind(info.time - sent, ahead)):
+        return set()
+    return {one for one in wanted if still_has(info, one)}
 
 
 def _parse(reply: list[object], asked: Address, cluster: ClusterNodes) -> Topology:
@@ -153,10 +162,13 @@ def tag_of(topology: Topology, owner: Address) -> bytes | None:
 class Present(Protocol):
     """Returns the identities whose data other masters have now.
 
-    None where one of them doesn't report: without `patient` that counts as a loss of its data.
+    None where one of them doesn't report: without `patient` that counts as a loss of its data. Those of
+    masters whose clock is behind one that is `ahead` of the event loop's are not among them.
     """
 
-    def __call__(self, identities: frozenset[bytes], *, patient: bool) -> Awaitable[frozenset[bytes] | None]:
+    def __call__(
+        self, identities: frozenset[bytes], *, patient: bool, ahead: float
+    ) -> Awaitable[frozenset[bytes] | None]:
         """See the class."""
         ...
 
@@ -244,7 +256,9 @@ class Inquiry:
         present = None
         while present is None:
             # A master that moves slots, or its machine, may be busy.
-            present = await around.present(identities, patient=self._loop.time() < until)
+            present = await around.present(
+                identities, patient=self._loop.time() < until, ahead=self._fence.vitals.looks.ahead[0]
+            )
         self._fence.settle(asked, present, self._loop.time())
         self._task = None
         held, self._held = self._held, []

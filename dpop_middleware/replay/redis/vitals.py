@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2s
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 
-from dpop_middleware.replay.redis.looks import Looks, time_shown
+from dpop_middleware.replay.redis.looks import Looks, is_behind, time_shown
 from dpop_middleware.replay.redis.resp import FORBIDDEN, NOT_ALLOWED, TIME, ServerError
 
 __all__ = [
@@ -41,6 +41,7 @@ REWRITING_COMMANDS = frozenset({
 _DIGEST_SIZE: Final = 6
 # Of any number that a server reports: longer ones can't be used as a time.
 _MOST_DIGITS: Final = 18
+_LONGEST_VALUE: Final = 100
 
 
 class ServerUnfit(RedisError):
@@ -115,7 +116,8 @@ def parse_info(text: bytes) -> ServerInfo:
     for line in text.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
         # Some of the values are logged.
-        fields[name] = value if value.isascii() and value.isprintable() else ""
+        is_usual = value.isascii() and value.isprintable() and len(value) <= _LONGEST_VALUE
+        fields[name] = value if is_usual else ""
     seconds = _integer(fields, "server_time_usec")
     software = fields.get("server_name") or "redis"
     return ServerInfo(
@@ -195,7 +197,7 @@ class VitalSigns:
 
     def __init__(self, *, heeds_evictions: bool) -> None:
         self._heeds_evictions = heeds_evictions
-        self._looks, self._tells_time = Looks(), True
+        self.looks, self._tells_time = Looks(), True
         self.info: ServerInfo | None = None
         self.identity = b""
         self.asked_at = self.changed_at = self.lost_at = self.sent_at = -math.inf
@@ -212,7 +214,7 @@ class VitalSigns:
         if info is None or not info.run_id or info.uptime is None:
             return False
         former, self.identity = self.identity, identity_of(info)
-        self._looks.connected(*asked)
+        self.looks.connected(*asked)
         self._tells_time = True
         self._note(info, asked[1])
         self.info, self.asked_at, self.sent_at = info, asked[1], asked[1]
@@ -225,30 +227,31 @@ class VitalSigns:
 
     def has_told_since(self, at: float) -> bool:
         """Whether the server reported to a question after `at`, by the loop's clock, or never does."""
-        return self.info is None or not self.info.is_told or self._looks.asked >= at
+        return self.info is None or not self.info.is_told or self.looks.asked >= at
 
     def may_be_behind(self, identity: bytes, at: float) -> bool:
         """Whether the worker that wrote `identity`, read at `at`, may have asked after this one last did."""
-        info, looks = self.info, self._looks
+        info, looks = self.info, self.looks
         is_later = info is not None and is_of_process(identity, info.run_id) and looks.answered_at < at
         return is_later and looks.asked <= self._first_read.setdefault(identity, at)
 
     def hurry(self) -> None:
         """Ask with the next batch, however recent the last question was."""
-        self._looks.hurry()
+        self.looks.hurry()
 
-    def still_has(self, identity: bytes) -> bool:
-        """Whether the server is a master that has the data of `identity`."""
+    def still_has(self, identity: bytes, *, ahead: float) -> bool:
+        """Whether it is a master that has the data of `identity`; `ahead` is as in `topology.Present`."""
         info = self.info
-        return info is not None and info.is_told and info.role == "master" and still_has(info, identity)
+        has_it = info is not None and info.is_told and info.role == "master" and still_has(info, identity)
+        return has_it and not is_behind(self.looks.ahead[1], ahead)
 
     def look(self, at: float) -> bytes:
         """The command to put first in a batch that is sent at `at` by the loop's clock."""
         self.sent_at = at
-        if self.info is None or not self.info.is_told or at < self._looks.due:
+        if self.info is None or not self.info.is_told or at < self.looks.due:
             return b""
         # Before version 7.0 a server takes one section only.
-        return self._looks.question(at, by_sections=self.info.answers_set_with_get)
+        return self.looks.question(at, by_sections=self.info.answers_set_with_get)
 
     def time(self) -> bytes:
         """The command to put after the entries of a batch; empty if the server doesn't report its time."""
@@ -258,7 +261,9 @@ class VitalSigns:
         """Record the `reply` to `look`; raises as `looked`, or the refusal of who may no longer ask."""
         if isinstance(reply, bytes):
             self.looked(parse_info(reply), at)
-        elif isinstance(reply, ServerError) and reply.code == FORBIDDEN:
+        elif not isinstance(reply, ServerError):
+            raise InvalidResponse("the server sent an unexpected reply to INFO")
+        elif reply.code == FORBIDDEN:
             raise reply
 
     def looked(self, info: ServerInfo, at: float) -> None:
@@ -270,7 +275,7 @@ class VitalSigns:
             return
         if identity_of(info) != self.identity or info.role != self.info.role:
             raise ServerChanged("the server took over other data, or another role")
-        self._looks.answered(at)
+        self.looks.answered(at)
         self._note(info, at)
 
     def timed(self, reply: object, *, sent: float, at: float) -> None:
@@ -284,11 +289,11 @@ class VitalSigns:
                 raise reply
             return
         shown = time_shown(reply)
-        if self.info is not None and self._looks.steps(self.info.run_id, shown, sent=sent, received=at):
+        if self.info is not None and self.looks.steps(self.info.run_id, shown, sent=sent, received=at):
             self.has_lost, self.lost_at = True, at
 
     def _note(self, info: ServerInfo, at: float) -> None:
-        evicts, steps = self._looks.note(info.run_id, evicted=info.evicted_keys, shown=info.time)
+        evicts, steps = self.looks.note(info.run_id, evicted=info.evicted_keys, shown=info.time)
         self.is_evicting = evicts and self._heeds_evictions
         if steps or self.is_evicting:
             self.has_lost, self.lost_at = True, at

@@ -51,17 +51,15 @@ class Writer:
     def __init__(
         self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
     ) -> None:
-        self._settings = settings
-        self._around = around
+        self._settings, self._around = settings, around
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
         self.server = Server(name, connect, settings, sights, around)
         self.connect, self.fence = self.server.open, self.server.fence
         self._inquiry = Inquiry(self.fence, around, self.survey)
-        self._breaker = CircuitBreaker()
+        self._breaker, self._woken = CircuitBreaker(), asyncio.Event()
         self._batch: Batch | None = None
-        self._woken = asyncio.Event()
         self._last_error: Exception | None = None
         self._may_begin = self._has_to_survey = self._reopening = self.closed = False
         # Not in the context of the first request.
@@ -160,7 +158,11 @@ class Writer:
         await self.server.aclose()
 
     async def _sleep(self) -> None:
-        await self._woken.wait()
+        try:
+            async with asyncio.timeout(self.fence.vitals.looks.patience(self._loop.time())):
+                await self._woken.wait()
+        except TimeoutError:
+            self._has_to_survey = True
         self._woken.clear()
         # In the first turn replies of other masters are read, and cause more writes for this one in the next.
         for _ in range(TURNS if self._queue and self._around else 0):
@@ -185,7 +187,8 @@ class Writer:
 
     async def _reopen(self) -> None:
         """Try to connect once, after a pause, even if no request waits."""
-        self._refuse_queue()
+        self._refuse(self._queue)
+        self._queue.clear()
         await asyncio.sleep(self._breaker.pause_left(self._loop.time()))
         self._reopening = True
         try:
@@ -194,7 +197,8 @@ class Writer:
             self._last_error = error
             self._breaker.failed(self._loop.time())
             await self.server.give_up(error)
-            self._refuse_queue()
+            self._refuse(self._queue)
+            self._queue.clear()
         else:
             self._breaker.succeeded()
             # The survey finds out what happened to the server before the next request.
@@ -234,23 +238,22 @@ class Writer:
 
     def _receive(self, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes = self._flying
+        writes, at = self._flying, self._loop.time()
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:
             try:
-                at = self._loop.time()
                 batch.receive(replies, now=at + writes[-1].offset, at=at)
             except Exception as error:  # noqa: BLE001 - no error makes the answers known
                 batch.outcome = error
         self._inquiry.hold(batch.held)
         if self._settings.on_exchange is not None:
-            batch.tell(self._loop.time())
+            batch.tell(at)
         if batch.outcome:
             self._woken.set()
             return
         self._succeeded()
-        if self._queue or self._has_to_survey:
+        if self._queue or self._has_to_survey or self.fence.vitals.looks.patience(at):
             self._woken.set()
         else:
             # Where several came at once, several are likely again: better that they wait for each other.
@@ -291,10 +294,6 @@ class Writer:
             self._refuse((write,), error)
         else:
             (self._around or self).resubmit(write)
-
-    def _refuse_queue(self) -> None:
-        self._refuse(self._queue)
-        self._queue.clear()
 
     def _refuse(self, writes: Iterable[PendingWrite], error: Exception | None = None) -> None:
         refuse(writes, error or self._last_error)

@@ -101,6 +101,7 @@ class PendingWrite:
         "answer",
         "asking",
         "bucket",
+        "by_iat",
         "deadline",
         "held",
         "iat",
@@ -130,7 +131,8 @@ class PendingWrite:
         # Others may count its age from its `iat`, which a client whose clock is ahead puts later than now.
         self.milliseconds = lifetime(entry.now, max(entry.expires_at, entry.now + kept, entry.iat + kept))
         self.namespace, self.made_at, self.retention = entry.namespace, entry.made_at, entry.retention
-        self.not_before, self.iat, self.ahead = entry.not_before, entry.iat, entry.ahead
+        self.not_before, self.by_iat = entry.not_before, entry.by_iat
+        self.iat, self.ahead = entry.iat, entry.ahead
         self.started = loop.time()
         self.offset = entry.now - self.started
         self.deadline = self.started + settings.timeout

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
@@ -564,6 +565,14 @@ async def test_a_report_that_the_user_may_not_see_any_more_ends_the_connection()
     item = write(0)
     with pytest.raises(ServerError, match="NOPERM"):
         Received(fence(), [item], ServerError("NOPERM no"), b"OK", anchor(), at=NOW + 2)
+    assert not item.answer.done()
+
+
+@pytest.mark.parametrize("reply", [None, 1, [SAID]])
+async def test_a_report_that_is_none_puts_the_connection_in_doubt(reply: object) -> None:
+    item = write(0)
+    with pytest.raises(InvalidResponse, match="INFO"):
+        Received(fence(), [item], reply, b"OK", anchor(), at=NOW + 2)
     assert not item.answer.done()
 
 

@@ -81,7 +81,8 @@ async def other() -> AsyncIterator[ScriptedServer]:
 async def test_before_the_topology_is_known_no_master_owns_a_slot() -> None:
     made = cluster()
     assert made.buckets((HOST, 1)) == []
-    assert await made.present(frozenset({b"a.b"}), asker=(HOST, 1), patient=True) == frozenset()
+    unknown = frozenset({b"a.b"})
+    assert await made.present(unknown, asker=(HOST, 1), patient=True, ahead=-math.inf) == frozenset()
     await made.aclose()
 
 
@@ -142,10 +143,10 @@ async def test_a_master_has_its_data_when_it_reports_them_again(scripted: Script
     made = await opened(scripted)
     asker, known = (HOST, 1), frozenset({SCRIPTED})
     before = asked(scripted, b"INFO")
-    assert await made.present(known, asker=asker, patient=True) == known
+    assert await made.present(known, asker=asker, patient=True, ahead=-math.inf) == known
     assert asked(scripted, b"INFO") == before + 1
     # A master is asked about others' data only if it wasn't asked for a second.
-    assert await made.present(frozenset({b"a.b"}), asker=asker, patient=True) == frozenset()
+    assert await made.present(frozenset({b"a.b"}), asker=asker, patient=True, ahead=-math.inf) == frozenset()
     assert asked(scripted, b"INFO") == before + 1
     assert made.sights.changed_at == -math.inf
     await made.aclose()
@@ -156,13 +157,13 @@ async def test_a_master_that_does_not_report_may_have_lost_its_data(scripted: Sc
     asker, known = (HOST, 1), frozenset({SCRIPTED})
     scripted.hold(b"INFO")
     before = asyncio.get_running_loop().time()
-    assert await made.present(known, asker=asker, patient=True) is None
+    assert await made.present(known, asker=asker, patient=True, ahead=-math.inf) is None
     assert made.sights.changed_at == -math.inf
-    assert await made.present(known, asker=asker, patient=False) == frozenset()
+    assert await made.present(known, asker=asker, patient=False, ahead=-math.inf) == frozenset()
     assert made.sights.changed_at > before
     scripted.release()
     async with asyncio.timeout(10):
-        while await made.present(known, asker=asker, patient=True) != known:
+        while await made.present(known, asker=asker, patient=True, ahead=-math.inf) != known:
             pass
     await made.aclose()
 
@@ -172,7 +173,8 @@ async def test_a_master_that_evicts_has_lost_data_when_it_is_asked(scripted: Scr
     made = await opened(scripted)
     scripted.script = lambda words: evicting() if words[0] == b"INFO" else None
     before = asyncio.get_running_loop().time()
-    assert await made.present(frozenset({SCRIPTED}), asker=(HOST, 1), patient=True) == frozenset({SCRIPTED})
+    known = frozenset({SCRIPTED})
+    assert await made.present(known, asker=(HOST, 1), patient=True, ahead=-math.inf) == known
     assert made.sights.changed_at >= before
     await made.aclose()
 

@@ -1,8 +1,11 @@
 """What two looks at a server tell, and when the next one is due."""
 
-import pytest
+import math
 
-from dpop_middleware.replay.redis.looks import Looks
+import pytest
+from redis.exceptions import InvalidResponse
+
+from dpop_middleware.replay.redis.looks import Looks, is_behind, time_shown
 
 
 def look(
@@ -58,12 +61,19 @@ def test_small_steps_within_a_second_add_up() -> None:
     assert looks.steps("a", 1001.6, sent=0.4, received=0.4)
 
 
-def test_after_a_second_without_a_step_the_time_counts_anew() -> None:
+def test_small_steps_within_a_minute_add_up_to_what_a_clock_gains_that_is_being_corrected() -> None:
     looks = Looks()
     look(looks, 0, 0.0, 1000.0)
-    for second in range(1, 100):
-        # It runs ahead, by less than a second each time.
-        assert not looks.steps("a", 1000.0 + second * 1.9, sent=second, received=second)
+    steps = [looks.steps("a", 1000.0 + second * 1.9, sent=second, received=second) for second in range(1, 25)]
+    # From each of them on it counts anew.
+    assert [second for second, step in enumerate(steps, start=1) if step] == [8, 16, 24]
+
+
+def test_a_clock_that_is_being_corrected_for_hours_has_not_stepped() -> None:
+    looks = Looks()
+    look(looks, 0, 0.0, 1000.0)
+    for second in range(1, 10_000):
+        assert not looks.steps("a", 1000.0 + second * 13 / 12, sent=second, received=second)
 
 
 def test_another_server_has_another_clock_and_counts_anew() -> None:
@@ -100,3 +110,69 @@ def test_a_server_that_counts_evictions_anew_has_evicted_as_many(evicted: int, e
     looks = Looks()
     look(looks, 0, 0.1, 1000.0, evicted=5)
     assert look(looks, 2, 2.1, 1002.0, evicted=evicted) == (evicts, False)
+
+
+def test_a_time_is_read_as_text_or_as_numbers() -> None:
+    assert time_shown([b"1000", b"500000"]) == time_shown([1000, 500000]) == 1000.5
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        b"1000",
+        [],
+        [b"1000"],
+        [b"1000", 5],
+        [b"-1", b"5"],
+        [b"", b"5"],
+        [b"1000", None],
+        [b"9" * 5000, b"5"],
+        [b"9" * 400, b"5"],
+        [10**400, 5],
+        [1000, 10**400],
+    ],
+)
+def test_what_is_no_time_puts_the_connection_in_doubt(reply: object) -> None:
+    with pytest.raises(InvalidResponse, match="TIME"):
+        time_shown(reply)
+
+
+def test_how_far_a_clock_is_ahead_lies_between_what_the_question_and_its_answer_show() -> None:
+    looks = Looks()
+    assert looks.ahead == (-math.inf, math.inf)
+    look(looks, 10.0, 10.5, None)
+    assert looks.ahead == (-math.inf, math.inf)
+    look(looks, 20.0, 20.5, 1020.25)
+    assert looks.ahead == (999.75, 1000.25)
+
+
+@pytest.mark.parametrize(
+    ("other", "behind"), [(1001.2, True), (1001.0, False), (999.0, False), (-math.inf, False)]
+)
+def test_a_clock_is_behind_where_entries_that_come_from_it_expire_too_early(
+    other: float, behind: bool
+) -> None:
+    assert is_behind(1000.0, other) is behind
+    assert not is_behind(math.inf, other)
+
+
+@pytest.mark.parametrize(("told", "is_watched"), [(1010.0, False), (1008.17, False), (1008.16, True)])
+def test_a_clock_that_was_set_back_is_watched_for_an_hour(told: float, is_watched: bool) -> None:
+    """One that is being corrected may be slow by a twelfth."""
+    looks = Looks()
+    assert looks.patience(0) is None
+    look(looks, 0, 0.0, 1000.0)
+    assert looks.patience(0) is None
+    assert look(looks, 10, 10.0, told) == (False, False)
+    assert looks.patience(10 + 3599) == (1.0 if is_watched else None)
+    assert looks.patience(10 + 3600) is None
+
+
+def test_a_reply_that_came_late_is_no_clock_that_was_set_back() -> None:
+    looks = Looks()
+    look(looks, 0, 5.0, 1004.9)
+    look(looks, 10, 10.1, 1010.0)
+    assert looks.patience(10.1) is None
+    look(looks, 20, 25.0, 1020.0)
+    assert looks.patience(25.0) is None

@@ -11,6 +11,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.writes import EVICTED, FENCED
+from tests.support.load import stolen
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import ScriptedServer, Words, bulk, shown
 from tests.support.server_clock import can_have_clock, missing
@@ -242,6 +243,29 @@ async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: p
         await idle.aclose()
 
 
+async def test_a_server_whose_clock_was_set_back_is_asked_again_without_a_request() -> None:
+    """Entries that were written in between expire then, and nobody else can see that."""
+    ahead = 0.0
+
+    def script(words: Words) -> bytes | None:
+        moment = time.time() + ahead
+        if words[0] == b"INFO":
+            report = b"run_id:a\r\nmaster_replid:b\r\nuptime_in_seconds:9999\r\nrole:master\r\n"
+            return bulk(report + b"server_time_usec:%d\r\n" % (moment * 1e6))
+        return shown(moment) if words[0] == b"TIME" else None
+
+    async with ScriptedServer(script) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await store.add(entry(age=60)) is True
+        ahead = -200.0
+        assert await store.add(entry(age=60)) is True
+        known, ahead = server.keys[b"dpop::anchor"], 0.0
+        async with asyncio.timeout(10):
+            while server.keys[b"dpop::anchor"] == known:
+                await asyncio.sleep(0.01)
+        await store.aclose()
+
+
 async def test_a_connection_that_opens_while_the_server_is_busy_is_watched_all_the_same(
     server: Server,
 ) -> None:
@@ -395,3 +419,23 @@ async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire() 
         server.set_clock(0)
         assert await answers(store, again(used)) == {503: 30}
         await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_wrote_while_a_servers_clock_was_wrong_tells_the_others_unasked() -> None:
+    """The others saw nothing: to them the clock shows what it should."""
+    if not can_have_clock(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", with_clock=True) as server:
+        other, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+        for store in (other, idle):
+            assert await answers(store, [entry()]) == {True: 1}
+        await asyncio.to_thread(server.set_clock, -200)
+        used = [entry() for _ in range(10)]
+        assert await answers(idle, used) == {True: 10}
+        known = server.run("GET", "dpop::anchor")
+        await asyncio.to_thread(server.set_clock, 0)
+        await asyncio.to_thread(until, lambda: server.run("GET", "dpop::anchor") != known)
+        assert (await answers(other, stolen(used)))[True] == 0
+        await other.aclose()
+        await idle.aclose()

@@ -1,19 +1,26 @@
 """Workers with different policies on one server in virtual time, by a printed seed.
 
 Judged is what `test_model` judges, and that a proof is refused for its age only where a worker that counts
-has a shorter memory. A worker may be idle for minutes, while the others go on and the server's clock steps.
-Before a loss each has spoken since it was idle: what it published meanwhile can't be read after the loss.
-Workers are replaced in runs without a loss only, as the chapter on the store says.
+has a shorter memory. Workers differ in whether nonces count, and proofs may have one: its moment is then that
+of its issue, which every worker can read. A worker may be idle for minutes, while the others go on and the
+server's clock steps, or is set back and right again later. Before a loss each has spoken since it was idle:
+what it published meanwhile can't be read after the loss. Workers are replaced in runs without a loss only, as
+the chapter on the store says; there, and where nonces don't count for all, no proof with a nonce is dated
+farther ahead than all policies allow.
 """
 
 import asyncio
 import math
 import random
 import sys
-from typing import NamedTuple
+from typing import cast
 
 import pytest
 
+from dpop_middleware import DPoPPolicy
+from dpop_middleware._proof.freshness import acceptance_window, reach_of, retention
+from dpop_middleware._proof.proof import DPoPProof
+from dpop_middleware.nonces import Nonce
 from dpop_middleware.replay import ReplayEntry
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.batch import Batch
@@ -29,27 +36,23 @@ SEEDS = 600
 STEPS = 120
 BUCKETS = Buckets(b"dpop", spread=False)
 RETENTIONS = b"dpop::retentions"
-LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "evictions", "step", "step")
-
-
-class Policy(NamedTuple):
-    lifetime: float
-    skew: float
-
-    @property
-    def retention(self) -> float:
-        return self.lifetime + self.skew + MARGIN
-
-
+LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "evictions", "step", "step", "back")
+NONCE_LIFETIME = 300.0
 POLICIES = (
-    Policy(60, 15),
-    Policy(60, 60),
-    Policy(300, 10),
-    Policy(20, 200),
-    Policy(560, 35),
-    Policy(700, 30),
+    DPoPPolicy(proof_lifetime=60, clock_skew=15),
+    DPoPPolicy(proof_lifetime=60, clock_skew=0, nonce="fallback"),
+    DPoPPolicy(proof_lifetime=60, clock_skew=60),
+    DPoPPolicy(proof_lifetime=300, clock_skew=10),
+    DPoPPolicy(proof_lifetime=20, clock_skew=200, nonce="fallback"),
+    DPoPPolicy(proof_lifetime=560, clock_skew=35),
+    DPoPPolicy(proof_lifetime=700, clock_skew=30),
+    DPoPPolicy(proof_lifetime=60, clock_skew=30, nonce="required"),
 )
-FARTHEST = max(policy.skew for policy in POLICIES)
+FARTHEST = max(policy.clock_skew for policy in POLICIES)
+
+
+def kept_for(policy: DPoPPolicy) -> float:
+    return retention([policy], NONCE_LIFETIME)
 
 
 class Valkey:
@@ -116,13 +119,22 @@ class Valkey:
 
 
 class Proof:
-    def __init__(self, name: str, iat: float) -> None:
-        self.name, self.iat = name, iat
+    """One proof; `issued` is when its nonce was, None without one."""
+
+    def __init__(self, name: str, iat: float, issued: float | None = None) -> None:
+        self.name, self.iat, self.issued = name, iat, issued
         self.accepted = self.presented = 0
+
+    def nonce(self, now: float) -> Nonce | None:
+        """What a worker knows of its nonce whose clock shows `now`."""
+        issued = self.issued
+        if issued is None or not issued - MARGIN <= now < issued + NONCE_LIFETIME:
+            return None
+        return Nonce(issued_at=issued, expires_at=issued + NONCE_LIFETIME, current=False)
 
 
 class Worker:
-    def __init__(self, offset: float, policy: Policy, *, retention: float) -> None:
+    def __init__(self, offset: float, policy: DPoPPolicy, *, retention: float) -> None:
         self.offset, self.policy = offset, policy
         self.fence = Fence(Sights(BUCKETS), "accept")
         self.settings = Settings(retention=retention)
@@ -131,8 +143,11 @@ class Worker:
         self.wakes = -math.inf
 
     def accepts(self, now: float, proof: Proof) -> bool:
-        lifetime, skew = self.policy
-        return proof.iat - skew <= now <= proof.iat + lifetime + skew
+        policy = self.policy
+        if policy.nonce != "off" and (proof.issued is not None or policy.nonce == "required"):
+            return proof.nonce(now) is not None
+        skew = policy.clock_skew
+        return proof.iat - skew <= now <= proof.iat + policy.proof_lifetime + skew
 
     def connect(self, model: Model) -> None:
         at = model.time
@@ -140,23 +155,30 @@ class Worker:
         self.fence.connected(model.info(), {0: model.get(ANCHOR)}, lived=at + 100, asked=(at, at))
         self.generation = model.generation
 
-    def judge(self, valkey: Valkey, proof: Proof) -> Outcome:
-        model, policy = valkey.model, self.policy
-        at, now = model.time, NOW + model.time + self.offset
-        if self.generation != model.generation:
-            self.connect(model)
-        entry = ReplayEntry(
+    def entry(self, proof: Proof, now: float) -> ReplayEntry:
+        """As `ProofVerification.judge` makes it."""
+        policy, nonce, reach = self.policy, proof.nonce(now), reach_of([self.policy])
+        not_before, expires_at = acceptance_window(cast(DPoPProof, proof), reach, nonce)
+        return ReplayEntry(
             proof.name,
             "key",
             now,
-            proof.iat - policy.skew,
-            proof.iat + policy.retention,
+            not_before,
+            expires_at,
             namespace="n",
-            made_at=proof.iat,
-            retention=policy.retention,
+            made_at=proof.iat if nonce is None or policy.nonce == "off" else nonce.issued_at,
+            retention=kept_for(policy),
             iat=proof.iat,
-            ahead=policy.skew,
+            ahead=reach.before,
+            by_iat=nonce is None,
         )
+
+    def judge(self, valkey: Valkey, proof: Proof) -> Outcome:
+        model = valkey.model
+        at, now = model.time, NOW + model.time + self.offset
+        if self.generation != model.generation:
+            self.connect(model)
+        entry = self.entry(proof, now)
         write = PendingWrite(entry, BUCKETS, self.settings, asyncio.get_running_loop())
         self.fence.sights.offset = NOW + self.offset
         try:
@@ -167,10 +189,19 @@ class Worker:
             self.send(valkey, write, now=now, at=at)
         if self.fence.has_to_write:
             # The writer does that without waiting for the next entry.
-            commands, buckets = self.fence.survey(at)
-            valkey.replies(b"".join(commands))
-            self.fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], at)
+            self.survey(valkey)
         return write.answer.result()
+
+    def survey(self, valkey: Valkey) -> None:
+        model, fence, at = valkey.model, self.fence, valkey.model.time
+        if look := fence.vitals.look(at):
+            try:
+                fence.vitals.told(valkey.replies(look)[0], at)
+            except ServerChanged:
+                self.connect(model)
+        commands, buckets = fence.survey(at)
+        valkey.replies(b"".join(commands))
+        fence.surveyed(buckets, [model.get(ANCHOR) for _ in buckets], at)
 
     def send(self, valkey: Valkey, write: PendingWrite, *, now: float, at: float) -> None:
         batch = Batch([write], self.settings, self.fence, self.retentions, with_get=True)
@@ -185,12 +216,16 @@ class Run:
         self.random = random.Random(seed)
         self.loses = loses
         self.chosen = self.random.sample(POLICIES, 3)
+        # What was accepted by its nonce, the chapter says, may be accepted by its `iat` when its time comes.
+        self.is_narrow = not loses or len({policy.nonce == "off" for policy in self.chosen}) > 1
         self.told = f"seed {seed}"
         self.model = Model(self.random)
         self.valkey = Valkey(self.model)
         self.workers = [self.worker() for _ in range(4)]
         self.proofs: list[Proof] = []
         self.policies = {worker.policy for worker in self.workers}
+        # When the server's clock, which was set back, is right again, by how much, and who writes meanwhile.
+        self.right_again: tuple[float, float, Worker] | None = None
         self.noticed = -math.inf
         self.unaware: set[Worker] = set()
         # After a step.
@@ -217,7 +252,9 @@ class Run:
 
     def happen(self) -> None:
         dice, time = self.random.random(), self.model.time
-        if woken := [worker for worker in self.workers if -math.inf < worker.wakes <= time]:
+        if self.right_again is not None and self.right_again[0] <= time:
+            self.set_right(*self.right_again[1:])
+        elif woken := [worker for worker in self.workers if -math.inf < worker.wakes <= time]:
             for worker in woken:
                 worker.wakes = -math.inf
             self.all_speak(woken)
@@ -231,6 +268,16 @@ class Run:
             self.policies.add(self.workers[number].policy)
 
     def lose(self, fault: str) -> None:
+        if fault == "back":
+            time = self.model.time
+            if self.right_again is None:
+                seconds = self.random.uniform(20, 300)
+                until, writer = time + self.random.choice((1, 20, 200)), self.random.choice(self.workers)
+                # A worker that hasn't read this server before can't know that its clock was different.
+                self.ask(writer, Proof(self.model.new_name(), NOW + time))
+                self.model.offset -= seconds
+                self.right_again, writer.wakes = (until, seconds, writer), -math.inf
+            return
         if fault == "step":
             self.model.offset += self.random.uniform(7, 60)
             self.model.history.clear()
@@ -244,6 +291,18 @@ class Run:
                 self.valkey.scores = {}
         self.unaware = set(self.workers)
 
+    def set_right(self, seconds: float, writer: Worker) -> None:
+        """Who has written since the clock was set back looks at it within a second; then others are asked."""
+        self.model.offset += seconds
+        self.model.time += 1.01
+        self.right_again = None
+        self.unaware = set(self.workers)
+        for worker in self.workers:
+            is_connected = worker.generation == self.model.generation
+            if is_connected and worker.fence.vitals.looks.patience(self.model.time) is not None:
+                worker.survey(self.valkey)
+        self.first = [worker for worker in self.workers if worker is not writer and worker.wakes == -math.inf]
+
     def ask(self, worker: Worker, proof: Proof) -> Outcome:
         if worker in self.unaware:
             self.unaware.remove(worker)
@@ -252,11 +311,12 @@ class Run:
 
     def present(self, told: str) -> None:
         awake = self.first or [worker for worker in self.workers if worker.wakes == -math.inf]
+        if self.right_again is not None:
+            awake = [self.right_again[2]]
         if not awake:
             return
         if not self.proofs or self.random.random() < 0.5:
-            iat = NOW + self.model.time + self.random.uniform(-FARTHEST, FARTHEST)
-            self.proofs.append(Proof(self.model.new_name(), iat))
+            self.proofs.append(self.proof(NOW + self.model.time))
         worker = self.random.choice(awake)
         now = NOW + self.model.time + worker.offset
         fresh = [proof for proof in self.proofs[-40:] if worker.accepts(now, proof)]
@@ -271,15 +331,29 @@ class Run:
         proof.accepted += outcome is True
         assert proof.accepted <= 1, f"{told}: accepted twice"
         if isinstance(outcome, Exception):
-            self.check_refusal(str(outcome), proof, now, told)
+            self.check_refusal(str(outcome), worker.entry(proof, now), told)
 
-    def check_refusal(self, why: str, proof: Proof, now: float, told: str) -> None:
+    def proof(self, now: float) -> Proof:
+        chance, name = self.random, self.model.new_name()
+        iat = now + chance.uniform(-FARTHEST, FARTHEST)
+        if chance.random() < 0.5:
+            return Proof(name, iat)
+        issued = float(int(now + chance.uniform(-MARGIN / 2, MARGIN / 2) - chance.choice((0, 20, 200))))
+        if chance.random() < 0.5:
+            # The `iat` alone would give the same moment.
+            iat = issued + chance.choice(self.chosen).clock_skew
+        if self.is_narrow:
+            iat = min(iat, now + min(policy.clock_skew for policy in self.chosen))
+        return Proof(name, iat, issued)
+
+    def check_refusal(self, why: str, entry: ReplayEntry, told: str) -> None:
         if why == FORGOTTEN:
-            shortest = min(policy.retention for policy in self.policies)
-            assert proof.iat < now - shortest + MARGIN, f"{told}: refused though everybody remembers it"
+            shortest = min(map(kept_for, self.policies))
+            assert entry.made_at < entry.now - shortest + MARGIN, f"{told}: refused though all remember it"
             return
-        farthest = max(policy.skew for policy in self.policies)
-        late = proof.iat - farthest - NOW - self.noticed
+        farthest = max(policy.clock_skew for policy in self.policies)
+        begin = entry.iat - farthest if entry.by_iat else entry.not_before
+        late = begin - NOW - self.noticed
         assert late < 2 * MARGIN, f"{told}: 503 for a proof from {late} s after the loss was noticed"
 
 

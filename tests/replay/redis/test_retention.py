@@ -4,9 +4,11 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from redis.exceptions import InvalidResponse
 
 from dpop_middleware import (
     DPoPPolicy,
@@ -25,7 +27,7 @@ from tests.support.api import RESOURCE, Clock, request
 from tests.support.batches import MOVED
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import ScriptedServer
-from tests.support.valkey import Server
+from tests.support.valkey import HOST, Server
 
 NOW = 1_800_000_000.0
 
@@ -216,6 +218,35 @@ async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_
     await strict.aclose()
 
 
+@pytest.mark.parametrize("skew", [0, 10])
+async def test_after_a_loss_the_nonce_alone_dates_a_proof_however_far_its_iat_is_from_it(
+    server: Server, skew: int
+) -> None:
+    """The client's clock is ahead by exactly the skew: the `iat` alone would give the same moment."""
+    clock = Clock(int(time.time()))
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    strict = worker(server, issuer, clock, DPoPPolicy(nonce="fallback", clock_skew=skew))
+    lax = worker(server, issuer, clock, DPoPPolicy(nonce="fallback", clock_skew=200))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    def asked(nonce: str | None = None) -> ResourceRequest:
+        now = clock.now + skew
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=now))
+
+    for one in (lax, strict):
+        await one.authenticate(asked())
+    server.run("FLUSHALL")
+    # The first finds the loss, and nonces are younger ten seconds later.
+    with pytest.raises(Unavailable):
+        await strict.authenticate(asked())
+    clock.now += 11
+    with pytest.raises(UseDPoPNonce) as caught:
+        await strict.authenticate(asked())
+    await strict.authenticate(asked(caught.value.nonce))
+    await strict.aclose()
+    await lax.aclose()
+
+
 async def test_retentions_of_another_namespace_do_not_count(server: Server) -> None:
     store, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
     made_at = time.time() - 50
@@ -347,8 +378,8 @@ def test_an_ended_worker_counts_until_its_last_proofs_are_too_old_here(
         [b"-1 n", b"%d" % NOW],
         [b"inf n", b"%d" % NOW],
         [b"80.0 n", b"soon"],
-        b"OK",
-        None,
+        [[b"80.0 n", 10**400]],
+        [],
         ServerError("ERR"),
     ],
 )
@@ -358,6 +389,28 @@ def test_invalid_retentions_are_ignored(reply: object) -> None:
     published.read(1, reply, now=NOW)
     assert living.shortest("n", NOW) == float("inf")
     assert not published.is_forbidden
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"OK",
+        None,
+        7,
+        [b"80.0 n"],
+        [b"80.0 n", b"%d" % NOW, b"95.0 n"],
+        [None, b"%d" % NOW],
+        [b"80.0 n", None],
+        [[b"80.0 n", NOW], b"95.0 n"],
+        [[b"80.0 n"]],
+        [[b"80.0 n", NOW, b"95.0 n"]],
+        [[b"80.0 n", [NOW]]],
+    ],
+)
+def test_what_is_no_reply_to_the_question_for_retentions_puts_the_connection_in_doubt(reply: object) -> None:
+    published = PublishedRetentions(b"dpop", LivingRetentions())
+    with pytest.raises(InvalidResponse, match="ZRANGEBYSCORE"):
+        published.read(1, reply, now=NOW)
 
 
 async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than_that(server: Server) -> None:
@@ -371,12 +424,30 @@ async def test_after_a_loss_a_proof_that_is_judged_by_its_nonce_is_no_older_than
     later = now + 20
     by_nonce = known._replace(key="nonce", now=later, not_before=later, made_at=later, iat=later + 100)
     assert await strict.add(by_nonce) is True
-    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100)
+    by_iat = by_nonce._replace(key="iat", not_before=later + 90, made_at=later + 100, by_iat=True)
     assert isinstance(await answer(strict, by_iat), Unavailable)
     # Nobody differs in another namespace.
     assert await strict.add(by_iat._replace(namespace="other", key="other")) is True
     await strict.aclose()
     await lax.aclose()
+
+
+async def test_after_a_loss_a_worker_that_may_not_publish_its_clock_skew_still_heeds_it(
+    server: Server,
+) -> None:
+    server.run("ACL", "SETUSER", "api", "on", ">secret", "~dpop:*", "+@all", "-zadd")
+    lax = RedisReplayStore.from_url(f"redis://api:secret@{HOST}:{server.port}", timeout=2.0)
+    near, far = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+    now = time.time()
+    known = entry(now=now)._replace(namespace="n", made_at=now, retention=305.0, iat=now, by_iat=True)
+    for store, ahead in ((near, 10.0), (far, 30.0), (lax, 200.0)):
+        made = known._replace(key=f"{ahead}", ahead=ahead, not_before=now - ahead)
+        assert await store.add(made) is True
+    server.run("FLUSHALL")
+    again = known._replace(iat=now + 150, ahead=200.0, not_before=now - 50)
+    assert isinstance(await answer(lax, again), Unavailable)
+    for store in (lax, near, far):
+        await store.aclose()
 
 
 def read(living: LivingRetentions, own: float, *members: bytes, now: float = NOW) -> None:
@@ -452,6 +523,29 @@ def test_a_retention_counts_for_its_published_time() -> None:
     living.note("n", 10.0, until=5.0)
     assert living.shortest("n", 599.0) == 10.0
     assert living.shortest("n", 601.0) == math.inf
+
+
+class Ending(float):
+    """The end of a retention, which another thread finds while it is compared."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def __lt__(self, other: float) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return float(self) < other
+
+    __hash__ = float.__hash__
+
+
+def test_a_retention_may_end_in_two_event_loops_at_once() -> None:
+    """One store may serve several, each in a thread of its own."""
+    living, end = LivingRetentions(), Ending(5.0)
+    living.note("n", 10.0, until=end)
+    end.meanwhile = lambda: living.shortest("n", 600.0)
+    assert living.shortest("n", 600.0) == math.inf
+    assert end.meanwhile is None
 
 
 async def test_the_slot_of_the_retentions_may_move() -> None:

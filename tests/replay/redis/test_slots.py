@@ -438,6 +438,25 @@ async def test_a_worker_with_the_older_protocol_reads_anchors_each_time(
 
 
 @pytest.mark.slow
+async def test_slots_that_a_server_itself_moves_to_one_whose_clock_is_ahead_lost_entries() -> None:
+    """Their entries expire there at the moment at which they would have expired before, by another clock."""
+    if not can_have_clock(implementations()["valkey"]):
+        missing()
+    with Cluster(replicas=0, implementation="valkey", with_clocks=True) as cluster:
+        source, target, _ = cluster.servers
+        store = store_of(cluster)
+        await asyncio.to_thread(target.set_clock, 60)
+        used = [item._replace(expires_at=item.now + 40) for item in in_slots(0, 100, 10)]
+        assert await answers(store, used) == {True: 10}
+        source.raw("CLUSTER MIGRATESLOTS", "SLOTSRANGE", 0, 100, "NODE", target.run("CLUSTER", "MYID"))
+        await asyncio.to_thread(until, lambda: cluster.owner(0) is target)
+        assert (await answers(store, stolen(used)))[True] == 0
+        # Others stay as they were.
+        assert await answers(store, in_slots(2 * SHARE, 16383, 10)) == {True: 10}
+        await store.aclose()
+
+
+@pytest.mark.slow
 async def test_a_slot_that_moved_after_its_masters_clock_was_set_forward_lost_entries() -> None:
     """The worker has sent the master nothing in between, and asks it about the anchor that moved."""
     if not can_have_clock(implementations()["valkey"]):

@@ -27,7 +27,7 @@ from tests.support.batches import (
     write,
 )
 from tests.support.replay import cluster_nodes
-from tests.support.scripted import ScriptedServer
+from tests.support.scripted import ScriptedServer, bulk
 from tests.support.valkey import HOST
 
 NODE = b"*2\r\n$9\r\n127.0.0.1\r\n:7001\r\n"
@@ -150,8 +150,27 @@ async def test_an_identity_that_was_found_is_not_asked_for_elsewhere() -> None:
         silent.hold(b"INFO")
         cluster = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
         nodes = [(HOST, server.port), (HOST, silent.port)]
-        found = await asyncio.wait_for(identities_among(cluster, nodes, wanted, 60.0), 30)
+        found = await asyncio.wait_for(identities_among(cluster, nodes, wanted, 60.0, ahead=-math.inf), 30)
     assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead", "has"),
+    [
+        (b"server_time_usec:2000000000\r\n", -math.inf, True),
+        (b"server_time_usec:2000000000\r\n", math.inf, False),
+        (b"", math.inf, True),
+    ],
+)
+async def test_a_server_whose_clock_is_behind_moves_no_data_without_a_loss(
+    text: bytes, ahead: float, has: bool
+) -> None:
+    text += b"role:master\r\nrun_id:" + b"a" * 40 + b"\r\n"
+    wanted = frozenset({identity_of(parse_info(text))})
+    async with ScriptedServer(lambda words: bulk(text) if words[0] == b"INFO" else None) as server:
+        cluster = cluster_nodes(server.url.replace("redis://", "redis+cluster://"))
+        found = await identities_among(cluster, [(HOST, server.port)], wanted, 60.0, ahead=ahead)
+    assert found == (wanted if has else frozenset())
 
 
 @pytest.fixture
@@ -171,7 +190,9 @@ class Silent:
     def resubmit(self, write: PendingWrite) -> None:
         self.resubmitted.append(write)
 
-    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+    async def present(
+        self, identities: frozenset[bytes], *, patient: bool, ahead: float
+    ) -> frozenset[bytes] | None:
         self.asked += 1
         return await self.answer
 
@@ -183,7 +204,9 @@ class Busy(Silent):
         super().__init__()
         self.patient: list[bool] = []
 
-    async def present(self, identities: frozenset[bytes], *, patient: bool) -> frozenset[bytes] | None:
+    async def present(
+        self, identities: frozenset[bytes], *, patient: bool, ahead: float
+    ) -> frozenset[bytes] | None:
         self.patient.append(patient)
         await asyncio.sleep(0.01)
         return None if patient else frozenset()

@@ -63,6 +63,7 @@ def test_the_report_of_a_server_is_read() -> None:
         b"\xff\xfe\r\n:::\r\n",
         b"uptime_in_seconds:long\r\nevicted_keys:many\r\n",
         b"uptime_in_seconds:" + b"9" * 400 + b"\r\nserver_time_usec:" + b"9" * 5000,
+        b"redis_version:" + b"9" * 5000 + b".0\r\n",
         b"role:\x1b[2Jmaster\r\nmaxmemory_policy:\xc3\xa9\r\n",
     ],
 )
@@ -199,7 +200,16 @@ def test_only_a_master_has_data_to_move() -> None:
         signs = VitalSigns(heeds_evictions=True)
         info = dataclasses.replace(MASTER, role=role)
         signs.connected(info, lived=0, asked=(NOW, NOW))
-        assert signs.still_has(identity_of(info)) is has
+        assert signs.still_has(identity_of(info), ahead=-math.inf) is has
+
+
+@pytest.mark.parametrize(("ahead", "has"), [(0.0, True), (1.0, True), (1.1, False), (-math.inf, True)])
+def test_data_that_a_server_moves_to_one_whose_clock_is_ahead_are_not_all_there(
+    ahead: float, has: bool
+) -> None:
+    signs = VitalSigns(heeds_evictions=True)
+    signs.connected(MASTER, lived=0, asked=(NOW, NOW))
+    assert signs.still_has(identity_of(MASTER), ahead=ahead) is has
 
 
 @pytest.mark.parametrize(
