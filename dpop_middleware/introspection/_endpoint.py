@@ -19,7 +19,7 @@ from dpop_middleware.introspection._errors import (
     ConnectionLostError,
     EndpointError,
     NotNamedError,
-    seconds_to_wait,
+    error_of_status,
 )
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
@@ -51,11 +51,11 @@ logger = logging.getLogger(__name__)
 _OK: Final = 200
 _LIMIT: Final = 128 * 1024
 _PLACE_LIFETIME: Final = 3600.0
-# For how many seconds one question looks whether a place that is known has changed, and how soon another may.
+# For how many seconds one question looks whether a place that is known has changed, and how soon another may:
+# without a reason, and after questions that failed.
 _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
-# Nothing can be asked now, or this server may not ask. Any other status is about one token.
-_OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
+_BETWEEN_LOOKS_AFTER_FAILURES: Final = 1.0
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
 # Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
 _KEPT_OPEN: Final = 4.0
@@ -141,11 +141,12 @@ class EndpointOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the endpoint is; `until` is when to look again."""
+    """Where the endpoint is; `until` is when to look again, `looked` when that was done last."""
 
     url: str
     auth: "DPoPAuth | None"
     until: float
+    looked: float = -math.inf
 
 
 class Endpoint:
@@ -176,7 +177,7 @@ class Endpoint:
         except EndpointError as error:
             if not error.of_token and self._options.url is None and self._place is place:
                 # It may have moved: the metadata are read again before the next question.
-                self._place = replace(place, until=-math.inf)
+                self._place = replace(place, until=place.looked + _BETWEEN_LOOKS_AFTER_FAILURES)
             raise
 
     async def locate(self) -> None:
@@ -194,7 +195,7 @@ class Endpoint:
                 place = self._place = self._at(await self._discover(), until=now + _PLACE_LIFETIME)
             elif now >= place.until:
                 # Also where nothing comes of the look: the next questions go where it was.
-                self._place = replace(place, until=now + _BETWEEN_LOOKS)
+                self._place = replace(place, until=now + _BETWEEN_LOOKS, looked=now)
                 place = self._place = await self._looked_up(self._place, until=now + _PLACE_LIFETIME)
             return place
 
@@ -267,12 +268,7 @@ class Endpoint:
         if answer.status_code == _OK:
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             return Answer(media_type, answer.content)
-        raise EndpointError(
-            f"{place.url}: the status is {answer.status_code}, not 200",
-            of_token=answer.status_code not in _OF_THE_SERVER,
-            declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
-            retry_after=seconds_to_wait(answer.headers.get("Retry-After", "")),
-        )
+        raise error_of_status(place.url, answer.status_code, answer.headers.get("Retry-After", ""))
 
     async def _post(self, place: _Place, token: str) -> httpx2.Response:
         options = self._options
@@ -293,7 +289,7 @@ class Endpoint:
         except httpx2.HTTPError as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except AnswerError as error:
-            raise EndpointError(f"{url}: {error}") from error
+            raise EndpointError(f"{url}: {error}", blocked=True) from error
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
             # Its message may quote a token.
             raise EndpointError(f"{url}: {type(error).__name__}") from None

@@ -28,11 +28,20 @@ def endpoint_of(issuer: IssuerOfOpaqueTokens, *, url: str | None) -> Endpoint:
 
 
 @pytest.mark.parametrize(
-    ("status", "of_token", "declined"),
-    [(400, True, True), (422, True, True), (500, True, False), (401, False, False), (503, False, False)],
+    ("status", "of_token", "declined", "blocked"),
+    [
+        (400, True, True, False),
+        (422, True, True, False),
+        (500, True, False, False),
+        (302, False, False, True),
+        (401, False, False, True),
+        (403, False, False, True),
+        (429, False, False, False),
+        (503, False, False, False),
+    ],
 )
 async def test_a_status_is_about_the_one_token_or_about_the_server(
-    issuer: IssuerOfOpaqueTokens, status: int, of_token: bool, declined: bool
+    issuer: IssuerOfOpaqueTokens, status: int, of_token: bool, declined: bool, blocked: bool
 ) -> None:
     async def behaves(_question: Question) -> Response:
         return Response(b"{}", status_code=status, headers={"Retry-After": "7"})
@@ -43,7 +52,8 @@ async def test_a_status_is_about_the_one_token_or_about_the_server(
         await endpoint.ask("any")
     await endpoint.aclose()
     error = caught.value
-    assert (error.of_token, error.declined, error.retry_after) == (of_token, declined, 7)
+    assert (error.of_token, error.declined, error.blocked) == (of_token, declined, blocked)
+    assert error.retry_after == 7
 
 
 async def test_metadata_that_name_no_endpoint_are_told_apart_from_metadata_that_are_not_there(
