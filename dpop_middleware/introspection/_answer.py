@@ -43,7 +43,7 @@ class AnswerRules:
 def _parsed(body: bytes) -> dict[str, Any]:
     """Return the answer's JSON object; raises MalformedAnswer."""
     try:
-        return strict_json.parse_object(body)
+        return strict_json.parse_document(body)
     except JOSEError as error:
         raise MalformedAnswer("the answer is not a JSON object") from error
 

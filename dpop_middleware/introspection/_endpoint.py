@@ -255,7 +255,7 @@ class Endpoint:
         if answer.status_code != _OK:
             raise EndpointError(f"{url}: the status is {answer.status_code}, not 200")
         try:
-            return strict_json.parse_object(answer.content)
+            return strict_json.parse_document(answer.content)
         except JOSEError as error:
             raise EndpointError(f"{url}: the answer is not a JSON object") from error
 

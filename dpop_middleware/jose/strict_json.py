@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError
 
-__all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_object", "parse_untrusted_object"]
+__all__ = ["CLAIMS", "MAX_DEPTH", "Bounds", "parse_document", "parse_object", "parse_untrusted_object"]
 
 MAX_DEPTH: Final = 32
 """How deep objects and arrays may be nested: more would exhaust the stack of code that traverses them."""
@@ -29,6 +29,7 @@ _MAYBE_SURROGATE: Final = re.compile(r"\\u[dD]")
 
 # RFC 8259 section 2
 _WHITE_SPACE: Final = " \t\n\r"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Bounds(NamedTuple):
@@ -145,6 +146,14 @@ def parse_object(data: bytes, *, fractions: bool = True) -> dict[str, Any]:
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         _check_depth(value)
     return value
+
+
+def parse_document(data: bytes) -> dict[str, Any]:
+    """Return what `parse_object` returns, for a document of the issuer: a byte order mark is ignored.
+
+    RFC 8259 section 8.1 allows that, and files that are served as they are may begin with one.
+    """
+    return parse_object(data.removeprefix(_BYTE_ORDER_MARK))
 
 
 def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class Fetcher:
         """Return the JSON object at `endpoint`, of at most `limit` bytes; raises FetchError."""
         try:
             body = self.body(endpoint, deadline=deadline, limit=limit)
-            return strict_json.parse_object(body)
+            return strict_json.parse_document(body)
         except FetchError as error:
             raise FetchError(f"{endpoint.url}: {error}") from error
         except JOSEError as error:

@@ -1,6 +1,8 @@
 """The introspection endpoint: its discovery, and replies that are no answer (RFC 7662 section 2)."""
 
 import asyncio
+import codecs
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -93,6 +95,24 @@ async def test_an_hour_later_the_metadata_are_read_again(
     now[0] += 3600
     await endpoint.ask("any")
     assert endpoint.url == f"{issuer.origin}/moved"
+
+
+async def test_a_byte_order_mark_is_ignored_rfc_8259_8_1(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    document = {"issuer": issuer.origin, DISCOVERED: issuer.endpoint}
+
+    def marked(said: dict[str, Any]) -> Response:
+        return Response(codecs.BOM_UTF8 + json.dumps(said).encode(), media_type="application/json")
+
+    async def describes() -> Response:
+        return marked(document)
+
+    async def behaves(question: Question) -> Response:
+        return marked(issuer.says(question.form["token"]))
+
+    issuer.describes, issuer.behaves = describes, behaves
+    assert (await verifier(endpoint=None).verify(issuer.issue(JKT))).jkt == JKT
 
 
 async def never() -> Response:

@@ -93,6 +93,11 @@ def test_a_server_that_has_one_media_type_only_is_asked_for_that(
     assert get(f"{server.origin}/jwks") == {"keys": []}
 
 
+def test_a_byte_order_mark_is_ignored_rfc_8259_8_1(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: answer(b'\xef\xbb\xbf{"keys": []}')
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
 def test_a_chunked_answer_is_read(server: IssuerServer) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     server.handlers["/jwks"] = lambda _: [head + b'6\r\n{"keys\r\n', b'5\r\n":[]}\r\n0\r\n\r\n']
@@ -140,7 +145,8 @@ def test_an_ipv6_literal_is_reached() -> None:
         (answer(b"[]"), "not a JSON object"),
         (answer(b""), "not a JSON object"),
         (answer(b'{"keys": [], "keys": []}'), "not a JSON object"),
-        (answer(b'\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
+        (answer(b'\xef\xbb\xbf\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
+        (answer('{"keys": []}'.encode("utf-16")), "not a JSON object"),
         (answer(b"[" * 4000), "not a JSON object"),
         (answer(b'{"keys": []}', length=100), "ended too early|IncompleteRead"),
         (answer(b"x" * (LIMIT + 1)), "larger than the limit"),
