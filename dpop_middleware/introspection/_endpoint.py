@@ -1,7 +1,7 @@
 """One question to an introspection endpoint and its answer (RFC 7662 section 2), and how its URL is found.
 
-The caller bounds the total time; bytes, connections, redirects and content codings are bounded here, for
-every answer. For one event loop.
+The caller bounds the total time, the transport connections and bytes; no redirect is followed. For one event
+loop.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from dpop_middleware.introspection._errors import (
     NotNamedError,
     error_of_status,
 )
+from dpop_middleware.introspection._transport import BoundedTransport, httpx2
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -29,17 +30,6 @@ from dpop_middleware.introspection.client_authentication import (
 from dpop_middleware.jose import JOSEError, strict_json
 from dpop_middleware.tokens.fetch import FetchError
 from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
-
-try:
-    import httpx2
-except ModuleNotFoundError as error:
-    if error.name != "httpx2":
-        raise
-    raise ModuleNotFoundError(
-        "dpop_middleware.introspection needs httpx2: "
-        "in a checkout of dpop_middleware, python -m pip install '.[introspection]'",
-        name="httpx2",
-    ) from error
 
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth
@@ -57,63 +47,6 @@ _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
 _BETWEEN_LOOKS_AFTER_FAILURES: Final = 1.0
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
-# Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
-_KEPT_OPEN: Final = 4.0
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise AnswerError("the answer is larger than the limit")
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class BoundedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
-
-    An answer with a content coding is refused: none is requested, and a few bytes could become many. Proxies
-    from the environment aren't used.
-    """
-
-    def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
-        self._limit = limit
-        self._inner = httpx2.AsyncHTTPTransport(
-            verify=ssl_context,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEPT_OPEN,
-            ),
-        )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its answer, whose body is still to be read; raises AnswerError."""
-        answer = await self._inner.handle_async_request(request)
-        stream = answer.stream
-        if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-            await answer.aclose()
-            raise AnswerError("the answer has a content coding, although none was asked for")
-        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
-        return httpx2.Response(
-            answer.status_code,
-            headers=answer.headers,
-            stream=_BoundedStream(stream, self._limit),
-            extensions=answer.extensions,
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
 
 
 @dataclass(frozen=True, slots=True)

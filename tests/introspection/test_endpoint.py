@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -115,6 +116,25 @@ async def test_a_byte_order_mark_is_ignored_rfc_8259_8_1(
     assert (await verifier(endpoint=None).verify(issuer.issue(JKT))).jkt == JKT
 
 
+async def test_answers_may_be_compressed_with_gzip(issuer: IssuerOfOpaqueTokens, verifier: Verifier) -> None:
+    document = {"issuer": issuer.origin, DISCOVERED: issuer.endpoint}
+
+    def compressed(said: dict[str, Any]) -> Response:
+        fields = {"Content-Type": "application/json", "Content-Encoding": "GZIP"}
+        return Response(gzip.compress(json.dumps(said).encode()), headers=fields)
+
+    async def describes() -> Response:
+        return compressed(document)
+
+    async def behaves(question: Question) -> Response:
+        return compressed(issuer.says(question.form["token"]))
+
+    issuer.describes, issuer.behaves = describes, behaves
+    opaque = verifier(endpoint=None)
+    for _ in range(3):
+        assert (await opaque.verify(issuer.issue(JKT))).jkt == JKT
+
+
 async def never() -> Response:
     await asyncio.Event().wait()
     return Response()
@@ -210,7 +230,10 @@ def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[
         (answers(body=b'{"active": false, "active": true}'), "not a JSON object"),
         (answers(body=b"[true]"), "not a JSON object"),
         (answers(body=b'{"active": true, "x": "' + b"y" * 200_000 + b'"}'), "larger than the limit"),
-        (answers(Content_Encoding="gzip"), "content coding"),
+        (answers(Content_Encoding="br"), "content coding other than gzip"),
+        (answers(Content_Encoding="gzip"), "not valid gzip data"),
+        (answers(body=gzip.compress(b" " * 200_000), Content_Encoding="gzip"), "larger than the limit"),
+        (answers(body=b"x" * 200_000, Content_Encoding="gzip"), "larger than the limit"),
         (answers(Content_Type="text/html"), "media type"),
         (answers(Content_Type="application/token-introspection+jwt"), "media type"),
         (answers(302, Location="https://evil.example/"), "the status is 302"),

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from dpop_middleware import RedisReplayStore, ResourceServer, profiles
 from dpop_middleware.client import DPoPAuth
-from dpop_middleware.introspection._endpoint import BoundedTransport
+from dpop_middleware.introspection._transport import BoundedTransport
 from dpop_middleware.testing import TestIssuer
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher
 from tests.support.readme import Block, blocks

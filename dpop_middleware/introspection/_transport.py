@@ -1,0 +1,79 @@
+"""HTTP to an introspection endpoint, for one event loop: bounded connections, and bodies read within a limit.
+
+The limit holds for what is read, and again after decompression.
+"""
+
+import ssl
+from typing import Final
+
+from dpop_middleware.introspection._errors import AnswerError
+from dpop_middleware.tokens.connections import TOO_LARGE, FetchError
+from dpop_middleware.tokens.fetch import decoded
+
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    if error.name != "httpx2":
+        raise
+    raise ModuleNotFoundError(
+        "dpop_middleware.introspection needs httpx2: "
+        "in a checkout of dpop_middleware, python -m pip install '.[introspection]'",
+        name="httpx2",
+    ) from error
+
+__all__ = ["BoundedTransport", "httpx2"]
+
+# Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
+_KEPT_OPEN: Final = 4.0
+# They described the body as it was sent.
+_OF_THE_SENT_BODY: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+
+
+class BoundedTransport(httpx2.AsyncBaseTransport):
+    """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
+
+    No content coding is requested; gzip is accepted all the same. Proxies from the environment aren't used.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
+        self._limit = limit
+        self._inner = httpx2.AsyncHTTPTransport(
+            verify=ssl_context,
+            trust_env=False,
+            limits=httpx2.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEPT_OPEN,
+            ),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request and return its answer with the whole body; raises AnswerError."""
+        answer = await self._inner.handle_async_request(request)
+        try:
+            body = await self._read(answer)
+        finally:
+            await answer.aclose()
+        return httpx2.Response(
+            answer.status_code,
+            headers=[field for field in answer.headers.raw if field[0].lower() not in _OF_THE_SENT_BODY],
+            content=body,
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+    async def _read(self, answer: httpx2.Response) -> bytes:
+        body = bytearray()
+        stream = answer.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
+        async for piece in stream:
+            body += piece
+            if len(body) > self._limit:
+                raise AnswerError(TOO_LARGE)
+        try:
+            return decoded(bytes(body), answer.headers.get("Content-Encoding"), limit=self._limit)
+        except FetchError as error:
+            raise AnswerError(str(error)) from error

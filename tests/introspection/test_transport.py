@@ -1,0 +1,65 @@
+"""Answers over HTTP: read within a limit, before and after decompression."""
+
+import gzip
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from starlette.responses import Response
+
+from dpop_middleware.introspection._errors import AnswerError
+from dpop_middleware.introspection._transport import BoundedTransport
+from tests.support.clients import NO_AUTHORITIES
+from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
+
+LIMIT = 1000
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx2.AsyncClient]:
+    transport = BoundedTransport(ssl_context=NO_AUTHORITIES, max_connections=2, limit=LIMIT)
+    async with httpx2.AsyncClient(transport=transport, trust_env=False) as made:
+        yield made
+
+
+async def asked(
+    client: httpx2.AsyncClient, issuer: IssuerOfOpaqueTokens, answer: Response
+) -> httpx2.Response:
+    async def behaves(_question: Question) -> Response:
+        return answer
+
+    issuer.behaves = behaves
+    return await client.post(issuer.endpoint, data={"token": "any"})
+
+
+@pytest.mark.parametrize("coding", [None, "identity", "gzip", "x-gzip", "GZip"])
+async def test_the_client_gets_the_body_itself(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, coding: str | None
+) -> None:
+    body = b"x" * LIMIT
+    sent = gzip.compress(body) if coding and "gzip" in coding.lower() else body
+    fields = {"Retry-After": "7"} | ({} if coding is None else {"Content-Encoding": coding})
+    answer = await asked(client, issuer, Response(sent, status_code=503, headers=fields))
+    assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (503, body, "7")
+    assert "Content-Encoding" not in answer.headers
+    assert answer.headers["Content-Length"] == str(LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "says"),
+    [
+        (b"x" * (LIMIT + 1), "identity", "larger than the limit"),
+        (b"x" * (LIMIT + 1), "gzip", "larger than the limit"),
+        (gzip.compress(b"x" * (LIMIT + 1)), "gzip", "larger than the limit"),
+        (gzip.compress(b"x")[:-1], "gzip", "not valid gzip data"),
+        (b"x", "br", "content coding other than gzip"),
+        (b"x", "gzip, gzip", "content coding other than gzip"),
+    ],
+)
+async def test_another_body_is_an_error_and_the_connection_can_be_used_again(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, body: bytes, coding: str, says: str
+) -> None:
+    for _ in range(5):
+        with pytest.raises(AnswerError, match=says):
+            await asked(client, issuer, Response(body, headers={"Content-Encoding": coding}))
+    assert (await asked(client, issuer, Response(b"{}"))).content == b"{}"
