@@ -7,8 +7,9 @@ From the top down:
     _questions.py             one question for many requests, and how many may be under way
     _verdicts.py              a cache of earlier answers
     _answer.py                the content of an answer, as JSON or signed, parsed and judged
-    _endpoint.py              one question and its answer over HTTP, or why there is none
-    _transport.py             the bounds of a connection
+    _endpoint.py              one question and its answer over HTTP
+    _transport.py             its connections, and bodies read within a limit
+    _errors.py                why a question got no answer
 
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """

@@ -1,6 +1,7 @@
 """One question to an introspection endpoint and its answer (RFC 7662 section 2), and how its URL is found.
 
-The caller bounds the total time. Redirects aren't followed. For one event loop.
+The caller bounds the total time, the transport connections and bytes. Redirects aren't followed. For one
+event loop.
 """
 
 import asyncio
@@ -13,7 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
-from dpop_middleware.introspection._transport import AnswerError, BoundedTransport, httpx2
+from dpop_middleware.introspection._errors import (
+    AnswerError,
+    ConnectionLostError,
+    EndpointError,
+    NotNamedError,
+    error_of_status,
+)
+from dpop_middleware.introspection._transport import BoundedTransport, httpx2
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -33,42 +41,12 @@ _LOG = logging.getLogger(__name__)
 _OK: Final = 200
 _LIMIT: Final = 128 * 1024
 _PLACE_LIFETIME: Final = 3600.0
-# For how many seconds one question looks whether a place that is known has changed, and how soon another may.
+# For how many seconds one question looks whether a place that is known has changed, and how soon another may:
+# without a reason, and after questions that failed.
 _LOOK: Final = 0.5
 _BETWEEN_LOOKS: Final = 60.0
-# Nothing can be asked now, or this server may not ask. Any other status is about one token.
-_OF_THE_SERVER: Final = frozenset({401, 403, 404, 405, 407, 408, 429, 502, 503, 504, *range(300, 400)})
+_BETWEEN_LOOKS_AFTER_FAILURES: Final = 1.0
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "dpop_middleware"}
-_LONGEST_RETRY_AFTER: Final = 60
-
-
-class EndpointError(Exception):
-    """There is no answer.
-
-    `of_token` says that the server is there, and couldn't or wouldn't judge this one token; `declined` that
-    it would judge others. `retry_after` is in seconds, None where the server doesn't say.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        of_token: bool = False,
-        declined: bool = False,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.of_token = of_token
-        self.declined = declined
-        self.retry_after = retry_after
-
-
-class ConnectionLostError(EndpointError):
-    """The connection ended before the answer did."""
-
-
-class NotNamedError(EndpointError):
-    """The issuer's metadata was read, and names no acceptable endpoint or is another issuer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +74,12 @@ class EndpointOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the endpoint is; `until` is when to look again."""
+    """Where the endpoint is; `until` is when to look again, `looked` when that was done last."""
 
     url: str
     auth: "DPoPAuth | None"
     until: float
+    looked: float = -math.inf
 
 
 class Endpoint:
@@ -131,7 +110,7 @@ class Endpoint:
         except EndpointError as error:
             if not error.of_token and self._options.url is None and self._place is place:
                 # It may have moved: the metadata is read again before the next question.
-                self._place = replace(place, until=-math.inf)
+                self._place = replace(place, until=place.looked + _BETWEEN_LOOKS_AFTER_FAILURES)
             raise
 
     async def locate(self) -> None:
@@ -149,7 +128,7 @@ class Endpoint:
                 place = self._place = self._at(await self._discover(), until=now + _PLACE_LIFETIME)
             elif now >= place.until:
                 # Also where nothing comes of the look: the next questions go where it was.
-                self._place = replace(place, until=now + _BETWEEN_LOOKS)
+                self._place = replace(place, until=now + _BETWEEN_LOOKS, looked=now)
                 place = self._place = await self._looked_up(self._place, until=now + _PLACE_LIFETIME)
             return place
 
@@ -224,12 +203,7 @@ class Endpoint:
         if answer.status_code == _OK:
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             return Answer(media_type, answer.content)
-        raise EndpointError(
-            f"{place.url}: the status is {answer.status_code}, not 200",
-            of_token=answer.status_code not in _OF_THE_SERVER,
-            declined=answer.is_client_error and answer.status_code not in _OF_THE_SERVER,
-            retry_after=_seconds_to_wait(answer.headers.get("Retry-After", "")),
-        )
+        raise error_of_status(place.url, answer.status_code, answer.headers.get("Retry-After", ""))
 
     async def _post(self, place: _Place, token: str) -> httpx2.Response:
         options = self._options
@@ -250,14 +224,7 @@ class Endpoint:
         except httpx2.HTTPError as error:
             raise EndpointError(f"{url}: {type(error).__name__}: {error}".removesuffix(": ")) from error
         except AnswerError as error:
-            raise EndpointError(f"{url}: {error}") from error
+            raise EndpointError(f"{url}: {error}", blocked=True) from error
         except Exception as error:  # noqa: BLE001 - a token source of the user's may fail with anything
             # Its message may quote a token.
             raise EndpointError(f"{url}: {type(error).__name__}") from None
-
-
-def _seconds_to_wait(retry_after: str) -> int | None:
-    """Return the seconds that the server asks for, within bounds; None for a date and for anything else."""
-    if not retry_after.isascii() or not retry_after.isdecimal() or len(retry_after) > 9:
-        return None
-    return min(max(int(retry_after), 1), _LONGEST_RETRY_AFTER)

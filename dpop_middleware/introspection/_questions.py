@@ -34,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 TURN: Final = 1.0
 # The number of questions of one kind that may be under way or wait.
 MAX_QUESTIONS: Final = 1000
+# For how many seconds after a usable answer the endpoint counts as one that judges tokens.
+_JUDGES: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,11 @@ class Outlook:
     def succeeded(self) -> None:
         """The endpoint gave a usable answer."""
         self.answered, self.error = time.monotonic(), None
+
+    def may_be_of_token(self, error: Exception) -> bool:
+        """Whether a filter in front of the endpoint, which judges others, may have objected to the token."""
+        blocked = isinstance(error, MalformedAnswer) or (isinstance(error, EndpointError) and error.blocked)
+        return blocked and time.monotonic() - self.answered < _JUDGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +258,8 @@ class Questions:
                 self._admission.answered(active=False)
             return NoAnswer(reason=reason, of_made_up=not known)
         self._outlook.error = reason
-        self._breaker(known).failed(time.monotonic())
+        if not self._outlook.may_be_of_token(error):
+            self._breaker(known).failed(time.monotonic())
         asked_for = error.retry_after if isinstance(error, EndpointError) else None
         return NoAnswer(reason=reason, retry_after=asked_for or 1)
 

@@ -1,11 +1,14 @@
-"""The transport to an introspection endpoint, which bounds connections and bytes for every answer.
+"""HTTP to an introspection endpoint, for one event loop: bounded connections, and bodies read within a limit.
 
-httpx2 is imported here only, so that a missing one is named with the way to install it.
+The limit holds for what is read, and again after decompression.
 """
 
 import ssl
-from collections.abc import AsyncIterator
 from typing import Final
+
+from dpop_middleware.introspection._errors import AnswerError
+from dpop_middleware.tokens.connections import TOO_LARGE, FetchError
+from dpop_middleware.tokens.fetch import decoded
 
 try:
     import httpx2
@@ -18,37 +21,18 @@ except ModuleNotFoundError as error:
         name="httpx2",
     ) from error
 
-__all__ = ["AnswerError", "BoundedTransport", "httpx2"]
+__all__ = ["BoundedTransport", "httpx2"]
 
 # Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
 _KEPT_OPEN: Final = 4.0
-
-
-class AnswerError(Exception):
-    """An answer that won't be read."""
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise AnswerError("the answer is larger than the limit")
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+# They described the body as it was sent.
+_OF_THE_SENT_BODY: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
     """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
 
-    An answer with a content coding is refused: none is requested, and a few bytes could become many. Proxies
-    from the environment aren't used.
+    No content coding is requested; gzip is accepted all the same. Proxies from the environment aren't used.
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
@@ -64,20 +48,32 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its answer, whose body is still to be read; raises AnswerError."""
+        """Send one request and return its answer with the whole body; raises AnswerError."""
         answer = await self._inner.handle_async_request(request)
-        stream = answer.stream
-        if answer.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        try:
+            body = await self._read(answer)
+        finally:
             await answer.aclose()
-            raise AnswerError("the answer has a content coding, although none was asked for")
-        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
         return httpx2.Response(
             answer.status_code,
-            headers=answer.headers,
-            stream=_BoundedStream(stream, self._limit),
+            headers=[field for field in answer.headers.raw if field[0].lower() not in _OF_THE_SENT_BODY],
+            content=body,
             extensions=answer.extensions,
         )
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._inner.aclose()
+
+    async def _read(self, answer: httpx2.Response) -> bytes:
+        body = bytearray()
+        stream = answer.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101 - for the types: it came from an async pool
+        async for piece in stream:
+            body += piece
+            if len(body) > self._limit:
+                raise AnswerError(TOO_LARGE)
+        try:
+            return decoded(bytes(body), answer.headers.get("Content-Encoding"), limit=self._limit)
+        except FetchError as error:
+            raise AnswerError(str(error)) from error

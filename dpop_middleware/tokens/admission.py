@@ -91,9 +91,7 @@ class WaitingRoom:
     def __init__(self) -> None:
         # By process: requests that waited when a process forked never end in the child.
         self._waiting: dict[int, set[object]] = {}
-        self._unavailable = UnavailableAnswers(
-            "too many access tokens name keys or issuers that can't be looked up now"
-        )
+        self._unavailable = UnavailableAnswers("too many access tokens name keys that can't be looked up now")
 
     @contextmanager
     def place(self) -> Generator[bool]:
@@ -137,19 +135,19 @@ class MissingKeys:
 
 
 class Admission:
-    """Counts the questions about unknown tokens, for all event loops of a process.
+    """Counts the questions about unknown tokens, or about unknown issuers, for all event loops of a process.
 
     `now` is monotonic, in seconds. Questions are bounded in number and per second; those about tokens that
-    turn out to be active don't count, so that many honest clients at once, after a deploy, aren't delayed.
-    Where most unknown tokens turn out to be made up, a bounded number of those that can't be served are
-    answered 503, and the excess 401.
+    turn out to be active, and about trusted issuers, don't count, so that many honest clients at once, after
+    a deploy, aren't delayed. Where most turn out to be made up, a bounded number of those that can't be
+    served are answered 503, and the excess 401.
     """
 
     def __init__(self, *, per_second: int) -> None:
         self._per_second = per_second
         self._questions = Bucket(size=per_second, per_second=per_second)
         self._unavailable = UnavailableAnswers(
-            "too many unknown access tokens wait to be asked about, and most that came were not active"
+            "too many unknown access tokens or issuers wait for a look-up, and most that came were made up"
         )
         self._made_up = 0.0
 
@@ -158,7 +156,7 @@ class Admission:
         return self._questions.pause(now)
 
     def answered(self, *, active: bool) -> None:
-        """Note that a question about an unknown token was answered."""
+        """Note that a question was answered: `active` where what it was about isn't made up."""
         if active:
             self._questions.give_back()
         self._made_up += ((not active) - self._made_up) * _WEIGHT

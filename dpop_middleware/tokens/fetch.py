@@ -37,6 +37,7 @@ __all__ = [
     "checked_endpoint",
     "checked_headers",
     "checked_ssl_context",
+    "decoded",
 ]
 
 _USUAL: Final = {
@@ -172,14 +173,19 @@ def _final_response(sock: Any) -> http.client.HTTPResponse:
 def _read(response: http.client.HTTPResponse, *, limit: int) -> bytes:
     if response.status != http.client.OK:
         raise FetchError(f"the status is {response.status}, not 200")
-    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if coding not in ("identity", "gzip", "x-gzip"):
-        raise FetchError("the answer has a content coding other than gzip")
     body = response.read(limit + 1)
     if len(body) > limit:
         raise FetchError(TOO_LARGE)
     if response.length:
         raise FetchError("the answer ended too early")
+    return decoded(body, response.headers.get("Content-Encoding"), limit=limit)
+
+
+def decoded(body: bytes, coding: str | None, *, limit: int) -> bytes:
+    """Return a body whose `Content-Encoding` is `coding`: at most `limit` bytes; raises FetchError."""
+    coding = "identity" if coding is None else coding.strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip"):
+        raise FetchError("the answer has a content coding other than gzip")
     return body if coding == "identity" else _decompressed(body, limit=limit)
 
 

@@ -46,15 +46,16 @@ class OwnFetcher(Fetcher):
             asked.close()
             raise FetchError("the event loop that asked is closed") from error
         try:
-            body: object = future.result(seconds)
-        except concurrent.futures.CancelledError as error:
-            raise FetchError("fetch was cancelled") from error
-        except TimeoutError as error:
+            # Not `result`: the user's function may raise anything, and then there are no new keys.
+            raised = future.exception(seconds)
+        except concurrent.futures.CancelledError as cancelled:
+            raise FetchError("fetch was cancelled") from cancelled
+        except TimeoutError as late:
             future.cancel()
-            raise FetchError("no complete answer within the time limit") from error
-        except Exception as error:
-            # The user's function may raise anything: then there are no new keys.
-            raise FetchError(f"fetch raised {type(error).__name__}") from error
+            raise FetchError("no complete answer within the time limit") from late
+        if raised is not None:
+            raise FetchError(f"fetch raised {type(raised).__name__}") from raised
+        body: object = future.result()
         if not isinstance(body, bytes):
             raise FetchError(f"fetch returned {type(body).__name__}, not bytes")
         if len(body) > limit:

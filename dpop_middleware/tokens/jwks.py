@@ -124,21 +124,19 @@ def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], No
     """Return the keys of a JWK Set that can verify an asymmetric signature (RFC 7517 section 5).
 
     Left out, and each passed to `report`: symmetric keys and keys with private members, unknown types and
-    curves, keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits. Keys after the first 128
-    are ignored. A member that is null or an empty array counts as not set. One unusable key doesn't affect
-    the others. Raises JOSEError when the document has no `keys` array. It isn't checked that the set is not
-    empty.
+    curves, keys for another use, malformed keys, RSA keys outside 2048 to 8192 bits. So are keys after the
+    first 128, of which the first one is passed. A member that is null or an empty array counts as not set.
+    One unusable key doesn't affect the others. Raises JOSEError when the document has no `keys` array. It
+    isn't checked that the set is not empty.
     """
     members = document.get("keys")
     if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
         raise JOSEError("the document has no array 'keys', so it isn't a JWK Set", check=Check.JWK)
-    if len(members) > MAX_KEYS:
-        _LOG.warning("the JWK Set has %d keys: only the first %d are used", len(members), MAX_KEYS)
     keys: list[VerificationKey] = []
     left_out: list[LeftOut] = []
-    for position, jwk in enumerate(members[:MAX_KEYS]):
+    for position, jwk in enumerate(members[: MAX_KEYS + 1]):
         try:
-            keys.append(_verification_key(jwk))
+            keys.append(_verification_key(jwk, position))
         except _UnusableError as error:
             kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
             kid = kid if isinstance(kid, str) else None
@@ -157,7 +155,9 @@ def _shown(value: object) -> str:
     return escaped(value, most=_SHOWN)
 
 
-def _verification_key(document: object) -> VerificationKey:
+def _verification_key(document: object, position: int) -> VerificationKey:
+    if position >= MAX_KEYS:
+        raise _UnusableError(f"it and those after it are beyond the {MAX_KEYS} keys that are read")
     if not isinstance(document, Mapping):
         raise _UnusableError("it is not an object")
     jwk = without_unset(document)

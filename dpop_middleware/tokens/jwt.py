@@ -38,7 +38,6 @@ from dpop_middleware.tokens.signed_token import (
     SigningKeys,
     not_a_jwt,
     parse_signed_token,
-    signed_by_none_of,
 )
 
 __all__ = ["JWTAccessTokenVerifier"]
@@ -255,11 +254,9 @@ class JWTAccessTokenVerifier:
             self._check_worth_waiting(signed)
             keys = await self._source.load()
         candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
-        key = self._signing_keys.signer(signed, candidates.keys)
-        if key is not None:
-            return key
+        search = self._signing_keys.search(signed)
+        key = search.among(candidates.keys)
         wanted = ""
-        tried = {candidate.identity for candidate in candidates.keys}
         while key is None and self._source.renewable and not (candidates.named and candidates.keys):
             self._check_worth_waiting(signed)
             wanted = wanted or (token_hash(token) if candidates.keys else _name_of_key(signed))
@@ -268,9 +265,7 @@ class JWTAccessTokenVerifier:
                 break
             keys = newer
             candidates = keys.candidates(kid=signed.kid, algorithm=signed.algorithm.name)
-            untried = tuple(candidate for candidate in candidates.keys if candidate.identity not in tried)
-            key = self._signing_keys.signer(signed, untried, tried=len(tried))
-            tried.update(candidate.identity for candidate in untried)
+            key = search.among(candidates.keys)
         if key is not None:
             return key
         if not candidates.keys:
@@ -280,7 +275,7 @@ class JWTAccessTokenVerifier:
                 expected=signed.algorithm.name,
                 actual=keys.why_not(signed.kid) or shown(signed.kid),
             )
-        raise signed_by_none_of(candidates.keys)
+        raise search.failure(candidates.keys)
 
     def _check_worth_waiting(self, signed: SignedToken) -> None:
         """Raise InvalidToken for a token that no key could make acceptable, where that is cheap to find out.

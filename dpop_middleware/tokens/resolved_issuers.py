@@ -4,10 +4,12 @@
     cached and old                          -> looked up again; its verifier isn't used before the result
     unknown to the resolver, a moment ago   -> None
     not asked about yet                     -> looked up
-    too many of these                       -> 503, a bounded number of them; then as if it were unknown
+    too many of these                       -> 503; where most were made up, a bounded number of them,
+                                               and then as if it were unknown
 
 The sender of a token chooses which issuer it names. So names are bounded in length, unknown names have a
-cache of their own, which evicts no tenant, and the look-ups per second are bounded.
+cache of their own, which evicts no tenant, and the look-ups of made-up names per second are bounded. Those of
+tenants aren't: after a deploy, all tenants come at once.
 """
 
 import asyncio
@@ -21,7 +23,7 @@ from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.tokens.access_token import AccessTokenVerifier
-from dpop_middleware.tokens.admission import Bucket, WaitingRoom
+from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
 
 __all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
@@ -31,7 +33,6 @@ IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
 
 # Look-ups of unknown issuers: the size of the burst, and then the number per second.
 LOOKUPS: Final = 100
-LOOKUPS_PER_SECOND: Final = 100
 MAX_UNKNOWN: Final = 10_000
 _UNKNOWN_BYTES: Final = 4 * 1024 * 1024
 _UNBOUNDED: Final = 2**62
@@ -79,7 +80,7 @@ class ResolvedIssuers:
             tuple[asyncio.AbstractEventLoop, str], asyncio.Task[AccessTokenVerifier | _Failed | None]
         ] = {}
         self._room = WaitingRoom()
-        self._lookups = Bucket(size=LOOKUPS, per_second=LOOKUPS_PER_SECOND)
+        self._admission = Admission(per_second=LOOKUPS)
 
     async def verifier(self, issuer: str) -> AccessTokenVerifier | None:
         """Return the verifier for `issuer`, None for one that isn't trusted.
@@ -94,7 +95,7 @@ class ResolvedIssuers:
             until = self._unknown.get(issuer)
             if until is not None and now < until:
                 return None
-            if not self._is_being_looked_up(issuer) and self._lookups.pause(now) > 0:
+            if not self._is_being_looked_up(issuer) and self._admission.pause(now) > 0:
                 self._check_may_be_unavailable(None, now)
                 return None
         with self._room.place() as has_place:
@@ -111,8 +112,8 @@ class ResolvedIssuers:
         return (asyncio.get_running_loop(), issuer) in self._flights
 
     def _check_may_be_unavailable(self, cause: BaseException | None, now: float) -> None:
-        """Raise Unavailable for an unknown issuer, unless there were too many of these recently."""
-        if self._room.may_be_unavailable(now):
+        """Raise Unavailable for an unknown issuer, unless most were made up and there were too many."""
+        if self._admission.may_be_unavailable(now):
             raise _not_known(cause) from cause
 
     def _flight(self, issuer: str) -> "asyncio.Task[AccessTokenVerifier | _Failed | None]":
@@ -125,6 +126,7 @@ class ResolvedIssuers:
         return flight
 
     async def _look_up(self, issuer: str) -> AccessTokenVerifier | _Failed | None:
+        held = self._held.get(issuer)
         try:
             async with asyncio.timeout(self._limits.timeout):
                 found = _checked(await self._resolver(issuer), issuer)
@@ -133,11 +135,12 @@ class ResolvedIssuers:
                 raise
             return _Failed(error)
         now = time.monotonic()
+        if held is None:
+            self._admission.answered(active=found is not None)
         if found is None:
             self._held.discard(issuer)
             self._unknown.put(issuer, now + self._limits.unknown_lifetime, size=len(issuer))
             return None
-        held = self._held.get(issuer)
         is_same = held is not None and held.found is found
         prepared = held.prepared if held is not None and is_same else self._prepare(found)
         self._held.put(issuer, _Held(found, prepared, now + self._limits.lifetime), size=0)

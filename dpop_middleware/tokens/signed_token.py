@@ -7,10 +7,13 @@ A token without `kid` may be signed by any key that fits (RFC 7515 section 4.1.4
 attempts with all of them, so at most two are tried, and only ten attempts per second beyond the first one may
 fail: a flood of forgeries costs one verification each. The key that made the last good signature is tried
 first; while only one may be tried, the two keys take turns.
+
+While the issuer's keys change, honest tokens fail as well. So a new key in the set is tried for each token
+that waited for it, and so is the key that was put off; and what failed before it came no longer counts.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -24,11 +27,11 @@ from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.jwks import VerificationKey
 
 __all__ = [
+    "KeySearch",
     "SignedToken",
     "SigningKeys",
     "not_a_jwt",
     "parse_signed_token",
-    "signed_by_none_of",
 ]
 
 _JWE_DOTS = 4
@@ -71,21 +74,6 @@ class SignedToken(NamedTuple):
 def not_a_jwt(why: str | None = None) -> InvalidToken:
     """Return the error for a string that isn't a signed JWT; `why` is for the log."""
     return InvalidToken("the access token is not a signed JWT", check=Check.TOKEN_FORMAT, actual=why)
-
-
-def signed_by_none_of(keys: tuple[VerificationKey, ...]) -> InvalidToken:
-    """Return the error for a token that fits `keys`, and was signed by none of those that were tried."""
-    if len(keys) > _MAX_TRIES:
-        return _names_no_key()
-    return InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
-
-
-def _names_no_key() -> InvalidToken:
-    return InvalidToken(
-        "the access token names no key, and none of the keys that were tried signed it",
-        check=Check.TOKEN_KEY,
-        expected="kid",
-    )
 
 
 def parse_signed_token(
@@ -159,7 +147,7 @@ def _algorithm(header: Mapping[str, Any], algorithms: Collection[str]) -> Algori
 
 
 class SigningKeys:
-    """Finds the key that signed a token, at a bounded cost; `monotonic` returns seconds."""
+    """What earlier searches found, and how many attempts failed; `monotonic` returns seconds."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -167,38 +155,89 @@ class SigningKeys:
         self._second = 0
         self._in_vain = 0
         self._turns = 0
+        self._fitting: dict[Algorithm, frozenset[str]] = {}
 
-    def signer(
-        self, signed: SignedToken, keys: tuple[VerificationKey, ...], *, tried: int = 0
+    def search(self, signed: SignedToken) -> "KeySearch":
+        """Return the search for the key that signed a token."""
+        return KeySearch(signed, self)
+
+    def in_order(self, keys: Sequence[VerificationKey]) -> Sequence[VerificationKey]:
+        """Return those of `keys` that may be tried, the one that made the last good signature first."""
+        return sorted(keys, key=self._is_another)[:_MAX_TRIES] if len(keys) > 1 else keys
+
+    def only_one(
+        self, algorithm: Algorithm, fitting: Sequence[VerificationKey], keys: Sequence[VerificationKey]
     ) -> VerificationKey | None:
-        """Return the one of `keys` that made the signature, or None.
+        """Return the only one of `keys` to try for a token, None where all of them may be tried.
 
-        `tried` is how many keys were tried for this token before. Raises InvalidToken where too many attempts
-        failed in this second to try another key.
+        `fitting` are all keys that fit such a token.
         """
-        if len(keys) > 1:
-            keys = tuple(sorted(keys, key=self._is_another))[:_MAX_TRIES]
-        only_one = tried + len(keys) > 1 and self._budget_is_spent()
-        if only_one:
-            self._turns += 1
-            # In turns: a sender of forgeries must not lock out all tokens of an issuer's other key.
-            keys = () if tried else (keys[self._turns % len(keys)],)
-        for key in keys:
-            if signed.is_signed_by(key):
-                self._last = key.identity
-                return key
-            if tried:
-                self._in_vain += 1
-            tried += 1
-        if only_one:
-            raise _names_no_key()
-        return None
+        identities = frozenset(key.identity for key in fitting)
+        if not identities <= self._fitting.get(algorithm, frozenset()):
+            self._in_vain = 0
+        self._fitting[algorithm] = identities
+        second = int(self._monotonic())
+        if second != self._second:
+            self._second, self._in_vain = second, 0
+        if self._in_vain < _VAIN_TRIES_PER_SECOND:
+            return None
+        # In turns: a sender of forgeries must not lock out all tokens of an issuer's other key.
+        self._turns += 1
+        return keys[self._turns % len(keys)]
+
+    def ended(self, found: VerificationKey | None, *, in_vain: int) -> None:
+        """Note the result of some attempts; `in_vain` is how many others than a token's first one failed."""
+        if found is None:
+            self._in_vain += in_vain
+        else:
+            self._last = found.identity
 
     def _is_another(self, key: VerificationKey) -> bool:
         return key.identity != self._last
 
-    def _budget_is_spent(self) -> bool:
-        second = int(self._monotonic())
-        if second != self._second:
-            self._second, self._in_vain = second, 0
-        return self._in_vain >= _VAIN_TRIES_PER_SECOND
+
+class KeySearch:
+    """Finds the key that signed one token, at a bounded cost."""
+
+    def __init__(self, signed: SignedToken, signing_keys: SigningKeys) -> None:
+        self._signed = signed
+        self._signing_keys = signing_keys
+        self._seen: set[str] = set()
+        self._tried: set[str] = set()
+        self._put_off = ""
+
+    def among(self, keys: Sequence[VerificationKey]) -> VerificationKey | None:
+        """Return the one of `keys` that made the signature, None if it isn't among those that were tried.
+
+        `keys` are all that fit the token. In a second call, with a newer set, only new keys are tried, and
+        with these the one that was put off; nothing is where there is no new one.
+        """
+        new = [key for key in keys if key.identity not in self._seen]
+        if not new:
+            return None
+        put_off = [key for key in keys if key.identity == self._put_off]
+        chosen = self._signing_keys.in_order(new + put_off)
+        if len(chosen) > 1 and not self._seen:
+            only = self._signing_keys.only_one(self._signed.algorithm, keys, chosen)
+            if only is not None:
+                (self._put_off,) = (key.identity for key in chosen if key is not only)
+                chosen = [only]
+        self._seen.update(key.identity for key in keys)
+        return self._signer(chosen)
+
+    def failure(self, keys: Sequence[VerificationKey]) -> InvalidToken:
+        """Return the error for a token that fits `keys`, and was signed by none of those that were tried."""
+        if self._tried.issuperset(key.identity for key in keys):
+            return InvalidToken("the access token's signature is wrong", check=Check.TOKEN_SIGNATURE)
+        return InvalidToken(
+            "the access token names no key, and its signature is by none of those tried",
+            check=Check.TOKEN_KEY,
+            expected="kid",
+        )
+
+    def _signer(self, keys: Sequence[VerificationKey]) -> VerificationKey | None:
+        in_vain = len(keys) if self._tried else len(keys) - 1
+        found = next((key for key in keys if self._signed.is_signed_by(key)), None)
+        self._tried.update(key.identity for key in keys)
+        self._signing_keys.ended(found, in_vain=in_vain)
+        return found

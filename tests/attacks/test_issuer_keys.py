@@ -19,7 +19,7 @@ from dpop_middleware.tokens import AccessToken
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE, MAX_WAITING, UNAVAILABLE_PER_SECOND
 from dpop_middleware.tokens.jwks import KeySet
 from dpop_middleware.tokens.remote_key_source import Lifetimes, RemoteKeySource
-from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
+from tests.support.issuer_server import METADATA, OPENID, Asked, IssuerServer, Script, answer, json_answer
 from tests.support.issuer_tokens import ISSUER, RESOURCE, issuer_key, key_set
 
 KEY = issuer_key("ES256")
@@ -164,6 +164,31 @@ async def test_a_name_that_was_named_before_it_was_published_gets_no_401_afterwa
             assert await outcome_of(judge, unknown_key("2026-12")) is InvalidToken
             await asyncio.sleep(0.02)
     assert await outcome_of(judge, new.token()) is AccessToken
+
+
+async def test_no_token_gets_401_while_an_issuer_that_names_no_key_rotates_under_load(
+    issuer: IssuerServer,
+) -> None:
+    oldest, old, new = (issuer_key("ES256", number=number, kid=None) for number in (11, 12, 13))
+    issuer.handlers["/jwks"] = lambda _: json_answer(key_set(oldest, old))
+    # A busy machine's issuer answers late, and is well all the same.
+    judge = verifier(issuer, jwks_patience=30)
+    for key in (oldest, old):
+        await judge.verify(key.token())
+    published = threading.Event()
+
+    def rotated(_: Asked) -> Script:
+        assert published.wait(30)
+        return json_answer(key_set(old, new))
+
+    issuer.handlers["/jwks"] = rotated
+    tokens = [key.token(jti=str(number)) for number in range(50) for key in (new, old, old)]
+    waiting = [asyncio.create_task(outcome_of(judge, token)) for token in tokens]
+    await asyncio.sleep(0)
+    published.set()
+    assert Counter(await asyncio.gather(*waiting)) == {AccessToken: 150}
+    later = [key.token(jti=f"later-{number}") for number in range(50) for key in (new, old, old)]
+    assert await outcomes_of(judge, later) == {AccessToken: 150}
 
 
 # The attacker wants 5xx responses.

@@ -86,7 +86,7 @@ def test_an_honest_issuer_that_rotates_without_kid_is_understood() -> None:
     keys = parse_key_set(key_set(old, new))
     for number, key in enumerate((old, new)):
         signed = parse_signed_token(key.token(), token_types=("at+jwt",), algorithms=SUPPORTED_ALGORITHMS)
-        assert SigningKeys().signer(signed, keys.keys) is keys.keys[number]
+        assert SigningKeys().search(signed).among(keys.keys) is keys.keys[number]
 
 
 def test_many_small_objects_are_refused_before_they_are_parsed() -> None:

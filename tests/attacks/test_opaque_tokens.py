@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from dpop_middleware import (
     DPoPMiddleware,
@@ -155,6 +155,35 @@ async def test_made_up_tokens_on_which_the_endpoint_fails_stop_nobody(
         for number in range(30):
             assert await api.honest(f"made-up-{number}", THIEF) == 503
             assert await api.honest(known) == 200
+
+
+@pytest.mark.parametrize(
+    "blocked",
+    [
+        Response(status_code=403),
+        Response("<p>The request was rejected", media_type="text/html"),
+        Response("rejected", headers={"Content-Encoding": "br"}),
+        RedirectResponse("/blocked"),
+    ],
+    ids=["403", "a page", "a coding", "a redirect"],
+)
+async def test_made_up_tokens_that_a_filter_before_the_endpoint_blocks_keep_no_new_client_out(
+    issuer: IssuerOfOpaqueTokens, blocked: Response
+) -> None:
+    api = Api(issuer)
+
+    async def behave(question: Question) -> Response | None:
+        return blocked if question.form["token"].startswith("/etc/") else None
+
+    issuer.behaves = behave
+    began = time.monotonic()
+    async with api.server:
+        for number in range(20):
+            if number % 4 == 0:
+                assert await api.honest(issuer.issue(KEY.jkt)) == 200
+            assert await api.honest(f"/etc/passwd{number}", THIEF) == 503
+        assert await api.honest(issuer.issue(KEY.jkt)) == 200
+    assert len(issuer.requests) <= 2 + time.monotonic() - began, "the metadata aren't read for each of them"
 
 
 async def test_an_answer_that_changes_its_exp_brings_no_proof_back(issuer: IssuerOfOpaqueTokens) -> None:

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection import IntrospectionVerifier
-from dpop_middleware.introspection._questions import MAX_QUESTIONS
+from dpop_middleware.introspection._answer import MalformedAnswer
+from dpop_middleware.introspection._errors import EndpointError
+from dpop_middleware.introspection._questions import MAX_QUESTIONS, Outlook
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 from tests.support.loop_clock import LoopClock
@@ -164,6 +166,35 @@ async def test_a_known_token_that_the_server_refuses_is_503(
 
     issuer.behaves = behave
     assert await outcome(opaque, known) == "Unavailable"
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "of_token"),
+    [
+        (EndpointError("403", blocked=True), 59, True),
+        (MalformedAnswer("a page"), 59, True),
+        (EndpointError("403", blocked=True), 61, False),
+        (MalformedAnswer("a page"), 61, False),
+        (EndpointError("503"), 59, False),
+        (TimeoutError(), 59, False),
+    ],
+)
+def test_for_a_minute_after_an_answer_a_filter_may_have_blocked_the_one_token(
+    error: Exception, seconds: float, of_token: bool
+) -> None:
+    assert Outlook(answered=time.monotonic() - seconds).may_be_of_token(error) is of_token
+
+
+async def test_a_server_that_never_judged_a_token_is_not_asked_about_each(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=403)
+
+    issuer.behaves, opaque = behave, verifier()
+    for number in range(20):
+        assert await outcome(opaque, f"token-{number}") == "Unavailable"
+    assert len(issuer.asked) < 20, "the breaker opened"
 
 
 async def test_after_failures_no_request_waits_and_the_server_is_soon_tried_again(

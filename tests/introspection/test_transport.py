@@ -1,12 +1,14 @@
-"""The bounds of the connection to an introspection endpoint, with a real server."""
+"""Answers over HTTP: read within a limit, before and after decompression."""
 
+import gzip
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
 from starlette.responses import Response
 
-from dpop_middleware.introspection._transport import AnswerError, BoundedTransport
+from dpop_middleware.introspection._errors import AnswerError
+from dpop_middleware.introspection._transport import BoundedTransport
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 
@@ -16,35 +18,48 @@ LIMIT = 1000
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
     transport = BoundedTransport(ssl_context=NO_AUTHORITIES, max_connections=2, limit=LIMIT)
-    async with httpx2.AsyncClient(transport=transport) as client:
-        yield client
+    async with httpx2.AsyncClient(transport=transport, trust_env=False) as made:
+        yield made
 
 
-async def test_a_body_may_have_as_many_bytes_as_the_limit_and_no_more(
-    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient
-) -> None:
-    size = LIMIT
-
+async def asked(
+    client: httpx2.AsyncClient, issuer: IssuerOfOpaqueTokens, answer: Response
+) -> httpx2.Response:
     async def behaves(_question: Question) -> Response:
-        return Response(b"x" * size)
+        return answer
 
     issuer.behaves = behaves
-    assert len((await client.post(issuer.endpoint)).content) == LIMIT
-    size += 1
-    with pytest.raises(AnswerError, match="larger than the limit"):
-        await client.post(issuer.endpoint)
+    return await client.post(issuer.endpoint, data={"token": "any"})
 
 
-async def test_a_body_with_a_content_coding_is_not_read(
-    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient
+@pytest.mark.parametrize("coding", [None, "identity", "gzip", "x-gzip", "GZip"])
+async def test_the_client_gets_the_body_itself(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, coding: str | None
 ) -> None:
-    coding = "gzip"
+    body = b"x" * LIMIT
+    sent = gzip.compress(body) if coding and "gzip" in coding.lower() else body
+    fields = {"Retry-After": "7"} | ({} if coding is None else {"Content-Encoding": coding})
+    answer = await asked(client, issuer, Response(sent, status_code=503, headers=fields))
+    assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (503, body, "7")
+    assert "Content-Encoding" not in answer.headers
+    assert answer.headers["Content-Length"] == str(LIMIT)
 
-    async def behaves(_question: Question) -> Response:
-        return Response(b"{}", headers={"Content-Encoding": coding})
 
-    issuer.behaves = behaves
-    with pytest.raises(AnswerError, match="content coding"):
-        await client.post(issuer.endpoint)
-    coding = "Identity"
-    assert (await client.post(issuer.endpoint)).content == b"{}"
+@pytest.mark.parametrize(
+    ("body", "coding", "says"),
+    [
+        (b"x" * (LIMIT + 1), "identity", "larger than the limit"),
+        (b"x" * (LIMIT + 1), "gzip", "larger than the limit"),
+        (gzip.compress(b"x" * (LIMIT + 1), mtime=0), "gzip", "larger than the limit"),
+        (gzip.compress(b"x", mtime=0)[:-1], "gzip", "not valid gzip data"),
+        (b"x", "br", "content coding other than gzip"),
+        (b"x", "gzip, gzip", "content coding other than gzip"),
+    ],
+)
+async def test_another_body_is_an_error_and_the_connection_can_be_used_again(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, body: bytes, coding: str, says: str
+) -> None:
+    for _ in range(5):
+        with pytest.raises(AnswerError, match=says):
+            await asked(client, issuer, Response(body, headers={"Content-Encoding": coding}))
+    assert (await asked(client, issuer, Response(b"{}"))).content == b"{}"

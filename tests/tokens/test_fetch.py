@@ -98,6 +98,11 @@ def test_a_server_that_has_one_media_type_only_is_asked_for_that(
     assert get(f"{server.origin}/jwks") == {"keys": []}
 
 
+def test_a_byte_order_mark_is_ignored_rfc_8259_8_1(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: answer(b'\xef\xbb\xbf{"keys": []}')
+    assert get(f"{server.origin}/jwks") == {"keys": []}
+
+
 def test_a_chunked_answer_is_read(server: IssuerServer) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     server.handlers["/jwks"] = lambda _: [head + b'6\r\n{"keys\r\n', b'5\r\n":[]}\r\n0\r\n\r\n']

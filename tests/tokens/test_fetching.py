@@ -73,6 +73,10 @@ def returning(value: Any) -> Any:
     return fetch
 
 
+class GivenUp(BaseException):
+    """Such as the time-outs of some libraries, which no handler of errors should catch."""
+
+
 def raising(error: BaseException) -> Any:
     async def fetch(url: str) -> Any:
         raise error
@@ -94,7 +98,8 @@ def not_async(url: str) -> bytes:
         (returning(b"[]"), "not a JSON object"),
         (returning(b'{"a": 1, "a": 2}'), "not a JSON object"),
         (raising(OSError("secret")), "fetch raised OSError"),
-        (raising(TimeoutError("secret")), "time limit"),
+        (raising(TimeoutError("secret")), "fetch raised TimeoutError"),
+        (raising(GivenUp("secret")), "fetch raised GivenUp"),
         (raising(asyncio.CancelledError()), r"\bfetch was cancelled$"),
         (not_async, "fetch raised TypeError"),
     ],
@@ -103,6 +108,23 @@ async def test_an_error_of_fetch_is_a_fetch_error(fetch: Any, reason: str) -> No
     with pytest.raises(FetchError, match=reason) as caught:
         await get(fetch)
     assert "secret" not in str(caught.value)
+
+
+async def test_after_any_error_of_fetch_the_next_attempt_is_made() -> None:
+    key = issuer_key()
+    outcomes = [raising(GivenUp()), returning(json.dumps(key_set(key)).encode())]
+
+    async def fetch(url: str) -> bytes:
+        body: bytes = await outcomes.pop(0)(url)
+        return body
+
+    own = verifier(fetch, jwks=f"{ISSUER}/jwks")
+    with pytest.raises(Unavailable) as caught:
+        await own.verify(key.token(iss=ISSUER))
+    assert "fetch raised GivenUp" in str(caught.value.actual)
+    while outcomes:
+        await own.health()
+    assert (await own.verify(key.token(iss=ISSUER))).issuer == ISSUER
 
 
 async def test_fetch_is_cancelled_at_the_deadline() -> None:

@@ -20,7 +20,7 @@ from dpop_middleware.tokens.issuer_keys import (
     issuer_keys,
     metadata_urls,
 )
-from dpop_middleware.tokens.jwks import KeySource, parse_key_set
+from dpop_middleware.tokens.jwks import MAX_KEYS, KeySource, parse_key_set
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 from tests.support.issuer_server import METADATA, OPENID, IssuerServer, answer, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
@@ -377,6 +377,21 @@ async def test_a_key_that_is_left_out_is_warned_about_once(
         odd.append({"kty": "y", "kid": "new"})
         await kids(keys)
         assert len(caplog.messages) == 2
+
+
+async def test_a_set_that_is_too_long_is_warned_about_once(
+    server: IssuerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = [0.0]
+    server.handlers["/jwks"] = lambda _: json_answer({"keys": JWKS["keys"] * (MAX_KEYS + 2)})
+    keys = source(f"{server.origin}/jwks", clock=lambda: moments[0])
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        for _ in range(3):
+            await kids(keys)
+            moments[0] += 1000
+    assert len(server.targets) == 3
+    assert len(caplog.messages) == 1
+    assert (await keys.health()).warnings == tuple(caplog.messages)
 
 
 async def test_warnings_about_keys_are_bounded(

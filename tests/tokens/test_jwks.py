@@ -201,9 +201,14 @@ def test_an_empty_set_has_no_keys() -> None:
 def test_a_huge_set_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     jwks = [EC | {"kid": f"k{position}"} for position in range(MAX_KEYS + 1)]
     with caplog.at_level(logging.WARNING, "dpop_middleware"):
-        keys = parse_key_set({"keys": jwks}).keys
-    assert len(keys) == MAX_KEYS
-    assert caplog.messages == [f"the JWK Set has {MAX_KEYS + 1} keys: only the first {MAX_KEYS} are used"]
+        cut = parse_key_set({"keys": [*jwks, *jwks]})
+    assert len(cut.keys) == MAX_KEYS
+    said = (
+        f"key {MAX_KEYS} of the JWK Set, kid 'k{MAX_KEYS}', is left out: "
+        f"it and those after it are beyond the {MAX_KEYS} keys that are read"
+    )
+    assert caplog.messages == [said]
+    assert cut.warnings == (said,)
 
 
 def test_identity_covers_the_key_its_name_and_its_use() -> None:

@@ -1,6 +1,7 @@
 """The form and the header of a token, and the key that signed a token without `kid`."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -253,65 +254,96 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[VerificationKey]:
     return seen
 
 
+def found(keys: SigningKeys, key: IssuerKey, *sets: Sequence[VerificationKey]) -> VerificationKey | None:
+    """Search for the key of a token in one set after another, as long as it isn't found."""
+    search = keys.search(signed(key))
+    return next((found for known in sets if (found := search.among(known)) is not None), None)
+
+
 def test_two_keys_are_tried_and_no_third(tried: list[VerificationKey]) -> None:
-    keys = SigningKeys()
-    assert keys.signer(signed(TWO), KEYS) is KEYS[1]
+    assert found(SigningKeys(), TWO, KEYS) is KEYS[1]
     tried.clear()
-    assert SigningKeys().signer(signed(THREE), KEYS) is None
+    assert found(SigningKeys(), THREE, KEYS, tuple(KEYS)) is None
     assert tried == list(KEYS[:2])
 
 
 def test_the_last_key_that_signed_is_tried_first(tried: list[VerificationKey]) -> None:
     keys = SigningKeys()
-    keys.signer(signed(TWO), KEYS)
+    found(keys, TWO, KEYS)
     tried.clear()
-    assert keys.signer(signed(TWO), KEYS) is KEYS[1]
+    assert found(keys, TWO, KEYS) is KEYS[1]
     assert tried == [KEYS[1]]
 
 
 def test_ten_forgeries_a_second_are_tried_twice_and_more_of_them_once(tried: list[VerificationKey]) -> None:
     now = 5.0
     keys = SigningKeys(monotonic=lambda: now)
-    forged = signed(STRANGER)
-    for _ in range(10):
-        assert keys.signer(forged, KEYS) is None
-    assert len(tried) == 20
-    for _ in range(5):
-        with pytest.raises(InvalidToken) as caught:
-            keys.signer(forged, KEYS)
-        assert (caught.value.check, caught.value.expected) == (Check.TOKEN_KEY, "kid")
+    for _ in range(15):
+        assert found(keys, STRANGER, KEYS) is None
     assert len(tried) == 25
     now = 6.0
-    assert keys.signer(signed(TWO), KEYS) is KEYS[1]
+    assert found(keys, TWO, KEYS) is KEYS[1]
+
+
+@pytest.mark.parametrize(
+    ("known", "check"),
+    [(KEYS, Check.TOKEN_KEY), (KEYS[:2], Check.TOKEN_SIGNATURE), (KEYS[:1], Check.TOKEN_SIGNATURE)],
+)
+def test_a_signature_is_called_wrong_where_every_key_was_tried(
+    known: Sequence[VerificationKey], check: Check
+) -> None:
+    search = SigningKeys().search(signed(STRANGER))
+    assert search.among(known) is None
+    assert search.failure(known).check is check
+
+
+def flooded() -> SigningKeys:
+    """Signing keys whose attempts of this second were used up by forgeries."""
+    keys = SigningKeys(monotonic=lambda: 5.0)
+    found(keys, ONE, KEYS[:2])
+    for _ in range(10):
+        found(keys, STRANGER, KEYS[:2])
+    return keys
 
 
 def test_a_flood_of_forgeries_locks_out_no_key_of_the_issuer(tried: list[VerificationKey]) -> None:
-    keys = SigningKeys(monotonic=lambda: 5.0)
-    keys.signer(signed(ONE), KEYS)
-    for _ in range(10):
-        keys.signer(signed(STRANGER), KEYS)
+    keys = flooded()
     tried.clear()
     for honest, key in ((ONE, KEYS[0]), (TWO, KEYS[1])):
-        found = []
-        for _ in range(4):
-            try:
-                found.append(keys.signer(signed(honest), KEYS))
-            except InvalidToken:
-                found.append(None)
-        assert found.count(key) >= 2, "each key has its turn"
+        assert [found(keys, honest, KEYS[:2]) for _ in range(4)].count(key) >= 2, "each key has its turn"
     assert len(tried) == 8, "and a token costs one verification"
+
+
+def test_during_a_flood_the_key_that_was_not_tried_is_named_as_the_reason() -> None:
+    search = flooded().search(signed(STRANGER))
+    assert search.among(KEYS[:2]) is None
+    error = search.failure(KEYS[:2])
+    assert (error.check, error.expected) == (Check.TOKEN_KEY, "kid")
+
+
+def test_a_newer_set_with_the_same_keys_costs_a_forgery_no_attempt(tried: list[VerificationKey]) -> None:
+    keys = flooded()
+    tried.clear()
+    assert found(keys, STRANGER, KEYS[:2], tuple(KEYS[:2])) is None
+    assert len(tried) == 1
+
+
+def test_with_a_new_key_the_one_that_was_put_off_is_tried_too() -> None:
+    keys = flooded()
+    for _ in range(4):
+        assert found(keys, THREE, KEYS[:2], KEYS[1:]) is KEYS[2]
+        assert found(keys, TWO, KEYS[:2], KEYS[1:]) is KEYS[1]
+
+
+def test_what_failed_before_a_new_key_came_counts_no_more() -> None:
+    keys = flooded()
+    for _ in range(20):
+        assert found(keys, TWO, KEYS[1:]) is KEYS[1]
+        assert found(keys, THREE, KEYS[1:]) is KEYS[2]
 
 
 def test_attempts_that_find_the_key_are_not_counted() -> None:
     keys = SigningKeys(monotonic=lambda: 5.0)
     for _ in range(20):
-        assert keys.signer(signed(TWO), KEYS) is KEYS[1]
-        assert keys.signer(signed(ONE), KEYS) is KEYS[0]
-
-
-def test_a_key_that_comes_later_counts_among_the_attempts_of_its_token() -> None:
-    keys = SigningKeys(monotonic=lambda: 5.0)
-    for _ in range(10):
-        assert keys.signer(signed(STRANGER), KEYS[:1], tried=1) is None
-    with pytest.raises(InvalidToken):
-        keys.signer(signed(ONE), KEYS[:1], tried=1)
+        assert found(keys, TWO, KEYS) is KEYS[1]
+        assert found(keys, ONE, KEYS) is KEYS[0]
