@@ -161,9 +161,13 @@ class Admission:
             self._questions.give_back()
         self._made_up += ((not active) - self._made_up) * _WEIGHT
 
+    def is_spent(self, now: float) -> bool:
+        """Whether a question would have to wait."""
+        return self._questions.is_empty(now)
+
     def is_flooded(self, waiting: int, now: float) -> bool:
         """Whether made-up tokens took this second's questions, and `waiting` ones take the next second's."""
-        return self._made_up >= _MANY and waiting >= self._per_second and self._questions.is_empty(now)
+        return self._made_up >= _MANY and waiting >= self._per_second and self.is_spent(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""

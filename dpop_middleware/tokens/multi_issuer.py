@@ -135,14 +135,19 @@ class MultiIssuerVerifier:
         return self._clock_skew
 
     def is_remote(self, token: str) -> bool:
-        """Whether another server may be asked about this token: also where its issuer must be looked up."""
+        """Whether another server is asked about this token, or the resolver about its issuer."""
         if not self.remote:
             return False
         try:
-            verifier = self._by_issuer.get(unverified_issuer(token))
+            issuer = unverified_issuer(token)
         except InvalidToken:
             return False
-        return verifier is None or asks_another_server(verifier, token)
+        verifier = self._by_issuer.get(issuer)
+        if verifier is None and self._resolved is not None:
+            if self._resolved.would_ask(issuer):
+                return True
+            verifier = self._resolved.held(issuer)
+        return verifier is not None and asks_another_server(verifier, token)
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of the issuer that it names.

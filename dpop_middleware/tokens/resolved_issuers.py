@@ -92,8 +92,7 @@ class ResolvedIssuers:
         if held is not None and now < held.until:
             return held.prepared
         if held is None:
-            until = self._unknown.get(issuer)
-            if until is not None and now < until:
+            if self._is_unknown(issuer, now):
                 return None
             if not self._is_being_looked_up(issuer) and self._admission.pause(now) > 0:
                 self._check_may_be_unavailable(None, now)
@@ -107,6 +106,23 @@ class ResolvedIssuers:
             raise _not_known(outcome.cause) from outcome.cause
         self._check_may_be_unavailable(outcome.cause, now)
         return None
+
+    def would_ask(self, issuer: str) -> bool:
+        """Whether the resolver is asked about `issuer` now, or was and hasn't answered yet."""
+        now, held = time.monotonic(), self._held.get(issuer)
+        if held is not None:
+            return now >= held.until
+        may_ask = not self._admission.is_spent(now) or self._is_being_looked_up(issuer)
+        return may_ask and not self._is_unknown(issuer, now)
+
+    def held(self, issuer: str) -> AccessTokenVerifier | None:
+        """Return the verifier that the resolver returned for `issuer`, however long ago; None without one."""
+        held = self._held.get(issuer)
+        return None if held is None else held.prepared
+
+    def _is_unknown(self, issuer: str, now: float) -> bool:
+        until = self._unknown.get(issuer)
+        return until is not None and now < until
 
     def _is_being_looked_up(self, issuer: str) -> bool:
         return (asyncio.get_running_loop(), issuer) in self._flights

@@ -1,6 +1,7 @@
 """Several issuers: each by its own verifier, chosen by the `iss` at the top of the payload."""
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -240,6 +241,29 @@ def test_a_proof_is_judged_before_the_resolver_is_asked() -> None:
     tenants = MultiIssuerVerifier([of_a()], resolver=nobody)
     assert tenants.remote
     assert [tenants.is_remote(token) for token in (A.token(), B.token(), "no.jwt.x")] == [False, True, False]
+
+
+async def test_a_token_of_an_issuer_that_is_known_or_unknown_is_judged_before_its_proof() -> None:
+    own: Any = Own()
+    own.remote = True
+
+    async def resolve(issuer: str) -> AccessTokenVerifier | None:
+        return {B.issuer: of_b(), own.issuers[0]: own}.get(issuer)
+
+    tenants = MultiIssuerVerifier([of_a()], resolver=resolve, resolved_lifetime=3600, unknown_lifetime=3600)
+    made_up = TestIssuer("https://made-up.example.com").token()
+    tokens = (A.token(), B.token(), TestIssuer(own.issuers[0]).token(), made_up)
+    assert [tenants.is_remote(token) for token in tokens] == [False, True, True, True]
+    for token in tokens[1:]:
+        with contextlib.suppress(InvalidToken):
+            await tenants.verify(token)
+    assert [tenants.is_remote(token) for token in tokens] == [False, False, True, False]
+
+
+def test_an_issuer_that_nobody_is_asked_about_is_refused_before_the_proof_is_judged() -> None:
+    own: Any = Own(B.issuer)
+    own.remote = True
+    assert not MultiIssuerVerifier([own]).is_remote(A.token())
 
 
 async def test_all_are_opened_and_closed() -> None:
