@@ -130,6 +130,13 @@ def test_the_checks_are_listed_in_the_order_in_which_they_count() -> None:
     assert order[:-2] == sorted(order[:-2])
 
 
+async def test_a_proof_that_can_not_be_remembered_for_long_enough_causes_no_question() -> None:
+    api = Api(nonce="required")
+    nonce = dict(api.server.nonce_headers())["dpop-nonce"]
+    error = await api.refused(request(api.token, api.proof(at=2 * 86_400, nonce=nonce)))
+    assert (error.check, api.tokens.asked) == (Check.IAT, [])
+
+
 async def test_ten_thousand_bad_proofs_cause_no_question() -> None:
     api = Api()
     made_for_another = api.proof(token="another-token")
