@@ -199,8 +199,8 @@ class IntrospectionVerifier:
     def is_remote(self, token: str) -> bool:
         """Whether the endpoint is asked about this token now.
 
-        False where an earlier answer counts, where the token is malformed, and where too many made-up tokens
-        wait already: then `verify` answers at once.
+        False where an earlier answer counts, where the token is malformed, where too many tokens wait already
+        and where the endpoint has failed: then `verify` answers at once.
         """
         digest = digest_of(token)
         return digest is not None and self._verdicts.get(digest) is None and self._asking().would_ask(digest)

@@ -26,14 +26,20 @@ class CircuitBreaker:
         """Whether requests are refused now, except the probe."""
         return self._open_until is not None and not self._probing
 
+    def would_refuse(self, time: float) -> bool:
+        """Whether a request at `time` would be refused; nothing changes."""
+        return self._open_until is not None and (self._probing or time < self._open_until)
+
     def refuses(self, time: float) -> bool:
         """Whether a request at `time` is refused; when the pause is over, one is let through as the probe."""
-        if self._open_until is None:
-            return False
-        if self._probing or time < self._open_until:
+        if self.would_refuse(time):
             return True
-        self._probing = True
+        self.let_through()
         return False
+
+    def let_through(self) -> None:
+        """Note that a request that wouldn't be refused begins: after a pause it is the probe."""
+        self._probing = self._open_until is not None
 
     def pause_left(self, time: float) -> float:
         """Seconds from `time` to the next probe."""
