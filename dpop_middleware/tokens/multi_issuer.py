@@ -141,10 +141,15 @@ class MultiIssuerVerifier:
         if not self.remote:
             return False
         try:
-            verifier = self._by_issuer.get(unverified_issuer(token))
+            issuer = unverified_issuer(token)
         except InvalidToken:
             return False
-        return verifier is None or asks_another_server(verifier, token)
+        verifier = self._by_issuer.get(issuer)
+        if verifier is None and self._resolved is not None:
+            if self._resolved.would_look_up(issuer):
+                return True
+            verifier = self._resolved.held(issuer)
+        return verifier is not None and asks_another_server(verifier, token)
 
     async def verify(self, token: str) -> AccessToken:
         """Verify one token by the verifier of the issuer that it names.

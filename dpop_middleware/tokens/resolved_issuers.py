@@ -81,6 +81,18 @@ class ResolvedIssuers:
         self._room = WaitingRoom()
         self._lookups = Bucket(size=LOOKUPS, per_second=LOOKUPS_PER_SECOND)
 
+    def would_look_up(self, issuer: str) -> bool:
+        """Whether the resolver is asked about `issuer`, or too many others wait for it."""
+        now = time.monotonic()
+        held = self._held.get(issuer)
+        until = self._unknown.get(issuer) if held is None else held.until
+        return until is None or now >= until
+
+    def held(self, issuer: str) -> AccessTokenVerifier | None:
+        """Return the verifier for `issuer` as it was looked up last, None without one."""
+        held = self._held.get(issuer)
+        return None if held is None else held.prepared
+
     async def verifier(self, issuer: str) -> AccessTokenVerifier | None:
         """Return the verifier for `issuer`, None for one that isn't trusted.
 

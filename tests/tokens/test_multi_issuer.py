@@ -242,6 +242,30 @@ def test_a_proof_is_judged_before_the_resolver_is_asked() -> None:
     assert [tenants.is_remote(token) for token in (A.token(), B.token(), "no.jwt.x")] == [False, True, False]
 
 
+async def test_once_the_resolver_has_answered_its_verifier_says_what_it_asks_about() -> None:
+    own: Any = Own("https://own.example.com")
+    own.remote = True
+    known = {A.issuer: of_a(), "https://own.example.com": own}
+
+    async def tenant(issuer: str) -> AccessTokenVerifier | None:
+        return known.get(issuer)
+
+    tenants = MultiIssuerVerifier(resolver=tenant)
+    tokens = (A.token(), TestIssuer("https://own.example.com", audience=API).token(), B.token())
+    assert [tenants.is_remote(token) for token in tokens] == [True] * 3
+    assert (await tenants.verify(tokens[0])).issuer == A.issuer
+    assert (await tenants.verify(tokens[1])).issuer == "https://own.example.com"
+    with pytest.raises(InvalidToken):
+        await tenants.verify(tokens[2])
+    assert [tenants.is_remote(token) for token in tokens] == [False, True, False]
+
+
+def test_nobody_is_asked_about_an_issuer_that_no_verifier_has() -> None:
+    own: Any = Own()
+    own.remote = True
+    assert not MultiIssuerVerifier([of_a(), own]).is_remote(B.token())
+
+
 async def test_all_are_opened_and_closed() -> None:
     class Bad(Own):
         async def aclose(self) -> None:
