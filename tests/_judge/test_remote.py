@@ -429,6 +429,20 @@ async def test_a_token_that_was_active_exempts_its_own_key_only_and_only_until_i
     assert await client.outcome(known) == "503 signature, not verified"
 
 
+async def test_a_gateway_and_the_server_behind_it_have_one_bound_and_know_the_same_clients() -> None:
+    client = Bounded()
+    known = client.token()
+    assert await client.outcome(known) == "accepted"
+    await client.outcomes("made-up", client.forged("made-up"), 40)
+    gateway, policy = client.api.server.verification.at_gateway(), DPoPPolicy()
+    new = client.token("new")
+    refused = await gateway.judge(request(new, client.proof(new)), policy)
+    assert isinstance(refused, DPoPError)
+    assert refused.reason is Reason.TOO_MANY
+    accepted = await gateway.judge(request(known, client.proof(known)), policy)
+    assert not isinstance(accepted, DPoPError)
+
+
 async def test_stale_proofs_and_those_without_a_nonce_are_refused_unverified_and_do_not_count() -> None:
     client = Bounded(nonce="required")
     assert await client.outcomes("made-up", client.forged("made-up"), 100) == {"401 nonce": 100}
