@@ -244,7 +244,7 @@ class Questions:
         self._outlook.succeeded()
         self._breaker(known).succeeded()
         if not known:
-            self._admission.answered(active=isinstance(outcome, AccessToken))
+            self._admission.answered(time.monotonic(), active=isinstance(outcome, AccessToken))
         verdict = Verdict(outcome, asked, size)
         self._verdicts.put(digest, verdict)
         return verdict
@@ -256,7 +256,7 @@ class Questions:
         if isinstance(error, EndpointError) and error.of_token:
             self._breaker(known).succeeded()
             if not known:
-                self._admission.answered(active=False)
+                self._admission.answered(time.monotonic(), active=False)
             return NoAnswer(reason=reason, of_made_up=not known)
         self._outlook.error = reason
         self._breaker(known).failed(time.monotonic())

@@ -90,6 +90,24 @@ async def test_many_honest_clients_may_come_at_once(issuer: IssuerOfOpaqueTokens
     assert len(issuer.asked) == 100
 
 
+async def test_many_honest_clients_may_come_at_once_after_a_flood(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opaque = verifier(max_unknown_per_second=20, max_connections=40)
+    assert set(await outcomes(opaque, [f"made-up-{number}" for number in range(20)])) == {"InvalidToken"}
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 2)
+    gate = Gate(issuer)
+    senders = [asyncio.create_task(outcome(opaque, issuer.issue(JKT))) for _ in range(40)]
+    while gate.under_way < 20:
+        await asyncio.sleep(0.005)
+    senders += [asyncio.create_task(outcome(opaque, issuer.issue(JKT))) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert not any(sender.done() for sender in senders[-20:]), "they wait for their turn"
+    gate.open = True
+    assert "InvalidToken" not in await asyncio.gather(*senders), "no good token is refused"
+
+
 async def test_a_flood_of_made_up_tokens_causes_few_503s(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: Any
 ) -> None:
