@@ -9,6 +9,7 @@ bound is as high as a worker can bear, since it refuses new honest clients too: 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ _SHARE_AT_ONCE: Final = 10
 # The weight of one proof in the moving average of those that were verified in vain.
 _WEIGHT: Final = 0.05
 _MANY: Final = 0.5
+# So many seconds after the last one in vain a flood has ended, whatever came before.
+_RECENT: Final = 1.0
 # A thumbprint and a hash, 43 characters each.
 _SIZE: Final = 200
 
@@ -57,14 +60,14 @@ class _InVain:
         self._per_second = per_second
         self._left = Bucket(size=per_second // _SHARE_AT_ONCE, per_second=per_second)
         self._average = 0.0
+        self._last = -math.inf
         # Objects, not a number: threads that run at the same time never lose a place.
         self._waiting: set[object] = set()
 
     def are_too_many(self, now: float) -> bool:
-        """Whether there were too many; where most were in vain, those still waiting for an answer count."""
-        if self._average >= _MANY and len(self._waiting) >= self._per_second:
-            return True
-        return self._left.is_empty(now)
+        """Whether there were too many; in a flood, those that still wait for an answer count too."""
+        is_flood = self._average >= _MANY and now - self._last < _RECENT
+        return self._left.is_empty(now) or (is_flood and len(self._waiting) >= self._per_second)
 
     @contextmanager
     def waiting(self) -> Generator[None]:
@@ -80,6 +83,7 @@ class _InVain:
         """Note how the verification of one proof turned out."""
         if in_vain:
             self._left.pause(now)
+            self._last = now
         self._average += (in_vain - self._average) * _WEIGHT
 
 
