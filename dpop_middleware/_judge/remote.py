@@ -40,10 +40,10 @@ _COSTS: Final = {
     "ML-DSA-65": 3,
     "ML-DSA-87": 4,
 }
-# What unknown senders may cost in vain by each algorithm, in verifications by ES256 per second: a fifth of a
-# core. A tenth of it may come at once.
-_IN_VAIN: Final = 3200
-_SHARE_AT_ONCE: Final = 10
+# What unknown senders may cost in vain by each algorithm, in verifications by ES256 per second: a tenth of a
+# core. A fifth of it may come at once.
+_IN_VAIN: Final = 1600
+_SHARE_AT_ONCE: Final = 5
 # The weight of one proof in the moving average of those that were verified in vain.
 _WEIGHT: Final = 0.05
 _MANY: Final = 0.5
@@ -92,7 +92,7 @@ class ProofFirst:
 
     `is_remote` says whether another server is asked about a token; `monotonic` returns seconds. Of each
     algorithm a number of proofs per second may turn out bad, or belong to a token that isn't active or is
-    bound to another key: 3200, or less where one verification costs more than by ES256. The excess is refused
+    bound to another key: 1600, or less where one verification costs more than by ES256. The excess is refused
     before its signature is verified, unless its token was active before and is bound to its key. Where the
     other server fails, nothing counts.
     """
