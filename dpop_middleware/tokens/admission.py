@@ -148,8 +148,8 @@ class Admission:
     def __init__(self, *, per_second: int) -> None:
         self._per_second = per_second
         self._questions = Bucket(size=per_second, per_second=per_second)
-        # Half of the rate, so that this stays empty while most questions are about made-up tokens.
-        self._in_vain = Bucket(size=per_second, per_second=per_second / 2)
+        # A small part of the rate, so that this stays empty while many questions are about made-up tokens.
+        self._in_vain = Bucket(size=per_second, per_second=per_second / 10)
         self._unavailable = UnavailableAnswers(
             "too many unknown access tokens wait to be asked about, and most that came were not active"
         )
