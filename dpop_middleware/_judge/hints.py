@@ -170,7 +170,7 @@ def hint_of(error: DPoPError, request: ResourceRequest | None = None) -> str | N
     if request is not None and (found := misplaced(error, request)) is not None:
         return found
     if error.reason is Reason.TOO_MANY:
-        return "a flood? or clients with one mistake: see the refusals by this check before this one"
+        return "a flood? or clients with one mistake: see the refusals before this one"
     if error.check is Check.HTU and isinstance(error.actual, str):
         return _of_htu(error.expected, error.actual) if isinstance(error.expected, str) else _STRIPPED
     if error.check is Check.IAT:

@@ -4,11 +4,15 @@
     -> access token -> binding -> jkt -> freshness once more -> replay store
 
 A bad proof therefore never causes a question. Anybody can make up a token and a proof, with the algorithm
-that costs most: so the signature comes last before the question, and verifications in vain are bounded.
+that costs most: so the signature comes last before the question, and verifications in vain are bounded. The
+bound is as high as a worker can bear, since it refuses new honest clients too: nobody can tell them apart.
 """
 
+import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Final
 
 from dpop_middleware._judge.requirements import bound_to_another, check_bound
@@ -17,7 +21,7 @@ from dpop_middleware._proof.proof import DPoPProof, check_signature, parse_heade
 from dpop_middleware._proof.verification import JudgedProof, ProofVerification
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.checks import Check, Reason
-from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Refusal, Unavailable
+from dpop_middleware.errors import InvalidDPoPProof, InvalidToken, Refusal, Unavailable
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
@@ -36,19 +40,61 @@ _COSTS: Final = {
     "ML-DSA-65": 3,
     "ML-DSA-87": 4,
 }
-# What unknown senders may cost in vain by each algorithm, in verifications by ES256 per second.
-_IN_VAIN: Final = 320
+# What unknown senders may cost in vain by each algorithm, in verifications by ES256 per second: a tenth of a
+# core. A fifth of it may come at once.
+_IN_VAIN: Final = 1600
+_SHARE_AT_ONCE: Final = 5
+# The weight of one proof in the moving average of those that were verified in vain.
+_WEIGHT: Final = 0.05
+_MANY: Final = 0.5
+# So many seconds after the last one in vain a flood has ended, whatever came before.
+_RECENT: Final = 1.0
 # A thumbprint and a hash, 43 characters each.
 _SIZE: Final = 200
+
+
+class _InVain:
+    """Counts the proofs by one algorithm that are verified in vain, for all event loops of a process."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._left = Bucket(size=per_second // _SHARE_AT_ONCE, per_second=per_second)
+        self._average = 0.0
+        self._last = -math.inf
+        # Objects, not a number: threads that run at the same time never lose a place.
+        self._waiting: set[object] = set()
+
+    def are_too_many(self, now: float) -> bool:
+        """Whether there were too many; in a flood, those that still wait for an answer count too."""
+        is_flood = self._average >= _MANY and now - self._last < _RECENT
+        return self._left.is_empty(now) or (is_flood and len(self._waiting) >= self._per_second)
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Count a proof as waiting while its token is asked about."""
+        place = object()
+        self._waiting.add(place)
+        try:
+            yield
+        finally:
+            self._waiting.discard(place)
+
+    def ended(self, now: float, *, in_vain: bool) -> None:
+        """Note how the verification of one proof turned out."""
+        if in_vain:
+            self._left.pause(now)
+            self._last = now
+        self._average += (in_vain - self._average) * _WEIGHT
 
 
 class ProofFirst:
     """Judges proofs before their tokens, for one resource server.
 
     `is_remote` says whether another server is asked about a token; `monotonic` returns seconds. Of each
-    algorithm a number of proofs per second may turn out bad, or belong to a token that isn't active: 320, or
-    less where one verification costs more than by ES256. The excess is refused before its signature is
-    verified, unless its token was active before and is bound to its key.
+    algorithm a number of proofs per second may turn out bad, or belong to a token that isn't active or is
+    bound to another key: 1600, or less where one verification costs more than by ES256. The excess is refused
+    before its signature is verified, unless its token was active before and is bound to its key. Where the
+    other server fails, nothing counts.
     """
 
     def __init__(
@@ -56,8 +102,7 @@ class ProofFirst:
     ) -> None:
         self.is_remote = is_remote
         self._monotonic = monotonic
-        bounds = {name: _IN_VAIN // _COSTS.get(name, 1) for name in ALGORITHMS}
-        self._in_vain = {name: Bucket(size=bound, per_second=bound) for name, bound in bounds.items()}
+        self._in_vain = {name: _InVain(_IN_VAIN // _COSTS.get(name, 1)) for name in ALGORITHMS}
         self._unavailable = UnavailableAnswers(
             "too many DPoP proofs were bad, or came with unknown access tokens"
         )
@@ -84,7 +129,7 @@ class ProofFirst:
         try:
             check_signature(jws, header)
         except InvalidDPoPProof:
-            self._count(judged)
+            self._ended(judged, in_vain=True)
             raise
         return judged
 
@@ -93,11 +138,15 @@ class ProofFirst:
     ) -> AccessToken:
         """Return the token of a judged proof from `verify`. Raises `errors.DPoPError`, as that does."""
         try:
-            return await verify(access_token)
-        except DPoPError as error:
-            if isinstance(error, InvalidToken):
-                self._keys.discard(proof.ath)
-            self._count(proof)
+            with self._in_vain[proof.algorithm].waiting():
+                return await verify(access_token)
+        except InvalidToken:
+            self._keys.discard(proof.ath)
+            self._ended(proof, in_vain=True)
+            raise
+        except asyncio.CancelledError:
+            # By a sender who doesn't wait for the answer.
+            self._ended(proof, in_vain=True)
             raise
 
     def bind(
@@ -114,10 +163,14 @@ class ProofFirst:
         The proof is remembered for as long as it could be fresh, even if the token expires earlier: another
         server may report another expiry the next time. Raises `errors.DPoPError`.
         """
-        check_bound(token, now)
-        if token.jkt != proof.jkt:
-            self._count(proof)
-            raise bound_to_another(token.jkt, proof.jkt)
+        try:
+            check_bound(token, now)
+            if token.jkt != proof.jkt:
+                raise bound_to_another(token.jkt, proof.jkt)
+        except InvalidToken:
+            self._ended(proof, in_vain=True)
+            raise
+        self._ended(proof, in_vain=False)
         self._keys.put(proof.ath, proof.jkt, size=_SIZE)
         nonce = proofs.check_freshness(proof, policy, now)
         speaks_for = f"{token.issuer} {token.identity}"
@@ -127,7 +180,7 @@ class ProofFirst:
 
     def _check_bound(self, proof: DPoPProof) -> None:
         now = self._monotonic()
-        if not self._in_vain[proof.algorithm].is_empty(now) or self._is_known(proof):
+        if not self._in_vain[proof.algorithm].are_too_many(now) or self._is_known(proof):
             return
         kind = Unavailable if self._unavailable.may_answer(now) else InvalidDPoPProof
         raise kind(
@@ -137,9 +190,9 @@ class ProofFirst:
             refusal=Refusal(reason=Reason.TOO_MANY),
         )
 
-    def _count(self, proof: DPoPProof) -> None:
+    def _ended(self, proof: DPoPProof, *, in_vain: bool) -> None:
         if not self._is_known(proof):
-            self._in_vain[proof.algorithm].pause(self._monotonic())
+            self._in_vain[proof.algorithm].ended(self._monotonic(), in_vain=in_vain)
 
     def _is_known(self, proof: DPoPProof) -> bool:
         return self._keys.get(proof.ath) == proof.jkt

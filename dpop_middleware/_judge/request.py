@@ -122,6 +122,8 @@ class RequestVerification:
                 clock=self.clock,
                 policies=self.policies,
             )
+            # One bound for both, and a client that is known here is known there.
+            self._gateway.proof_first = self.proof_first
         return self._gateway
 
     async def judge(

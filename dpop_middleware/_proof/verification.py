@@ -118,15 +118,14 @@ class ProofVerification:
         - `request`: the request that carried it; `ath`: the hash of its access token, None without one.
         - `policy`: the requirements; `policies`: all those by which the same server may judge the proof
           again, and for which it is remembered.
-        - `now`: seconds since the epoch; `useless_after`: when nothing accepts it any more, whatever its
-          `iat`.
+        - `now`: seconds since the epoch; `useless_after`: when nothing accepts it, whatever its `iat`.
         - `speaks_for`: the user or client of the access token, empty without one.
 
         Nothing is awaited and nothing written. Raises `errors.DPoPError`.
         """
         proof = self.check_claims(jws.payload, header, request=request, ath=ath)
         check_signature(jws, header)
-        nonce = self.check_freshness(proof, policy, now)
+        nonce = self.check_freshness(proof, policy, now, useless_after=useless_after)
         return self.to_be_remembered(
             proof,
             nonce,
@@ -149,10 +148,17 @@ class ProofVerification:
             check_ath(proof, ath)
         return proof
 
-    def check_freshness(self, proof: DPoPProof, policy: DPoPPolicy, now: float) -> Nonce | None:
-        """Return what is known about the nonce of a fresh proof. Raises `errors.DPoPError` for another."""
+    def check_freshness(
+        self, proof: DPoPProof, policy: DPoPPolicy, now: float, *, useless_after: float = math.inf
+    ) -> Nonce | None:
+        """Return what is known about the nonce of a proof that is fresh and can be remembered for long enough.
+
+        Raises `errors.DPoPError` for another.
+        """
         nonce = None if proof.nonce is None else known_nonce(proof, self.nonces, now)
         check_freshness(proof, policy, nonces=self.nonces, nonce=nonce, now=now)
+        if nonce is not None:
+            check_can_be_remembered(proof, now=now, useless_after=useless_after)
         return nonce
 
     def to_be_remembered(
@@ -166,12 +172,7 @@ class ProofVerification:
         useless_after: float = math.inf,
         speaks_for: str = "",
     ) -> JudgedProof:
-        """Return a proof that passed the other checks with its entry for the store.
-
-        Raises `errors.InvalidDPoPProof` for one that can't be remembered for long enough.
-        """
-        if nonce is not None:
-            check_can_be_remembered(proof, now=now, useless_after=useless_after)
+        """Return a proof that passed the other checks with its entry for the store."""
         memory = self._memories.get(id(policies)) or self._remember_for(policies, now)
         not_before, expires_at = acceptance_window(proof, memory.reach, nonce)
         entry = ReplayEntry(

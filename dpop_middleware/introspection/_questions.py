@@ -118,6 +118,8 @@ class Questions:
         self._places = asyncio.Semaphore(places)
         self._tasks: dict[bytes, asyncio.Task[Verdict | NoAnswer]] = {}
         self._waiting: set[bytes] = set()
+        # Of the last token that would not be asked about, for the next `ask`: by then there may be room.
+        self._refusals: dict[bytes, NoAnswer] = {}
         self._opening: asyncio.Task[None] | None = None
 
     @property
@@ -131,17 +133,22 @@ class Questions:
             self._opening = asyncio.create_task(self._located(), name="dpop introspection endpoint")
 
     def would_ask(self, digest: bytes) -> bool:
-        """Whether a token without a verdict is asked about: not where too many made-up ones wait."""
-        return digest in self._tasks or self._verdicts.is_known(digest) or not self._is_flooded()
+        """Whether a token without a verdict is asked about; where not, the next `ask` answers at once."""
+        self._refusals.clear()
+        refusal = None if digest in self._tasks else self._refusal(known=self._verdicts.is_known(digest))
+        if refusal is not None:
+            self._refusals[digest] = refusal
+        return refusal is None
 
     async def ask(self, token: str, digest: bytes) -> Verdict | NoAnswer:
         """Return the verdict on `token`, whose SHA-256 is `digest`."""
         task = self._tasks.get(digest)
         if task is None:
             known = self._verdicts.is_known(digest)
-            refused = self._refused(known=known)
-            if refused is not None:
-                return refused
+            refusal = self._refusals.pop(digest, None) or self._refusal(known=known)
+            if refusal is not None:
+                return refusal
+            self._breaker(known).let_through()
             task = asyncio.create_task(self._question(token, digest, known), name="dpop introspection")
             self._tasks[digest] = task
             if not known:
@@ -184,13 +191,13 @@ class Questions:
         except (TimeoutError, EndpointError) as error:
             _LOG.warning("the introspection endpoint can't be found: %s", _reason(error))
 
-    def _refused(self, *, known: bool) -> NoAnswer | None:
+    def _refusal(self, *, known: bool) -> NoAnswer | None:
         breaker, now = self._breaker(known), time.monotonic()
         if not known and self._is_flooded():
             return _TOO_MANY
         if len(self._tasks) >= MAX_QUESTIONS and (not known or len(self._tasks) >= 2 * MAX_QUESTIONS):
             return NoAnswer(reason="too many tokens wait to be asked about", of_made_up=not known)
-        if breaker.refuses(now):
+        if breaker.would_refuse(now):
             seconds = math.ceil(max(breaker.pause_left(now), 1.0))
             return NoAnswer(reason=self._outlook.error or "the endpoint failed", retry_after=seconds)
         return None
@@ -243,7 +250,7 @@ class Questions:
         self._outlook.succeeded()
         self._breaker(known).succeeded()
         if not known:
-            self._admission.answered(active=isinstance(outcome, AccessToken))
+            self._admission.answered(time.monotonic(), active=isinstance(outcome, AccessToken))
         verdict = Verdict(outcome, asked, size)
         self._verdicts.put(digest, verdict)
         return verdict
@@ -255,7 +262,7 @@ class Questions:
         if isinstance(error, EndpointError) and error.of_token:
             self._breaker(known).succeeded()
             if not known:
-                self._admission.answered(active=False)
+                self._admission.answered(time.monotonic(), active=False)
             return NoAnswer(reason=reason, of_made_up=not known)
         self._outlook.error = reason
         if not self._outlook.may_be_of_token(error):

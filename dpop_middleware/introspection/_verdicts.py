@@ -14,7 +14,7 @@ from typing import Final
 
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
-from dpop_middleware.tokens.cache import BoundedCache
+from dpop_middleware.tokens.cache import CLIENT_SIZE, BoundedCache
 
 __all__ = ["Moment", "Verdict", "Verdicts", "digest_of"]
 
@@ -105,6 +105,5 @@ class Verdicts:
             self._refused.put(digest, verdict, size=_SIZE)
             return
         self._refused.discard(digest)
-        self._active.put(
-            digest, verdict, size=_SIZE + verdict.size + sum(map(sys.getsizeof, verdict.outcome.scopes))
-        )
+        scopes = sum(map(sys.getsizeof, verdict.outcome.scopes))
+        self._active.put(digest, verdict, size=_SIZE + CLIENT_SIZE + verdict.size + scopes)

@@ -199,8 +199,8 @@ class IntrospectionVerifier:
     def is_remote(self, token: str) -> bool:
         """Whether the endpoint is asked about this token now.
 
-        False where an earlier answer counts, where the token is malformed, and where too many made-up tokens
-        wait already: then `verify` answers at once.
+        False where an earlier answer counts, where the token is malformed, where too many tokens wait already
+        and where the endpoint has failed: then `verify` answers at once.
         """
         digest = digest_of(token)
         return digest is not None and self._verdicts.get(digest) is None and self._asking().would_ask(digest)
@@ -259,6 +259,7 @@ class IntrospectionVerifier:
         loop = asyncio.get_running_loop()
         questions = self._questions.get(loop)
         if questions is None:
+            self._forget_closed_loops()
             questions = self._questions[loop] = Questions(
                 Endpoint(self._endpoint),
                 self._judge,
@@ -270,6 +271,12 @@ class IntrospectionVerifier:
                 patience=self._patience,
             )
         return questions
+
+    def _forget_closed_loops(self) -> None:
+        """Let go of connections of loops that ended without `aclose`: each holds its loop, and so itself."""
+        loops = [loop for known in self._questions.keyrefs() if (loop := known()) is not None]
+        for closed in [loop for loop in loops if loop.is_closed()]:
+            self._questions.pop(closed, None)
 
     async def _judge(self, answer: Answer) -> AccessToken:
         said = await read_answer(

@@ -26,14 +26,20 @@ class CircuitBreaker:
         """Whether it is open and no probe is under way."""
         return self._open_until is not None and not self._probing
 
+    def would_refuse(self, now: float) -> bool:
+        """Whether a request at `now` would be refused; nothing changes."""
+        return self._open_until is not None and (self._probing or now < self._open_until)
+
     def refuses(self, now: float) -> bool:
         """Whether a request at `now` is refused; when the pause is over, one is let through as the probe."""
-        if self._open_until is None:
-            return False
-        if self._probing or now < self._open_until:
+        if self.would_refuse(now):
             return True
-        self._probing = True
+        self.let_through()
         return False
+
+    def let_through(self) -> None:
+        """Note that a request that wouldn't be refused begins: after a pause it is the probe."""
+        self._probing = self._open_until is not None
 
     def pause_left(self, now: float) -> float:
         """Seconds from `now` to the next probe."""

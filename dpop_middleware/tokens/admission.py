@@ -33,7 +33,7 @@ _MANY: Final = 0.5
 class Bucket:
     """A token bucket: a burst of `size`, and then `per_second`; times are monotonic, in seconds."""
 
-    def __init__(self, *, size: int, per_second: int) -> None:
+    def __init__(self, *, size: int, per_second: float) -> None:
         self._size = float(size)
         self._per_second = per_second
         self._left = self._size
@@ -146,6 +146,8 @@ class Admission:
     def __init__(self, *, per_second: int) -> None:
         self._per_second = per_second
         self._questions = Bucket(size=per_second, per_second=per_second)
+        # A small part of the rate, so that this stays empty while many questions are about made-up tokens.
+        self._in_vain = Bucket(size=per_second, per_second=per_second / 10)
         self._unavailable = UnavailableAnswers(
             "too many unknown access tokens or issuers wait for a look-up, and most that came were made up"
         )
@@ -155,10 +157,12 @@ class Admission:
         """Count one more question and return 0.0, or return the seconds for which it must wait."""
         return self._questions.pause(now)
 
-    def answered(self, *, active: bool) -> None:
+    def answered(self, now: float, *, active: bool) -> None:
         """Note that a question was answered: `active` where what it was about isn't made up."""
         if active:
             self._questions.give_back()
+        else:
+            self._in_vain.pause(now)
         self._made_up += ((not active) - self._made_up) * _WEIGHT
 
     def is_spent(self, now: float) -> bool:
@@ -166,8 +170,12 @@ class Admission:
         return self._questions.is_empty(now)
 
     def is_flooded(self, waiting: int, now: float) -> bool:
-        """Whether made-up tokens took this second's questions, and `waiting` ones take the next second's."""
-        return self._made_up >= _MANY and waiting >= self._per_second and self.is_spent(now)
+        """Whether made-up tokens took this second's questions, and `waiting` ones take the next second's.
+
+        It isn't one any more when it has ended: many honest clients may come then, and wait for their turn.
+        """
+        is_one = self._made_up >= _MANY and waiting >= self._per_second
+        return is_one and self.is_spent(now) and self._in_vain.is_empty(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dpop_middleware.tokens.jwks import KeySet
 
 __all__ = [
+    "CLIENT_SIZE",
     "LONGEST_KNOWN_HEADER",
     "MAX_CACHED_BYTES",
     "MAX_CACHED_TOKENS",
@@ -40,9 +41,9 @@ MAX_CACHED_BYTES = 64 * 1024 * 1024
 # Kept of a client: the header of its proofs, unless it is longer than any without certificates, and the key
 # inside OpenSSL.
 LONGEST_KNOWN_HEADER = 1024
-_CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
+CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
 # The hash, the two values, the mapping of claims, the numbers in them, and the client.
-_SIZE = 700 + _CLIENT_SIZE
+_SIZE = 700 + CLIENT_SIZE
 # The key is the end of a token, a part of its signature, so that no unknown token is hashed.
 _TAIL = 32
 

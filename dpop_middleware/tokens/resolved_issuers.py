@@ -152,7 +152,7 @@ class ResolvedIssuers:
             return _Failed(error)
         now = time.monotonic()
         if held is None:
-            self._admission.answered(active=found is not None)
+            self._admission.answered(now, active=found is not None)
         if found is None:
             self._held.discard(issuer)
             self._unknown.put(issuer, now + self._limits.unknown_lifetime, size=len(issuer))

@@ -18,13 +18,21 @@ STRANGER = DPoPKey.generate()
 
 
 class RemoteTokens(Tokens):
-    """Tokens that another server knows; `meanwhile` happens while it is asked."""
+    """Tokens that another server knows: it answers while `answers` is set, and `meanwhile` happens before."""
 
     remote = True
     meanwhile: Callable[[], None] | None = None
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.presented = 0
+
     async def verify(self, token: str) -> AccessToken:
+        self.presented += 1
         await asyncio.sleep(0)
+        await self.answers.wait()
         if self.meanwhile is not None:
             self.meanwhile()
         return await super().verify(token)
@@ -128,6 +136,13 @@ def test_the_checks_are_listed_in_the_order_in_which_they_count() -> None:
     order = [CHECKS_OF_AN_OPAQUE_TOKEN.index(check) for check, _ in reversed(FAULTS)]
     # The claims of an answer are judged before the proof is compared with them.
     assert order[:-2] == sorted(order[:-2])
+
+
+async def test_a_proof_that_can_not_be_remembered_for_long_enough_causes_no_question() -> None:
+    api = Api(nonce="required")
+    nonce = dict(api.server.nonce_headers())["dpop-nonce"]
+    error = await api.refused(request(api.token, api.proof(at=2 * 86_400, nonce=nonce)))
+    assert (error.check, api.tokens.asked) == (Check.IAT, [])
 
 
 async def test_ten_thousand_bad_proofs_cause_no_question() -> None:
@@ -253,6 +268,11 @@ class Bounded:
         signed, _, _ = self.proof(token).rpartition(".")
         return f"{signed}.{self.proof(token).rpartition('.')[2]}"
 
+    async def asked(self, count: int) -> None:
+        """Let the requests begin; as many tokens are asked about then."""
+        await asyncio.sleep(0)
+        assert self.api.tokens.presented == count
+
     async def outcome(self, token: str, proof: str | None = None) -> str:
         try:
             await self.api.server.authenticate(request(token, proof or self.proof(token)))
@@ -280,7 +300,9 @@ class Bounded:
         ("ML-DSA-87", 80),
     ],
 )
-async def test_bad_proofs_are_verified_a_number_of_times_a_second(algorithm: str, bound: int) -> None:
+async def test_bad_proofs_are_verified_a_number_of_times_in_a_fifth_of_a_second(
+    algorithm: str, bound: int
+) -> None:
     client = Bounded(algorithm, algorithms=(algorithm,))
     forged = client.forged("made-up")
     assert await client.outcomes("made-up", forged, bound + 110) == {
@@ -288,7 +310,7 @@ async def test_bad_proofs_are_verified_a_number_of_times_a_second(algorithm: str
         "503 signature, not verified": 100,
         "401 signature, not verified": 10,
     }
-    client.seconds.now += 1
+    client.seconds.now += 0.21
     assert await client.outcomes("made-up", forged, bound + 1) == {
         "401 signature": bound,
         "503 signature, not verified": 1,
@@ -303,7 +325,7 @@ async def test_the_log_says_why_a_proof_was_not_verified(excess: int) -> None:
     error = await client.api.refused(request("made-up", forged))
     assert error.description == "the DPoP proof can't be verified now"
     assert error.actual == "too many proofs by ES512 were bad, or came with unknown access tokens"
-    assert "see the refusals by this check before" in str(hint_of(error))
+    assert "see the refusals before this one" in str(hint_of(error))
 
 
 async def test_good_proofs_of_made_up_tokens_count_too() -> None:
@@ -323,20 +345,59 @@ async def test_good_proofs_of_tokens_bound_to_another_key_count_too() -> None:
     }
 
 
-async def test_proofs_count_too_while_the_issuer_fails() -> None:
+async def test_good_proofs_of_tokens_that_are_not_bound_or_have_expired_count_too() -> None:
     client = Bounded()
-    client.api.tokens.known["good"] = OSError("no route")
-    assert await client.outcomes("good", client.proof("good"), 45) == {
-        "503 token_key": 40,
+    unbound = client.api.tokens.issue(name="unbound")
+    expired = client.api.tokens.issue(client.key.jkt, name="expired", expires_in=-301)
+    assert await client.outcomes(unbound, client.proof(unbound), 20) == {"401 binding": 20}
+    assert await client.outcomes(expired, client.proof(expired), 25) == {
+        "401 token_time": 20,
         "503 signature, not verified": 5,
     }
 
 
-async def test_many_new_clients_may_come_at_once() -> None:
+async def test_while_the_issuer_fails_every_client_gets_503_for_that_reason() -> None:
     client = Bounded()
+    client.api.tokens.known["good"] = OSError("no route")
+    assert await client.outcomes("good", client.proof("good"), 60) == {"503 token_key": 60}
+
+
+async def test_requests_that_end_before_the_answer_count_too() -> None:
+    client = Bounded()
+    client.api.tokens.answers.clear()
+    senders = [asyncio.create_task(client.outcome("made-up")) for _ in range(40)]
+    await client.asked(40)
+    for sender in senders:
+        sender.cancel()
+    await asyncio.wait(senders)
+    client.api.tokens.answers.set()
+    assert await client.outcome("made-up") == "503 signature, not verified"
+
+
+async def test_where_most_were_in_vain_proofs_count_while_their_tokens_are_asked_about() -> None:
+    client = Bounded()
+    assert await client.outcomes("made-up", client.forged("made-up"), 20) == {"401 signature": 20}
+    client.api.tokens.answers.clear()
     tokens = [client.token(f"good-{number}") for number in range(200)]
-    found = await asyncio.gather(*(client.outcome(token) for token in tokens))
-    assert found == ["accepted"] * 200
+    senders = [asyncio.create_task(client.outcome(token)) for token in tokens]
+    await client.asked(200)
+    excess = asyncio.create_task(client.outcome("made-up"))
+    await asyncio.sleep(0)
+    client.api.tokens.answers.set()
+    assert await excess == "503 signature, not verified"
+    assert await asyncio.gather(*senders) == ["accepted"] * 200
+
+
+@pytest.mark.parametrize(("in_vain", "later"), [(0, 0), (5, 0), (20, 1)], ids=["quiet", "few", "ended flood"])
+async def test_many_new_clients_may_come_at_once(in_vain: int, later: float) -> None:
+    client = Bounded()
+    await client.outcomes("made-up", client.forged("made-up"), in_vain)
+    client.seconds.now += later
+    client.api.tokens.answers.clear()
+    senders = [asyncio.create_task(client.outcome(client.token(f"good-{number}"))) for number in range(500)]
+    await client.asked(500)
+    client.api.tokens.answers.set()
+    assert await asyncio.gather(*senders) == ["accepted"] * 500
 
 
 async def test_a_flood_with_one_algorithm_refuses_nobody_with_another_and_no_token_that_was_active() -> None:
@@ -364,6 +425,20 @@ async def test_a_token_that_was_active_exempts_its_own_key_only_and_only_until_i
     client.api.tokens.known[known] = inactive()
     assert await client.outcome(known) == "401 token_active"
     assert await client.outcome(known) == "503 signature, not verified"
+
+
+async def test_a_gateway_and_the_server_behind_it_have_one_bound_and_know_the_same_clients() -> None:
+    client = Bounded()
+    known = client.token()
+    assert await client.outcome(known) == "accepted"
+    await client.outcomes("made-up", client.forged("made-up"), 40)
+    gateway, policy = client.api.server.verification.at_gateway(), DPoPPolicy()
+    new = client.token("new")
+    refused = await gateway.judge(request(new, client.proof(new)), policy)
+    assert isinstance(refused, DPoPError)
+    assert refused.reason is Reason.TOO_MANY
+    accepted = await gateway.judge(request(known, client.proof(known)), policy)
+    assert not isinstance(accepted, DPoPError)
 
 
 async def test_stale_proofs_and_those_without_a_nonce_are_refused_unverified_and_do_not_count() -> None:

@@ -92,6 +92,24 @@ async def test_many_honest_clients_may_come_at_once(issuer: IssuerOfOpaqueTokens
     assert len(issuer.asked) == 100
 
 
+async def test_many_honest_clients_may_come_at_once_after_a_flood(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opaque = verifier(max_unknown_per_second=20, max_connections=40)
+    assert set(await outcomes(opaque, [f"made-up-{number}" for number in range(20)])) == {"InvalidToken"}
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 2)
+    gate = Gate(issuer)
+    senders = [asyncio.create_task(outcome(opaque, issuer.issue(JKT))) for _ in range(40)]
+    while gate.under_way < 20:
+        await asyncio.sleep(0.005)
+    senders += [asyncio.create_task(outcome(opaque, issuer.issue(JKT))) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert not any(sender.done() for sender in senders[-20:]), "they wait for their turn"
+    gate.open = True
+    assert "InvalidToken" not in await asyncio.gather(*senders), "no good token is refused"
+
+
 async def test_a_flood_of_made_up_tokens_causes_few_503s(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, caplog: Any
 ) -> None:
@@ -120,6 +138,50 @@ async def test_during_a_flood_of_made_up_tokens_an_unknown_one_is_refused_before
     assert opaque.is_remote(known)
     await asyncio.gather(*flood)
     assert opaque.is_remote("made-up"), "nobody waits any more"
+
+
+async def test_a_token_that_would_not_be_asked_about_is_not_even_if_there_is_room_a_moment_later(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opaque = verifier(max_unknown_per_second=20)
+    await outcomes(opaque, [f"early-{number}" for number in range(20)])
+    flood = [asyncio.create_task(outcome(opaque, f"made-up-{number}")) for number in range(40)]
+    while opaque.is_remote("unread"):
+        await asyncio.sleep(0.001)
+    later = time.monotonic() + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert await outcome(opaque, "unread") == "Unavailable"
+    assert issuer.asked_about("unread") == 0
+    monkeypatch.undo()
+    await asyncio.gather(*flood)
+    assert await outcome(opaque, "unread") == "InvalidToken", "it counts once"
+
+
+async def test_while_the_endpoint_fails_no_proof_is_judged_and_the_next_good_one_is_the_probe(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=502)
+
+    issuer.behaves = behave
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for token in (known, "unknown"):
+        for _ in range(3):
+            assert opaque.is_remote(token)
+            assert await outcome(opaque, token) == "Unavailable"
+        asked = len(issuer.asked)
+        assert not opaque.is_remote(token)
+        assert (await outcome(opaque, token), len(issuer.asked)) == ("Unavailable", asked)
+    issuer.behaves = None
+    monkeypatch.undo()
+    while not opaque.is_remote(known):
+        await asyncio.sleep(0.01)
+    assert opaque.is_remote(known), "that it was looked at twice changes nothing"
+    assert await outcome(opaque, known) == "active"
 
 
 async def test_known_tokens_are_judged_while_the_endpoint_fails_on_made_up_ones(

@@ -12,6 +12,7 @@ from dpop_middleware.errors import InvalidToken
 from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.introspection._verdicts import Moment, Verdict, Verdicts
 from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.cache import CLIENT_SIZE
 from tests.support.introspection_server import IssuerOfOpaqueTokens, refusal
 
 JKT = DPoPKey.generate().jkt
@@ -177,7 +178,7 @@ def test_a_refusal_is_forgotten_even_where_the_newer_answer_cannot_be_kept() -> 
 
 
 def test_made_up_tokens_push_no_known_one_out_and_are_bounded_themselves() -> None:
-    known = Known(max_tokens=1, max_bytes=2000)
+    known = Known(max_tokens=1, max_bytes=5000)
     active = known.put(b"known", token())
     for number in range(10_001):
         known.put(b"%d" % number, REFUSED)
@@ -204,6 +205,14 @@ def test_an_answer_counts_by_its_size_and_its_scopes(size: int, scopes: int, kep
     known = Known(max_bytes=100_000)
     known.put(b"digest", token(scopes=frozenset(f"scope:{number}" for number in range(scopes))), size=size)
     assert known.verdicts.is_known(b"digest") is kept
+
+
+def test_an_active_token_counts_with_the_key_of_its_client() -> None:
+    known = Known(max_bytes=100_000)
+    digests = [bytes([number]) for number in range(100)]
+    for digest in digests:
+        known.put(digest, token())
+    assert sum(map(known.verdicts.is_known, digests)) <= 100_000 // CLIENT_SIZE
 
 
 def test_what_is_kept_does_not_change() -> None:

@@ -1,6 +1,8 @@
 """Opaque tokens, by an issuer that answers over real HTTP."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +11,7 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
-from tests.support.introspection_server import IssuerOfOpaqueTokens, refusal
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, refusal
 
 JKT = DPoPKey.generate().jkt
 US = ClientSecretBasic(client_id="api", client_secret="s3cret:/+")
@@ -57,6 +59,29 @@ async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
     await opaque.verify(token)
     del issuer.tokens[token]
     assert isinstance(await refusal(opaque, token), InvalidToken)
+
+
+# The garbage collector closes these connections.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_connections_of_a_loop_that_ended_without_closing_are_not_kept_for_ever(
+    issuer: IssuerOfOpaqueTokens,
+) -> None:
+    opaque = IntrospectionVerifier(
+        issuer=issuer.origin, audience=API, client_authentication=US, endpoint=issuer.endpoint
+    )
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def ask(*, close: bool) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert (await opaque.verify(issuer.issue(JKT))).subject == "ann"
+        if close:
+            await opaque.aclose()
+
+    for last in (False, False, True):
+        asyncio.run(ask(close=last))
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
 
 
 async def test_many_requests_with_one_token_cause_one_question(

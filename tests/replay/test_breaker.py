@@ -36,6 +36,16 @@ def test_the_breaker_opens_and_lets_one_request_through_after_the_pause() -> Non
     assert breaker.refuses(50.0)
 
 
+def test_to_ask_whether_a_request_would_be_refused_changes_nothing() -> None:
+    breaker = opened()
+    assert [breaker.would_refuse(time) for time in (0.0, 0.1, 0.1)] == [True, False, False]
+    breaker.let_through()
+    assert breaker.would_refuse(0.1)
+    breaker.succeeded()
+    breaker.let_through()
+    assert not breaker.would_refuse(0.1)
+
+
 def test_a_probe_that_succeeds_closes_the_breaker() -> None:
     breaker = opened()
     assert not breaker.refuses(0.1)

@@ -108,9 +108,9 @@ def test_a_question_about_an_active_token_does_not_count() -> None:
     admission = Admission(per_second=1)
     for _ in range(5):
         assert admission.pause(0.0) == 0.0
-        admission.answered(active=True)
+        admission.answered(0.0, active=True)
     assert admission.pause(0.0) == 0.0
-    admission.answered(active=False)
+    admission.answered(0.0, active=False)
     assert admission.pause(0.0) > 0
 
 
@@ -122,26 +122,39 @@ def test_honest_clients_that_can_not_be_served_always_get_503() -> None:
 def test_where_most_tokens_are_made_up_answers_503_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     admission = Admission(per_second=1)
     for _ in range(100):
-        admission.answered(active=False)
+        admission.answered(0.0, active=False)
     with caplog.at_level(logging.WARNING):
         told = [admission.may_be_unavailable(100.0) for _ in range(3 * MAX_UNAVAILABLE)]
     assert told == [True] * MAX_UNAVAILABLE + [False] * 2 * MAX_UNAVAILABLE
     assert len(caplog.messages) == 1, "there is one warning a minute"
     assert sum(admission.may_be_unavailable(101.0) for _ in range(100)) == UNAVAILABLE_PER_SECOND
     for _ in range(100):
-        admission.answered(active=True)
+        admission.answered(0.0, active=True)
     assert admission.may_be_unavailable(101.0)
 
 
 def test_there_is_a_flood_once_made_up_tokens_took_the_questions_of_two_seconds() -> None:
     admission = Admission(per_second=2)
     for _ in range(20):
-        admission.answered(active=False)
+        admission.answered(0.0, active=False)
     assert not admission.is_flooded(2, 0.0), "there are questions left"
     assert [admission.pause(0.0) for _ in range(2)] == [0.0, 0.0]
     assert [admission.is_flooded(waiting, 0.0) for waiting in (1, 2)] == [False, True]
-    assert not admission.is_flooded(2, 1.0)
+    assert not admission.is_flooded(2, 0.5), "there is a question left"
     for _ in range(20):
-        admission.answered(active=True)
-    assert [admission.pause(1.0) for _ in range(2)] == [0.0, 0.0]
-    assert not admission.is_flooded(2, 1.0), "most tokens are active"
+        admission.answered(0.0, active=True)
+    assert [admission.pause(0.0) for _ in range(2)] == [0.0, 0.0]
+    assert not admission.is_flooded(2, 0.0), "most tokens are active"
+
+
+def test_a_flood_goes_on_while_most_answers_are_in_vain_and_then_has_ended() -> None:
+    admission = Admission(per_second=8)
+    for _ in range(20):
+        admission.answered(0.0, active=False)
+    assert admitted(admission, 0.0) == 8
+    for eighth in range(1, 30):
+        assert admission.pause(eighth / 8) == 0.0
+        admission.answered(eighth / 8, active=False)
+        assert admission.is_flooded(8, eighth / 8)
+    assert admitted(admission, 10.0) == 8
+    assert not admission.is_flooded(8, 10.0), "no answer was in vain lately"

@@ -152,6 +152,20 @@ async def test_an_unknown_issuer_is_remembered_for_a_while(tenants: Tenants) -> 
     assert await tenants.resolved.verifier("x") is tenants.known["x"]
 
 
+async def test_it_says_whether_the_resolver_would_be_asked(tenants: Tenants) -> None:
+    resolved = tenants.resolved
+    assert [resolved.would_ask(issuer) for issuer in ("a", "x")] == [True, True]
+    assert resolved.held("a") is None
+    first = await resolved.verifier("a")
+    assert await resolved.verifier("x") is None
+    assert [resolved.would_ask(issuer) for issuer in ("a", "x")] == [False, False]
+    assert (resolved.held("a"), resolved.held("x")) == (first, None)
+    tenants.now += 5
+    assert [resolved.would_ask(issuer) for issuer in ("a", "x")] == [False, True]
+    tenants.now += 295
+    assert resolved.would_ask("a")
+
+
 async def test_no_more_issuers_are_kept_than_allowed(tenants: Tenants) -> None:
     tenants.add("c", "d")
     for name in "abcd":
