@@ -41,8 +41,9 @@ _SPACE = 0x20
 # White space is removed character by character: a value with more of it is refused.
 _MOST_SPACES = 64
 _LENGTHS = frozenset(map(len, (b"host", b"authorization", b"dpop")))
-# RFC 9110 section 11.2, without the padding
+# RFC 9110 section 11.2, without the padding; and a table with which `translate` changes every other octet.
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+_ONLY_TOKEN68 = bytes(octet if octet in _TOKEN68 else _TOKEN68[0] for octet in range(256))
 _LONGEST_SCHEME = len("bearer")
 _SCHEMES: Mapping[str, Scheme] = {"dpop": "DPoP", "bearer": "Bearer"}
 # A longer path is refused, whatever follows.
@@ -161,7 +162,7 @@ def credentials(authorization: tuple[str, ...]) -> tuple[Scheme, str]:
     if not access_token:
         raise _invalid_request("the Authorization field has no access token", scheme)
     octets = access_token.rstrip("=").encode("utf-8", "surrogatepass")
-    if not octets or octets.translate(None, _TOKEN68):
+    if not octets or octets.translate(_ONLY_TOKEN68) != octets:
         raise _invalid_request("the access token has illegal characters", scheme)
     return scheme, access_token
 
