@@ -164,9 +164,9 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
     # In a long segment only the octets that count are examined more than once.
     counted = data.translate(None, _PLAIN) if _SHORT < len(data) <= bounds.size else data
     if (
-        len(data) > bounds.size
-        or (structure := len(counted) - len(counted.translate(None, _STRUCTURE))) > bounds.structure
-        or (structure > bounds.containers and counted.count(b"{") + counted.count(b"[") > bounds.containers)
+        (size := len(counted)) > bounds.size
+        or (size > bounds.structure and size - len(counted.translate(None, _STRUCTURE)) > bounds.structure)
+        or (containers := counted.count(b"{") + counted.count(b"[")) > bounds.containers
         or counted.count(b"\\") > bounds.escapes
     ):
         raise JOSEError(
@@ -175,7 +175,6 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
             reason=Reason.NOT_JSON,
         )
     value = _object_in(data, counted, fractions=bounds.fractions)
-    # Every bracket that opens must close as well.
-    if structure > 2 * MAX_DEPTH:
+    if containers > MAX_DEPTH:
         _check_depth(value)
     return value
