@@ -151,7 +151,7 @@ class ProofVerification:
     def check_freshness(
         self, proof: DPoPProof, policy: DPoPPolicy, now: float, *, useless_after: float = math.inf
     ) -> Nonce | None:
-        """Return what is known about the nonce of a proof that is fresh and can be remembered for long enough.
+        """Return what is known about the nonce of a proof that is fresh and can be remembered long enough.
 
         Raises `errors.DPoPError` for another.
         """
