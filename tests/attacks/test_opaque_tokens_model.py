@@ -101,7 +101,7 @@ class Run:
         patch.setattr(_questions, "time", clock)
         patch.setattr(verifier, "time", clock)
         patch.setattr(verifier, "Endpoint", lambda _: self.endpoint)
-        patch.setattr(self.verifier._verdicts, "_monotonic", self.loop.time)
+        patch.setattr(vars(self.verifier)["_verdicts"], "_monotonic", self.loop.time)
 
     def issue(self) -> str:
         token = f"token-{len(self.endpoint.active)}"
