@@ -19,9 +19,9 @@ from tests.support.introspection_server import issuing
 __all__ = ["made_up_tokens"]
 
 _ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "PS512")
-# As many come one after the other; those that may be asked about wait for their turn, up to a second.
-_FLOOD = 2000
-_FLOODS = 5
+# As many batches come one after the other; those that may be asked about wait for their turn, up to a second.
+_FLOOD = 10
+_FLOODS = 3
 
 
 def _server(issuer: str, endpoint: str) -> ResourceServer:
@@ -79,7 +79,7 @@ async def made_up_tokens(*, rounds: int, size: int, running: Running) -> dict[st
                     await running(api, scopes[:1])
                     await measure(samples, yardstick, partial(running, api, scopes), size=size)
                 for key, samples in floods.values() if number < _FLOODS else ():
-                    clients = [_made_up(key) for _ in range(_FLOOD)]
+                    clients = [_made_up(key) for _ in range(_FLOOD * size)]
                     scopes = [client.scope(client.proof()) for client in clients]
                     before = yardstick.seconds(size)
                     seconds = await _flood(running, api, scopes)
