@@ -77,9 +77,9 @@ class MultiIssuerVerifier:
       503.
 
     `identity` of these tokens names the issuer: user "1" of one issuer is not user "1" of another. At most
-    100 made-up issuers are looked up at once, and 100 per second; the excess is answered 503, and 401 where
-    there are too many of those and most were made up. It isn't checked whether an issuer may speak for a user
-    of another. Raises ConfigurationError.
+    100 unknown issuers are looked up at once, and of made-up ones 100 per second; the excess is answered 503,
+    and 401 where there are too many of those and most were made up. It isn't checked whether an issuer may
+    speak for a user of another. Raises ConfigurationError.
     """
 
     def __init__(
