@@ -91,10 +91,10 @@ class ProofFirst:
     """Judges proofs before their tokens, for one resource server.
 
     `is_remote` says whether another server is asked about a token; `monotonic` returns seconds. Of each
-    algorithm a number of proofs per second may turn out bad, or belong to a token that isn't active or is
-    bound to another key: 1600, or less where one verification costs more than by ES256. The excess is refused
-    before its signature is verified, unless its token was active before and is bound to its key. Where the
-    other server fails, nothing counts.
+    algorithm a number of proofs per second may turn out bad, belong to a token that isn't active or is bound
+    to another key, or come from a sender who doesn't wait for the answer: 1600, or less where one
+    verification costs more than by ES256. The excess is refused before its signature is verified, unless its
+    token was active before and is bound to its key. Where the other server fails, nothing else counts.
     """
 
     def __init__(
