@@ -147,7 +147,7 @@ def _code_request_parameters(
 def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None:
     # A browser leaves out white space before a URL; behind a fragment the query would not be sent.
     if not isinstance(endpoint, str) or _NOT_IN_AN_ENDPOINT.search(endpoint):
-        raise _options.refused("endpoint", "a URL without white space and fragment", endpoint)
+        raise _options.refused("endpoint", "a URL without white space or a fragment", endpoint)
     if endpoint.lower().startswith("http:"):
         checked_url("endpoint", named_origin("endpoint", endpoint), insecure_http_hosts=insecure_http_hosts)
 

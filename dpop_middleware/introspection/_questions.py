@@ -75,7 +75,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectionHealth:
-    """The present state of an introspection endpoint: `ok` when it gives usable answers.
+    """The current state of an introspection endpoint: `ok` when it gives usable answers.
 
     - `endpoint`: its URL, None where the issuer's metadata weren't read yet.
     - `age`: seconds since its last usable answer, None where there was none. `error`: what is wrong.

@@ -104,7 +104,7 @@ class TestIssuer:
         clock: Callable[[], float] = system_time,
     ) -> None:
         self.issuer = _options.text(
-            "issuer", issuer, "the issuer's identifier: for a server's, TestIssuer.of"
+            "issuer", issuer, "the issuer's identifier: for that of a server, TestIssuer.of(api)"
         )
         self.audience = audience
         self.key = DPoPKey.generate(algorithm)

@@ -120,7 +120,7 @@ def test_endpoints_on_this_machine_and_of_other_schemes_are_accepted(endpoint: s
     ],
 )
 def test_an_endpoint_that_a_browser_reads_otherwise_is_refused(endpoint: Any) -> None:
-    says = "endpoint takes a URL without white space and fragment, not "
+    says = "endpoint takes a URL without white space or a fragment, not "
     with pytest.raises(ConfigurationError, match=says):
         asked_at(endpoint)
     pushed = PushedAuthorizationRequest(client_id="c", request_uri="urn:r", expires_in=None)

@@ -295,7 +295,7 @@ def test_a_stand_in_is_made_of_a_resource_server() -> None:
     [
         (
             TestIssuer,
-            "issuer takes the issuer's identifier: for a server's, TestIssuer.of",
+            "issuer takes the issuer's identifier: for that of a server, TestIssuer.of(api)",
         ),
         (lambda wrong: TestIssuer(profile=wrong), "profile takes a Profile, such as profiles.KEYCLOAK"),
         (lambda wrong: TestIssuer().token(key=wrong), "key takes a DPoPKey, bytes or ABSENT"),

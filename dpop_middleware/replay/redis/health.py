@@ -18,7 +18,7 @@ OLDEST_WITH_GET = "7.0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeHealth:
-    """The present state of one server.
+    """The current state of one server.
 
     `error` is what prevented a write there (the server's error code, a sentence of this package, or the name
     of an exception's class), None when nothing did. `clock_offset` is the server's time minus this machine's
@@ -40,7 +40,7 @@ class NodeHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreHealth:
-    """The present state of the store: `ok` when every server that takes writes can be used.
+    """The current state of the store: `ok` when every server that takes writes can be used.
 
     `local_answers` counts the requests that this process judged from its own memory
     (`on_unavailable="local"`), `unavailable_answers` those that it answered 503.
