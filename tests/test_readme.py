@@ -16,7 +16,7 @@ import dpop_middleware
 from dpop_middleware import AccessToken, DPoPMiddleware, errors, profiles
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.testing import ABSENT, TestIssuer
-from tests.support.reader import API, ISSUER, Scenario, World, ask, driven, follow, replay, world_of
+from tests.support.reader import API, ISSUER, Scenario, World, ask, driven, follow, opened, replay, world_of
 from tests.support.readme import CHAPTERS, ROOT, Block, blocks, text_of
 
 README = text_of("README.md")
@@ -31,11 +31,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerat
 
 
 async def first_screen(names: dict[str, Any], world: World) -> None:
+    await opened(names["api"])
     assert await replay(names["app"], "GET", "/notes", world.auth()) == [200, 401]
     assert (await ask(names["app"], "GET", "/notes")).status_code == 401
 
 
 async def around_any_application(names: dict[str, Any], world: World) -> None:
+    await opened(names["api"])
     answer = await ask(names["app"], "GET", "/notes", auth=world.auth(sub="ann"))
     assert answer.text == "notes of ann"
     assert await replay(names["app"], "GET", "/notes", world.auth()) == [200, 401]
@@ -44,6 +46,7 @@ async def around_any_application(names: dict[str, Any], world: World) -> None:
 
 
 async def fastapi(names: dict[str, Any], world: World) -> None:
+    await opened(names["api"])
     app = names["app"]
     ann = world.auth(sub="ann", scopes=["notes:read"])
     assert (await ask(app, "GET", "/notes", auth=ann)).json() == {"notes_of": "ann"}
@@ -55,6 +58,7 @@ async def fastapi(names: dict[str, Any], world: World) -> None:
 
 
 async def starlette_route(names: dict[str, Any], world: World) -> None:
+    await opened(names["api"])
     ann = world.auth(sub="ann", scopes=["notes:write"])
     assert (await ask(names["app"], "POST", "/notes", auth=ann)).json() == {"written_by": "ann"}
     assert (await ask(names["app"], "POST", "/notes", auth=world.auth())).status_code == 403

@@ -1,5 +1,6 @@
 """The environment of the code that a document shows: issuers, a server for its URLs, and the network."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ __all__ = [
     "ask",
     "driven",
     "follow",
+    "opened",
     "readers_app",
     "replay",
     "world_of",
@@ -170,3 +172,11 @@ async def follow(snippet: Block, scenario: Scenario | None, world: World) -> Non
             pytest.skip("neither Valkey nor Redis is installed")
         world.here("")
     await scenario(await world.run(snippet), world)
+
+
+async def opened(api: ResourceServer) -> None:
+    """Wait for the store's first connection: on a busy machine a request may not wait long enough for it."""
+    await api.open()
+    async with asyncio.timeout(20):
+        while not (await api.health()).replay_store.ok:
+            await asyncio.sleep(0.05)
