@@ -271,6 +271,24 @@ async def test_a_flood_of_tokens_that_a_filter_blocks_is_refused_unread_and_neve
     assert await outcome(opaque, known) == "active"
 
 
+async def test_known_tokens_that_a_filter_blocks_are_no_flood_of_unknown_ones(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(max_unknown_per_second=1, active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=403)
+
+    issuer.behaves = behave
+    for _ in range(20):
+        assert await outcome(opaque, known) == "Unavailable"
+    admission, now = vars(opaque)["_admission"], time.monotonic()
+    while admission.pause(now) == 0:
+        pass
+    assert not admission.is_flooded(1, now)
+
+
 async def test_a_server_that_never_judged_a_token_is_not_asked_about_each(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
