@@ -26,7 +26,7 @@ from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
 from dpop_middleware.tokens.admission import Bucket, UnavailableAnswers
-from dpop_middleware.tokens.cache import MAX_CACHED_TOKENS, BoundedCache
+from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, BoundedCache
 
 __all__ = ["ProofFirst", "proof_first"]
 
@@ -108,7 +108,7 @@ class ProofFirst:
         )
         # The key of each token that was active, by the hash of the token.
         self._keys: BoundedCache[str | None, str] = BoundedCache(
-            max_entries=MAX_CACHED_TOKENS, max_bytes=MAX_CACHED_TOKENS * 2 * _SIZE
+            max_entries=MAX_CACHED_TOKENS, max_bytes=MAX_CACHED_BYTES
         )
 
     def judge(
@@ -171,12 +171,16 @@ class ProofFirst:
             self._ended(proof, in_vain=True)
             raise
         self._ended(proof, in_vain=False)
-        self._keys.put(proof.ath, proof.jkt, size=_SIZE)
+        self.remember(proof)
         nonce = proofs.check_freshness(proof, policy, now)
         speaks_for = f"{token.issuer} {token.identity}"
         return proofs.to_be_remembered(
             proof, nonce, policy=policy, policies=policies, now=now, speaks_for=speaks_for
         )
+
+    def remember(self, proof: DPoPProof) -> None:
+        """Note that the token of a good proof is active, and bound to its key."""
+        self._keys.put(proof.ath, proof.jkt, size=_SIZE)
 
     def _check_bound(self, proof: DPoPProof) -> None:
         now = self._monotonic()

@@ -199,6 +199,9 @@ class RequestVerification:
         # A padded header is not cached.
         if client is not known and len(client.segment) <= LONGEST_KNOWN_HEADER:
             token.remember_client(client)
+        if self.proof_first is not None:
+            # A tenant's issuer is looked up again later.
+            self.proof_first.remember(judged.proof)
         return judged
 
     def authorize(

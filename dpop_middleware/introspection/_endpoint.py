@@ -108,9 +108,12 @@ class Endpoint:
         try:
             return await self._asked(place, token)
         except EndpointError as error:
-            if not error.of_token and self._options.url is None and self._place is place:
-                # It may have moved: the metadata is read again before the next question.
-                self._place = replace(place, until=place.looked + _BETWEEN_LOOKS_AFTER_FAILURES)
+            if not error.of_token:
+                self._look_soon(place)
+            raise
+        except asyncio.CancelledError:
+            # There was no answer in time.
+            self._look_soon(place)
             raise
 
     async def locate(self) -> None:
@@ -120,6 +123,11 @@ class Endpoint:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    def _look_soon(self, failed: _Place) -> None:
+        """Read the metadata again before the next question: the endpoint may have moved."""
+        if self._options.url is None and self._place is failed:
+            self._place = replace(failed, until=failed.looked + _BETWEEN_LOOKS_AFTER_FAILURES)
 
     async def _located(self) -> _Place:
         async with self._discovering:

@@ -267,6 +267,8 @@ class Questions:
         self._outlook.error = reason
         if not self._outlook.may_be_of_token(error):
             self._breaker(known).failed(time.monotonic())
+        elif not known:
+            self._admission.blocked(time.monotonic())
         asked_for = error.retry_after if isinstance(error, EndpointError) else None
         return NoAnswer(reason=reason, retry_after=asked_for or 1)
 

@@ -25,6 +25,7 @@ __all__ = ["BoundedTransport", "httpx2"]
 
 # Shorter than the servers' own limits, so that they seldom close a connection while a question is being sent.
 _KEPT_OPEN: Final = 4.0
+_OK: Final = 200
 # They described the body as it was sent.
 _OF_THE_SENT_BODY: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
@@ -48,10 +49,17 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request and return its answer with the whole body; raises AnswerError."""
+        """Send one request and return its answer with the whole body; raises AnswerError.
+
+        A refusal whose body can't be read has none: its status and its fields count.
+        """
         answer = await self._inner.handle_async_request(request)
         try:
             body = await self._read(answer)
+        except AnswerError:
+            if answer.status_code == _OK:
+                raise
+            body = b""
         finally:
             await answer.aclose()
         return httpx2.Response(

@@ -276,7 +276,7 @@ def clock_skew_of(verifier: object) -> float:
 def asks_another_server(verifier: object, token: str) -> bool:
     """Return whether `verifier` asks another server about `token`: by its `is_remote`, or its `remote`."""
     ask = getattr(verifier, "is_remote", None)
-    return bool(getattr(verifier, "remote", False) if ask is None else ask(token))
+    return bool(getattr(verifier, "remote", False)) if ask is None else ask(token) is not False
 
 
 def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:

@@ -151,7 +151,8 @@ class Admission:
         self._unavailable = UnavailableAnswers(
             "too many unknown access tokens or issuers wait for a look-up, and most that came were made up"
         )
-        self._made_up = 0.0
+        # Moving averages: of the answers, and of the questions, including those without an answer.
+        self._made_up = self._useless = 0.0
 
     def pause(self, now: float) -> float:
         """Count one more question and return 0.0, or return the seconds for which it must wait."""
@@ -159,24 +160,32 @@ class Admission:
 
     def answered(self, now: float, *, active: bool) -> None:
         """Note that a question was answered: `active` where what it was about isn't made up."""
+        self._made_up += ((not active) - self._made_up) * _WEIGHT
         if active:
             self._questions.give_back()
-        else:
-            self._in_vain.pause(now)
-        self._made_up += ((not active) - self._made_up) * _WEIGHT
+        self._ended(now, in_vain=not active)
+
+    def blocked(self, now: float) -> None:
+        """Note that a question got no answer, maybe because of the token that it was about."""
+        self._ended(now, in_vain=True)
 
     def is_spent(self, now: float) -> bool:
         """Whether a question would have to wait."""
         return self._questions.is_empty(now)
 
     def is_flooded(self, waiting: int, now: float) -> bool:
-        """Whether made-up tokens took this second's questions, and `waiting` ones take the next second's.
+        """Whether questions in vain took this second's share, and `waiting` ones take the next second's.
 
-        It isn't one any more when it has ended: many honest clients may come then, and wait for their turn.
+        After a flood has ended, there is none: many honest clients may come then, and wait for their turn.
         """
-        is_one = self._made_up >= _MANY and waiting >= self._per_second
+        is_one = self._useless >= _MANY and waiting >= self._per_second
         return is_one and self.is_spent(now) and self._in_vain.is_empty(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""
         return self._made_up < _MANY or self._unavailable.may_answer(now)
+
+    def _ended(self, now: float, *, in_vain: bool) -> None:
+        if in_vain:
+            self._in_vain.pause(now)
+        self._useless += (in_vain - self._useless) * _WEIGHT

@@ -202,7 +202,7 @@ def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
 
 
 def _is_remote(verifier: AccessTokenVerifier) -> bool:
-    return getattr(verifier, "remote", False) is True
+    return getattr(verifier, "remote", False) is True or hasattr(verifier, "is_remote")
 
 
 def unverified_issuer(token: str) -> str:

@@ -455,3 +455,25 @@ async def test_where_the_token_is_judged_first_nothing_is_bounded() -> None:
     client = Bounded(remote=False)
     known = client.token()
     assert await client.outcomes(known, client.forged(known), 50) == {"401 signature": 50}
+
+
+async def test_a_token_that_was_judged_first_exempts_its_key_when_it_is_asked_about_later() -> None:
+    client, remote = Bounded(), False
+    client.first.is_remote = lambda _: remote
+    known = client.token()
+    assert await client.outcome(known) == "accepted"
+    assert await client.outcome(known, client.forged(known)) == "401 signature"
+    remote = True
+    await client.outcomes("made-up", client.forged("made-up"), 40)
+    assert await client.outcome("made-up") == "503 signature, not verified"
+    assert await client.outcome(known) == "accepted"
+
+
+async def test_the_keys_of_ten_thousand_tokens_are_remembered() -> None:
+    client = Bounded()
+    asked = request(client.token(), client.proof(client.token()))
+    proof = (await client.api.server.authenticate(asked)).proof
+    assert proof is not None
+    for number in range(10_001):
+        client.first.remember(proof._replace(ath=str(number)))
+    assert len(vars(client.first)["_keys"]) == 10_000

@@ -193,6 +193,26 @@ async def test_an_endpoint_that_failed_is_asked_where_it_was_too(
     assert issuer.requests == [METADATA] * 2
 
 
+async def test_an_endpoint_that_does_not_answer_in_time_may_have_moved_too(
+    issuer: IssuerOfOpaqueTokens, located: tuple[Endpoint, list[float]]
+) -> None:
+    endpoint, _ = located
+    reached = asyncio.Event()
+
+    async def hangs(_question: Question) -> Response:
+        loop.call_soon_threadsafe(reached.set)
+        return await never()
+
+    loop, issuer.behaves = asyncio.get_running_loop(), hangs
+    question = asyncio.create_task(endpoint.ask("any"))
+    await reached.wait()
+    question.cancel()
+    await asyncio.wait({question})
+    issuer.metadata, issuer.behaves = {DISCOVERED: f"{issuer.origin}/moved"}, None
+    assert b"active" in (await endpoint.ask("any")).body
+    assert endpoint.url == f"{issuer.origin}/moved"
+
+
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [({"issuer": "https://other.example"}, "another issuer's"), ({DISCOVERED: None}, "takes an https URL")],

@@ -247,6 +247,48 @@ def test_for_a_minute_after_an_answer_a_filter_may_have_blocked_the_one_token(
     assert Outlook(answered=time.monotonic() - seconds).may_be_of_token(error) is of_token
 
 
+async def test_a_flood_of_tokens_that_a_filter_blocks_is_refused_unread_and_never_with_401(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(max_unknown_per_second=20, active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(question: Question) -> Response | None:
+        return Response(status_code=403) if "/etc/" in question.form["token"] else None
+
+    issuer.behaves = behave
+    unread: list[str] = []
+    for flood in range(10):
+        blocked = [f"../etc/{flood}-{number}" for number in range(20 + MAX_UNAVAILABLE + 100)]
+        senders = [asyncio.create_task(outcome(opaque, token)) for token in blocked]
+        for _ in range(3):  # their questions begin, and take what is left of this second's
+            await asyncio.sleep(0)
+        unread = [token for token in ("../etc/one-more", known) if not opaque.is_remote(token)]
+        assert set(await asyncio.gather(*senders)) == {"Unavailable"}
+        if unread:
+            break
+    assert unread == ["../etc/one-more"]
+    assert await outcome(opaque, known) == "active"
+
+
+async def test_known_tokens_that_a_filter_blocks_are_no_flood_of_unknown_ones(
+    issuer: IssuerOfOpaqueTokens, verifier: Verifier
+) -> None:
+    opaque, known = verifier(max_unknown_per_second=1, active_lifetime=0), issuer.issue(JKT)
+    assert await outcome(opaque, known) == "active"
+
+    async def behave(_question: Question) -> Response:
+        return Response(status_code=403)
+
+    issuer.behaves = behave
+    for _ in range(20):
+        assert await outcome(opaque, known) == "Unavailable"
+    admission, now = vars(opaque)["_admission"], time.monotonic()
+    while admission.pause(now) == 0:
+        pass
+    assert not admission.is_flooded(1, now)
+
+
 async def test_a_server_that_never_judged_a_token_is_not_asked_about_each(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:

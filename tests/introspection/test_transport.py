@@ -63,3 +63,12 @@ async def test_another_body_is_an_error_and_the_connection_can_be_used_again(
         with pytest.raises(AnswerError, match=says):
             await asked(client, issuer, Response(body, headers={"Content-Encoding": coding}))
     assert (await asked(client, issuer, Response(b"{}"))).content == b"{}"
+
+
+@pytest.mark.parametrize(("body", "coding"), [(b"x" * (LIMIT + 1), "identity"), (b"x", "gzip"), (b"x", "br")])
+async def test_a_body_that_can_not_be_read_leaves_a_refusal_its_status_and_its_fields(
+    issuer: IssuerOfOpaqueTokens, client: httpx2.AsyncClient, body: bytes, coding: str
+) -> None:
+    fields = {"Retry-After": "7", "Content-Encoding": coding}
+    answer = await asked(client, issuer, Response(body, status_code=503, headers=fields))
+    assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (503, b"", "7")

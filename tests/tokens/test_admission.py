@@ -147,6 +147,15 @@ def test_there_is_a_flood_once_made_up_tokens_took_the_questions_of_two_seconds(
     assert not admission.is_flooded(2, 0.0), "most tokens are active"
 
 
+def test_tokens_that_a_filter_blocks_are_a_flood_too_but_no_reason_for_401() -> None:
+    admission = Admission(per_second=2)
+    for _ in range(20):
+        admission.blocked(0.0)
+    assert admitted(admission, 0.0) == 2
+    assert admission.is_flooded(2, 0.0)
+    assert all(admission.may_be_unavailable(0.0) for _ in range(10 * MAX_UNAVAILABLE))
+
+
 def test_a_flood_goes_on_while_most_answers_are_in_vain_and_then_has_ended() -> None:
     admission = Admission(per_second=8)
     for _ in range(20):

@@ -65,11 +65,6 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def test_a_document_may_begin_with_a_byte_order_mark(server: IssuerServer) -> None:
-    server.handlers["/jwks"] = lambda _: answer(b'\xef\xbb\xbf{"keys": []}')
-    assert get(f"{server.origin}/jwks") == {"keys": []}
-
-
 def test_a_document_is_fetched(server: IssuerServer) -> None:
     server.handlers["/jwks/"] = lambda _: json_answer({"keys": []})
     assert get(f"{server.origin}/jwks/?p=a%20b&q") == {"keys": []}

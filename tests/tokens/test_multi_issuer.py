@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from dpop_middleware import AccessToken, AccessTokenVerifier, JWTAccessTokenVerifier, profiles
+from dpop_middleware import (
+    AccessToken,
+    AccessTokenVerifier,
+    JWTAccessTokenVerifier,
+    JWTOrOpaqueVerifier,
+    profiles,
+)
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import ConfigurationError, InvalidToken
 from dpop_middleware.events import hint_for
@@ -232,6 +238,16 @@ def test_a_remote_verifier_says_itself_which_tokens_it_asks_about() -> None:
     own.is_remote = lambda token: token != known
     either = MultiIssuerVerifier([of_a(), own])
     assert [either.is_remote(token) for token in (A.token(), B.token(), known)] == [False, True, False]
+
+
+@pytest.mark.parametrize("said", [True, None, "no"])
+def test_another_server_is_asked_about_a_token_unless_its_verifier_says_false(said: object) -> None:
+    own: Any = Own(B.issuer)
+    own.is_remote = lambda _: said
+    several, both = MultiIssuerVerifier([of_a(), own]), JWTOrOpaqueVerifier(jwt=own, opaque=Own())
+    assert [one.is_remote(B.token()) for one in (several, both)] == [True, True]
+    said = False
+    assert [one.is_remote(B.token()) for one in (several, both)] == [False, False]
 
 
 def test_a_proof_is_judged_before_the_resolver_is_asked() -> None:

@@ -35,7 +35,6 @@ from tests.support.model import ANCHOR, MARGIN, NOW, Model, lose
 SEEDS = 600
 STEPS = 120
 BUCKETS = Buckets(b"dpop", spread=False)
-RETENTIONS = b"dpop::retentions"
 LOSSES = ("flush", "restart", "old snapshot", "promotion", "other data", "evictions", "step", "step", "back")
 NONCE_LIFETIME = 300.0
 POLICIES = (
