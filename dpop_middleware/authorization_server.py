@@ -23,7 +23,7 @@ from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest, one_pr
 from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware._runtime import system_time
-from dpop_middleware.checks import Check
+from dpop_middleware.checks import UNSIGNED_CHECKS_OF_A_PROOF, Check
 from dpop_middleware.errors import (
     DPoPError,
     InvalidDPoPProof,
@@ -49,14 +49,7 @@ __all__ = [
 
 CHECKS: Final = (
     Check.ONE_HEADER,
-    Check.FORMAT,
-    Check.TYP,
-    Check.CRIT,
-    Check.ALG,
-    Check.JWK,
-    Check.CLAIMS,
-    Check.HTM,
-    Check.HTU,
+    *UNSIGNED_CHECKS_OF_A_PROOF,
     Check.SIGNATURE,
     Check.IAT,
     Check.NONCE,

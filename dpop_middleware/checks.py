@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["CHECKS_OF_AN_OPAQUE_TOKEN", "CHECKS_OF_A_JWT", "Check", "Reason"]
+__all__ = ["CHECKS_OF_AN_OPAQUE_TOKEN", "CHECKS_OF_A_JWT", "UNSIGNED_CHECKS_OF_A_PROOF", "Check", "Reason"]
 
 
 class Check(StrEnum):
@@ -57,8 +57,7 @@ _OF_AN_ANSWER: Final = (
 )
 _AT_THE_END: Final = (Check.JTI, Check.SCOPE, Check.AUTHENTICATION)
 
-CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
-    *_OF_THE_REQUEST,
+UNSIGNED_CHECKS_OF_A_PROOF: Final[tuple[Check, ...]] = (
     Check.FORMAT,
     Check.TYP,
     Check.CRIT,
@@ -67,6 +66,12 @@ CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
     Check.CLAIMS,
     Check.HTM,
     Check.HTU,
+)
+"""The checks of a proof that come before its signature, in order; none of them needs the access token."""
+
+CHECKS_OF_AN_OPAQUE_TOKEN: Final[tuple[Check, ...]] = (
+    *_OF_THE_REQUEST,
+    *UNSIGNED_CHECKS_OF_A_PROOF,
     Check.ATH,
     Check.IAT,
     Check.NONCE,

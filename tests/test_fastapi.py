@@ -351,6 +351,7 @@ def test_a_function_that_a_decorated_dependency_depends_on_makes_no_middleware_o
 def test_a_decorated_dependency_may_serve_requests_and_websockets(world: World) -> None:
     """FastAPI passes the one that there is, and leaves the other argument its default."""
 
+    # None is of another type on purpose: so a user writes a connection that may not be there.
     @requires_dpop(world.server())
     async def caller(request: Request = None, websocket: WebSocket = None) -> str:  # type: ignore[assignment] # pyright: ignore[reportArgumentType]
         return str((request or websocket).user.identity)

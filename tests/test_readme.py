@@ -148,6 +148,7 @@ async def test_the_row_of_an_issuer_lets_its_tokens_in(vendor: str) -> None:
 async def test_each_snippet_does_what_the_text_says(
     snippet: Block, scenario: Scenario | None, world: World
 ) -> None:
+    assert scenario is not None, "give the new snippet a scenario that drives it"
     await follow(snippet, scenario, world)
 
 

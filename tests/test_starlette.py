@@ -652,6 +652,7 @@ async def test_a_client_that_reads_nothing_keeps_no_stream_beyond_the_expiry(
 
     app = Starlette(routes=[Route("/a", endpoints[kind])])
     async with asyncio.timeout(10):
+        # As `receive`, an event that nobody sets never returns, so its type doesn't matter.
         await app(scope_of("/a", world.fields("/a", exp=world.clock() + 0.3)), asyncio.Event().wait, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert b"".join(message.get("body", b"") for message in sent) == b"data: 1\n\n"
     assert done == ["background task"]

@@ -25,7 +25,7 @@ from dpop_middleware.errors import InvalidDPoPProof, InvalidToken, Refusal, Unav
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import AccessToken, token_hash
-from dpop_middleware.tokens.admission import Bucket, UnavailableAnswers
+from dpop_middleware.tokens.admission import Bucket, Tendency, UnavailableAnswers
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, BoundedCache
 
 __all__ = ["ProofFirst", "proof_first"]
@@ -44,9 +44,6 @@ _COSTS: Final = {
 # core. A fifth of it may come at once.
 _IN_VAIN: Final = 1600
 _SHARE_AT_ONCE: Final = 5
-# The weight of one proof in the moving average of those that were verified in vain.
-_WEIGHT: Final = 0.05
-_MANY: Final = 0.5
 # So many seconds after the last one in vain a flood has ended, whatever came before.
 _RECENT: Final = 1.0
 # A thumbprint and a hash, 43 characters each.
@@ -59,14 +56,14 @@ class _InVain:
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self._left = Bucket(size=per_second // _SHARE_AT_ONCE, per_second=per_second)
-        self._average = 0.0
+        self._mostly_in_vain = Tendency()
         self._last = -math.inf
         # Objects, not a number: threads that run at the same time never lose a place.
         self._waiting: set[object] = set()
 
     def are_too_many(self, now: float) -> bool:
         """Whether there were too many; in a flood, those that still wait for an answer count too."""
-        is_flood = self._average >= _MANY and now - self._last < _RECENT
+        is_flood = self._mostly_in_vain.is_most and now - self._last < _RECENT
         return self._left.is_empty(now) or (is_flood and len(self._waiting) >= self._per_second)
 
     @contextmanager
@@ -84,7 +81,7 @@ class _InVain:
         if in_vain:
             self._left.pause(now)
             self._last = now
-        self._average += (in_vain - self._average) * _WEIGHT
+        self._mostly_in_vain.note(in_vain)
 
 
 class ProofFirst:

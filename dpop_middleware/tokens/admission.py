@@ -15,7 +15,7 @@ from typing import Final
 
 from dpop_middleware.tokens.jwks import KeySet
 
-__all__ = ["Admission", "Bucket", "MissingKeys", "UnavailableAnswers", "WaitingRoom"]
+__all__ = ["Admission", "Bucket", "MissingKeys", "Tendency", "UnavailableAnswers", "WaitingRoom"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ MAX_UNAVAILABLE: Final = 100
 UNAVAILABLE_PER_SECOND: Final = 10
 MAX_MISSING: Final = 4096
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
-# The weight of one answer in the moving average of made-up tokens.
+# The weight of one outcome in a moving average.
 _WEIGHT: Final = 0.05
-_MANY: Final = 0.5
+_MOST: Final = 0.5
 
 
 class Bucket:
@@ -56,6 +56,22 @@ class Bucket:
     def give_back(self) -> None:
         """Put back one that was taken."""
         self._left = min(self._left + 1, self._size)
+
+
+class Tendency:
+    """How most of the last outcomes turned out: a moving average. Without any, none were."""
+
+    def __init__(self) -> None:
+        self._average = 0.0
+
+    @property
+    def is_most(self) -> bool:
+        """Whether at least half of the last outcomes were."""
+        return self._average >= _MOST
+
+    def note(self, outcome: bool) -> None:
+        """Count one more outcome."""
+        self._average += (outcome - self._average) * _WEIGHT
 
 
 class UnavailableAnswers:
@@ -151,8 +167,8 @@ class Admission:
         self._unavailable = UnavailableAnswers(
             "too many unknown access tokens or issuers wait for a look-up, and most that came were made up"
         )
-        # Moving averages: of the answers, and of the questions, including those without an answer.
-        self._made_up = self._useless = 0.0
+        # Of the answers, and of all questions, including those without an answer.
+        self._made_up, self._useless = Tendency(), Tendency()
 
     def pause(self, now: float) -> float:
         """Count one more question and return 0.0, or return the seconds for which it must wait."""
@@ -160,7 +176,7 @@ class Admission:
 
     def answered(self, now: float, *, active: bool) -> None:
         """Note that a question was answered: `active` where what it was about isn't made up."""
-        self._made_up += ((not active) - self._made_up) * _WEIGHT
+        self._made_up.note(not active)
         if active:
             self._questions.give_back()
         self._ended(now, in_vain=not active)
@@ -178,14 +194,14 @@ class Admission:
 
         After a flood has ended, there is none: many honest clients may come then, and wait for their turn.
         """
-        is_one = self._useless >= _MANY and waiting >= self._per_second
+        is_one = self._useless.is_most and waiting >= self._per_second
         return is_one and self.is_spent(now) and self._in_vain.is_empty(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""
-        return self._made_up < _MANY or self._unavailable.may_answer(now)
+        return not self._made_up.is_most or self._unavailable.may_answer(now)
 
     def _ended(self, now: float, *, in_vain: bool) -> None:
         if in_vain:
             self._in_vain.pause(now)
-        self._useless += (in_vain - self._useless) * _WEIGHT
+        self._useless.note(in_vain)

@@ -362,6 +362,7 @@ async def test_no_refused_ticket_waits_for_a_collection(fault: str, monkeypatch:
             # A new one each time: an error that is raised again keeps the traceback of each time.
             raise OSError("the store is down")
 
+        # A store that breaks in the middle of a test.
         api.store.add = fail  # type: ignore[method-assign]
     before = alive(Connection)
     sent = list[Message]()

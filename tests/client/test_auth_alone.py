@@ -58,6 +58,7 @@ TOKENS = "an access token as a string, a function that returns it, such as sourc
 TRANSPORTS = "a transport of httpx2 or httpx, such as httpx2.HTTPTransport(http2=True)"
 
 
+# Some have a wrong type on purpose: a user without a type checker must be told.
 @pytest.mark.parametrize(
     ("make", "message"),
     [

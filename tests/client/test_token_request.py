@@ -396,6 +396,7 @@ async def test_a_client_of_the_other_kind_is_refused_before_anything_is_sent(
     assert str(caught.value) == f"client takes {takes}, not {client!r}"
 
 
+# Some have a wrong type on purpose: a user without a type checker must be told.
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -635,6 +635,7 @@ def scenarios_of(document: str) -> dict[str, list[Scenario]]:
 async def test_each_snippet_does_what_the_text_says(
     snippet: Block, scenario: Scenario | None, world: World
 ) -> None:
+    assert scenario is not None, "give the new snippet a scenario that drives it"
     await follow(snippet, scenario, world)
 
 

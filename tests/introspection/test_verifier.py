@@ -62,6 +62,7 @@ async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
 
 
 # The garbage collector closes these connections.
+# A loop that ends without `aclose` leaves its sockets to the collector, which warns: that is what is tested.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_connections_of_a_loop_that_ended_without_closing_are_not_kept_for_ever(

@@ -164,9 +164,8 @@ def driven(document: str, scenarios: dict[str, list[Scenario]]) -> Iterator[Any]
             yield pytest.param(snippet, scenario, id=f"{document} line {snippet.line}")
 
 
-async def follow(snippet: Block, scenario: Scenario | None, world: World) -> None:
-    """Run `snippet`, then its scenario."""
-    assert scenario is not None, "give the new snippet a scenario that drives it"
+async def follow(snippet: Block, scenario: Scenario, world: World) -> None:
+    """Run `snippet`, then its scenario, which asserts what the text says."""
     if "from_url" in snippet.text:
         if not implementations():
             pytest.skip("neither Valkey nor Redis is installed")

@@ -12,6 +12,7 @@ from dpop_middleware.tokens.admission import (
     UNAVAILABLE_PER_SECOND,
     Admission,
     MissingKeys,
+    Tendency,
     WaitingRoom,
 )
 from dpop_middleware.tokens.jwks import KeySet
@@ -167,3 +168,15 @@ def test_a_flood_goes_on_while_most_answers_are_in_vain_and_then_has_ended() -> 
         assert admission.is_flooded(8, eighth / 8)
     assert admitted(admission, 10.0) == 8
     assert not admission.is_flooded(8, 10.0), "no answer was in vain lately"
+
+
+def test_a_tendency_follows_the_last_outcomes() -> None:
+    tendency = Tendency()
+    assert not tendency.is_most
+    for _ in range(13):
+        tendency.note(True)
+    assert not tendency.is_most
+    tendency.note(True)
+    assert tendency.is_most
+    tendency.note(False)
+    assert not tendency.is_most

@@ -298,7 +298,7 @@ def test_a_signature_is_called_wrong_where_every_key_was_tried(
 
 
 def flooded() -> SigningKeys:
-    """Signing keys whose attempts of this second were used up by forgeries."""
+    """Signing keys of which forgeries have taken all attempts of this second."""
     keys = SigningKeys(monotonic=lambda: 5.0)
     found(keys, ONE, KEYS[:2])
     for _ in range(10):
