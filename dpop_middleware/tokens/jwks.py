@@ -132,17 +132,19 @@ def parse_key_set(document: Mapping[str, Any], *, report: Callable[[LeftOut], No
     members = document.get("keys")
     if not isinstance(members, Sequence) or isinstance(members, (str, bytes)):
         raise JOSEError("the document has no array 'keys', so it isn't a JWK Set", check=Check.JWK)
-    keys: list[VerificationKey] = []
+    # A key that is listed twice would take the place of another one that is to be tried.
+    keys: dict[str, VerificationKey] = {}
     left_out: list[LeftOut] = []
     for position, jwk in enumerate(members[: MAX_KEYS + 1]):
         try:
-            keys.append(_verification_key(jwk, position))
+            key = _verification_key(jwk, position)
+            keys.setdefault(key.identity, key)
         except _UnusableError as error:
             kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
             kid = kid if isinstance(kid, str) else None
             left_out.append(LeftOut(position, kid, str(error), meant=error.meant))
             report(left_out[-1])
-    return KeySet(tuple(keys), tuple(left_out))
+    return KeySet(tuple(keys.values()), tuple(left_out))
 
 
 class _UnusableError(Exception):

@@ -44,6 +44,7 @@ _LONGEST_REMEMBERED = 512
 _UNSUPPORTED_MEMBERS = ("crit", "b64", "zip", "enc")
 _MAX_TRIES: Final = 2
 _VAIN_TRIES_PER_SECOND: Final = 10
+_MOST_KNOWN: Final = 1024  # an issuer may change its keys for years
 
 
 class SignedToken(NamedTuple):
@@ -155,7 +156,7 @@ class SigningKeys:
         self._second = 0
         self._in_vain = 0
         self._turns = 0
-        self._fitting: dict[Algorithm, frozenset[str]] = {}
+        self._known: frozenset[str] = frozenset()
 
     def search(self, signed: SignedToken) -> "KeySearch":
         """Return the search for the key that signed a token."""
@@ -166,16 +167,17 @@ class SigningKeys:
         return sorted(keys, key=self._is_another)[:_MAX_TRIES] if len(keys) > 1 else keys
 
     def only_one(
-        self, algorithm: Algorithm, fitting: Sequence[VerificationKey], keys: Sequence[VerificationKey]
+        self, fitting: Sequence[VerificationKey], keys: Sequence[VerificationKey]
     ) -> VerificationKey | None:
         """Return the only one of `keys` to try for a token, None where all of them may be tried.
 
         `fitting` are all keys that fit such a token.
         """
         identities = frozenset(key.identity for key in fitting)
-        if not identities <= self._fitting.get(algorithm, frozenset()):
+        if not identities <= self._known:
             self._in_vain = 0
-        self._fitting[algorithm] = identities
+            # Not these alone: a sender of forgeries chooses, by `kid` and `alg`, which keys fit.
+            self._known = identities | (self._known if len(self._known) < _MOST_KNOWN else frozenset())
         second = int(self._monotonic())
         if second != self._second:
             self._second, self._in_vain = second, 0
@@ -218,7 +220,7 @@ class KeySearch:
         put_off = [key for key in keys if key.identity == self._put_off]
         chosen = self._signing_keys.in_order(new + put_off)
         if len(chosen) > 1 and not self._seen:
-            only = self._signing_keys.only_one(self._signed.algorithm, keys, chosen)
+            only = self._signing_keys.only_one(keys, chosen)
             if only is not None:
                 (self._put_off,) = (key.identity for key in chosen if key is not only)
                 chosen = [only]

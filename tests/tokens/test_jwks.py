@@ -254,6 +254,14 @@ def test_without_kid_every_fitting_key_is_tried() -> None:
     assert candidates(keys, None, "ES384") == ([], False)
 
 
+def test_a_key_that_is_listed_twice_is_tried_once() -> None:
+    twice, other = issuer_key("ES256", kid=None), issuer_key("ES256", number=2, kid=None)
+    keys = parse_key_set(key_set(twice, twice, other))
+    assert [octets(key.key) for key in keys.candidates(kid=None, algorithm="ES256").keys] == [
+        octets(key.private.public_key()) for key in (twice, other)
+    ]
+
+
 def test_several_keys_of_one_kid_are_all_tried_but_not_too_many() -> None:
     keys = parse_key_set(key_set(*(issuer_key("ES256", number=position) for position in range(20))))
     assert len(keys.candidates(kid="key-1", algorithm="ES256").keys) == MAX_TRIES

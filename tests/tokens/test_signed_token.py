@@ -347,3 +347,24 @@ def test_attempts_that_find_the_key_are_not_counted() -> None:
     for _ in range(20):
         assert found(keys, TWO, KEYS) is KEYS[1]
         assert found(keys, ONE, KEYS) is KEYS[0]
+
+
+def test_a_flood_that_fits_other_keys_in_turn_costs_no_more(tried: list[VerificationKey]) -> None:
+    keys = SigningKeys(monotonic=lambda: 5.0)
+    for _ in range(20):
+        # As with and without a `kid` that no key has.
+        found(keys, STRANGER, KEYS[:2])
+        found(keys, STRANGER, KEYS[1:])
+    assert len(tried) == 40 + 1 + 10, "one before the third key was known, and ten after it"
+
+
+def test_a_key_is_new_again_after_a_thousand_others(tried: list[VerificationKey]) -> None:
+    keys = flooded()
+    others = [
+        [key._replace(identity=f"{number} {key.identity}") for key in KEYS[:2]] for number in range(600)
+    ]
+    for later in (*others, *[others[-1]] * 10):
+        found(keys, STRANGER, later)
+    tried.clear()
+    found(keys, STRANGER, KEYS[:2])
+    assert len(tried) == 2
