@@ -69,7 +69,9 @@ def requires_dpop(
     Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
     WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
     (for which `DPoPSecurity` is made), in an application that is mounted or has no router. A middleware of an
-    application gets the refusal of a request as a response, which it must return.
+    application gets the refusal of a request as a response, which it must return. So does whatever else runs
+    before the router: an `AuthenticationBackend` and an exception handler let strangers pass if they call a
+    decorated function and go on. Use `DPoPMiddleware` there.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
