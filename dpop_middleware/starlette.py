@@ -40,6 +40,10 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
+_NO_ROUTER = (
+    "no router has called this decorated function: where no endpoint serves the request yet, use "
+    "DPoPMiddleware, or pass call_next to the function"
+)
 
 
 def refusal(response: ErrorResponse) -> Response:
@@ -68,10 +72,10 @@ def requires_dpop(
 
     Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
     WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
-    (for which `DPoPSecurity` is made), in an application that is mounted or has no router. A middleware of an
-    application gets the refusal of a request as a response, which it must return. So does whatever else runs
-    before the router: an `AuthenticationBackend` and an exception handler let strangers pass if they call a
-    decorated function and go on. Use `DPoPMiddleware` there.
+    (for which `DPoPSecurity` is made), in an application that is mounted or has no router, in an exception
+    handler. In a middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware`
+    there. Only the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return:
+    if it is decorated, or passes `call_next` to a decorated function.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -225,11 +229,16 @@ def _connection(
 
 
 def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Exception:
-    """Return a refusal as an exception, which no endpoint can take for a value."""
+    """Return a refusal as an exception, which no caller can take for a value."""
+    exception: Exception
     if scope["type"] == "websocket" and not can_deny(scope):
-        return WebSocketException(WS_1008_POLICY_VIOLATION)
-    kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
-    return HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
+        exception = WebSocketException(WS_1008_POLICY_VIOLATION)
+    else:
+        kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
+        exception = HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
+    if "endpoint" not in scope:
+        exception.add_note(_NO_ROUTER)
+    return exception
 
 
 def _connection_positions(endpoint: Callable[..., Any]) -> Mapping[str, int]:

@@ -1,7 +1,6 @@
 """Who calls a decorated function of Starlette: whether its result is the response, or a value.
 
-A refusal that is taken for a value lets a stranger pass. One that is raised where nothing makes a response of
-an exception is an error of the server.
+A refusal that is taken for a value lets a stranger pass: whoever calls may ignore it, and go on.
 """
 
 import functools
@@ -9,31 +8,27 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import Scope
 
 __all__ = ["makes_the_response"]
 
-# Where FastAPI keeps an exit stack while it solves dependencies.
-_IN_FASTAPI = "fastapi_inner_astack"
 _MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
 
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the result of `function`, called with the positional `args`, is the connection's response.
 
-    It is if the router serves the connection by `function`, and in a middleware. Otherwise an endpoint or an
-    application has called it, or FastAPI asks it for the value of a dependency, or a decorator hides it.
+    It is if the router serves the connection by `function`, and if `function` is the `dispatch` of a
+    middleware, or is called by one with its arguments. Otherwise the caller may want another value, or none,
+    or a decorator hides the function.
     """
     if _is_dispatch(args):
         return True
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
-        return _serves(function, _request_method(endpoint, args, scope))
-    if endpoint is None or isinstance(endpoint, Starlette):
-        return _is_in_middleware(scope)
+        endpoint = _request_method(endpoint, args, scope)
     return _serves(function, endpoint)
 
 
@@ -41,16 +36,6 @@ def _is_dispatch(args: tuple[Any, ...]) -> bool:
     """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
     functions = filter(inspect.isfunction, args)
     return any(function.__module__ == BaseHTTPMiddleware.__module__ for function in functions)
-
-
-def _is_in_middleware(scope: Scope) -> bool:
-    """Whether the request is in a middleware of Starlette's application, which no router serves yet.
-
-    A refused WebSocket has no response that a middleware could return instead of going on. FastAPI's routes
-    for files (`app.frontend`) have no endpoint.
-    """
-    in_application = isinstance(scope.get("app"), Starlette)
-    return in_application and scope["type"] == "http" and _IN_FASTAPI not in scope
 
 
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:

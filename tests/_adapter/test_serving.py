@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient
@@ -116,30 +118,23 @@ async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middlewar
     assert answer.status == 401
 
 
-@pytest.mark.parametrize("kind", ["pure", "dispatch"])
 @pytest.mark.parametrize("mounted", [False, True])
-def test_a_middleware_may_return_what_a_decorated_function_returns(
+@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function"])
+def test_a_dispatch_may_return_what_a_decorated_function_returns(
     world: World, kind: str, mounted: bool
 ) -> None:
     @requires_dpop(world.server())
-    async def check(request: Request) -> Any:
-        return None
+    async def guard(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
 
-    class Guard:
-        def __init__(self, app: Any) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            answer = await check(Request(scope, receive)) if scope["type"] == "http" else None
-            await (answer or self.app)(scope, receive, send)
-
-    async def dispatch(request: Request, call_next: Any) -> Any:
-        return await check(request) or await call_next(request)
+    async def caller(request: Request, call_next: Any) -> Any:
+        return await guard(request, call_next)
 
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse("reached")
 
-    here = Middleware(Guard) if kind == "pure" else Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    dispatch = guard if kind == "decorated" else caller
+    here = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
     app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
     path = "/v1/notes" if mounted else "/notes"
     client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)
@@ -147,6 +142,86 @@ def test_a_middleware_may_return_what_a_decorated_function_returns(
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert refused.json() == {"error_description": "an access token is required"}
     assert client.get(path, headers=world.headers(path)).text == "reached"
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["pure", "dispatch", "authentication backend", "exception handler", "handler of all exceptions"]
+)
+def test_nobody_who_goes_on_after_a_refusal_lets_a_stranger_pass(
+    world: World, kind: str, mounted: bool
+) -> None:
+    """None of them returns what the decorated function returns. Only an application makes a 401 of it."""
+
+    @requires_dpop(world.server())
+    async def check(request: HTTPConnection) -> str:
+        return str(request.user.identity)
+
+    class Guard:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                await check(Request(scope, receive))
+            await self.app(scope, receive, send)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        await check(request)
+        return await call_next(request)
+
+    class Backend(AuthenticationBackend):
+        async def authenticate(self, conn: HTTPConnection) -> Any:
+            return AuthCredentials(["authenticated"]), SimpleUser(await check(conn))
+
+    async def handler(request: Request, error: Exception) -> Response:
+        await check(request)
+        return PlainTextResponse("reached")
+
+    async def endpoint(request: Request) -> Response:
+        if "handler" in kind:
+            raise HTTPException(404) if kind == "exception handler" else KeyError
+        return PlainTextResponse("reached")
+
+    guards = {
+        "pure": Middleware(Guard),
+        "dispatch": Middleware(BaseHTTPMiddleware, dispatch=dispatch),
+        "authentication backend": Middleware(AuthenticationMiddleware, backend=Backend()),
+    }
+    app = Starlette(
+        routes=[Route("/notes", endpoint)],
+        middleware=[guards[kind]] if kind in guards else [],
+        exception_handlers={404 if kind == "exception handler" else KeyError: handler},
+    )
+    path = "/v1/notes" if mounted else "/notes"
+    serving = Starlette(routes=[Mount("/v1", app)]) if mounted else app
+    client = TestClient(serving, base_url=ORIGIN, raise_server_exceptions=False)
+    refused = client.get(path)
+    assert refused.status_code == (401 if "handler" in kind else 500)
+    assert "reached" not in refused.text
+    assert client.get(path, headers=world.headers(path)).text == "reached"
+
+
+@pytest.mark.parametrize("path", ["/missing", "/notes"])
+def test_an_exception_handler_that_nothing_serves_yet_lets_no_stranger_pass(world: World, path: str) -> None:
+    """The router has found no endpoint, or not one for the method."""
+
+    @requires_dpop(world.server())
+    async def check(request: Request) -> str:
+        return str(request.user.identity)
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"files of {await check(request)}")
+
+    async def endpoint(request: Request) -> Response:
+        raise AssertionError
+
+    app = Starlette(
+        routes=[Route("/notes", endpoint, methods=["POST"])], exception_handlers={404: handler, 405: handler}
+    )
+    client = TestClient(app, base_url=ORIGIN, raise_server_exceptions=False)
+    assert client.get(path).status_code == 500
+    assert client.get(path, headers=world.headers(path)).text == "files of user123"
 
 
 @pytest.mark.parametrize("around", [{}, {"app": "an application of Litestar's"}])
@@ -164,6 +239,7 @@ async def test_an_application_without_a_router_takes_no_refusal_for_a_value(
     with pytest.raises(HTTPException) as refused:
         await call(graphql, scope_of("/graphql", **around))
     assert refused.value.status_code == 401
+    assert "use DPoPMiddleware, or pass call_next" in refused.value.__notes__[0]
     answer = await call(graphql, scope_of("/graphql", world.fields("/graphql"), **around))
     assert answer.body == b"secrets of user123"
 
