@@ -14,6 +14,7 @@ Terms:
   its bucket moves from one server to another; **moves**, which counts that.
 - **sight**: what a worker last saw of a bucket. **standing**: the anchors of one server, which reports
   changes to those that are **watched**. **fence**: the conclusion from both of them and the vital signs.
+- **moment**: a time of the event loop's clock, as if that went on while the machine sleeps.
 - **vital signs**: what a server reports of itself once a second. **retention**: for how long a worker keeps
   entries.
 - **batch**: writes that are sent together. **connection**: one open socket. **survey**: a request to a server

@@ -9,7 +9,7 @@ from typing import Self
 from tests.support.model import told_time
 from tests.support.valkey import HOST
 
-__all__ = ["ScriptedServer", "Words", "bulk", "info", "shown"]
+__all__ = ["Reporting", "ScriptedServer", "Words", "bulk", "info", "shown"]
 
 Words = tuple[bytes, ...]
 Reply = bytes | None
@@ -31,6 +31,33 @@ def info(version: str = "7.2.0") -> bytes:
 def shown(moment: float) -> bytes:
     """What a server says to TIME whose clock shows `moment`."""
     return b"*2\r\n" + b"".join(map(bulk, told_time(moment)))
+
+
+class Reporting:
+    """The report of a server whose clock steps by `step`, and which refuses the commands `hides`.
+
+    The rest is of its process and its data, as INFO names it.
+    """
+
+    def __init__(self, *hides: bytes) -> None:
+        self.step = 0.0
+        self.uptime = 9999
+        self.run_id, self.replication_id, self.former_id = "a" * 40, "b" * 40, "0" * 40
+        self._hides = hides
+
+    def __call__(self, words: Words) -> bytes | None:
+        now = time.time() + self.step
+        if words[0] in self._hides:
+            return b"-NOPERM this user has no permissions to run it\r\n"
+        if words[0] == b"TIME":
+            return shown(now)
+        if words[0] != b"INFO":
+            return None
+        return bulk(
+            f"redis_version:7.2.0\r\nrole:master\r\nrun_id:{self.run_id}\r\n"
+            f"master_replid:{self.replication_id}\r\nmaster_replid2:{self.former_id}\r\n"
+            f"uptime_in_seconds:{self.uptime}\r\nserver_time_usec:{int(now * 1e6)}\r\n".encode()
+        )
 
 
 class ScriptedServer:

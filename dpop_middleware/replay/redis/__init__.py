@@ -3,6 +3,7 @@
 - `store`: the public class. `options`: its options. `health`: the state of its servers, and warnings.
 - `url`, `endpoints`: where servers are, and how to connect to them.
 - `connection`, `resp`: one open socket, and the commands and replies on it.
+- `moments`: the event loop's clock, and for how long it stood still.
 - `vitals`: what a server reports of itself. `looks`: when it is asked, and what two reports show. `anchors`:
   the values that vouch for entries, and what was seen of them. `fence`: since when entries are vouched for,
   by all these. `retention`: for how long others remember.

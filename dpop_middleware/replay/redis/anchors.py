@@ -123,7 +123,7 @@ class Sights:
     """All buckets of one store. Belongs to one event loop.
 
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
-    earlier can't be judged. `offset` is by how many seconds the entries' clock is ahead of the event loop's,
+    earlier can't be judged. `offset` is by how many seconds the entries' clock is ahead of `moments.Moments`,
     None before the first entry. `changed_at` is when this worker last learned that any of the servers has
     other data than before, by the event loop's clock.
     """

@@ -136,7 +136,8 @@ class Cluster:
         # Half of a request's time in total, as for one try.
         patience = self._settings.timeout / 4
         writers = {address: writer for address, writer in self._writers.items() if address != asker}
-        now, found = self._loop.time(), set[bytes]()
+        moments, found = self._settings.moments, set[bytes]()
+        now = moments.at(self._loop.time())
         told = await asyncio.gather(
             *(
                 writer.server.has_told_since(
@@ -153,13 +154,12 @@ class Cluster:
             elif patient:
                 return None
             else:
-                self.sights.changed_at = self._loop.time()
+                self.sights.changed_at = moments.at(self._loop.time())
         if found == identities:
             return identities
         others = {*self._former, *(() if self._topology is None else self._topology.nodes)}
-        return frozenset(found) | await identities_among(
-            self._nodes, others - writers.keys() - {asker}, identities - found, patience, ahead=ahead
-        )
+        others, left, of_loop = others - writers.keys() - {asker}, identities - found, ahead + moments.slept()
+        return frozenset(found) | await identities_among(self._nodes, others, left, patience, ahead=of_loop)
 
     async def topology(self) -> Topology:
         """The cluster as it is now, for the health check."""

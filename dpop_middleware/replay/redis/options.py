@@ -21,6 +21,7 @@ from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.replay.redis.endpoints import Address, AnyEndpoint, SentinelMaster, Standalone
 from dpop_middleware.replay.redis.fence import NewServer
+from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.retention import LivingRetentions
 from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 
@@ -85,8 +86,7 @@ _LONGEST_RETENTION = 86_400
 class Settings:
     """The options of a store, and what its parts share; raises `ConfigurationError` for unusable ones.
 
-    `made` is when the store was created, by the monotonic clock: a server that started later is recognised by
-    it.
+    `moments` tell how long ago the store was created: a server that started later is recognised by that.
     """
 
     prefix: str = "dpop"
@@ -102,7 +102,7 @@ class Settings:
     retention: float = 0.0
     notices: Notices = field(init=False, default_factory=Notices)
     living: LivingRetentions = field(init=False, default_factory=LivingRetentions)
-    made: float = field(init=False, default_factory=time.monotonic)
+    moments: Moments = field(init=False, default_factory=Moments)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:

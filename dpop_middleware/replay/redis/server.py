@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import contextvars
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -61,15 +60,13 @@ Opening = asyncio.Task[Opened]
 class Server:
     """One server, and the connection to it. Belongs to one event loop.
 
-    `offset` is the seconds by which the entries' clock is ahead of the event loop's, None before the first
-    entry. `with_get` says whether the server knows `SET … NX GET`.
+    `with_get` says whether the server knows `SET … NX GET`; an `offset` is as in `anchors.Sights`.
     """
 
     def __init__(
         self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
     ) -> None:
-        self._name = name
-        self._connect = connect
+        self._name, self._connect = name, connect
         self._settings = settings
         self._around = around
         self._loop = asyncio.get_running_loop()
@@ -148,7 +145,7 @@ class Server:
 
     async def _survey_once(self, deadline: float) -> None:
         connection = await self.ready(deadline=deadline, offset=None)
-        fence, at = self.fence, self._loop.time()
+        fence, at = self.fence, self._now()
         look = fence.vitals.look(at)
         if look:
             # As before a batch.
@@ -160,7 +157,7 @@ class Server:
         fence.standing.watch(buckets)
         commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
         replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
-        at = self._loop.time()
+        at = self._now()
         if look:
             # First: the anchors may belong to other data than when the connection was opened.
             fence.vitals.told(replies[0], at)
@@ -193,6 +190,9 @@ class Server:
             await asyncio.wait([opening])
         await self.disconnect()
 
+    def _now(self) -> float:
+        return self._settings.moments.at(self._loop.time())
+
     def _start_opening(self, offset: float | None) -> Opening:
         # Not in the context of the request that needs it.
         opening = self._loop.create_task(self._open(offset), context=contextvars.Context())
@@ -212,7 +212,7 @@ class Server:
         self.fence.connected(
             opened.info,
             opened.anchors,
-            lived=time.monotonic() - self._settings.made,
+            lived=self._settings.moments.lived(),
             asked=opened.asked,
         )
         standing = self.fence.standing
@@ -257,16 +257,16 @@ class Server:
             raise
 
     async def _meet(self, connection: Connection, offset: float | None) -> Opened:
-        sent = self._loop.time()
+        sent = self._now()
         info = await inspect(connection)
-        asked = sent, self._loop.time()
-        health = examine(self._name, info, None if offset is None else self._loop.time() + offset)
+        asked = sent, self._now()
+        health = examine(self._name, info, None if offset is None else asked[1] + offset)
         for sentence in health.warnings:
             self._settings.notices.warn(sentence)
         require_fit(health, self._settings)
         info = watched(info)
         anchors, watches = await self._anchors(connection, info)
-        self._say_how_far(min(asked[1] - sent, self._loop.time() - asked[1]) if anchors else asked[1] - sent)
+        self._say_how_far(min(asked[1] - sent, self._now() - asked[1]) if anchors else asked[1] - sent)
         return Opened(connection, info, asked, anchors, watches)
 
     def _say_how_far(self, seconds: float) -> None:

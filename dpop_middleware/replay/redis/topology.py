@@ -20,6 +20,7 @@ from dpop_middleware.replay.redis.connection import ask, first_answer
 from dpop_middleware.replay.redis.endpoints import Address, ClusterNodes
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.looks import is_behind
+from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.resp import ServerError
 from dpop_middleware.replay.redis.vitals import parse_info, still_has
 from dpop_middleware.replay.redis.writes import PendingWrite, refuse
@@ -206,6 +207,7 @@ class Inquiry:
         fence: Fence,
         around: Surroundings | None,
         then: Callable[[], None],
+        moments: Moments,
         *,
         patience: float = PATIENCE,
     ) -> None:
@@ -213,6 +215,7 @@ class Inquiry:
         self._fence = fence
         self._around = around
         self._then = then
+        self._moments = moments
         self._loop = asyncio.get_running_loop()
         self._held: list[PendingWrite] = []
         self._task: asyncio.Task[None] | None = None
@@ -259,7 +262,7 @@ class Inquiry:
             present = await around.present(
                 identities, patient=self._loop.time() < until, ahead=self._fence.vitals.looks.ahead[0]
             )
-        self._fence.settle(asked, present, self._loop.time())
+        self._fence.settle(asked, present, self._moments.at(self._loop.time()))
         self._task = None
         held, self._held = self._held, []
         for write in held:

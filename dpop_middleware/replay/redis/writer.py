@@ -51,13 +51,13 @@ class Writer:
     def __init__(
         self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
     ) -> None:
-        self._settings, self._around = settings, around
+        self._settings, self._around, self._moments = settings, around, settings.moments
         self._loop = asyncio.get_running_loop()
         self._queue: deque[PendingWrite] = deque()
         self._flying: list[PendingWrite] = []
         self.server = Server(name, connect, settings, sights, around)
         self.connect, self.fence = self.server.open, self.server.fence
-        self._inquiry = Inquiry(self.fence, around, self.survey)
+        self._inquiry = Inquiry(self.fence, around, self.survey, settings.moments)
         self._breaker, self._woken = CircuitBreaker(), asyncio.Event()
         self._batch: Batch | None = None
         self._last_error: Exception | None = None
@@ -159,7 +159,7 @@ class Writer:
 
     async def _sleep(self) -> None:
         try:
-            async with asyncio.timeout(self.fence.vitals.looks.patience(self._loop.time())):
+            async with asyncio.timeout(self.fence.vitals.looks.patience(self._moments.at(self._loop.time()))):
                 await self._woken.wait()
         except TimeoutError:
             self._has_to_survey = True
@@ -224,11 +224,12 @@ class Writer:
     def _send(self, connection: Connection, writes: list[PendingWrite]) -> None:
         self._may_begin, self._flying, server = False, writes, self.server
         now, offset = self._loop.time(), writes[-1].offset
+        at = self._moments.at(now)
         # For one of two tries, even if a request has less time left: a far server's replies take as long.
         end = now + self._settings.timeout / 2
         server.fence.sights.offset = offset
         batch = Batch(writes, self._settings, server.fence, server.retentions, server.with_get)
-        data, replies = batch.compose(now=now + offset, at=now, timeout=min(writes[0].deadline, end) - now)
+        data, replies = batch.compose(now=at + offset, at=at, timeout=min(writes[0].deadline, end) - now)
         connection.exchange(data, replies, partial(self._receive, batch), deadline=end, usual=batch.usual)
         self._batch = batch
         for write in writes:
@@ -238,7 +239,7 @@ class Writer:
 
     def _receive(self, batch: Batch, replies: list[object] | Exception) -> None:
         """Answer the waiting requests; the task is woken only where there is more to do."""
-        writes, at = self._flying, self._loop.time()
+        writes, at = self._flying, self._moments.at(self._loop.time())
         if isinstance(replies, Exception):
             batch.outcome = replies
         else:

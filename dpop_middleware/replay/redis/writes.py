@@ -89,8 +89,8 @@ def unavailable(
 class PendingWrite:
     """An entry until the server has answered; times are by the event loop's clock, except where noted.
 
-    It is needed for `retention` seconds, and `kept` for so many; the entries' clock is ahead of the event
-    loop's by `offset` seconds. A try is `SET … NX`. A repeat, after one that may have been applied
+    It is needed for `retention` seconds, and `kept` for so many; the entries' clock is ahead of `moments` by
+    `offset` seconds. A try is `SET … NX`. A repeat, after one that may have been applied
     (`unknown`), has a `GET` too: `owner`, 128 random bits that only this call knows, shows under the entry's
     name that an earlier try was applied. `answer` resolves to the outcome, even an error: an exception that a
     cancelled request leaves would be reported as a bug.
@@ -134,7 +134,7 @@ class PendingWrite:
         self.not_before, self.by_iat = entry.not_before, entry.by_iat
         self.iat, self.ahead = entry.iat, entry.ahead
         self.started = loop.time()
-        self.offset = entry.now - self.started
+        self.offset = entry.now - settings.moments.at(self.started)
         self.deadline = self.started + settings.timeout
         self.answer: asyncio.Future[Outcome] = loop.create_future()
         # `held`: how often it waited until another master was asked about its data.

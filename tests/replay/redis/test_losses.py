@@ -13,7 +13,7 @@ from dpop_middleware.replay import RedisReplayStore, ReplayEntry
 from dpop_middleware.replay.redis.writes import EVICTED, FENCED
 from tests.support.load import stolen
 from tests.support.replay import after_a_loss, answer, answers, entry
-from tests.support.scripted import ScriptedServer, Words, bulk, shown
+from tests.support.scripted import Reporting, ScriptedServer, Words, bulk, shown
 from tests.support.server_clock import can_have_clock, missing
 from tests.support.valkey import HOST, Server, implementations, until
 
@@ -173,27 +173,6 @@ async def test_the_first_replica_and_the_end_of_the_last_one_are_no_loss(impleme
             await store.aclose()
 
 
-class Stepping:
-    """The report of a server whose clock steps by `step`, and which refuses the commands `hides`."""
-
-    def __init__(self, *hides: bytes) -> None:
-        self.step = 0.0
-        self._hides = hides
-
-    def __call__(self, words: Words) -> bytes | None:
-        now = time.time() + self.step
-        if words[0] in self._hides:
-            return b"-NOPERM this user has no permissions to run it\r\n"
-        if words[0] == b"TIME":
-            return shown(now)
-        if words[0] != b"INFO":
-            return None
-        return bulk(
-            f"redis_version:7.2.0\r\nrun_id:{'a' * 40}\r\nmaster_replid:{'b' * 40}\r\nrole:master\r\n"
-            f"uptime_in_seconds:9999\r\nserver_time_usec:{int(now * 1e6)}\r\n".encode()
-        )
-
-
 def expire(server: ScriptedServer) -> None:
     """What a step of 100 s lets expire: all but the anchors, which have no lifetime."""
     anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
@@ -202,7 +181,7 @@ def expire(server: ScriptedServer) -> None:
 
 
 async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> None:
-    stepping = Stepping()
+    stepping = Reporting()
     async with ScriptedServer(stepping) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         used, others = ([entry() for _ in range(30)] for _ in "ab")
@@ -225,7 +204,7 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
 
 async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten idle minutes don't hide half a minute: other workers' entries are younger than that."""
-    stepping = Stepping()
+    stepping = Reporting()
     async with ScriptedServer(stepping) as server:
         idle, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
         assert await idle.add(entry(age=60)) is True
@@ -294,7 +273,7 @@ def run_for_ever(server: Server) -> None:
 
 
 async def test_a_busy_server_is_asked_for_its_time_with_the_next_batch() -> None:
-    stepping = Stepping()
+    stepping = Reporting()
     async with ScriptedServer(stepping) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         used = [entry() for _ in range(30)]
@@ -311,7 +290,7 @@ async def test_a_busy_server_is_asked_for_its_time_with_the_next_batch() -> None
 async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stepping = Stepping(b"TIME")
+    stepping = Reporting(b"TIME")
     async with ScriptedServer(stepping) as server:
         store = RedisReplayStore.from_url(server.url, timeout=2.0)
         used = [entry() for _ in range(30)]

@@ -10,6 +10,7 @@ from redis.exceptions import InvalidResponse, RedisError
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.fence import Fence
+from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.topology import (
     MOST_HELD,
     Inquiry,
@@ -214,7 +215,7 @@ class Busy(Silent):
 
 async def test_a_master_that_does_not_report_is_asked_again_and_then_assumed_lost(quiet: Fence) -> None:
     around: Any = Busy()
-    inquiry = Inquiry(quiet, around, lambda: None, patience=0.05)
+    inquiry = Inquiry(quiet, around, lambda: None, Moments(), patience=0.05)
     item = write(0)
     quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([item])
@@ -231,7 +232,7 @@ async def test_a_master_that_does_not_report_is_asked_again_and_then_assumed_los
 
 async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> None:
     around: Any = Silent()
-    inquiry = Inquiry(quiet, around, lambda: None)
+    inquiry = Inquiry(quiet, around, lambda: None, Moments())
     one, other = write(0), write(1)
     quiet.observe(one.bucket, anchor(OTHER), NOW, NOW)
     inquiry.hold([one])
@@ -252,7 +253,7 @@ async def test_a_write_waits_for_the_answer_and_is_tried_again(quiet: Fence) -> 
 
 async def test_a_write_is_not_held_for_ever(quiet: Fence) -> None:
     around: Any = Silent()
-    inquiry = Inquiry(quiet, around, lambda: None)
+    inquiry = Inquiry(quiet, around, lambda: None, Moments())
     late, restless, waiting = write(0), write(0), write(0)
     late.deadline = asyncio.get_running_loop().time()
     inquiry.hold([late])

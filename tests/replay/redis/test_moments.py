@@ -1,0 +1,148 @@
+"""A machine that sleeps, or a virtual one that is paused: only the event loop's clock stands still."""
+
+import asyncio
+import time
+
+import pytest
+
+from dpop_middleware.errors import Unavailable
+from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis.moments import Moments
+from dpop_middleware.replay.redis.writes import FENCED, FORGOTTEN
+from tests.support.replay import answer, answers, entry
+from tests.support.scripted import Reporting, ScriptedServer
+from tests.support.server_clock import can_have_clock, missing
+from tests.support.valkey import Server, implementations
+
+TEN_MINUTES = 600
+
+
+class Sleep:
+    """Sets the machine's clock forward, as it is after a sleep; `time.monotonic` doesn't count that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._slept, show = 0.0, time.time
+        monkeypatch.setattr(time, "time", lambda: show() + self._slept)
+
+    def __call__(self, seconds: float) -> None:
+        self._slept += seconds
+
+
+@pytest.fixture
+def sleep(monkeypatch: pytest.MonkeyPatch) -> Sleep:
+    return Sleep(monkeypatch)
+
+
+def again(items: list[ReplayEntry]) -> list[ReplayEntry]:
+    """The same proofs, presented now."""
+    return [item._replace(now=time.time()) for item in items]
+
+
+async def test_a_sleep_of_a_workers_machine_is_no_step_of_the_servers_clock(sleep: Sleep) -> None:
+    async with ScriptedServer(Reporting()) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await answers(store, [entry() for _ in range(5)]) == {True: 5}
+        for _ in range(3):
+            sleep(TEN_MINUTES)
+            fresh = [entry() for _ in range(5)]
+            assert await answers(store, fresh) == {True: 5}
+            assert await answers(store, again(fresh)) == {False: 5}
+        await store.aclose()
+
+
+async def test_a_server_that_restarted_while_a_worker_slept_lost_its_entries_just_now(sleep: Sleep) -> None:
+    """Those that others wrote while it slept, too."""
+    reporting = Reporting()
+    async with ScriptedServer(reporting) as server:
+        sleeping, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+        assert await answers(sleeping, [entry()]) == {True: 1}
+        sleep(TEN_MINUTES)
+        used = [entry() for _ in range(5)]
+        assert await answers(other, used) == {True: 5}
+        sleep(10)
+        reporting.run_id, reporting.replication_id, reporting.uptime = "c" * 40, "d" * 40, 5
+        server.keys.clear()
+        server.cut()
+        async with asyncio.timeout(5):
+            while server.open:
+                await asyncio.sleep(0)
+        assert await answers(sleeping, again(used)) == {503: 5}
+        for store in (sleeping, other):
+            await store.aclose()
+
+
+async def test_what_a_server_took_over_while_a_worker_slept_is_noticed_by_the_first_request(
+    sleep: Sleep,
+) -> None:
+    """The last look was less than a second ago by the event loop's clock."""
+    reporting = Reporting()
+    async with ScriptedServer(reporting) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await answers(store, [entry()]) == {True: 1}
+        sleep(TEN_MINUTES)
+        reporting.replication_id, reporting.former_id = "c" * 40, "d" * 40
+        error = await answer(store, entry())
+        assert isinstance(error, Unavailable)
+        assert error.description == FENCED
+        await store.aclose()
+
+
+async def test_a_policy_that_came_while_a_worker_slept_counts_from_its_first_request_on(
+    server: Server, sleep: Sleep
+) -> None:
+    sleeping, other = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
+
+    def made(age: float, retention: float) -> ReplayEntry:
+        now = time.time()
+        return entry(age=-60.0)._replace(
+            now=now, namespace="api", made_at=now - age, retention=retention, expires_at=now + 300
+        )
+
+    assert await sleeping.add(made(0, 300)) is True
+    sleep(100)
+    assert await other.add(made(0, 80)) is True
+    error = await answer(sleeping, made(100, 300))
+    assert isinstance(error, Unavailable)
+    assert error.description == FORGOTTEN
+    for store in (sleeping, other):
+        await store.aclose()
+
+
+async def test_a_server_that_started_while_a_worker_slept_is_younger_than_its_store(sleep: Sleep) -> None:
+    """So what is missing there is a loss, and no first start."""
+    reporting = Reporting()
+    reporting.uptime = TEN_MINUTES - 10
+    async with ScriptedServer(reporting) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        sleep(TEN_MINUTES)
+        assert await answers(store, [entry(age=TEN_MINUTES)]) == {503: 1}
+        await store.aclose()
+
+
+@pytest.mark.slow
+async def test_a_sleep_costs_nothing_at_a_real_server(sleep: Sleep) -> None:
+    if not can_have_clock(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", with_clock=True) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        assert await answers(store, [entry() for _ in range(5)]) == {True: 5}
+        server.set_clock(TEN_MINUTES)
+        sleep(TEN_MINUTES)
+        fresh = [entry() for _ in range(5)]
+        assert await answers(store, fresh) == {True: 5}
+        assert await answers(store, again(fresh)) == {False: 5}
+        # A step is one all the same.
+        sleep(-TEN_MINUTES)
+        server.set_clock(2 * TEN_MINUTES)
+        sleep(TEN_MINUTES)
+        assert await answers(store, again(fresh)) == {503: 5}
+        await store.aclose()
+
+
+def test_a_moment_counts_each_second_of_sleep_once(sleep: Sleep) -> None:
+    moments = Moments()
+    for slept, counted in ((100.0, 100), (-100.0, 100), (100.0, 100), (20.0, 120), (-200.0, 120)):
+        sleep(slept)
+        assert round(moments.slept()) == counted
+    assert round(moments.at(1000.0)) == 1120
+    assert round(moments.lived()) == 120
