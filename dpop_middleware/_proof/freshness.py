@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _FARTHEST_IAT = 86_400
+_LONGEST_NONCE = 86_400.0
 _NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
 _NOT_ISSUED = "a nonce can't be issued now"
 # RFC 9449 section 8.1
@@ -182,11 +183,14 @@ def acceptance_window(proof: DPoPProof, reach: Reach, nonce: Nonce | None) -> tu
     return nonce.issued_at, max(expires_at, nonce.expires_at + WORKER_CLOCK_MARGIN)
 
 
-def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float) -> float:
+def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float | None, nonce: Nonce | None) -> float:
     """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
 
-    `nonce_lifetime` is the result of `lifetime_of`.
+    `nonce_lifetime` is the result of `lifetime_of`. Where that is None, `nonce`, the proof's, shows it, or it
+    counts as the longest: too short a time would make all workers refuse older proofs for ten minutes.
     """
+    if nonce_lifetime is None:
+        nonce_lifetime = _LONGEST_NONCE if nonce is None else nonce.expires_at - nonce.issued_at
     longest = 0.0
     for policy in policies:
         by_nonce = 0.0 if policy.nonce == "off" else nonce_lifetime

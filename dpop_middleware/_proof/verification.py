@@ -173,7 +173,7 @@ class ProofVerification:
         speaks_for: str = "",
     ) -> JudgedProof:
         """Return a proof that passed the other checks with its entry for the store."""
-        memory = self._memories.get(id(policies)) or self._remember_for(policies, now)
+        memory = self._memories.get(id(policies)) or self._remember_for(policies, nonce, now)
         not_before, expires_at = acceptance_window(proof, memory.reach, nonce)
         entry = ReplayEntry(
             self.keyspace.key(jkt=proof.jkt, jti=proof.jti),
@@ -191,9 +191,9 @@ class ProofVerification:
         )
         return JudgedProof(proof, nonce, entry)
 
-    def _remember_for(self, policies: tuple[DPoPPolicy, ...], now: float) -> _Memory:
+    def _remember_for(self, policies: tuple[DPoPPolicy, ...], nonce: Nonce | None, now: float) -> _Memory:
         lifetime = 0.0 if self.nonces is None else lifetime_of(self.nonces, now)
-        memory = _Memory(policies, reach_of(policies), retention(policies, lifetime or 0.0))
+        memory = _Memory(policies, reach_of(policies), retention(policies, lifetime, nonce))
         # If the provider fails now, the next request asks it again.
         if lifetime is not None:
             self._memories.clear()

@@ -10,6 +10,7 @@ from dpop_middleware._proof.freshness import (
     issued_nonce,
     known_nonce,
     reach_of,
+    retention,
 )
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import DPoPError, InvalidDPoPProof, InvalidToken, Unavailable, UseDPoPNonce
@@ -252,6 +253,21 @@ def test_a_proof_is_remembered_for_all_that_could_accept_it(
     policies: list[DPoPPolicy], nonce: Nonce | None, window: tuple[float, float]
 ) -> None:
     assert acceptance_window(proof(NOW + HOUR), reach_of(policies), nonce) == window
+
+
+@pytest.mark.parametrize(
+    ("policy", "lifetime", "nonce", "expected"),
+    [
+        (OFF, None, None, 90 + 5),
+        (REQUIRED, 300, None, 300 + 5),
+        (REQUIRED, None, KNOWN, 300 + 5),
+        (FALLBACK, None, None, 86_400 + 5),
+    ],
+)
+def test_where_the_lifetime_of_nonces_is_unknown_a_proof_is_remembered_for_no_shorter_time(
+    policy: DPoPPolicy, lifetime: float | None, nonce: Nonce | None, expected: float
+) -> None:
+    assert retention([policy], lifetime, nonce) == expected
 
 
 LIMITED = DPoPPolicy(nonce="required", iat_limit_with_nonce=100)

@@ -51,7 +51,7 @@ FARTHEST = max(policy.clock_skew for policy in POLICIES)
 
 
 def kept_for(policy: DPoPPolicy) -> float:
-    return retention([policy], NONCE_LIFETIME)
+    return retention([policy], NONCE_LIFETIME, None)
 
 
 class Valkey:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Self
 
 import pytest
 from redis.exceptions import InvalidResponse
@@ -13,6 +14,8 @@ from redis.exceptions import InvalidResponse
 from dpop_middleware import (
     DPoPPolicy,
     HMACNonceProvider,
+    Nonce,
+    NonceProvider,
     RedisReplayStore,
     ResourceRequest,
     ResourceServer,
@@ -33,14 +36,20 @@ NOW = 1_800_000_000.0
 
 
 def worker(
-    server: Server, issuer: TestIssuer, clock: Clock, policy: DPoPPolicy, *, retention: float = 0
+    server: Server,
+    issuer: TestIssuer,
+    clock: Clock,
+    policy: DPoPPolicy,
+    *,
+    retention: float = 0,
+    nonces: NonceProvider | None = None,
 ) -> ResourceServer:
     return ResourceServer(
         issuer=issuer.issuer,
         resource=RESOURCE,
         jwks=issuer.jwks(),
         replay_store=RedisReplayStore.from_url(server.url, timeout=2.0, retention=retention),
-        nonces=HMACNonceProvider(bytes(32)),
+        nonces=nonces or HMACNonceProvider(bytes(32)),
         policy=policy,
         clock=clock,
     )
@@ -91,6 +100,53 @@ async def test_no_worker_accepts_a_proof_that_one_with_a_narrow_policy_has_forgo
     await other.authenticate(asked())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await narrow.authenticate(asked())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await narrow.aclose()
+    await other.aclose()
+
+
+class FailingAtFirst(HMACNonceProvider):
+    """Issues no nonce at first."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(32))
+        self.fails = True
+        inner = super().for_server(purpose="resource server", server="")
+        self._issue, self._check = inner.issue, inner.check
+
+    def for_server(self, *, purpose: str, server: str) -> Self:
+        return self
+
+    def issue(self, now: float) -> str:
+        if self.fails:
+            raise ConnectionError
+        return self._issue(now)
+
+    def check(self, nonce: str, now: float) -> Nonce | None:
+        return self._check(nonce, now)
+
+
+@pytest.mark.parametrize("with_nonce", [True, False])
+async def test_a_nonce_provider_that_fails_at_first_makes_no_server_refuse_older_nonces(
+    server: Server, with_nonce: bool
+) -> None:
+    """For how long its nonces are valid isn't known then, and entries are kept for longer."""
+    clock, wide = Clock(time.time()), DPoPPolicy(nonce="fallback")
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    failing, other = (worker(server, issuer, clock, wide, nonces=one) for one in (FailingAtFirst(), None))
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
+
+    async def ask(server: ResourceServer, nonce: str | None) -> None:
+        proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
+        await server.authenticate(request(token, proof))
+
+    nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
+    if with_nonce:
+        await ask(failing, nonce)
+    else:
+        with pytest.raises(Unavailable, match="^a nonce can't be issued now$"):
+            await ask(failing, None)
+    clock.now += 200
+    await ask(other, nonce)
+    await failing.aclose()
     await other.aclose()
 
 
