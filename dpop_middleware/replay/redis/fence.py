@@ -58,8 +58,7 @@ class Fence:
         self.sights = sights
         self.standing = Standing(sights.buckets)
         self.vitals = VitalSigns(heeds_evictions=heeds_evictions)
-        self._new_server = new_server
-        self._missing_at_first: set[int] = set()
+        self._new_server, self._missing_at_first = new_server, set[int]()
         # Whether the user may run a script: without it, anchors are replaced without a comparison.
         self.with_script = True
         self.too_far_ahead: float | None = None
@@ -279,10 +278,11 @@ class Fence:
 
     def _lost_by(self, bucket: int, info: ServerInfo, now: float, at: float) -> float:
         """When `bucket` was lost, at the latest."""
-        if self.sights.buckets.spread or not info.is_told:
-            # The bucket may have come here only now, or the server may have been flushed.
-            return now + WORKER_CLOCK_MARGIN
         known = self.sights.of(bucket)
+        is_new = self._new_server == "wait" and known.anchor is None
+        if is_new or self.sights.buckets.spread or not info.is_told:
+            # Its clock was set forward since the start, the bucket came only now, or the server was flushed.
+            return now + WORKER_CLOCK_MARGIN
         started = now - (at - self.vitals.asked_at) - max(0, (info.uptime or 0) - 1)
         return lost_by(info, known.anchor, started=started, seen=known.at + (now - at), now=now)
 

@@ -54,8 +54,8 @@ class RedisReplayStore:
       the default, treats it as new. The cost: where a server has lost its entries and the first worker to
       write there afterwards started after the loss, the proofs of the minute before can be replayed at such
       workers, once each, until a worker writes that had started before the loss. `"wait"` treats it as a
-      server that lost its data, so that a proof which could have been accepted before the server started is
-      answered 503, also at a true first start. A server that started, or was flushed, after this store was
+      server that has just lost its data, so that a proof which could have been accepted before is answered
+      503, also at a true first start. A server that started, or was flushed, after this store was
       opened (`open`, which the middleware's lifespan calls) or first used is never treated as new.
     - `on_unavailable`: `"refuse"`, the default, answers 503 while the server can't be asked. `"local"` uses
       this process's own memory instead: each process then accepts the same proof once.

@@ -385,6 +385,24 @@ async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_b
 
 
 @pytest.mark.slow
+async def test_a_worker_that_waits_does_not_believe_how_long_a_new_server_has_run() -> None:
+    """Its clock, by which it counts that, may have been set forward since its start, as after a boot."""
+    if not can_have_clock(implementations()["valkey"]):
+        missing()
+    with Server(implementation="valkey", with_clock=True) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(30)]
+        assert await answers(store, used) == {True: 30}
+        await store.aclose()
+        server.restart()
+        server.set_clock(100)
+        newcomer = RedisReplayStore.from_url(server.url, timeout=2.0, new_server="wait")
+        assert await answers(newcomer, again(used)) == {503: 30}
+        assert await newcomer.add(after_a_loss()) is True
+        await newcomer.aclose()
+
+
+@pytest.mark.slow
 async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire() -> None:
     """Those that were written meanwhile, as soon as it is right again."""
     if not can_have_clock(implementations()["valkey"]):
