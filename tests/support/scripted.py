@@ -100,6 +100,10 @@ class ScriptedServer:
         """How many commands `name` there were with `about` in their first argument."""
         return len([words for words in self.commands if words[0] == name and about in words[1]])
 
+    def expire(self) -> None:
+        """Drop what has a lifetime: all but the anchors."""
+        self.keys = {name: value for name, value in self.keys.items() if b"anchor" in name}
+
     def hold(self, name: bytes) -> None:
         """From now on hold back the reply to each command `name`, and all later replies on its connection."""
         self._held = name

@@ -4,18 +4,20 @@ import time
 
 __all__ = ["Moments"]
 
+# What the system's clock gains may be no sleep: it may be set forward and back, and a server's with it.
+_WITH_SLEEP: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
 
 class Moments:
-    """Counts the time since it was made, also that for which the machine slept, or a virtual one was paused.
+    """Counts the time since it was made, also that for which the machine slept.
 
-    Most event loops' clocks stand still then, and the system's clock is set forward afterwards: what that
-    gains is taken for sleep. Each second of it counts once, so that a clock which is set forward and back
-    again and again hides one step of a server's clock at most, and none that is larger than its own.
+    Most event loops' clocks stand still then. Only Linux counts its sleep, and a virtual machine that is
+    paused may not know that it was.
     """
 
     def __init__(self) -> None:
         self._made = time.monotonic()
-        self._gained = time.time() - self._made
+        self._gained = _with_sleep() - self._made
         self._slept = 0.0
 
     def at(self, loop_time: float) -> float:
@@ -25,10 +27,15 @@ class Moments:
     def slept(self) -> float:
         """For how many seconds the machine slept."""
         # In this order: a process that is stopped in between must not take that for sleep.
-        gained = time.time() - time.monotonic()
+        gained = _with_sleep() - time.monotonic()
         self._slept = max(self._slept, gained - self._gained)
         return self._slept
 
     def lived(self) -> float:
         """For how many seconds this has counted."""
         return time.monotonic() - self._made + self.slept()
+
+
+def _with_sleep() -> float:
+    """Seconds of a clock that doesn't stand still while the machine sleeps, where there is one."""
+    return time.monotonic() if _WITH_SLEEP is None else time.clock_gettime(_WITH_SLEEP)

@@ -173,13 +173,6 @@ async def test_the_first_replica_and_the_end_of_the_last_one_are_no_loss(impleme
             await store.aclose()
 
 
-def expire(server: ScriptedServer) -> None:
-    """What a step of 100 s lets expire: all but the anchors, which have no lifetime."""
-    anchors = {name: value for name, value in server.keys.items() if b"anchor" in name}
-    server.keys.clear()
-    server.keys.update(anchors)
-
-
 async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> None:
     stepping = Reporting()
     async with ScriptedServer(stepping) as server:
@@ -188,7 +181,7 @@ async def test_a_servers_clock_that_steps_forward_lets_every_entry_expire() -> N
         assert await answers(store, [*used, *others]) == {True: 60}
         assert await answers(store, [entry(age=60)]) == {True: 1}
         stepping.step = 100.0
-        expire(server)
+        server.expire()
         # At once, however short ago the last look at the server was.
         assert await answers(store, again(used)) == {503: 30}
         # Others learn of it from the anchor.
@@ -217,7 +210,7 @@ async def test_a_step_is_noticed_by_a_worker_that_was_idle_before(monkeypatch: p
         passed += 75.0
         # It would live for 105 s by the server's clock.
         stepping.step = passed + 30.0
-        expire(server)
+        server.expire()
         assert isinstance(await answer(idle, used._replace(now=time.time() + passed)), Unavailable)
         await idle.aclose()
 
@@ -282,7 +275,7 @@ async def test_a_busy_server_is_asked_for_its_time_with_the_next_batch() -> None
         assert await store.add(entry(age=60)) is True
         server.script = stepping
         stepping.step = 100.0
-        expire(server)
+        server.expire()
         assert await answers(store, again(used)) == {503: 30}
         await store.aclose()
 
@@ -301,7 +294,7 @@ async def test_where_the_user_may_not_time_a_step_is_noticed_by_the_next_look(
         assert [words for words in server.commands if words[0] == b"TIME"] == [(b"TIME",)]
         await asyncio.sleep(LOOK)
         stepping.step = 100.0
-        expire(server)
+        server.expire()
         assert await answers(store, again(used)) == {503: 30}
         await store.aclose()
 
@@ -330,7 +323,7 @@ async def test_a_server_may_say_its_time_in_numbers() -> None:
         store, used = RedisReplayStore.from_url(server.url, timeout=2.0), entry()
         assert await store.add(used) is True
         step = 100.0
-        expire(server)
+        server.expire()
         assert isinstance(await answer(store, used), Unavailable)
         assert await store.add(after_a_loss()) is True
         await store.aclose()

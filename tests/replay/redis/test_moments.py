@@ -1,4 +1,4 @@
-"""A machine that sleeps, or a virtual one that is paused: only the event loop's clock stands still."""
+"""A machine that sleeps: only the event loop's clock stands still."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ import pytest
 
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.replay import RedisReplayStore, ReplayEntry
+from dpop_middleware.replay.redis import moments
 from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.writes import FENCED, FORGOTTEN
 from tests.support.replay import answer, answers, entry
@@ -18,11 +19,12 @@ TEN_MINUTES = 600
 
 
 class Sleep:
-    """Sets the machine's clock forward, as it is after a sleep; `time.monotonic` doesn't count that."""
+    """Lets the machine's clocks show that it slept; `time.monotonic` doesn't."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._slept, show = 0.0, time.time
+        self._slept, show, with_sleep = 0.0, time.time, time.clock_gettime
         monkeypatch.setattr(time, "time", lambda: show() + self._slept)
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: with_sleep(clock) + self._slept)
 
     def __call__(self, seconds: float) -> None:
         self._slept += seconds
@@ -131,18 +133,49 @@ async def test_a_sleep_costs_nothing_at_a_real_server(sleep: Sleep) -> None:
         fresh = [entry() for _ in range(5)]
         assert await answers(store, fresh) == {True: 5}
         assert await answers(store, again(fresh)) == {False: 5}
-        # A step is one all the same.
-        sleep(-TEN_MINUTES)
-        server.set_clock(2 * TEN_MINUTES)
-        sleep(TEN_MINUTES)
-        assert await answers(store, again(fresh)) == {503: 5}
         await store.aclose()
 
 
-def test_a_moment_counts_each_second_of_sleep_once(sleep: Sleep) -> None:
-    moments = Moments()
-    for slept, counted in ((100.0, 100), (-100.0, 100), (100.0, 100), (20.0, 120), (-200.0, 120)):
-        sleep(slept)
-        assert round(moments.slept()) == counted
-    assert round(moments.at(1000.0)) == 1120
-    assert round(moments.lived()) == 120
+async def test_a_machine_whose_clock_is_set_forward_and_back_did_not_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its server's clock is the same one: what expired in between is missing afterwards."""
+    ahead, show = 0.0, time.time
+    monkeypatch.setattr(time, "time", lambda: show() + ahead)
+    async with ScriptedServer(Reporting()) as server:
+        store = RedisReplayStore.from_url(server.url, timeout=2.0)
+        used = [entry() for _ in range(5)]
+        assert await answers(store, used) == {True: 5}
+        ahead = 100.0
+        server.expire()
+        assert await answers(store, [entry()]) == {503: 1}
+        ahead = 0.0
+        assert await answers(store, again(used)) == {503: 5}
+        await store.aclose()
+
+
+def test_a_moment_counts_sleep(sleep: Sleep) -> None:
+    seen, loop_time = Moments(), 1000.0
+    for _ in range(2):
+        sleep(100)
+    assert round(seen.slept()) == round(seen.lived()) == 200
+    assert round(seen.at(loop_time)) == 1200
+
+
+def test_a_system_that_does_not_count_its_sleep_seems_never_to_sleep(
+    monkeypatch: pytest.MonkeyPatch, sleep: Sleep
+) -> None:
+    monkeypatch.setattr(moments, "_WITH_SLEEP", None)
+    seen = Moments()
+    sleep(TEN_MINUTES)
+    assert seen.slept() < 1
+
+
+def test_a_process_that_is_stopped_while_it_reads_the_clocks_has_not_slept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, show = Moments(), time.monotonic
+    with monkeypatch.context() as stopped:
+        stopped.setattr(time, "monotonic", lambda: show() + 5)
+        assert seen.slept() == 0
+    assert seen.slept() < 1
