@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
@@ -21,12 +20,14 @@ from dpop_middleware._adapter.answers import (
     adding_headers,
     can_deny,
     error_response,
+    exception_headers,
+    exception_with,
     holding,
     raw_headers,
+    response_with,
     send_refusal,
 )
 from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
-from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
@@ -234,8 +235,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     if scope["type"] == "websocket" and not can_deny(scope):
         exception = WebSocketException(WS_1008_POLICY_VIOLATION)
     else:
-        kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
-        exception = HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
+        exception = HTTPException(response.status, error.description, exception_headers(response))
     if "endpoint" not in scope:
         exception.add_note(_NO_ROUTER)
     return exception
