@@ -16,10 +16,15 @@ from dpop_middleware._adapter.answers import (
     holding,
     send_refusal,
 )
-from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
+from dpop_middleware._adapter.connection import (
+    Connection,
+    check_scope_type,
+    checked_resource_server,
+    has_credentials,
+)
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part, text
+from dpop_middleware._options import flag, text
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -141,8 +146,7 @@ class DPoPSecurity(SecurityBase):
         scheme_name: str = "DPoP",
         description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("DPoPSecurity", resource_server, "a ResourceServer first", fits=fits)
+        checked_resource_server(resource_server, option="DPoPSecurity", takes="a ResourceServer first")
         if description is not None:
             text("description", description, "a text for OpenAPI")
         self.model = HTTPBase(scheme="dpop", description=description)

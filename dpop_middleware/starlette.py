@@ -27,12 +27,17 @@ from dpop_middleware._adapter.answers import (
     response_with,
     send_refusal,
 )
-from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
+from dpop_middleware._adapter.connection import (
+    Connection,
+    anonymize,
+    checked_resource_server,
+    has_credentials,
+)
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
@@ -92,7 +97,7 @@ def requires_dpop(
     for a request of another framework, which `DPoPMiddleware` protects.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
-    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
+    checked_resource_server(resource_server, option="requires_dpop", takes=takes)
     gate = _Gate(
         resource_server,
         Requirements(scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age),

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, get_args
 from weakref import WeakSet
 
 from dpop_middleware import errors
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._log import plain
 from dpop_middleware._options import flag, part, provides
 from dpop_middleware.checks import Check
@@ -193,8 +194,7 @@ class Telemetry:
 
     def watch(self, resource_server: ResourceServer) -> None:
         """Also report the age of the keys of the server's issuers, while the server exists."""
-        fits = isinstance(resource_server, ResourceServer)
-        self._watched.add(part("watch", resource_server, "a ResourceServer", fits=fits))
+        self._watched.add(checked_resource_server(resource_server, option="watch"))
 
     def on_event(self, event: AuthenticationEvent) -> None:
         """Count and time one decision: the `on_event` of a resource server, or called by yours."""
