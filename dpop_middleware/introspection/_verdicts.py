@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
 from dpop_middleware._runtime import Moment
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
@@ -19,7 +20,6 @@ from dpop_middleware.tokens.cache import CLIENT_SIZE, BoundedCache
 
 __all__ = ["Verdict", "Verdicts", "digest_of"]
 
-_MAX_TOKEN_SIZE: Final = 16 * 1024
 # A digest, a moment, and the error.
 _SIZE: Final = 1000
 _MAX_REFUSED: Final = 10_000
@@ -27,7 +27,7 @@ _MAX_REFUSED: Final = 10_000
 
 def digest_of(token: str) -> bytes | None:
     """Return the SHA-256 of `token`, None where no issuer can have issued it."""
-    if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+    if len(token) > MAX_TOKEN_SIZE or not token.isascii():
         return None
     return hashlib.sha256(token.encode("ascii")).digest()
 
