@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 from dpop_middleware._log import plain
+from dpop_middleware._options import HTTP_TOKEN
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
@@ -47,7 +48,6 @@ _USUAL: Final = {
     "Connection": "close",
     "User-Agent": "dpop_middleware",
 }
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 # Fields for framing, routing and encoding can't be configured.
 _OURS: Final = frozenset(
@@ -81,7 +81,7 @@ def checked_headers(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ConfigurationError("jwks_headers takes a mapping of header fields, such as {'X-Api-Key': key}")
     for name, content in value.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _OURS:
+        if not isinstance(name, str) or not HTTP_TOKEN.fullmatch(name) or name.lower() in _OURS:
             raise ConfigurationError(f"jwks_headers can't hold a header field {name!r}")
         if not isinstance(content, str) or not _VALUE.fullmatch(content):
             raise ConfigurationError(f"jwks_headers takes printable ASCII as the value of {name}")
