@@ -202,7 +202,7 @@ def _hold_acceptances(connection: HTTPConnection) -> None:
     stack = connection.scope.get(_ENDS_WITH_THE_ENDPOINT)
     if not isinstance(stack, AsyncExitStack):
         return
-    telling = stack.enter_context(holding(Connection.of(connection.scope)))
+    reporting = stack.enter_context(holding(Connection.of(connection.scope)))
     if isinstance(connection, WebSocket):
         # The endpoint gets the same object.
-        connection.send = telling(connection.send)  # type: ignore[method-assign, assignment]
+        connection.send = reporting(connection.send)  # type: ignore[method-assign, assignment]

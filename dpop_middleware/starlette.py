@@ -120,7 +120,7 @@ class _Gate:
     required: bool
     close_at_expiry: bool
 
-    async def seconds(self, scope: Scope) -> float | None:
+    async def admit(self, scope: Scope) -> float | None:
         """Authenticate; return for how many seconds the connection may last, None for any time."""
         if not self.required and not has_credentials(scope):
             anonymize(scope)
@@ -137,13 +137,13 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
     dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
-        with holding(Connection.of(self.scope)) as telling:
-            self.send = telling(self.send)
+        with holding(Connection.of(self.scope)) as reporting:
+            self.send = reporting(self.send)
             await guarded_dispatch(self)
 
     async def guarded_dispatch(self: Any) -> None:
         try:
-            seconds = await gate.seconds(self.scope)
+            seconds = await gate.admit(self.scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, self.scope)
             await send_refusal(response, self.scope, self.send)
@@ -177,19 +177,19 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
         connection = _connection(positions, args, kwargs)
-        with holding(Connection.of(connection.scope)) as telling:
-            return await guarded(connection, telling, args, kwargs)
+        with holding(Connection.of(connection.scope)) as reporting:
+            return await guarded(connection, reporting, args, kwargs)
 
     async def guarded(
         connection: HTTPConnection,
-        telling: Callable[[Send], Send],
+        reporting: Callable[[Send], Send],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         websocket = connection if isinstance(connection, WebSocket) else None
         scope = connection.scope
         try:
-            seconds = await gate.seconds(scope)
+            seconds = await gate.admit(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
             if not makes_the_response(protected, args, scope):
@@ -209,7 +209,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         # for the application's own, so that comes below them.
         same: Any = websocket
         async with ending_after(seconds, scope, same._receive, same._send) as (same._receive, send):
-            same._send = telling(adding_headers(send, shared))
+            same._send = reporting(adding_headers(send, shared))
             return await _called(endpoint, args, kwargs)
 
     return protected

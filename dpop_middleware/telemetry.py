@@ -219,7 +219,7 @@ class Telemetry:
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        told: dict[str, str | int | float | None] = {
+        attributes: dict[str, str | int | float | None] = {
             _RESULT: labels.timed[_RESULT],
             _SCHEME: labels.timed.get(_SCHEME),
             # The span's own error.type is the result of the whole request.
@@ -230,8 +230,8 @@ class Telemetry:
             _SPAN_SKEW: event.clock_offset,
         }
         if self._identities:
-            told[_CLIENT], told[_SUBJECT] = plain(event.client_id), plain(event.subject)
-        span.set_attributes({name: value for name, value in told.items() if value is not None})
+            attributes[_CLIENT], attributes[_SUBJECT] = plain(event.client_id), plain(event.subject)
+        span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
     def _key_ages(self, _: metrics.CallbackOptions) -> list[metrics.Observation]:
         watched = [server.verification.verifier for server in self._watched]

@@ -147,14 +147,14 @@ class WebSocketTickets:
             if not carried.tickets:
                 await app(scope, receive, send)
                 return
-            with holding(Connection.of(scope)) as telling:
+            with holding(Connection.of(scope)) as reporting:
                 try:
                     token = await self._redeem(carried, scope)
                 except DPoPError as error:
                     await send_refusal(error_response(self._api, error, scope), scope, send)
                     return
                 seconds = self._api.seconds_left(token)
-                ending = ending_after(seconds, scope, receive, telling(send))
+                ending = ending_after(seconds, scope, receive, reporting(send))
                 async with ending as (until_then_receive, until_then_send):
                     await app(scope, until_then_receive, carried.answering(until_then_send))
 

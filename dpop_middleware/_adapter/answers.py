@@ -185,17 +185,17 @@ class _Held:
     def drop(self, reporter: Reporter) -> None:
         self._waiting.pop(reporter, None)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         while self._waiting:
             reporter, (context, authentication, duration) = self._waiting.popitem()
             context.run(reporter.accepted, authentication, duration=duration)
 
-    def telling(self, send: Send) -> Send:
-        async def send_after_telling(message: Message) -> None:
-            self.tell()
+    def reporting(self, send: Send) -> Send:
+        async def send_after_reporting(message: Message) -> None:
+            self.report()
             await send(message)
 
-        return send_after_telling
+        return send_after_reporting
 
 
 def _as_it_is(send: Send) -> Send:
@@ -214,7 +214,7 @@ def holding(connection: Connection) -> Generator[Callable[[Send], Send]]:
         return
     connection.held = held = _Held()
     try:
-        yield held.telling
+        yield held.reporting
     finally:
         connection.held = None
-        held.tell()
+        held.report()
