@@ -78,7 +78,7 @@ def requires_dpop(
 
     Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
     WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
-    (for which `DPoPSecurity` is made), in an application that is mounted or has no router, in an exception
+    (for which `DPoPSecurity` is made), in an ASGI application of your own, mounted or not, in an exception
     handler. In a middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware`
     there. Only the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return:
     if it is decorated, or passes `call_next` to a decorated function.
@@ -192,7 +192,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.admit(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not makes_the_response(protected, args, scope):
+            if not makes_the_response(protected, args, kwargs, scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
