@@ -182,7 +182,7 @@ class _Unverified:
 
     async def verify(self, token: str) -> AccessToken:
         signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)
-        return judge_claims(signed.payload, rules=self.rules, now=self.now, key_identity="").access_token
+        return judge_claims(signed.payload, rules=self.rules, now=self.now).access_token
 
 
 def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
