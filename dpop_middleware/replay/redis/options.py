@@ -29,7 +29,7 @@ __all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings", "ch
 OnUnavailable = Literal["refuse", "local"]
 OnEvictions = Literal["refuse", "accept"]
 
-logger = logging.getLogger("dpop_middleware.replay")
+_LOG = logging.getLogger("dpop_middleware.replay")
 
 
 class Notices:
@@ -59,7 +59,7 @@ class Notices:
             if now - self._said.get(said, -math.inf) < again_after:
                 return
             self._said[said] = now
-        logger.log(level, sentence)
+        _LOG.log(level, sentence)
 
 
 class Options(TypedDict, total=False):
