@@ -126,8 +126,8 @@ class Settings:
         listener("on_exchange", self.on_exchange)
         seconds("retention", self.retention, minimum=0, maximum=_LONGEST_RETENTION)
 
-    def tell(self, exchange: StoreExchange) -> None:
-        """Call `on_exchange`; an exception that it raises is logged and changes nothing."""
+    def report(self, exchange: StoreExchange) -> None:
+        """Report an exchange to `on_exchange`; an exception that it raises is logged and changes nothing."""
         if self.on_exchange is None:
             return
         try:
