@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from dpop_middleware._options import names, tokens, whole_number
+from dpop_middleware._options import names, refused, tokens, whole_number
 from dpop_middleware._request.public_urls import PublicURLs
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware._request.uri import URIError, normalize
@@ -83,14 +83,12 @@ def _check_text(name: str, value: object) -> None:
     if value is not None and not (
         isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST_TEXT
     ):
-        raise ConfigurationError(
-            f"{name} takes a printable text of 1 to {_LONGEST_TEXT} characters, not {value!r}"
-        )
+        raise refused(name, f"a printable text of 1 to {_LONGEST_TEXT} characters", value)
 
 
 def _check_page(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, str) and _PAGE.fullmatch(value)):
-        raise ConfigurationError(f"{name} takes an absolute URL, such as 'https://…', not {value!r}")
+        raise refused(name, "an absolute URL, such as 'https://…'", value)
 
 
 class Answer(NamedTuple):
@@ -208,7 +206,7 @@ def published(
     which clients call the server: clients would not find the document there.
     """
     if not isinstance(metadata, ResourceMetadata):
-        raise ConfigurationError(f"metadata takes a ResourceMetadata, not {metadata!r}")
+        raise refused("metadata", "a ResourceMetadata", metadata)
     if origin not in urls.origins:
         raise ConfigurationError(
             f"metadata is published at the origin of resource, {origin}, which public_url doesn't name: "

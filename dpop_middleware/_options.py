@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
+    "HTTP_TOKEN",
     "SCOPE_TOKEN",
     "choice",
     "clock",
@@ -40,10 +41,12 @@ __all__ = [
 Choice = TypeVar("Choice", bound=str)
 Part = TypeVar("Part")
 
+HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""The name of a method or of a header field (RFC 9110 section 5.6.2)."""
+
 SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """One scope (RFC 6749 section 3.3). No such token can end the quoted string of a challenge."""
 
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LARGEST_FLOAT = math.nextafter(math.inf, 0)
 _LONGEST_NAMESPACE = 200
 _SHORTEST_SECRET = 32
@@ -203,7 +206,7 @@ def predicates(name: str, value: object) -> tuple[tuple[str, Callable[[Any], boo
 
 def field_name(name: str, value: object) -> str:
     """Return an option that is the name of a header field, in lower case (RFC 9110 section 5.1)."""
-    if not isinstance(value, str) or not _FIELD_NAME.fullmatch(value):
+    if not isinstance(value, str) or not HTTP_TOKEN.fullmatch(value):
         raise refused(name, "the name of a header field, such as 'X-Original-URI'", value)
     return value.lower()
 

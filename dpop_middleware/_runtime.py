@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from importlib import import_module
-from typing import Any, Final, Never
+from typing import Any, Final, NamedTuple, Never
 
 from dpop_middleware.errors import ConfigurationError
 
 __all__ = [
     "Deferred",
+    "Moment",
     "aclose_parts",
     "check_event_loop",
     "importing",
@@ -24,6 +25,20 @@ __all__ = [
 def system_time() -> float:
     """Return seconds since the epoch by `time.time`, looked up now, so that a test may replace it."""
     return time.time()
+
+
+class Moment(NamedTuple):
+    """A moment by the wall clock and by the monotonic one, in seconds."""
+
+    wall: float
+    monotonic: float
+
+    def age(self, *, wall: float, monotonic: float) -> float:
+        """Return the seconds since this moment: the most by the two clocks, of which these are the times now.
+
+        So nothing lasts longer when the wall clock is set back, or when the machine slept.
+        """
+        return max(wall - self.wall, monotonic - self.monotonic)
 
 
 def check_event_loop() -> None:

@@ -107,8 +107,8 @@ class DPoPMiddleware:
         if not self.resource_server.reporter.wants_acceptance:
             await self._serve(connection, scope, receive, send)
             return
-        with holding(connection) as telling:
-            await self._serve(connection, scope, receive, telling(send))
+        with holding(connection) as reporting:
+            await self._serve(connection, scope, receive, reporting(send))
 
     async def _serve(self, connection: Connection, scope: Scope, receive: Receive, send: Send) -> None:
         if self._anonymous(scope):

@@ -11,10 +11,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar, cast
 
 from dpop_middleware._adapter.answers import error_response, holding
-from dpop_middleware._adapter.connection import Connection, DPoPUser, has_credentials
+from dpop_middleware._adapter.connection import (
+    Connection,
+    DPoPUser,
+    checked_resource_server,
+    has_credentials,
+)
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
@@ -143,7 +148,7 @@ def requires_dpop(
     for a request under WSGI.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
-    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
+    checked_resource_server(resource_server, option="requires_dpop", takes=takes)
     requirements = Requirements(
         scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age
     )

@@ -26,6 +26,7 @@ __all__ = [
     "InvalidToken",
     "MissingCredentials",
     "Refusal",
+    "Scheme",
     "Unavailable",
     "UseDPoPNonce",
 ]

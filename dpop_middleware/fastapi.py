@@ -4,17 +4,27 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, overload
 
-from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
-from dpop_middleware._adapter.answers import can_deny, error_response, holding, raw_headers, send_refusal
-from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
+from dpop_middleware._adapter.answers import (
+    can_deny,
+    error_response,
+    exception_headers,
+    holding,
+    send_refusal,
+)
+from dpop_middleware._adapter.connection import (
+    Connection,
+    check_scope_type,
+    checked_resource_server,
+    has_credentials,
+)
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part, text
+from dpop_middleware._options import flag, text
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 from dpop_middleware.starlette import refusal
@@ -57,10 +67,7 @@ class DPoPHTTPException(HTTPException):
     """
 
     def __init__(self, error: DPoPError, response: ErrorResponse) -> None:
-        kept = tuple(
-            field for field in response.headers if field[0] not in ("content-type", "content-length")
-        )
-        super().__init__(response.status, error.description, Headers(raw=raw_headers(kept)))
+        super().__init__(response.status, error.description, exception_headers(response))
         self.error = error
         self.response = response
 
@@ -139,8 +146,7 @@ class DPoPSecurity(SecurityBase):
         scheme_name: str = "DPoP",
         description: str | None = "A DPoP-bound access token and a DPoP proof (RFC 9449)",
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        part("DPoPSecurity", resource_server, "a ResourceServer first", fits=fits)
+        checked_resource_server(resource_server, option="DPoPSecurity", takes="a ResourceServer first")
         if description is not None:
             text("description", description, "a text for OpenAPI")
         self.model = HTTPBase(scheme="dpop", description=description)
@@ -196,7 +202,7 @@ def _hold_acceptances(connection: HTTPConnection) -> None:
     stack = connection.scope.get(_ENDS_WITH_THE_ENDPOINT)
     if not isinstance(stack, AsyncExitStack):
         return
-    telling = stack.enter_context(holding(Connection.of(connection.scope)))
+    reporting = stack.enter_context(holding(Connection.of(connection.scope)))
     if isinstance(connection, WebSocket):
         # The endpoint gets the same object.
-        connection.send = telling(connection.send)  # type: ignore[method-assign, assignment]
+        connection.send = reporting(connection.send)  # type: ignore[method-assign, assignment]

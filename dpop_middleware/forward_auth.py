@@ -154,7 +154,7 @@ class ForwardAuth:
         try:
             request = self._question.request(scope)
         except NotBelieved as reason:
-            self._tell(reason)
+            self._warn(reason)
             return _NOT_THE_GATEWAY
         try:
             evidence = await self.resource_server.verify(request)
@@ -170,13 +170,13 @@ class ForwardAuth:
         return ErrorResponse(self._statuses.get(response.status, response.status), headers, response.body)
 
     def _accepted(self, verified: VerifiedRequest) -> list[tuple[bytes, bytes]]:
-        told = [(name, _told(what, verified.access_token)) for name, what in self._identity_headers]
+        identity = [(name, _value_of(what, verified.access_token)) for name, what in self._identity_headers]
         nonce = [field for field in verified.response_headers if field[0] == "dpop-nonce"]
         # If a cache kept an acceptance, a replay would pass.
-        always = [("cache-control", "no-store"), ("content-length", "0")]
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told + nonce + always]
+        fields = [*identity, *nonce, ("cache-control", "no-store"), ("content-length", "0")]
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
-    def _tell(self, reason: NotBelieved) -> None:
+    def _warn(self, reason: NotBelieved) -> None:
         suppressed = self._limit.admit("question", time.monotonic())
         if suppressed is not None:
             LOG.warning("a question that is not the gateway's: %s suppressed=%d", reason, suppressed)
@@ -195,7 +195,7 @@ def _identity_headers(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(named)
 
 
-def _told(what: str, token: AccessToken) -> str:
+def _value_of(what: str, token: AccessToken) -> str:
     if what == "scope":
         return " ".join(sorted(map(_encoded, token.scopes)))
     value: str | None = getattr(token, what)

@@ -86,12 +86,12 @@ class _ForTools:
     def __init__(self, app: ASGIApp, resource: str) -> None:
         self.app = app
         self._resource = resource
-        self._telling = AuthContextMiddleware(app)
+        self._with_auth_context = AuthContextMiddleware(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if "dpop" in scope:
             scope["user"] = AuthenticatedUser(_as_the_sdk_has_it(scope, self._resource))
-        await self._telling(scope, receive, send)
+        await self._with_auth_context(scope, receive, send)
 
 
 def _as_the_sdk_has_it(scope: Scope, resource: str) -> AccessToken:

@@ -7,6 +7,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dpop_middleware._adapter.answers import send_metadata
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._metadata import PublishedMetadata, ResourceMetadata
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.resource_server import ResourceServer
@@ -35,9 +36,7 @@ def metadata_route(resource_server: ResourceServer) -> Route:
     origin. Raises ConfigurationError for a server without `metadata=`, and for a resource whose path has a
     brace, which no route can name.
     """
-    if not isinstance(resource_server, ResourceServer):
-        raise ConfigurationError(f"metadata_route takes a ResourceServer, not {resource_server!r}")
-    published = resource_server.published_metadata
+    published = checked_resource_server(resource_server, option="metadata_route").published_metadata
     if published is None:
         raise ConfigurationError("metadata_route needs ResourceServer(metadata=ResourceMetadata(…))")
     if "{" in published.path or "}" in published.path:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
@@ -21,17 +20,24 @@ from dpop_middleware._adapter.answers import (
     adding_headers,
     can_deny,
     error_response,
+    exception_headers,
+    exception_with,
     holding,
     raw_headers,
+    response_with,
     send_refusal,
 )
-from dpop_middleware._adapter.connection import Connection, anonymize, has_credentials
-from dpop_middleware._adapter.copies import exception_with, response_with
+from dpop_middleware._adapter.connection import (
+    Connection,
+    anonymize,
+    checked_resource_server,
+    has_credentials,
+)
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
-from dpop_middleware._options import flag, part
+from dpop_middleware._options import flag
 from dpop_middleware.errors import ConfigurationError, DPoPError
 from dpop_middleware.resource_server import ResourceServer
 
@@ -72,7 +78,7 @@ def requires_dpop(
 
     Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
     WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
-    (for which `DPoPSecurity` is made), in an application that is mounted or has no router, in an exception
+    (for which `DPoPSecurity` is made), in an ASGI application of your own, mounted or not, in an exception
     handler. In a middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware`
     there. Only the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return:
     if it is decorated, or passes `call_next` to a decorated function.
@@ -91,7 +97,7 @@ def requires_dpop(
     for a request of another framework, which `DPoPMiddleware` protects.
     """
     takes = "a ResourceServer first: @requires_dpop(api, 'notes:read')"
-    part("requires_dpop", resource_server, takes, fits=isinstance(resource_server, ResourceServer))
+    checked_resource_server(resource_server, option="requires_dpop", takes=takes)
     gate = _Gate(
         resource_server,
         Requirements(scopes=scopes, any_of=any_of, claims=claims, acr_values=acr_values, max_age=max_age),
@@ -114,7 +120,7 @@ class _Gate:
     required: bool
     close_at_expiry: bool
 
-    async def seconds(self, scope: Scope) -> float | None:
+    async def admit(self, scope: Scope) -> float | None:
         """Authenticate; return for how many seconds the connection may last, None for any time."""
         if not self.required and not has_credentials(scope):
             anonymize(scope)
@@ -131,13 +137,13 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
     dispatch: Any = endpoint.dispatch
 
     async def protected_dispatch(self: Any) -> None:
-        with holding(Connection.of(self.scope)) as telling:
-            self.send = telling(self.send)
+        with holding(Connection.of(self.scope)) as reporting:
+            self.send = reporting(self.send)
             await guarded_dispatch(self)
 
     async def guarded_dispatch(self: Any) -> None:
         try:
-            seconds = await gate.seconds(self.scope)
+            seconds = await gate.admit(self.scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, self.scope)
             await send_refusal(response, self.scope, self.send)
@@ -171,22 +177,22 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
                 f"@requires_dpop goes on the whole WebSocketEndpoint, not on its method {endpoint!r}"
             )
         connection = _connection(positions, args, kwargs)
-        with holding(Connection.of(connection.scope)) as telling:
-            return await guarded(connection, telling, args, kwargs)
+        with holding(Connection.of(connection.scope)) as reporting:
+            return await guarded(connection, reporting, args, kwargs)
 
     async def guarded(
         connection: HTTPConnection,
-        telling: Callable[[Send], Send],
+        reporting: Callable[[Send], Send],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
         websocket = connection if isinstance(connection, WebSocket) else None
         scope = connection.scope
         try:
-            seconds = await gate.seconds(scope)
+            seconds = await gate.admit(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not makes_the_response(protected, args, scope):
+            if not makes_the_response(protected, args, kwargs, scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -203,7 +209,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
         # for the application's own, so that comes below them.
         same: Any = websocket
         async with ending_after(seconds, scope, same._receive, same._send) as (same._receive, send):
-            same._send = telling(adding_headers(send, shared))
+            same._send = reporting(adding_headers(send, shared))
             return await _called(endpoint, args, kwargs)
 
     return protected
@@ -234,8 +240,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     if scope["type"] == "websocket" and not can_deny(scope):
         exception = WebSocketException(WS_1008_POLICY_VIOLATION)
     else:
-        kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
-        exception = HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
+        exception = HTTPException(response.status, error.description, exception_headers(response))
     if "endpoint" not in scope:
         exception.add_note(_NO_ROUTER)
     return exception

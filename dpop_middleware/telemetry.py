@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, get_args
 from weakref import WeakSet
 
 from dpop_middleware import errors
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._log import plain
 from dpop_middleware._options import flag, part, provides
 from dpop_middleware.checks import Check
@@ -193,8 +194,7 @@ class Telemetry:
 
     def watch(self, resource_server: ResourceServer) -> None:
         """Also report the age of the keys of the server's issuers, while the server exists."""
-        fits = isinstance(resource_server, ResourceServer)
-        self._watched.add(part("watch", resource_server, "a ResourceServer", fits=fits))
+        self._watched.add(checked_resource_server(resource_server, option="watch"))
 
     def on_event(self, event: AuthenticationEvent) -> None:
         """Count and time one decision: the `on_event` of a resource server, or called by yours."""
@@ -219,7 +219,7 @@ class Telemetry:
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        told: dict[str, str | int | float | None] = {
+        attributes: dict[str, str | int | float | None] = {
             _RESULT: labels.timed[_RESULT],
             _SCHEME: labels.timed.get(_SCHEME),
             # The span's own error.type is the result of the whole request.
@@ -230,8 +230,8 @@ class Telemetry:
             _SPAN_SKEW: event.clock_offset,
         }
         if self._identities:
-            told[_CLIENT], told[_SUBJECT] = plain(event.client_id), plain(event.subject)
-        span.set_attributes({name: value for name, value in told.items() if value is not None})
+            attributes[_CLIENT], attributes[_SUBJECT] = plain(event.client_id), plain(event.subject)
+        span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
     def _key_ages(self, _: metrics.CallbackOptions) -> list[metrics.Observation]:
         watched = [server.verification.verifier for server in self._watched]

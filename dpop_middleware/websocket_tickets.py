@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dpop_middleware import _options as options
 from dpop_middleware._adapter.answers import error_response, holding, send_refusal
-from dpop_middleware._adapter.connection import AUTHENTICATED, Connection
+from dpop_middleware._adapter.connection import AUTHENTICATED, Connection, checked_resource_server
 from dpop_middleware._adapter.expiry import ending_after
 from dpop_middleware._adapter.ticket import (
     MAX_TICKET_SIZE,
@@ -87,8 +87,9 @@ class WebSocketTickets:
         lifetime: float = 30,
         query_parameter: str | None = None,
     ) -> None:
-        fits = isinstance(resource_server, ResourceServer)
-        self._api = options.part("WebSocketTickets", resource_server, "a ResourceServer first", fits=fits)
+        self._api = checked_resource_server(
+            resource_server, option="WebSocketTickets", takes="a ResourceServer first"
+        )
         self._proofs = resource_server.verification.proofs
         self._public_urls = resource_server.verification.public_urls
         given = options.secrets("WebSocketTickets", secret)
@@ -146,14 +147,14 @@ class WebSocketTickets:
             if not carried.tickets:
                 await app(scope, receive, send)
                 return
-            with holding(Connection.of(scope)) as telling:
+            with holding(Connection.of(scope)) as reporting:
                 try:
                     token = await self._redeem(carried, scope)
                 except DPoPError as error:
                     await send_refusal(error_response(self._api, error, scope), scope, send)
                     return
                 seconds = self._api.seconds_left(token)
-                ending = ending_after(seconds, scope, receive, telling(send))
+                ending = ending_after(seconds, scope, receive, reporting(send))
                 async with ending as (until_then_receive, until_then_send):
                     await app(scope, until_then_receive, carried.answering(until_then_send))
 

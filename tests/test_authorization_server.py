@@ -482,7 +482,9 @@ async def test_the_clock_is_a_synchronous_function() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9000/token", "http://auth:9000/token"])
-async def test_http_for_named_hosts_and_loopback(url: str, clock: Clock, store: MemoryReplayStore) -> None:
+async def test_plain_http_is_allowed_for_named_hosts_and_loopback(
+    url: str, clock: Clock, store: MemoryReplayStore
+) -> None:
     endpoint = TokenEndpoint(url=url, replay_store=store, clock=clock, insecure_http_hosts=("auth",))
     assert (await endpoint.verify(token_request(proof_text(url=url)))).htu == url
 

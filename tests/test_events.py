@@ -339,7 +339,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return move
 
 
-def test_ten_lines_a_second_for_each_check(
+def test_each_check_may_log_ten_lines_a_second(
     caplog: pytest.LogCaptureFixture, seconds: Callable[[float], None]
 ) -> None:
     events: list[AuthenticationEvent] = []

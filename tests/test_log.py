@@ -77,7 +77,7 @@ def test_ten_lines_a_second_of_each_kind_and_the_next_one_tells_how_many_were_le
     assert [limit.admit("a", 2.0) for _ in range(2)] == [2, 0]
 
 
-def test_one_traceback_a_minute_of_each_kind_and_class() -> None:
+def test_each_kind_and_class_may_log_one_traceback_a_minute() -> None:
     limit, cause = RateLimit(), ConnectionError()
     assert limit.traceback("a", cause, 0.0) is cause
     assert limit.traceback("a", ConnectionError(), 59.9) is None

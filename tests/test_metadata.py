@@ -345,7 +345,7 @@ def test_fastapi_takes_the_route(world: World) -> None:
     ("argument", "reason"),
     [
         (lambda world: world.server(), r"metadata_route needs ResourceServer\(metadata="),
-        (lambda _: "api", "metadata_route takes a ResourceServer, not 'api'"),
+        (lambda _: "api", "metadata_route takes a ResourceServer, not a str"),
         (
             lambda world: world.server(metadata=METADATA, resource=f"{ORIGIN}/%7Bid%7D"),
             "a route can't name a path with braces",

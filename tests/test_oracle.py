@@ -317,7 +317,7 @@ def test_the_oracle_accepts_some_altered_proofs_and_refuses_others() -> None:
 
 
 @pytest.mark.parametrize("mine", ["ES256", "RS256", "PS256", "EdDSA"])
-async def test_another_key_or_algorithm_than_the_tokens(mine: str) -> None:
+async def test_judges_agree_on_another_key_or_algorithm_than_the_tokens(mine: str) -> None:
     judges = Judges(signer(mine))
     for alg in ALGORITHMS:
         other = Signer(alg) if alg.startswith("E") else signer(alg)

@@ -85,7 +85,7 @@ async def judge(now: float, events: list[AuthenticationEvent], **changes: Any) -
     return first
 
 
-async def test_the_resource_request_of_rfc_9449_section_7_1() -> None:
+async def test_the_resource_request_of_rfc_9449_section_7_1_is_accepted_once() -> None:
     events: list[AuthenticationEvent] = []
     verified = await judge(RESOURCE["now"], events)
     assert verified.proof.jkt == RESOURCE["jkt"]
@@ -141,7 +141,7 @@ def test_the_examples_proof_passes_each_check() -> None:
     assert header.jkt == RESOURCE["jkt"]
 
 
-def test_the_thumbprint_of_rfc_7638_section_3_1() -> None:
+def test_the_thumbprint_is_that_of_rfc_7638_section_3_1() -> None:
     example = EXAMPLES["rfc7638"]
     assert thumbprint(example["jwk"]) == example["thumbprint"]
 

@@ -22,6 +22,7 @@ import dpop_middleware
 from dpop_middleware import JWTAccessTokenVerifier, ResourceServer, client, introspection, replay, tokens
 from dpop_middleware._runtime import (
     Deferred,
+    Moment,
     aclose_parts,
     check_event_loop,
     importing,
@@ -32,6 +33,13 @@ from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.client import DPoPAuth
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.testing import TestIssuer
+
+
+def test_nothing_is_younger_because_a_clock_was_set_back_or_stood_still() -> None:
+    moment = Moment(wall=1000.0, monotonic=50.0)
+    assert moment.age(wall=1007.0, monotonic=57.0) == 7
+    assert moment.age(wall=400.0, monotonic=57.0) == 7
+    assert moment.age(wall=1007.0, monotonic=50.0) == 7
 
 
 def test_a_frozen_or_patched_clock_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_every_configured_value_is_escaped() -> None:
     assert settings_of(text)["parameters"]["layout"] == "BaseLayout"
 
 
-def test_at_another_path_and_behind_a_root_path() -> None:
+def test_the_page_may_be_at_another_path_and_behind_a_root_path() -> None:
     app = FastAPI(docs_url=None)
     swagger_ui(app, path="/")
     assert client(app).get("/page.js").status_code == 200

@@ -236,9 +236,11 @@ class Connection:
         return None
 
 
-def checked_resource_server(server: ResourceServer) -> ResourceServer:
-    """Return the option `resource_server`, or raise ConfigurationError for anything but a ResourceServer."""
-    return part("resource_server", server, "a ResourceServer", fits=isinstance(server, ResourceServer))
+def checked_resource_server(
+    server: ResourceServer, *, option: str = "resource_server", takes: str = "a ResourceServer"
+) -> ResourceServer:
+    """Return `server`; raises ConfigurationError, by `option` and what it `takes`, for anything else."""
+    return part(option, server, takes, fits=isinstance(server, ResourceServer))
 
 
 def check_scope_type(scope: Scope) -> None:

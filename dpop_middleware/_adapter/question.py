@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-from dpop_middleware._options import field_name, flag, refused
+from dpop_middleware._options import HTTP_TOKEN, field_name, flag, refused
 from dpop_middleware._request.request import ResourceRequest
 from dpop_middleware.errors import ConfigurationError
 
@@ -22,9 +22,6 @@ RESERVED: Final = frozenset({"authorization", "dpop", "content-length", "transfe
 """Fields that can't carry a value to or from a gateway."""
 
 _SECRET: Final = re.compile(r"[!-~]{32,}")
-
-# RFC 9110 section 9.1
-_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # No request line has any other octet; a space shows that two fields were joined.
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 
@@ -60,13 +57,13 @@ class Question:
             request = request._replace(hosts=(_one(fields, self.host_header).decode("latin-1"),))
         if self.method_header is None or self.uri_header is None:
             return request
-        method, target = _one(fields, self.method_header), _one(fields, self.uri_header)
-        if not _METHOD.fullmatch(method):
+        method, target = _one(fields, self.method_header).decode("latin-1"), _one(fields, self.uri_header)
+        if not HTTP_TOKEN.fullmatch(method):
             raise NotBelieved(f"{self.method_header} is not a method")
         if not _TARGET.fullmatch(target):
             raise NotBelieved(f"{self.uri_header} is not a request target")
         return request._replace(
-            method=method.decode("ascii"),
+            method=method,
             raw_path=target.partition(b"?")[0].decode("latin-1"),
             root_path="",
         )

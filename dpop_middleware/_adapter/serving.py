@@ -5,7 +5,7 @@ A refusal that is taken for a value lets a stranger pass: whoever calls may igno
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
@@ -17,14 +17,16 @@ __all__ = ["makes_the_response"]
 _MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
 
 
-def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
-    """Whether the result of `function`, called with the positional `args`, is the connection's response.
+def makes_the_response(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], scope: Scope
+) -> bool:
+    """Whether the result of `function`, called with `args` and `kwargs`, is the connection's response.
 
     It is if the router serves the connection by `function`, and if `function` is the `dispatch` of a
     middleware, or is called by one with its arguments. Otherwise the caller may want another value, or none,
     or a decorator hides the function.
     """
-    if _is_dispatch(args):
+    if _is_dispatch((*args, *kwargs.values())):
         return True
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
@@ -32,9 +34,9 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
     return _serves(function, endpoint)
 
 
-def _is_dispatch(args: tuple[Any, ...]) -> bool:
+def _is_dispatch(given: Iterable[Any]) -> bool:
     """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
-    functions = filter(inspect.isfunction, args)
+    functions = filter(inspect.isfunction, given)
     return any(function.__module__ == BaseHTTPMiddleware.__module__ for function in functions)
 
 

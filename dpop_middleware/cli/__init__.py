@@ -9,7 +9,7 @@ From the top down:
     explanation.py   the checks of one request, judged as a server does
     later_checks.py  the checks that the server doesn't reach
     findings.py      the results as rows
-    access_token.py  the verifier of explain's access token, by the options
+    token_judge.py   the verifier of explain's access token, by the options
     fetched_keys.py  a verifier that fetches the keys before it judges claims
     inputs.py        secrets, keys, times and captured requests
     console.py       the output, and the common parts of all commands

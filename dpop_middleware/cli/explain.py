@@ -12,11 +12,11 @@ from dpop_middleware._judge.requirements import Requirements
 from dpop_middleware._log import escaped
 from dpop_middleware._runtime import aclose_parts
 from dpop_middleware.checks import Check
-from dpop_middleware.cli.access_token import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.cli.console import Command, CommandError, Console, printable
 from dpop_middleware.cli.explanation import explain
 from dpop_middleware.cli.findings import Explanation, Finding, FindingState
 from dpop_middleware.cli.inputs import Inputs, checked_method, parse_captured, parse_time
+from dpop_middleware.cli.token_judge import TokenJudge, add_token_arguments, token_judge
 from dpop_middleware.client.urls import target_of
 from dpop_middleware.errors import DPoPError, Unavailable
 from dpop_middleware.jose import LATEST_TIME

@@ -21,7 +21,7 @@ from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.authorization_server import CHECKS as CHECKS_OF_A_TOKEN_REQUEST
 from dpop_middleware.authorization_server import TokenEndpoint
 from dpop_middleware.checks import CHECKS_OF_A_JWT, CHECKS_OF_AN_OPAQUE_TOKEN, Check
-from dpop_middleware.cli.findings import Explanation, Finding, FindingState, findings_of
+from dpop_middleware.cli.findings import Explanation, findings_of
 from dpop_middleware.cli.later_checks import (
     JudgedChecks,
     judge_proof_later,
@@ -37,7 +37,7 @@ from dpop_middleware.replay.store import ReplayKeyspace
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import ClaimRules
 
-__all__ = ["Explanation", "Finding", "FindingState", "explain"]
+__all__ = ["explain"]
 
 _URL: Final = re.compile(r"([A-Za-z]+://[^/?#]*)([^?#]*)")
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from dpop_middleware._options import HTTP_TOKEN
 from dpop_middleware._request.request import credentials
 from dpop_middleware._request.secure_url import is_loopback
 from dpop_middleware._request.uri import URIError, parse_base_url
@@ -38,13 +39,12 @@ _LONGEST_NAME: Final = 255
 _WHITESPACE: Final = " \t\r\n"
 # Key material given in place of a file name must not appear in an error message.
 _KEY_MATERIAL: Final = re.compile(r"\s*(\{|-----BEGIN)|[A-Za-z0-9_.=-]{100,}")
-_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 INSECURE_HTTP: Final = "send the token by plain http to another machine"
 """The text of `--help` for the option `--insecure-http`."""
 
-_REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/\d(?:\.\d)?")
-_FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_REQUEST_LINE: Final = re.compile(rf"({HTTP_TOKEN.pattern}) (\S+) HTTP/\d(?:\.\d)?")
+_FIELD: Final = re.compile(rf"({HTTP_TOKEN.pattern}):[ \t]*(.*?)[ \t]*")
 # As the tools of browsers show HTTP/2 requests (RFC 9113 section 8.3.1).
 _PSEUDO_FIELD: Final = re.compile(r":(method|path|authority|scheme):[ \t]*(\S+)[ \t]*")
 _SENT: Final = "> "
@@ -178,7 +178,7 @@ def checked_token(option: str, token: str) -> str:
 
 def checked_method(method: str) -> str:
     """Return `method` if it is a method name (RFC 9110 section 9.1); raises CommandError."""
-    if not _METHOD.fullmatch(method):
+    if not HTTP_TOKEN.fullmatch(method):
         raise CommandError("the method is not an HTTP method name, such as GET")
     return method
 

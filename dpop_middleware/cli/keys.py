@@ -30,6 +30,7 @@ from dpop_middleware.jose.jwk import public_key, thumbprint
 __all__ = ["KEYGEN", "PROOF", "THUMBPRINT"]
 
 _RSA_BITS: Final = 2048
+_UNSUPPORTED: Final = "it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519, nor ML-DSA"
 
 
 def _add_keygen_arguments(parser: ArgumentParser) -> None:
@@ -200,7 +201,7 @@ def _of_public_pem(data: bytes) -> str:
     for algorithm in ALGORITHMS.values():
         if algorithm.accepts(key):
             return _of_public_jwk(algorithm.verifier.to_jwk(key, as_dict=True))
-    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519, nor ML-DSA")
+    raise ValueError(_UNSUPPORTED)
 
 
 def _of_public_jwk(jwk: Mapping[str, Any]) -> str:
@@ -210,7 +211,7 @@ def _of_public_jwk(jwk: Mapping[str, Any]) -> str:
         if jwk.get("kty") == algorithm.kty and (algorithm.crv is None or jwk.get("crv") == algorithm.crv):
             public_key({**jwk, "alg": algorithm.name}, algorithm)
             return thumbprint(jwk)
-    raise ValueError("it is not on P-256, P-384 or P-521, nor RSA, nor Ed25519, nor ML-DSA")
+    raise ValueError(_UNSUPPORTED)
 
 
 THUMBPRINT = Command(

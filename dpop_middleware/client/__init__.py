@@ -13,9 +13,8 @@ From the top down:
     form_request.py   a form for an authorization server, and what its answer says
     proofs.py         the proof of each request, and what servers said about the next one
     bodies.py         the body of a refusal, read as far as an error is long
-    key.py            DPoPKey, and the proofs that it signs
+    key.py            DPoPKey, the proofs that it signs, and which tokens they can be for
     private_keys.py   private keys, as JWKs and in files
-    access_token.py   what an Authorization field can hold
     urls.py           the `htu` of a URL, and where a token may go
 """
 

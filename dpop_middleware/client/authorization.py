@@ -108,17 +108,6 @@ def authorization_url(
     return _with_query(endpoint, query | dict(parameters))
 
 
-def _pushed_authorization_url(
-    endpoint: str, *, client_id: str, request_uri: str, insecure_http_hosts: Collection[str] = ()
-) -> str:
-    """Return the URL at which a user's browser continues a pushed request (RFC 9126 section 4).
-
-    Raises ConfigurationError as `authorization_url` does.
-    """
-    _check_endpoint(endpoint, insecure_http_hosts)
-    return _with_query(endpoint, {"client_id": client_id, "request_uri": request_uri})
-
-
 def _code_request_parameters(
     *,
     client_id: str,
@@ -175,12 +164,8 @@ class PushedAuthorizationRequest:
         Raises ConfigurationError (a ValueError) for a plain http endpoint that isn't named in
         `insecure_http_hosts`.
         """
-        return _pushed_authorization_url(
-            endpoint,
-            client_id=self.client_id,
-            request_uri=self.request_uri,
-            insecure_http_hosts=insecure_http_hosts,
-        )
+        _check_endpoint(endpoint, insecure_http_hosts)
+        return _with_query(endpoint, {"client_id": self.client_id, "request_uri": self.request_uri})
 
 
 class PushedRequestOptions(TypedDict):

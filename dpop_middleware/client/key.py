@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeGuard
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -16,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.exceptions import PyJWTError
 
 from dpop_middleware import _options
-from dpop_middleware.client.access_token import checked_access_token
 from dpop_middleware.client.private_keys import (
     PrivateKey,
     as_utf8,
@@ -34,8 +34,10 @@ from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.algorithms import ALGORITHMS, KTY, MLDSA
 from dpop_middleware.jose.jwk import public_key, thumbprint, without_unset
 
-__all__ = ["DPoPKey"]
+__all__ = ["DPoPKey", "is_access_token"]
 
+# Without the spaces that RFC 6749 appendix A.12 allows: no field has them (RFC 6750 section 2.1).
+_ACCESS_TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _RSA_BITS = range(2048, 4096 + 1)
 _CURVES: Mapping[str, type[ec.EllipticCurve]] = MappingProxyType(
     {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
@@ -229,8 +231,7 @@ class DPoPKey:
             "iat": int(time.time() if now is None else now),
         }
         if access_token is not None:
-            token = checked_access_token(access_token).encode("ascii")
-            claims["ath"] = base64url.encode(hashlib.sha256(token).digest())
+            claims["ath"] = _hash(access_token)
         if nonce is not None:
             claims["nonce"] = _options.text("nonce", nonce)
         signing_input = f"{self._header}.{_segment(claims)}"
@@ -241,6 +242,21 @@ class DPoPKey:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DPoPKey can't be pickled, to protect its private key; use save or to_pem")
+
+
+def is_access_token(value: object) -> TypeGuard[str]:
+    """Whether `value` is a string that can stand in an `Authorization` field as an access token."""
+    return isinstance(value, str) and _ACCESS_TOKEN.fullmatch(value) is not None
+
+
+def _hash(access_token: object) -> str:
+    """Return `ath`; raises ValueError, without the token, for one that no header field can hold."""
+    if not is_access_token(access_token):
+        raise ValueError(
+            "the access token is not visible ASCII: "
+            "is it empty, does it begin with 'DPoP ', or does it end in a line break?"
+        )
+    return base64url.encode(hashlib.sha256(access_token.encode("ascii")).digest())
 
 
 def _segment(members: Mapping[str, Any]) -> str:

@@ -28,17 +28,17 @@ __all__ = [
 ]
 
 Learned = TypeVar("Learned")
-DPoPError: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
+ErrorCode: TypeAlias = Literal["use_dpop_nonce", "invalid_dpop_proof"]
+Lesson: TypeAlias = Literal["nonce", "clock"]
 
 # NQCHAR of RFC 6749 appendix A; the length keeps the proof far below the size that servers refuse.
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}", re.ASCII)
 # Two searches: a single one with `.*` in between takes quadratic time on a hostile challenge.
 _SCHEME: Final = re.compile(r"\bDPoP\b", re.ASCII | re.IGNORECASE)
-_ERROR: Final[Mapping[DPoPError, re.Pattern[str]]] = {
+_ERROR: Final[Mapping[ErrorCode, re.Pattern[str]]] = {
     error: re.compile(rf'\berror\s*=\s*"?{error}\b', re.ASCII | re.IGNORECASE)
-    for error in get_args(DPoPError)
+    for error in get_args(ErrorCode)
 }
-Lesson: TypeAlias = Literal["nonce", "clock"]
 
 _MAX_OFFSET: Final = 300
 # `Date` has whole seconds, and a response takes a while.
@@ -113,7 +113,7 @@ def one_nonce(values: Iterable[str]) -> str | None:
     return nonce if _NONCE.fullmatch(nonce) else None
 
 
-def is_refused_for(error: DPoPError, challenges: Iterable[str], body: object) -> bool:
+def is_refused_for(error: ErrorCode, challenges: Iterable[str], body: object) -> bool:
     """Whether a refusal has the code `error`.
 
     `challenges` are the `WWW-Authenticate` fields of a resource server (RFC 9449 sections 7.1 and 9), `body`
@@ -213,7 +213,7 @@ class Proofs:
             request.headers["Authorization"] = f"DPoP {token}"
         return request
 
-    def _is_refused_for(self, error: DPoPError, response: Any) -> bool:
+    def _is_refused_for(self, error: ErrorCode, response: Any) -> bool:
         challenges = response.headers.get_list("WWW-Authenticate") if response.status_code == 401 else ()
         return is_refused_for(error, challenges, _json(response) if self.needs_body(response) else None)
 

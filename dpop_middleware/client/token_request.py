@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NotRequired, TypeAlias, 
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred
-from dpop_middleware.client.access_token import is_access_token
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -22,7 +21,7 @@ from dpop_middleware.client.form_request import (
     text_in,
     what_it_granted,
 )
-from dpop_middleware.client.key import DPoPKey
+from dpop_middleware.client.key import DPoPKey, is_access_token
 
 if TYPE_CHECKING:
     import httpx

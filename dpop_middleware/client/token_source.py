@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from dpop_middleware import _options
-from dpop_middleware._runtime import Deferred, system_time
+from dpop_middleware._runtime import Deferred, Moment, system_time
 from dpop_middleware.client.auth import DPoPAuth
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
@@ -44,12 +44,7 @@ else:
 __all__ = ["TokenSource"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """A moment by both clocks: no token lasts longer when the wall clock is set back."""
-
-    wall: float = 0.0
-    monotonic: float = 0.0
+_LONG_AGO: Final = Moment(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class _Held:
 
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
-    asked: _Moment = _Moment()
+    asked: Moment = _LONG_AGO
     renew_after: float | None = None
     lifetime: float | None = None
 
@@ -175,12 +170,11 @@ class TokenSource:
         fresh = held.renew_after is None or self._age(held.asked) < held.renew_after
         return held.access_token if fresh else None
 
-    def _now(self) -> _Moment:
-        return _Moment(self._clock(), time.monotonic())
+    def _now(self) -> Moment:
+        return Moment(self._clock(), time.monotonic())
 
-    def _age(self, moment: _Moment) -> float:
-        now = self._now()
-        return max(now.wall - moment.wall, now.monotonic - moment.monotonic)
+    def _age(self, moment: Moment) -> float:
+        return moment.age(wall=self._clock(), monotonic=time.monotonic())
 
     def _renewed(self) -> str:
         while True:
@@ -233,7 +227,7 @@ class TokenSource:
         self._held = replace(self._held, renew_after=min(age + pause, lifetime))
         return self._held.access_token
 
-    def _kept(self, response: TokenResponse, asked: _Moment) -> str:
+    def _kept(self, response: TokenResponse, asked: Moment) -> str:
         sent = self._grant.refresh_token if isinstance(self._grant, RefreshToken) else None
         lifetime, renew_after = response.expires_in, None
         if lifetime is not None:

@@ -8,8 +8,7 @@ From the top down:
     _verdicts.py              a cache of earlier answers
     _answer.py                the content of an answer, as JSON or signed, parsed and judged
     _endpoint.py              one question and its answer over HTTP
-    _transport.py             its connections, and bodies read within a limit
-    _errors.py                why a question got no answer
+    _transport.py             its connections, bodies read within a limit, why there was no answer
 
 The verifier needs httpx2 (extra `introspection`), which is imported at its first use.
 """

@@ -79,7 +79,7 @@ def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -
             )
         filled["aud"] = sorted(rules.claims.audiences)
     payload = json.dumps(filled).encode()
-    token = judge_claims(payload, rules=rules.claims, now=now, key_identity="").access_token
+    token = judge_claims(payload, rules=rules.claims, now=now).access_token
     _judge_token_type(said)
     # The application sees what the issuer said, not what was filled in.
     return replace(token, claims=read_only_claims(json.dumps(said).encode()))

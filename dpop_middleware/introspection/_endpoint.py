@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dpop_middleware import client
-from dpop_middleware.introspection._errors import (
+from dpop_middleware.introspection._transport import (
     AnswerError,
+    BoundedTransport,
     ConnectionLostError,
     EndpointError,
     NotNamedError,
     error_of_status,
+    httpx2,
 )
-from dpop_middleware.introspection._transport import BoundedTransport, httpx2
 from dpop_middleware.introspection.client_authentication import (
     BoundToken,
     ClientAuthentication,
@@ -34,7 +35,7 @@ from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
 if TYPE_CHECKING:
     from dpop_middleware.client import DPoPAuth
 
-__all__ = ["Answer", "Endpoint", "EndpointError", "EndpointOptions", "NotNamedError"]
+__all__ = ["Answer", "Endpoint", "EndpointOptions"]
 
 _LOG = logging.getLogger(__name__)
 

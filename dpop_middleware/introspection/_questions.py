@@ -20,7 +20,8 @@ from typing import Final
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.introspection._answer import MalformedAnswer
-from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointError
+from dpop_middleware.introspection._endpoint import Answer, Endpoint
+from dpop_middleware.introspection._transport import EndpointError
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts
 from dpop_middleware.replay.breaker import CircuitBreaker
 from dpop_middleware.tokens.access_token import AccessToken

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from dpop_middleware._request.request import MAX_TOKEN_SIZE
+from dpop_middleware._runtime import Moment
 from dpop_middleware.errors import InvalidToken
 from dpop_middleware.tokens.access_token import AccessToken
 from dpop_middleware.tokens.cache import CLIENT_SIZE, BoundedCache
 
-__all__ = ["Moment", "Verdict", "Verdicts", "digest_of"]
+__all__ = ["Verdict", "Verdicts", "digest_of"]
 
-_MAX_TOKEN_SIZE: Final = 16 * 1024
 # A digest, a moment, and the error.
 _SIZE: Final = 1000
 _MAX_REFUSED: Final = 10_000
@@ -26,17 +27,9 @@ _MAX_REFUSED: Final = 10_000
 
 def digest_of(token: str) -> bytes | None:
     """Return the SHA-256 of `token`, None where no issuer can have issued it."""
-    if len(token) > _MAX_TOKEN_SIZE or not token.isascii():
+    if len(token) > MAX_TOKEN_SIZE or not token.isascii():
         return None
     return hashlib.sha256(token.encode("ascii")).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A moment by both clocks, in seconds: no answer lasts longer when the wall clock is set back."""
-
-    wall: float
-    monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +83,9 @@ class Verdicts:
             return None
         if isinstance(verdict.outcome, AccessToken):
             expires_at = verdict.outcome.expires_at
-        now, asked = self.now(), verdict.asked
-        age = max(now.wall - asked.wall, now.monotonic - asked.monotonic)
-        return verdict if age < lifetime and now.wall < expires_at else None
+        now = self._clock()
+        age = verdict.asked.age(wall=now, monotonic=self._monotonic())
+        return verdict if age < lifetime and now < expires_at else None
 
     def is_known(self, digest: bytes) -> bool:
         """Whether the token was active when it was last asked about."""

@@ -30,7 +30,7 @@ from dpop_middleware.introspection._questions import IntrospectionHealth, NoAnsw
 from dpop_middleware.introspection._verdicts import Verdict, Verdicts, digest_of
 from dpop_middleware.introspection.client_authentication import BoundToken, ClientAuthentication
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS, checked_algorithms
-from dpop_middleware.tokens.access_token import LONGEST_CLOCK_SKEW, TOKEN_CLOCK_SKEW, AccessToken
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, checked_clock_skew
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
@@ -118,7 +118,7 @@ class IntrospectionVerifier:
             )
         if endpoint is not None:
             checked_endpoint("endpoint", endpoint, insecure_http_hosts=hosts)
-        audiences = options.names("audience", [audience] if isinstance(audience, str) else audience)
+        audiences = options.names_or_one("audience", audience)
         self._clock = options.clock(clock)
         self._rules = AnswerRules(
             claims=ClaimRules(
@@ -127,7 +127,7 @@ class IntrospectionVerifier:
                 required=checked_required_claims(required_claims),
                 scope_claims=options.names("scope_claims", scope_claims),
                 client_id_claims=options.names("client_id_claims", client_id_claims),
-                clock_skew=options.seconds("clock_skew", clock_skew, minimum=0, maximum=LONGEST_CLOCK_SKEW),
+                clock_skew=checked_clock_skew("clock_skew", clock_skew),
             ),
             accept_missing_audience=options.flag("accept_missing_audience", accept_missing_audience),
         )

@@ -42,6 +42,7 @@ from dpop_middleware.jose import base64url
 
 __all__ = [
     "ALGORITHMS",
+    "ED25519_NAMES",
     "KTY",
     "MLDSA",
     "MLDSA_NAMES",
@@ -49,11 +50,14 @@ __all__ = [
     "MLDSAPrivateKey",
     "MLDSAPublicKey",
     "PublicKey",
-    "known",
+    "mldsa_sets",
 ]
 
 MLDSAPublicKey = MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey
 MLDSAPrivateKey = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
+
+ED25519_NAMES: Final = ("EdDSA", "Ed25519")
+"""Both names of EdDSA over Ed25519 (RFC 9864): a key that names either is the same key."""
 
 KTY: Final = "AKP"
 """The `kty` of a key that names its only algorithm (RFC 9964 section 3)."""
@@ -120,7 +124,7 @@ class MLDSA(pyjwt.Algorithm):
         return _PRIVATE[jwk["alg"]].from_seed_bytes(base64url.decode(jwk["priv"]))
 
 
-def known() -> tuple[tuple[MLDSA, type[MLDSAPublicKey]], ...]:
+def mldsa_sets() -> tuple[tuple[MLDSA, type[MLDSAPublicKey]], ...]:
     """Return each parameter set, and the exact class of its public keys; empty where the system has none."""
     sets = tuple(map(MLDSA, MLDSA_NAMES))
     try:
@@ -139,9 +143,7 @@ def _ed25519_key() -> type[PublicKey]:
 
 # The exact classes: comparing them costs less than isinstance with the abstract ones, for each signature.
 _EC_KEY: Final = type(derive_private_key(1, SECP256R1()).public_key())
-
 _RSA_KEY: Final = type(RSAPublicNumbers(65537, (1 << 2047) + 1).public_key())
-
 _ED25519_KEY: Final = _ed25519_key()
 
 
@@ -236,12 +238,11 @@ _TABLE: Final = (
     _rsa("RS512", pyjwt.RSAAlgorithm(pyjwt.RSAAlgorithm.SHA512)),
     *(
         Algorithm(name=each.name, kty=KTY, crv=None, curve=None, key_type=key_type, verifier=each)
-        for each, key_type in known()
+        for each, key_type in mldsa_sets()
     ),
 )
 
 ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
     {algorithm.name: algorithm for algorithm in _TABLE}
 )
-
 """Every algorithm that the library knows, by its `alg` name."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 
 from dpop_middleware.checks import Check, Reason
 from dpop_middleware.jose import JOSEError, base64url
-from dpop_middleware.jose.algorithms import MLDSA, Algorithm, MLDSAPublicKey, PublicKey
+from dpop_middleware.jose.algorithms import ED25519_NAMES, MLDSA, Algorithm, MLDSAPublicKey, PublicKey
 
 __all__ = ["PRIVATE_MEMBERS", "public_key", "thumbprint", "without_unset"]
 
@@ -33,9 +33,6 @@ _ORDER_EIGHT: Final = int.from_bytes(
     bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
 )
 _SMALL_ORDER: Final = frozenset({0, 1, _ED25519_PRIME - 1, _ORDER_EIGHT, _ED25519_PRIME - _ORDER_EIGHT})
-
-# RFC 9864 gives EdDSA over Ed25519 its own name; a key that names either is the same key.
-_ED25519_NAMES: Final = ("EdDSA", "Ed25519")
 
 # The required members in the order of RFC 7638 section 3.2, and the characters that their values consist of:
 # none of them needs escaping in JSON, or could end a string early.
@@ -80,7 +77,7 @@ def _check_purpose(jwk: Mapping[str, Any], algorithm: Algorithm) -> None:
         operations = jwk["key_ops"]
         if not isinstance(operations, list) or "verify" not in operations:
             raise _refused("the JWK is not for verifying", "key_ops")
-    names = _ED25519_NAMES if algorithm.name in _ED25519_NAMES else (algorithm.name,)
+    names = ED25519_NAMES if algorithm.name in ED25519_NAMES else (algorithm.name,)
     if "alg" in jwk and jwk["alg"] not in names:
         raise _refused("the JWK is for another algorithm", "alg")
 

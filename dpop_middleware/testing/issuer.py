@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final, Self
 
 from dpop_middleware import _options, client
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._runtime import system_time
 from dpop_middleware.client.key import DPoPKey
 from dpop_middleware.events import EventSink
@@ -32,7 +33,6 @@ from dpop_middleware.tokens.claims import ClaimRules, judge_claims
 
 __all__ = ["ABSENT", "Absent", "TestIssuer", "encode_jws", "merged"]
 
-
 _ISSUER = "https://auth.example.test"
 
 
@@ -43,7 +43,6 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-
 """In place of a claim or header member: leave it out. In place of a key: no signature."""
 
 
@@ -129,8 +128,7 @@ class TestIssuer:
         requires none. With several issuers it is the first, or `issuer`; with several audiences the first.
         `algorithm` is by default ES256, or another one where `production` doesn't accept that.
         """
-        takes = "the production ResourceServer"
-        _options.part("TestIssuer.of", production, takes, fits=isinstance(production, ResourceServer))
+        checked_resource_server(production, option="TestIssuer.of", takes="the production ResourceServer")
         if issuer is None:
             issuer = next(iter(production.issuers), _ISSUER)
         made = cls(

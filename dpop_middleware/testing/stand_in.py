@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from dpop_middleware._adapter.connection import checked_resource_server
 from dpop_middleware._judge.request import RequestVerification
-from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.events import EventSink, Reporter
 from dpop_middleware.health import HealthCheck
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
@@ -109,8 +109,8 @@ def stand_in(
     on_event: EventSink | None,
 ) -> ResourceServer:
     """Return a new server with `production`'s configuration, and a verifier, store and caches of its own."""
-    if not isinstance(production, ResourceServer):
-        raise ConfigurationError("resource_server takes the production ResourceServer")
+    takes = "the production ResourceServer"
+    checked_resource_server(production, option="TestIssuer.resource_server", takes=takes)
     server = copy.copy(production)
     theirs = production.verification
     verifiers = [_verifier(production, one, clock=clock) for one in trusted]

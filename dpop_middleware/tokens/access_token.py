@@ -20,6 +20,7 @@ __all__ = [
     "AccessTokenVerifier",
     "Actor",
     "AuthorizationDetail",
+    "asks_another_server",
     "audiences_of_all",
     "checked_clock_skew",
     "clock_skew_of",
@@ -286,6 +287,6 @@ def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:
 
 
 def key_ages_of_all(verifiers: Iterable[object]) -> tuple[tuple[str, float], ...]:
-    """Return issuers, and for how many seconds their keys have been held; of verifiers that report it."""
-    tellers = [getattr(verifier, "key_ages", None) for verifier in verifiers]
-    return tuple(pair for tell in tellers if tell is not None for pair in tell())
+    """Return issuers, and for how many seconds their keys have been held; by the verifiers that know it."""
+    reports = [getattr(verifier, "key_ages", None) for verifier in verifiers]
+    return tuple(age for report in reports if report is not None for age in report())

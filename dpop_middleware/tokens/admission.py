@@ -59,18 +59,18 @@ class Bucket:
 
 
 class Tendency:
-    """How most of the last outcomes turned out: a moving average. Without any, none were."""
+    """Whether something is true of most of the last outcomes, by a moving average; at first it isn't."""
 
     def __init__(self) -> None:
         self._average = 0.0
 
     @property
     def is_most(self) -> bool:
-        """Whether at least half of the last outcomes were."""
+        """Whether it is true of at least half of the last outcomes."""
         return self._average >= _MOST
 
     def note(self, outcome: bool) -> None:
-        """Count one more outcome."""
+        """Count one more outcome: whether it is true of that."""
         self._average += (outcome - self._average) * _WEIGHT
 
 
@@ -194,8 +194,9 @@ class Admission:
 
         After a flood has ended, there is none: many honest clients may come then, and wait for their turn.
         """
-        is_one = self._useless.is_most and waiting >= self._per_second
-        return is_one and self.is_spent(now) and self._in_vain.is_empty(now)
+        if not self._useless.is_most or waiting < self._per_second:
+            return False
+        return self.is_spent(now) and self._in_vain.is_empty(now)
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""

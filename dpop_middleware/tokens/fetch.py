@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
 from dpop_middleware._log import plain
+from dpop_middleware._options import HTTP_TOKEN, refused
 from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
@@ -47,7 +48,6 @@ _USUAL: Final = {
     "Connection": "close",
     "User-Agent": "dpop_middleware",
 }
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 # Fields for framing, routing and encoding can't be configured.
 _OURS: Final = frozenset(
@@ -79,10 +79,13 @@ def checked_headers(value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ConfigurationError("jwks_headers takes a mapping of header fields, such as {'X-Api-Key': key}")
+        raise ConfigurationError(
+            "jwks_headers takes a mapping of header fields, such as {'X-Api-Key': key}, "
+            f"not a {type(value).__name__}"
+        )
     for name, content in value.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _OURS:
-            raise ConfigurationError(f"jwks_headers can't hold a header field {name!r}")
+        if not isinstance(name, str) or not HTTP_TOKEN.fullmatch(name) or name.lower() in _OURS:
+            raise refused("jwks_headers", "names of header fields that have no other use", name)
         if not isinstance(content, str) or not _VALUE.fullmatch(content):
             raise ConfigurationError(f"jwks_headers takes printable ASCII as the value of {name}")
     return dict(value)
@@ -123,7 +126,7 @@ def checked_endpoint(name: str, url: object, *, insecure_http_hosts: Collection[
     It may have a query. Otherwise it is judged as in `checked_url`, and ConfigurationError is raised.
     """
     if not isinstance(url, str):
-        raise ConfigurationError(f"{name} takes an https URL as a string, not {url!r}")
+        raise refused(name, "an https URL as a string", url)
     base_url, mark, query = url.partition("?")
     # Empty segments are legal, and some issuers write them; they matter only in the target.
     base = checked_url(name, _EMPTY_SEGMENTS.sub("/", base_url), insecure_http_hosts=insecure_http_hosts)
@@ -146,7 +149,7 @@ def checked_ssl_context(context: object) -> ssl.SSLContext | None:
     if context is None:
         return None
     if not isinstance(context, ssl.SSLContext):
-        raise ConfigurationError(f"ssl_context takes an ssl.SSLContext, not {context!r}")
+        raise refused("ssl_context", "an ssl.SSLContext", context)
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ConfigurationError(
             "ssl_context must check certificates and host names: for a private CA use "

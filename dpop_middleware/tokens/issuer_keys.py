@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from dpop_middleware._options import refused
 from dpop_middleware._request.secure_url import checked_url, is_this_machine
 from dpop_middleware._runtime import system_time
 from dpop_middleware.errors import ConfigurationError
@@ -166,7 +167,7 @@ def issuer_keys(
     if isinstance(jwks, Mapping):
         return StaticKeySource(_static_keys(jwks))
     if jwks is not None and not isinstance(jwks, str):
-        raise ConfigurationError(f"jwks takes a JWK Set as a mapping, its URL or None, not {jwks!r}")
+        raise refused("jwks", "a JWK Set as a mapping, its URL or None", jwks)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
     fetcher = fetching.fetcher(ours.origin)

@@ -17,7 +17,7 @@ from dpop_middleware._log import escaped
 from dpop_middleware.checks import Check
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError, base64url
-from dpop_middleware.jose.algorithms import ALGORITHMS, PublicKey
+from dpop_middleware.jose.algorithms import ALGORITHMS, ED25519_NAMES, PublicKey
 from dpop_middleware.jose.jwk import PRIVATE_MEMBERS, public_key, without_unset
 
 __all__ = [
@@ -40,7 +40,6 @@ _MAX_RSA_BITS = 8192
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 _PRIVATE_MEMBERS = frozenset(PRIVATE_MEMBERS)
 _MATERIAL = {"EC": ("x", "y"), "OKP": ("x",), "RSA": ("n", "e"), "AKP": ("pub",)}
-_EDDSA = ("EdDSA", "Ed25519")
 _ENCRYPTION = frozenset(
     {"encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"}  # RFC 7517 section 4.3
 )
@@ -197,8 +196,7 @@ def _algorithms(jwk: Mapping[str, Any]) -> frozenset[str]:
         raise _UnusableError("it lacks alg, which its kty 'AKP' requires")
     if "alg" not in jwk:
         return fitting
-    # RFC 9864 gave EdDSA over Ed25519 a name of its own: a key with either name may verify both.
-    names = _EDDSA if jwk["alg"] in _EDDSA else (jwk["alg"],)
+    names = ED25519_NAMES if jwk["alg"] in ED25519_NAMES else (jwk["alg"],)
     allowed = frozenset(name for name in fitting if name in names)
     if not allowed:
         raise _UnusableError(

@@ -1,7 +1,6 @@
 """Both kinds of access token at one server: signed JWTs, and opaque ones."""
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 from dpop_middleware._options import part, provides
 from dpop_middleware._runtime import aclose_parts, open_parts
@@ -15,10 +14,9 @@ from dpop_middleware.tokens.access_token import (
     key_ages_of_all,
 )
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
+from dpop_middleware.tokens.signed_token import has_three_segments
 
 __all__ = ["BothHealth", "JWTOrOpaqueVerifier"]
-
-_DOTS_OF_A_JWT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +97,4 @@ class JWTOrOpaqueVerifier:
         await aclose_parts(self._jwt, self._opaque)
 
     def _of(self, token: str) -> AccessTokenVerifier:
-        return self._jwt if token.count(".") == _DOTS_OF_A_JWT else self._opaque
+        return self._jwt if has_three_segments(token) else self._opaque

@@ -7,7 +7,6 @@ The verifier compares `iss` again, after the signature. So a sender gains nothin
 another `iss` is found than the one at the top. The payload is searched at C speed, not parsed.
 """
 
-import inspect
 import json
 import re
 from collections.abc import Iterable
@@ -102,8 +101,8 @@ class MultiIssuerVerifier:
         if resolver is None and not self._verifiers:
             raise ConfigurationError("MultiIssuerVerifier takes verifiers or a resolver: neither is given")
         if resolver is not None:
-            asynchronous = any(map(inspect.iscoroutinefunction, (resolver, type(resolver).__call__)))
-            options.part("resolver", resolver, "an asynchronous function of an issuer", fits=asynchronous)
+            takes = "an asynchronous function of an issuer"
+            options.part("resolver", resolver, takes, fits=options.is_asynchronous(resolver))
         limits = Limits(
             max_issuers=options.whole_number("max_resolved", max_resolved, minimum=1),
             lifetime=options.seconds("resolved_lifetime", resolved_lifetime, minimum=1, maximum=86400),

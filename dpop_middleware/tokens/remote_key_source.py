@@ -31,7 +31,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from dpop_middleware._runtime import system_time
+from dpop_middleware._runtime import Moment, system_time
 from dpop_middleware.checks import Check
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.health import IssuerKeysHealth
@@ -68,9 +68,7 @@ class Lifetimes(NamedTuple):
     patience: float = 1.0
 
 
-class _Moment(NamedTuple):
-    wall: float
-    monotonic: float
+_NEVER = Moment(-math.inf, -math.inf)
 
 
 class _State(NamedTuple):
@@ -80,8 +78,8 @@ class _State(NamedTuple):
     """
 
     keys: KeySet | None = None
-    fetched: _Moment = _Moment(-math.inf, -math.inf)
-    attempted: _Moment = _Moment(-math.inf, -math.inf)
+    fetched: Moment = _NEVER
+    attempted: Moment = _NEVER
     failures: int = 0
     reason: str = "the issuer has not answered yet"
 
@@ -95,8 +93,7 @@ class RemoteKeySource:
     """Keys that are fetched when they are needed and kept fresh (see the top of this module).
 
     - `fetch`: blocking; returns the keys or raises. It must end within `lifetimes.timeout`.
-    - `clock`: seconds since the epoch. An age is the longer one by the two clocks: nothing lasts longer when
-      the wall clock is set back, or when the machine slept.
+    - `clock`: seconds since the epoch. An age is the longer one by this clock and by `monotonic`.
     """
 
     renewable = True
@@ -117,7 +114,7 @@ class RemoteKeySource:
         # By process: a flight that was under way when a process forked never ends in the child.
         self._flights: dict[int, _Flight] = {}
         # When the last fetch for a missing key began.
-        self._wanted = _Moment(-math.inf, -math.inf)
+        self._wanted = _NEVER
         self._missing = MissingKeys()
         self._room = WaitingRoom()
 
@@ -136,7 +133,7 @@ class RemoteKeySource:
         state = self._state
         if state.keys is None:
             return None
-        age = self._age(state.fetched)
+        age = state.fetched.age(wall=self._clock(), monotonic=self._monotonic())
         if age < self._lifetimes.lifetime:
             return state.keys
         if self._delay(state) <= 0:
@@ -232,8 +229,8 @@ class RemoteKeySource:
             return self._delay(state, wanted=True)
         return self._lifetimes.cooldown / 2 - self._age(self._wanted)
 
-    def _age(self, moment: _Moment) -> float:
-        return max(self._clock() - moment.wall, self._monotonic() - moment.monotonic)
+    def _age(self, moment: Moment) -> float:
+        return moment.age(wall=self._clock(), monotonic=self._monotonic())
 
     def _delay(self, state: _State, *, wanted: bool = False) -> float:
         """Return for how many seconds no attempt may be made; fewer where requests wait for it."""
@@ -286,8 +283,8 @@ class RemoteKeySource:
         self._flights.pop(os.getpid(), None)
         flight.ended.set_result(None)
 
-    def _now(self) -> _Moment:
-        return _Moment(self._clock(), self._monotonic())
+    def _now(self) -> Moment:
+        return Moment(self._clock(), self._monotonic())
 
     def _hangs(self) -> bool:
         """Whether a fetch is under way for which requests have waited already."""

@@ -30,11 +30,12 @@ __all__ = [
     "KeySearch",
     "SignedToken",
     "SigningKeys",
+    "has_three_segments",
     "not_a_jwt",
     "parse_signed_token",
 ]
 
-_JWE_DOTS = 4
+_JWS_DOTS, _JWE_DOTS = 2, 4
 # Limits, since anybody can send a header. It holds no key; there is room for one certificate, which isn't
 # used. No header parameter is a fraction, and reading one costs more than receiving it.
 _HEADER = Bounds(size=1536, structure=64, containers=4, escapes=40, fractions=False)
@@ -70,6 +71,11 @@ class SignedToken(NamedTuple):
     def is_signed_by(self, key: VerificationKey) -> bool:
         """Whether `key` made the signature."""
         return self.algorithm.verify(key.key, self.signing_input, self.signature)
+
+
+def has_three_segments(token: str) -> bool:
+    """Whether `token` has the form of a signed JWT, whatever its segments hold; an opaque one has another."""
+    return token.count(".") == _JWS_DOTS
 
 
 def not_a_jwt(why: str | None = None) -> InvalidToken:

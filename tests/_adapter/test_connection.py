@@ -15,7 +15,7 @@ from dpop_middleware.resource_server import ResourceServer
 from tests.support.adapters import World, scope_of
 
 
-async def test_one_connection_for_a_scope_and_its_copies() -> None:
+async def test_a_scope_and_its_copies_have_one_connection() -> None:
     scope = scope_of("/")
     connection = Connection.of(scope)
     assert Connection.of(scope) is connection

@@ -189,7 +189,7 @@ async def test_the_evidence_is_judged_as_of_the_time_it_was_taken() -> None:
     assert verified.proof.iat == NOW
 
 
-async def test_a_bearer_token_under_a_sibling_without_bearer() -> None:
+async def test_a_bearer_token_is_refused_by_a_sibling_that_accepts_none() -> None:
     api, connection = Api(accept_bearer=True), Connection()
     asked = request(api.tokens.issue(name="unbound"), scheme="Bearer")
     await judged(api.server, asked, connection=connection)

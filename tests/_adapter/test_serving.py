@@ -119,7 +119,7 @@ async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middlewar
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function"])
+@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function", "calls one by keywords"])
 def test_a_dispatch_may_return_what_a_decorated_function_returns(
     world: World, kind: str, mounted: bool
 ) -> None:
@@ -130,11 +130,14 @@ def test_a_dispatch_may_return_what_a_decorated_function_returns(
     async def caller(request: Request, call_next: Any) -> Any:
         return await guard(request, call_next)
 
+    async def caller_by_keywords(request: Request, call_next: Any) -> Any:
+        return await guard(request=request, call_next=call_next)
+
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse("reached")
 
-    dispatch = guard if kind == "decorated" else caller
-    here = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    dispatches: dict[str, Any] = {"decorated": guard, "calls a decorated function": caller}
+    here = Middleware(BaseHTTPMiddleware, dispatch=dispatches.get(kind, caller_by_keywords))
     app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
     path = "/v1/notes" if mounted else "/notes"
     client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)

@@ -204,7 +204,7 @@ async def test_an_unbound_token_is_never_good_as_dpop(accept_bearer: bool) -> No
     assert (error.check, error.scheme) == (Check.BINDING, "DPoP")
 
 
-async def test_a_stolen_token_with_another_key() -> None:
+async def test_a_stolen_token_with_another_key_is_refused() -> None:
     api = Api()
     error = await refused(
         api,

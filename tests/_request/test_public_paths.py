@@ -151,7 +151,7 @@ def test_paths_outside_the_root_path_are_not_public(path: str) -> None:
     assert {"path": unquote(path), "root_path": "/svc"} not in PATHS
 
 
-def test_a_root_path_that_the_client_percent_encoded() -> None:
+def test_a_path_whose_root_path_the_client_percent_encoded_is_not_public() -> None:
     given = scope("/%73vc/static/a", root_path="/svc")
     assert given not in PATHS  # BlackSheep looks for the root path in raw_path
     assert given | {"raw_path": None} in PATHS

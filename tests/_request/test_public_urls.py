@@ -238,7 +238,9 @@ VERSIONS = ("https://h.test/v1", "https://h.test/v2", "https://h.test/v1/beta")
         ("/v1/notes", "/svc", "/v1/notes"),
     ],
 )
-def test_several_prefixes_of_one_host(raw_path: str, root_path: str, public: str) -> None:
+def test_of_several_prefixes_of_one_host_the_path_or_the_root_path_chooses(
+    raw_path: str, root_path: str, public: str
+) -> None:
     asked = request(raw_path=raw_path, root_path=root_path, hosts=("evil.test",))
     assert urls(*VERSIONS).target_uri(asked) == f"https://h.test{public}"
     assert urls(*reversed(VERSIONS)).target_uri(asked) == f"https://h.test{public}"

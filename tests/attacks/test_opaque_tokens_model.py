@@ -16,7 +16,7 @@ import pytest
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier, _questions, verifier
 from dpop_middleware.introspection._endpoint import Answer
-from dpop_middleware.introspection._errors import EndpointError
+from dpop_middleware.introspection._transport import EndpointError
 from tests.support.clock import NOW
 from tests.support.virtual_time import VirtualLoop
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from dpop_middleware.cli.console import Console, printable
-from dpop_middleware.cli.explanation import FindingState
+from dpop_middleware.cli.findings import FindingState
 from tests.support.command import Terminal, process, run
 
 

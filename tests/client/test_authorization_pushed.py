@@ -50,7 +50,7 @@ def form(seen: Seen) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", CLIENTS)
 class TestEveryClient:
-    async def test_pushes_the_parameters_of_the_request_with_a_proof(
+    async def test_a_pushed_request_has_the_parameters_and_a_proof(
         self, kind: str, answering: Answering
     ) -> None:
         with answering(taking()) as server:

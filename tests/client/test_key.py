@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448
 
 from dpop_middleware.client import DPoPKey
+from dpop_middleware.client.key import is_access_token
 from dpop_middleware.jose import base64url
 from dpop_middleware.policy import POST_QUANTUM_ALGORITHMS, SUPPORTED_ALGORITHMS
 from tests.support.clients import decoded, key_for, rsa_key
@@ -160,11 +161,19 @@ class TestProof:
         with pytest.raises(ValueError, match="absolute"):
             DPoPKey.generate().proof("GET", url)
 
-    def test_a_proof_refuses_a_token_that_can_not_be_sent(self) -> None:
-        # A line break at the end would be hashed, too, and so make a proof of another token.
-        for token in ("ü", "token\n", "DPoP token"):
-            with pytest.raises(ValueError, match="the access token is not visible ASCII"):
-                DPoPKey.generate().proof("GET", "https://h/", access_token=token)
+    # A line break at the end would be hashed, too, and so make a proof of another token.
+    @pytest.mark.parametrize("token", ["", "secret\n", "DPoP secret", "secret€", b"secret"])
+    def test_a_proof_refuses_a_token_that_can_not_be_sent_without_quoting_it(self, token: Any) -> None:
+        assert not is_access_token(token)
+        with pytest.raises(ValueError, match="the access token is not visible ASCII") as refused:
+            DPoPKey.generate().proof("GET", "https://h/", access_token=token)
+        assert "secret" not in str(refused.value)
+
+    def test_a_token_that_a_field_can_hold_is_bound_by_its_hash(self) -> None:
+        assert is_access_token("ab.c~1=")
+        proof = DPoPKey.generate().proof("GET", "https://h/", access_token="ab.c~1=")
+        digest = hashlib.sha256(b"ab.c~1=").digest()
+        assert decoded(proof)[1]["ath"] == base64url.encode(digest)
 
     @pytest.mark.parametrize(
         ("given", "message"),

@@ -116,7 +116,7 @@ def test_two_workers_of_gunicorn_share_what_they_remember() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-def test_two_workers_of_uvicorn_behind_the_nginx_of_the_chapter(tmp_path: Path) -> None:
+def test_two_workers_of_uvicorn_behind_nginx_share_what_they_remember(tmp_path: Path) -> None:
     text = (HOUSE / "examples/fastapi_app/nginx.conf").read_text(encoding="utf-8")
     port, path = free_port(), tmp_path / "notes.sock"
     changed = replaced(

@@ -15,11 +15,8 @@ from dpop_middleware.checks import Check
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import Unavailable
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
-from dpop_middleware.introspection._endpoint import (
-    Endpoint,
-    EndpointError,
-    EndpointOptions,
-)
+from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
+from dpop_middleware.introspection._transport import EndpointError
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
 from tests.support.issuer_server import OPENID, IssuerServer, json_answer

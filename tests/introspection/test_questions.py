@@ -12,8 +12,8 @@ from dpop_middleware.client import DPoPKey
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.introspection._answer import MalformedAnswer
-from dpop_middleware.introspection._errors import EndpointError
 from dpop_middleware.introspection._questions import MAX_QUESTIONS, Outlook
+from dpop_middleware.introspection._transport import EndpointError
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 from tests.support.loop_clock import LoopClock

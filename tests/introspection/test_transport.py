@@ -7,8 +7,7 @@ import httpx2
 import pytest
 from starlette.responses import Response
 
-from dpop_middleware.introspection._errors import AnswerError
-from dpop_middleware.introspection._transport import BoundedTransport
+from dpop_middleware.introspection._transport import AnswerError, BoundedTransport
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 

@@ -522,7 +522,7 @@ JOSE_CASES = [case for case in PROOFS["cases"] if case["group"] in "EKS" and "re
 
 
 @pytest.mark.parametrize("case", JOSE_CASES, ids=[case["id"] for case in JOSE_CASES])
-def test_vectors_of_encoding_keys_and_signatures(case: dict[str, Any]) -> None:
+def test_the_vectors_of_encoding_keys_and_signatures_are_judged_right(case: dict[str, Any]) -> None:
     assert judged_by_jose(case) is (case["expect"]["outcome"] == "accept")
 
 

@@ -148,9 +148,9 @@ def test_a_system_without_it_knows_no_parameter_set(monkeypatch: pytest.MonkeyPa
     def unsupported(*_: object) -> Any:
         raise UnsupportedAlgorithm("not here")
 
-    assert [each.name for each, _ in algorithms.known()] == list(POST_QUANTUM_ALGORITHMS)
+    assert [each.name for each, _ in algorithms.mldsa_sets()] == list(POST_QUANTUM_ALGORITHMS)
     monkeypatch.setattr(algorithms.MLDSA, "public_key", unsupported)
-    assert algorithms.known() == ()
+    assert algorithms.mldsa_sets() == ()
 
 
 def test_pyjwts_interface_is_whole() -> None:

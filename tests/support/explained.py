@@ -8,7 +8,8 @@ from dpop_middleware import (
 )
 from dpop_middleware.authorization_server import CHECKS
 from dpop_middleware.checks import CHECKS_OF_A_JWT, Check
-from dpop_middleware.cli.explanation import Explanation, Finding, FindingState, explain
+from dpop_middleware.cli.explanation import explain
+from dpop_middleware.cli.findings import Explanation, Finding, FindingState
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.profiles import RFC9068
 from dpop_middleware.testing import TestIssuer

@@ -351,6 +351,6 @@ def test_a_trusted_issuer_does_not_change() -> None:
 @pytest.mark.parametrize("wrong", [None, "api", ResourceServer, DPoPMiddleware])
 def test_only_a_resource_server_has_a_stand_in(wrong: Any) -> None:
     with pytest.raises(
-        errors.ConfigurationError, match="resource_server takes the production ResourceServer"
+        errors.ConfigurationError, match="resource_server takes the production ResourceServer, not "
     ):
         stand_in(wrong, trusted=[Trusted(A, {"keys": []})], clock=Clock(), on_event=None)

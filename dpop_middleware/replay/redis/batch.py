@@ -159,10 +159,10 @@ class Batch:
         warn_of_findings(self._fence, self._settings.notices, now)
         self.outcome = self._settled(outcomes)
 
-    def tell(self, at: float) -> None:
+    def report(self, at: float) -> None:
         """Report the exchange, which ended `at`, by the event loop's clock, to `on_exchange`."""
         answered, entries = not isinstance(self.outcome, Exception), len(self._writes)
-        self._settings.tell(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
+        self._settings.report(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
 
     def _read_retentions(self, told: object, alive: object, now: float) -> None:
         self._retentions.read(told, alive, now=now)

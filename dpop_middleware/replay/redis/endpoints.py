@@ -197,9 +197,8 @@ def endpoint_of_client(client: object) -> AnyEndpoint:
         raise ConfigurationError("pass the client of the master: sentinel.master_for('service-name')")
     if isinstance(client, str):
         raise ConfigurationError("a URL belongs in RedisReplayStore.from_url")
-    raise ConfigurationError(
-        "RedisReplayStore needs a client of redis.asyncio: Redis, Sentinel.master_for() or RedisCluster"
-    )
+    takes = "a client of redis.asyncio: Redis, Sentinel.master_for() or RedisCluster"
+    raise ConfigurationError(f"RedisReplayStore takes {takes}, not a {type(client).__name__}")
 
 
 def _endpoint_of_pool(pool: Any) -> AnyEndpoint:

@@ -30,7 +30,7 @@ __all__ = ["Notices", "OnEvictions", "OnUnavailable", "Options", "Settings", "ch
 OnUnavailable = Literal["refuse", "local"]
 OnEvictions = Literal["refuse", "accept"]
 
-logger = logging.getLogger("dpop_middleware.replay")
+_LOG = logging.getLogger("dpop_middleware.replay")
 
 
 class Notices:
@@ -60,7 +60,7 @@ class Notices:
             if now - self._said.get(said, -math.inf) < again_after:
                 return
             self._said[said] = now
-        logger.log(level, sentence)
+        _LOG.log(level, sentence)
 
 
 class Options(TypedDict, total=False):
@@ -126,8 +126,8 @@ class Settings:
         listener("on_exchange", self.on_exchange)
         seconds("retention", self.retention, minimum=0, maximum=_LONGEST_RETENTION)
 
-    def tell(self, exchange: StoreExchange) -> None:
-        """Call `on_exchange`; an exception that it raises is logged and changes nothing."""
+    def report(self, exchange: StoreExchange) -> None:
+        """Report an exchange to `on_exchange`; an exception that it raises is logged and changes nothing."""
         if self.on_exchange is None:
             return
         try:

@@ -105,8 +105,8 @@ class Server:
         """Publish retentions in a slot that the server owns."""
         self.retentions.connected(b"" if self._around is None else self._around.tag() or b"")
 
-    def tell(self) -> None:
-        """Report to the cluster what was learned here: other data, or that the retentions' slot has moved."""
+    def tell_cluster(self) -> None:
+        """Tell the cluster what was learned here: other data, or that the retentions' slot has moved."""
         if self._around is None:
             return
         self._happened.set()
@@ -167,7 +167,7 @@ class Server:
         if moved is not None and self._around is not None:
             # The anchors there now must be read before entries are sent.
             self._around.look_again(moved)
-        self.tell()
+        self.tell_cluster()
 
     async def disconnect(self) -> None:
         """Close the connection at once."""
@@ -217,7 +217,7 @@ class Server:
         )
         standing = self.fence.standing
         standing.watches, opened.connection.heed = opened.watches, standing.heed
-        self.tell()
+        self.tell_cluster()
 
     async def _open(self, offset: float | None) -> Opened:
         """Open a connection, with a second attempt beside the first where that takes long.

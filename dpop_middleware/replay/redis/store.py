@@ -69,8 +69,8 @@ class RedisReplayStore:
       between this process and the server can claim that no proof was used before, and read the password.
 
     Raises `ConfigurationError` for unusable options. Not detected: a master that a partition has cut off from
-    its replicas (see the README). Evicted keys, and data that was replaced and restored while a connection
-    survived, are noticed within a second.
+    its replicas: `wait_replicas` avoids it. Evicted keys, and data that was replaced and restored while a
+    connection survived, are noticed within a second.
     """
 
     def __init__(self, client: object, **options: Unpack[Options]) -> None:

@@ -61,7 +61,9 @@ class StoreURL:
 def parse_store_url(url: object) -> StoreURL:
     """Read a URL; raises `ConfigurationError` that names the part which can't be used."""
     if not isinstance(url, str):
-        raise ConfigurationError("from_url takes a URL as a string, such as redis://localhost:6379/0")
+        raise ConfigurationError(
+            f"from_url takes a URL as a string, such as redis://localhost:6379/0, not a {type(url).__name__}"
+        )
     match = _URL.fullmatch(url.strip())
     if match is None or match[1].lower() not in _SCHEMES:
         raise ConfigurationError(f"the scheme of the replay store's URL must be one of {', '.join(_SCHEMES)}")

@@ -249,7 +249,7 @@ class Writer:
                 batch.outcome = error
         self._inquiry.hold(batch.held)
         if self._settings.on_exchange is not None:
-            batch.tell(at)
+            batch.report(at)
         if batch.outcome:
             self._woken.set()
             return
@@ -266,7 +266,7 @@ class Writer:
         # A new worker must not find the server without the anchors that this one misses.
         self._has_to_survey = self.fence.has_to_write
         self._inquiry.look()
-        self.server.tell()
+        self.server.tell_cluster()
 
     async def _deal_with(self, batch: Batch, outcome: Again) -> None:
         """Handle the writes of `batch` that need another try."""

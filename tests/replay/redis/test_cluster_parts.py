@@ -269,11 +269,11 @@ async def test_retentions_follow_to_another_slot() -> None:
     moved: Any = Moving()
     connect = standalone(f"redis://{HOST}:1").connect
     known = Server("here", connect, Settings(), Sights(BUCKETS), moved)
-    known.tell()
+    known.tell_cluster()
     assert moved.told == []
     error = ServerError("MOVED 1 h:1")
     known.retentions.read(error, error, now=0.0)
-    known.tell()
+    known.tell_cluster()
     assert moved.told == [error]
     assert known.retentions.elsewhere is None
     await asyncio.sleep(0)

@@ -140,7 +140,9 @@ async def _is_dirty_before_its_first_use() -> None:
         _is_dirty_before_its_first_use,
     ],
 )
-def test_a_connection(run: Callable[..., None], check: Callable[[], object]) -> None:
+def test_a_connection_does_so_on_each_event_loop(
+    run: Callable[..., None], check: Callable[[], object]
+) -> None:
     run(check())
 
 

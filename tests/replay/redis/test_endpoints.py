@@ -220,8 +220,8 @@ def wrong_clients() -> list[tuple[object, str]]:
         (sentinel_client([("s", 1)]), "master_for"),
         (sentinel_client([("s", 1)]).slave_for("proofs"), "replica"),
         ("redis://localhost", "from_url"),
-        (None, "redis.asyncio"),
-        (object(), "redis.asyncio"),
+        (None, "takes a client of redis.asyncio: .*, not a NoneType"),
+        (object(), "takes a client of redis.asyncio: .*, not a object"),
     ]
 
 

@@ -102,7 +102,7 @@ def test_a_warning_about_a_temporary_state_is_logged_again_after_a_while(
 
 
 def test_without_a_listener_an_exchange_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    Settings(timeout=0.25).tell(StoreExchange(entries=1, seconds=0.001, answered=True))
+    Settings(timeout=0.25).report(StoreExchange(entries=1, seconds=0.001, answered=True))
     assert caplog.records == []
 
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from dpop_middleware.introspection import ClientSecretBasic
 from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
-from dpop_middleware.introspection._errors import EndpointError, NotNamedError
+from dpop_middleware.introspection._transport import EndpointError, NotNamedError
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 

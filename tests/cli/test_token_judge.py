@@ -182,8 +182,8 @@ def test_an_unusable_key_set_is_a_usage_error(tmp_path: Path) -> None:
 def test_without_keys_the_verifier_names_the_tokens_own_issuer() -> None:
     from argparse import Namespace
 
-    from dpop_middleware.cli.access_token import token_judge
     from dpop_middleware.cli.inputs import Inputs
+    from dpop_middleware.cli.token_judge import token_judge
 
     names = ("jwks", "issuer", "audience", "scope", "profile", "token_type", "scope_claim", "client_id_claim",
              "required_claim", "introspection", "insecure_http_host")  # fmt: skip

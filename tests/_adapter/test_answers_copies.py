@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from dpop_middleware import DPoPPolicy
-from dpop_middleware._adapter.copies import response_with
+from dpop_middleware._adapter.answers import response_with
 from dpop_middleware.starlette import requires_dpop
 from tests.support.adapters import ORIGIN, World, scope_of
 from tests.support.asgi import call

@@ -26,13 +26,12 @@ from dpop_middleware.profiles import KNOWN, RFC9068
 from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types, judge_claims
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
-from dpop_middleware.tokens.signed_token import parse_signed_token
+from dpop_middleware.tokens.signed_token import has_three_segments, parse_signed_token
 
 __all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
-_DOTS_OF_A_JWT = 2
 _REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
 # Seconds; a person waits longer than a request.
 _PATIENCE = 10.0
@@ -183,7 +182,7 @@ class _Unverified:
 
     async def verify(self, token: str) -> AccessToken:
         signed = parse_signed_token(token, token_types=self.token_types, algorithms=SUPPORTED_ALGORITHMS)
-        return judge_claims(signed.payload, rules=self.rules, now=self.now, key_identity="").access_token
+        return judge_claims(signed.payload, rules=self.rules, now=self.now).access_token
 
 
 def _jwks(value: str | None, inputs: Inputs) -> dict[str, Any] | str | None:
@@ -218,7 +217,7 @@ def _own_audiences(claims: Mapping[str, Any]) -> list[str]:
 
 def _opaque_judge(args: Namespace, inputs: Inputs, token: str | None, *, now: float) -> TokenJudge | None:
     """Return the verifier for an opaque token, None for a JWT and without an issuer's answer."""
-    if token is None or args.introspection is None or token.count(".") == _DOTS_OF_A_JWT:
+    if token is None or args.introspection is None or has_three_segments(token):
         return None
     claims: dict[str, Any] = {
         "scope_claims": (*_DEFAULTS["scope_claims"], *(args.scope_claim or ())),
