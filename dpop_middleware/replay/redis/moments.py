@@ -17,23 +17,23 @@ class Moments:
 
     def __init__(self) -> None:
         self._made = time.monotonic()
-        self._gained = _with_sleep() - self._made
-        self._slept = 0.0
+        self._least = self._most = _with_sleep() - self._made
 
     def at(self, loop_time: float) -> float:
         """The moment at which an event loop's clock shows `loop_time`, if that is now."""
-        return loop_time + self.slept()
+        # In this order: a process that is stopped in between must not take that for sleep.
+        gained = _with_sleep() - time.monotonic()
+        if gained > self._most:  # noqa: PLR1730 - for each entry, and `max` takes longer than all the rest
+            self._most = gained
+        return loop_time + self._most - self._least
 
     def slept(self) -> float:
         """For how many seconds the machine slept."""
-        # In this order: a process that is stopped in between must not take that for sleep.
-        gained = _with_sleep() - time.monotonic()
-        self._slept = max(self._slept, gained - self._gained)
-        return self._slept
+        return self.at(0.0)
 
     def lived(self) -> float:
         """For how many seconds this has counted."""
-        return time.monotonic() - self._made + self.slept()
+        return self.at(time.monotonic() - self._made)
 
 
 def _with_sleep() -> float:

@@ -20,7 +20,8 @@ from dpop_middleware.replay.redis.writes import PendingWrite
 from dpop_middleware.replay.store import ExchangeSink, StoreExchange
 from tests.support.loop_clock import LoopClock
 from tests.support.replay import cluster_nodes, entry, standalone
-from tests.support.scripted import ScriptedServer, bulk, info
+from tests.support.scripted import Reporting, ScriptedServer, bulk, info
+from tests.support.sleep import Sleep
 from tests.support.valkey import HOST
 
 BUCKETS = Buckets(b"dpop", spread=True)
@@ -166,6 +167,37 @@ async def test_a_master_that_does_not_report_may_have_lost_its_data(scripted: Sc
         while await made.present(known, asker=asker, patient=True, ahead=-math.inf) != known:
             pass
     await made.aclose()
+
+
+async def test_after_a_sleep_clocks_are_compared_by_moments_that_count_it(
+    scripted: ScriptedServer, other: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other node owns no slot, and is asked about data that came from it."""
+    made = await opened(scripted)
+    other.script = Reporting()
+    scripted.script = lambda words: (
+        b"*1\r\n*4\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n*2\r\n$0\r\n\r\n:%d\r\n"
+        % (scripted.port, other.port)
+        if words[0] == b"CLUSTER"
+        else bulk(b"role:master\r\nrun_id:" + b"c" * 40 + b"\r\nuptime_in_seconds:1\r\n")
+        if words[0] == b"INFO"
+        else None
+    )
+    await looks_again(made, scripted)
+    ahead = time.time() - asyncio.get_running_loop().time()
+    Sleep(monkeypatch)(600)
+    known = frozenset({SCRIPTED})
+    for beside, found in ((0.0, known), (2.0, frozenset[bytes]())):
+        assert await made.present(known, asker=(HOST, 1), patient=False, ahead=ahead + beside) == found
+    await made.aclose()
+
+
+async def looks_again(made: Cluster, scripted: ScriptedServer) -> None:
+    """Wait until `made` has fetched its topology again."""
+    before = asked(scripted, b"CLUSTER")
+    made.look_again(TimeoutError(), by=(HOST, scripted.port))
+    await until(lambda: asked(scripted, b"CLUSTER") > before)
+    await made.topology()
 
 
 async def test_a_master_that_evicts_has_lost_data_when_it_is_asked(scripted: ScriptedServer) -> None:

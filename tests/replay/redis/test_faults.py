@@ -150,7 +150,9 @@ async def test_a_server_that_loads_its_data_is_503(server: Server, store: RedisR
     server.kill()
     server.options |= {"key-load-delay": 500, "loading-process-events-interval-bytes": 1024}
     server.start()
-    assert (await refused(store)).actual == "BusyLoadingError"
+    # On a busy machine the first may not even hear that.
+    while (await refused(store)).actual != "BusyLoadingError":
+        pass
     until(lambda: server.run("PING"))
     assert await recovery(store) < RECOVERY
     # It came back with the snapshot, so it knows this one.

@@ -13,21 +13,10 @@ from dpop_middleware.replay.redis.writes import FENCED, FORGOTTEN
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import Reporting, ScriptedServer
 from tests.support.server_clock import can_have_clock, missing
+from tests.support.sleep import Sleep
 from tests.support.valkey import Server, implementations
 
 TEN_MINUTES = 600
-
-
-class Sleep:
-    """Lets the machine's clocks show that it slept; `time.monotonic` doesn't."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._slept, show, with_sleep = 0.0, time.time, time.clock_gettime
-        monkeypatch.setattr(time, "time", lambda: show() + self._slept)
-        monkeypatch.setattr(time, "clock_gettime", lambda clock: with_sleep(clock) + self._slept)
-
-    def __call__(self, seconds: float) -> None:
-        self._slept += seconds
 
 
 @pytest.fixture

@@ -274,6 +274,44 @@ async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_
     await strict.aclose()
 
 
+@pytest.mark.parametrize("ahead", [-50, 0, 30])
+async def test_after_a_loss_a_worker_without_nonces_accepts_no_proof_that_another_accepted_by_its_nonce(
+    server: Server, ahead: float
+) -> None:
+    """Where the client's clock is right within the `clock_skew`: beyond, it looks newer than the loss."""
+    start = time.time()
+    clock = Clock(start)
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    by_nonce = worker(server, issuer, clock, DPoPPolicy(nonce="required"))
+    by_iat = ResourceServer(
+        issuer=issuer.issuer,
+        resource=RESOURCE,
+        jwks=issuer.jwks(),
+        replay_store=RedisReplayStore.from_url(server.url, timeout=2.0),
+        clock=clock,
+    )
+    token = issuer.token(jkt=key.jkt, exp=int(start) + 10_000)
+    nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(start)
+
+    def asked(iat: float, nonce: str | None = None) -> ResourceRequest:
+        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=iat))
+
+    used = asked(start + ahead, nonce)
+    await by_nonce.authenticate(used)
+    await by_iat.authenticate(asked(start))
+    server.run("FLUSHALL")
+    with pytest.raises(Unavailable):
+        await by_iat.authenticate(asked(start))
+    for clock.now in (start + second for second in range(150)):
+        with pytest.raises(DPoPError):
+            await by_iat.authenticate(used)
+        # A refused proof is remembered all the same.
+        if names := server.run("KEYS", "dpop:??????????????????????"):
+            server.run("DEL", *names)
+    await by_nonce.aclose()
+    await by_iat.aclose()
+
+
 @pytest.mark.parametrize("skew", [0, 10])
 async def test_after_a_loss_the_nonce_alone_dates_a_proof_however_far_its_iat_is_from_it(
     server: Server, skew: int

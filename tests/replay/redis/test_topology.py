@@ -2,12 +2,13 @@
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import InvalidResponse, RedisError
 
 from dpop_middleware.errors import Unavailable
+from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
 from dpop_middleware.replay import RedisReplayStore
 from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.moments import Moments
@@ -29,6 +30,7 @@ from tests.support.batches import (
 )
 from tests.support.replay import cluster_nodes
 from tests.support.scripted import ScriptedServer, bulk
+from tests.support.sleep import Sleep
 from tests.support.valkey import HOST
 
 NODE = b"*2\r\n$9\r\n127.0.0.1\r\n:7001\r\n"
@@ -227,6 +229,23 @@ async def test_a_master_that_does_not_report_is_asked_again_and_then_assumed_los
     assert len(around.patient) > 1
     assert quiet.sights.since[item.bucket] > -math.inf
     assert around.resubmitted == [item]
+    await inquiry.aclose()
+
+
+async def test_a_loss_that_is_assumed_after_a_sleep_happened_by_now(
+    quiet: Fence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments, around, item = Moments(), cast(Any, Busy()), write(0)
+    quiet.sights.offset = 0.0
+    quiet.observe(item.bucket, anchor(OTHER), NOW, NOW)
+    Sleep(monkeypatch)(600)
+    inquiry = Inquiry(quiet, around, lambda: None, moments, patience=0.0)
+    inquiry.look()
+    async with asyncio.timeout(10):
+        while inquiry.is_running:
+            await asyncio.sleep(0.005)
+    late = asyncio.get_running_loop().time() + 600 + WORKER_CLOCK_MARGIN - quiet.sights.since[item.bucket]
+    assert 0 <= late < 10
     await inquiry.aclose()
 
 
