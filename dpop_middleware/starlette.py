@@ -70,12 +70,13 @@ def requires_dpop(
     below the decorator that registers a route. It needs no middleware, and under one the request is not
     authenticated a second time.
 
-    Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
-    WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
-    (for which `DPoPSecurity` is made), in an application that is mounted or has no router, in an exception
-    handler. In a middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware`
-    there. Only the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return:
-    if it is decorated, or passes `call_next` to a decorated function.
+    Where the router itself calls a decorated function, a refusal is its result, the response. Any other
+    caller gets an HTTPException, or for a WebSocket a WebSocketException: a decorator above this one, an
+    endpoint, a method or `dispatch` of its class, FastAPI that asks for the value of a dependency (for which
+    `DPoPSecurity` is made), an application that is mounted or has no router, an exception handler. In a
+    middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware` there. Only
+    the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return: if it is
+    decorated, or passes `call_next` to a decorated function.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -130,6 +131,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         )
     dispatch: Any = endpoint.dispatch
 
+    @functools.wraps(dispatch)
     async def protected_dispatch(self: Any) -> None:
         with holding(Connection.of(self.scope)) as telling:
             self.send = telling(self.send)
@@ -186,7 +188,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.seconds(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not makes_the_response(protected, args, scope):
+            if not makes_the_response(protected, (*args, *kwargs.values()), scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
