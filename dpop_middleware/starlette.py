@@ -40,9 +40,10 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
-_NO_ROUTER = (
-    "no router has called this decorated function: where no endpoint serves the request yet, use "
-    "DPoPMiddleware, or pass call_next to the function"
+_WHY_AN_EXCEPTION = (
+    "a function under @requires_dpop refuses by this exception wherever the router itself doesn't call it: "
+    "where nothing makes a response of it, as in a middleware, use DPoPMiddleware, or let a dispatch pass "
+    "call_next to the function"
 )
 
 
@@ -238,8 +239,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     else:
         kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
         exception = HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
-    if "endpoint" not in scope:
-        exception.add_note(_NO_ROUTER)
+    exception.add_note(_WHY_AN_EXCEPTION)
     return exception
 
 

@@ -1,12 +1,14 @@
 """Who calls a decorated function: a refusal is the response or an exception, and never a value."""
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.background import BackgroundTask
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware import Middleware
@@ -350,7 +352,7 @@ async def test_an_application_without_a_router_takes_no_refusal_for_a_value(
     with pytest.raises(HTTPException) as refused:
         await call(graphql, scope_of("/graphql", **around))
     assert refused.value.status_code == 401
-    assert "use DPoPMiddleware, or pass call_next" in refused.value.__notes__[0]
+    assert "as in a middleware, use DPoPMiddleware" in refused.value.__notes__[0]
     answer = await call(graphql, scope_of("/graphql", world.fields("/graphql"), **around))
     assert answer.body == b"secrets of user123"
 
@@ -402,3 +404,28 @@ def test_a_dispatch_of_a_mounted_application_answers_whatever_it_calls_its_argum
     refused = TestClient(Starlette(routes=[mount]), base_url=ORIGIN).get("/v1/notes")
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert refused.json() == {"error_description": "an access token is required"}
+
+
+@pytest.mark.parametrize("where", ["router alone", "middleware", "mounted middleware", "background task"])
+def test_a_refusal_that_nothing_makes_a_response_of_says_why_and_what_to_do(world: World, where: str) -> None:
+    """The log of the server shows it, since that is a 500, or comes after the response."""
+
+    @requires_dpop(world.server())
+    async def check(request: Request) -> Response:
+        raise AssertionError
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await check(request)
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("", background=BackgroundTask(check, request))
+
+    here = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)] if "middleware" in where else []
+    app: Any = Starlette(routes=[Route("/notes", endpoint)], middleware=here)
+    if where == "router alone":
+        app = Router([Route("/notes", shown(check))])
+    elif where == "mounted middleware":
+        app = Starlette(routes=[Mount("", app)])
+    with pytest.raises((HTTPException, RuntimeError)) as unanswered:
+        TestClient(app, base_url=ORIGIN).get("/notes")
+    assert "as in a middleware, use DPoPMiddleware" in "".join(traceback.format_exception(unanswered.value))
