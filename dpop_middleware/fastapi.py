@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, overload
 
-from starlette.datastructures import Headers
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
@@ -60,7 +60,7 @@ class DPoPHTTPException(HTTPException):
         kept = tuple(
             field for field in response.headers if field[0] not in ("content-type", "content-length")
         )
-        super().__init__(response.status, error.description, Headers(raw=raw_headers(kept)))
+        super().__init__(response.status, error.description, MutableHeaders(raw=raw_headers(kept)))
         self.error = error
         self.response = response
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
+from starlette.datastructures import MutableHeaders
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
@@ -238,7 +238,8 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
         exception = WebSocketException(WS_1008_POLICY_VIOLATION)
     else:
         kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
-        exception = HTTPException(response.status, error.description, Headers(raw=raw_headers(tuple(kept))))
+        headers = MutableHeaders(raw=raw_headers(tuple(kept)))
+        exception = HTTPException(response.status, error.description, headers)
     exception.add_note(_WHY_AN_EXCEPTION)
     return exception
 

@@ -395,6 +395,23 @@ async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
 
 
+def test_an_exception_handler_may_add_fields_to_those_of_a_refusal(world: World) -> None:
+    app = FastAPI()
+
+    @app.get("/notes", dependencies=[Security(DPoPSecurity(world.server()))])
+    async def notes() -> str:
+        raise AssertionError
+
+    @app.exception_handler(DPoPHTTPException)
+    async def handler(request: Request, error: Any) -> Response:
+        error.headers["X-Request-ID"] = "7"
+        return PlainTextResponse("", error.status_code, error.headers)
+
+    refused = browser(app).get("/notes")
+    assert refused.status_code == 401
+    assert {"www-authenticate", "x-request-id"} <= set(refused.headers)
+
+
 def test_in_fastapi_a_decorated_endpoint_still_answers_with_the_usual_body(world: World) -> None:
     app = FastAPI()
 
