@@ -1,6 +1,7 @@
 """An object that is returned or raised for many requests has nothing of another request."""
 
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -66,8 +67,13 @@ def test_an_exception_that_is_raised_again_carries_no_nonce_of_another_request(
     assert seen == [("2026", cause, "endpoint")] * 2
 
 
-async def test_a_response_that_is_returned_again_has_no_nonce_of_another_request(world: World) -> None:
-    done = PlainTextResponse("done", headers={"X-App": "1"})
+@pytest.mark.parametrize("kind", [PlainTextResponse, FileResponse])
+async def test_a_response_that_is_returned_again_has_no_nonce_of_another_request(
+    world: World, kind: type[Response], tmp_path: Path
+) -> None:
+    file = tmp_path / "done.txt"
+    file.write_text("done", encoding="utf-8")
+    done = kind("done" if kind is PlainTextResponse else file, headers={"X-App": "1"})
     assert done.headers["x-app"] == "1"
 
     async def endpoint(request: Request) -> Response:
@@ -79,6 +85,89 @@ async def test_a_response_that_is_returned_again_has_no_nonce_of_another_request
     for answer in (protected, open_to_all):
         assert (answer.body, answer.values("x-app")) == (b"done", ["1"])
     assert (len(protected.values("dpop-nonce")), open_to_all.values("dpop-nonce")) == (1, [])
+
+
+class WithSlots(HTTPException):
+    __slots__ = ("since", "until")
+
+    def __init__(self, since: str) -> None:
+        super().__init__(410)
+        self.since = since
+
+
+class WithItsOwnNew(HTTPException):
+    def __new__(cls, *, since: str) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, *, since: str) -> None:
+        super().__init__(410)
+        self.since = since
+
+
+class ThatDoesNotChange(WithItsOwnNew):
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, name) and name in vars(self):
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+class AlsoOfAnotherKind(HTTPException, PermissionError):
+    def __init__(self, since: str) -> None:
+        HTTPException.__init__(self, 410)
+        self.since = since
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WithSlots("2026"),
+        WithItsOwnNew(since="2026"),
+        ThatDoesNotChange(since="2026"),
+        AlsoOfAnotherKind("2026"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_exception_of_whatever_class_gets_the_nonce(world: World, error: HTTPException) -> None:
+    protect = requires_dpop(world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback")))
+
+    async def endpoint(request: Request) -> Response:
+        raise error
+
+    async def handler(request: Request, raised: Any) -> Response:
+        text = f"{raised.since} {raised.args == error.args}"
+        return PlainTextResponse(text, raised.status_code, raised.headers)
+
+    app = Starlette(routes=[Route("/a", protect(endpoint)), Route("/open", endpoint)])
+    app.add_exception_handler(HTTPException, handler)
+    client = TestClient(app, base_url=ORIGIN)
+    protected, open_to_all = client.get("/a", headers=world.headers("/a")), client.get("/open")
+    for response in (protected, open_to_all):
+        assert (response.status_code, response.text) == (410, "2026 True")
+    assert ("dpop-nonce" in protected.headers, "dpop-nonce" in open_to_all.headers) == (True, False)
+
+
+@pytest.mark.parametrize("kind", ["refusal", "error"])
+def test_an_exception_handler_may_add_fields_to_those_of_an_exception(world: World, kind: str) -> None:
+    protect = requires_dpop(world.server(nonces=world.nonces(), policy=DPoPPolicy(nonce="fallback")))
+
+    @protect
+    async def check(request: Request) -> None:
+        raise HTTPException(410, headers={"X-Since": "2026"})
+
+    async def endpoint(request: Request) -> Response:
+        await check(request)
+        raise AssertionError
+
+    async def handler(request: Request, error: Any) -> Response:
+        error.headers["X-Request-ID"] = "7"
+        return PlainTextResponse("", error.status_code, error.headers)
+
+    app = Starlette(routes=[Route("/a", endpoint)], exception_handlers={HTTPException: handler})
+    client = TestClient(app, base_url=ORIGIN)
+    response = client.get("/a", headers=world.headers("/a") if kind == "error" else {})
+    ours, status = ({"x-since", "dpop-nonce"}, 410) if kind == "error" else ({"www-authenticate"}, 401)
+    assert response.status_code == status
+    assert ours | {"x-request-id"} <= set(response.headers)
 
 
 def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing() -> None:
