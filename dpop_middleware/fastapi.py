@@ -4,13 +4,18 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, overload
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.websockets import WebSocket
 
-from dpop_middleware._adapter.answers import can_deny, error_response, holding, raw_headers, send_refusal
+from dpop_middleware._adapter.answers import (
+    can_deny,
+    error_response,
+    exception_headers,
+    holding,
+    send_refusal,
+)
 from dpop_middleware._adapter.connection import Connection, check_scope_type, has_credentials
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
@@ -57,10 +62,7 @@ class DPoPHTTPException(HTTPException):
     """
 
     def __init__(self, error: DPoPError, response: ErrorResponse) -> None:
-        kept = tuple(
-            field for field in response.headers if field[0] not in ("content-type", "content-length")
-        )
-        super().__init__(response.status, error.description, MutableHeaders(raw=raw_headers(kept)))
+        super().__init__(response.status, error.description, exception_headers(response))
         self.error = error
         self.response = response
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
@@ -21,6 +20,7 @@ from dpop_middleware._adapter.answers import (
     adding_headers,
     can_deny,
     error_response,
+    exception_headers,
     holding,
     raw_headers,
     send_refusal,
@@ -237,9 +237,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
     if scope["type"] == "websocket" and not can_deny(scope):
         exception = WebSocketException(WS_1008_POLICY_VIOLATION)
     else:
-        kept = [field for field in response.headers if field[0] not in ("content-type", "content-length")]
-        headers = MutableHeaders(raw=raw_headers(tuple(kept)))
-        exception = HTTPException(response.status, error.description, headers)
+        exception = HTTPException(response.status, error.description, exception_headers(response))
     exception.add_note(_WHY_AN_EXCEPTION)
     return exception
 

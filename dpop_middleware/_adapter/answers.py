@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import MutableHeaders
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
@@ -33,6 +34,7 @@ __all__ = [
     "adding_headers",
     "can_deny",
     "error_response",
+    "exception_headers",
     "holding",
     "raw_headers",
     "send_metadata",
@@ -65,6 +67,16 @@ def error_response(resource_server: ResourceServer, error: DPoPError, scope: Sco
     if published is None or not published.several:
         return resource_server.error_response(error)
     return resource_server.error_response(error, ResourceRequest.from_scope(scope))
+
+
+def exception_headers(response: ErrorResponse) -> MutableHeaders:
+    """Return the header fields of `response` for an exception, whose body its handler makes.
+
+    Handlers add fields to those of an exception, as of any other.
+    """
+    of_the_body = ("content-type", "content-length")
+    kept = tuple(field for field in response.headers if field[0] not in of_the_body)
+    return MutableHeaders(raw=raw_headers(kept))
 
 
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
