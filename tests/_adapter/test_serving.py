@@ -3,6 +3,7 @@
 import functools
 import traceback
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -148,6 +149,30 @@ def test_nothing_around_a_decorated_function_takes_a_refusal_for_a_value(world: 
         "own dispatch and decorator": requires_dpop(api, required=False)(OwnDispatch),
     }
     client = TestClient(Starlette(routes=[Route("/files", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/files")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
+
+
+@pytest.mark.parametrize("kind", [MethodType, functools.partial])
+def test_no_proxy_of_a_decorated_function_takes_a_refusal_for_a_value(world: World, kind: Any) -> None:
+    """Those of wrapt, as many decorators use them, say that they are what they stand for."""
+
+    class Files:
+        @requires_dpop(world.server())
+        async def caller(self, request: Request) -> str:
+            return str(request.user.identity)
+
+    stands_for: Any = Files().caller if kind is MethodType else functools.partial(Files.caller, Files())
+
+    class Proxy:
+        def __getattribute__(self, name: str) -> Any:
+            return kind if name == "__class__" else getattr(stands_for, name)
+
+        async def __call__(self, request: Request) -> Response:
+            return PlainTextResponse(f"files of {await stands_for(request)}")
+
+    client = TestClient(Starlette(routes=[Route("/files", Proxy())]), base_url=ORIGIN)
     refused = client.get("/files")
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
