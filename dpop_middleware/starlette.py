@@ -68,8 +68,8 @@ def requires_dpop(
 
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
-    below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time.
+    right below the decorator that registers a route: one in between that remembers results would give them to
+    anybody. It needs no middleware, and under one the request is not authenticated a second time.
 
     Where the router itself calls a decorated function, a refusal is its result, the response. Any other
     caller gets an HTTPException, or for a WebSocket a WebSocketException: a decorator above this one, an
