@@ -15,6 +15,9 @@ from starlette.types import Scope
 
 __all__ = ["makes_the_response"]
 
+# Inside a middleware `receive` and `send` are functions of the same module.
+_CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
+
 
 def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
     """Whether the result of `function`, called with the arguments `args`, is the connection's response.
@@ -34,7 +37,7 @@ def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scop
 def _is_dispatch(args: Iterable[Any]) -> bool:
     """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
     functions = filter(inspect.isfunction, args)
-    return any(function.__module__ == BaseHTTPMiddleware.__module__ for function in functions)
+    return any((function.__module__, function.__name__) == _CALL_NEXT for function in functions)
 
 
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:

@@ -253,6 +253,27 @@ async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middlewar
     assert answer.status == 401
 
 
+def test_a_function_that_is_called_with_the_send_of_a_middleware_is_no_dispatch(world: World) -> None:
+    """Inside a BaseHTTPMiddleware `receive` and `send` are functions of its module, as call_next is."""
+
+    @requires_dpop(world.server())
+    async def check(request: Request, receive: Receive, send: Send) -> None:
+        return None
+
+    class Guarded:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await check(Request(scope), receive, send)
+            await PlainTextResponse("reached")(scope, receive, send)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    client = TestClient(Starlette(routes=[Mount("/notes", Guarded())], middleware=[around]), base_url=ORIGIN)
+    assert client.get("/notes/").status_code == 401
+    assert client.get("/notes/", headers=world.headers("/notes/")).text == "reached"
+
+
 @pytest.mark.parametrize("mounted", [False, True])
 @pytest.mark.parametrize("kind", ["decorated", "calls a decorated function", "calls it by names"])
 def test_a_dispatch_may_return_what_a_decorated_function_returns(
