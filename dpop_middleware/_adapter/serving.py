@@ -57,6 +57,6 @@ def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
 def _is_called_for(function: Callable[..., Any], endpoint: Any) -> bool:
     """Whether a call of `endpoint` is one of `function`, maybe with an object or other arguments before."""
     # By the type itself: a proxy says that it is what it stands for.
-    while type(endpoint) is functools.partial:
+    if type(endpoint) is functools.partial:
         endpoint = endpoint.func
     return (endpoint.__func__ if type(endpoint) is MethodType else endpoint) is function

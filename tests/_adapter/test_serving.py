@@ -245,8 +245,11 @@ async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middlewar
     async def check(request: Request, found: Any) -> None:
         raise AssertionError
 
+    async def call_next(request: Request) -> Response:
+        raise AssertionError
+
     async def endpoint(request: Request) -> Response:
-        await check(request, endpoint)
+        await check(request, call_next)
         raise AssertionError
 
     answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes"))
