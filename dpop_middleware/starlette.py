@@ -21,10 +21,8 @@ from dpop_middleware._adapter.answers import (
     can_deny,
     error_response,
     exception_headers,
-    exception_with,
     holding,
     raw_headers,
-    response_with,
     send_refusal,
 )
 from dpop_middleware._adapter.connection import (
@@ -33,6 +31,7 @@ from dpop_middleware._adapter.connection import (
     checked_resource_server,
     has_credentials,
 )
+from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
 from dpop_middleware._adapter.serving import makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
@@ -46,9 +45,10 @@ __all__ = ["refusal", "requires_dpop"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
-_NO_ROUTER = (
-    "no router has called this decorated function: where no endpoint serves the request yet, use "
-    "DPoPMiddleware, or pass call_next to the function"
+_WHY_AN_EXCEPTION = (
+    "a function under @requires_dpop refuses by this exception wherever the router itself doesn't call it: "
+    "where nothing makes a response of it, as in a middleware, use DPoPMiddleware, or let a dispatch pass "
+    "call_next to the function"
 )
 
 
@@ -73,15 +73,16 @@ def requires_dpop(
 
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or
     `WebSocketEndpoint`, or a method of an `HTTPEndpoint`, but no method of a `WebSocketEndpoint`. Put it
-    below the decorator that registers a route. It needs no middleware, and under one the request is not
-    authenticated a second time.
+    right below the decorator that registers a route: one in between that remembers results would give them to
+    anybody. It needs no middleware, and under one the request is not authenticated a second time.
 
-    Where anything but the router calls a decorated function, a refusal is an HTTPException, or for a
-    WebSocket a WebSocketException: in an endpoint, in another method of its class, as a dependency of FastAPI
-    (for which `DPoPSecurity` is made), in an ASGI application of your own, mounted or not, in an exception
-    handler. In a middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware`
-    there. Only the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return:
-    if it is decorated, or passes `call_next` to a decorated function.
+    Where the router itself calls a decorated function, a refusal is its result, the response. Any other
+    caller gets an HTTPException, or for a WebSocket a WebSocketException: a decorator above this one, an
+    endpoint, a method or `dispatch` of its class, FastAPI that asks for the value of a dependency (for which
+    `DPoPSecurity` is made), an ASGI application of your own, mounted or not, an exception handler. In a
+    middleware, or an `AuthenticationBackend`, Starlette answers 500 to it: use `DPoPMiddleware` there. Only
+    the `dispatch` of a `BaseHTTPMiddleware` gets the refusal as a response, which it must return: if it is
+    decorated, or passes `call_next` to a decorated function.
 
     - `scopes`: must all be granted by the token. `any_of`: one of these too; the challenge names the first.
     - `claims`: maps a claim to a synchronous function of its value, which must return True:
@@ -136,6 +137,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         )
     dispatch: Any = endpoint.dispatch
 
+    @functools.wraps(dispatch)
     async def protected_dispatch(self: Any) -> None:
         with holding(Connection.of(self.scope)) as reporting:
             self.send = reporting(self.send)
@@ -192,7 +194,7 @@ def _protected_function(endpoint: Callable[..., Any], gate: _Gate) -> Callable[.
             seconds = await gate.admit(scope)
         except DPoPError as error:
             response = error_response(gate.resource_server, error, scope)
-            if not makes_the_response(protected, args, kwargs, scope):
+            if not makes_the_response(protected, (*args, *kwargs.values()), scope):
                 raise _exception(error, response, scope) from error
             if websocket is None:
                 return refusal(response)
@@ -241,8 +243,7 @@ def _exception(error: DPoPError, response: ErrorResponse, scope: Scope) -> Excep
         exception = WebSocketException(WS_1008_POLICY_VIOLATION)
     else:
         exception = HTTPException(response.status, error.description, exception_headers(response))
-    if "endpoint" not in scope:
-        exception.add_note(_NO_ROUTER)
+    exception.add_note(_WHY_AN_EXCEPTION)
     return exception
 
 

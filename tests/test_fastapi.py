@@ -395,23 +395,56 @@ async def test_a_decorated_dependency_lets_no_stranger_reach_a_websocket(
     assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
 
 
+def test_an_exception_handler_may_add_fields_to_those_of_a_refusal(world: World) -> None:
+    app = FastAPI()
+
+    @app.get("/notes", dependencies=[Security(DPoPSecurity(world.server()))])
+    async def notes() -> str:
+        raise AssertionError
+
+    @app.exception_handler(DPoPHTTPException)
+    async def handler(request: Request, error: Any) -> Response:
+        error.headers["X-Request-ID"] = "7"
+        return PlainTextResponse("", error.status_code, error.headers)
+
+    refused = browser(app).get("/notes")
+    assert refused.status_code == 401
+    assert {"www-authenticate", "x-request-id"} <= set(refused.headers)
+
+
 def test_in_fastapi_a_decorated_endpoint_still_answers_with_the_usual_body(world: World) -> None:
-    def quiet(endpoint: Any) -> Any:
-        @functools.wraps(endpoint)
-        async def outer(*args: Any, **kwargs: Any) -> Any:
-            return await endpoint(*args, **kwargs)
-
-        return outer
-
     app = FastAPI()
 
     @app.get("/notes")
-    @quiet
     @requires_dpop(world.server())
     async def notes(request: Request) -> str:
         raise AssertionError
 
     assert browser(app).get("/notes").json() == {"error_description": "an access token is required"}
+
+
+def test_in_fastapi_no_decorator_around_a_decorated_endpoint_takes_a_refusal_for_a_value(
+    world: World,
+) -> None:
+    def shown(endpoint: Any) -> Any:
+        @functools.wraps(endpoint)
+        async def outer(*args: Any, **kwargs: Any) -> str:
+            return f"files of {await endpoint(*args, **kwargs)}"
+
+        return outer
+
+    app = FastAPI()
+
+    @app.get("/files")
+    @shown
+    @requires_dpop(world.server())
+    async def files(request: Request) -> str:
+        return str(request.user.identity)
+
+    client = browser(app)
+    refused = client.get("/files")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert client.get("/files", headers=world.headers("/files")).json() == "files of user123"
 
 
 def test_an_attribute_func_of_an_endpoint_is_its_own(world: World) -> None:

@@ -2,9 +2,6 @@
 
 Every adapter serves metadata and names it in refusals in the same way (RFC 9728).
 
-Many routes may return or raise one object, such as a constant of a module. What it gets for one request must
-not be in the answers to others: a copy gets it.
-
 An acceptance is reported when the response begins, unless an adapter further inside refuses the request: a
 middleware accepts requests that a route may refuse for a scope. That is one decision, and one event. It is
 reported in the context in which it was made: the response may begin in another span of a trace.
@@ -15,19 +12,15 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from copy import copy
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers as RawHeaders
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.datastructures import MutableHeaders
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import Message, Scope, Send
 
 from dpop_middleware._adapter.connection import Connection
-from dpop_middleware._adapter.expiry import streams
 from dpop_middleware._judge.verdicts import Authentication, ErrorResponse, Headers
 from dpop_middleware._request.request import MAX_FIELDS, ResourceRequest
 from dpop_middleware.errors import ConfigurationError, DPoPError
@@ -42,17 +35,14 @@ __all__ = [
     "can_deny",
     "error_response",
     "exception_headers",
-    "exception_with",
     "holding",
     "raw_headers",
-    "response_with",
     "send_metadata",
     "send_refusal",
     "send_startup_failed",
 ]
 
 _WITH_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_OF_THE_BODY = frozenset({b"content-type", b"content-length"})
 
 
 async def send_metadata(
@@ -79,6 +69,16 @@ def error_response(resource_server: ResourceServer, error: DPoPError, scope: Sco
     return resource_server.error_response(error, ResourceRequest.from_scope(scope))
 
 
+def exception_headers(response: ErrorResponse) -> MutableHeaders:
+    """Return the header fields of `response` for an exception, whose body its handler makes.
+
+    Handlers add fields to those of an exception, as of any other.
+    """
+    of_the_body = ("content-type", "content-length")
+    kept = tuple(field for field in response.headers if field[0] not in of_the_body)
+    return MutableHeaders(raw=raw_headers(kept))
+
+
 def raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return header fields in ASGI's form, in order; a repeated name is kept each time."""
     return list(_encoded(headers))
@@ -101,36 +101,6 @@ def adding_headers(send: Send, connection: Connection) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def exception_headers(response: ErrorResponse) -> RawHeaders:
-    """Return the fields of `response` for an HTTPException, whose body is made by whoever answers it."""
-    return RawHeaders(raw=[field for field in raw_headers(response.headers) if field[0] not in _OF_THE_BODY])
-
-
-def exception_with(headers: Headers, error: HTTPException) -> HTTPException:
-    """Return a copy of `error` whose fields of the same names are replaced by `headers`."""
-    copied = type(error).__new__(type(error), *error.args)
-    vars(copied).update(vars(error))
-    names = {name for name, _ in headers}
-    kept = [(name, value) for name, value in (error.headers or {}).items() if name.lower() not in names]
-    copied.headers = RawHeaders(raw=raw_headers((*kept, *headers)))
-    return copied.with_traceback(error.__traceback__)
-
-
-def response_with(headers: Headers, response: Response) -> Response:
-    """Return `response` with its fields of the same names replaced by `headers`.
-
-    It is a copy, unless it streams: a stream is sent once, and may belong to its response.
-    """
-    if headers and not streams(response):
-        response = copy(response)
-        response.raw_headers = list(response.raw_headers)
-        # `headers` of Starlette's, which shows the list that it was made for.
-        vars(response).pop("_headers", None)
-    for name, value in headers:
-        response.headers[name] = value
-    return response
 
 
 async def send_refusal(response: ErrorResponse, scope: Scope, send: Send) -> None:

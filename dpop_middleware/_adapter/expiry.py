@@ -193,6 +193,9 @@ def end_at(deadline: float | None, response: Response) -> None:
 class _EndingResponse(Response):
     _deadline: float
 
+    def __init_subclass__(cls) -> None:
+        """Do nothing: what a class demands of its subclasses it doesn't demand of these."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = self._deadline - asyncio.get_running_loop().time()
         async with ending_after(seconds, scope, receive, send) as (until_then_receive, until_then_send):

@@ -5,7 +5,8 @@ A refusal that is taken for a value lets a stranger pass: whoever calls may igno
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
@@ -14,47 +15,48 @@ from starlette.types import Scope
 
 __all__ = ["makes_the_response"]
 
-_MOST_DECORATORS = 32  # around an endpoint: an odd object has another one each time
+# Inside a middleware `receive` and `send` are functions of the same module.
+_CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
 
 
-def makes_the_response(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], scope: Scope
-) -> bool:
-    """Whether the result of `function`, called with `args` and `kwargs`, is the connection's response.
+def makes_the_response(function: Callable[..., Any], args: tuple[Any, ...], scope: Scope) -> bool:
+    """Whether the result of `function`, called with the arguments `args`, is the connection's response.
 
-    It is if the router serves the connection by `function`, and if `function` is the `dispatch` of a
-    middleware, or is called by one with its arguments. Otherwise the caller may want another value, or none,
-    or a decorator hides the function.
+    It is if the router itself calls `function`, and if `function` is the `dispatch` of a middleware, or is
+    called by one with its arguments. Any other caller may want another value, or none: a decorator around it
+    too.
     """
-    if _is_dispatch((*args, *kwargs.values())):
+    if _is_dispatch(args):
         return True
     endpoint = scope.get("endpoint")
     if isinstance(endpoint, type):
         endpoint = _request_method(endpoint, args, scope)
-    return _serves(function, endpoint)
+    return _is_called_for(function, endpoint)
 
 
-def _is_dispatch(given: Iterable[Any]) -> bool:
+def _is_dispatch(args: Iterable[Any]) -> bool:
     """Whether a BaseHTTPMiddleware has passed the function by which its `dispatch` goes on."""
-    functions = filter(inspect.isfunction, given)
-    return any(function.__module__ == BaseHTTPMiddleware.__module__ for function in functions)
+    functions = filter(inspect.isfunction, args)
+    return any((function.__module__, function.__name__) == _CALL_NEXT for function in functions)
 
 
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
-    """Return the method of an HTTPEndpoint that serves the request, None if its object isn't in `args`."""
+    """Return the method of an HTTPEndpoint that serves the request.
+
+    None if its object isn't in `args`, or has a `dispatch` of its own.
+    """
     served = next(iter(args), None)
     if not (issubclass(endpoint, HTTPEndpoint) and isinstance(served, endpoint)):
+        return None
+    if inspect.unwrap(endpoint.dispatch) is not HTTPEndpoint.dispatch:
         return None
     name = scope["method"].lower()
     return getattr(served, "get" if name == "head" and not hasattr(served, name) else name, None)
 
 
-def _serves(function: Callable[..., Any], endpoint: Any) -> bool:
-    """Whether `endpoint` is `function`, maybe bound to an object or inside other decorators."""
-    for _ in range(_MOST_DECORATORS):
-        # A method that is bound has the function, and passes on what that wraps.
-        if getattr(endpoint, "__func__", endpoint) is function:
-            return True
-        inner = "func" if isinstance(endpoint, functools.partial) else "__wrapped__"
-        endpoint = getattr(endpoint, inner, None)
-    return False
+def _is_called_for(function: Callable[..., Any], endpoint: Any) -> bool:
+    """Whether a call of `endpoint` is one of `function`, maybe with an object or other arguments before."""
+    # By the type itself: a proxy says that it is what it stands for.
+    if type(endpoint) is functools.partial:
+        endpoint = endpoint.func
+    return (endpoint.__func__ if type(endpoint) is MethodType else endpoint) is function

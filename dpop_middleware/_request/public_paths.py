@@ -60,7 +60,7 @@ class PublicPaths:
 
     def __contains__(self, scope: Mapping[str, Any]) -> bool:
         """Whether the path of this ASGI scope is public, with any kind of routing."""
-        root_path = _root_path(scope)
+        root_path: str = scope.get("root_path") or ""
         path: str = scope["path"]
         return (
             self.covers(path[len(root_path) :])
@@ -79,7 +79,7 @@ class PublicPaths:
 
     def locked_out(self, scope: Mapping[str, Any]) -> str | None:
         """Return why a request for a listed path isn't public, if the configuration is the cause."""
-        root_path = _root_path(scope)
+        root_path: str = scope.get("root_path") or ""
         if not any(map(self.covers, _readings(scope["path"], root_path))):
             return None
         doubt = self._doubt(scope, root_path)
@@ -114,12 +114,6 @@ class PublicPaths:
             if root_path or inner.casefold() in path.casefold():
                 return f"the application has a root path of its own, {inner!a}"
         return None
-
-
-def _root_path(scope: Mapping[str, Any]) -> str:
-    root_path = scope.get("root_path") or ""
-    # A single slash is no root path: every router reads the rest in the same way.
-    return "" if root_path == "/" and not scope["path"].startswith("//") else root_path
 
 
 def _is_plain(root_path: str) -> bool:

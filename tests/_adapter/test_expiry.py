@@ -356,13 +356,18 @@ class Slots(StreamingResponse):
     __slots__ = ("more",)
 
 
+class Final(StreamingResponse):
+    def __init_subclass__(cls, *, name: str) -> None:
+        raise AssertionError
+
+
 async def ticks() -> AsyncIterator[str]:
     yield "data: 1\n\n"
     await asyncio.sleep(60)
 
 
 async def test_a_response_that_ends_is_the_same_to_whoever_knows_its_class() -> None:
-    for kind in (StreamingResponse, Slots):
+    for kind in (StreamingResponse, Slots, Final):
         server, response = Server(), kind(ticks(), media_type="text/event-stream")
         end_at(soon(), response)
         assert isinstance(response, kind)

@@ -1,10 +1,15 @@
 """Who calls a decorated function: a refusal is the response or an exception, and never a value."""
 
+import functools
+import traceback
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.background import BackgroundTask
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware import Middleware
@@ -105,21 +110,175 @@ def test_a_decorated_method_answers_a_request_of_its_own_with_the_usual_body(
     assert client.request(method, "/notes", headers=fit).status_code == 200
 
 
+def shown(function: Callable[..., Any]) -> Any:
+    @functools.wraps(function)
+    async def outer(*args: Any) -> Response:
+        return PlainTextResponse(f"files of {await function(*args)}")
+
+    return outer
+
+
+@pytest.mark.parametrize("kind", ["function", "method", "own dispatch", "own dispatch and decorator"])
+def test_nothing_around_a_decorated_function_takes_a_refusal_for_a_value(world: World, kind: str) -> None:
+    api = world.server()
+    protect = requires_dpop(api)
+
+    @protect
+    async def caller(request: Request) -> str:
+        return str(request.user.identity)
+
+    class Method(HTTPEndpoint):
+        get = shown(protect(lambda self, request: request.user.identity))
+
+    class OwnDispatch(HTTPEndpoint):
+        """Makes every response by itself, of what a method returns."""
+
+        async def dispatch(self) -> None:
+            request = Request(self.scope, self.receive)
+            response = await shown(self.get)(request)
+            await response(self.scope, self.receive, self.send)
+
+        @protect
+        async def get(self, request: Request) -> str:
+            return str(request.user.identity)
+
+    endpoints: dict[str, Any] = {
+        "function": shown(caller),
+        "method": Method,
+        "own dispatch": OwnDispatch,
+        "own dispatch and decorator": requires_dpop(api, required=False)(OwnDispatch),
+    }
+    client = TestClient(Starlette(routes=[Route("/files", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/files")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
+
+
+@pytest.mark.parametrize("kind", [MethodType, functools.partial])
+def test_no_proxy_of_a_decorated_function_takes_a_refusal_for_a_value(world: World, kind: Any) -> None:
+    """Those of wrapt, as many decorators use them, say that they are what they stand for."""
+
+    class Files:
+        @requires_dpop(world.server())
+        async def caller(self, request: Request) -> str:
+            return str(request.user.identity)
+
+    stands_for: Any = Files().caller if kind is MethodType else functools.partial(Files.caller, Files())
+
+    class Proxy:
+        def __getattribute__(self, name: str) -> Any:
+            return kind if name == "__class__" else getattr(stands_for, name)
+
+        async def __call__(self, request: Request) -> Response:
+            return PlainTextResponse(f"files of {await stands_for(request)}")
+
+    client = TestClient(Starlette(routes=[Route("/files", Proxy())]), base_url=ORIGIN)
+    refused = client.get("/files")
+    assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
+    assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
+
+
+def test_nothing_that_remembers_results_keeps_a_refusal_for_others(world: World) -> None:
+    def cached(function: Callable[..., Any]) -> Any:
+        kept: list[Any] = []
+
+        @functools.wraps(function)
+        async def outer(request: Request) -> Any:
+            if not kept:
+                kept.append(await function(request))
+            return kept[0]
+
+        return outer
+
+    @cached
+    @requires_dpop(world.server())
+    async def notes(request: Request) -> Response:
+        return PlainTextResponse("notes")
+
+    client = TestClient(Starlette(routes=[Route("/notes", notes)]), base_url=ORIGIN)
+    assert client.get("/notes").status_code == 401
+    assert client.get("/notes", headers=world.headers("/notes")).text == "notes"
+
+
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+async def test_no_decorator_around_a_decorated_function_goes_on_with_a_refused_websocket(
+    world: World, extensions: dict[str, Any]
+) -> None:
+    """The result of a handshake that is refused is None, as that of any other."""
+    then: list[str] = []
+
+    @requires_dpop(world.server())
+    async def serve(websocket: WebSocket) -> None:
+        raise AssertionError
+
+    @functools.wraps(serve)
+    async def outer(websocket: WebSocket) -> None:
+        await serve(websocket)
+        then.append("counted as served")
+
+    first, *_ = await answers_to_handshake(Starlette(routes=[WebSocketRoute("/ws", outer)]), extensions)
+    assert (first.get("status"), first.get("code")) == ((401, None) if extensions else (None, 1008))
+    assert then == []
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_decorated_method_of_a_decorated_class_answers_with_the_usual_body(
+    world: World, twice: bool
+) -> None:
+    api = world.server()
+
+    class Notes(HTTPEndpoint):
+        @requires_dpop(api, "notes:write")
+        async def get(self, request: Request) -> Response:
+            raise AssertionError
+
+    served = requires_dpop(api)(Notes)
+    if twice:
+        served = requires_dpop(api)(served)
+    client = TestClient(Router([Route("/notes", served)]), base_url=ORIGIN)
+    refused = client.get("/notes", headers=world.headers("/notes"))
+    assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+
+
 async def test_a_function_that_a_decorated_one_is_called_with_makes_no_middleware_of_it(world: World) -> None:
     @requires_dpop(world.server())
     async def check(request: Request, found: Any) -> None:
         raise AssertionError
 
+    async def call_next(request: Request) -> Response:
+        raise AssertionError
+
     async def endpoint(request: Request) -> Response:
-        await check(request, endpoint)
+        await check(request, call_next)
         raise AssertionError
 
     answer = await call(Starlette(routes=[Route("/notes", endpoint)]), scope_of("/notes"))
     assert answer.status == 401
 
 
+def test_a_function_that_is_called_with_the_send_of_a_middleware_is_no_dispatch(world: World) -> None:
+    """Inside a BaseHTTPMiddleware `receive` and `send` are functions of its module, as call_next is."""
+
+    @requires_dpop(world.server())
+    async def check(request: Request, receive: Receive, send: Send) -> None:
+        return None
+
+    class Guarded:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await check(Request(scope), receive, send)
+            await PlainTextResponse("reached")(scope, receive, send)
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    around = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    client = TestClient(Starlette(routes=[Mount("/notes", Guarded())], middleware=[around]), base_url=ORIGIN)
+    assert client.get("/notes/").status_code == 401
+    assert client.get("/notes/", headers=world.headers("/notes/")).text == "reached"
+
+
 @pytest.mark.parametrize("mounted", [False, True])
-@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function", "calls one by keywords"])
+@pytest.mark.parametrize("kind", ["decorated", "calls a decorated function", "calls it by names"])
 def test_a_dispatch_may_return_what_a_decorated_function_returns(
     world: World, kind: str, mounted: bool
 ) -> None:
@@ -130,14 +289,14 @@ def test_a_dispatch_may_return_what_a_decorated_function_returns(
     async def caller(request: Request, call_next: Any) -> Any:
         return await guard(request, call_next)
 
-    async def caller_by_keywords(request: Request, call_next: Any) -> Any:
-        return await guard(request=request, call_next=call_next)
+    async def by_names(request: Request, call_next: Any) -> Any:
+        return await guard(call_next=call_next, request=request)
 
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse("reached")
 
-    dispatches: dict[str, Any] = {"decorated": guard, "calls a decorated function": caller}
-    here = Middleware(BaseHTTPMiddleware, dispatch=dispatches.get(kind, caller_by_keywords))
+    kinds = {"decorated": guard, "calls a decorated function": caller, "calls it by names": by_names}
+    here = Middleware(BaseHTTPMiddleware, dispatch=kinds[kind])
     app = Starlette(routes=[Route("/notes", endpoint)], middleware=[here])
     path = "/v1/notes" if mounted else "/notes"
     client = TestClient(Starlette(routes=[Mount("/v1", app)]) if mounted else app, base_url=ORIGIN)
@@ -242,7 +401,7 @@ async def test_an_application_without_a_router_takes_no_refusal_for_a_value(
     with pytest.raises(HTTPException) as refused:
         await call(graphql, scope_of("/graphql", **around))
     assert refused.value.status_code == 401
-    assert "use DPoPMiddleware, or pass call_next" in refused.value.__notes__[0]
+    assert "as in a middleware, use DPoPMiddleware" in refused.value.__notes__[0]
     answer = await call(graphql, scope_of("/graphql", world.fields("/graphql"), **around))
     assert answer.body == b"secrets of user123"
 
@@ -294,3 +453,28 @@ def test_a_dispatch_of_a_mounted_application_answers_whatever_it_calls_its_argum
     refused = TestClient(Starlette(routes=[mount]), base_url=ORIGIN).get("/v1/notes")
     assert (refused.status_code, refused.headers["www-authenticate"][:4]) == (401, "DPoP")
     assert refused.json() == {"error_description": "an access token is required"}
+
+
+@pytest.mark.parametrize("where", ["router alone", "middleware", "mounted middleware", "background task"])
+def test_a_refusal_that_nothing_makes_a_response_of_says_why_and_what_to_do(world: World, where: str) -> None:
+    """The log of the server shows it, since that is a 500, or comes after the response."""
+
+    @requires_dpop(world.server())
+    async def check(request: Request) -> Response:
+        raise AssertionError
+
+    async def dispatch(request: Request, call_next: Any) -> Any:
+        return await check(request)
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("", background=BackgroundTask(check, request))
+
+    here = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)] if "middleware" in where else []
+    app: Any = Starlette(routes=[Route("/notes", endpoint)], middleware=here)
+    if where == "router alone":
+        app = Router([Route("/notes", shown(check))])
+    elif where == "mounted middleware":
+        app = Starlette(routes=[Mount("", app)])
+    with pytest.raises((HTTPException, RuntimeError)) as unanswered:
+        TestClient(app, base_url=ORIGIN).get("/notes")
+    assert "as in a middleware, use DPoPMiddleware" in "".join(traceback.format_exception(unanswered.value))

@@ -126,6 +126,16 @@ async def test_no_protected_path_is_reached_through_a_root_path_of_the_applicati
     ).status == 404
 
 
+async def test_no_protected_path_is_reached_through_a_root_path_that_is_a_slash(world: World) -> None:
+    """A client of daphne may choose it. A mount then looks for two slashes, and passes the whole path on."""
+    inner = Starlette(routes=[Route("/{user}/static/{name}", secret)])
+    app = DPoPMiddleware(
+        Starlette(routes=[Mount("/v1", inner)]), world.server(), public_paths=["/v1/static/*"]
+    )
+    assert (await call(app, scope_of("/v1/static/secret", root_path="/"))).status == 401
+    assert (await call(app, scope_of("/v1/static/secret"))).status == 404
+
+
 async def test_no_protected_path_is_reached_through_an_opaque_wrapper(world: World) -> None:
     class Wrapper:
         """A layer with an attribute that fails until it is set up."""

@@ -95,6 +95,8 @@ def test_a_root_path_that_the_client_chooses_opens_nothing() -> None:
         "/x/static/secret",
         "/secret/static/a.js",
         "/x/mnt/health",
+        "/mnt/health",
+        "/mnt/static/a.js",
     ]
     roots = ["/", "/x", "/secret", "/static", "/mnt", "/x/", "x", "%2fx", "/x/mnt", "/s", "/he", ""]
     with served("daphne", "") as origin:
