@@ -168,7 +168,7 @@ class TokenSource:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
         with self._lock:
             if self._held.access_token == access_token:
-                self._held = _Held(refresh_token=self._held.refresh_token)
+                self._held = _Held(refresh_token=self._held.refresh_token, asked=self._held.asked)
 
     def _current(self) -> str | None:
         held = self._held
@@ -184,12 +184,12 @@ class TokenSource:
 
     def _renewed(self) -> str:
         while True:
-            asked = self._now()
+            asked, sent = self._now(), self._held.refresh_token
             try:
                 grant = self._next_grant()
                 response = fetch_token(self._client, self._endpoint, grant, **self._options)
             except _NO_TOKEN as error:
-                if self._goes_on_after(error):
+                if self._goes_on_after(error, sent):
                     continue
                 if (alive := self._still_alive()) is None:
                     raise
@@ -198,12 +198,15 @@ class TokenSource:
 
     async def _renewed_async(self) -> str:
         while True:
-            asked = self._now()
+            asked, sent = self._now(), self._held.refresh_token
             try:
                 grant = self._next_grant()
                 response = await fetch_token_async(self._client, self._endpoint, grant, **self._options)
             except _NO_TOKEN as error:
-                if self._goes_on_after(error):
+                # Another event loop may have got one while this one was paused.
+                if (current := self._current()) is not None:
+                    return current
+                if self._goes_on_after(error, sent):
                     continue
                 if (alive := self._still_alive()) is None:
                     raise
@@ -217,9 +220,13 @@ class TokenSource:
             return self._grant
         raise TokenRequestError("the access token expired and there is no refresh token", status=0)
 
-    def _goes_on_after(self, error: Exception) -> bool:
-        refused = isinstance(error, TokenRequestError) and error.error == "invalid_grant"
-        if refused and self._held.refresh_token is not None and isinstance(self._grant, ClientCredentials):
+    def _goes_on_after(self, error: Exception, sent: str | None) -> bool:
+        """Whether there is another grant than the refresh token `sent`, which the server may have refused."""
+        if sent is None or not isinstance(error, TokenRequestError) or error.error != "invalid_grant":
+            return False
+        if self._held.refresh_token != sent:
+            return True
+        if isinstance(self._grant, ClientCredentials):
             self._held = replace(self._held, refresh_token=None)
             return True
         return False
@@ -238,8 +245,12 @@ class TokenSource:
         lifetime, renew_after = response.expires_in, None
         if lifetime is not None:
             renew_after = lifetime - min(self._leeway, lifetime / 2)
-        refresh_token = response.refresh_token or self._held.refresh_token or sent
-        self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
+        with self._lock:
+            if self._held.asked.monotonic > asked.monotonic:
+                # Another event loop got newer ones while this one was paused.
+                return self._held.access_token or response.access_token
+            refresh_token = response.refresh_token or self._held.refresh_token or sent
+            self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token
