@@ -18,6 +18,7 @@ from dpop_middleware.client.form_request import (
     checked_key,
     checked_parameters,
     checked_request,
+    checked_resources,
     keyword_arguments,
 )
 from dpop_middleware.client.key import DPoPKey
@@ -117,6 +118,8 @@ class TokenSource:
         _check(client, token_endpoint, grant, **self._options)
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
+        if "resource" in options:
+            self._options["resource"] = checked_resources(options["resource"]) or None
         self._held = _NOTHING
         # A listener, or a hook of the client, may call `discard` during a request.
         self._lock = RLock()

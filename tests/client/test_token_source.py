@@ -365,6 +365,10 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
             "client_authentication takes one of 'basic', 'post', not 'none'",
         ),
         (
+            {"key": key, "client_id": "c", "resource": 7},
+            "resource takes a sequence of non-empty strings, not 7",
+        ),
+        (
             {"key": key, "client_id": "c", "parameters": "a=b"},
             "parameters takes a mapping, or a synchronous function that returns one, not a str",
         ),
@@ -377,6 +381,22 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
         with pytest.raises(ConfigurationError) as caught:
             TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("several", [["https://a", "https://b"], iter(["https://a", "https://b"])])
+def test_several_resources_are_named_in_every_request(several: Any) -> None:
+    forms: list[dict[str, list[str]]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        forms.append(parse_qs(request.content.decode()))
+        return httpx2.Response(200, json={"access_token": f"token-{len(forms)}", "token_type": "DPoP"})
+
+    source = Server().source_of(
+        httpx2.Client(transport=httpx2.MockTransport(answer)), MACHINE, resource=several
+    )
+    source.discard(source.token())
+    source.token()
+    assert [form["resource"] for form in forms] == [["https://a", "https://b"]] * 2
 
 
 def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
