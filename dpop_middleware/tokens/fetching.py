@@ -126,7 +126,7 @@ class Fetching:
     _choice: ProxyChoice = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_choice", checked_proxy(self.proxy))
+        object.__setattr__(self, "_choice", checked_proxy("jwks_proxy", self.proxy))
         object.__setattr__(self, "headers", checked_headers(self.headers))
         checked_ssl_context(self.ssl_context)
         if self.fetch is None:

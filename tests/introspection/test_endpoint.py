@@ -20,6 +20,7 @@ from dpop_middleware.introspection._endpoint import (
     EndpointError,
     EndpointOptions,
 )
+from dpop_middleware.tokens.connections import ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
 from tests.support.issuer_server import OPENID, IssuerServer, json_answer
@@ -53,6 +54,7 @@ def options_for(issuer: str, **changes: Any) -> EndpointOptions:
         "insecure_http_hosts": frozenset(),
         "ssl_context": NO_AUTHORITIES,
         "max_connections": 4,
+        "proxy": ProxyChoice(None),
     }
     return EndpointOptions(**options | changes)
 

@@ -54,7 +54,7 @@ def proxy(server: IssuerServer) -> Iterator[EgressProxy]:
 
 
 def get(proxy: Any, trusting: ssl.SSLContext, url: str = f"https://{NAME}/jwks", **options: Any) -> Any:
-    fetcher = Fetcher(ssl_context=trusting, proxy=checked_proxy(proxy), **options)
+    fetcher = Fetcher(ssl_context=trusting, proxy=checked_proxy("jwks_proxy", proxy), **options)
     endpoint = checked_endpoint("jwks", url, insecure_http_hosts=())
     return fetcher.get(endpoint, deadline=Deadline(5), limit=4096)
 
@@ -75,7 +75,9 @@ def test_the_password_is_sent_to_the_proxy_only(
     basic = base64.b64encode(b"user:p@ss").decode()
     assert f"\r\nProxy-Authorization: Basic {basic}\r\n" in proxy.asked[0]
     assert "proxy-authorization" not in server.asked[0].headers
-    assert basic not in repr(checked_proxy(f"http://user:p%40ss@127.0.0.1:{proxy.port}").for_host(NAME))
+    assert basic not in repr(
+        checked_proxy("jwks_proxy", f"http://user:p%40ss@127.0.0.1:{proxy.port}").for_host(NAME)
+    )
 
 
 def test_the_proxy_can_not_impersonate_the_issuer(
@@ -155,12 +157,12 @@ def test_hosts_of_no_proxy_are_reached_directly(
     monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
     assert get("environment", trusting, f"https://localhost:{server.port}/jwks") == {"keys": []}
     assert proxy.asked == []
-    assert checked_proxy("environment").for_host("auth.example.com") is None
-    assert checked_proxy("environment").for_host(NAME) is not None
+    assert checked_proxy("jwks_proxy", "environment").for_host("auth.example.com") is None
+    assert checked_proxy("jwks_proxy", "environment").for_host(NAME) is not None
 
 
 def test_an_environment_without_a_proxy_is_refused() -> None:
-    assert checked_proxy("environment").for_host(NAME) is None
+    assert checked_proxy("jwks_proxy", "environment").for_host(NAME) is None
 
 
 @pytest.mark.parametrize("variable", ["https://proxy:443", "socks5://proxy:1080", "http://proxy/path"])
@@ -169,7 +171,7 @@ def test_an_environment_with_another_kind_of_proxy_is_refused(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", variable)
     with pytest.raises(ConfigurationError, match="^jwks_proxy='environment' finds no"):
-        checked_proxy("environment")
+        checked_proxy("jwks_proxy", "environment")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_value_that_is_no_proxy_is_refused_without_its_password(value: Any) ->
     with pytest.raises(
         ConfigurationError, match="^jwks_proxy takes 'environment', None or the URL"
     ) as caught:
-        checked_proxy(value)
+        checked_proxy("jwks_proxy", value)
     told = "".join(map(str, (caught.value, caught.value.__cause__)))
     assert "secret" not in told
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
