@@ -36,7 +36,7 @@ from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
 from dpop_middleware.tokens.connections import checked_proxy
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import check_issuer, issuer_keys
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
@@ -150,7 +150,7 @@ class IntrospectionVerifier:
                     lifetimes=Lifetimes(patience=self._patience),
                     clock=clock,
                     insecure_http_hosts=hosts,
-                    fetching=Fetching(ssl_context=context, proxy=proxy),
+                    fetch_options=FetchOptions(ssl_context=context, proxy=proxy),
                 ),
                 issuer=issuer,
                 audiences=frozenset((*audiences, *named)),

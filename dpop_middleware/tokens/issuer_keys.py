@@ -14,7 +14,7 @@ from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
-from dpop_middleware.tokens.fetching import AskingInItsLoop, Fetching, OwnFetcher
+from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
 from dpop_middleware.tokens.jwks import (
     KeySet,
     KeySource,
@@ -38,7 +38,7 @@ _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
 _JWKS_LIMIT = 512 * 1024
-_USUALLY = Fetching()
+_USUALLY = FetchOptions()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
 
@@ -154,7 +154,7 @@ def issuer_keys(
     lifetimes: Lifetimes,
     clock: Callable[[], float] = system_time,
     insecure_http_hosts: Collection[str] = (),
-    fetching: Fetching = _USUALLY,
+    fetch_options: FetchOptions = _USUALLY,
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
@@ -169,7 +169,7 @@ def issuer_keys(
         raise ConfigurationError(f"jwks takes a JWK Set as a mapping, its URL or None, not {jwks!r}")
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
-    fetcher = fetching.fetcher(ours.origin)
+    fetcher = fetch_options.fetcher(ours.origin)
     report = _Once()
     discovery = Discovery(issuer, fetcher=fetcher, insecure_http_hosts=insecure_http_hosts)
 

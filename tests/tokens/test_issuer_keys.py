@@ -12,7 +12,7 @@ import trustme
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
     StaticKeySource,
@@ -252,7 +252,11 @@ def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
 def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
     options = {name: arguments.pop(name) for name in ("ssl_context", "fetch") if name in arguments}
     return issuer_keys(
-        jwks, issuer=issuer, lifetimes=Lifetimes(timeout=2), fetching=Fetching(**options), **arguments
+        jwks,
+        issuer=issuer,
+        lifetimes=Lifetimes(timeout=2),
+        fetch_options=FetchOptions(**options),
+        **arguments,
     )
 
 
