@@ -95,7 +95,8 @@ class TokenEndpoint:
     - `insecure_http_hosts`: hosts that may be addressed by plain http, besides loopback ones.
 
     Raises ConfigurationError. Not checked: client authentication, the grant and PKCE, which your server must
-    check.
+    check. Nor is it bounded how many forged proofs are verified: authenticate confidential clients first, and
+    limit the rate of requests.
     """
 
     def __init__(
