@@ -204,7 +204,7 @@ class Endpoint:
         try:
             return strict_json.parse_document(answer.content)
         except JOSEError as error:
-            raise EndpointError(f"{url}: the answer is not a JSON object") from error
+            raise EndpointError(f"{url}: the answer is not a JSON object: {error.description}") from error
 
     async def _asked(self, place: _Place, token: str) -> Answer:
         try:
