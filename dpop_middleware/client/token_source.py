@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -47,10 +48,14 @@ __all__ = ["TokenSource"]
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """A moment by both clocks: no token lasts longer when the wall clock is set back."""
+    """A moment by both clocks: no token lasts longer when the wall clock is set back.
+
+    `number` is greater than that of each moment before, whatever the clocks say.
+    """
 
     wall: float = 0.0
     monotonic: float = 0.0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ class TokenSource:
         if "resource" in options:
             self._options["resource"] = checked_resources(options["resource"]) or None
         self._held = _NOTHING
+        self._numbers = count(1)
         # A listener, or a hook of the client, may call `discard` during a request.
         self._lock = RLock()
         self._flight: asyncio.Task[str] | None = None
@@ -179,7 +185,7 @@ class TokenSource:
         return held.access_token if fresh else None
 
     def _now(self) -> _Moment:
-        return _Moment(self._clock(), time.monotonic())
+        return _Moment(self._clock(), time.monotonic(), next(self._numbers))
 
     def _age(self, moment: _Moment) -> float:
         now = self._now()
@@ -249,7 +255,7 @@ class TokenSource:
         if lifetime is not None:
             renew_after = lifetime - min(self._leeway, lifetime / 2)
         with self._lock:
-            if self._held.asked.monotonic > asked.monotonic:
+            if self._held.asked.number > asked.number:
                 # Another event loop got newer ones while this one was paused.
                 return self._held.access_token or response.access_token
             refresh_token = response.refresh_token or self._held.refresh_token or sent

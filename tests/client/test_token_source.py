@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import httpx2
 import pytest
+from freezegun import freeze_time
 
 from dpop_middleware.client import (
     AuthorizationCode,
@@ -546,6 +547,15 @@ def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) 
     time.sleep(0.15)
     with pytest.raises(httpx2.ConnectError):
         token()
+
+
+def test_a_new_token_is_kept_though_all_clocks_are_set_back() -> None:
+    # freezegun sets time.monotonic back too.
+    with freeze_time("2030-01-01") as frozen:
+        source = Server().source()
+        source.discard(source.token())
+        frozen.move_to("2029-01-01")
+        assert [source.token(), source.token()] == ["token-2"] * 2
 
 
 @pytest.mark.timeout(20)
