@@ -85,7 +85,9 @@ def endpoint_named(
     try:
         endpoint = checked_endpoint(member, metadata.get(member), insecure_http_hosts=insecure_http_hosts)
     except ConfigurationError as error:
-        raise FetchError(f"the metadata can't be used: {error}") from error
+        raise FetchError(
+            f"correct {member} in the metadata, or set {_OPTION[member]}=: it can't be used: {error}"
+        ) from error
     if is_this_machine(endpoint.host) and endpoint.host not in insecure_http_hosts:
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:

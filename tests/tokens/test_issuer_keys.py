@@ -146,7 +146,8 @@ def test_the_issuer_in_metadata_must_match_exactly(said: object) -> None:
 
 @pytest.mark.parametrize("uri", [None, 7, "", "jwks", "http://as.example.com/jwks", "file:///etc/passwd"])
 def test_keys_must_be_at_an_acceptable_url(uri: object) -> None:
-    with pytest.raises(FetchError, match="can't be used: jwks_uri"):
+    advice = "^correct jwks_uri in the metadata, or set jwks=: it can't be used: jwks_uri "
+    with pytest.raises(FetchError, match=advice):
         endpoint_named(
             "jwks_uri",
             {"issuer": "https://as.example.com", "jwks_uri": uri},
