@@ -55,7 +55,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
         A refusal whose body can't be read has none: its status and its fields count.
         """
-        answer = await self._transport(request.url).handle_async_request(request)
+        answer = await self._sent(request)
         try:
             body = await self._read(answer)
         except AnswerError:
@@ -76,8 +76,16 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         for transport in tuple(self._inner.values()):
             await transport.aclose()
 
-    def _transport(self, url: httpx2.URL) -> httpx2.AsyncHTTPTransport:
-        proxy = self._proxy.for_host(url.host) if url.scheme == "https" else None
+    async def _sent(self, request: httpx2.Request) -> httpx2.Response:
+        proxy = self._proxy.for_host(request.url.host) if request.url.scheme == "https" else None
+        try:
+            return await self._transport(proxy).handle_async_request(request)
+        except (httpx2.ConnectError, httpx2.ProxyError) as error:
+            if proxy is None:
+                raise
+            raise type(error)(f"through the proxy {proxy.host}:{proxy.port}: {error}") from error
+
+    def _transport(self, proxy: Proxy | None) -> httpx2.AsyncHTTPTransport:
         transport = self._inner.get(proxy)
         if transport is None:
             transport = self._inner[proxy] = httpx2.AsyncHTTPTransport(

@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from dpop_middleware._log import plain
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
@@ -132,7 +133,11 @@ class Proxy:
 
     def tunnel(self, host: str, port: int, *, deadline: Deadline) -> socket.socket:
         """Return a connection to `host` through the proxy; raises FetchError and OSError."""
-        sock = connected(self.host, self.port, deadline=deadline)
+        try:
+            sock = connected(self.host, self.port, deadline=deadline)
+        except OSError as error:
+            why = f"{type(error).__name__}: {plain(str(error))}"
+            raise FetchError(f"the proxy {self.host}:{self.port} can't be reached: {why}") from error
         try:
             self._ask(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", deadline=deadline)
         except BaseException:

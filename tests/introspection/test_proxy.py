@@ -13,6 +13,7 @@ from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifi
 from tests.support.egress_proxy import EgressProxy
 from tests.support.introspection_server import API, PATIENT, IssuerOfOpaqueTokens, refusal, signed_jwt
 from tests.support.issuer_server import METADATA, IssuerServer, answer, json_answer
+from tests.support.processes import free_port
 
 NAME = "auth.internal.test"  # no resolver knows it
 ISSUER = f"https://{NAME}"
@@ -135,6 +136,16 @@ async def test_the_reason_of_a_refusing_proxy_is_told_without_its_password(
     opaque = verifier(authority, proxy=f"http://user:hidden@127.0.0.1:{proxy.port}")
     error = await refusal(opaque, "any")
     assert error.status == 503
-    assert "407" in str(error.actual)
+    assert f"through the proxy 127.0.0.1:{proxy.port}: 407" in str(error.actual)
     assert "hidden" not in repr(vars(error)) + repr(vars(opaque))
     await opaque.aclose()
+
+
+async def test_a_proxy_that_can_not_be_reached_is_named(authority: trustme.CA) -> None:
+    port = free_port()
+    through = verifier(authority, proxy=f"http://user:hidden@127.0.0.1:{port}")
+    direct = verifier(authority, issuer=f"https://127.0.0.1:{port}")
+    assert f"through the proxy 127.0.0.1:{port}: " in str((await refusal(through, "any")).actual)
+    assert "proxy" not in str((await refusal(direct, "any")).actual)
+    await through.aclose()
+    await direct.aclose()

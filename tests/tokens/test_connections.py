@@ -15,6 +15,7 @@ from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
+from tests.support.processes import free_port
 
 NAME = "auth.internal.test"  # no resolver knows it
 VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
@@ -111,6 +112,14 @@ def test_a_proxy_that_opens_no_tunnel_is_an_error(
         get(f"http://user:secret@127.0.0.1:{proxy.port}", trusting)
     assert "secret" not in str(caught.value)
     assert server.asked == []
+
+
+def test_a_proxy_that_can_not_be_reached_is_named(trusting: ssl.SSLContext) -> None:
+    port = free_port()
+    with pytest.raises(FetchError) as caught:
+        get(f"http://user:secret@127.0.0.1:{port}", trusting)
+    assert f"the proxy 127.0.0.1:{port} can't be reached: ConnectionRefusedError: " in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_slow_proxy_has_the_time_of_the_whole_fetch_only() -> None:
