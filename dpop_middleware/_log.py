@@ -4,7 +4,16 @@ import logging
 import math
 from collections.abc import Collection
 
-__all__ = ["LOG", "RateLimit", "escaped", "info_is_seen", "named", "plain", "warn_of_plain_http"]
+__all__ = [
+    "LOG",
+    "RateLimit",
+    "escaped",
+    "info_is_seen",
+    "named",
+    "plain",
+    "warn_of_idle_nonces",
+    "warn_of_plain_http",
+]
 
 LOG = logging.getLogger("dpop_middleware")
 _LINES_PER_SECOND = 10
@@ -50,6 +59,14 @@ def warn_of_plain_http(hosts: Collection[str]) -> None:
     """Log the hosts that the option `insecure_http_hosts` allows; log nothing if it is empty."""
     if hosts:
         LOG.warning("plain http is allowed for these hosts: %s", ", ".join(sorted(hosts)))
+
+
+def warn_of_idle_nonces(server: str) -> None:
+    """Log that the option `nonces` of `server` (its class) has no effect."""
+    LOG.warning(
+        "nonces= of %s has no effect, since no policy asks for any: set policy=DPoPPolicy(nonce='required')",
+        server,
+    )
 
 
 class RateLimit:

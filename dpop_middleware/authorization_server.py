@@ -13,7 +13,7 @@ from typing import Final, Literal, overload
 from starlette.requests import Request
 
 from dpop_middleware._judge.verdicts import ErrorResponse, Headers, nonce_headers
-from dpop_middleware._log import warn_of_plain_http
+from dpop_middleware._log import warn_of_idle_nonces, warn_of_plain_http
 from dpop_middleware._options import clock as checked_clock
 from dpop_middleware._options import flag, namespace, part
 from dpop_middleware._proof.freshness import known_nonce
@@ -95,7 +95,8 @@ class TokenEndpoint:
     - `insecure_http_hosts`: hosts that may be addressed by plain http, besides loopback ones.
 
     Raises ConfigurationError. Not checked: client authentication, the grant and PKCE, which your server must
-    check.
+    check. Nor is it bounded how many forged proofs are verified: authenticate confidential clients first, and
+    limit the rate of requests.
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class TokenEndpoint:
             nonces=nonces_for(nonces, purpose="token endpoint", namespace=replay_namespace),
         )
         warn_of_plain_http(checked_hosts(insecure_http_hosts))
+        if nonces is not None and policy.nonce == "off":
+            warn_of_idle_nonces("TokenEndpoint")
 
     @overload
     async def verify(

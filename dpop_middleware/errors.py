@@ -168,17 +168,16 @@ class InvalidDPoPProof(DPoPError):
 
 
 class UseDPoPNonce(DPoPError):
-    """The proof needs the server's nonce; `nonce` is the one to use (RFC 9449 section 9)."""
+    """The proof needs the server's nonce; `nonce` is the one to use (RFC 9449 section 9).
+
+    `actual` is the nonce of the proof, None for a proof without one.
+    """
 
     status = 401
     code = "use_dpop_nonce"
 
-    def __init__(
-        self, description: str, *, nonce: str, expected: object = None, actual: object = None
-    ) -> None:
-        super().__init__(
-            description, check=Check.NONCE, expected=expected, actual=actual, refusal=Refusal(nonce=nonce)
-        )
+    def __init__(self, description: str, *, nonce: str, actual: str | None = None) -> None:
+        super().__init__(description, check=Check.NONCE, actual=actual, refusal=Refusal(nonce=nonce))
 
 
 class InsufficientScope(DPoPError):

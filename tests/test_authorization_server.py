@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 from typing import Any
 
 import httpx2
@@ -441,6 +442,16 @@ async def test_a_provider_that_fails_keeps_no_token_from_its_client(clock: Clock
     clock.now += 61
     provider.failing = method
     assert endpoint.response_headers(second) == (("cache-control", "no-store"),)
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [("off", 1), ("fallback", 0), ("required", 0)])
+def test_nonces_that_the_policy_does_not_ask_for_are_a_warning(
+    clock: Clock, mode: Any, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        endpoint_with_nonces(clock, policy=DPoPPolicy(nonce=mode))
+    message = "nonces= of TokenEndpoint has no effect, since no policy asks for any: set policy="
+    assert caplog.messages == [f"{message}DPoPPolicy(nonce='required')"] * warnings
 
 
 async def test_where_nonces_are_off_none_is_sent(clock: Clock) -> None:

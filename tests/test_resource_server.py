@@ -857,3 +857,25 @@ async def test_a_request_that_is_cancelled_ends(part: str) -> None:
         async with asyncio.timeout(0.01):
             await api.server.authenticate(api.request())
     assert api.events == []
+
+
+@pytest.mark.parametrize(
+    ("nonces", "mode", "sibling", "warnings"),
+    [
+        (HMACNonceProvider(SECRET), "off", None, 1),
+        (HMACNonceProvider(SECRET), "required", None, 0),
+        (HMACNonceProvider(SECRET), "off", "fallback", 0),
+        (None, "off", None, 0),
+    ],
+)
+async def test_nonces_that_no_policy_asks_for_are_a_warning_when_the_server_opens(
+    nonces: Any, mode: Any, sibling: str | None, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = build(nonces=nonces, policy=DPoPPolicy(nonce=mode))
+    if sibling is not None:
+        server.with_policy(nonce=sibling)
+    with caplog.at_level(logging.WARNING, "dpop_middleware"):
+        async with server:
+            found = [told for told in caplog.messages if "nonce" in told]
+    message = "nonces= of ResourceServer has no effect, since no policy asks for any: set policy="
+    assert found == [f"{message}DPoPPolicy(nonce='required')"] * warnings

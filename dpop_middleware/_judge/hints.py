@@ -1,5 +1,6 @@
 """Why a proof or token failed, as a hint, for logs and for developers; never for the client."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
@@ -15,6 +16,20 @@ __all__ = ["hint_of"]
 
 # In seconds the year 5138, in milliseconds 1973.
 _FAR_AWAY = 100_000_000_000
+
+_OF_SPELLING: Mapping[Check | None, tuple[str, str]] = MappingProxyType(
+    {
+        Check.TOKEN_ISS: (
+            "only a trailing slash differs: name the issuer as it names itself",
+            "only upper and lower case differ: name the issuer as it names itself",
+        ),
+        Check.TOKEN_AUD: (
+            "only a trailing slash differs: set audience to what the token says",
+            "only upper and lower case differ: set audience to what the token says",
+        ),
+    }
+)
+_QUOTED = re.compile(r"""(['"])(.*?)\1""")
 
 _OF_ANY_PROOF: Mapping[Check, str] = MappingProxyType(
     {
@@ -141,6 +156,17 @@ def _of_token_time(now: object, actual: object) -> str | None:
     return f"it expired {now - actual:.0f} s ago"
 
 
+def _of_spelling(error: DPoPError) -> str | None:
+    """The difference between a name that is expected and one that is quoted in what was found."""
+    expected = error.expected if isinstance(error.expected, (list, tuple)) else (error.expected,)
+    ours = {str(name).rstrip("/") for name in expected}
+    theirs = {name.rstrip("/") for _, name in _QUOTED.findall(str(error.actual))}
+    slash, case = _OF_SPELLING[error.check]
+    if not ours.isdisjoint(theirs):
+        return slash
+    return None if {name.lower() for name in ours}.isdisjoint(name.lower() for name in theirs) else case
+
+
 def _of_token(error: DPoPError) -> str | None:
     check = error.check
     if check is Check.TOKEN_TIME:
@@ -153,10 +179,8 @@ def _of_token(error: DPoPError) -> str | None:
         return PROOF_AS_TOKEN
     if check is Check.TOKEN_ALG and str(error.actual).strip("'\"").startswith("HS"):
         return "a token that only its issuer can verify: a refresh token? or have it sign with a private key"
-    if check is Check.TOKEN_ISS and isinstance(error.actual, str):
-        expected = error.expected if isinstance(error.expected, tuple) else (str(error.expected),)
-        same = error.actual.strip("'\"").rstrip("/") in (issuer.rstrip("/") for issuer in expected)
-        return "only a trailing slash differs: name the issuer as it names itself" if same else None
+    if check in _OF_SPELLING and (spelled := _of_spelling(error)) is not None:
+        return spelled
     if check is Check.BINDING and error.scheme == "DPoP" and error.actual is None:
         return "did the token request carry a DPoP proof, and does the issuer support DPoP?"
     return None if check is None else _OF_ANY_TOKEN.get(check)

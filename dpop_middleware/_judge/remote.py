@@ -103,10 +103,9 @@ class ProofFirst:
         self._unavailable = UnavailableAnswers(
             "too many DPoP proofs were bad, or came with unknown access tokens"
         )
-        # The key of each token that was active, by the hash of the token.
-        self._keys: BoundedCache[str | None, str] = BoundedCache(
-            max_entries=MAX_CACHED_TOKENS, max_bytes=MAX_CACHED_BYTES
-        )
+        # Tokens that are judged first may never be asked about, such as JWTs beside opaque tokens: however
+        # many they are, they evict none of the others.
+        self._asked, self._judged_first = _keys_of_tokens(), _keys_of_tokens()
 
     def judge(
         self,
@@ -138,7 +137,8 @@ class ProofFirst:
             with self._in_vain[proof.algorithm].waiting():
                 return await verify(access_token)
         except InvalidToken:
-            self._keys.discard(proof.ath)
+            self._asked.discard(proof.ath)
+            self._judged_first.discard(proof.ath)
             self._ended(proof, in_vain=True)
             raise
         except asyncio.CancelledError:
@@ -168,7 +168,7 @@ class ProofFirst:
             self._ended(proof, in_vain=True)
             raise
         self._ended(proof, in_vain=False)
-        self.remember(proof)
+        self._asked.put(proof.ath, proof.jkt, size=_SIZE)
         nonce = proofs.check_freshness(proof, policy, now)
         speaks_for = f"{token.issuer} {token.identity}"
         return proofs.to_be_remembered(
@@ -176,8 +176,9 @@ class ProofFirst:
         )
 
     def remember(self, proof: DPoPProof) -> None:
-        """Note that the token of a good proof is active, and bound to its key."""
-        self._keys.put(proof.ath, proof.jkt, size=_SIZE)
+        """Note that the token of a good proof, which was judged before it, is active and bound to its key."""
+        if not self._is_known(proof):
+            self._judged_first.put(proof.ath, proof.jkt, size=_SIZE)
 
     def _check_bound(self, proof: DPoPProof) -> None:
         now = self._monotonic()
@@ -196,7 +197,12 @@ class ProofFirst:
             self._in_vain[proof.algorithm].ended(self._monotonic(), in_vain=in_vain)
 
     def _is_known(self, proof: DPoPProof) -> bool:
-        return self._keys.get(proof.ath) == proof.jkt
+        return proof.jkt in (self._asked.get(proof.ath), self._judged_first.get(proof.ath))
+
+
+def _keys_of_tokens() -> BoundedCache[str | None, str]:
+    """Return a cache for the key of each token that was active, by the hash of the token."""
+    return BoundedCache(max_entries=MAX_CACHED_TOKENS, max_bytes=MAX_CACHED_BYTES)
 
 
 def proof_first(verifier: object) -> ProofFirst | None:

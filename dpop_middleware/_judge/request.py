@@ -190,10 +190,7 @@ class RequestVerification:
             policy=policy,
             policies=self.policies,
             now=now,
-            # By `ath` a proof is useless once its token has expired, however far in the future its `iat` is.
-            useless_after=max(token.expires_at, now) + LONGEST_CLOCK_SKEW
-            if self._expiry_is_final
-            else math.inf,
+            useless_after=self.useless_after(token.expires_at, now),
             speaks_for=client.speaks_for,
         )
         # A padded header is not cached.
@@ -203,6 +200,13 @@ class RequestVerification:
             # A tenant's issuer is looked up again later.
             self.proof_first.remember(judged.proof)
         return judged
+
+    def useless_after(self, expires_at: float, now: float) -> float:
+        """Return when no server accepts a proof for a token with this expiry, however late its `iat` is.
+
+        That is so by its `ath`. It is infinity where the expiry may change.
+        """
+        return max(expires_at, now) + LONGEST_CLOCK_SKEW if self._expiry_is_final else math.inf
 
     def authorize(
         self, authentication: Authentication, requirements: Requirements, policy: DPoPPolicy

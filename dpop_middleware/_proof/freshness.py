@@ -86,8 +86,8 @@ def dated_nonce(nonces: NonceProvider | None, now: float, *, not_before: float) 
     return nonce if isinstance(nonce, str) and _NQCHARS.fullmatch(nonce) else None
 
 
-def _use_nonce(description: str, nonces: NonceProvider, now: float) -> UseDPoPNonce:
-    return UseDPoPNonce(description, nonce=issued_nonce(nonces, now))
+def _use_nonce(description: str, proof: DPoPProof, nonces: NonceProvider, now: float) -> UseDPoPNonce:
+    return UseDPoPNonce(description, nonce=issued_nonce(nonces, now), actual=proof.nonce)
 
 
 def _check_limit(proof: DPoPProof, policy: DPoPPolicy, now: float) -> None:
@@ -125,16 +125,16 @@ def check_freshness(
             _check_limit(proof, policy, now)
             return
         if proof.nonce is not None:
-            raise _use_nonce("the nonce of the DPoP proof is unknown or stale", nonces, now)
+            raise _use_nonce("the nonce of the DPoP proof is unknown or stale", proof, nonces, now)
         if policy.nonce == "required":
-            raise _use_nonce("the DPoP proof needs a nonce", nonces, now)
+            raise _use_nonce("the DPoP proof needs a nonce", proof, nonces, now)
     skew = policy.clock_skew
     if proof.iat - skew <= now <= proof.iat + policy.proof_lifetime + skew:
         if proof.exp is not None or proof.nbf is not None:
             _check_validity(proof, now, skew)
         return
     if policy.nonce == "fallback" and nonces is not None:
-        raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", nonces, now)
+        raise _use_nonce("the iat of the DPoP proof is not recent: use a nonce", proof, nonces, now)
     raise InvalidDPoPProof(
         "the iat of the DPoP proof is not recent",
         check=Check.IAT,

@@ -5,6 +5,7 @@ The same code judges the request as in a server, here with an empty replay store
 which ones were not reached. `later_checks` judges those separately.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -134,6 +135,20 @@ class _Server(NamedTuple):
         """Return the URLs of a resource server at the origin."""
         return PublicURLs(self.origin, insecure_http_hosts=self.hosts)
 
+    def verification(self) -> RequestVerification:
+        """Return the judge of a resource server, whose replay store is empty."""
+        return RequestVerification(
+            verifier=self.verifier,
+            proofs=ProofVerification(
+                store=MemoryReplayStore(),
+                keyspace=ReplayKeyspace(""),
+                public_urls=self.public_urls(),
+                nonces=self.nonces,
+            ),
+            clock=lambda: self.now,
+            policies=(self.policy,),
+        )
+
 
 async def _refused_token_request(
     server: _Server, request: ResourceRequest
@@ -156,18 +171,7 @@ async def _refused_token_request(
 
 async def _judged(server: _Server, request: ResourceRequest) -> tuple[AccessToken | None, DPoPError | None]:
     """Return the token of a request, if it is valid, and the error of a resource server."""
-    verification = RequestVerification(
-        verifier=server.verifier,
-        proofs=ProofVerification(
-            store=MemoryReplayStore(),
-            keyspace=ReplayKeyspace(""),
-            public_urls=server.public_urls(),
-            nonces=server.nonces,
-        ),
-        clock=lambda: server.now,
-        policies=(server.policy,),
-    )
-    judged = await verification.judge(request, server.policy)
+    judged = await server.verification().judge(request, server.policy)
     if isinstance(judged, DPoPError):
         return None, judged
     try:
@@ -187,6 +191,7 @@ async def _judged_later(
 ) -> AccessToken | None:
     """Judge what the server doesn't reach after `error`; return the token, None where it isn't known."""
     token = access_token = None
+    useless_after = math.inf
     if carried is not None:
         scheme, access_token = carried
         if not server.asks and not isinstance(error, Unavailable):
@@ -195,6 +200,8 @@ async def _judged_later(
             token = judge_token_later(later, access_token, rules=server.rules, now=server.now)
         if token is not None:
             judge_use_later(later, token, scheme=scheme, requirements=server.requirements, now=server.now)
+        expires_at = -math.inf if token is None else token.expires_at
+        useless_after = server.verification().useless_after(expires_at, server.now)
     judge_proof_later(
         later,
         request.dpop,
@@ -204,6 +211,7 @@ async def _judged_later(
         token=token,
         policy=server.policy,
         nonces=server.nonces,
+        useless_after=useless_after,
         now=server.now,
     )
     return token

@@ -26,6 +26,7 @@ class WithFetchedKeys:
     """Judges tokens as `verifier` does, but never their claims before key and signature."""
 
     verifier: JWTAccessTokenVerifier
+    expiry_is_final = True
 
     @property
     def issuers(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from dpop_middleware._judge.requirements import Requirements, bound_to_another, check_bound, check_unbound
-from dpop_middleware._proof.freshness import check_freshness, known_nonce
+from dpop_middleware._proof.freshness import check_can_be_remembered, check_freshness, known_nonce
 from dpop_middleware._proof.proof import (
     DPoPProof,
     ProofHeader,
@@ -163,6 +163,7 @@ def judge_proof_later(
     token: AccessToken | None,
     policy: DPoPPolicy,
     nonces: NonceProvider | None,
+    useless_after: float,
     now: float,
 ) -> None:
     """Judge a proof, and whether it fits its token.
@@ -170,7 +171,8 @@ def judge_proof_later(
     - `target_uri`: of the request, in normal form; None where it is unknown.
     - `access_token`: the one that came with the proof, None at a token endpoint; `token`: its contents, None
       where they are unknown.
-    - `now`: seconds since the epoch. The others are as in `explain`.
+    - `useless_after`: when no server accepts the proof any more, whatever its `iat`.
+    - `now`: seconds since the epoch, as that is. The others are as in `explain`.
     """
     jws = _split(judged, proofs, policy)
     if jws is None:
@@ -185,11 +187,19 @@ def judge_proof_later(
         judged.judge(Check.SIGNATURE, lambda: check_signature(jws, header))
     if proof is not None and odd.isdisjoint(("iat", "exp", "nbf", "nonce")):
         by_nonce = policy.nonce != "off" and (proof.nonce is not None or policy.nonce == "required")
-        judged.judge(Check.NONCE if by_nonce else Check.IAT, lambda: _fresh(proof, policy, nonces, now))
+        judged.judge(
+            Check.NONCE if by_nonce else Check.IAT,
+            lambda: _fresh(proof, policy, nonces, now, useless_after=useless_after),
+        )
 
 
-def _fresh(proof: DPoPProof, policy: DPoPPolicy, nonces: NonceProvider | None, now: float) -> None:
-    check_freshness(proof, policy, nonces=nonces, nonce=known_nonce(proof, nonces, now), now=now)
+def _fresh(
+    proof: DPoPProof, policy: DPoPPolicy, nonces: NonceProvider | None, now: float, *, useless_after: float
+) -> None:
+    nonce = known_nonce(proof, nonces, now)
+    check_freshness(proof, policy, nonces=nonces, nonce=nonce, now=now)
+    if nonce is not None:
+        check_can_be_remembered(proof, now=now, useless_after=useless_after)
 
 
 def _same_key(bound_to: str | None, presented: str) -> None:

@@ -172,6 +172,7 @@ class _Unverified:
     rules: ClaimRules
     token_types: tuple[str | None, ...]
     now: float
+    expiry_is_final = True
 
     @property
     def issuers(self) -> tuple[str, ...]:

@@ -17,10 +17,12 @@ from dpop_middleware._runtime import Deferred
 from dpop_middleware.client.form_request import (
     NO_PARAMETERS,
     ClientAuthentication,
+    Form,
     Parameters,
     TokenRequestError,
     check_kind,
     checked_key,
+    checked_resources,
     form_request,
     keyword_arguments,
     optional_parameters,
@@ -80,15 +82,15 @@ def authorization_url(
     key: DPoPKey,
     state: str | None = None,
     scopes: Iterable[str] = (),
-    resource: str | None = None,
+    resource: str | Iterable[str] | None = None,
     parameters: Mapping[str, str] = NO_PARAMETERS,
     insecure_http_hosts: Collection[str] = (),
 ) -> str:
     """Return the URL at which a user's browser asks for an authorization code.
 
-    The code will be bound to `key` by `dpop_jkt` (RFC 9449 section 10). `resource` names the API (RFC 8707),
-    `parameters` adds others, such as `nonce`. `insecure_http_hosts` are hosts that the browser may open by
-    plain http, besides loopback ones. Nothing is sent, and the caller must compare `state`.
+    The code will be bound to `key` by `dpop_jkt` (RFC 9449 section 10). `resource` names the API, or several
+    (RFC 8707), `parameters` adds others, such as `nonce`. `insecure_http_hosts` are hosts that the browser
+    may open by plain http, besides loopback ones. Nothing is sent, and the caller must compare `state`.
 
     Raises ConfigurationError (a ValueError) for a plain http endpoint that isn't named: the user logs in
     there, and on the way somebody could replace `dpop_jkt` with that of another key (RFC 6749 section 3.1).
@@ -105,7 +107,7 @@ def authorization_url(
         resource=resource,
     )
     _options.part("parameters", parameters, "a mapping", fits=isinstance(parameters, Mapping))
-    return _with_query(endpoint, query | dict(parameters))
+    return _with_query(endpoint, {**query, **parameters})
 
 
 def _code_request_parameters(
@@ -116,8 +118,8 @@ def _code_request_parameters(
     key: "DPoPKey | auth.DPoPAuth",
     state: str | None = None,
     scopes: Iterable[str] = (),
-    resource: str | None = None,
-) -> dict[str, str]:
+    resource: str | Iterable[str] | None = None,
+) -> Form:
     """Return the parameters of a request for a code that is bound to `key` (RFC 9449 section 10)."""
     scope = " ".join(_options.strings("scopes", scopes))
     of_a_pair = isinstance(code_challenge, str)
@@ -130,7 +132,8 @@ def _code_request_parameters(
         "code_challenge": code_challenge,
         "code_challenge_method": "S256",
         "dpop_jkt": checked_key(key).jkt,
-    } | optional_parameters(state=state, scope=scope, resource=resource)
+        **optional_parameters(state=state, scope=scope, resource=checked_resources(resource)),
+    }
 
 
 def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None:
@@ -141,9 +144,9 @@ def _check_endpoint(endpoint: str, insecure_http_hosts: Collection[str]) -> None
         checked_url("endpoint", named_origin("endpoint", endpoint), insecure_http_hosts=insecure_http_hosts)
 
 
-def _with_query(endpoint: str, query: Mapping[str, str]) -> str:
+def _with_query(endpoint: str, query: Form) -> str:
     separator = "&" if "?" in endpoint else "?"
-    return f"{endpoint}{separator}{urlencode(query)}"
+    return f"{endpoint}{separator}{urlencode(query, doseq=True)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,7 @@ class PushedRequestOptions(TypedDict):
     client_authentication: NotRequired[ClientAuthentication]
     state: NotRequired[str | None]
     scopes: NotRequired[Iterable[str]]
-    resource: NotRequired[str | None]
+    resource: NotRequired[str | Iterable[str] | None]
     parameters: NotRequired[Parameters]
 
 

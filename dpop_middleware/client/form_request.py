@@ -4,7 +4,7 @@ import base64
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import quote_plus
@@ -26,6 +26,7 @@ else:
 __all__ = [
     "NO_PARAMETERS",
     "ClientAuthentication",
+    "Form",
     "Parameters",
     "TokenRequestError",
     "basic_credentials",
@@ -34,6 +35,7 @@ __all__ = [
     "checked_key",
     "checked_parameters",
     "checked_request",
+    "checked_resources",
     "form_request",
     "keyword_arguments",
     "optional_parameters",
@@ -44,6 +46,8 @@ __all__ = [
 
 ClientAuthentication = Literal["basic", "post"]
 Parameters: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
+Form: TypeAlias = Mapping[str, str | tuple[str, ...]]
+"""A parameter with several values is there once for each of them."""
 
 NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_ANSWER: Final = 64 * 1024
@@ -65,9 +69,14 @@ class TokenRequestError(Exception):
         self.error = error
 
 
-def optional_parameters(**parameters: str | None) -> dict[str, str]:
+def optional_parameters(**parameters: str | tuple[str, ...] | None) -> Form:
     """Return the parameters that have a value."""
     return {name: value for name, value in parameters.items() if value}
+
+
+def checked_resources(resource: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return the APIs that the option `resource` names, maybe none (RFC 8707); raises ConfigurationError."""
+    return () if resource is None or resource == "" else _options.names_or_one("resource", resource)
 
 
 def keyword_arguments(of: str, given: Mapping[str, Any], known: type, *others: str) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def basic_credentials(client_id: str, client_secret: str) -> str:
 def form_request(
     client: Any,
     url: str,
-    data: Mapping[str, str],
+    data: Form,
     *,
     option: str,
     key: "DPoPKey | auth.DPoPAuth",
@@ -181,9 +190,9 @@ def form_request(
     else:
         headers["Authorization"] = basic_credentials(client_id, client_secret)
 
-    def form() -> dict[str, str]:
+    def form() -> Form:
         more = _mapping(parameters() if callable(parameters) else parameters)
-        return authentication | dict(data) | dict(more)
+        return {**authentication, **data, **more}
 
     return {
         "url": url,

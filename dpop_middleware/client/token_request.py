@@ -14,6 +14,7 @@ from dpop_middleware.client.form_request import (
     Parameters,
     TokenRequestError,
     check_kind,
+    checked_resources,
     form_request,
     keyword_arguments,
     optional_parameters,
@@ -117,7 +118,7 @@ class TokenRequestOptions(TypedDict):
     client_secret: NotRequired[str | None]
     client_authentication: NotRequired[ClientAuthentication]
     scopes: NotRequired[Iterable[str]]
-    resource: NotRequired[str | None]
+    resource: NotRequired[str | Iterable[str] | None]
     parameters: NotRequired[Parameters]
 
 
@@ -140,7 +141,7 @@ def fetch_token(
       `Authorization` header (`"basic"`, the default) or in the form (`"post"`, RFC 6749 section 2.3.1).
       Public clients have none.
     - `scopes`: what to ask for; without any, what the server grants by default.
-    - `resource`: the API that the token is for (RFC 8707).
+    - `resource`: the API that the token is for, or several (RFC 8707).
     - `parameters`: more form parameters; or a function that returns them, called for each request, also where
       a nonce challenge is answered: a `client_assertion` is for one (RFC 7523 section 3).
     - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
@@ -189,7 +190,7 @@ def _request(
     client_secret: str | None = None,
     client_authentication: ClientAuthentication = "basic",
     scopes: Iterable[str] = (),
-    resource: str | None = None,
+    resource: str | Iterable[str] | None = None,
     parameters: Parameters = NO_PARAMETERS,
     insecure_http_hosts: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -197,7 +198,9 @@ def _request(
     data = {
         "grant_type": checked_grant(grant).grant_type,
         **grant.parameters(),
-        **optional_parameters(scope=" ".join(_options.strings("scopes", scopes)), resource=resource),
+        **optional_parameters(
+            scope=" ".join(_options.strings("scopes", scopes)), resource=checked_resources(resource)
+        ),
     }
     return form_request(
         client,

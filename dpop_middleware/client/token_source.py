@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 from dpop_middleware import _options
 from dpop_middleware._runtime import Deferred, Moment, system_time
@@ -18,6 +19,7 @@ from dpop_middleware.client.form_request import (
     checked_key,
     checked_parameters,
     checked_request,
+    checked_resources,
     keyword_arguments,
 )
 from dpop_middleware.client.key import DPoPKey
@@ -44,7 +46,14 @@ else:
 __all__ = ["TokenSource"]
 
 
-_LONG_AGO: Final = Moment(0.0, 0.0)
+class _Asked(NamedTuple):
+    """When a token was asked for; `number` is greater than that of each question before, by any clock."""
+
+    at: Moment
+    number: int
+
+
+_LONG_AGO: Final = _Asked(Moment(0.0, 0.0), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class _Held:
 
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
-    asked: Moment = _LONG_AGO
+    asked: _Asked = _LONG_AGO
     renew_after: float | None = None
     lifetime: float | None = None
 
@@ -112,7 +121,10 @@ class TokenSource:
         _check(client, token_endpoint, grant, **self._options)
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
+        if "resource" in options:
+            self._options["resource"] = checked_resources(options["resource"]) or None
         self._held = _NOTHING
+        self._numbers = count(1)
         # A listener, or a hook of the client, may call `discard` during a request.
         self._lock = RLock()
         self._flight: asyncio.Task[str] | None = None
@@ -163,27 +175,27 @@ class TokenSource:
         """Renew this token at the next call, if it is the current one: after the API's `invalid_token`."""
         with self._lock:
             if self._held.access_token == access_token:
-                self._held = _Held(refresh_token=self._held.refresh_token)
+                self._held = _Held(refresh_token=self._held.refresh_token, asked=self._held.asked)
 
     def _current(self) -> str | None:
         held = self._held
         fresh = held.renew_after is None or self._age(held.asked) < held.renew_after
         return held.access_token if fresh else None
 
-    def _now(self) -> Moment:
-        return Moment(self._clock(), time.monotonic())
+    def _now(self) -> _Asked:
+        return _Asked(Moment(self._clock(), time.monotonic()), next(self._numbers))
 
-    def _age(self, moment: Moment) -> float:
-        return moment.age(wall=self._clock(), monotonic=time.monotonic())
+    def _age(self, asked: _Asked) -> float:
+        return asked.at.age(wall=self._clock(), monotonic=time.monotonic())
 
     def _renewed(self) -> str:
         while True:
-            asked = self._now()
+            asked, sent = self._now(), self._held.refresh_token
             try:
                 grant = self._next_grant()
                 response = fetch_token(self._client, self._endpoint, grant, **self._options)
             except _NO_TOKEN as error:
-                if self._goes_on_after(error):
+                if self._goes_on_after(error, sent):
                     continue
                 if (alive := self._still_alive()) is None:
                     raise
@@ -192,12 +204,15 @@ class TokenSource:
 
     async def _renewed_async(self) -> str:
         while True:
-            asked = self._now()
+            asked, sent = self._now(), self._held.refresh_token
             try:
                 grant = self._next_grant()
                 response = await fetch_token_async(self._client, self._endpoint, grant, **self._options)
             except _NO_TOKEN as error:
-                if self._goes_on_after(error):
+                # Another event loop may have got one while this one was paused.
+                if (current := self._current()) is not None:
+                    return current
+                if self._goes_on_after(error, sent):
                     continue
                 if (alive := self._still_alive()) is None:
                     raise
@@ -211,9 +226,13 @@ class TokenSource:
             return self._grant
         raise TokenRequestError("the access token expired and there is no refresh token", status=0)
 
-    def _goes_on_after(self, error: Exception) -> bool:
-        refused = isinstance(error, TokenRequestError) and error.error == "invalid_grant"
-        if refused and self._held.refresh_token is not None and isinstance(self._grant, ClientCredentials):
+    def _goes_on_after(self, error: Exception, sent: str | None) -> bool:
+        """Whether there is another grant than the refresh token `sent`, which the server may have refused."""
+        if sent is None or not isinstance(error, TokenRequestError) or error.error != "invalid_grant":
+            return False
+        if self._held.refresh_token != sent:
+            return True
+        if isinstance(self._grant, ClientCredentials):
             self._held = replace(self._held, refresh_token=None)
             return True
         return False
@@ -227,13 +246,17 @@ class TokenSource:
         self._held = replace(self._held, renew_after=min(age + pause, lifetime))
         return self._held.access_token
 
-    def _kept(self, response: TokenResponse, asked: Moment) -> str:
+    def _kept(self, response: TokenResponse, asked: _Asked) -> str:
         sent = self._grant.refresh_token if isinstance(self._grant, RefreshToken) else None
         lifetime, renew_after = response.expires_in, None
         if lifetime is not None:
             renew_after = lifetime - min(self._leeway, lifetime / 2)
-        refresh_token = response.refresh_token or self._held.refresh_token or sent
-        self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
+        with self._lock:
+            if self._held.asked.number > asked.number:
+                # Another event loop got newer ones while this one was paused.
+                return self._held.access_token or response.access_token
+            refresh_token = response.refresh_token or self._held.refresh_token or sent
+            self._held = _Held(response.access_token, refresh_token, asked, renew_after, lifetime)
         if self._on_response is not None:
             self._on_response(response)
         return response.access_token

@@ -53,7 +53,7 @@ def _parsed(body: bytes, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, 
     try:
         return parse(body)
     except JOSEError as error:
-        raise MalformedAnswer("the answer is not a JSON object") from error
+        raise MalformedAnswer(f"the answer is not a JSON object: {error.description}") from error
 
 
 def judge_answer(answer: Mapping[str, Any], *, rules: AnswerRules, now: float) -> AccessToken:

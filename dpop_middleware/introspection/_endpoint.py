@@ -29,7 +29,7 @@ from dpop_middleware.introspection.client_authentication import (
     request_credentials,
 )
 from dpop_middleware.jose import JOSEError, strict_json
-from dpop_middleware.tokens.fetch import FetchError
+from dpop_middleware.tokens.connections import FetchError, ProxyChoice
 from dpop_middleware.tokens.issuer_keys import endpoint_named, metadata_urls
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class EndpointOptions:
     insecure_http_hosts: frozenset[str]
     ssl_context: ssl.SSLContext
     max_connections: int
+    proxy: ProxyChoice
     monotonic: Callable[[], float] = time.monotonic
 
 
@@ -89,7 +90,10 @@ class Endpoint:
     def __init__(self, options: EndpointOptions) -> None:
         self._options = options
         bounded = BoundedTransport(
-            ssl_context=options.ssl_context, max_connections=options.max_connections, limit=_LIMIT
+            ssl_context=options.ssl_context,
+            max_connections=options.max_connections,
+            limit=_LIMIT,
+            proxy=options.proxy,
         )
         self._client = httpx2.AsyncClient(transport=bounded, timeout=None, trust_env=False, headers=_HEADERS)
         self._discovering = asyncio.Lock()
@@ -201,7 +205,7 @@ class Endpoint:
         try:
             return strict_json.parse_document(answer.content)
         except JOSEError as error:
-            raise EndpointError(f"{url}: the answer is not a JSON object") from error
+            raise EndpointError(f"{url}: the answer is not a JSON object: {error.description}") from error
 
     async def _asked(self, place: _Place, token: str) -> Answer:
         try:

@@ -7,7 +7,7 @@ messages for logs.
 import ssl
 from typing import Final
 
-from dpop_middleware.tokens.connections import TOO_LARGE, FetchError
+from dpop_middleware.tokens.connections import TOO_LARGE, FetchError, Proxy, ProxyChoice
 from dpop_middleware.tokens.fetch import decoded
 
 try:
@@ -100,27 +100,29 @@ def _seconds_to_wait(retry_after: str) -> int | None:
 class BoundedTransport(httpx2.AsyncBaseTransport):
     """Sends requests over at most `max_connections` connections and reads at most `limit` bytes of a body.
 
-    No content coding is requested; gzip is accepted all the same. Proxies from the environment aren't used.
+    No content coding is requested; gzip is accepted all the same. Through `proxy` go https URLs; it may
+    choose none for some hosts, and then those have as many connections of their own.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int) -> None:
-        self._limit = limit
-        self._inner = httpx2.AsyncHTTPTransport(
-            verify=ssl_context,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEPT_OPEN,
-            ),
+    def __init__(
+        self, *, ssl_context: ssl.SSLContext, max_connections: int, limit: int, proxy: ProxyChoice
+    ) -> None:
+        self._ssl_context = ssl_context
+        self._limits = httpx2.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=max_connections,
+            keepalive_expiry=_KEPT_OPEN,
         )
+        self._limit = limit
+        self._proxy = proxy
+        self._inner: dict[Proxy | None, httpx2.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request and return its answer with the whole body; raises AnswerError.
 
         A refusal whose body can't be read has none: its status and its fields count.
         """
-        answer = await self._inner.handle_async_request(request)
+        answer = await self._sent(request)
         try:
             body = await self._read(answer)
         except AnswerError:
@@ -138,7 +140,28 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._inner.aclose()
+        for transport in tuple(self._inner.values()):
+            await transport.aclose()
+
+    async def _sent(self, request: httpx2.Request) -> httpx2.Response:
+        proxy = self._proxy.for_host(request.url.host) if request.url.scheme == "https" else None
+        try:
+            return await self._transport(proxy).handle_async_request(request)
+        except (httpx2.ConnectError, httpx2.ProxyError) as error:
+            if proxy is None:
+                raise
+            raise type(error)(f"through the proxy {proxy.host}:{proxy.port}: {error}") from error
+
+    def _transport(self, proxy: Proxy | None) -> httpx2.AsyncHTTPTransport:
+        transport = self._inner.get(proxy)
+        if transport is None:
+            transport = self._inner[proxy] = httpx2.AsyncHTTPTransport(
+                verify=self._ssl_context,
+                trust_env=False,
+                limits=self._limits,
+                proxy=None if proxy is None else _httpx2_proxy(proxy),
+            )
+        return transport
 
     async def _read(self, answer: httpx2.Response) -> bytes:
         body = bytearray()
@@ -152,3 +175,9 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             return decoded(bytes(body), answer.headers.get("Content-Encoding"), limit=self._limit)
         except FetchError as error:
             raise AnswerError(str(error)) from error
+
+
+def _httpx2_proxy(proxy: Proxy) -> httpx2.Proxy:
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    return httpx2.Proxy(f"http://{host}:{proxy.port}", headers=headers)

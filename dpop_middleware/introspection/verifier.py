@@ -34,8 +34,9 @@ from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessToken, c
 from dpop_middleware.tokens.admission import Admission
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES
 from dpop_middleware.tokens.claims import ClaimRules
+from dpop_middleware.tokens.connections import checked_proxy
 from dpop_middleware.tokens.fetch import checked_endpoint, checked_ssl_context
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import check_issuer, issuer_keys
 from dpop_middleware.tokens.remote_key_source import Lifetimes
 
@@ -75,8 +76,10 @@ class IntrospectionVerifier:
     - `max_cached_tokens`, `max_cached_bytes`: how many active tokens are remembered.
     - `insecure_http_hosts`: hosts that may be reached by plain http, besides loopback ones.
     - `ssl_context`: for private CAs or a client certificate; it must check certificates and host names.
+    - `proxy`: the http URL of an egress proxy for https URLs, or `"environment"`, as for
+      `JWTAccessTokenVerifier(jwks_proxy=…)`.
 
-    Redirects aren't followed, and proxies from the environment aren't used. Raises ConfigurationError.
+    Redirects aren't followed. Raises ConfigurationError.
     """
 
     remote = True
@@ -108,6 +111,7 @@ class IntrospectionVerifier:
         max_cached_bytes: int = MAX_CACHED_BYTES,
         insecure_http_hosts: Collection[str] = (),
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
         hosts = checked_hosts(insecure_http_hosts)
         check_issuer(issuer, insecure_http_hosts=hosts)
@@ -133,7 +137,7 @@ class IntrospectionVerifier:
         )
         self._timeout = options.seconds("timeout", timeout, minimum=0.1, maximum=60)
         self._patience = options.seconds("patience", patience, minimum=0.1, maximum=60)
-        context = checked_ssl_context(ssl_context)
+        context, through = checked_ssl_context(ssl_context), checked_proxy("proxy", proxy)
         self._signed: SignedAnswers | None = None
         if options.flag("signed_answers", signed_answers):
             named = (
@@ -146,7 +150,7 @@ class IntrospectionVerifier:
                     lifetimes=Lifetimes(patience=self._patience),
                     clock=clock,
                     insecure_http_hosts=hosts,
-                    fetching=Fetching(ssl_context=context),
+                    fetch_options=FetchOptions(ssl_context=context, proxy=proxy),
                 ),
                 issuer=issuer,
                 audiences=frozenset((*audiences, *named)),
@@ -177,6 +181,7 @@ class IntrospectionVerifier:
             insecure_http_hosts=hosts,
             ssl_context=context or ssl.create_default_context(),
             max_connections=options.whole_number("max_connections", max_connections, minimum=2),
+            proxy=through,
         )
         self._questions = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Questions]()
         warn_of_plain_http(hosts)

@@ -56,7 +56,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise JOSEError(
-            "a JSON object has the same member name twice", check=Check.FORMAT, reason=Reason.NOT_JSON
+            "an object in the text has the same member name twice", check=Check.FORMAT, reason=Reason.NOT_JSON
         )
     return members
 
@@ -108,7 +108,7 @@ def _check_depth(value: object) -> None:
         ]
         if not level:
             return
-    raise JOSEError("JSON is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
+    raise JOSEError("the text is nested too deep", check=Check.FORMAT, reason=Reason.NOT_JSON)
 
 
 def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any]:
@@ -124,12 +124,12 @@ def _object_in(data: bytes, counted: bytes, *, fractions: bool) -> dict[str, Any
         raise
     except (ValueError, RecursionError) as error:
         raise JOSEError(
-            "a segment is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON
+            "the text is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON
         ) from error
     if end != len(text):
-        raise JOSEError("a segment is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise JOSEError("the text is not JSON in UTF-8", check=Check.FORMAT, reason=Reason.NOT_JSON)
     if not isinstance(value, dict):
-        raise JOSEError("a segment is not a JSON object", check=Check.FORMAT, reason=Reason.NOT_JSON)
+        raise JOSEError("the text is not a JSON object", check=Check.FORMAT, reason=Reason.NOT_JSON)
     return value
 
 
@@ -170,7 +170,7 @@ def parse_untrusted_object(data: bytes, bounds: Bounds = CLAIMS) -> dict[str, An
         or counted.count(b"\\") > bounds.escapes
     ):
         raise JOSEError(
-            "a segment is too large, or has too many members or escapes",
+            "the text is too large, or has too many members or escapes",
             check=Check.FORMAT,
             reason=Reason.NOT_JSON,
         )

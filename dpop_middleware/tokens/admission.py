@@ -28,6 +28,8 @@ _SECONDS_BETWEEN_WARNINGS: Final = 60.0
 # The weight of one outcome in a moving average.
 _WEIGHT: Final = 0.05
 _MOST: Final = 0.5
+# So many seconds after the last answer about something made up, earlier ones say nothing of who comes now.
+_FORGOTTEN_AFTER: Final = 600.0
 
 
 class Bucket:
@@ -156,7 +158,7 @@ class Admission:
     `now` is monotonic, in seconds. Questions are bounded in number and per second; those about tokens that
     turn out to be active, and about trusted issuers, don't count, so that many honest clients at once, after
     a deploy, aren't delayed. Where most turn out to be made up, a bounded number of those that can't be
-    served are answered 503, and the excess 401.
+    served are answered 503, and the excess 401; ten minutes after the last one, this has ended.
     """
 
     def __init__(self, *, per_second: int) -> None:
@@ -169,6 +171,7 @@ class Admission:
         )
         # Of the answers, and of all questions, including those without an answer.
         self._made_up, self._useless = Tendency(), Tendency()
+        self._last_made_up = -math.inf
 
     def pause(self, now: float) -> float:
         """Count one more question and return 0.0, or return the seconds for which it must wait."""
@@ -176,9 +179,12 @@ class Admission:
 
     def answered(self, now: float, *, active: bool) -> None:
         """Note that a question was answered: `active` where what it was about isn't made up."""
+        self._forget_a_flood_long_past(now)
         self._made_up.note(not active)
         if active:
             self._questions.give_back()
+        else:
+            self._last_made_up = now
         self._ended(now, in_vain=not active)
 
     def blocked(self, now: float) -> None:
@@ -200,7 +206,12 @@ class Admission:
 
     def may_be_unavailable(self, now: float) -> bool:
         """Whether a request that can't be served gets 503; False where made-up tokens are too many."""
+        self._forget_a_flood_long_past(now)
         return not self._made_up.is_most or self._unavailable.may_answer(now)
+
+    def _forget_a_flood_long_past(self, now: float) -> None:
+        if now - self._last_made_up >= _FORGOTTEN_AFTER:
+            self._made_up = Tendency()
 
     def _ended(self, now: float, *, in_vain: bool) -> None:
         if in_vain:

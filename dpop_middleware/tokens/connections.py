@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
+from dpop_middleware._log import plain
 from dpop_middleware._request.uri import URIError, parse_base_url
 from dpop_middleware.errors import ConfigurationError
 
@@ -32,9 +33,7 @@ __all__ = [
 ]
 
 TOO_LARGE = "the answer is larger than the limit"
-_TAKES: Final = (
-    "jwks_proxy takes 'environment', None or the URL of a proxy, such as 'http://user:password@proxy:3128'"
-)
+_TAKES: Final = "'environment', None or the URL of a proxy, such as 'http://user:password@proxy:3128'"
 _LONGEST_ANSWER: Final = 16 * 1024
 _END: Final = b"\r\n\r\n"
 
@@ -134,7 +133,11 @@ class Proxy:
 
     def tunnel(self, host: str, port: int, *, deadline: Deadline) -> socket.socket:
         """Return a connection to `host` through the proxy; raises FetchError and OSError."""
-        sock = connected(self.host, self.port, deadline=deadline)
+        try:
+            sock = connected(self.host, self.port, deadline=deadline)
+        except OSError as error:
+            why = f"{type(error).__name__}: {plain(str(error))}"
+            raise FetchError(f"the proxy {self.host}:{self.port} can't be reached: {why}") from error
         try:
             self._ask(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", deadline=deadline)
         except BaseException:
@@ -175,18 +178,18 @@ class ProxyChoice:
         return None if proxy_bypass_environment(host, self._bypassing) else self._proxy
 
 
-def checked_proxy(value: object) -> ProxyChoice:
-    """Return what the option `jwks_proxy` asks for; raises ConfigurationError, without the value."""
+def checked_proxy(option: str, value: object) -> ProxyChoice:
+    """Return what an option asks for that names a proxy; raises ConfigurationError, without the value."""
     if value is None:
         return ProxyChoice(None)
     if value != "environment":
-        return ProxyChoice(_parsed(value, _TAKES))
+        return ProxyChoice(_parsed(value, f"{option} takes {_TAKES}"))
     found = getproxies_environment()
     proxy = found.get("https", found.get("all", ""))
     if "://" not in proxy:
         # curl reads it so too.
         proxy = f"http://{proxy}" if proxy else ""
-    what = "jwks_proxy='environment' finds no http:// URL of a proxy in HTTPS_PROXY or ALL_PROXY"
+    what = f"{option}='environment' finds no http:// URL of a proxy in HTTPS_PROXY or ALL_PROXY"
     return ProxyChoice(_parsed(proxy, what) if proxy else None, bypassing=found.get("no"))
 
 

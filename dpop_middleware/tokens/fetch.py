@@ -20,6 +20,7 @@ from dpop_middleware._request.secure_url import checked_url
 from dpop_middleware._request.uri import normalize
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import JOSEError, strict_json
+from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.connections import (
     TOO_LARGE,
     BoundedSocket,
@@ -188,7 +189,7 @@ def decoded(body: bytes, coding: str | None, *, limit: int) -> bytes:
     """Return a body whose `Content-Encoding` is `coding`: at most `limit` bytes; raises FetchError."""
     coding = "identity" if coding is None else coding.strip().lower()
     if coding not in ("identity", "gzip", "x-gzip"):
-        raise FetchError("the answer has a content coding other than gzip")
+        raise FetchError(f"the answer has a content coding other than gzip: {shown(coding)}")
     return body if coding == "identity" else _decompressed(body, limit=limit)
 
 
@@ -233,7 +234,9 @@ class Fetcher:
         except FetchError as error:
             raise FetchError(f"{endpoint.url}: {error}") from error
         except JOSEError as error:
-            raise FetchError(f"{endpoint.url}: the answer is not a JSON object") from error
+            raise FetchError(
+                f"{endpoint.url}: the answer is not a JSON object: {error.description}"
+            ) from error
         # http.client and the IDNA codec raise ValueError for some hosts, headers and chunk sizes.
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Its message may quote the answer, and goes to the log.
@@ -246,7 +249,7 @@ class Fetcher:
             if isinstance(found, bytes):
                 return found
             if found.origin != endpoint.origin:
-                raise FetchError("it redirects to another origin")
+                raise FetchError(f"it redirects to another origin: {shown(found.url)}")
             endpoint = found
         raise FetchError(f"it redirects more than {_MOST_REDIRECTS} times")
 
@@ -292,4 +295,4 @@ def _redirection(endpoint: Endpoint, location: str) -> Endpoint:
             "Location", urljoin(endpoint.url, location), insecure_http_hosts=(endpoint.host,)
         )
     except (ConfigurationError, ValueError) as error:
-        raise FetchError("it redirects to an unacceptable URL") from error
+        raise FetchError(f"it redirects to an unacceptable URL: {shown(location)}") from error

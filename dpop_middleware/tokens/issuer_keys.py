@@ -15,7 +15,7 @@ from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
-from dpop_middleware.tokens.fetching import AskingInItsLoop, Fetching, OwnFetcher
+from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
 from dpop_middleware.tokens.jwks import (
     KeySet,
     KeySource,
@@ -39,7 +39,7 @@ _METADATA_LIMIT = 128 * 1024
 _MEANING = MappingProxyType({"jwks_uri": "the keys", "introspection_endpoint": "the endpoint"})
 _OPTION = MappingProxyType({"jwks_uri": "jwks", "introspection_endpoint": "endpoint"})
 _JWKS_LIMIT = 512 * 1024
-_USUALLY = Fetching()
+_USUALLY = FetchOptions()
 _MAX_NOTICES = 256
 _MAX_REASONS = 5
 
@@ -86,7 +86,9 @@ def endpoint_named(
     try:
         endpoint = checked_endpoint(member, metadata.get(member), insecure_http_hosts=insecure_http_hosts)
     except ConfigurationError as error:
-        raise FetchError(f"the metadata can't be used: {error}") from error
+        raise FetchError(
+            f"correct {member} in the metadata, or set {_OPTION[member]}=: it can't be used: {error}"
+        ) from error
     if is_this_machine(endpoint.host) and endpoint.host not in insecure_http_hosts:
         host = checked_url("issuer", issuer, insecure_http_hosts=insecure_http_hosts).host
         if not is_this_machine(host) and host not in insecure_http_hosts:
@@ -155,7 +157,7 @@ def issuer_keys(
     lifetimes: Lifetimes,
     clock: Callable[[], float] = system_time,
     insecure_http_hosts: Collection[str] = (),
-    fetching: Fetching = _USUALLY,
+    fetch_options: FetchOptions = _USUALLY,
 ) -> KeySource:
     """Return the source of an issuer's keys: a JWK Set as given, its URL, or None for discovery.
 
@@ -170,7 +172,7 @@ def issuer_keys(
         raise refused("jwks", "a JWK Set as a mapping, its URL or None", jwks)
     given = None if jwks is None else checked_endpoint("jwks", jwks, insecure_http_hosts=insecure_http_hosts)
     ours = given or checked_endpoint("issuer", issuer, insecure_http_hosts=insecure_http_hosts)
-    fetcher = fetching.fetcher(ours.origin)
+    fetcher = fetch_options.fetcher(ours.origin)
     report = _Once()
     discovery = Discovery(issuer, fetcher=fetcher, insecure_http_hosts=insecure_http_hosts)
 

@@ -29,7 +29,7 @@ from dpop_middleware.tokens.claims import (
     checked_token_types,
     judge_claims,
 )
-from dpop_middleware.tokens.fetching import Fetch, Fetching
+from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions
 from dpop_middleware.tokens.issuer_keys import issuer_keys
 from dpop_middleware.tokens.jwks import VerificationKey
 from dpop_middleware.tokens.remote_key_source import Lifetimes
@@ -142,9 +142,11 @@ class JWTAccessTokenVerifier:
             timeout=options.seconds("jwks_timeout", jwks_timeout, minimum=0.1, maximum=60),
             patience=options.seconds("jwks_patience", jwks_patience, minimum=0.1, maximum=60),
         )
-        fetching = Fetching(proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch)
+        fetch_options = FetchOptions(
+            proxy=jwks_proxy, headers=jwks_headers, ssl_context=ssl_context, fetch=fetch
+        )
         if isinstance(jwks, Mapping):
-            fetching.check_none_is_set()
+            fetch_options.check_none_is_set()
         self._signing_keys = SigningKeys()
         self._source = issuer_keys(
             jwks,
@@ -152,7 +154,7 @@ class JWTAccessTokenVerifier:
             lifetimes=lifetimes,
             clock=clock,
             insecure_http_hosts=hosts,
-            fetching=fetching,
+            fetch_options=fetch_options,
         )
         warn_of_plain_http(hosts)
 

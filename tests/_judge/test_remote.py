@@ -469,11 +469,31 @@ async def test_a_token_that_was_judged_first_exempts_its_key_when_it_is_asked_ab
     assert await client.outcome(known) == "accepted"
 
 
-async def test_the_keys_of_ten_thousand_tokens_are_remembered() -> None:
-    client = Bounded()
-    asked = request(client.token(), client.proof(client.token()))
-    proof = (await client.api.server.authenticate(asked)).proof
+async def test_the_keys_of_ten_thousand_tokens_of_each_kind_are_remembered() -> None:
+    client, asks = Bounded(), True
+    client.first.is_remote = lambda _: asks
+    asked = [client.token(f"asked-{number}") for number in range(2)]
+    assert [await client.outcome(token) for token in asked] == ["accepted"] * 2
+    asks = False
+    judged_first = [client.token(f"first-{number}") for number in range(2)]
+    assert [await client.outcome(token) for token in judged_first] == ["accepted"] * 2
+    proof = (await client.api.server.authenticate(request(asked[0], client.proof(asked[0])))).proof
     assert proof is not None
-    for number in range(10_001):
+    for number in range(9_999):
         client.first.remember(proof._replace(ath=str(number)))
-    assert len(vars(client.first)["_keys"]) == 10_000
+    asks = True
+    await client.outcomes("made-up", client.forged("made-up"), 40)
+    found = [await client.outcome(token) for token in (*asked, *judged_first)]
+    assert found == ["accepted", "accepted", "503 signature, not verified", "accepted"]
+
+
+async def test_a_token_that_is_not_active_any_more_is_forgotten_however_it_was_judged() -> None:
+    client, asks = Bounded(), False
+    client.first.is_remote = lambda _: asks
+    known = client.token()
+    assert await client.outcome(known) == "accepted"
+    asks = True
+    client.api.tokens.known[known] = inactive()
+    assert await client.outcome(known) == "401 token_active"
+    await client.outcomes("made-up", client.forged("made-up"), 39)
+    assert await client.outcome(known) == "503 signature, not verified"

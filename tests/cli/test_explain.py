@@ -137,8 +137,21 @@ def test_json_holds_the_verdict_and_every_check() -> None:
     }
 
 
+def dated_ten_days_ahead(token: str) -> tuple[str, ...]:
+    signed = proof(access_token=token, nonce="n-1", now=NOW + 10 * 86_400)
+    return ("--proof", signed, "--token", token, "--nonce", "n-1")
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_a_proof_that_is_useless_before_its_date_is_accepted_as_by_a_server(
+    with_keys: bool, jwks: str
+) -> None:
+    keys = ("--jwks", jwks) if with_keys else ()
+    assert explained(*dated_ten_days_ahead(TOKEN), *keys).status == 0
+
+
 def test_a_window_without_a_beginning_is_null_in_json_and_minus_infinity_for_people() -> None:
-    far = ("--proof", proof(nonce="n-1", now=NOW + 10 * 86_400), "--token", TOKEN, "--nonce", "n-1")
+    far = dated_ten_days_ahead(ISSUER.token(jkt=KEY.jkt, expires_in=11 * 86_400))
     assert "     expected  -inf to 1800086400 (" in explained(*far).out
     told = json.loads(explained(*far, "--json").out, parse_constant=pytest.fail)
     (row,) = [row for row in told["checks"] if row["check"] == "iat"]

@@ -241,6 +241,13 @@ async def test_the_explanation_agrees_with_the_token_endpoint() -> None:
     assert (await token_request(answer, policy=policy, nonces=NONCES)).error is None
 
 
+async def test_a_nonce_that_is_refused_is_shown() -> None:
+    policy = DPoPPolicy(nonce="required")
+    for nonce in ("stale", None):
+        told = found(await explained(proof(nonce=nonce), policy=policy, nonces=NONCES))
+        assert (told[Check.NONCE].outcome, told[Check.NONCE].actual) == (FindingState.FAILED, nonce)
+
+
 async def test_a_nonce_decides_in_place_of_iat() -> None:
     policy = DPoPPolicy(nonce="required")
     nonce = NONCES.issue(NOW)

@@ -313,3 +313,36 @@ def test_every_fault_of_a_request_is_told_and_no_other(
         [] if told.error is None else [told.error.check]
     )
     assert (told.error is None) is (not wanted)
+
+
+FAR_AHEAD = NOW + 2 * 86_400
+WITH_NONCE: dict[str, Any] = {"policy": DPoPPolicy(nonce="required"), "nonces": NONCES}
+
+
+@pytest.mark.parametrize(("days", "is_found"), [(3, True), (1, False)])
+async def test_a_proof_dated_too_far_ahead_is_found_where_the_server_would_find_it(
+    days: float, is_found: bool
+) -> None:
+    token = ISSUER.token(jkt=KEY.jkt, expires_in=days * 86_400 - 300)
+    signed = proof(access_token=token, now=FAR_AHEAD, nonce=NONCES.issue(NOW))
+    reached = await explained(signed, access_token=token, **WITH_NONCE)
+    told = await explained(signed, access_token=token, url="https://api.example.test/other", **WITH_NONCE)
+    assert (found(reached)[Check.IAT].outcome is FAILED) is is_found
+    assert (later(told).get(Check.IAT) is FAILED) is is_found
+    assert found(told)[Check.IAT].reason == found(reached)[Check.IAT].reason
+
+
+async def test_no_proof_is_dated_too_far_ahead_for_a_token_that_is_not_known() -> None:
+    signed = proof(access_token="x.y.z", now=FAR_AHEAD, nonce=NONCES.issue(NOW))
+    told = await explained(signed, access_token="x.y.z", **WITH_NONCE)
+    assert told.error is not None
+    assert told.error.check is Check.TOKEN_FORMAT
+    assert later(told)[Check.NONCE] is PASSED
+
+
+async def test_a_token_request_with_a_proof_dated_too_far_ahead_has_this_fault_too() -> None:
+    signed = KEY.proof("PUT", URL, now=FAR_AHEAD, nonce=NONCES.issue(NOW))
+    told = await explained(signed, access_token=None, method="POST", **WITH_NONCE)
+    assert told.error is not None
+    assert told.error.check is Check.HTM
+    assert later(told)[Check.IAT] is FAILED

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import httpx2
 import pytest
@@ -65,6 +65,35 @@ def test_the_url_binds_the_code_to_the_key() -> None:
         "nonce": "n",
         "prompt": "login",
     }
+
+
+@pytest.mark.parametrize("given", ["resource", "parameters"])
+def test_several_resources_are_named_one_by_one(given: str) -> None:
+    # RFC 8707 section 2.
+    resources = ["https://api.example.com", "https://files.example.com/a"]
+    several: Any = {"resource": resources} if given == "resource" else {"parameters": {"resource": resources}}
+    url = authorization_url(
+        "https://auth.example.com/authorize",
+        client_id="c",
+        redirect_uri="https://app/cb",
+        code_challenge="x",
+        key=DPoPKey.generate(),
+        **several,
+    )
+    assert parse_qs(urlsplit(url).query)["resource"] == resources
+
+
+@pytest.mark.parametrize("wrong", [b"https://api.example.com", ["https://api.example.com", None], [""], 7])
+def test_a_resource_that_is_no_text_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^resource takes a sequence of non-empty strings, not "):
+        authorization_url(
+            "https://auth.example.com/authorize",
+            client_id="c",
+            redirect_uri="https://app/cb",
+            code_challenge="x",
+            key=DPoPKey.generate(),
+            resource=wrong,
+        )
 
 
 def test_parameters_that_are_not_given_are_left_out() -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import httpx2
 import pytest
+from freezegun import freeze_time
 
 from dpop_middleware.client import (
     AuthorizationCode,
@@ -46,24 +47,25 @@ class Server:
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
+        number = len(self.asked)
         self.arrived.set()
         assert self.may_answer.wait(20)
-        return self.answer()
+        return self.answer(number)
 
     async def later(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
+        number = len(self.asked)
         self.arrived.set()
         while not self.may_answer.is_set():
             await asyncio.sleep(0.001)
-        return self.answer()
+        return self.answer(number)
 
-    def answer(self) -> httpx2.Response:
+    def answer(self, number: int) -> httpx2.Response:
         if self.is_down:
             raise httpx2.ConnectError("no route to the host")
         if self.error is not None:
             error, self.error = self.error, None
             return httpx2.Response(400, json={"error": error})
-        number = len(self.asked)
         token: dict[str, Any] = {"access_token": f"token-{number}", "token_type": "DPoP"}
         if self.expires_in is not None:
             token["expires_in"] = self.expires_in
@@ -364,6 +366,10 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
             "client_authentication takes one of 'basic', 'post', not 'none'",
         ),
         (
+            {"key": key, "client_id": "c", "resource": 7},
+            "resource takes a sequence of non-empty strings, not 7",
+        ),
+        (
             {"key": key, "client_id": "c", "parameters": "a=b"},
             "parameters takes a mapping, or a synchronous function that returns one, not a str",
         ),
@@ -376,6 +382,22 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
         with pytest.raises(ConfigurationError) as caught:
             TokenSource(client, "https://auth.example/token", ClientCredentials(), **given)
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("several", [["https://a", "https://b"], iter(["https://a", "https://b"])])
+def test_several_resources_are_named_in_every_request(several: Any) -> None:
+    forms: list[dict[str, list[str]]] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        forms.append(parse_qs(request.content.decode()))
+        return httpx2.Response(200, json={"access_token": f"token-{len(forms)}", "token_type": "DPoP"})
+
+    source = Server().source_of(
+        httpx2.Client(transport=httpx2.MockTransport(answer)), MACHINE, resource=several
+    )
+    source.discard(source.token())
+    source.token()
+    assert [form["resource"] for form in forms] == [["https://a", "https://b"]] * 2
 
 
 def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:
@@ -432,6 +454,74 @@ def test_a_source_outlives_an_event_loop_that_ended_during_a_request() -> None:
         first.close()
 
 
+class Paused:
+    """A source of which one event loop was paused while it requested a token; `server` answers both."""
+
+    def __init__(self, server: Server, grant: Grant = MACHINE, **options: Any) -> None:
+        self.server = server
+        self.source = server.source_async(grant, **options)
+        self._loop = asyncio.new_event_loop()
+        self._asked: asyncio.Task[str] | None = None
+
+    def begin(self) -> None:
+        """Let the loop send a request, and pause it before the answer."""
+        self.server.may_answer.clear()
+        self.server.arrived.clear()
+        self._asked = self._loop.create_task(self.source.token_async())
+        while not self.server.arrived.is_set():
+            self._loop.run_until_complete(asyncio.sleep(0))
+        self.server.may_answer.set()
+
+    def token(self) -> str:
+        """Ask for a token in another event loop."""
+        return asyncio.run(self.source.token_async())
+
+    def end(self) -> str:
+        """Let the paused loop go on; return the token that its request brought."""
+        assert self._asked is not None
+        try:
+            return self._loop.run_until_complete(self._asked)
+        finally:
+            self._loop.close()
+
+
+def test_the_answer_to_a_paused_event_loop_replaces_no_newer_tokens() -> None:
+    kept: list[TokenResponse] = []
+    paused = Paused(Server(refresh=True), RefreshToken(refresh_token="first"), on_response=kept.append)
+    paused.begin()
+    assert [paused.token(), paused.end(), paused.token()] == ["token-2"] * 3
+    paused.server.now += 600
+    paused.token()
+    assert paused.server.grants == ["first", "first", "refresh 2"]
+    assert [response.access_token for response in kept] == ["token-2", "token-3"]
+
+
+def test_a_token_that_was_discarded_does_not_come_back_from_a_paused_event_loop() -> None:
+    paused = Paused(Server(refresh=True), RefreshToken(refresh_token="first"))
+    paused.begin()
+    paused.source.discard(paused.token())
+    paused.end()
+    paused.token()
+    assert paused.server.grants == ["first", "first", "refresh 2"]
+
+
+@pytest.mark.parametrize("grant", [MACHINE, RefreshToken(refresh_token="refresh 1")])
+@pytest.mark.parametrize("passed", [0, 600])
+def test_a_refusal_of_an_older_refresh_token_discards_no_newer_one(grant: Grant, passed: float) -> None:
+    paused = Paused(Server(refresh=True), grant)
+    paused.token()
+    paused.server.now += 600
+    paused.begin()
+    paused.token()
+    paused.server.error, paused.server.refresh = "invalid_grant", False
+    paused.server.now += passed
+    newer = f"refresh {len(paused.server.asked)}"
+    paused.end()
+    paused.server.now += 600
+    paused.token()
+    assert paused.server.grants[3:] == ([newer, newer] if passed else [newer])
+
+
 def test_two_event_loops_at_once_do_not_share_a_request() -> None:
     waiting = Waiting()
     source = waiting.source()
@@ -457,6 +547,15 @@ def test_a_token_ends_in_time_though_the_wall_clock_is_set_back(asking: Asking) 
     time.sleep(0.15)
     with pytest.raises(httpx2.ConnectError):
         token()
+
+
+def test_a_new_token_is_kept_though_all_clocks_are_set_back() -> None:
+    # freezegun sets time.monotonic back too.
+    with freeze_time("2030-01-01") as frozen:
+        source = Server().source()
+        source.discard(source.token())
+        frozen.move_to("2029-01-01")
+        assert [source.token(), source.token()] == ["token-2"] * 2
 
 
 @pytest.mark.timeout(20)

@@ -17,6 +17,7 @@ from dpop_middleware.errors import Unavailable
 from dpop_middleware.introspection import ClientSecretBasic, IntrospectionVerifier
 from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
 from dpop_middleware.introspection._transport import EndpointError
+from dpop_middleware.tokens.connections import ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
 from tests.support.issuer_server import OPENID, IssuerServer, json_answer
@@ -50,6 +51,7 @@ def options_for(issuer: str, **changes: Any) -> EndpointOptions:
         "insecure_http_hosts": frozenset(),
         "ssl_context": NO_AUTHORITIES,
         "max_connections": 4,
+        "proxy": ProxyChoice(None),
     }
     return EndpointOptions(**options | changes)
 

@@ -51,6 +51,7 @@ def anybody() -> ssl.SSLContext:
         ({"max_unknown_per_second": 0}, "max_unknown_per_second takes a whole number of at least 1"),
         ({"max_cached_tokens": -1}, "max_cached_tokens takes a whole number"),
         ({"ssl_context": anybody()}, "ssl_context must check"),
+        ({"proxy": "socks5://user:hidden@proxy:1080"}, "proxy takes 'environment', None or the URL"),
     ],
 )
 def test_a_wrong_option_says_what_it_takes(options: dict[str, Any], says: str) -> None:

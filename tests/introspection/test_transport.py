@@ -8,6 +8,7 @@ import pytest
 from starlette.responses import Response
 
 from dpop_middleware.introspection._transport import AnswerError, BoundedTransport
+from dpop_middleware.tokens.connections import ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 
@@ -16,7 +17,9 @@ LIMIT = 1000
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    transport = BoundedTransport(ssl_context=NO_AUTHORITIES, max_connections=2, limit=LIMIT)
+    transport = BoundedTransport(
+        ssl_context=NO_AUTHORITIES, max_connections=2, limit=LIMIT, proxy=ProxyChoice(None)
+    )
     async with httpx2.AsyncClient(transport=transport, trust_env=False) as made:
         yield made
 

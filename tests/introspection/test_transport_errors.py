@@ -8,6 +8,7 @@ from starlette.responses import Response
 from dpop_middleware.introspection import ClientSecretBasic
 from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
 from dpop_middleware.introspection._transport import EndpointError, NotNamedError
+from dpop_middleware.tokens.connections import ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
 from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
 
@@ -23,6 +24,7 @@ def endpoint_of(issuer: IssuerOfOpaqueTokens, *, url: str | None) -> Endpoint:
             insecure_http_hosts=frozenset(),
             ssl_context=NO_AUTHORITIES,
             max_connections=4,
+            proxy=ProxyChoice(None),
         )
     )
 

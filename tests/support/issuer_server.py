@@ -103,15 +103,21 @@ class IssuerServer(ThreadedServer):
         self._play(connection, handler(asked))
 
     def _read(self, connection: socket.socket) -> Asked:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            piece = connection.recv(4096)
-            if not piece:
-                raise ConnectionError
-            head += piece
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += self._piece(connection)
+        head, _, body = received.partition(b"\r\n\r\n")
         request_line, *lines = head.decode("ascii").split("\r\n")
-        fields = (line.partition(": ") for line in lines if line)
-        return Asked(request_line.split(" ")[1], {name.lower(): value for name, _, value in fields})
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        while len(body) < int(fields.get("content-length", 0)):
+            body += self._piece(connection)
+        return Asked(request_line.split(" ")[1], fields)
+
+    def _piece(self, connection: socket.socket) -> bytes:
+        piece = connection.recv(4096)
+        if not piece:
+            raise ConnectionError
+        return piece
 
     def _play(self, connection: socket.socket, script: Script) -> None:
         for step in script:

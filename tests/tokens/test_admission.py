@@ -134,6 +134,23 @@ def test_where_most_tokens_are_made_up_answers_503_are_bounded(caplog: pytest.Lo
     assert admission.may_be_unavailable(101.0)
 
 
+def test_a_flood_that_ended_ten_minutes_ago_is_no_reason_for_401() -> None:
+    admission = Admission(per_second=1)
+    for _ in range(100):
+        admission.answered(0.0, active=False)
+    assert not all(admission.may_be_unavailable(599.0) for _ in range(2 * MAX_UNAVAILABLE))
+    assert all(admission.may_be_unavailable(600.0) for _ in range(10 * MAX_UNAVAILABLE))
+    admission.answered(600.0, active=False)
+    assert all(admission.may_be_unavailable(600.0) for _ in range(10 * MAX_UNAVAILABLE)), "one is no flood"
+
+
+def test_a_flood_that_goes_on_is_not_forgotten() -> None:
+    admission = Admission(per_second=1)
+    for second in range(0, 3600, 60):
+        admission.answered(float(second), active=False)
+    assert not all(admission.may_be_unavailable(3600.0) for _ in range(2 * MAX_UNAVAILABLE))
+
+
 def test_there_is_a_flood_once_made_up_tokens_took_the_questions_of_two_seconds() -> None:
     admission = Admission(per_second=2)
     for _ in range(20):

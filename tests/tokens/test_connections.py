@@ -15,6 +15,7 @@ from dpop_middleware.tokens.fetch import Fetcher, checked_endpoint
 from tests.support.egress_proxy import EgressProxy
 from tests.support.issuer_server import IssuerServer, drip, json_answer
 from tests.support.issuer_tokens import issuer_key, key_set
+from tests.support.processes import free_port
 
 NAME = "auth.internal.test"  # no resolver knows it
 VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
@@ -54,7 +55,7 @@ def proxy(server: IssuerServer) -> Iterator[EgressProxy]:
 
 
 def get(proxy: Any, trusting: ssl.SSLContext, url: str = f"https://{NAME}/jwks", **options: Any) -> Any:
-    fetcher = Fetcher(ssl_context=trusting, proxy=checked_proxy(proxy), **options)
+    fetcher = Fetcher(ssl_context=trusting, proxy=checked_proxy("jwks_proxy", proxy), **options)
     endpoint = checked_endpoint("jwks", url, insecure_http_hosts=())
     return fetcher.get(endpoint, deadline=Deadline(5), limit=4096)
 
@@ -75,7 +76,9 @@ def test_the_password_is_sent_to_the_proxy_only(
     basic = base64.b64encode(b"user:p@ss").decode()
     assert f"\r\nProxy-Authorization: Basic {basic}\r\n" in proxy.asked[0]
     assert "proxy-authorization" not in server.asked[0].headers
-    assert basic not in repr(checked_proxy(f"http://user:p%40ss@127.0.0.1:{proxy.port}").for_host(NAME))
+    assert basic not in repr(
+        checked_proxy("jwks_proxy", f"http://user:p%40ss@127.0.0.1:{proxy.port}").for_host(NAME)
+    )
 
 
 def test_the_proxy_can_not_impersonate_the_issuer(
@@ -109,6 +112,14 @@ def test_a_proxy_that_opens_no_tunnel_is_an_error(
         get(f"http://user:secret@127.0.0.1:{proxy.port}", trusting)
     assert "secret" not in str(caught.value)
     assert server.asked == []
+
+
+def test_a_proxy_that_can_not_be_reached_is_named(trusting: ssl.SSLContext) -> None:
+    port = free_port()
+    with pytest.raises(FetchError) as caught:
+        get(f"http://user:secret@127.0.0.1:{port}", trusting)
+    assert f"the proxy 127.0.0.1:{port} can't be reached: ConnectionRefusedError: " in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_slow_proxy_has_the_time_of_the_whole_fetch_only() -> None:
@@ -155,12 +166,12 @@ def test_hosts_of_no_proxy_are_reached_directly(
     monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
     assert get("environment", trusting, f"https://localhost:{server.port}/jwks") == {"keys": []}
     assert proxy.asked == []
-    assert checked_proxy("environment").for_host("auth.example.com") is None
-    assert checked_proxy("environment").for_host(NAME) is not None
+    assert checked_proxy("jwks_proxy", "environment").for_host("auth.example.com") is None
+    assert checked_proxy("jwks_proxy", "environment").for_host(NAME) is not None
 
 
 def test_an_environment_without_a_proxy_is_refused() -> None:
-    assert checked_proxy("environment").for_host(NAME) is None
+    assert checked_proxy("jwks_proxy", "environment").for_host(NAME) is None
 
 
 @pytest.mark.parametrize("variable", ["https://proxy:443", "socks5://proxy:1080", "http://proxy/path"])
@@ -169,7 +180,7 @@ def test_an_environment_with_another_kind_of_proxy_is_refused(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", variable)
     with pytest.raises(ConfigurationError, match="^jwks_proxy='environment' finds no"):
-        checked_proxy("environment")
+        checked_proxy("jwks_proxy", "environment")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,7 @@ def test_a_value_that_is_no_proxy_is_refused_without_its_password(value: Any) ->
     with pytest.raises(
         ConfigurationError, match="^jwks_proxy takes 'environment', None or the URL"
     ) as caught:
-        checked_proxy(value)
+        checked_proxy("jwks_proxy", value)
     told = "".join(map(str, (caught.value, caught.value.__cause__)))
     assert "secret" not in told
     assert caught.value.__suppress_context__ or caught.value.__context__ is None

@@ -138,16 +138,17 @@ def test_an_ipv6_literal_is_reached() -> None:
         (answer(b"{}", status=500), "the status is 500"),
         (answer(b"{}", status=203), "the status is 203"),
         (answer(b"", status=204), "the status is 204"),
-        (answer(b"{}", headers={"Content-Encoding": "br"}), "content coding other than gzip"),
+        (answer(b"{}", headers={"Content-Encoding": "br"}), "content coding other than gzip: 'br'"),
         (answer(b"{}", headers={"Content-Encoding": "gzip, gzip"}), "content coding other than gzip"),
         (answer(gzip.compress(b"{}")), "not a JSON object"),
-        (answer(b"<html>"), "not a JSON object"),
+        (answer(b"<html>"), "not a JSON object: the text is not JSON in UTF-8"),
         (answer(b"[]"), "not a JSON object"),
         (answer(b""), "not a JSON object"),
-        (answer(b'{"keys": [], "keys": []}'), "not a JSON object"),
+        (answer(b'{"keys": [], "keys": []}'), "not a JSON object: .* the same member name twice"),
         (answer(b'\xef\xbb\xbf\xef\xbb\xbf{"keys": []}'), "not a JSON object"),
         (answer('{"keys": []}'.encode("utf-16")), "not a JSON object"),
         (answer(b"[" * 4000), "not a JSON object"),
+        (answer(b'{"a":' * 40 + b"{}" + b"}" * 40), "not a JSON object: .* nested too deep"),
         (answer(b'{"keys": []}', length=100), "ended too early|IncompleteRead"),
         (answer(b"x" * (LIMIT + 1)), "larger than the limit"),
         (answer(b"x", length=10**12), "ended too early|IncompleteRead"),
@@ -242,9 +243,19 @@ def test_redirects_within_the_origin_are_followed_twice(server: IssuerServer, st
 def test_no_other_redirect_is_followed(server: IssuerServer, location: str) -> None:
     server.handlers["/jwks"] = lambda _: redirecting(302, location.format(port=server.port))
     server.handlers["/keys"] = lambda _: json_answer({"keys": []})
-    with pytest.raises(FetchError, match="it redirects to (another origin|an unacceptable URL)"):
+    with pytest.raises(FetchError, match="it redirects to (another origin|an unacceptable URL): '") as caught:
         get(f"{server.origin}/jwks")
+    assert ascii(location.format(port=server.port)).strip("'").removeprefix("//") in str(caught.value)
     assert server.targets == ["/jwks"]
+
+
+def test_the_place_of_a_redirect_is_shown_shortened_and_escaped(server: IssuerServer) -> None:
+    server.handlers["/jwks"] = lambda _: redirecting(302, "https://login.example.com/\t" + "x" * 500)
+    with pytest.raises(FetchError) as caught:
+        get(f"{server.origin}/jwks")
+    message = str(caught.value)
+    assert "'https://login.example.com/\\txxx" in message
+    assert "x" * 100 not in message
 
 
 def test_a_redirect_without_a_location_is_refused_by_its_status(server: IssuerServer) -> None:

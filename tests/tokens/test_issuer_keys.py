@@ -12,7 +12,7 @@ import trustme
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
-from dpop_middleware.tokens.fetching import Fetching
+from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
     StaticKeySource,
@@ -146,7 +146,8 @@ def test_the_issuer_in_metadata_must_match_exactly(said: object) -> None:
 
 @pytest.mark.parametrize("uri", [None, 7, "", "jwks", "http://as.example.com/jwks", "file:///etc/passwd"])
 def test_keys_must_be_at_an_acceptable_url(uri: object) -> None:
-    with pytest.raises(FetchError, match="can't be used: jwks_uri"):
+    advice = "^correct jwks_uri in the metadata, or set jwks=: it can't be used: jwks_uri "
+    with pytest.raises(FetchError, match=advice):
         endpoint_named(
             "jwks_uri",
             {"issuer": "https://as.example.com", "jwks_uri": uri},
@@ -252,7 +253,11 @@ def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
 def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
     options = {name: arguments.pop(name) for name in ("ssl_context", "fetch") if name in arguments}
     return issuer_keys(
-        jwks, issuer=issuer, lifetimes=Lifetimes(timeout=2), fetching=Fetching(**options), **arguments
+        jwks,
+        issuer=issuer,
+        lifetimes=Lifetimes(timeout=2),
+        fetch_options=FetchOptions(**options),
+        **arguments,
     )
 
 

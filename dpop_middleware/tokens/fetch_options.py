@@ -18,7 +18,7 @@ from dpop_middleware.tokens.connections import TOO_LARGE, Deadline, FetchError, 
 from dpop_middleware.tokens.fetch import Endpoint, Fetcher, FetchHeaders, checked_headers, checked_ssl_context
 from dpop_middleware.tokens.jwks import KeySet, KeySource
 
-__all__ = ["AskingInItsLoop", "Fetch", "Fetching", "OwnFetcher"]
+__all__ = ["AskingInItsLoop", "Fetch", "FetchOptions", "OwnFetcher"]
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -108,8 +108,8 @@ class AskingInItsLoop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetching:
-    """The options by which documents are fetched; each is None where it isn't set.
+class FetchOptions:
+    """The options for fetching documents; each is None where it isn't set.
 
     - `proxy`: the URL of an egress proxy, or `"environment"`.
     - `headers`: header fields for the configured origin.
@@ -126,7 +126,7 @@ class Fetching:
     _choice: ProxyChoice = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_choice", checked_proxy(self.proxy))
+        object.__setattr__(self, "_choice", checked_proxy("jwks_proxy", self.proxy))
         object.__setattr__(self, "headers", checked_headers(self.headers))
         checked_ssl_context(self.ssl_context)
         if self.fetch is None:

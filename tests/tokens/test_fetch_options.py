@@ -12,7 +12,7 @@ from dpop_middleware import JWTAccessTokenVerifier
 from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import checked_endpoint
-from dpop_middleware.tokens.fetching import Fetch, Fetching, OwnFetcher
+from dpop_middleware.tokens.fetch_options import Fetch, FetchOptions, OwnFetcher
 from tests.support.issuer_server import IssuerServer
 from tests.support.issuer_tokens import issuer_key, key_set
 
@@ -200,9 +200,9 @@ def test_fetch_excludes_the_other_options(options: dict[str, Any]) -> None:
     if "ssl_context" in options:
         options = {"ssl_context": ssl.create_default_context()}
     with pytest.raises(ConfigurationError, match="leave out jwks_proxy, jwks_headers and ssl_context"):
-        Fetching(fetch=returning(b"{}"), **options)
+        FetchOptions(fetch=returning(b"{}"), **options)
 
 
 def test_the_options_show_no_secret() -> None:
-    options = Fetching(proxy="http://user:secret@proxy:3128", headers={"X-Y": "secret"})
+    options = FetchOptions(proxy="http://user:secret@proxy:3128", headers={"X-Y": "secret"})
     assert "secret" not in repr(options)
