@@ -180,6 +180,33 @@ async def test_a_nonce_that_expires_during_the_question_is_stale() -> None:
     assert error.nonce != first.nonce
 
 
+async def test_a_proof_with_a_nonce_is_remembered_for_as_long_as_its_nonce_counts() -> None:
+    entries = []
+    for tokens in (RemoteTokens(), Tokens()):
+        api = Api(tokens, nonce="required")
+        nonce = (await api.refused(request(api.token, api.proof()))).nonce
+        await api.server.authenticate(request(api.token, api.proof(nonce=nonce)))
+        entries += api.store.entries
+    remote, local = entries
+    assert remote.expires_at > NOW + 95
+    assert not remote.by_iat
+    assert remote._replace(key="", jkt="") == local._replace(key="", jkt="", expires_at=remote.expires_at)
+
+
+async def test_a_key_that_the_token_is_not_bound_to_is_named_beside_its_own() -> None:
+    api = Api()
+    token = api.tokens.issue(STRANGER.jkt)
+    error = await api.refused(request(token, api.proof(token=token)))
+    assert (error.expected, error.actual) == (STRANGER.jkt, api.key.jkt)
+
+
+async def test_a_verifier_that_says_nothing_of_another_server_is_asked_first() -> None:
+    api = Api(Tokens())
+    assert api.server.verification.proof_first is None
+    await api.refused(request(api.token, "no-proof"))
+    assert api.tokens.asked == [api.token]
+
+
 async def test_the_entry_counts_from_the_moment_at_which_it_is_written() -> None:
     api = Api()
     api.tokens.meanwhile = lambda: api.advance(1)
@@ -295,6 +322,7 @@ class Bounded:
         ("ES384", 40),
         ("ES512", 40),
         ("EdDSA", 160),
+        ("Ed25519", 160),
         ("ML-DSA-44", 160),
         ("ML-DSA-65", 106),
         ("ML-DSA-87", 80),
@@ -318,7 +346,9 @@ async def test_bad_proofs_are_verified_a_number_of_times_in_a_fifth_of_a_second(
 
 
 @pytest.mark.parametrize("excess", [1, 120], ids=["503", "401"])
-async def test_the_log_says_why_a_proof_was_not_verified(excess: int) -> None:
+async def test_the_log_says_why_a_proof_was_not_verified(
+    excess: int, caplog: pytest.LogCaptureFixture
+) -> None:
     client = Bounded()
     forged = client.forged("made-up")
     await client.outcomes("made-up", forged, 40 + excess)
@@ -326,6 +356,8 @@ async def test_the_log_says_why_a_proof_was_not_verified(excess: int) -> None:
     assert error.description == "the DPoP proof can't be verified now"
     assert error.actual == "too many proofs by ES512 were bad, or came with unknown access tokens"
     assert "see the refusals before this one" in str(hint_of(error))
+    warned = [text for text in caplog.messages if text.startswith("too many DPoP proofs were bad, or came")]
+    assert len(warned) == (1 if excess > 100 else 0)
 
 
 async def test_good_proofs_of_made_up_tokens_count_too() -> None:
@@ -370,6 +402,7 @@ async def test_requests_that_end_before_the_answer_count_too() -> None:
     for sender in senders:
         sender.cancel()
     await asyncio.wait(senders)
+    assert all(sender.cancelled() for sender in senders)
     client.api.tokens.answers.set()
     assert await client.outcome("made-up") == "503 signature, not verified"
 
@@ -386,6 +419,26 @@ async def test_where_most_were_in_vain_proofs_count_while_their_tokens_are_asked
     client.api.tokens.answers.set()
     assert await excess == "503 signature, not verified"
     assert await asyncio.gather(*senders) == ["accepted"] * 200
+
+
+async def test_proofs_whose_tokens_were_answered_wait_no_more() -> None:
+    client = Bounded()
+    for number in range(200):
+        assert await client.outcome(client.token(f"good-{number}")) == "accepted"
+    assert await client.outcomes("made-up", client.forged("made-up"), 20) == {"401 signature": 20}
+    assert await client.outcome(client.token()) == "accepted"
+
+
+async def test_honest_clients_who_come_in_a_flood_end_it() -> None:
+    client = Bounded()
+    assert await client.outcomes("made-up", client.forged("made-up"), 20) == {"401 signature": 20}
+    for number in range(20):
+        assert await client.outcome(client.token(f"good-{number}")) == "accepted"
+    client.api.tokens.answers.clear()
+    senders = [asyncio.create_task(client.outcome(client.token(f"new-{number}"))) for number in range(201)]
+    await asyncio.sleep(0)
+    client.api.tokens.answers.set()
+    assert await asyncio.gather(*senders) == ["accepted"] * 201
 
 
 @pytest.mark.parametrize(("in_vain", "later"), [(0, 0), (5, 0), (20, 1)], ids=["quiet", "few", "ended flood"])

@@ -64,7 +64,10 @@ def test_answers_503_are_bounded_at_once_and_per_second(caplog: pytest.LogCaptur
         assert len(caplog.messages) == 1
         assert sum(room.may_be_unavailable(5000.0) for _ in range(1000)) == MAX_UNAVAILABLE
         assert len(caplog.messages) == 2
-    assert "answered 401 instead of 503" in caplog.messages[0]
+    assert caplog.messages[0] == (
+        "too many access tokens name keys that can't be looked up now: those beyond 100, and 10 a second, "
+        "are answered 401 instead of 503"
+    )
 
 
 def test_missing_keys_are_remembered_for_one_set_only() -> None:
@@ -94,7 +97,8 @@ def admitted(admission: Admission, now: float, of: int = 100) -> int:
 def test_questions_are_bounded_at_once_and_per_second() -> None:
     admission = Admission(per_second=10)
     assert admitted(admission, 0.0) == 10
-    assert 0 < admission.pause(0.0) <= 0.1
+    assert admission.pause(0.0) == 0.1
+    assert admission.pause(0.075) == pytest.approx(0.025)
     assert admitted(admission, 0.5) == 5
     assert admitted(admission, 100.0) == 10, "a quiet hour is not saved up"
 
@@ -115,6 +119,13 @@ def test_a_question_about_an_active_token_does_not_count() -> None:
     assert admission.pause(0.0) > 0
 
 
+def test_a_question_about_an_active_token_brings_back_one_and_no_more() -> None:
+    admission = Admission(per_second=10)
+    assert admitted(admission, 0.0) == 10
+    admission.answered(0.0, active=True)
+    assert admitted(admission, 0.0) == 1
+
+
 def test_honest_clients_that_can_not_be_served_always_get_503() -> None:
     admission = Admission(per_second=1)
     assert all(admission.may_be_unavailable(0.0) for _ in range(10 * MAX_UNAVAILABLE))
@@ -128,6 +139,7 @@ def test_where_most_tokens_are_made_up_answers_503_are_bounded(caplog: pytest.Lo
         told = [admission.may_be_unavailable(100.0) for _ in range(3 * MAX_UNAVAILABLE)]
     assert told == [True] * MAX_UNAVAILABLE + [False] * 2 * MAX_UNAVAILABLE
     assert len(caplog.messages) == 1, "there is one warning a minute"
+    assert caplog.messages[0].startswith("too many unknown access tokens or issuers wait for a look-up, and")
     assert sum(admission.may_be_unavailable(101.0) for _ in range(100)) == UNAVAILABLE_PER_SECOND
     for _ in range(100):
         admission.answered(0.0, active=True)
