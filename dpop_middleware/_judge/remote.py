@@ -121,7 +121,7 @@ class ProofFirst:
         header = parse_header(jws.header, policy.algorithms)
         judged = proofs.check_claims(jws.payload, header, request=request, ath=token_hash(access_token))
         proofs.check_freshness(judged, policy, now)
-        self._check_bound(judged)
+        self._check_limit(judged)
         try:
             check_signature(jws, header)
         except InvalidDPoPProof:
@@ -180,7 +180,7 @@ class ProofFirst:
         if not self._is_known(proof):
             self._judged_first.put(proof.ath, proof.jkt, size=_SIZE)
 
-    def _check_bound(self, proof: DPoPProof) -> None:
+    def _check_limit(self, proof: DPoPProof) -> None:
         now = self._monotonic()
         if not self._in_vain[proof.algorithm].are_too_many(now) or self._is_known(proof):
             return

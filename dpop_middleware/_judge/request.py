@@ -153,10 +153,10 @@ class RequestVerification:
                         token, request, policy, presented=presented, proof=proof, now=now
                     )
                 else:
-                    unbound = first.judge(self.proofs, presented, proof, request, policy, self.clock())
-                    token = await first.verified(self.access_token, presented, unbound)
+                    verified_proof = first.judge(self.proofs, presented, proof, request, policy, self.clock())
+                    token = await first.verified(self.access_token, presented, verified_proof)
                     now = self.clock()
-                    judged = first.bind(self.proofs, unbound, token, policy, self.policies, now)
+                    judged = first.bind(self.proofs, verified_proof, token, policy, self.policies, now)
                 await self.proofs.mark_as_used(judged, policy)
                 return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
             _check_bearer_accepted(policy)
