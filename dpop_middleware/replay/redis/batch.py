@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import warn_of_findings
+from dpop_middleware.replay.redis.health import heed_refusals, warn_of_findings
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ASKING, FORBIDDEN, NOTHING_USUAL, ServerError, Usual, command
 from dpop_middleware.replay.redis.retention import Own, PublishedRetentions, farther, judges_from, shorter
@@ -140,7 +140,7 @@ class Batch:
         if self._waiting:
             self._read_waiting(replies.pop(), [replies.pop() for _ in self._touching])
         if self._opening:
-            self._read_opening(replies[: len(self._opening)])
+            heed_refusals(replies[: len(self._opening)], self._fence, self._settings.notices)
             del replies[: len(self._opening)]
         for index in self._asking:
             del replies[index]
@@ -179,14 +179,6 @@ class Batch:
             self._settings.notices.warn(
                 "the user may not TIME: if the server's clock is set forward, so that entries expire early, "
                 "that is noticed up to a second late; grant +time"
-            )
-
-    def _read_opening(self, replies: list[object]) -> None:
-        if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
-            self._fence.with_script = False
-            self._settings.notices.warn(
-                "the user may not EVAL: lost entries are recorded without a comparison with what another "
-                "worker recorded at the same moment; grant +eval"
             )
 
     def _wait(self, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dpop_middleware.nonces import WORKER_CLOCK_MARGIN
@@ -11,7 +12,16 @@ from dpop_middleware.replay.redis.options import Notices, Settings
 from dpop_middleware.replay.redis.resp import FORBIDDEN, TIME, ServerError, command, probe_name
 from dpop_middleware.replay.redis.vitals import ServerInfo, ServerUnfit
 
-__all__ = ["NodeHealth", "StoreHealth", "cause", "examine", "require_fit", "try_out", "warn_of_findings"]
+__all__ = [
+    "NodeHealth",
+    "StoreHealth",
+    "cause",
+    "examine",
+    "heed_refusals",
+    "require_fit",
+    "try_out",
+    "warn_of_findings",
+]
 
 OLDEST_WITH_GET = "7.0"
 
@@ -116,6 +126,16 @@ def warn_of_findings(fence: Fence, notices: Notices, now: float) -> None:
             again_after=60,
             level=logging.ERROR,
             topic="a wrong clock",
+        )
+
+
+def heed_refusals(replies: Iterable[object], fence: Fence, notices: Notices) -> None:
+    """Do without scripts from now on, if the `replies` to writes of anchors say that they aren't allowed."""
+    if any(isinstance(reply, ServerError) and reply.code == FORBIDDEN for reply in replies):
+        fence.with_script = False
+        notices.warn(
+            "the user may not EVAL: lost entries are recorded without a comparison with what another "
+            "worker recorded at the same moment; grant +eval"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dpop_middleware.replay.redis.anchors import Sights
 from dpop_middleware.replay.redis.connection import Connect, Connection, inspect
 from dpop_middleware.replay.redis.fence import Fence
-from dpop_middleware.replay.redis.health import examine, require_fit
+from dpop_middleware.replay.redis.health import examine, heed_refusals, require_fit
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import ServerError, track
 from dpop_middleware.replay.redis.retention import PublishedRetentions
@@ -153,15 +153,16 @@ class Server:
         writes, buckets = fence.survey(at)
         if not (look or buckets):
             return
-        reads = fence.sights.buckets.reads
         fence.standing.watch(buckets)
-        commands = [*((look,) if look else ()), *writes, *(reads[bucket] for bucket in buckets)]
+        reads = map(fence.sights.buckets.reads.__getitem__, buckets)
+        commands = [*((look,) if look else ()), *writes, *reads]
         replies = await connection.replies(b"".join(commands), len(commands), deadline=deadline)
-        at = self._now()
+        at, others = self._now(), len(commands) - len(buckets)
+        told, values = replies[:others], replies[others:]
         if look:
             # First: the anchors may belong to other data than when the connection was opened.
-            fence.vitals.told(replies[0], at)
-        values = replies[len(replies) - len(buckets) :]
+            fence.vitals.told(told.pop(0), at)
+        heed_refusals(told, fence, self._settings.notices)
         fence.surveyed(buckets, values, at)
         moved = next((one for one in values if isinstance(one, ServerError) and one.code == "MOVED"), None)
         if moved is not None and self._around is not None:
@@ -215,8 +216,7 @@ class Server:
             lived=self._settings.moments.lived(),
             asked=opened.asked,
         )
-        standing = self.fence.standing
-        standing.watches, opened.connection.heed = opened.watches, standing.heed
+        self.fence.standing.watches, opened.connection.heed = opened.watches, self.fence.standing.heed
         self.tell_cluster()
 
     async def _open(self, offset: float | None) -> Opened:
