@@ -50,6 +50,7 @@ def _copied(original: Original, *args: object) -> Original:
     state: Any = object.__getstate__(original)
     # With slots it is a pair.
     attributes, slots = state if isinstance(state, tuple) else (state, {})
-    for name, value in {**attributes, **slots}.items():
+    vars(copied).update(attributes)
+    for name, value in slots.items():
         object.__setattr__(copied, name, value)
     return copied

@@ -114,6 +114,16 @@ class ThatDoesNotChange(HTTPException):
         super().__setattr__(name, value)
 
 
+class WithAProperty(HTTPException):
+    def __init__(self, since: str) -> None:
+        super().__init__(410)
+        vars(self)["since"] = since
+
+    @property
+    def since(self) -> object:
+        return vars(self)["since"]
+
+
 class AlsoOfAnotherKind(HTTPException, PermissionError):
     def __init__(self, since: str) -> None:
         HTTPException.__init__(self, 410)
@@ -126,6 +136,7 @@ class AlsoOfAnotherKind(HTTPException, PermissionError):
         WithSlots("2026"),
         WithItsOwnNew(since="2026"),
         ThatDoesNotChange("2026"),
+        WithAProperty("2026"),
         AlsoOfAnotherKind("2026"),
     ],
     ids=lambda error: type(error).__name__,
