@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from dpop_middleware import DPoPPolicy
 from dpop_middleware._adapter.copies import response_with
@@ -184,8 +185,16 @@ def test_an_exception_handler_may_add_fields_to_those_of_an_exception(world: Wor
     assert ours | {"x-request-id"} <= set(response.headers)
 
 
-def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing() -> None:
-    stream, whole = StreamingResponse(["done"]), Response("done")
+class Feed(Response):
+    """Sends until its owner, who knows it, says that it is done."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("stream", [StreamingResponse(["done"]), Feed()], ids=lambda one: type(one).__name__)
+def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing(stream: Response) -> None:
+    whole = Response("done")
     assert response_with((("dpop-nonce", "n"),), stream) is stream
     assert stream.headers["dpop-nonce"] == "n"
     assert response_with((), whole) is whole
