@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from dpop_middleware._adapter.answers import raw_headers
+from dpop_middleware._adapter.expiry import streams
 from dpop_middleware._judge.verdicts import Headers
 
 __all__ = ["exception_with", "response_with"]
@@ -30,9 +31,9 @@ def exception_with(headers: Headers, error: HTTPException) -> HTTPException:
 def response_with(headers: Headers, response: Response) -> Response:
     """Return `response` with its fields of the same names replaced by `headers`.
 
-    It is a copy, unless it has a stream: that is sent once, and may belong to its response.
+    It is a copy, unless it streams: a stream is sent once, and its owner may know its response.
     """
-    if headers and not hasattr(response, "body_iterator"):
+    if headers and (isinstance(response, FileResponse) or not streams(response)):
         response = _copied(response)
         response.raw_headers = list(response.raw_headers)
         # `headers` of Starlette's, which shows the list that it was made for.
@@ -50,6 +51,7 @@ def _copied(original: Original, *args: object) -> Original:
     state: Any = object.__getstate__(original)
     # With slots it is a pair.
     attributes, slots = state if isinstance(state, tuple) else (state, {})
-    for name, value in {**attributes, **slots}.items():
+    vars(copied).update(attributes)
+    for name, value in slots.items():
         object.__setattr__(copied, name, value)
     return copied

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _FARTHEST_IAT = 86_400
-_LONGEST_NONCE = 86_400.0
+_USUAL_NONCES = 600.0
 _NOT_CHECKED = "the nonce of the DPoP proof can't be checked now"
 _NOT_ISSUED = "a nonce can't be issued now"
 # RFC 9449 section 8.1
@@ -187,10 +187,11 @@ def retention(policies: Iterable[DPoPPolicy], nonce_lifetime: float | None, nonc
     """Return for how many seconds after it was made any of `policies` could accept a proof, and a margin.
 
     `nonce_lifetime` is the result of `lifetime_of`. Where that is None, `nonce`, the proof's, shows it, or it
-    counts as the longest: too short a time would make all workers refuse older proofs for ten minutes.
+    counts as ten minutes. With less, all workers would refuse proofs with older nonces; with more, this one
+    would, for as long, because of workers that remembered proofs for a shorter time and ended long ago.
     """
     if nonce_lifetime is None:
-        nonce_lifetime = _LONGEST_NONCE if nonce is None else nonce.expires_at - nonce.issued_at
+        nonce_lifetime = _USUAL_NONCES if nonce is None else nonce.expires_at - nonce.issued_at
     longest = 0.0
     for policy in policies:
         by_nonce = 0.0 if policy.nonce == "off" else nonce_lifetime

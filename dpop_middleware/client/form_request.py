@@ -76,7 +76,7 @@ def optional_parameters(**parameters: str | tuple[str, ...] | None) -> Form:
 
 def checked_resources(resource: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return the APIs that the option `resource` names, maybe none (RFC 8707); raises ConfigurationError."""
-    return () if resource is None or resource == "" else _options.names_or_one("resource", resource)
+    return _options.names_or_one("resource", resource) if resource else ()
 
 
 def keyword_arguments(of: str, given: Mapping[str, Any], known: type, *others: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class TokenSource:
         if "scopes" in options:
             self._options["scopes"] = _options.strings("scopes", options["scopes"])
         if "resource" in options:
-            self._options["resource"] = checked_resources(options["resource"]) or None
+            self._options["resource"] = checked_resources(options["resource"])
         self._held = _NOTHING
         self._numbers = count(1)
         # A listener, or a hook of the client, may call `discard` during a request.

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from dpop_middleware import DPoPPolicy
 from dpop_middleware._adapter.copies import response_with
@@ -114,6 +115,16 @@ class ThatDoesNotChange(HTTPException):
         super().__setattr__(name, value)
 
 
+class WithAProperty(HTTPException):
+    def __init__(self, since: str) -> None:
+        super().__init__(410)
+        vars(self)["since"] = since
+
+    @property
+    def since(self) -> object:
+        return vars(self)["since"]
+
+
 class AlsoOfAnotherKind(HTTPException, PermissionError):
     def __init__(self, since: str) -> None:
         HTTPException.__init__(self, 410)
@@ -126,6 +137,7 @@ class AlsoOfAnotherKind(HTTPException, PermissionError):
         WithSlots("2026"),
         WithItsOwnNew(since="2026"),
         ThatDoesNotChange("2026"),
+        WithAProperty("2026"),
         AlsoOfAnotherKind("2026"),
     ],
     ids=lambda error: type(error).__name__,
@@ -173,8 +185,16 @@ def test_an_exception_handler_may_add_fields_to_those_of_an_exception(world: Wor
     assert ours | {"x-request-id"} <= set(response.headers)
 
 
-def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing() -> None:
-    stream, whole = StreamingResponse(["done"]), Response("done")
+class Feed(Response):
+    """Sends until its owner, who knows it, says that it is done."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("stream", [StreamingResponse(["done"]), Feed()], ids=lambda one: type(one).__name__)
+def test_a_stream_is_not_copied_nor_is_a_response_that_gets_nothing(stream: Response) -> None:
+    whole = Response("done")
     assert response_with((("dpop-nonce", "n"),), stream) is stream
     assert stream.headers["dpop-nonce"] == "n"
     assert response_with((), whole) is whole

@@ -261,7 +261,7 @@ def test_a_proof_is_remembered_for_all_that_could_accept_it(
         (OFF, None, None, 90 + 5),
         (REQUIRED, 300, None, 300 + 5),
         (REQUIRED, None, KNOWN, 300 + 5),
-        (FALLBACK, None, None, 86_400 + 5),
+        (FALLBACK, None, None, 600 + 5),
     ],
 )
 def test_where_the_lifetime_of_nonces_is_unknown_a_proof_is_remembered_for_no_shorter_time(

@@ -96,6 +96,19 @@ def test_a_resource_that_is_no_text_is_refused(wrong: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("none", [None, "", (), []])
+def test_no_resource_is_named_where_there_is_none(none: Any) -> None:
+    url = authorization_url(
+        "https://auth.example.com/authorize",
+        client_id="c",
+        redirect_uri="https://app/cb",
+        code_challenge="x",
+        key=DPoPKey.generate(),
+        resource=none,
+    )
+    assert "resource" not in parse_qs(urlsplit(url).query, keep_blank_values=True)
+
+
 def test_parameters_that_are_not_given_are_left_out() -> None:
     url = authorization_url(
         "https://auth.example.com/authorize",

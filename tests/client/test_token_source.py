@@ -384,8 +384,15 @@ def test_an_argument_that_is_missing_or_wrong_is_named_at_once() -> None:
         assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("several", [["https://a", "https://b"], iter(["https://a", "https://b"])])
-def test_several_resources_are_named_in_every_request(several: Any) -> None:
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["https://a", "https://b"], ["https://a", "https://b"]),
+        (iter(["https://a", "https://b"]), ["https://a", "https://b"]),
+        ((), None),
+    ],
+)
+def test_every_request_names_each_of_the_resources(given: Any, named: list[str] | None) -> None:
     forms: list[dict[str, list[str]]] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -393,11 +400,11 @@ def test_several_resources_are_named_in_every_request(several: Any) -> None:
         return httpx2.Response(200, json={"access_token": f"token-{len(forms)}", "token_type": "DPoP"})
 
     source = Server().source_of(
-        httpx2.Client(transport=httpx2.MockTransport(answer)), MACHINE, resource=several
+        httpx2.Client(transport=httpx2.MockTransport(answer)), MACHINE, resource=given
     )
     source.discard(source.token())
     source.token()
-    assert [form["resource"] for form in forms] == [["https://a", "https://b"]] * 2
+    assert [form.get("resource") for form in forms] == [named] * 2
 
 
 def test_a_source_without_client_endpoint_or_grant_is_refused_at_once() -> None:

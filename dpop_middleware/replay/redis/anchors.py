@@ -108,8 +108,8 @@ def lost_by(info: ServerInfo, known: Anchor | None, *, started: float, seen: flo
 class Sight:
     """One bucket: the anchor that was last seen, when that was, and a loss that others may not know of.
 
-    `value` is the anchor's; it was `asked` for and received (`at`) by the event loop's clock, and read by the
-    server in between. `untold` is the `since` of that loss.
+    `value` is the anchor's; it was `asked` for and received (`at`) by `moments`, and read by the server in
+    between. `untold` is the `since` of that loss.
     """
 
     anchor: Anchor | None = None
@@ -125,7 +125,7 @@ class Sights:
     `since` has for each bucket the moment before which entries may be missing: an entry whose `not_before` is
     earlier can't be judged. `offset` is by how many seconds the entries' clock is ahead of `moments.Moments`,
     None before the first entry. `changed_at` is when this worker last learned that any of the servers has
-    other data than before, by the event loop's clock.
+    other data than before, by `moments`.
     """
 
     def __init__(self, buckets: Buckets) -> None:
@@ -167,7 +167,7 @@ class Sights:
     def doubt(self, bucket: int, learned_at: float) -> float:
         """The moment before which entries of `bucket` may be missing by a loss that this worker learned of.
 
-        A loss known at the last read of the bucket doesn't count. `learned_at` is by the event loop's clock.
+        A loss known at the last read of the bucket doesn't count. `learned_at` is by `moments`.
         """
         if self.of(bucket).asked >= learned_at:
             return -math.inf

@@ -93,7 +93,7 @@ class Batch:
     def compose(self, *, now: float, at: float, timeout: float) -> tuple[bytes, int]:
         """The bytes to send, and how many replies they get.
 
-        `now` is by the entries' clock, `at` by the event loop's; `timeout` in seconds is for `WAIT`.
+        `now` is by the entries' clock, `at` by `moments`; `timeout` in seconds is for `WAIT`.
         """
         self._sent = at
         self._look = self._fence.vitals.look(at)
@@ -123,7 +123,7 @@ class Batch:
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, and answer the requests whose outcome is known.
 
-        `now` is by the entries' clock, `at` by the event loop's. Raises an error reply that puts the
+        `now` is by the entries' clock, `at` by `moments`. Raises an error reply that puts the
         connection in doubt.
         """
         self._now = now
@@ -160,7 +160,7 @@ class Batch:
         self.outcome = self._settled(outcomes)
 
     def report(self, at: float) -> None:
-        """Report the exchange, which ended `at`, by the event loop's clock, to `on_exchange`."""
+        """Report the exchange, which ended `at`, by `moments`, to `on_exchange`."""
         answered, entries = not isinstance(self.outcome, Exception), len(self._writes)
         self._settings.report(StoreExchange(entries=entries, seconds=at - self._sent, answered=answered))
 

@@ -51,7 +51,7 @@ class Fence:
     """The entries for which one server vouches, as far as one worker knows.
 
     `sights` is shared by the fences of a cluster, `new_server` is the store's option. Every `now` is the
-    present time by the entries' clock, every `at` by the event loop's.
+    present time by the entries' clock, every `at` by `moments`.
     """
 
     def __init__(self, sights: Sights, new_server: NewServer, *, heeds_evictions: bool = True) -> None:

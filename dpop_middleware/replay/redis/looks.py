@@ -39,7 +39,7 @@ def time_shown(reply: object) -> float:
 
 
 def is_behind(at_most: float, other: float) -> bool:
-    """Whether a clock that is ahead of the event loop's by `at_most` is behind one that is by `other`.
+    """Whether a clock that is ahead of a third one by `at_most` is behind one that is by `other`.
 
     An entry that a server moves to another one, or to its replica, expires at the same moment by its clock:
     too early there, if that clock is ahead by more than entries allow for.
@@ -50,8 +50,8 @@ def is_behind(at_most: float, other: float) -> bool:
 class Looks:
     """The reports of one server: `asked` and `answered_at` are of the last `INFO` that it answered.
 
-    The server is to be asked when it is `due`. Times are by the event loop's clock, except what the server's
-    own clock showed.
+    The server is to be asked when it is `due`. Times are by `moments`, except what the server's own
+    clock showed.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Looks:
 
     @property
     def ahead(self) -> tuple[float, float]:
-        """By how many seconds the server's clock is ahead of the event loop's, at least and at most."""
+        """By how many seconds the server's clock is ahead of `moments`, at least and at most."""
         if self._clock is None:
             return -math.inf, math.inf
         _, shown, sent, received = self._clock

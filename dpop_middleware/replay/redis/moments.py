@@ -17,7 +17,7 @@ class Moments:
 
     def __init__(self) -> None:
         self._made = time.monotonic()
-        self._least = self._most = _with_sleep() - self._made
+        self._least = self._most = _with_sleep() - time.monotonic()
 
     def at(self, loop_time: float) -> float:
         """The moment at which an event loop's clock shows `loop_time`, if that is now."""

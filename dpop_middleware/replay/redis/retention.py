@@ -73,7 +73,7 @@ class LivingRetentions:
 class PublishedRetentions:
     """The retentions beside the entries of one server.
 
-    `at` is a moment of the event loop's clock, `now` one of the entries'.
+    `at` is by `moments`, `now` by the entries' clock.
     """
 
     def __init__(self, prefix: bytes, living: LivingRetentions) -> None:

@@ -66,10 +66,8 @@ class Server:
     def __init__(
         self, name: str, connect: Connect, settings: Settings, sights: Sights, around: Surroundings | None
     ) -> None:
-        self._name, self._connect = name, connect
-        self._settings = settings
-        self._around = around
-        self._loop = asyncio.get_running_loop()
+        self._name, self._connect, self._settings = name, connect, settings
+        self._around, self._loop = around, asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._opening: Opening | None = None
         self.fence = Fence(sights, settings.new_server, heeds_evictions=settings.on_evictions == "refuse")
@@ -89,9 +87,11 @@ class Server:
 
     async def ready(self, *, deadline: float, offset: float | None) -> Connection:
         """The connection, a new one where none can be used; raises `TimeoutError` after `deadline`."""
-        connection = self.connection
-        if connection is not None:
+        if (connection := self.connection) is not None:
             return connection
+        if offset is not None and self.fence.sights.offset is not None:
+            # The former one is of before a pause of the machine, if nothing counted that.
+            self.fence.sights.offset = offset
         await self.disconnect()
         opening = self._opening or self._start_opening(offset)
         # A failed opening is forgotten at once, except by the tasks that waited for it.

@@ -76,7 +76,7 @@ async def identities_among(
 ) -> frozenset[bytes]:
     """The identities in `wanted` whose data masters among `nodes` have now, if they report that in time.
 
-    `ahead` is as in `Present`.
+    `ahead` is as in `Present`, but of the event loop's clock.
     """
     found: set[bytes] = set()
     pending = {asyncio.ensure_future(_had(cluster, node, wanted, timeout, ahead)) for node in nodes}
@@ -164,7 +164,7 @@ class Present(Protocol):
     """Returns the identities whose data other masters have now.
 
     None where one of them doesn't report: without `patient` that counts as a loss of its data. Those of
-    masters whose clock is behind one that is `ahead` of the event loop's are not among them.
+    masters whose clock is behind one that is `ahead` of `moments` are not among them.
     """
 
     def __call__(

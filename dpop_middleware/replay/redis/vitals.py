@@ -190,9 +190,9 @@ class VitalSigns:
     """The vital signs of one server; `info` is None where it can't be watched.
 
     `identity` is of its data, `is_older` says whether it started before the store. `asked_at` is when it last
-    reported, by the event loop's clock, `changed_at` when it first reported other data than before, and
-    `lost_at` when it reported a loss that leaves the anchors; `sent_at` is when anything was last sent to it.
-    `has_lost` becomes True at such a loss; the code that handles it sets it back.
+    reported, by `moments`, `changed_at` when it first reported other data than before, and `lost_at` when
+    it reported a loss that leaves the anchors; `sent_at` is when anything was last sent to it. `has_lost`
+    becomes True at such a loss; the code that handles it sets it back.
     """
 
     def __init__(self, *, heeds_evictions: bool) -> None:

@@ -238,7 +238,7 @@ class AnchorReading:
     def judge(self, replies: Sequence[object], *, now: float, at: float) -> None:
         """Report to the fence what was read, and which anchors are unchanged by the `replies` to the writes.
 
-        `now` is by the entries' clock, `at` by the event loop's.
+        `now` is by the entries' clock, `at` by `moments`.
         """
         self._now = now
         if self._watched and not self.is_forbidden:

@@ -128,7 +128,7 @@ class FailingAtFirst(HMACNonceProvider):
 async def test_a_nonce_provider_that_fails_at_first_makes_no_server_refuse_older_nonces(
     server: Server, with_nonce: bool
 ) -> None:
-    """For how long its nonces are valid isn't known then, and entries are kept for longer."""
+    """For how long its nonces are valid isn't known then, and entries are kept for ten minutes."""
     clock, wide = Clock(time.time()), DPoPPolicy(nonce="fallback")
     issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
     failing, other = (worker(server, issuer, clock, wide, nonces=one) for one in (FailingAtFirst(), None))
@@ -148,6 +148,32 @@ async def test_a_nonce_provider_that_fails_at_first_makes_no_server_refuse_older
     await ask(other, nonce)
     await failing.aclose()
     await other.aclose()
+
+
+async def test_a_nonce_provider_that_fails_at_first_revives_no_policy_that_ended_long_ago(
+    server: Server,
+) -> None:
+    """As when nonces are switched on, and their provider can't be reached for the first minute."""
+    clock, provider = Clock(time.time()), FailingAtFirst()
+    issuer, key = TestIssuer(audience=RESOURCE, clock=clock), DPoPKey.generate()
+    token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 20_000)
+
+    async def ask(server: ResourceServer, nonce: str | None = None) -> None:
+        proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
+        await server.authenticate(request(token, proof))
+
+    former = worker(server, issuer, clock, NARROW)
+    await ask(former)
+    await former.aclose()
+    clock.now += 7200
+    api = worker(server, issuer, clock, DPoPPolicy(nonce="fallback"), nonces=provider)
+    with pytest.raises(Unavailable, match="^a nonce can't be issued now$"):
+        await ask(api)
+    provider.fails = False
+    nonce = provider.issue(clock.now)
+    clock.now += 200
+    await ask(api, nonce)
+    await api.aclose()
 
 
 async def test_with_a_longer_retention_set_first_a_wider_policy_refuses_no_request(server: Server) -> None:
