@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from typing import Final
 
 from dpop_middleware._judge.requirements import bound_to_another, check_bound
-from dpop_middleware._options import flag
 from dpop_middleware._proof.proof import DPoPProof, check_signature, parse_header, split_proof
 from dpop_middleware._proof.verification import JudgedProof, ProofVerification
 from dpop_middleware._request.request import ResourceRequest
@@ -24,7 +23,12 @@ from dpop_middleware.checks import Check, Reason
 from dpop_middleware.errors import InvalidDPoPProof, InvalidToken, Refusal, Unavailable
 from dpop_middleware.jose.algorithms import ALGORITHMS
 from dpop_middleware.policy import DPoPPolicy
-from dpop_middleware.tokens.access_token import AccessToken, token_hash
+from dpop_middleware.tokens.access_token import (
+    AccessToken,
+    asks_another_server,
+    may_ask_another_server,
+    token_hash,
+)
 from dpop_middleware.tokens.admission import Bucket, Tendency, UnavailableAnswers
 from dpop_middleware.tokens.cache import MAX_CACHED_BYTES, MAX_CACHED_TOKENS, BoundedCache
 
@@ -210,14 +214,12 @@ def proof_first(verifier: object) -> ProofFirst | None:
 
     Raises ConfigurationError for a `remote` that is neither True nor False.
     """
-    remote = flag("the verifier's remote", getattr(verifier, "remote", False))
-    ask = getattr(verifier, "is_remote", None)
-    if ask is None:
-        return ProofFirst(lambda _: True) if remote else None
+    if not may_ask_another_server(verifier):
+        return None
 
     def is_remote(token: str) -> bool:
         try:
-            return ask(token) is not False
+            return asks_another_server(verifier, token)
         except Exception:  # noqa: BLE001 - a user's own verifier: asking it last is the safe order
             return True
 

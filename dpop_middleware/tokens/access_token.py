@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from dpop_middleware._options import seconds
+from dpop_middleware._options import flag, seconds
 from dpop_middleware.jose import base64url
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "checked_clock_skew",
     "clock_skew_of",
     "key_ages_of_all",
+    "may_ask_another_server",
     "shown",
     "token_hash",
 ]
@@ -278,6 +279,12 @@ def asks_another_server(verifier: object, token: str) -> bool:
     """Return whether `verifier` asks another server about `token`: by its `is_remote`, or its `remote`."""
     ask = getattr(verifier, "is_remote", None)
     return bool(getattr(verifier, "remote", False)) if ask is None else ask(token) is not False
+
+
+def may_ask_another_server(verifier: object) -> bool:
+    """Return whether it does so about any; raises ConfigurationError for a `remote` that is no bool."""
+    remote = flag("the verifier's remote", getattr(verifier, "remote", False))
+    return remote or getattr(verifier, "is_remote", None) is not None
 
 
 def audiences_of_all(verifiers: Iterable[object]) -> frozenset[str]:

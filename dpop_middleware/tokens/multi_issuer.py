@@ -28,6 +28,7 @@ from dpop_middleware.tokens.access_token import (
     audiences_of_all,
     clock_skew_of,
     key_ages_of_all,
+    may_ask_another_server,
 )
 from dpop_middleware.tokens.claims import another_issuer
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
@@ -116,7 +117,7 @@ class MultiIssuerVerifier:
             type(one) in (MultiIssuerVerifier, JWTAccessTokenVerifier) for one in (self, *self._verifiers)
         )
         # A verifier that the resolver returns may ask another server; `is_remote` says it of one token.
-        self.remote = resolver is not None or any(map(_is_remote, self._verifiers))
+        self.remote = resolver is not None or any(map(may_ask_another_server, self._verifiers))
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -198,10 +199,6 @@ def _checked(verifiers: object) -> tuple[AccessTokenVerifier, ...]:
 def _among_several(verifier: AccessTokenVerifier) -> AccessTokenVerifier:
     """Return a verifier whose tokens name their issuer, where `verifier` supports that; else `verifier`."""
     return verifier.among_several() if isinstance(verifier, JWTAccessTokenVerifier) else verifier
-
-
-def _is_remote(verifier: AccessTokenVerifier) -> bool:
-    return getattr(verifier, "remote", False) is True or hasattr(verifier, "is_remote")
 
 
 def unverified_issuer(token: str) -> str:
