@@ -278,6 +278,10 @@ class Run:
                 self.right_again, writer.wakes = (until, seconds, writer), -math.inf
             return
         if fault == "step":
+            # As above, of a server that has restarted since.
+            for worker in self.workers:
+                if worker.generation != self.model.generation:
+                    self.ask(worker, Proof(self.model.new_name(), NOW + self.model.time))
             self.model.offset += self.random.uniform(7, 60)
             self.model.history.clear()
             # Those that were idle come first, and notice it as well.
