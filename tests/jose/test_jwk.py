@@ -50,7 +50,7 @@ def integer(number: int, length: int | None = None, *, order: Any = "big") -> st
     return base64.urlsafe_b64encode(octets).decode().rstrip("=")
 
 
-def refuse(jwk: object, algorithm: str, reason: str) -> None:
+def assert_refused(jwk: object, algorithm: str, reason: str) -> None:
     """Assert that `jwk` is refused for `reason`."""
     with pytest.raises(JOSEError, match=reason) as caught:
         public_key(jwk, ALGORITHMS[algorithm])
@@ -118,14 +118,14 @@ def test_null_and_empty_members_count_as_absent(unset: object) -> None:
 
 @pytest.mark.parametrize("jwk", [None, True, 1, "", "foo", [], [P256], b"{}", tuple(P256.items())])
 def test_a_jwk_is_an_object(jwk: object) -> None:
-    refuse(jwk, "ES256", "not a JSON object")
+    assert_refused(jwk, "ES256", "not a JSON object")
 
 
 @pytest.mark.parametrize("member", PRIVATE_MEMBERS)
 @pytest.mark.parametrize("name", ["ES256", "EdDSA", "RS256"])
 @pytest.mark.parametrize("value", ["AQAB", "", None, [], 1])
 def test_private_members_are_refused(member: str, name: str, value: object) -> None:
-    refuse(JWKS[name] | {member: value}, name, f"private or symmetric key material: {member}$")
+    assert_refused(JWKS[name] | {member: value}, name, f"private or symmetric key material: {member}$")
 
 
 @pytest.mark.parametrize(
@@ -167,20 +167,20 @@ def test_where_no_single_member_is_at_fault_none_is_named() -> None:
 def test_private_members_are_refused_before_anything_is_built() -> None:
     # Given n, e and d that don't belong together, a library may search for primes: seconds for one header.
     bogus = {"kty": "RSA", "n": integer(2**16384 - 1), "e": "AQAB", "d": integer(2**16383 - 1)}
-    refuse(bogus, "RS256", "private or symmetric")
-    refuse({"kty": "oct", "k": "AAAA"}, "ES256", "private or symmetric")
+    assert_refused(bogus, "RS256", "private or symmetric")
+    assert_refused({"kty": "oct", "k": "AAAA"}, "ES256", "private or symmetric")
     for name in ("K1 (client)", "Ed25519", "RSA-2048"):
-        refuse(PROOFS["keys"][name], "ES256", "private or symmetric")
+        assert_refused(PROOFS["keys"][name], "ES256", "private or symmetric")
 
 
 @pytest.mark.parametrize("kty", [None, 1, "ec", "", "RSA", "OKP", "oct", ["EC"], {}])
 def test_kty_must_match(kty: object) -> None:
-    refuse(P256 | {"kty": kty}, "ES256", "another key type")
+    assert_refused(P256 | {"kty": kty}, "ES256", "another key type")
 
 
 @pytest.mark.parametrize("crv", [None, 1, "p-256", "P-257", "secp256k1", "P-384", "", ["P-256"]])
 def test_crv_must_match(crv: object) -> None:
-    refuse(P256 | {"crv": crv}, "ES256", "another curve")
+    assert_refused(P256 | {"crv": crv}, "ES256", "another curve")
 
 
 @pytest.mark.parametrize("member", ["kty", "crv", "x", "y"])
@@ -196,25 +196,25 @@ def test_every_algorithm_takes_its_own_keys_only() -> None:
         for jwk in (P256, P384, P521, ED25519, RSA, public("Ed448")):
             if jwk is JWKS[name]:
                 continue
-            refuse(jwk, name, "another key type|another curve")
+            assert_refused(jwk, name, "another key type|another curve")
 
 
 @pytest.mark.parametrize("use", ["enc", "", 0, False, 1, ["sig"], [[]], {}, "SIG"])
 def test_use_must_be_sig(use: object) -> None:
-    refuse(P256 | {"use": use}, "ES256", "not for signatures")
+    assert_refused(P256 | {"use": use}, "ES256", "not for signatures")
 
 
 @pytest.mark.parametrize(
     "key_ops", [["sign"], "verify", "", {}, {"verify": 1}, 0, False, 1, [[]], [None], [["verify"]]]
 )
 def test_key_ops_must_include_verify(key_ops: object) -> None:
-    refuse(P256 | {"key_ops": key_ops}, "ES256", "not for verifying")
+    assert_refused(P256 | {"key_ops": key_ops}, "ES256", "not for verifying")
 
 
 @pytest.mark.parametrize("alg", ["ES384", "none", "", 0, False, 1, ["ES256"], "es256", "EdDSA"])
 def test_alg_must_match(alg: object) -> None:
-    refuse(P256 | {"alg": alg}, "ES256", "another algorithm")
-    refuse(RSA | {"alg": "PS256"}, "RS256", "another algorithm")
+    assert_refused(P256 | {"alg": alg}, "ES256", "another algorithm")
+    assert_refused(RSA | {"alg": "PS256"}, "RS256", "another algorithm")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_members_are_canonical_base64url(name: str, member: str) -> None:
     jwk = JWKS[name]
     others: tuple[Any, ...] = (None, 1, [], {}, True, b"AQAB")
     for value in others:
-        refuse(jwk | {member: value}, name, "lacks a required member")
+        assert_refused(jwk | {member: value}, name, "lacks a required member")
     text = jwk[member]
     for value in (
         text + "=",
@@ -235,12 +235,12 @@ def test_members_are_canonical_base64url(name: str, member: str) -> None:
         text[:-1] + "é",
         text + "\ud800",
     ):
-        refuse(jwk | {member: value}, name, "not canonical base64url")
+        assert_refused(jwk | {member: value}, name, "not canonical base64url")
     if len(text) % 4:
         # The next character differs in bits that nothing uses.
         alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         sloppy = text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
-        refuse(jwk | {member: sloppy}, name, "not canonical base64url")
+        assert_refused(jwk | {member: sloppy}, name, "not canonical base64url")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_an_algorithm_that_openssl_lacks_is_refused(
             raise fault
 
     monkeypatch.setattr("dpop_middleware.jose.jwk.Ed25519PublicKey", Lacking)
-    refuse(ED25519, "EdDSA", "this system's OpenSSL")
+    assert_refused(ED25519, "EdDSA", "this system's OpenSSL")
 
 
 # Elliptic curves
@@ -299,16 +299,16 @@ def test_coordinates_have_the_exact_length(name: str, jwk: dict[str, Any], prime
     for member in ("x", "y"):
         octets = base64url.decode(jwk[member])
         for other in (b"", octets[1:], b"\0" + octets, octets + b"\0", octets * 2):
-            refuse(jwk | {member: base64url.encode(other)}, name, "wrong length")
+            assert_refused(jwk | {member: base64url.encode(other)}, name, "wrong length")
 
 
 @pytest.mark.parametrize(("name", "jwk", "prime"), CURVES)
 def test_points_lie_on_the_curve(name: str, jwk: dict[str, Any], prime: int) -> None:
     length = LENGTHS[name]
     for x, y in ((0, 0), (1, 1), (prime - 1, 1)):
-        refuse(jwk | {"x": integer(x, length), "y": integer(y, length)}, name, "not a point")
-    refuse(jwk | {"x": jwk["y"], "y": jwk["x"]}, name, "not a point")
-    refuse(jwk | {"y": integer(1, length)}, name, "not a point")
+        assert_refused(jwk | {"x": integer(x, length), "y": integer(y, length)}, name, "not a point")
+    assert_refused(jwk | {"x": jwk["y"], "y": jwk["x"]}, name, "not a point")
+    assert_refused(jwk | {"y": integer(1, length)}, name, "not a point")
 
 
 @pytest.mark.parametrize(("name", "jwk", "prime"), CURVES)
@@ -317,9 +317,9 @@ def test_coordinates_are_below_the_prime(name: str, jwk: dict[str, Any], prime: 
     x, y = small_point(name, prime)
     point = jwk | {"x": integer(x, length), "y": integer(y, length)}
     assert ALGORITHMS[name].accepts(public_key(point, ALGORITHMS[name]))
-    refuse(point | {"x": integer(x + prime, length)}, name, "not a point")
-    refuse(point | {"x": integer(prime, length)}, name, "not a point")
-    refuse(point | {"y": integer((1 << 8 * length) - 1, length)}, name, "not a point")
+    assert_refused(point | {"x": integer(x + prime, length)}, name, "not a point")
+    assert_refused(point | {"x": integer(prime, length)}, name, "not a point")
+    assert_refused(point | {"y": integer((1 << 8 * length) - 1, length)}, name, "not a point")
 
 
 # RSA
@@ -336,24 +336,24 @@ def test_rsa_keys_within_the_bounds_are_accepted(bits: int, rest: int, e: int) -
 
 @pytest.mark.parametrize("bits", [1, 2, 512, 1024, 2047, 4097, 8192, 16384])
 def test_rsa_moduli_of_other_sizes_are_refused(bits: int) -> None:
-    refuse(RSA | {"n": integer(2**bits - 1)}, "RS256", "modulus")
+    assert_refused(RSA | {"n": integer(2**bits - 1)}, "RS256", "modulus")
 
 
 @pytest.mark.parametrize("bits", [2048, 3000, 4096])
 def test_even_rsa_moduli_are_refused(bits: int) -> None:
-    refuse(RSA | {"n": integer(2**bits - 2)}, "RS256", "modulus")
+    assert_refused(RSA | {"n": integer(2**bits - 2)}, "RS256", "modulus")
 
 
 @pytest.mark.parametrize("e", [1, 2, 4, 65536, 65538, 65539, 2**24 - 1, 2**32 - 1, 2**2000 + 1])
 def test_bad_rsa_exponents_are_refused(e: int) -> None:
-    refuse(RSA | {"e": integer(e)}, "PS256", "exponent")
+    assert_refused(RSA | {"e": integer(e)}, "PS256", "exponent")
 
 
 @pytest.mark.parametrize("member", ["n", "e"])
 def test_rsa_members_have_no_leading_zero(member: str) -> None:
     octets = base64url.decode(RSA[member])
     for other in (b"", b"\0", b"\0" + octets, b"\0\0" + octets):
-        refuse(
+        assert_refused(
             RSA | {member: base64url.encode(other)},
             "RS256",
             "^an RSA member of the JWK is empty or starts with a zero octet: ",
@@ -422,26 +422,26 @@ def test_ed25519_keys_of_small_order_are_refused() -> None:
     # Five y: 0, 1, -1, and two of order eight; 0 and 1 can also be spelled p and p + 1.
     assert len(set(encodings)) == (5 + 2) * 2
     for octets in encodings:
-        refuse(ED25519 | {"x": base64url.encode(octets)}, "EdDSA", "small order")
+        assert_refused(ED25519 | {"x": base64url.encode(octets)}, "EdDSA", "small order")
 
 
 def test_a_key_of_small_order_would_accept_a_forgery() -> None:
     identity = (1).to_bytes(32, "little")
     forged = identity + bytes(32)
     Ed25519PublicKey.from_public_bytes(identity).verify(forged, b"whatever")
-    refuse(ED25519 | {"x": base64url.encode(identity)}, "Ed25519", "small order")
+    assert_refused(ED25519 | {"x": base64url.encode(identity)}, "Ed25519", "small order")
 
 
 @pytest.mark.parametrize("y", [P, P + 1, P + 5, P + 18, 2**255 - 1])
 @pytest.mark.parametrize("sign", [0, 1])
 def test_ed25519_keys_are_canonical(y: int, sign: int) -> None:
     octets = (y | sign << 255).to_bytes(32, "little")
-    refuse(ED25519 | {"x": base64url.encode(octets)}, "EdDSA", "not canonical or has a small order")
+    assert_refused(ED25519 | {"x": base64url.encode(octets)}, "EdDSA", "not canonical or has a small order")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 57, 64])
 def test_ed25519_keys_have_32_octets(length: int) -> None:
-    refuse(ED25519 | {"x": base64url.encode(b"\x07" * length)}, "EdDSA", "32 octets")
+    assert_refused(ED25519 | {"x": base64url.encode(b"\x07" * length)}, "EdDSA", "32 octets")
 
 
 def test_an_ed25519_key_off_the_curve_verifies_nothing() -> None:
