@@ -205,4 +205,5 @@ def _hold_acceptances(connection: HTTPConnection) -> None:
     reporting = stack.enter_context(holding(Connection.of(connection.scope)))
     if isinstance(connection, WebSocket):
         # The endpoint gets the same object.
-        connection.send = reporting(connection.send)  # type: ignore[method-assign, assignment]
+        same: Any = connection
+        same.send = reporting(same.send)

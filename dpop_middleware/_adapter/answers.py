@@ -72,7 +72,7 @@ def error_response(resource_server: ResourceServer, error: DPoPError, scope: Sco
 def exception_headers(response: ErrorResponse) -> MutableHeaders:
     """Return the header fields of `response` for an exception, whose body its handler makes.
 
-    Handlers add fields to those of an exception, as of any other.
+    They can be changed: a handler may add fields to those of any exception.
     """
     of_the_body = ("content-type", "content-length")
     kept = tuple(field for field in response.headers if field[0] not in of_the_body)

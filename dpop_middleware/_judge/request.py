@@ -202,9 +202,9 @@ class RequestVerification:
         return judged
 
     def useless_after(self, expires_at: float, now: float) -> float:
-        """Return when no server accepts a proof for a token with this expiry, however late its `iat` is.
+        """Return from when on no server accepts a proof for a token with this expiry, whatever its `iat`.
 
-        That is so by its `ath`. It is infinity where the expiry may change.
+        By `ath` the proof is of no use without the token. The result is infinity where the expiry may change.
         """
         return max(expires_at, now) + LONGEST_CLOCK_SKEW if self._expiry_is_final else math.inf
 

@@ -171,8 +171,8 @@ def judge_proof_later(
     - `target_uri`: of the request, in normal form; None where it is unknown.
     - `access_token`: the one that came with the proof, None at a token endpoint; `token`: its contents, None
       where they are unknown.
-    - `useless_after`: when no server accepts the proof any more, whatever its `iat`.
-    - `now`: seconds since the epoch, as that is. The others are as in `explain`.
+    - `useless_after`: from when on no server accepts the proof, whatever its `iat`.
+    - `now`: seconds since the epoch, as `useless_after` is. The others are as in `explain`.
     """
     jws = _split(judged, proofs, policy)
     if jws is None:

@@ -282,7 +282,7 @@ def asks_another_server(verifier: object, token: str) -> bool:
 
 
 def may_ask_another_server(verifier: object) -> bool:
-    """Return whether it does so about any; raises ConfigurationError for a `remote` that is no bool."""
+    """Return whether `verifier` asks one about any token; raises ConfigurationError for a bad `remote`."""
     remote = flag("the verifier's remote", getattr(verifier, "remote", False))
     return remote or getattr(verifier, "is_remote", None) is not None
 

@@ -167,7 +167,7 @@ def arranged(lots: random.Random, world: World) -> tuple[Any, str]:
 
 
 async def test_whatever_is_around_a_decorated_function_a_stranger_is_refused() -> None:
-    print(f"DPOP_SEED={SEED}")  # noqa: T201
+    print(f"DPOP_SEED={SEED}")  # noqa: T201 - pytest shows it where the test fails
     lots, world = random.Random(SEED), World()
     for _ in range(ARRANGEMENTS):
         app, parts = arranged(lots, world)

@@ -1,6 +1,5 @@
 """PKCE pairs and authorization URLs."""
 
-from collections.abc import Collection
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -20,6 +19,17 @@ from dpop_middleware.client.authorization import PKCE, PushedAuthorizationReques
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.jose import base64url
 from dpop_middleware.testing import TestIssuer
+
+
+def asked_at(endpoint: str = "https://auth.example.com/authorize", **options: Any) -> str:
+    return authorization_url(
+        endpoint,
+        client_id="c",
+        redirect_uri="https://app/cb",
+        code_challenge="x",
+        key=DPoPKey.generate(),
+        **options,
+    )
 
 
 def test_the_challenge_is_the_one_of_rfc_7636_appendix_b(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,65 +82,27 @@ def test_several_resources_are_named_one_by_one(given: str) -> None:
     # RFC 8707 section 2.
     resources = ["https://api.example.com", "https://files.example.com/a"]
     several: Any = {"resource": resources} if given == "resource" else {"parameters": {"resource": resources}}
-    url = authorization_url(
-        "https://auth.example.com/authorize",
-        client_id="c",
-        redirect_uri="https://app/cb",
-        code_challenge="x",
-        key=DPoPKey.generate(),
-        **several,
-    )
+    url = asked_at(**several)
     assert parse_qs(urlsplit(url).query)["resource"] == resources
 
 
 @pytest.mark.parametrize("wrong", [b"https://api.example.com", ["https://api.example.com", None], [""], 7])
 def test_a_resource_that_is_no_text_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="^resource takes a sequence of non-empty strings, not "):
-        authorization_url(
-            "https://auth.example.com/authorize",
-            client_id="c",
-            redirect_uri="https://app/cb",
-            code_challenge="x",
-            key=DPoPKey.generate(),
-            resource=wrong,
-        )
+        asked_at(resource=wrong)
 
 
 @pytest.mark.parametrize("none", [None, "", (), []])
 def test_no_resource_is_named_where_there_is_none(none: Any) -> None:
-    url = authorization_url(
-        "https://auth.example.com/authorize",
-        client_id="c",
-        redirect_uri="https://app/cb",
-        code_challenge="x",
-        key=DPoPKey.generate(),
-        resource=none,
-    )
+    url = asked_at(resource=none)
     assert "resource" not in parse_qs(urlsplit(url).query, keep_blank_values=True)
 
 
 def test_parameters_that_are_not_given_are_left_out() -> None:
-    url = authorization_url(
-        "https://auth.example.com/authorize",
-        client_id="c",
-        redirect_uri="https://app/cb",
-        code_challenge="x",
-        key=DPoPKey.generate(),
-    )
+    url = asked_at()
     assert [name for name, _ in parse_qsl(urlsplit(url).query)] == [
         "response_type", "client_id", "redirect_uri", "code_challenge", "code_challenge_method", "dpop_jkt"
     ]  # fmt: skip
-
-
-def asked_at(endpoint: str, *, insecure_http_hosts: Collection[str] = ()) -> str:
-    return authorization_url(
-        endpoint,
-        client_id="c",
-        redirect_uri="https://app/cb",
-        code_challenge="x",
-        key=DPoPKey.generate(),
-        insecure_http_hosts=insecure_http_hosts,
-    )
 
 
 @pytest.mark.parametrize(

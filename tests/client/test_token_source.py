@@ -46,19 +46,22 @@ class Server:
         self.may_answer.set()
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
-        number = len(self.asked)
-        self.arrived.set()
+        number = self.note(request)
         assert self.may_answer.wait(20)
         return self.answer(number)
 
     async def later(self, request: httpx2.Request) -> httpx2.Response:
-        self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
-        number = len(self.asked)
-        self.arrived.set()
+        number = self.note(request)
         while not self.may_answer.is_set():
             await asyncio.sleep(0.001)
         return self.answer(number)
+
+    def note(self, request: httpx2.Request) -> int:
+        """Keep the form of a request that has arrived; return how many there were."""
+        self.asked.append({name: value[0] for name, value in parse_qs(request.content.decode()).items()})
+        number = len(self.asked)
+        self.arrived.set()
+        return number
 
     def answer(self, number: int) -> httpx2.Response:
         if self.is_down:

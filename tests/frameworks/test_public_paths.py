@@ -64,7 +64,7 @@ def ask(origin: str, path: str, *fields: str) -> dict[str, Any] | None:
 @pytest.mark.parametrize("root_path", ROOT_PATHS)
 @pytest.mark.parametrize("server", SERVERS)
 def test_without_credentials_only_what_is_listed_is_served(server: str, root_path: str) -> None:
-    print(f"DPOP_SEED={SEED}")  # noqa: T201
+    print(f"DPOP_SEED={SEED}")  # noqa: T201 - pytest shows it where the test fails
     lots = random.Random(f"{SEED} {server} {root_path}")
     # uvicorn puts the root path before the path that was sent; the others want it sent.
     in_front = "" if server.startswith("uvicorn") else root_path

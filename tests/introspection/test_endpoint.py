@@ -19,7 +19,7 @@ from dpop_middleware.introspection._endpoint import Endpoint, EndpointOptions
 from dpop_middleware.introspection._transport import EndpointError
 from dpop_middleware.tokens.connections import ProxyChoice
 from tests.support.clients import NO_AUTHORITIES
-from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, refusal
+from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, answers, refusal
 from tests.support.issuer_server import OPENID, IssuerServer, json_answer
 
 JKT = DPoPKey.generate().jkt
@@ -233,14 +233,6 @@ async def test_an_endpoint_that_the_metadata_name_no_more_is_asked_no_more(
     issuer.metadata = {}
     await endpoint.ask("any")
     assert endpoint.url == issuer.endpoint
-
-
-def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Callable[[Question], Any]:
-    async def behave(_question: Question) -> Response:
-        fields = {"Content-Type": "application/json"} | {n.replace("_", "-"): v for n, v in headers.items()}
-        return Response(body, status_code=status, headers=fields)
-
-    return behave
 
 
 @pytest.mark.parametrize(

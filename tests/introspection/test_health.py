@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from dpop_middleware import MemoryReplayStore, ResourceServer
 from dpop_middleware.client import DPoPKey
 from dpop_middleware.introspection import IntrospectionHealth, IntrospectionVerifier
-from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question
+from tests.support.introspection_server import API, IssuerOfOpaqueTokens, Question, answers
 
 JKT = DPoPKey.generate().jkt
 Verifier = Callable[..., IntrospectionVerifier]
@@ -68,10 +68,7 @@ async def test_an_endpoint_that_can_not_be_used_is_unhealthy(
 async def test_an_endpoint_that_calls_a_made_up_token_malformed_may_be_healthy(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier, status: int, well: bool
 ) -> None:
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=status)
-
-    issuer.behaves = behave
+    issuer.behaves = answers(status)
     health = await verifier().health()
     assert health.ok is well
     assert (health.error is None) is well
@@ -83,11 +80,7 @@ async def test_the_endpoint_is_healthy_again_after_a_failure(
 ) -> None:
     opaque = verifier()
     await opaque.verify(issuer.issue(JKT))
-
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=503)
-
-    issuer.behaves = behave
+    issuer.behaves = answers(503)
     with pytest.raises(Exception, match="can't be looked up"):
         await opaque.verify("another")
     assert not (await opaque.health()).ok

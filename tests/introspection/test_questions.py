@@ -16,7 +16,7 @@ from dpop_middleware.introspection._answer import MalformedAnswer
 from dpop_middleware.introspection._questions import MAX_QUESTIONS, Outlook
 from dpop_middleware.introspection._transport import EndpointError
 from dpop_middleware.tokens.admission import MAX_UNAVAILABLE
-from tests.support.introspection_server import IssuerOfOpaqueTokens, Question
+from tests.support.introspection_server import IssuerOfOpaqueTokens, Question, answers
 from tests.support.loop_clock import LoopClock
 
 JKT = DPoPKey.generate().jkt
@@ -172,11 +172,7 @@ async def test_while_the_endpoint_fails_no_proof_is_judged_and_the_next_good_one
 ) -> None:
     opaque, known = verifier(active_lifetime=0), issuer.issue(JKT)
     assert await outcome(opaque, known) == "active"
-
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=502)
-
-    issuer.behaves = behave
+    issuer.behaves = answers(502)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for token in (known, "unknown"):
@@ -286,11 +282,7 @@ async def test_known_tokens_that_a_filter_blocks_are_no_flood_of_unknown_ones(
 ) -> None:
     opaque, known = verifier(max_unknown_per_second=1, active_lifetime=0), issuer.issue(JKT)
     assert await outcome(opaque, known) == "active"
-
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=403)
-
-    issuer.behaves = behave
+    issuer.behaves = answers(403)
     for _ in range(20):
         assert await outcome(opaque, known) == "Unavailable"
     admission, now = vars(opaque)["_admission"], time.monotonic()
@@ -302,10 +294,7 @@ async def test_known_tokens_that_a_filter_blocks_are_no_flood_of_unknown_ones(
 async def test_a_server_that_never_judged_a_token_is_not_asked_about_each(
     issuer: IssuerOfOpaqueTokens, verifier: Verifier
 ) -> None:
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=403)
-
-    issuer.behaves, opaque = behave, verifier()
+    issuer.behaves, opaque = answers(403), verifier()
     for number in range(20):
         assert await outcome(opaque, f"token-{number}") == "Unavailable"
     assert len(issuer.asked) < 20, "the breaker opened"
@@ -317,11 +306,7 @@ async def test_after_failures_no_request_waits_and_the_server_is_soon_tried_agai
     opaque = verifier(active_lifetime=0)
     known = issuer.issue(JKT)
     assert await outcome(opaque, known) == "active"
-
-    async def behave(_question: Question) -> Response:
-        return Response(status_code=502)
-
-    issuer.behaves = behave
+    issuer.behaves = answers(502)
     for _ in range(3):
         assert await outcome(opaque, known) == "Unavailable"
     asked = len(issuer.asked)

@@ -61,7 +61,6 @@ async def test_a_token_that_was_revoked_is_refused_when_its_answer_is_old(
     assert isinstance(await refusal(opaque, token), InvalidToken)
 
 
-# The garbage collector closes these connections.
 # A loop that ends without `aclose` leaves its sockets to the collector, which warns: that is what is tested.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import server_clock
 from tests.support.valkey import Server, implementations, missing
 
 # All servers by default. They nearly always give the same result, and a single one takes half the time.
@@ -40,4 +41,13 @@ def shared_server(implementation: str) -> Iterator[Server]:
 def server(implementation: str) -> Iterator[Server]:
     """A server of the test's own, for faults."""
     with Server(implementation=implementation) as server:
+        yield server
+
+
+@pytest.fixture
+def clocked() -> Iterator[Server]:
+    """A server of the test's own, whose clock the test sets."""
+    if not server_clock.can_have_clock(implementations()["valkey"]):
+        server_clock.missing()
+    with Server(implementation="valkey", with_clock=True) as server:
         yield server

@@ -22,7 +22,16 @@ from dpop_middleware.introspection import IntrospectionVerifier
 from dpop_middleware.jose import base64url
 from tests.support.servers import serving
 
-__all__ = ["API", "PATIENT", "IssuerOfOpaqueTokens", "Question", "issuing", "refusal", "signed_jwt"]
+__all__ = [
+    "API",
+    "PATIENT",
+    "IssuerOfOpaqueTokens",
+    "Question",
+    "answers",
+    "issuing",
+    "refusal",
+    "signed_jwt",
+]
 
 API = "https://api.example.test"
 
@@ -36,6 +45,16 @@ class Question:
 
 
 Behaviour = Callable[[Question], Awaitable[Response | None]]
+
+
+def answers(status: int = 200, body: bytes = b"{}", **headers: str) -> Behaviour:
+    """Return the behaviour of a server that gives the same answer to every question."""
+
+    async def behave(_question: Question) -> Response:
+        fields = {"Content-Type": "application/json"} | {n.replace("_", "-"): v for n, v in headers.items()}
+        return Response(body, status_code=status, headers=fields)
+
+    return behave
 
 
 def signed_jwt(key: DPoPKey, claims: Mapping[str, Any], *, kid: str | None = "1", **header: Any) -> str:

@@ -14,8 +14,7 @@ from dpop_middleware.replay.redis.writes import EVICTED, FENCED
 from tests.support.load import stolen
 from tests.support.replay import after_a_loss, answer, answers, entry
 from tests.support.scripted import Reporting, ScriptedServer, Words, bulk, shown
-from tests.support.server_clock import can_have_clock, missing
-from tests.support.valkey import HOST, Server, implementations, until
+from tests.support.valkey import HOST, Server, until
 
 # Later than the next look at a server.
 LOOK = 1.1
@@ -338,94 +337,83 @@ async def test_a_server_that_says_something_else_than_its_time_is_not_believed(t
 
 
 @pytest.mark.slow
-async def test_a_real_servers_clock_is_set_forward_and_back() -> None:
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        stores = [RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab"]
-        used, others = ([entry() for _ in range(30)] for _ in "ab")
-        assert await answers(stores[0], used) == {True: 30}
-        assert await answers(stores[1], others) == {True: 30}
-        server.set_clock(100)
-        # At once, however short ago the last look at the server was.
-        assert await answers(stores[0], again(used)) == {503: 30}
-        assert await answers(stores[1], again(others)) == {503: 30}
-        newer = after_a_loss()
-        assert await stores[0].add(newer) is True
-        server.set_clock(0)
-        assert await stores[1].add(newer._replace(now=time.time())) is False
-        for store in stores:
-            await store.aclose()
+async def test_a_real_servers_clock_is_set_forward_and_back(clocked: Server) -> None:
+    stores = [RedisReplayStore.from_url(clocked.url, timeout=2.0) for _ in "ab"]
+    used, others = ([entry() for _ in range(30)] for _ in "ab")
+    assert await answers(stores[0], used) == {True: 30}
+    assert await answers(stores[1], others) == {True: 30}
+    clocked.set_clock(100)
+    # At once, however short ago the last look at the server was.
+    assert await answers(stores[0], again(used)) == {503: 30}
+    assert await answers(stores[1], again(others)) == {503: 30}
+    newer = after_a_loss()
+    assert await stores[0].add(newer) is True
+    clocked.set_clock(0)
+    assert await stores[1].add(newer._replace(now=time.time())) is False
+    for store in stores:
+        await store.aclose()
 
 
 @pytest.mark.slow
-async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_before_its_start() -> None:
+async def test_a_restart_is_noticed_although_the_servers_clock_was_set_back_to_before_its_start(
+    clocked: Server,
+) -> None:
     """Its uptime is negative then: without one, nothing would be noticed on a new connection."""
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        store = RedisReplayStore.from_url(server.url, timeout=2.0)
-        used = [entry() for _ in range(30)]
-        assert await answers(store, used) == {True: 30}
-        server.kill()
-        server.start()
-        server.set_clock(-100)
-        assert server.run("INFO", "server")["uptime_in_seconds"] < 0
-        server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        assert await answers(store, again(used)) == {503: 30}
-        assert await store.add(after_a_loss()) is True
-        await store.aclose()
+    store = RedisReplayStore.from_url(clocked.url, timeout=2.0)
+    used = [entry() for _ in range(30)]
+    assert await answers(store, used) == {True: 30}
+    clocked.kill()
+    clocked.start()
+    clocked.set_clock(-100)
+    assert clocked.run("INFO", "server")["uptime_in_seconds"] < 0
+    clocked.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert await answers(store, again(used)) == {503: 30}
+    assert await store.add(after_a_loss()) is True
+    await store.aclose()
 
 
 @pytest.mark.slow
-async def test_a_worker_that_waits_does_not_believe_how_long_a_new_server_has_run() -> None:
+async def test_a_worker_that_waits_does_not_believe_how_long_a_new_server_has_run(clocked: Server) -> None:
     """Its clock, by which it counts that, may have been set forward since its start, as after a boot."""
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        store = RedisReplayStore.from_url(server.url, timeout=2.0)
-        used = [entry() for _ in range(30)]
-        assert await answers(store, used) == {True: 30}
-        await store.aclose()
-        server.restart()
-        server.set_clock(100)
-        newcomer = RedisReplayStore.from_url(server.url, timeout=2.0, new_server="wait")
-        assert await answers(newcomer, again(used)) == {503: 30}
-        assert await newcomer.add(after_a_loss()) is True
-        await newcomer.aclose()
+    store = RedisReplayStore.from_url(clocked.url, timeout=2.0)
+    used = [entry() for _ in range(30)]
+    assert await answers(store, used) == {True: 30}
+    await store.aclose()
+    clocked.restart()
+    clocked.set_clock(100)
+    newcomer = RedisReplayStore.from_url(clocked.url, timeout=2.0, new_server="wait")
+    assert await answers(newcomer, again(used)) == {503: 30}
+    assert await newcomer.add(after_a_loss()) is True
+    await newcomer.aclose()
 
 
 @pytest.mark.slow
-async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire() -> None:
+async def test_a_servers_clock_that_is_wrong_for_a_moment_lets_entries_expire(clocked: Server) -> None:
     """Those that were written meanwhile, as soon as it is right again."""
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        store = RedisReplayStore.from_url(server.url, timeout=2.0)
-        assert await store.add(entry()) is True
-        server.set_clock(-200)
-        used = [entry() for _ in range(30)]
-        assert await answers(store, used) == {True: 30}
-        server.set_clock(0)
-        assert await answers(store, again(used)) == {503: 30}
-        await store.aclose()
+    store = RedisReplayStore.from_url(clocked.url, timeout=2.0)
+    assert await store.add(entry()) is True
+    clocked.set_clock(-200)
+    used = [entry() for _ in range(30)]
+    assert await answers(store, used) == {True: 30}
+    clocked.set_clock(0)
+    assert await answers(store, again(used)) == {503: 30}
+    await store.aclose()
 
 
 @pytest.mark.slow
-async def test_a_worker_that_wrote_while_a_servers_clock_was_wrong_tells_the_others_unasked() -> None:
+async def test_a_worker_that_wrote_while_a_servers_clock_was_wrong_tells_the_others_unasked(
+    clocked: Server,
+) -> None:
     """The others saw nothing: to them the clock shows what it should."""
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        other, idle = (RedisReplayStore.from_url(server.url, timeout=2.0) for _ in "ab")
-        for store in (other, idle):
-            assert await answers(store, [entry()]) == {True: 1}
-        await asyncio.to_thread(server.set_clock, -200)
-        used = [entry() for _ in range(10)]
-        assert await answers(idle, used) == {True: 10}
-        known = server.run("GET", "dpop::anchor")
-        await asyncio.to_thread(server.set_clock, 0)
-        await asyncio.to_thread(until, lambda: server.run("GET", "dpop::anchor") != known)
-        assert (await answers(other, stolen(used)))[True] == 0
-        await other.aclose()
-        await idle.aclose()
+    other, idle = (RedisReplayStore.from_url(clocked.url, timeout=2.0) for _ in "ab")
+    for store in (other, idle):
+        assert await answers(store, [entry()]) == {True: 1}
+    await asyncio.to_thread(clocked.set_clock, -200)
+    used = [entry() for _ in range(10)]
+    assert await answers(idle, used) == {True: 10}
+    known = clocked.run("GET", "dpop::anchor")
+    await asyncio.to_thread(clocked.set_clock, 0)
+    await asyncio.to_thread(until, lambda: clocked.run("GET", "dpop::anchor") != known)
+    assert (await answers(other, stolen(used)))[True] == 0
+    await other.aclose()
+    await idle.aclose()

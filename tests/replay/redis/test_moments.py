@@ -12,9 +12,8 @@ from dpop_middleware.replay.redis.moments import Moments
 from dpop_middleware.replay.redis.writes import FENCED, FORGOTTEN
 from tests.support.replay import answer, answers, entry
 from tests.support.scripted import Reporting, ScriptedServer
-from tests.support.server_clock import can_have_clock, missing
 from tests.support.sleep import Sleep
-from tests.support.valkey import Server, implementations
+from tests.support.valkey import Server
 
 TEN_MINUTES = 600
 
@@ -116,18 +115,15 @@ async def test_a_server_that_started_while_a_worker_slept_is_younger_than_its_st
 
 
 @pytest.mark.slow
-async def test_a_sleep_costs_nothing_at_a_real_server(sleep: Sleep) -> None:
-    if not can_have_clock(implementations()["valkey"]):
-        missing()
-    with Server(implementation="valkey", with_clock=True) as server:
-        store = RedisReplayStore.from_url(server.url, timeout=2.0)
-        assert await answers(store, [entry() for _ in range(5)]) == {True: 5}
-        server.set_clock(TEN_MINUTES)
-        sleep(TEN_MINUTES)
-        fresh = [entry() for _ in range(5)]
-        assert await answers(store, fresh) == {True: 5}
-        assert await answers(store, again(fresh)) == {False: 5}
-        await store.aclose()
+async def test_a_sleep_costs_nothing_at_a_real_server(sleep: Sleep, clocked: Server) -> None:
+    store = RedisReplayStore.from_url(clocked.url, timeout=2.0)
+    assert await answers(store, [entry() for _ in range(5)]) == {True: 5}
+    clocked.set_clock(TEN_MINUTES)
+    sleep(TEN_MINUTES)
+    fresh = [entry() for _ in range(5)]
+    assert await answers(store, fresh) == {True: 5}
+    assert await answers(store, again(fresh)) == {False: 5}
+    await store.aclose()
 
 
 async def test_a_machine_whose_clock_is_set_forward_and_back_did_not_sleep(

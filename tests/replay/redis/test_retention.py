@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 import pytest
@@ -55,6 +56,12 @@ def worker(
     )
 
 
+def presented(key: DPoPKey, token: str, now: float, nonce: str | None = None) -> ResourceRequest:
+    """Return a request with a new proof, which is dated `now`."""
+    proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=now)
+    return request(token, proof)
+
+
 NARROW = DPoPPolicy(proof_lifetime=60, clock_skew=15)
 
 
@@ -79,9 +86,7 @@ async def test_no_worker_accepts_a_proof_that_one_with_a_narrow_policy_has_forgo
     nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
 
     def asked() -> object:
-        return request(
-            token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
-        )
+        return presented(key, token, clock.now, nonce)
 
     used = asked()
     await narrow.authenticate(used)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
@@ -135,8 +140,7 @@ async def test_a_nonce_provider_that_fails_at_first_makes_no_server_refuse_older
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
 
     async def ask(server: ResourceServer, nonce: str | None) -> None:
-        proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
-        await server.authenticate(request(token, proof))
+        await server.authenticate(presented(key, token, clock.now, nonce))
 
     nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(clock.now)
     if with_nonce:
@@ -159,8 +163,7 @@ async def test_a_nonce_provider_that_fails_at_first_revives_no_policy_that_ended
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 20_000)
 
     async def ask(server: ResourceServer, nonce: str | None = None) -> None:
-        proof = key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=clock.now)
-        await server.authenticate(request(token, proof))
+        await server.authenticate(presented(key, token, clock.now, nonce))
 
     former = worker(server, issuer, clock, NARROW)
     await ask(former)
@@ -183,10 +186,7 @@ async def test_with_a_longer_retention_set_first_a_wider_policy_refuses_no_reque
     narrow = worker(server, issuer, clock, NARROW, retention=400)
     other = worker(server, issuer, clock, wide)
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
-
-    def asked(now: float) -> ResourceRequest:
-        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=now))
-
+    asked = partial(presented, key, token)
     used, fresh = asked(clock.now), asked(clock.now)
     await narrow.authenticate(used)
     # The narrow one has it for as long as the wide one may ask.
@@ -275,10 +275,7 @@ async def test_after_a_loss_no_worker_accepts_what_one_with_a_larger_clock_skew_
     strict = worker(server, issuer, clock, DPoPPolicy(clock_skew=10))
     lax = worker(server, issuer, clock, DPoPPolicy(clock_skew=200))
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
-
-    def asked(now: float) -> ResourceRequest:
-        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, now=now))
-
+    asked = partial(presented, key, token)
     used, begin = asked(clock.now + 190), clock.now
     await lax.authenticate(used)
     await strict.authenticate(asked(begin))
@@ -318,10 +315,7 @@ async def test_after_a_loss_a_worker_without_nonces_accepts_no_proof_that_anothe
     )
     token = issuer.token(jkt=key.jkt, exp=int(start) + 10_000)
     nonce = HMACNonceProvider(bytes(32)).for_server(purpose="resource server", server="").issue(start)
-
-    def asked(iat: float, nonce: str | None = None) -> ResourceRequest:
-        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=iat))
-
+    asked = partial(presented, key, token)
     used = asked(start + ahead, nonce)
     await by_nonce.authenticate(used)
     await by_iat.authenticate(asked(start))
@@ -350,8 +344,7 @@ async def test_after_a_loss_the_nonce_alone_dates_a_proof_however_far_its_iat_is
     token = issuer.token(jkt=key.jkt, exp=int(clock.now) + 10_000)
 
     def asked(nonce: str | None = None) -> ResourceRequest:
-        now = clock.now + skew
-        return request(token, key.proof("GET", f"{RESOURCE}/notes", access_token=token, nonce=nonce, now=now))
+        return presented(key, token, clock.now + skew, nonce)
 
     for one in (lax, strict):
         await one.authenticate(asked())
