@@ -33,7 +33,7 @@ from dpop_middleware._adapter.connection import (
 )
 from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
-from dpop_middleware._adapter.serving import makes_the_response
+from dpop_middleware._adapter.serving import GUARD, makes_the_response
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag
@@ -161,6 +161,7 @@ def _protected_class(endpoint: type, gate: _Gate) -> type:
         (endpoint,),
         {
             "dispatch": protected_dispatch,
+            GUARD: protected_dispatch,
             "__module__": endpoint.__module__,
             "__qualname__": endpoint.__qualname__,
             "__doc__": endpoint.__doc__,

@@ -13,7 +13,10 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import Scope
 
-__all__ = ["makes_the_response"]
+__all__ = ["GUARD", "makes_the_response"]
+
+GUARD = "_dpop_dispatch"
+"""Names the `dispatch` that a class has because it is decorated: it calls the next one."""
 
 # Inside a middleware `receive` and `send` are functions of the same module.
 _CALL_NEXT = BaseHTTPMiddleware.__module__, "call_next"
@@ -43,15 +46,22 @@ def _is_dispatch(args: Iterable[Any]) -> bool:
 def _request_method(endpoint: type, args: tuple[Any, ...], scope: Scope) -> Any:
     """Return the method of an HTTPEndpoint that serves the request.
 
-    None if its object isn't in `args`, or has a `dispatch` of its own.
+    None if its object isn't in `args`, or if another function than Starlette's calls that method.
     """
     served = next(iter(args), None)
-    if not (issubclass(endpoint, HTTPEndpoint) and isinstance(served, endpoint)):
-        return None
-    if inspect.unwrap(endpoint.dispatch) is not HTTPEndpoint.dispatch:
+    if type(served) is not endpoint or not isinstance(served, HTTPEndpoint) or not _is_starlettes(served):
         return None
     name = scope["method"].lower()
     return getattr(served, "get" if name == "head" and not hasattr(served, name) else name, None)
+
+
+def _is_starlettes(served: HTTPEndpoint) -> bool:
+    """Whether Starlette's own `dispatch` serves the request, maybe below ours: a wrapper may want a value."""
+    if "dispatch" in vars(served) or type(served).__await__ is not HTTPEndpoint.__await__:
+        return False
+    classes = [vars(kind) for kind in type(served).__mro__ if "dispatch" in vars(kind)]
+    dispatches = (own["dispatch"] for own in classes if own["dispatch"] is not own.get(GUARD))
+    return next(dispatches) is HTTPEndpoint.dispatch
 
 
 def _is_called_for(function: Callable[..., Any], endpoint: Any) -> bool:

@@ -125,7 +125,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         answer = await self._sent(request)
         try:
             body = await self._read(answer)
-        except AnswerError:
+        except (AnswerError, httpx2.RemoteProtocolError, httpx2.ReadError):
             if answer.status_code == _OK:
                 raise
             body = b""

@@ -154,6 +154,65 @@ def test_nothing_around_a_decorated_function_takes_a_refusal_for_a_value(world: 
     assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
 
 
+@pytest.mark.parametrize(
+    "kind", ["decorated", "decorated class", "replaced", "of the object", "awaited", "of a subclass"]
+)
+def test_nothing_that_replaces_the_dispatch_of_a_class_takes_a_refusal_for_a_value(
+    world: World, kind: str
+) -> None:
+    api = world.server()
+    protect = requires_dpop(api)
+
+    class Files(HTTPEndpoint):
+        @protect
+        async def get(self, request: Request) -> Any:
+            return request.user.identity
+
+    async def answer(self: Any) -> None:
+        request = Request(self.scope, self.receive)
+        response = await shown(self.get)(request)
+        await response(self.scope, self.receive, self.send)
+
+    class Decorated(Files):
+        dispatch: Any = functools.wraps(HTTPEndpoint.dispatch)(answer)
+
+    class Replaced(Files):
+        pass
+
+    replaced = requires_dpop(api, required=False)(Replaced)
+    replaced.dispatch = functools.wraps(replaced.dispatch)(answer)  # type: ignore[method-assign]
+
+    class OfTheObject(Files):
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            super().__init__(scope, receive, send)
+            self.dispatch = MethodType(answer, self)  # type: ignore[method-assign]
+
+    class Awaited(Files):
+        def __await__(self) -> Any:
+            return answer(self).__await__()
+
+    class Parent(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            response: Response = await shown(OfASubclass(self.scope, self.receive, self.send).get)(request)
+            return response
+
+    class OfASubclass(Parent):
+        get: Any = Files.get
+
+    endpoints: dict[str, Any] = {
+        "decorated": Decorated,
+        "decorated class": requires_dpop(api, required=False)(Decorated),
+        "replaced": replaced,
+        "of the object": OfTheObject,
+        "awaited": Awaited,
+        "of a subclass": Parent,
+    }
+    client = TestClient(Starlette(routes=[Route("/files", endpoints[kind])]), base_url=ORIGIN)
+    refused = client.get("/files")
+    assert (refused.status_code, refused.headers.get("www-authenticate", "")[:4]) == (401, "DPoP")
+    assert client.get("/files", headers=world.headers("/files")).text == "files of user123"
+
+
 @pytest.mark.parametrize("kind", [MethodType, functools.partial])
 def test_no_proxy_of_a_decorated_function_takes_a_refusal_for_a_value(world: World, kind: Any) -> None:
     """Those of wrapt, as many decorators use them, say that they are what they stand for."""

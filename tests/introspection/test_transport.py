@@ -1,5 +1,6 @@
 """Answers over HTTP: read within a limit, before and after decompression."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 
@@ -74,3 +75,29 @@ async def test_a_body_that_can_not_be_read_leaves_a_refusal_its_status_and_its_f
     fields = {"Retry-After": "7", "Content-Encoding": coding}
     answer = await asked(client, issuer, Response(body, status_code=503, headers=fields))
     assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (503, b"", "7")
+
+
+async def asked_of_one_that_hangs_up(client: httpx2.AsyncClient, status: int) -> httpx2.Response:
+    """The answer of a server that ends the connection within the body."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"token=any")
+        writer.write(f"HTTP/1.1 {status} Any\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\nshort".encode())
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        return await client.post(f"http://127.0.0.1:{port}/", data={"token": "any"})
+
+
+async def test_a_body_that_ends_too_early_leaves_a_refusal_its_status_and_its_fields(
+    client: httpx2.AsyncClient,
+) -> None:
+    answer = await asked_of_one_that_hangs_up(client, 429)
+    assert (answer.status_code, answer.content, answer.headers["Retry-After"]) == (429, b"", "7")
+
+
+async def test_another_body_that_ends_too_early_is_no_answer(client: httpx2.AsyncClient) -> None:
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await asked_of_one_that_hangs_up(client, 200)
