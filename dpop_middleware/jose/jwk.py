@@ -42,7 +42,7 @@ _REQUIRED: Final = {
     "OKP": ("crv", "kty", "x"),
     "RSA": ("e", "kty", "n"),
 }
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_is_plain: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
 def _refused(description: str, member: str | None = None) -> JOSEError:
@@ -150,9 +150,9 @@ def public_key(jwk: object, algorithm: Algorithm) -> PublicKey:
     """
     if not isinstance(jwk, dict):
         raise _refused("the JWK is not a JSON object")
-    for name in PRIVATE_MEMBERS:
-        if name in jwk:
-            raise _refused("the JWK holds private or symmetric key material", name)
+    private = next(filter(jwk.__contains__, PRIVATE_MEMBERS), None)
+    if private is not None:
+        raise _refused("the JWK holds private or symmetric key material", private)
     jwk = without_unset(jwk)
     if jwk.get("kty") != algorithm.kty:
         raise _refused("the JWK has another key type than the algorithm", "kty")
@@ -181,7 +181,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     members = []
     for name in names:
         value = jwk.get(name)
-        if not isinstance(value, str) or not _PLAIN.fullmatch(value):
+        if not isinstance(value, str) or not _is_plain(value):
             raise _refused("the JWK lacks a required member", name)
         members.append(f'"{name}":"{value}"')
     return base64url.encode(hashlib.sha256(f"{{{','.join(members)}}}".encode("ascii")).digest())

@@ -42,8 +42,10 @@ MAX_CACHED_BYTES = 64 * 1024 * 1024
 # inside OpenSSL.
 LONGEST_KNOWN_HEADER = 1024
 CLIENT_SIZE = LONGEST_KNOWN_HEADER + 2600
-# The hash, the two values, the mapping of claims, the numbers in them, and the client.
-_SIZE = 700 + CLIENT_SIZE
+# The hash, the two values, the mapping of claims, the numbers in them, three short texts, and the client.
+_SIZE = 950 + CLIENT_SIZE
+# The bytes of a text besides its characters, and the most that a character can take.
+_TEXT, _CHARACTER = 56, 4
 # The key is the end of a token, a part of its signature, so that no unknown token is hashed.
 _TAIL = 32
 
@@ -173,10 +175,13 @@ def read_only_claims(payload: bytes) -> Mapping[str, Any]:
 
 
 def _size(token: VerifiedToken, payload: int) -> int:
-    """Return roughly how many bytes an entry takes; scopes are separate objects, and may be thousands."""
+    """Return roughly how many bytes an entry takes, rather too many than too few.
+
+    The characters of its scopes are in the payload; each scope is an object too, and there may be thousands.
+    """
     access_token = token.access_token
-    texts = (access_token.subject, access_token.client_id, access_token.jkt, *access_token.scopes)
-    return _SIZE + payload + sys.getsizeof(access_token.scopes) + sum(map(sys.getsizeof, texts))
+    names, scopes = len(access_token.subject or "") + len(access_token.client_id), access_token.scopes
+    return _SIZE + 2 * payload + _CHARACTER * names + sys.getsizeof(scopes) + _TEXT * len(scopes)
 
 
 class TokenCache:

@@ -133,9 +133,10 @@ def _malformed(name: str, actual: object) -> InvalidToken:
 
 
 def _require(claims: Mapping[str, Any], rules: ClaimRules) -> None:
+    present = claims.keys()
     for name in rules.required:
         alternatives = rules.client_id_claims if name == "client_id" else (name,)
-        if claims.keys().isdisjoint(alternatives):
+        if present.isdisjoint(alternatives):
             raise InvalidToken(
                 "the access token lacks a required claim",
                 check=Check.TOKEN_CLAIMS,
@@ -172,7 +173,7 @@ def _scopes(claims: Mapping[str, Any], names: tuple[str, ...]) -> frozenset[str]
     scopes: set[str] = set()
     for name in names:
         value = claims.get(name, "")
-        tokens = [part for part in value.split(" ") if part] if isinstance(value, str) else value
+        tokens = list(filter(None, value.split(" "))) if isinstance(value, str) else value
         if not isinstance(tokens, list):
             raise _malformed(name, value)
         for token in tokens:
@@ -200,10 +201,13 @@ def _judge_issuer(claims: Mapping[str, Any], rules: ClaimRules) -> None:
 
 def _judge_audience(claims: Mapping[str, Any], rules: ClaimRules) -> None:
     value = claims["aud"]
-    audiences = [value] if isinstance(value, str) else value
-    if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
+    if isinstance(value, str):
+        is_ours = value in rules.audiences
+    elif isinstance(value, list) and all(isinstance(audience, str) for audience in value):
+        is_ours = not rules.audiences.isdisjoint(value)
+    else:
         raise _malformed("aud", value)
-    if rules.audiences.isdisjoint(audiences):
+    if not is_ours:
         raise InvalidToken(
             "the access token is for another audience",
             check=Check.TOKEN_AUD,

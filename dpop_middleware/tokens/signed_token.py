@@ -170,7 +170,7 @@ class SigningKeys:
 
     def in_order(self, keys: Sequence[VerificationKey]) -> Sequence[VerificationKey]:
         """Return those of `keys` that may be tried, the one that made the last good signature first."""
-        return sorted(keys, key=self._is_another)[:_MAX_TRIES] if len(keys) > 1 else keys
+        return sorted(keys, key=self._is_another)[:_MAX_TRIES]
 
     def only_one(
         self, fitting: Sequence[VerificationKey], keys: Sequence[VerificationKey]
@@ -210,8 +210,8 @@ class KeySearch:
     def __init__(self, signed: SignedToken, signing_keys: SigningKeys) -> None:
         self._signed = signed
         self._signing_keys = signing_keys
-        self._seen: set[str] = set()
-        self._tried: set[str] = set()
+        self._seen: frozenset[str] = frozenset()
+        self._tried: frozenset[str] = frozenset()
         self._put_off = ""
 
     def among(self, keys: Sequence[VerificationKey]) -> VerificationKey | None:
@@ -220,18 +220,24 @@ class KeySearch:
         `keys` are all that fit the token. In a second call, with a newer set, only new keys are tried, and
         with these the one that was put off; nothing is where there is no new one.
         """
-        new = [key for key in keys if key.identity not in self._seen]
-        if not new:
+        identities = frozenset([key.identity for key in keys])
+        if identities <= self._seen:
             return None
+        chosen = self._chosen(keys) if len(keys) > 1 else keys
+        self._seen |= identities
+        return self._signer(chosen)
+
+    def _chosen(self, keys: Sequence[VerificationKey]) -> Sequence[VerificationKey]:
+        """Return those of `keys`, of which some are new, that may be tried now."""
+        new = [key for key in keys if key.identity not in self._seen]
         put_off = [key for key in keys if key.identity == self._put_off]
         chosen = self._signing_keys.in_order(new + put_off)
         if len(chosen) > 1 and not self._seen:
             only = self._signing_keys.only_one(keys, chosen)
             if only is not None:
                 (self._put_off,) = (key.identity for key in chosen if key is not only)
-                chosen = [only]
-        self._seen.update(key.identity for key in keys)
-        return self._signer(chosen)
+                return [only]
+        return chosen
 
     def failure(self, keys: Sequence[VerificationKey]) -> InvalidToken:
         """Return the error for a token that fits `keys`, and was signed by none of those that were tried."""
@@ -245,7 +251,7 @@ class KeySearch:
 
     def _signer(self, keys: Sequence[VerificationKey]) -> VerificationKey | None:
         in_vain = len(keys) if self._tried else len(keys) - 1
-        found = next((key for key in keys if self._signed.is_signed_by(key)), None)
-        self._tried.update(key.identity for key in keys)
+        found = next(filter(self._signed.is_signed_by, keys), None)
+        self._tried = self._tried.union([key.identity for key in keys])
         self._signing_keys.ended(found, in_vain=in_vain)
         return found
