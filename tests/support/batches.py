@@ -51,9 +51,20 @@ def fence() -> Fence:
     return made
 
 
-def write(number: int, *, asking: bool = False) -> PendingWrite:
-    made = PendingWrite(entry_in(SLOTS[number]), BUCKETS, Settings(timeout=5.0), asyncio.get_running_loop())
-    made.asking, made.not_before = asking, NOW
+def write(
+    number: int,
+    *,
+    asking: bool = False,
+    not_before: float = NOW,
+    namespace: str = "",
+    retention: float = 0.0,
+    made_at: float = math.inf,
+) -> PendingWrite:
+    entry = entry_in(SLOTS[number])._replace(
+        not_before=not_before, namespace=namespace, retention=retention, made_at=made_at
+    )
+    made = PendingWrite(entry, BUCKETS, Settings(timeout=5.0), asyncio.get_running_loop())
+    made.asking = asking
     return made
 
 

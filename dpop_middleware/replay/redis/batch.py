@@ -27,9 +27,10 @@ from dpop_middleware.replay.redis.writes import (
     AnchorReading,
     Outcome,
     PendingWrite,
+    commands,
     unavailable,
 )
-from dpop_middleware.replay.store import StoreExchange
+from dpop_middleware.replay.store import ReplayEntry, StoreExchange
 
 __all__ = ["REDIRECTIONS", "Again", "Batch", "take"]
 
@@ -103,22 +104,21 @@ class Batch:
         self._opening = self._fence.opening(now, self._reading.buckets)
         if self._settings.wait_replicas:
             self._wait(timeout)
-        commands: list[bytes] = []
+        stores = commands(self._writes, with_get=self._with_get)
         for index, write in enumerate(self._writes):
             if write.asking:
                 self._asking.append(index)
-                commands.append(ASKING)
-            commands.append(write.command(with_get=self._with_get))
-            if write.retention:
-                self._own.add((write.namespace, write.kept, write.ahead))
+                stores[index] = ASKING + stores[index]
+            if write.entry.retention:
+                self._own.add((write.entry.namespace, write.kept, write.entry.ahead))
         self._publishing = self._retentions.exchange(self._own, at=at, now=now)
         anchors, self.usual = self._reading.commands()
         self._time = self._fence.vitals.time()
         self._after_time = len(anchors)
         before = (*self._publishing, self._look, *self._opening)
         after = (*self._touching, self._waiting, self._time, *anchors)
-        sent = list(filter(None, (*before, *commands, *after)))
-        return b"".join(sent), len(sent)
+        sent = list(filter(None, (*before, *stores, *after)))
+        return b"".join(sent), len(sent) + len(self._asking)
 
     def receive(self, replies: list[object], *, now: float, at: float) -> None:
         """Take the replies to this batch, and answer the requests whose outcome is known.
@@ -217,23 +217,24 @@ class Batch:
             if outcome is True:
                 if is_odd and self._waits(write, again):
                     continue
-                begin = write.not_before
-                if ahead and write.by_iat:
+                entry = write.entry
+                begin = entry.not_before
+                if ahead and entry.by_iat:
                     # Others may have accepted it earlier. One judged by its nonce is no older than that.
-                    begin = min(begin, write.iat - ahead.get(write.namespace, write.ahead))
+                    begin = min(begin, entry.iat - ahead.get(entry.namespace, entry.ahead))
                 if not replicated:
                     outcome = unavailable(UNREPLICATED)
                 elif begin < (since := reading.since(write)):
-                    outcome = self._lost(write, begin, since)
-                elif write.retention > shortest.get(write.namespace, math.inf):
-                    outcome = self._judge_age(write, shortest[write.namespace])
+                    outcome = self._lost(entry, begin, since)
+                elif entry.retention > shortest.get(entry.namespace, math.inf):
+                    outcome = self._judge_age(entry, shortest[entry.namespace])
             write.resolve(outcome)
         return again
 
-    def _lost(self, write: PendingWrite, begin: float, since: float) -> Outcome:
+    def _lost(self, entry: ReplayEntry, begin: float, since: float) -> Outcome:
         seconds = math.ceil(since - begin)
-        if write.not_before >= since:
-            self._settings.notices.warn(farther(write.iat - begin, write.ahead), again_after=600)
+        if entry.not_before >= since:
+            self._settings.notices.warn(farther(entry.iat - begin, entry.ahead), again_after=600)
         if self._fence.vitals.is_evicting:
             return unavailable(EVICTED, retry_after=seconds)
         return unavailable(FENCED, retry_after=seconds, judges_from=since)
@@ -264,11 +265,11 @@ class Batch:
         write.unknown = True
         again.append((write, error))
 
-    def _judge_age(self, write: PendingWrite, shortest: float) -> Outcome:
-        """Whether everybody who may have accepted the proof of `write` still remembers it."""
-        if write.made_at >= judges_from(shortest, self._now):
+    def _judge_age(self, entry: ReplayEntry, shortest: float) -> Outcome:
+        """Whether everybody who may have accepted the proof of `entry` still remembers it."""
+        if entry.made_at >= judges_from(shortest, self._now):
             return True
-        self._settings.notices.warn(shorter(shortest, write.retention), again_after=600)
+        self._settings.notices.warn(shorter(shortest, entry.retention), again_after=600)
         return unavailable(FORGOTTEN, judges_from=judges_from(shortest, self._now))
 
     def _is_for_another_try(self, write: PendingWrite, error: ServerError) -> bool:

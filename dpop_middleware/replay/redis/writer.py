@@ -99,7 +99,7 @@ class Writer:
         """Queue `write`; it is answered by its deadline."""
         if self._may_begin and self._begin(write):
             return
-        if self.state in {"pausing", "closed"}:
+        if self.closed or (self._batch is None and self.state == "pausing"):
             self._refuse((write,))
         elif len(self._queue) >= self._settings.max_waiting:
             write.resolve(unavailable(CROWDED))

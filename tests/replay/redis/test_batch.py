@@ -510,6 +510,7 @@ async def test_a_repeat_that_gave_the_replicas_nothing_to_confirm_is_not_confirm
     for beside, confirmed in ((b"OK", True), (MOVED, False)):
         sent_on, stored = write(0), write(1)
         sent_on.unknown = stored.unknown = True
+        stored.owner = b"of the first try"
         replies = MOVED, stored.owner, beside, 1, MOVED, KNOWN
         received = Received(quiet, [sent_on, stored], *replies, settings=settings)
         assert received.batch.outcome == [(sent_on, MOVED)]

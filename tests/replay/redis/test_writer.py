@@ -24,7 +24,7 @@ BUCKETS = Buckets(b"dpop", spread=False)
 
 def pending(timeout: float = 2.0) -> PendingWrite:
     made = PendingWrite(entry(), BUCKETS, Settings(), asyncio.get_running_loop())
-    made.deadline = made.started + timeout
+    made.deadline = asyncio.get_running_loop().time() + timeout
     return made
 
 

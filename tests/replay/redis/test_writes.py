@@ -9,7 +9,7 @@ from dpop_middleware.replay.redis.fence import Fence
 from dpop_middleware.replay.redis.options import Settings
 from dpop_middleware.replay.redis.resp import NOTHING_USUAL, ServerError
 from dpop_middleware.replay.redis.vitals import identity_of
-from dpop_middleware.replay.redis.writes import AnchorReading
+from dpop_middleware.replay.redis.writes import OWNER_SIZE, AnchorReading, commands
 from tests.support.batches import (
     ASK,
     BUCKETS,
@@ -36,7 +36,16 @@ async def test_only_a_write_that_may_have_been_applied_asks_what_is_stored() -> 
     for unknown, with_get, asks in ((False, True, False), (True, True, True), (True, False, False)):
         made = write(0)
         made.unknown = unknown
-        assert (b"GET" in made.command(with_get=with_get)) is asks
+        assert (b"GET" in commands([made], with_get=with_get)[0]) is asks
+
+
+async def test_each_write_keeps_the_owner_of_its_first_try() -> None:
+    first, second = write(0), write(1)
+    commands([first], with_get=True)
+    owner = first.owner
+    commands([second, first], with_get=True)
+    assert first.owner == owner != second.owner
+    assert len(owner) == len(second.owner) == OWNER_SIZE
 
 
 async def test_each_try_is_judged_by_its_own_command() -> None:
@@ -44,7 +53,7 @@ async def test_each_try_is_judged_by_its_own_command() -> None:
     first, repeat, blind = write(0), write(0), write(0)
     repeat.unknown = blind.unknown = True
     for made, with_get in ((first, True), (repeat, True), (blind, False)):
-        made.command(with_get=with_get)
+        commands([made], with_get=with_get)
     assert [first.judge(reply) for reply in (b"OK", None)] == [True, False]
     assert [repeat.judge(reply) for reply in (None, repeat.owner, first.owner)] == [True, True, False]
     assert blind.judge(b"OK") is True
@@ -57,11 +66,11 @@ async def test_each_try_is_judged_by_its_own_command() -> None:
 async def test_each_bucket_is_read_once(quiet: Fence) -> None:
     writes = [write(0), write(0), write(1), write(2, asking=True), write(2, asking=True)]
     reading = AnchorReading(writes, quiet)
-    commands, usual = reading.commands()
+    reads, usual = reading.commands()
     buckets = [BUCKETS.slots.index(SLOTS[number]) for number in (0, 1, 2)]
-    assert commands[:2] == [BUCKETS.reads[bucket] for bucket in buckets[:2]]
-    assert b"ASKING" in commands[2]
-    assert commands[3:] == [BUCKETS.reads[buckets[2]]]
+    assert reads[:2] == [BUCKETS.reads[bucket] for bucket in buckets[:2]]
+    assert b"ASKING" in reads[2]
+    assert reads[3:] == [BUCKETS.reads[buckets[2]]]
     # The anchor of a slot that moves may come later.
     assert usual == NOTHING_USUAL
     reading.take([anchor(), anchor(), b"OK", anchor()])
@@ -72,8 +81,7 @@ async def test_a_proof_from_after_since_is_vouched_for(quiet: Fence) -> None:
     since = NOW - 10
     vouching = Anchor.new(identity_of(INFO), since, server_time=NOW - 5000).value
     for not_before, judged in ((since, True), (since + 0.5, True), (since - 0.001, False)):
-        item = write(0)
-        item.not_before = not_before
+        item = write(0, not_before=not_before)
         Received(quiet, [item], b"OK", vouching)
         outcome = item.answer.result()
         assert outcome is True if judged else isinstance(outcome, Unavailable)
@@ -83,9 +91,7 @@ async def test_a_proof_that_another_worker_may_have_forgotten_is_not_judged(quie
     settings = Settings()
     settings.living.note("n", 100.0, until=NOW + 600)
     for retention, age, judged in ((300.0, 95.0, True), (300.0, 95.001, False), (100.0, 1000.0, True)):
-        items = [write(0), write(0)]
-        for item in items:
-            item.namespace, item.retention, item.made_at = "n", retention, NOW - age
+        items = [write(0, namespace="n", retention=retention, made_at=NOW - age) for _ in range(2)]
         Received(quiet, items, 1, [], b"OK", b"OK", KNOWN, settings=settings)
         for item in items:
             outcome = item.answer.result()
