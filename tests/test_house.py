@@ -10,20 +10,22 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import dpop_middleware
 from dpop_middleware import DPoPMiddleware, MemoryReplayStore
+from dpop_middleware._proof.proof import check_signature
 from tests.benchmarks.workload import KNOWN_CLIENTS, Workload
 from tests.support.mirror import mirror_of
 
 HOUSE = Path(__file__).parents[1]
 PACKAGE = HOUSE / "dpop_middleware"
 INSTALLED = Path(dpop_middleware.__path__[0])
-# How many modules a known client's request passes at most.
-MOST_PASSED = 24
+# At most, for a known client's request: the modules that it passes, its calls within the package,
+# and its frames from the middleware to the check of the proof's signature.
+MOST_MODULES, MOST_CALLS, MOST_FRAMES = 24, 95, 7
 
 # Imports go down only: a module may import modules of its own row and of the rows before it, never in a ring.
 ROWS = (
@@ -292,7 +294,21 @@ def test_each_example_is_run_by_a_test(example: str) -> None:
     assert example in test.read_text(encoding="utf-8").replace(test.name, "")
 
 
-async def test_a_steady_request_passes_few_modules() -> None:
+class Steps(NamedTuple):
+    """The module of each call of one request, and the frames at the check of its proof's signature."""
+
+    modules: list[str]
+    frames: list[str]
+
+
+def frames_of_the_package(frame: FrameType | None) -> Iterator[str]:
+    while frame is not None:
+        if Path(frame.f_code.co_filename).is_relative_to(INSTALLED):
+            yield frame.f_code.co_qualname
+        frame = frame.f_back
+
+
+async def steps_of_a_steady_request() -> Steps:
     workload = Workload()
     reached: list[object] = []
 
@@ -303,12 +319,14 @@ async def test_a_steady_request_passes_few_modules() -> None:
         raise AssertionError("nothing is read or sent here")
 
     protected = DPoPMiddleware(application, workload.server(MemoryReplayStore()))
-    passed: set[str] = set()
+    steps = Steps([], [])
 
     def note(frame: FrameType, event: str, _: object) -> None:
         file = Path(frame.f_code.co_filename)
         if event == "call" and file.is_relative_to(INSTALLED):
-            passed.add(str(file.relative_to(INSTALLED)))
+            steps.modules.append(str(file.relative_to(INSTALLED)))
+            if frame.f_code is check_signature.__code__:
+                steps.frames.extend(frames_of_the_package(frame))
 
     # The first one meets empty caches.
     *before, steady = workload.known(2 * KNOWN_CLIENTS)
@@ -320,4 +338,16 @@ async def test_a_steady_request_passes_few_modules() -> None:
     finally:
         sys.setprofile(None)
     assert len(reached) == len(before) + 1
-    assert len(passed) <= MOST_PASSED, sorted(passed)
+    return steps
+
+
+async def test_a_steady_request_passes_few_modules_and_functions() -> None:
+    modules, _ = await steps_of_a_steady_request()
+    assert len(set(modules)) <= MOST_MODULES, sorted(set(modules))
+    assert len(modules) <= MOST_CALLS
+
+
+async def test_few_frames_lie_between_the_middleware_and_the_proofs_signature() -> None:
+    _, frames = await steps_of_a_steady_request()
+    assert frames[-1] == "DPoPMiddleware.__call__"
+    assert len(frames) <= MOST_FRAMES, frames
