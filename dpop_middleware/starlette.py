@@ -31,9 +31,8 @@ from dpop_middleware._adapter.connection import (
     checked_resource_server,
     has_credentials,
 )
-from dpop_middleware._adapter.copies import exception_with, response_with
 from dpop_middleware._adapter.expiry import deadline_after, end_at, ending_after
-from dpop_middleware._adapter.serving import GUARD, makes_the_response
+from dpop_middleware._adapter.results import GUARD, exception_with, makes_the_response, response_with
 from dpop_middleware._judge.requirements import NO_CLAIMS, Predicate, Requirements
 from dpop_middleware._judge.verdicts import ErrorResponse
 from dpop_middleware._options import flag
