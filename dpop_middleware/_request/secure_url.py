@@ -87,6 +87,6 @@ def checked_url(name: str, url: object, *, insecure_http_hosts: Collection[str])
     if base.scheme == "https" or is_loopback(base.host) or base.host in hosts:
         return base
     raise ConfigurationError(
-        f"{name} must be an https URL, not {url!r}: to use plain http anyway, "
+        f"{name} takes an https URL, not {url!r}: to use plain http anyway, "
         f"name its host in insecure_http_hosts=({base.host!r},)"
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dpop_middleware._options import SCOPE_TOKEN, names, refused
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, InvalidToken
+from dpop_middleware.errors import InvalidToken
 from dpop_middleware.jose import LATEST_TIME, JOSEError, strict_json
 from dpop_middleware.jose.compact import media_type
 from dpop_middleware.tokens.access_token import AccessToken, shown
@@ -52,7 +52,7 @@ def checked_required_claims(claims: object) -> tuple[str, ...]:
     """Return the names that the option `required_claims` gives, or raise ConfigurationError."""
     named = names("required_claims", claims)
     if not set(NEVER_DROPPED).issubset(named):
-        raise ConfigurationError("required_claims must name iss, exp and aud: add them")
+        raise refused("required_claims", "names with iss, exp and aud among them", claims)
     return named
 
 

@@ -68,7 +68,7 @@ def test_the_parts_are_in_normal_form() -> None:
 
 @pytest.mark.parametrize("url", ["http://as.example.com", "http://127.1", "http://[fd00::1]", "http://auth."])
 def test_plain_http_is_refused_and_the_way_out_named(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"issuer must be an https URL.*insecure_http_hosts=\('"):
+    with pytest.raises(ConfigurationError, match=r"issuer takes an https URL.*insecure_http_hosts=\('"):
         checked_url("issuer", url, insecure_http_hosts=("auth",))
 
 

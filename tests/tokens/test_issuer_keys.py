@@ -247,7 +247,7 @@ def test_keys_may_be_at_these_urls(issuer: str, uri: str, hosts: tuple[str, ...]
 def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
     issuer = "http://localhost:9000"
     message = refused({"issuer": issuer, "jwks_uri": "http://as.example.com/jwks"}, issuer)
-    assert "jwks_uri must be an https URL, not 'http://as.example.com/jwks'" in message
+    assert "jwks_uri takes an https URL, not 'http://as.example.com/jwks'" in message
 
 
 def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
