@@ -37,8 +37,9 @@ from dpop_middleware._request.request import (
 )
 from dpop_middleware._runtime import is_cancellation
 from dpop_middleware.checks import Check
-from dpop_middleware.errors import ConfigurationError, DPoPError, InvalidToken, Unavailable
+from dpop_middleware.errors import DPoPError, InvalidToken, Unavailable
 from dpop_middleware.jose.compact import CompactJWS
+from dpop_middleware.nonces import undelivered_nonces
 from dpop_middleware.policy import DPoPPolicy
 from dpop_middleware.tokens.access_token import (
     LONGEST_CLOCK_SKEW,
@@ -97,9 +98,7 @@ class RequestVerification:
     def check_nonces_are_delivered(self) -> None:
         """Raise ConfigurationError where nothing would put a nonce on the responses."""
         if self.needs_middleware and not self.has_middleware:
-            raise ConfigurationError(
-                "a dependency can't put nonces on responses: add DPoPMiddleware with the same ResourceServer"
-            )
+            raise undelivered_nonces()
 
     def add(self, policy: DPoPPolicy) -> None:
         """Remember proofs for `policy` too from now on."""
