@@ -26,6 +26,7 @@ __all__ = [
     "names_or_one",
     "namespace",
     "part",
+    "path",
     "predicates",
     "provides",
     "refused",
@@ -215,6 +216,13 @@ def text(name: str, value: object, takes: str = "a text", *, least: int = 0) -> 
     """Return an option that is a text of at least `least` characters."""
     if not isinstance(value, str) or len(value) < least:
         raise refused(name, takes, value)
+    return value
+
+
+def path(name: str, value: object, *, such_as: str) -> str:
+    """Return an option that is the path of a route."""
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise refused(name, f"a path that starts with a slash, such as {such_as!r}", value)
     return value
 
 

@@ -26,6 +26,7 @@ def test_valid_options_are_returned() -> None:
     assert options.field_name("uri_header", "X-Original-URI") == "x-original-uri"
     assert options.clock(lambda: 1.0)() == 1.0
     assert options.text("description", "") == ""
+    assert options.path("path", "/", such_as="/nonce") == "/"
     assert options.credential("client_secret", " ü:1 ") == " ü:1 "
 
 
@@ -95,6 +96,13 @@ def test_of_several_tokens_the_wrong_one_is_named(value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         options.tokens("scopes", ["right", value])
     assert str(caught.value) == f"scopes takes {STRINGS}, not {value!r}"
+
+
+@pytest.mark.parametrize("value", ["nonce", "", b"/nonce", None])
+def test_a_path_without_a_slash_at_its_start_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        options.path("path", value, such_as="/nonce")
+    assert str(caught.value) == f"path takes a path that starts with a slash, such as '/nonce', not {value!r}"
 
 
 @pytest.mark.parametrize("value", ["notes:read", "", None, 7, b"notes:read", [7], ["notes:read", None]])

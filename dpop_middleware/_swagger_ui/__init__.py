@@ -81,8 +81,12 @@ class DocsLogin:
             url = getattr(self, name)
             origin = _origin(url) if isinstance(url, str) else None
             checked_url(name, origin or url, insecure_http_hosts=self.insecure_http_hosts)
-        options.names_or_one("client_id", self.client_id)
+        options.credential("client_id", self.client_id)
+        if self.issuer is not None:
+            options.text("issuer", self.issuer, "the iss of the authorization response")
         options.tokens("scopes", self.scopes)
+        if self.resource is not None:
+            options.text("resource", self.resource, "the URL of an API")
 
     def settings(self) -> dict[str, object]:
         """Return the settings that the page needs."""
@@ -122,8 +126,7 @@ def swagger_ui(
     The page's `Content-Security-Policy` lets no other script run. Raises ConfigurationError.
     """
     options.part("swagger_ui", app, "a FastAPI application first", fits=isinstance(app, FastAPI))
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise options.refused("path", "a path that starts with a slash, such as '/docs'", path)
+    options.path("path", path, such_as="/docs")
     if app.openapi_url is None:
         raise ConfigurationError("swagger_ui shows the schema at openapi_url, and this application has none")
     options.part("login", login, "a DocsLogin", fits=login is None or isinstance(login, DocsLogin))
