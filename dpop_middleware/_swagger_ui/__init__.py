@@ -132,16 +132,13 @@ def swagger_ui(
     options.part("login", login, "a DocsLogin", fits=login is None or isinstance(login, DocsLogin))
     servers = [str(server.get("url", "")) for server in app.servers]
     origins = sorted({origin for server in servers if (origin := _origin(server)) is not None})
-    token_origin = None if login is None else _origin(login.token_endpoint)
-    policy = (
-        "default-src 'none'",
-        _directive("script-src", _source("swagger_js_url", swagger_js_url)),
-        _directive("style-src", _source("swagger_css_url", swagger_css_url)),
-        _directive("img-src", "data:", _source("swagger_favicon_url", swagger_favicon_url)),
-        _directive("connect-src", *origins, token_origin),
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    policy = _content_security_policy(
+        script=_source("swagger_js_url", swagger_js_url),
+        style=_source("swagger_css_url", swagger_css_url),
+        image=_source("swagger_favicon_url", swagger_favicon_url),
+        connect=(*origins, None if login is None else _origin(login.token_endpoint)),
     )
-    headers = {"Content-Security-Policy": "; ".join(policy), **_HEADERS}
+    headers = {"Content-Security-Policy": policy, **_HEADERS}
     parameters = {**swagger_ui_default_parameters, **(swagger_ui_parameters or {})}
 
     async def page(request: Request) -> Response:
@@ -182,6 +179,22 @@ def _serving(name: str, headers: Mapping[str, str]) -> Callable[[Request], Await
 def _is_fastapis_own(route: object, path: str) -> bool:
     """Whether `route` is the page that FastAPI itself serves at `path`."""
     return getattr(route, "path", None) == path and getattr(route, "name", None) == "swagger_ui_html"
+
+
+def _content_security_policy(
+    *, script: str | None, style: str | None, image: str | None, connect: Collection[str | None]
+) -> str:
+    """Return a policy that allows these sources and the page's own origin, and no other script."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            _directive("script-src", script),
+            _directive("style-src", style),
+            _directive("img-src", "data:", image),
+            _directive("connect-src", *connect),
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
+    )
 
 
 def _directive(name: str, *sources: str | None) -> str:
