@@ -21,9 +21,9 @@ from dpop_middleware.errors import ConfigurationError, InvalidToken, Unavailable
 from dpop_middleware.introspection._answer import (
     AnswerRules,
     SignedAnswers,
-    checked_required_claims,
     judge_answer,
     read_answer,
+    required_of_an_answer,
 )
 from dpop_middleware.introspection._endpoint import Answer, Endpoint, EndpointOptions
 from dpop_middleware.introspection._questions import IntrospectionHealth, NoAnswer, Outlook, Questions
@@ -127,7 +127,7 @@ class IntrospectionVerifier:
             claims=claim_rules(
                 issuer=issuer,
                 audience=audience,
-                required=checked_required_claims(required_claims),
+                required=required_of_an_answer(required_claims),
                 scope_claims=scope_claims,
                 client_id_claims=client_id_claims,
                 clock_skew=clock_skew,
