@@ -141,29 +141,29 @@ class RequestVerification:
         token: AccessToken | None = None
         try:
             request = self.public_urls.origin_form(request)
-            if scheme == "DPoP":
-                proof = one_proof(request.dpop, policy.algorithms)
-                first = self.proof_first
-                if first is None or not first.is_remote(presented):
-                    token = await self.access_token(presented)
-                    now = self.clock()
-                    check_bound(token, now)
-                    judged = self._judge_after_token(
-                        token, request, policy, presented=presented, proof=proof, now=now
-                    )
-                else:
-                    verified_proof = first.judge(self.proofs, presented, proof, request, policy, self.clock())
-                    token = await first.verified(self.access_token, presented, verified_proof)
-                    now = self.clock()
-                    judged = first.bind(self.proofs, verified_proof, token, policy, self.policies, now)
-                await self.proofs.mark_as_used(judged, policy)
-                return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
-            _check_bearer_accepted(policy)
-            token = await self.access_token(presented)
-            now = self.clock()
-            check_unbound(token)
-            check_not_expired(token, now)
-            return Authentication(token, None, None, policy, now, request, started)
+            if scheme == "Bearer":
+                _check_bearer_accepted(policy)
+                token = await self.access_token(presented)
+                now = self.clock()
+                check_unbound(token)
+                check_not_expired(token, now)
+                return Authentication(token, None, None, policy, now, request, started)
+            proof = one_proof(request.dpop, policy.algorithms)
+            first = self.proof_first
+            if first is None or not first.is_remote(presented):
+                token = await self.access_token(presented)
+                now = self.clock()
+                check_bound(token, now)
+                judged = self._judge_after_token(
+                    token, request, policy, presented=presented, proof=proof, now=now
+                )
+            else:
+                verified_proof = first.judge(self.proofs, presented, proof, request, policy, self.clock())
+                token = await first.verified(self.access_token, presented, verified_proof)
+                now = self.clock()
+                judged = first.bind(self.proofs, verified_proof, token, policy, self.policies, now)
+            await self.proofs.mark_as_used(judged, policy)
+            return Authentication(token, judged.proof, judged.nonce, policy, now, request, started)
         except DPoPError as error:
             return error.restated(refusal=refusal_of(token, error, scheme=scheme, nonce=error.refusal.nonce))
 
