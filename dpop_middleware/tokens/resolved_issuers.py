@@ -48,7 +48,7 @@ class Limits:
     timeout: float
 
 
-class _Held(NamedTuple):
+class _Resolved(NamedTuple):
     found: AccessTokenVerifier
     prepared: AccessTokenVerifier
     until: float
@@ -70,7 +70,7 @@ class ResolvedIssuers:
         self._resolver = resolver
         self._prepare = prepare
         self._limits = limits
-        self._held: BoundedCache[str, _Held] = BoundedCache(
+        self._held: BoundedCache[str, _Resolved] = BoundedCache(
             max_entries=limits.max_issuers, max_bytes=_UNBOUNDED
         )
         self._unknown: BoundedCache[str, float] = BoundedCache(
@@ -159,7 +159,7 @@ class ResolvedIssuers:
             return None
         is_same = held is not None and held.found is found
         prepared = held.prepared if held is not None and is_same else self._prepare(found)
-        self._held.put(issuer, _Held(found, prepared, now + self._limits.lifetime), size=0)
+        self._held.put(issuer, _Resolved(found, prepared, now + self._limits.lifetime), size=0)
         return prepared
 
 
