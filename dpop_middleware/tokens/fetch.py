@@ -31,9 +31,7 @@ from dpop_middleware.tokens.connections import (
 )
 
 __all__ = [
-    "Deadline",
     "Endpoint",
-    "FetchError",
     "FetchHeaders",
     "Fetcher",
     "checked_endpoint",

@@ -14,7 +14,8 @@ from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.health import IssuerKeysHealth
 from dpop_middleware.jose import JOSEError
 from dpop_middleware.tokens.access_token import shown
-from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError, checked_endpoint
+from dpop_middleware.tokens.connections import Deadline, FetchError
+from dpop_middleware.tokens.fetch import Endpoint, Fetcher, checked_endpoint
 from dpop_middleware.tokens.fetch_options import AskingInItsLoop, FetchOptions, OwnFetcher
 from dpop_middleware.tokens.jwks import (
     KeySet,

@@ -11,11 +11,10 @@ import pytest
 import trustme
 
 from dpop_middleware.errors import ConfigurationError
+from dpop_middleware.tokens.connections import Deadline, FetchError
 from dpop_middleware.tokens.fetch import (
-    Deadline,
     Endpoint,
     Fetcher,
-    FetchError,
     FetchHeaders,
     checked_endpoint,
     checked_headers,

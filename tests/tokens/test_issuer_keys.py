@@ -11,7 +11,8 @@ import trustme
 
 from dpop_middleware.errors import ConfigurationError, Unavailable
 from dpop_middleware.health import IssuerKeysHealth
-from dpop_middleware.tokens.fetch import Deadline, Endpoint, Fetcher, FetchError
+from dpop_middleware.tokens.connections import Deadline, FetchError
+from dpop_middleware.tokens.fetch import Endpoint, Fetcher
 from dpop_middleware.tokens.fetch_options import FetchOptions
 from dpop_middleware.tokens.issuer_keys import (
     Discovery,
