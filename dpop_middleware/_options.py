@@ -39,8 +39,8 @@ __all__ = [
     "whole_number",
 ]
 
-Choice = TypeVar("Choice", bound=str)
-Part = TypeVar("Part")
+_Choice = TypeVar("_Choice", bound=str)
+_Part = TypeVar("_Part")
 
 HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a method or of a header field (RFC 9110 section 5.6.2)."""
@@ -59,7 +59,7 @@ def refused(name: str, takes: str, value: object) -> ConfigurationError:
     return ConfigurationError(f"{name} takes {takes}, not {value!r}")
 
 
-def part(name: str, value: Part, takes: str, *, fits: bool) -> Part:
+def part(name: str, value: _Part, takes: str, *, fits: bool) -> _Part:
     """Return an option that is an object, such as a store; `fits` says whether it is suitable.
 
     If a text was given, the message has only its type: a URL may contain a password.
@@ -101,7 +101,7 @@ def listener(name: str, value: Any) -> Any:
     return value
 
 
-def choice(name: str, value: object, choices: Collection[Choice]) -> Choice:
+def choice(name: str, value: object, choices: Collection[_Choice]) -> _Choice:
     """Return an option that is one of `choices`."""
     for one in choices:
         if one == value:

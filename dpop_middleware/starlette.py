@@ -41,7 +41,7 @@ from dpop_middleware.resource_server import ResourceServer
 
 __all__ = ["refusal", "requires_dpop"]
 
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 _CONNECTION_NAMES = ("request", "websocket")
 _WHY_AN_EXCEPTION = (
@@ -67,7 +67,7 @@ def requires_dpop(
     max_age: int | None = None,
     required: bool = True,
     close_at_expiry: bool = False,
-) -> Callable[[Endpoint], Endpoint]:
+) -> Callable[[_Endpoint], _Endpoint]:
     """Let a request reach the decorated endpoint only with a valid access token and DPoP proof.
 
     Decorates a function with a `request` or `websocket` argument (sync or async), an `HTTPEndpoint` or

@@ -69,6 +69,8 @@ PURE_IMPORTS = {
     "inspect", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "urllib.parse",
     "cryptography", "jwt", "dpop_middleware",
 }  # fmt: skip
+# The store's constants are for its tests too.
+STORE = "replay."
 IMPURE_BUILTINS = {"input", "open", "print"}
 
 PUBLIC = {
@@ -259,6 +261,30 @@ def test_the_public_names_are_pinned() -> None:
     assert set(dpop_middleware.__all__) == PUBLIC
     assert len(dpop_middleware.__all__) == len(PUBLIC)
     assert all(hasattr(dpop_middleware, name) for name in PUBLIC)
+
+
+def names_shown_by(module: str) -> Iterator[str]:
+    """The names without an underscore that a module defines."""
+    for node in trees()[module].body:
+        if isinstance(node, (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef)):
+            names = [node.name]
+        elif isinstance(node, (ast.AnnAssign, ast.Assign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def exported_by(module: str) -> set[str]:
+    assignments = (node for node in trees()[module].body if isinstance(node, ast.Assign))
+    found = [node.value for node in assignments if ast.unparse(node.targets[0]) == "__all__"]
+    return {str(name) for value in found for name in ast.literal_eval(value)}
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if not one.startswith(STORE)])
+def test_what_a_module_shows_is_in_its_list_of_names(module: str) -> None:
+    assert set(names_shown_by(module)) - exported_by(module) == set(), "begin it with an underscore"
 
 
 def test_the_package_alone_imports_no_extra() -> None:

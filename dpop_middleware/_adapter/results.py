@@ -25,7 +25,7 @@ from dpop_middleware._judge.verdicts import Headers
 
 __all__ = ["GUARD", "exception_with", "makes_the_response", "response_with"]
 
-Original = TypeVar("Original")
+_Original = TypeVar("_Original")
 
 GUARD = "_dpop_dispatch"
 """Names the `dispatch` that a class has because it is decorated: it calls the next one."""
@@ -108,11 +108,11 @@ def response_with(headers: Headers, response: Response) -> Response:
     return response
 
 
-def _copied(original: Original, *args: object) -> Original:
+def _copied(original: _Original, *args: object) -> _Original:
     """Return a shallow copy, made of `args` without any method of the class's own: each may do anything."""
     kind = type(original)
     built_in: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    copied: Original = built_in.__new__(kind, *args)
+    copied: _Original = built_in.__new__(kind, *args)
     state: Any = object.__getstate__(original)
     # With slots it is a pair.
     attributes, slots = state if isinstance(state, tuple) else (state, {})

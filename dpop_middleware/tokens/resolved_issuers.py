@@ -26,14 +26,17 @@ from dpop_middleware.tokens.access_token import AccessTokenVerifier
 from dpop_middleware.tokens.admission import Admission, WaitingRoom
 from dpop_middleware.tokens.cache import BoundedCache
 
-__all__ = ["IssuerResolver", "Limits", "ResolvedIssuers"]
+__all__ = ["LOOKUPS", "MAX_UNKNOWN", "IssuerResolver", "Limits", "ResolvedIssuers"]
 
 IssuerResolver = Callable[[str], Awaitable[AccessTokenVerifier | None]]
 """Returns the verifier for an issuer that a token names, None for one that isn't trusted."""
 
-# Look-ups of unknown issuers: the size of the burst, and then the number per second.
 LOOKUPS: Final = 100
+"""How many look-ups of unknown issuers there may be at once, and then per second."""
+
 MAX_UNKNOWN: Final = 10_000
+"""How many issuers that aren't trusted are remembered."""
+
 _UNKNOWN_BYTES: Final = 4 * 1024 * 1024
 _UNBOUNDED: Final = 2**62
 
