@@ -32,7 +32,7 @@ ROWS = (
     ("checks", "errors", "_options", "_runtime", "_log", "health"),
     ("policy", "jose"),
     ("_request",),
-    ("_metadata",),
+    ("_resource_metadata",),
     ("nonces", "profiles", "tokens", "replay", "_configured"),
     ("_proof",),
     ("_judge",),
@@ -59,8 +59,8 @@ ROWS = (
 )
 # What is pure: no `await`, clock, environment, framework, input or output. Time and randomness are arguments.
 PURE = (
-    "checks", "errors", "_options", "policy", "jose", "_request", "_metadata", "nonces", "_proof.proof",
-    "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
+    "checks", "errors", "_options", "policy", "jose", "_request", "_resource_metadata", "nonces",
+    "_proof.proof", "_proof.freshness", "_judge.hints", "_judge.misplaced", "_judge.requirements",
     "_judge.verdicts",
 )  # fmt: skip
 # What pure modules may import: nothing that waits, reads a clock, is random or reads and writes.
@@ -249,8 +249,7 @@ def test_each_package_says_what_is_in_it() -> None:
         ("dpop_middleware/_swagger_ui/__init__.py", "tests/test_swagger_ui.py"),
         ("dpop_middleware/introspection/_verdicts.py", "tests/introspection/test_verdicts.py"),
         ("dpop_middleware/_judge/verdicts.py", "tests/_judge/test_verdicts.py"),
-        ("dpop_middleware/_metadata.py", "tests/test__metadata.py"),
-        ("dpop_middleware/metadata.py", "tests/test_metadata.py"),
+        ("dpop_middleware/_resource_metadata.py", "tests/test_resource_metadata.py"),
     ],
 )
 def test_the_tests_of_a_module_have_its_name(path: str, mirror: str) -> None:

@@ -28,7 +28,7 @@ from dpop_middleware.events import Reporter
 from dpop_middleware.resource_server import ResourceServer
 
 if TYPE_CHECKING:
-    from dpop_middleware._metadata import PublishedMetadata
+    from dpop_middleware._resource_metadata import PublishedMetadata
 
 __all__ = [
     "Held",
