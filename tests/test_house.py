@@ -183,7 +183,7 @@ def test_nothing_imports_the_front_door() -> None:
     assert [module for module in others if "dpop_middleware" in imports_of(module)] == []
 
 
-def test_no_ring_of_imports() -> None:
+def test_imports_form_no_ring() -> None:
     graph = {module: in_house_imports_of(module) - {module} for module in MODULES}
     order = list(graphlib.TopologicalSorter(graph).static_order())
     assert set(order) == set(MODULES)
