@@ -3,6 +3,7 @@
 import json
 import logging
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -258,7 +259,7 @@ def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: An
         issuer=issuer,
         lifetimes=Lifetimes(timeout=2),
         fetch_options=FetchOptions(**options),
-        **arguments,
+        **{"clock": time.time, "insecure_http_hosts": (), **arguments},
     )
 
 
