@@ -62,11 +62,12 @@ def refused(name: str, takes: str, value: object) -> ConfigurationError:
 def part(name: str, value: _Part, takes: str, *, fits: bool) -> _Part:
     """Return an option that is an object, such as a store; `fits` says whether it is suitable.
 
-    If a text was given, the message has only its type: a URL may contain a password.
+    If a text or a collection was given, the message has only its type: a URL may contain a password, and a
+    mapping may be a private JWK or a token endpoint's answer.
     """
     if fits:
         return value
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, Collection):
         raise ConfigurationError(f"{name} takes {takes}, not a {type(value).__name__}")
     raise refused(name, takes, value)
 

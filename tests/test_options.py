@@ -134,10 +134,15 @@ def test_nothing_awaits_the_result_of_a_clock_a_listener_or_a_predicate(function
         options.predicates("claims", {"roles": function})
 
 
-def test_of_a_text_in_place_of_a_part_only_the_type_is_shown() -> None:
+@pytest.mark.parametrize(
+    "value",
+    ["redis://:s3cr3t@host", b"s3cr3t", {"kty": "EC", "d": "s3cr3t"}, ["s3cr3t"], {"s3cr3t": 1}.keys()],
+)
+def test_of_a_text_or_a_collection_in_place_of_a_part_only_the_type_is_shown(value: object) -> None:
     assert options.part("replay_store", 1, "a store", fits=True) == 1
-    with pytest.raises(ConfigurationError, match="^replay_store takes a store, not a str$"):
-        options.part("replay_store", "redis://:s3cr3t@host", "a store", fits=False)
+    with pytest.raises(ConfigurationError) as caught:
+        options.part("replay_store", value, "a store", fits=False)
+    assert str(caught.value) == f"replay_store takes a store, not a {type(value).__name__}"
     with pytest.raises(ConfigurationError, match="^replay_store takes a store, not 5$"):
         options.part("replay_store", 5, "a store", fits=False)
 
