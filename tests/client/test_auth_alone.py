@@ -56,6 +56,7 @@ def test_an_origin_is_an_http_url(origin: str) -> None:
     [
         ("api.example.com", "api.example.com"),
         ("ftp://h", "ftp://h"),
+        ("ftp://ann:s3cr3t@h", "ftp://...@h"),
         (["https://h", "/token"], "/token"),
     ],
 )
