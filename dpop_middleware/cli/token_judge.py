@@ -6,7 +6,6 @@ answer was saved before.
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -14,39 +13,25 @@ from dpop_middleware._request.secure_url import checked_hosts, checked_url
 from dpop_middleware.checks import Check
 from dpop_middleware.cli.console import CommandError
 from dpop_middleware.cli.inputs import Inputs
-from dpop_middleware.cli.verifiers import BySavedAnswer, WithFetchedKeys, WithoutKeys
+from dpop_middleware.cli.verifiers import BySavedAnswer, TokenJudge, WithFetchedKeys, WithoutKeys
 from dpop_middleware.errors import ConfigurationError
 from dpop_middleware.introspection import ClientAuthentication, ClientSecretBasic, ClientSecretPost
 from dpop_middleware.introspection._answer import AnswerRules
 from dpop_middleware.jose import JOSEError, base64url, strict_json
 from dpop_middleware.jose.compact import split
 from dpop_middleware.profiles import KNOWN, RFC9068
-from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW, AccessTokenVerifier
+from dpop_middleware.tokens.access_token import TOKEN_CLOCK_SKEW
 from dpop_middleware.tokens.claims import NEVER_DROPPED, ClaimRules, checked_token_types
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import has_three_segments
 
-__all__ = ["TokenJudge", "add_token_arguments", "token_judge"]
+__all__ = ["add_token_arguments", "token_judge"]
 
 _NO_KEYS = "no keys are given: add --jwks or --issuer"
 _PLACEHOLDER = "https://issuer.invalid"
 _REQUIRED_OF_AN_ANSWER = ("exp", "token_type")
 # Seconds; a person waits longer than a request.
 _PATIENCE = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class TokenJudge:
-    """A verifier for one token, and the checks that it can't make, each with its reason.
-
-    `rules` are those for a JWT's claims, None for a token that isn't one; `asks` says that the verifier asks
-    the issuer about the token.
-    """
-
-    verifier: AccessTokenVerifier
-    unknown: Mapping[Check, str]
-    rules: ClaimRules | None = None
-    asks: bool = False
 
 
 def add_token_arguments(parser: ArgumentParser) -> None:

@@ -15,15 +15,29 @@ from dpop_middleware.checks import Check
 from dpop_middleware.errors import InvalidToken, Unavailable
 from dpop_middleware.introspection._answer import AnswerRules, MalformedAnswer, judge_answer
 from dpop_middleware.policy import SUPPORTED_ALGORITHMS
-from dpop_middleware.tokens.access_token import AccessToken
+from dpop_middleware.tokens.access_token import AccessToken, AccessTokenVerifier
 from dpop_middleware.tokens.claims import ClaimRules, checked_token_types, judge_claims
 from dpop_middleware.tokens.issuer_keys import StaticKeySource
 from dpop_middleware.tokens.jwt import JWTAccessTokenVerifier
 from dpop_middleware.tokens.signed_token import parse_signed_token
 
-__all__ = ["BySavedAnswer", "WithFetchedKeys", "WithoutKeys"]
+__all__ = ["BySavedAnswer", "TokenJudge", "WithFetchedKeys", "WithoutKeys"]
 
 _BY_CLAIMS: Final = (Check.TOKEN_CLAIMS, Check.TOKEN_ISS, Check.TOKEN_AUD, Check.TOKEN_TIME, Check.BINDING)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenJudge:
+    """A verifier for one token, and the checks that it can't make, each with its reason.
+
+    `rules` are those for a JWT's claims, None for a token that isn't one: they judge the claims where the
+    verifier doesn't reach them. `asks` says that the verifier asks the issuer about the token.
+    """
+
+    verifier: AccessTokenVerifier
+    unknown: Mapping[Check, str] = field(default_factory=dict)
+    rules: ClaimRules | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
