@@ -4,7 +4,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -252,14 +252,21 @@ def test_metadata_of_an_issuer_here_can_not_name_plain_http_elsewhere() -> None:
     assert "jwks_uri takes an https URL, not 'http://as.example.com/jwks'" in message
 
 
-def source(jwks: Any, *, issuer: str = "https://as.example.com", **arguments: Any) -> KeySource:
-    options = {name: arguments.pop(name) for name in ("ssl_context", "fetch") if name in arguments}
+def source(
+    jwks: Any,
+    *,
+    issuer: str = "https://as.example.com",
+    clock: Callable[[], float] = time.time,
+    insecure_http_hosts: tuple[str, ...] = (),
+    **options: Any,
+) -> KeySource:
     return issuer_keys(
         jwks,
         issuer=issuer,
         lifetimes=Lifetimes(timeout=2),
+        clock=clock,
+        insecure_http_hosts=insecure_http_hosts,
         fetch_options=FetchOptions(**options),
-        **{"clock": time.time, "insecure_http_hosts": (), **arguments},
     )
 
 
